@@ -1,8 +1,8 @@
 """What a machine is, as far as the compiler cares: vectors, registers, caches, cores, peak and bandwidths.
 
-A `Target` is a value. `detect()` describes the machine this process runs on, `generic(isa)` a documented machine that is
-the same everywhere (for tests and for compiling ahead of time for somebody else), `parse(name)` what a user writes.
-Peak and bandwidths are defaults derived from the instruction set until `effcc.runtime.measure` has measured the real ones.
+A `Target` is a value. `detect()` describes the machine this process runs on, `generic(isa)` a documented machine that
+is the same everywhere (for tests and for compiling ahead of time for somebody else), `parse(name)` what a user writes.
+Peak and bandwidths are defaults derived from the instruction set until `effcc.runtime.measure` has measured them.
 Nothing here imports torch or runs code of the machine's compiler.
 """
 
@@ -12,7 +12,7 @@ import os
 import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from effcc.errors import UnknownNameError
 
@@ -41,9 +41,18 @@ _L2_BANDWIDTH_PER_CORE, _L3_BANDWIDTH_PER_CORE, _MEMORY_BANDWIDTH_PER_CORE = 100
 _MEMORY_BANDWIDTH_LIMIT = 60e9
 
 
+class Rates(TypedDict):
+    """How fast a machine is: FLOP/s and bytes/s over all cores together."""
+
+    peak_flops: float
+    l2_bandwidth: float
+    l3_bandwidth: float
+    memory_bandwidth: float
+
+
 @dataclass(frozen=True)
 class Target:
-    """A machine: sizes in bytes, rates in FLOP/s (one fused multiply-add counts two) and bytes/s over all cores together.
+    """A machine: sizes in bytes, rates in FLOP/s (a fused multiply-add counts two) and bytes/s over all cores together.
 
     `l1_bytes` (data) and `l2_bytes` are of one core, `l3_bytes` is shared by all. `features` are named as in
     /proc/cpuinfo and hold only those that generated code may rely on. `measured` tells whether the rates were measured
@@ -105,7 +114,7 @@ class Target:
         return set(self.features) <= cpu_features()
 
 
-def default_rates(isa: Isa, cores: int) -> dict[str, float]:
+def default_rates(isa: Isa, cores: int) -> Rates:
     """Rates to plan with until a machine is measured.
 
     The peak is `cores * 2.5 GHz * 2 FMA units * lanes * 2`; bandwidths are 100, 40 and 15 GB/s a core for L2, L3 and

@@ -1,0 +1,209 @@
+"""From C++ text to a shared library: finding the compiler, the flags that keep floats as eager has them, one call.
+
+The flags are `-O3 -std=c++20` and no `-ffast-math`, because NaN, infinities and signed zeros must come out as in eager:
+
+- `-fno-math-errno`: nothing reads errno, and square roots become one instruction.
+- `-fno-trapping-math`: nothing reads the floating-point exception flags, so branches may become selects; no value
+  changes. (`-fno-signed-zeros`, `-fassociative-math` and `-ffinite-math-only` would change values and stay off.)
+- `-ffp-contract=off`, unless the caller asks for contraction: g++ fuses a*b+c silently otherwise, and a pointwise
+  kernel would then round otherwise than eager does. Products that want fused multiply-adds say so.
+- one `-m` flag for each CPU feature of the target, instead of `-march=native`: the same target gives the same code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from effcc.errors import ToolchainError
+from effcc.target import Target
+
+INCLUDE_DIR = Path(__file__).absolute().parent / "include"
+DEFAULT_TIMEOUT = 300.0
+"""Seconds after which a compiler call is given up."""
+
+_NEWEST_GCC, _OLDEST_GCC = 16, 10
+_NEWEST_CLANG, _OLDEST_CLANG = 22, 14
+
+INSTALL_HINT = """install one of these:
+  Debian, Ubuntu:  apt install g++
+  Fedora, RHEL:    dnf install gcc-c++
+  Alpine:          apk add g++
+  conda:           conda install -c conda-forge cxx-compiler
+  macOS:           xcode-select --install
+or name one in the environment variable CXX; `effcc doctor` shows what was found"""
+
+_FEATURE_FLAGS = {
+    "avx512vbmi": "-mavx512vbmi",
+    "avx512_vnni": "-mavx512vnni",
+    "avx512_bf16": "-mavx512bf16",
+    "avx512_fp16": "-mavx512fp16",
+    "avx512_vpopcntdq": "-mavx512vpopcntdq",
+    "avx_vnni": "-mavxvnni",
+}
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler: the command that starts it, its family, and the first line of its `--version`."""
+
+    command: tuple[str, ...]
+    family: Literal["gcc", "clang"]
+    version: str
+
+    @property
+    def major(self) -> int:
+        """The first number of the version."""
+        found = re.search(r"\b(\d+)\.\d+", re.sub(r"\(.*?\)", "", self.version))
+        return int(found.group(1)) if found else 0
+
+
+def find_compiler() -> Compiler:
+    """The C++ compiler to use: what CXX names, else g++, clang++, or the newest versioned name of either.
+
+    Raises ToolchainError where CXX names nothing that works, or where there is no compiler; the message says which
+    package to install.
+    """
+    return _find_compiler(os.environ.get("CXX", "").strip(), os.environ.get("PATH", ""))
+
+
+@functools.lru_cache(maxsize=8)
+def _find_compiler(named: str, search_path: str) -> Compiler:
+    if named:
+        command = shlex.split(named)
+        if shutil.which(command[0], path=search_path) is None:
+            raise ToolchainError(f"the environment variable CXX is {named!r}, which is no command; {INSTALL_HINT}")
+        return _identify(tuple(command))
+    for name in _candidates():
+        path = shutil.which(name, path=search_path)
+        if path is not None:
+            return _identify((path,))
+    raise ToolchainError(f"no C++ compiler found (looked for g++ and clang++ on PATH); {INSTALL_HINT}")
+
+
+def _candidates() -> list[str]:
+    gcc = [f"g++-{major}" for major in range(_NEWEST_GCC, _OLDEST_GCC - 1, -1)]
+    clang = [f"clang++-{major}" for major in range(_NEWEST_CLANG, _OLDEST_CLANG - 1, -1)]
+    return ["g++", "clang++", *gcc, *clang, "c++"]
+
+
+def _identify(command: tuple[str, ...]) -> Compiler:
+    output = run_command([*command, "--version"], timeout=60)
+    lines = output.splitlines()
+    family: Literal["gcc", "clang"] = "clang" if "clang" in output.lower() else "gcc"
+    return Compiler(command, family, lines[0].strip() if lines else "unknown version")
+
+
+def compile_flags(target: Target, *, openmp: bool = False, contract: bool = False) -> tuple[str, ...]:
+    """The flags for code of `target`: with `openmp` for `#pragma omp`, with `contract` for fused multiply-adds.
+
+    >>> "-ffast-math" in compile_flags(Target.parse("avx512"))
+    False
+    """
+    flags = ["-std=c++20", "-O3", "-fPIC", "-shared", "-pthread"]
+    flags += ["-fno-math-errno", "-fno-trapping-math", f"-ffp-contract={'fast' if contract else 'off'}"]
+    flags += [_FEATURE_FLAGS.get(feature, f"-m{feature}") for feature in target.features]
+    if target.isa == "avx512":
+        flags.append("-mprefer-vector-width=512")
+    if openmp:
+        flags += ["-Xpreprocessor", "-fopenmp", "-lomp"] if sys.platform == "darwin" else ["-fopenmp"]
+    return (*flags, *_math_libraries())
+
+
+def _math_libraries() -> tuple[str, ...]:
+    """libm, and glibc's vector forms of it where there are any; linked only if the code calls them."""
+    if sys.platform != "linux":
+        return ()
+    vector_forms = platform.libc_ver()[0] == "glibc" and platform.machine() == "x86_64"
+    return ("-Wl,--as-needed", *(("-lmvec",) if vector_forms else ()), "-lm")
+
+
+def compile_library(
+    source: str,
+    destination: Path,
+    flags: Sequence[str],
+    *,
+    compiler: Compiler | None = None,
+    include_dirs: Sequence[Path] = (INCLUDE_DIR,),
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Path:
+    """Compile C++ text into the shared library `destination`, which appears whole or not at all.
+
+    Raises ToolchainError, with the compiler's output, where there is no compiler, it fails, is killed, writes nothing,
+    or takes longer than `timeout` seconds (it is then stopped together with every process it started).
+    """
+    compiler = compiler or find_compiler()
+    with tempfile.TemporaryDirectory(prefix=".effcc-", dir=destination.parent) as scratch:
+        text, library = Path(scratch) / "source.cpp", Path(scratch) / "library.so"
+        text.write_text(source)
+        includes = [f"-I{folder}" for folder in include_dirs]
+        output = run_command(
+            [*compiler.command, "-o", str(library), *includes, str(text), *flags],
+            timeout=timeout,
+        )
+        if not library.is_file() or library.stat().st_size == 0:
+            raise ToolchainError(f"{compiler.command[0]} reported success and wrote no library; its output:\n{output}")
+        os.replace(library, destination)
+    return destination
+
+
+def run_command(command: Sequence[str], timeout: float) -> str:
+    """Run one command of the toolchain and return what it printed (both streams).
+
+    Raises ToolchainError with that output if it cannot be started, fails, or runs longer than `timeout` seconds. The
+    command runs in a process group of its own, which is killed as a whole on a timeout or an interrupt: a compiler
+    driver's children would otherwise outlive it.
+    """
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except OSError as error:
+        raise ToolchainError(f"cannot start {command[0]!r}: {error}; {INSTALL_HINT}") from error
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        output = _kill_group(process)
+        ended = f"did not finish within {timeout:g} s and was stopped"
+        raise ToolchainError(f"{shlex.join(command)}\n{ended}; its output:\n{_shorten(output)}") from None
+    except BaseException:
+        _kill_group(process)
+        raise
+    if process.returncode != 0:
+        how = f"exit code {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
+        raise ToolchainError(f"{shlex.join(command)}\nfailed with {how}; its output:\n{_shorten(output)}")
+    return output
+
+
+def _kill_group(process: subprocess.Popen[str]) -> str:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    output, _ = process.communicate()
+    return output or ""
+
+
+def _shorten(output: str, limit: int = 8000) -> str:
+    """The first errors are the ones that matter: keep the beginning."""
+    if not output.strip():
+        return "(nothing)"
+    return output if len(output) <= limit else f"{output[:limit]}\n... ({len(output) - limit} more characters)"
