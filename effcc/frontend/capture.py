@@ -1,0 +1,147 @@
+"""From a PyTorch model to a functional FX graph of ATen operators.
+
+Two ways in, one form out. `aot_backend` finishes what torch.compile began; `capture`, `load_exported` and `from_exported` go
+through torch.export. Either way the graph holds ATen overloads (and effcc's own operators), every node carries its fake
+tensor in `meta["val"]`, sizes may be symbolic, and the only mutations left are `copy_` nodes that write an input, at the
+end. A `Signature` says what the placeholders and results are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, fx
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch._aot_autograd.descriptors import PlainAOTInput, PlainAOTOutput
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+from effcc.frontend import recurrent
+from effcc.frontend.decompositions import compile_decompositions
+
+Role = Literal["inference", "forward", "backward"]
+Strides = tuple[int | torch.SymInt, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What a captured graph's placeholders and results are.
+
+    role: "inference", or the "forward" or "backward" half of a graph that needs gradients.
+    input_names: one per placeholder, in the user's terms where they are known (`encoder.weight`, `input_ids`).
+    static_inputs: positions of the placeholders that are parameters, buffers or tensors marked static; their values may
+        change between calls.
+    mutated_inputs: positions of the placeholders that the graph writes.
+    output_strides: for each result the strides that eager would give it, or None where it is no tensor.
+    """
+
+    role: Role
+    input_names: tuple[str, ...]
+    static_inputs: frozenset[int]
+    mutated_inputs: frozenset[int]
+    output_strides: tuple[Strides | None, ...]
+
+
+CompileFX = Callable[[fx.GraphModule, Sequence[Any], Signature], Callable[..., Any]]
+"""A captured graph, its example inputs (fake tensors and SymInts) and its signature, to a callable over real inputs.
+
+The callable takes the placeholders' values in order; one that carries `_boxed_call = True` takes them as one list, which it
+may empty to free them early.
+"""
+
+
+def placeholders(graph_module: fx.GraphModule) -> list[fx.Node]:
+    """The graph's inputs, in order."""
+    return graph_module.graph.find_nodes(op="placeholder")
+
+
+def results(graph_module: fx.GraphModule) -> list[Any]:
+    """The graph's outputs, in order; those that are not computed are constants instead of nodes."""
+    returned = graph_module.graph.output_node().args[0]
+    return list(returned) if isinstance(returned, list | tuple) else [returned]
+
+
+def strides(value: Any) -> Strides | None:
+    """The strides of a node's (fake) tensor, or None where there is none."""
+    meta = value.meta.get("val", value.meta.get("example_value")) if isinstance(value, fx.Node) else value
+    return tuple(meta.stride()) if isinstance(meta, Tensor) and meta.layout == torch.strided else None
+
+
+def mutated_inputs(graph_module: fx.GraphModule) -> frozenset[int]:
+    """Positions of the placeholders that a `copy_` writes."""
+    written = {
+        node.args[0]
+        for node in graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default)
+    }
+    return frozenset(i for i, node in enumerate(placeholders(graph_module)) if node in written)
+
+
+def aot_backend(graph_module: fx.GraphModule, example_inputs: Sequence[Any], compile_fx: CompileFX) -> Callable[..., Any]:
+    """Finish a torch.compile capture: from Dynamo's graph to a callable that runs what `compile_fx` made of it.
+
+    A graph that needs no gradients is compiled once, with role "inference". One that does is split in two, of which the
+    backward half is compiled when it is first needed.
+    """
+    graph_module = recurrent.keep_recurrent_layers(graph_module)
+    user_inputs = [_UserInput.of(node) for node in placeholders(graph_module)]
+    user_strides = [strides(result) for result in results(graph_module)]
+
+    def compile_as(role: Role) -> Callable[[fx.GraphModule, Sequence[Any]], Callable[..., Any]]:
+        def compile_half(half: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+            return compile_fx(half, inputs, _aot_signature(half, role, user_inputs, user_strides))
+
+        return compile_half
+
+    backend = aot_autograd(
+        fw_compiler=compile_as("forward"),
+        bw_compiler=compile_as("backward"),
+        inference_compiler=compile_as("inference"),
+        decompositions=compile_decompositions(),
+        partition_fn=min_cut_rematerialization_partition,
+        keep_inference_input_mutations=True,
+    )
+    return cast(Callable[..., Any], backend(graph_module, example_inputs))
+
+
+@dataclasses.dataclass(frozen=True)
+class _UserInput:
+    """A placeholder of Dynamo's graph: its name in the user's terms and whether its tensor is static."""
+
+    name: str
+    static: bool
+
+    @staticmethod
+    def of(node: fx.Node) -> _UserInput:
+        argument = node.meta.get("grapharg")
+        source = argument.source.name if argument is not None and argument.source is not None else node.name
+        static = "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})
+        return _UserInput(_readable(source), static)
+
+
+def _readable(source: str) -> str:
+    """Dynamo's path to a value, shortened: `L['self']._modules['out']._parameters['weight']` is `out.weight`."""
+    path = re.sub(r"\._(modules|parameters|buffers)\['([^']*)'\]", r".\2", source)
+    path = re.sub(r"^L\['([^']*)'\]", r"\1", path)
+    return path.removeprefix("self.")
+
+
+def _aot_signature(
+    graph_module: fx.GraphModule, role: Role, user_inputs: list[_UserInput], user_strides: list[Strides | None]
+) -> Signature:
+    names, static = [], set()
+    for position, node in enumerate(placeholders(graph_module)):
+        description = node.meta.get("desc")
+        user_input = user_inputs[description.idx] if isinstance(description, PlainAOTInput) else None
+        names.append(user_input.name if user_input else node.name)
+        if user_input and user_input.static:
+            static.add(position)
+    outputs = results(graph_module)
+    descriptions = graph_module.graph.output_node().meta.get("desc") or [None] * len(outputs)
+    output_strides = [
+        user_strides[description.idx] if isinstance(description, PlainAOTOutput) else strides(output)
+        for output, description in zip(outputs, descriptions, strict=True)
+    ]
+    return Signature(role, tuple(names), frozenset(static), mutated_inputs(graph_module), tuple(output_strides))

@@ -1,0 +1,158 @@
+"""Ahead of time: from a module, an `ExportedProgram` or a `.pt2` file to the form that `capture` describes."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from effcc.errors import CaptureError
+from effcc.frontend.capture import Signature, mutated_inputs, placeholders, results, strides
+from effcc.frontend.decompositions import export_decompositions
+
+_STATE = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
+_WRITES = {OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION, OutputKind.PARAMETER_MUTATION}
+
+
+@dataclasses.dataclass(frozen=True)
+class Captured:
+    """A model captured ahead of time: the graph, and what belongs to its placeholders.
+
+    state: position -> the tensor of a parameter, buffer or constant; these placeholders come first.
+    call: takes the model's own arguments to the values of the placeholders after those.
+    unflatten: takes the graph's results to what the model returns.
+    """
+
+    graph_module: fx.GraphModule
+    example_inputs: tuple[Any, ...]
+    signature: Signature
+    state: Mapping[int, Tensor]
+    call: Callable[..., list[Any]]
+    unflatten: Callable[[list[Any]], Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the graph as it is, with PyTorch's kernels."""
+        with torch.no_grad():
+            return self.unflatten(list(self.graph_module(*self.state.values(), *self.call(*args, **kwargs))))
+
+
+def capture(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+) -> Captured:
+    """Export `module` as called with `args` and `kwargs`, and bring it into captured form.
+
+    Raises CaptureError where torch.export cannot make one graph of it.
+    """
+    try:
+        program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+    except (RuntimeError, TypeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
+        raise CaptureError(
+            f"torch.export could not capture {type(module).__name__} as one graph: {error}\n"
+            "Try torch.compile(model, backend='effcc'), which may break the graph where this cannot."
+        ) from error
+    return from_exported(program)
+
+
+def load_exported(path: str | os.PathLike[str]) -> ExportedProgram:
+    """Read a `.pt2` file that `torch.export.save` wrote. Raises CaptureError where `path` is anything else.
+
+    torch.export.load may unpickle constants: load files you trust.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise CaptureError(f"{file}: expected a .pt2 file written by torch.export.save; there is no such file")
+    if file.is_dir() or not zipfile.is_zipfile(file):
+        found = "a folder" if file.is_dir() else f"{file.stat().st_size} bytes that begin {file.read_bytes()[:8]!r}"
+        raise CaptureError(f"{file}: expected a .pt2 file written by torch.export.save (a zip archive), got {found}")
+    try:
+        return torch.export.load(file)
+    except Exception as error:  # whatever a damaged or foreign archive makes the reader raise
+        raise CaptureError(
+            f"{file}: a zip archive, but torch.export.load (torch {torch.__version__}) cannot read it: "
+            f"{type(error).__name__}: {error}\nWrite it again with torch.export.save(torch.export.export(model, args), path)."
+        ) from error
+
+
+def from_exported(program: ExportedProgram) -> Captured:
+    """Bring an exported program into captured form: decomposed, its mutations written as `copy_`."""
+    user_strides = [strides(result) for result in results(program.graph_module)]
+    lowered = program.run_decompositions(export_decompositions())
+    graph_module = copy.deepcopy(lowered.graph_module)
+    signature = lowered.graph_signature
+    names, state, constants = [], {}, []
+    for position, spec in enumerate(signature.input_specs):
+        if spec.kind in _STATE:
+            assert spec.target is not None
+            state[position] = _state_tensor(lowered, spec.target)
+        elif spec.kind != InputKind.USER_INPUT:
+            raise CaptureError(f"input {spec.arg.name} is a {spec.kind.name}; effcc takes tensors, numbers and their trees")
+        elif isinstance(spec.arg, ConstantArgument):
+            constants.append(position)
+        names.append(spec.target or spec.arg.name)
+    kept = _write_mutations_in_place(graph_module, lowered)
+    example_inputs = tuple(node.meta.get("val") for node in placeholders(graph_module))
+    in_spec, out_spec = lowered.call_spec.in_spec, lowered.call_spec.out_spec
+    assert in_spec is not None and out_spec is not None
+
+    def call(*args: Any, **kwargs: Any) -> list[Any]:
+        flat, given = pytree.tree_flatten((args, kwargs))
+        if given != in_spec:
+            raise CaptureError(f"the arguments' structure differs from the exported one: expected {in_spec}, got {given}")
+        return flat
+
+    return Captured(
+        graph_module,
+        example_inputs,
+        Signature(
+            role="inference",
+            input_names=tuple(names),
+            static_inputs=frozenset(state),
+            mutated_inputs=mutated_inputs(graph_module),
+            output_strides=tuple(user_strides[i] for i in kept),
+        ),
+        state,
+        call,
+        lambda values: pytree.tree_unflatten(values, out_spec),
+    )
+
+
+def _state_tensor(program: ExportedProgram, target: str) -> Tensor:
+    value = program.state_dict.get(target, program.constants.get(target))
+    if not isinstance(value, Tensor):
+        raise CaptureError(f"the exported program names {target!r} as a tensor but stores {type(value).__name__}")
+    return value.detach()
+
+
+def _write_mutations_in_place(graph_module: fx.GraphModule, program: ExportedProgram) -> list[int]:
+    """Turn results that torch.export returns in place of mutations into `copy_`; give the positions of those that stay."""
+    graph = graph_module.graph
+    by_name = {spec.target: spec.arg.name for spec in program.graph_signature.input_specs if spec.target}
+    nodes = {node.name: node for node in placeholders(graph_module)}
+    output, returned, kept = graph.output_node(), results(graph_module), []
+    for position, spec in enumerate(program.graph_signature.output_specs):
+        if spec.kind in _WRITES:
+            assert spec.target is not None
+            written = nodes[by_name.get(spec.target, spec.target)]
+            with graph.inserting_before(output):
+                copied = graph.call_function(torch.ops.aten.copy_.default, (written, returned[position]))
+                copied.meta = {"val": written.meta["val"]}
+        elif spec.kind == OutputKind.USER_OUTPUT:
+            kept.append(position)
+        else:
+            raise CaptureError(f"output {spec.arg.name} is a {spec.kind.name}; effcc returns a model's own results only")
+    output.args = (tuple(returned[i] for i in kept),)
+    graph_module.recompile()
+    return kept

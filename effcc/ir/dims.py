@@ -1,0 +1,99 @@
+"""Sizes: Python integers where known, sympy expressions over size symbols (`s0`, `2*s0 + 1`) where not.
+
+Arithmetic stays on plain integers whenever it can, because sympy costs microseconds per operation and a model has
+thousands of sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Union
+
+import sympy
+
+Dim = Union[int, sympy.Expr]
+Shape = tuple[Dim, ...]
+
+
+def dim(value: object) -> Dim:
+    """`value` as a Dim: ints and constant expressions become int, everything else a sympy expression."""
+    if isinstance(value, int):
+        return value
+    expression = sympy.sympify(value)
+    return int(expression) if expression.is_Integer else expression
+
+
+def symbol(name: str) -> sympy.Symbol:
+    """The size symbol called `name`: an integer, at least 0."""
+    return sympy.Symbol(name, integer=True, nonnegative=True)
+
+
+def product(sizes: Iterable[Dim]) -> Dim:
+    """The product of `sizes`; 1 for none."""
+    result: Dim = 1
+    for size in sizes:
+        result = result * size
+    return dim(result)
+
+
+def ceil_div(a: Dim, b: int) -> Dim:
+    """ceil(a / b) for a nonnegative `a` and a positive constant `b`."""
+    if isinstance(a, int):
+        return -(-a // b)
+    return dim(sympy.floor((a + (b - 1)) / b))
+
+
+def same(a: Dim, b: Dim) -> bool:
+    """Whether two sizes are provably equal."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    return a == b or sympy.expand(a - b) == 0
+
+
+def same_shape(a: Iterable[Dim], b: Iterable[Dim]) -> bool:
+    """Whether two shapes have equal rank and provably equal sizes."""
+    left, right = tuple(a), tuple(b)
+    return len(left) == len(right) and all(same(x, y) for x, y in zip(left, right, strict=True))
+
+
+def symbols(sizes: Iterable[Dim]) -> tuple[sympy.Symbol, ...]:
+    """The symbols that occur in `sizes`, by name."""
+    found = {s for size in sizes if not isinstance(size, int) for s in size.free_symbols}
+    return tuple(sorted(found, key=lambda s: s.name))
+
+
+def evaluate(size: Dim, bindings: Mapping[str, int]) -> int:
+    """The value of `size` where each symbol has the value that `bindings` gives for its name."""
+    if isinstance(size, int):
+        return size
+    return int(size.subs({s: bindings[s.name] for s in size.free_symbols}))
+
+
+def substitute(size: Dim, replacement: Mapping[str, Dim]) -> Dim:
+    """`size` with symbols replaced by name."""
+    if isinstance(size, int):
+        return size
+    return dim(size.subs({s: replacement[s.name] for s in size.free_symbols if s.name in replacement}))
+
+
+def show(size: Dim) -> str:
+    """The text of a size, without spaces, that the IR grammar reads back."""
+    return str(size).replace(" ", "")
+
+
+def contiguous_strides(shape: Shape) -> Shape:
+    """Row-major strides, in elements."""
+    strides: list[Dim] = []
+    step: Dim = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step = dim(step * size) if size != 0 else step
+    return tuple(reversed(strides))
+
+
+def elements(shape: Shape, hint: Mapping[str, int] | None = None) -> int:
+    """The number of elements of a shape, symbols at their hints (default 128)."""
+    names = {s.name: 128 for s in symbols(shape)}
+    names.update(hint or {})
+    return math.prod(evaluate(size, names) for size in shape)

@@ -1,0 +1,74 @@
+"""Element types: one frozen value per dtype, with its NumPy counterpart and the facts that promotion needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from effcc.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class DType:
+    """An element type. `kind` is 'float', 'int', 'uint' or 'bool'; `bits` its storage size (bool takes a byte)."""
+
+    name: str
+    kind: str
+    bits: int
+    numpy: Any
+
+    @property
+    def bytes(self) -> int:
+        return self.bits // 8
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "float"
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind in ("int", "uint")
+
+    @property
+    def accumulator(self) -> DType:
+        """What a sum over this type accumulates in: f32 for half types, i64 for integers, itself otherwise."""
+        if self in (f16, bf16):
+            return f32
+        return self if self.is_float else i64
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+f64 = DType("f64", "float", 64, np.dtype(np.float64))
+f32 = DType("f32", "float", 32, np.dtype(np.float32))
+f16 = DType("f16", "float", 16, np.dtype(np.float16))
+bf16 = DType("bf16", "float", 16, np.dtype(ml_dtypes.bfloat16))
+i64 = DType("i64", "int", 64, np.dtype(np.int64))
+i32 = DType("i32", "int", 32, np.dtype(np.int32))
+i16 = DType("i16", "int", 16, np.dtype(np.int16))
+i8 = DType("i8", "int", 8, np.dtype(np.int8))
+u8 = DType("u8", "uint", 8, np.dtype(np.uint8))
+boolean = DType("bool", "bool", 8, np.dtype(np.bool_))
+
+DTYPES: dict[str, DType] = {d.name: d for d in (f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean)}
+
+
+def dtype(name: str) -> DType:
+    """The dtype called `name`; raises UnknownNameError with near misses."""
+    try:
+        return DTYPES[name]
+    except KeyError:
+        raise UnknownNameError("dtype", name, DTYPES) from None
+
+
+def from_numpy(np_dtype: Any) -> DType:
+    """The dtype whose NumPy counterpart is `np_dtype`."""
+    wanted = np.dtype(np_dtype)
+    for candidate in DTYPES.values():
+        if candidate.numpy == wanted:
+            return candidate
+    raise UnknownNameError("NumPy dtype", str(wanted), (str(d.numpy) for d in DTYPES.values()))

@@ -1,0 +1,240 @@
+"""Scalar expressions: what stands on the right of a cascade's statement, and in a tile of the loop language.
+
+    Const | Axis | Size | Load(buffer, index) | Call(function, operands) | Reduce(operator, axes, body)
+
+Every expression has a dtype. Index expressions are expressions of dtype i64. `Call` names a function of
+`effcc.ir.scalars`; the two structural ones are `where(c, a, b)`, which evaluates only the chosen branch (so a guarded
+load is `where(inside, X[i - 1], 0)`), and `cast`, whose result dtype is the node's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from effcc.ir.dims import Dim, dim
+from effcc.ir.dtypes import DType, boolean, f32, i64
+
+Scalar = int | float | bool
+
+
+@dataclass(frozen=True)
+class Const:
+    value: Scalar
+    dtype: DType
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Const) or self.dtype != other.dtype:
+            return False
+        return _bits(self.value) == _bits(other.value)
+
+    def __hash__(self) -> int:
+        return hash((_bits(self.value), self.dtype))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The value of a loop axis at the current point, or in loops of a loop variable."""
+
+    name: str
+    dtype: DType = i64
+
+
+@dataclass(frozen=True)
+class Size:
+    """A (symbolic) size, as a value."""
+
+    value: Dim
+    dtype: DType = i64
+
+
+@dataclass(frozen=True)
+class Load:
+    """An element of a buffer: a parameter, an earlier statement's result, or a local buffer in loops."""
+
+    buffer: str
+    index: tuple[Expr, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Call:
+    function: str
+    operands: tuple[Expr, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """`operator(axes: body)`; empty axes' domains give the operator's identity. `dtype` is the accumulator's type.
+
+    `rescale` makes it an online reduction (FuseMax, arXiv:2406.10491): it is evaluated tile by tile together with the
+    running reduction whose buffer it names, and before each new tile the accumulator is multiplied by `rescale`, in
+    which `Load("M'", ...)` is the running value before the tile and `Load("M", ...)` the one after.
+    """
+
+    operator: str
+    axes: tuple[str, ...]
+    body: Expr
+    dtype: DType
+    rescale: Expr | None = None
+
+
+Expr = Const | Axis | Size | Load | Call | Reduce
+
+
+def _bits(value: Scalar) -> tuple[str, str]:
+    if isinstance(value, float):
+        return ("f", "nan" if math.isnan(value) else value.hex())
+    return (type(value).__name__, str(value))
+
+
+def integer(value: Dim) -> Expr:
+    """An index constant: Const for an int, Size for a symbolic size."""
+    value = dim(value)
+    return Const(value, i64) if isinstance(value, int) else Size(value)
+
+
+def add(a: Expr, b: Expr) -> Expr:
+    """a + b on indices, folded where both are constants or one is zero."""
+    if isinstance(a, Const) and isinstance(b, Const):
+        return Const(a.value + b.value, i64)
+    if isinstance(a, Const):
+        a, b = b, a
+    if isinstance(b, Const):
+        if b.value == 0:
+            return a
+        if isinstance(a, Call) and a.function == "add" and isinstance(a.operands[1], Const):
+            return add(a.operands[0], add(a.operands[1], b))
+    return Call("add", (a, b), i64)
+
+
+def multiply(a: Expr, b: Expr) -> Expr:
+    """a * b on indices, folded where a factor is a constant 0 or 1 or both are constants."""
+    if isinstance(a, Const) and isinstance(b, Const):
+        return Const(a.value * b.value, i64)
+    if isinstance(a, Const):
+        a, b = b, a
+    if isinstance(b, Const) and b.value in (0, 1):
+        return a if b.value == 1 else b
+    return Call("mul", (a, b), i64)
+
+
+def floor_div(a: Expr, b: Expr) -> Expr:
+    """floor(a / b) on indices, b > 0."""
+    if isinstance(b, Const):
+        if b.value == 1:
+            return a
+        if isinstance(a, Const):
+            return Const(a.value // b.value, i64)
+    return Call("floordiv", (a, b), i64)
+
+
+def modulo(a: Expr, b: Expr) -> Expr:
+    """a - b * floor(a / b) on indices, b > 0."""
+    if isinstance(b, Const):
+        if b.value == 1:
+            return Const(0, i64)
+        if isinstance(a, Const):
+            return Const(a.value % b.value, i64)
+    return Call("mod", (a, b), i64)
+
+
+def compare(function: str, a: Expr, b: Expr) -> Expr:
+    """A comparison (`lt`, `le`, `ge`, ...) of two indices."""
+    return Call(function, (a, b), boolean)
+
+
+def both(*conditions: Expr) -> Expr:
+    """The conjunction of conditions; True for none."""
+    if not conditions:
+        return Const(True, boolean)
+    result = conditions[0]
+    for condition in conditions[1:]:
+        result = Call("and", (result, condition), boolean)
+    return result
+
+
+def where(condition: Expr, a: Expr, b: Expr) -> Expr:
+    return Call("where", (condition, a, b), a.dtype)
+
+
+def cast(value: Expr, to: DType) -> Expr:
+    if value.dtype == to:
+        return value
+    if isinstance(value, Const) and to == f32 and isinstance(value.value, int):
+        return Const(float(value.value), to)
+    return Call("cast", (value,), to)
+
+
+def children(e: Expr) -> tuple[Expr, ...]:
+    """The direct subexpressions (a load's are its indices; a reduction's its body, and its rescale factor)."""
+    match e:
+        case Load():
+            return e.index
+        case Call():
+            return e.operands
+        case Reduce():
+            return (e.body,) if e.rescale is None else (e.body, e.rescale)
+    return ()
+
+
+def rebuild(e: Expr, parts: tuple[Expr, ...]) -> Expr:
+    """`e` with its direct subexpressions replaced."""
+    match e:
+        case Load():
+            return e if parts == e.index else replace(e, index=parts)
+        case Call():
+            return e if parts == e.operands else replace(e, operands=parts)
+        case Reduce():
+            return replace(e, body=parts[0], rescale=parts[1] if len(parts) > 1 else None)
+    return e
+
+
+def transform(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
+    """`e` rebuilt bottom-up with `f` applied to every node."""
+    parts = children(e)
+    return f(rebuild(e, tuple(transform(p, f) for p in parts)) if parts else e)
+
+
+def walk(e: Expr) -> Iterator[Expr]:
+    """Every node of `e`, parents first."""
+    yield e
+    for part in children(e):
+        yield from walk(part)
+
+
+def loads(e: Expr) -> list[Load]:
+    """Every load in `e`, in the order of the text."""
+    return [node for node in walk(e) if isinstance(node, Load)]
+
+
+def free_axes(e: Expr) -> frozenset[str]:
+    """The axes that occur in `e` and are not bound by a reduction inside it."""
+    if isinstance(e, Axis):
+        return frozenset((e.name,))
+    inside = frozenset[str]().union(*(free_axes(p) for p in children(e)))
+    return inside - frozenset(e.axes) if isinstance(e, Reduce) else inside
+
+
+def substitute_axes(e: Expr, replacement: Mapping[str, Expr]) -> Expr:
+    """`e` with free axes replaced. A reduction's own axes must not occur in the replacements (rename them first)."""
+    if isinstance(e, Axis):
+        return replacement.get(e.name, e)
+    if isinstance(e, Reduce):
+        replacement = {k: v for k, v in replacement.items() if k not in e.axes}
+    parts = children(e)
+    if not parts or not replacement:
+        return e
+    fresh = tuple(substitute_axes(p, replacement) for p in parts)
+    return _refold(rebuild(e, fresh)) if fresh != parts else e
+
+
+def _refold(e: Expr) -> Expr:
+    """Index arithmetic folded again after a substitution."""
+    if isinstance(e, Call) and e.dtype == i64 and len(e.operands) == 2:
+        fold = {"add": add, "mul": multiply, "floordiv": floor_div, "mod": modulo}.get(e.function)
+        if fold is not None:
+            return fold(*e.operands)
+    return e

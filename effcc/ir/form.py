@@ -1,0 +1,96 @@
+"""The index form of an op: the cascade statements that define its results.
+
+A form is a small function that takes a `FormBuilder`, opens axes, and defines results by expressions over them. It is the
+op's meaning for fusion, tiling and code generation; `effcc.ir.ops` has one for every op that is not opaque.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from effcc.ir.dims import Dim
+from effcc.ir.dtypes import DType
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Scalar, cast
+from effcc.ir.kernel import Param, Scatter, Statement
+from effcc.ir.scalars import function
+
+Form = Callable[["FormBuilder"], None]
+
+
+class FormBuilder:
+    """Collects the statements of one op applied to named, typed operands.
+
+    Axis names are unique: `prefix` is put before each, so the forms of many ops can share one kernel.
+    """
+
+    def __init__(
+        self, operands: Sequence[Param], results: Sequence[Param], attrs: Mapping[str, Any], prefix: str = ""
+    ) -> None:
+        self.operands = tuple(operands)
+        self.results = tuple(results)
+        self.attrs = attrs
+        self.prefix = prefix
+        self.statements: list[Statement] = []
+        self.extents: dict[str, Dim] = {}
+        self.scans: list[str] = []
+        self._temporaries = 0
+
+    def axis(self, extent: Dim, base: str = "i") -> Axis:
+        """A fresh axis of the given extent."""
+        name, n = f"{self.prefix}{base}", 0
+        while name in self.extents:
+            n += 1
+            name = f"{self.prefix}{base}{n}"
+        self.extents[name] = extent
+        return Axis(name)
+
+    def axes(self, shape: Sequence[Dim], base: str = "i") -> tuple[Axis, ...]:
+        """Fresh axes, one for each size."""
+        return tuple(self.axis(size, base) for size in shape)
+
+    def load(self, operand: int, index: Sequence[Expr]) -> Load:
+        """An element of an operand."""
+        param = self.operands[operand]
+        return Load(param.name, tuple(index), param.type.dtype)
+
+    def broadcast(self, operand: int, index: Sequence[Expr]) -> Load:
+        """An element of an operand that is broadcast, as NumPy does, to the shape that `index` runs over."""
+        shape = self.operands[operand].type.shape
+        aligned = index[len(index) - len(shape) :]
+        zero = Const(0, Axis("").dtype)
+        return self.load(operand, [zero if size == 1 else i for i, size in zip(aligned, shape, strict=True)])
+
+    def define(self, axes: Sequence[Axis], value: Expr, result: int = 0, scatter: Scatter | None = None) -> None:
+        """State that a result, at these axes, is `value`, cast to the result's dtype."""
+        param = self.results[result]
+        names = tuple(a.name for a in axes)
+        if isinstance(value, Reduce) and value.dtype != param.type.dtype:
+            value = self.temporary(axes, value)
+        self.statements.append(Statement(param.name, names, cast(value, param.type.dtype), scatter))
+
+    def temporary(self, axes: Sequence[Axis], value: Expr) -> Load:
+        """A statement of its own for `value`; the load of it at the same axes."""
+        self._temporaries += 1
+        name = f"{self.results[0].name}.{self._temporaries}"
+        self.statements.append(Statement(name, tuple(a.name for a in axes), value))
+        return Load(name, tuple(axes), value.dtype)
+
+    def reduce(self, operator: str, axes: Sequence[Axis], body: Expr, dtype: DType | None = None) -> Reduce:
+        """`operator(axes: body)`, accumulated in `dtype` (default: the body's accumulator type for sums, else its own)."""
+        if dtype is None:
+            dtype = body.dtype.accumulator if operator in ("sum", "prod") else body.dtype
+        return Reduce(operator, tuple(a.name for a in axes), cast(body, dtype), dtype)
+
+
+def call(name: str, *operands: Expr) -> Call:
+    """A scalar function applied to operands of one dtype."""
+    spec = function(name)
+    return Call(name, operands, spec.result_dtype(operands[-1].dtype if name == "where" else operands[0].dtype))
+
+
+def constant(value: Scalar, like: Expr) -> Const:
+    """A constant of the dtype of `like`."""
+    if like.dtype.is_float:
+        return Const(float(value), like.dtype)
+    return Const(bool(value) if like.dtype.kind == "bool" else int(value), like.dtype)

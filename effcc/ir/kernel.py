@@ -1,0 +1,119 @@
+"""Kernels: one loop nest to be, written as a cascade of extended einsums over named axes.
+
+    kernel @softmax(X: f32[4,n]) -> (P: f32[4,n]) over i=4, n=n {
+      M[i] = max(n: X[i,n])
+      E[i,n] = exp(sub(X[i,n], M[i]))
+      D[i] = sum(n: E[i,n])
+      P[i,n] = div(E[i,n], D[i])
+    }
+
+The notation follows TeAAL (arXiv:2304.07931) and FuseMax (arXiv:2406.10491). What it means:
+
+- a statement defines `target[axes]` for every point of the box of its axes; statements run in order, each once;
+- a reduction binds its axes, ranges over their whole extent, and accumulates in the dtype it carries;
+- `where(c, a, b)` evaluates one branch only: that is how piecewise domains (padding, concatenation, masks) are written;
+- an axis listed under `scan` runs in order, and statements over it may read their own earlier points
+  (`H[t] = add(where(gt(t, 0), H[t-1], 0), X[t])`), so recurrences are statements like any other;
+- a statement with `scatter` writes `target[scatter]` instead, over the box of its axes in order, combining with what an
+  earlier statement put there (`set`, `add`, `mul`, `max`, `min`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from effcc.ir.dims import Dim
+from effcc.ir.dtypes import DType
+from effcc.ir.expr import Expr, Load, Reduce, loads, walk
+from effcc.ir.types import TensorType
+
+
+@dataclass(frozen=True)
+class Param:
+    """A buffer that a kernel reads (parameter) or writes (output), with its full type."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Where a scattering statement writes, and how it combines: `set`, `add`, `mul`, `max` or `min`."""
+
+    index: tuple[Expr, ...]
+    combine: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """`target[axes] = value`, for every point of the axes' box."""
+
+    target: str
+    axes: tuple[str, ...]
+    value: Expr
+    scatter: Scatter | None = None
+
+    @property
+    def dtype(self) -> DType:
+        return self.value.dtype
+
+    @property
+    def reduction(self) -> Reduce | None:
+        """The reduction that is the whole right side, if it is one."""
+        return self.value if isinstance(self.value, Reduce) else None
+
+    @property
+    def reads(self) -> list[Load]:
+        """Every load on the right side and in the scatter index."""
+        found = loads(self.value)
+        if self.scatter is not None:
+            for index in self.scatter.index:
+                found += loads(index)
+        return found
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A cascade: parameters in, outputs out, the extents of all axes (bound ones too), and the statements in order.
+
+    `location` says which ops and lines of the user's model it stands for; it has no meaning for the computation.
+    """
+
+    name: str
+    params: tuple[Param, ...]
+    outputs: tuple[Param, ...]
+    axes: tuple[tuple[str, Dim], ...]
+    statements: tuple[Statement, ...]
+    scans: tuple[str, ...] = ()
+    location: str = ""
+
+    @property
+    def extents(self) -> dict[str, Dim]:
+        return dict(self.axes)
+
+    def definition(self, target: str) -> Statement | None:
+        """The statement that first defines `target`; None for a parameter."""
+        return next((s for s in self.statements if s.target == target), None)
+
+    def readers(self, target: str) -> list[Statement]:
+        """The statements that load `target`."""
+        return [s for s in self.statements if any(load.buffer == target for load in s.reads)]
+
+    def intermediates(self) -> list[Statement]:
+        """The first definitions of everything that is neither parameter nor output."""
+        known = {p.name for p in self.outputs}
+        found = []
+        for statement in self.statements:
+            if statement.target not in known:
+                known.add(statement.target)
+                found.append(statement)
+        return found
+
+    def expressions(self) -> Iterator[Expr]:
+        """Every node of every right side."""
+        for statement in self.statements:
+            yield from walk(statement.value)
+
+    def with_statements(self, statements: tuple[Statement, ...]) -> Kernel:
+        return replace(self, statements=statements)

@@ -1,0 +1,159 @@
+"""Scalar functions: everything a `Call` may name, with arity, result dtype and NumPy reference.
+
+A backend spells each of them (`effcc.codegen.*.spelling`); a test fails when one has no spelling there.
+`mod` and `floordiv` round towards minus infinity, as torch.remainder does; `maximum` and `minimum` propagate NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from effcc.errors import UnknownNameError
+from effcc.ir.dtypes import DType, boolean
+
+
+@dataclass(frozen=True)
+class ScalarFunction:
+    """A scalar function. `result`: 'same' (the operands' dtype) or 'bool'. `domain`: 'any', 'float' or 'int' operands."""
+
+    name: str
+    arity: int
+    reference: Callable[..., Any]
+    result: str = "same"
+    domain: str = "any"
+    associative: bool = False
+
+    def result_dtype(self, operand: DType) -> DType:
+        return boolean if self.result == "bool" else operand
+
+
+def _vectorized(f: Callable[[float], float]) -> Callable[[Any], Any]:
+    """A libm function on arrays, in float64, rounded back to the operand's dtype."""
+    apply = np.frompyfunc(f, 1, 1)
+
+    def reference(x: Any) -> Any:
+        return np.asarray(apply(np.asarray(x, dtype=np.float64)), dtype=np.float64).astype(np.asarray(x).dtype)
+
+    return reference
+
+
+def _sigmoid(x: Any) -> Any:
+    wide = np.asarray(x, dtype=np.float64)
+    return (1.0 / (1.0 + np.exp(-wide))).astype(np.asarray(x).dtype)
+
+
+
+def _round(x: Any) -> Any:
+    return np.rint(x)
+
+
+def _lgamma(x: float) -> float:
+    return math.inf if x == math.inf or (x <= 0 and x == math.floor(x)) else math.lgamma(x)
+
+
+_UNARY_FLOAT: dict[str, Callable[..., Any]] = {
+    "sqrt": np.sqrt, "rsqrt": lambda x: (1.0 / np.sqrt(np.asarray(x, np.float64))).astype(np.asarray(x).dtype),
+    "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
+    "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p,
+    "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
+    "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
+    "erf": _vectorized(math.erf), "erfc": _vectorized(math.erfc), "lgamma": _vectorized(_lgamma), "sigmoid": _sigmoid,
+    "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "round": _round,
+}  # fmt: skip
+
+FUNCTIONS: dict[str, ScalarFunction] = {
+    f.name: f
+    for f in [
+        *(ScalarFunction(name, 1, reference, domain="float") for name, reference in _UNARY_FLOAT.items()),
+        ScalarFunction("neg", 1, np.negative),
+        ScalarFunction("abs", 1, np.abs),
+        ScalarFunction("sign", 1, lambda x: np.where(np.isnan(x), np.zeros_like(x), np.sign(x))),
+        ScalarFunction("not", 1, lambda x: np.logical_not(x) if x.dtype == np.bool_ else np.invert(x)),
+        ScalarFunction("isnan", 1, np.isnan, result="bool", domain="float"),
+        ScalarFunction("isinf", 1, np.isinf, result="bool", domain="float"),
+        ScalarFunction("add", 2, np.add, associative=True),
+        ScalarFunction("sub", 2, np.subtract),
+        ScalarFunction("mul", 2, np.multiply, associative=True),
+        ScalarFunction("div", 2, np.divide, domain="float"),
+        ScalarFunction("floordiv", 2, np.floor_divide),
+        ScalarFunction("mod", 2, np.mod),
+        ScalarFunction("fmod", 2, np.fmod),
+        ScalarFunction("pow", 2, np.power),
+        ScalarFunction("atan2", 2, np.arctan2, domain="float"),
+        ScalarFunction("copysign", 2, np.copysign, domain="float"),
+        ScalarFunction("maximum", 2, np.maximum, associative=True),
+        ScalarFunction("minimum", 2, np.minimum, associative=True),
+        ScalarFunction("and", 2, np.bitwise_and, domain="int", associative=True),
+        ScalarFunction("or", 2, np.bitwise_or, domain="int", associative=True),
+        ScalarFunction("xor", 2, np.bitwise_xor, domain="int", associative=True),
+        ScalarFunction("shl", 2, np.left_shift, domain="int"),
+        ScalarFunction("shr", 2, np.right_shift, domain="int"),
+        *(
+            ScalarFunction(name, 2, reference, result="bool")
+            for name, reference in {
+                "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
+                "gt": np.greater, "ge": np.greater_equal,
+            }.items()
+        ),
+        ScalarFunction("where", 3, np.where),
+        ScalarFunction("cast", 1, lambda x: x),
+    ]
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A reduction operator: how two partial results combine (a scalar function), and its identity for a dtype."""
+
+    name: str
+    combine: str
+    reference: Callable[..., Any]
+    identity: Callable[[DType], float | int | bool]
+
+
+def lowest(d: DType) -> float | int | bool:
+    """The identity of `max`: -inf, the smallest integer, or False."""
+    if d.is_float:
+        return -math.inf
+    return False if d == boolean else int(np.iinfo(d.numpy).min)
+
+
+def highest(d: DType) -> float | int | bool:
+    """The identity of `min`: inf, the largest integer, or True."""
+    if d.is_float:
+        return math.inf
+    return True if d == boolean else int(np.iinfo(d.numpy).max)
+
+
+REDUCTIONS: dict[str, Reduction] = {
+    r.name: r
+    for r in [
+        Reduction("sum", "add", np.add.reduce, lambda d: 0.0 if d.is_float else 0),
+        Reduction("prod", "mul", np.multiply.reduce, lambda d: 1.0 if d.is_float else 1),
+        Reduction("max", "maximum", np.maximum.reduce, lowest),
+        Reduction("min", "minimum", np.minimum.reduce, highest),
+        Reduction("any", "or", np.bitwise_or.reduce, lambda d: False if d == boolean else 0),
+        Reduction("all", "and", np.bitwise_and.reduce, lambda d: True if d == boolean else -1),
+    ]
+}
+
+
+def function(name: str) -> ScalarFunction:
+    """The scalar function called `name`; raises UnknownNameError with near misses."""
+    try:
+        return FUNCTIONS[name]
+    except KeyError:
+        raise UnknownNameError("scalar function", name, FUNCTIONS) from None
+
+
+def reduction(name: str) -> Reduction:
+    """The reduction operator called `name`; raises UnknownNameError with near misses."""
+    try:
+        return REDUCTIONS[name]
+    except KeyError:
+        raise UnknownNameError("reduction", name, REDUCTIONS) from None

@@ -1,0 +1,5 @@
+"""Rows to come."""
+
+from effcc.ir.op import Op
+
+OPS: list[Op] = []
