@@ -1,0 +1,60 @@
+"""The command line: names, examples and errors; what a command does is in `effcc.commands`.
+
+An EffccError becomes one message on standard error and exit code 2, as a wrong option does; `--debug` shows the
+traceback. Anything else is a bug of effcc and shows its traceback as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from effcc.commands import cache
+from effcc.commands.doctor import doctor
+from effcc.commands.output import print_error
+from effcc.commands.version import version
+from effcc.errors import EffccError
+
+
+class _Group(TyperGroup):
+    """The commands of effcc, whose expected errors are messages."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EffccError as error:
+            if ctx.params.get("debug"):
+                raise
+            print_error(str(error))
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="effcc compiles PyTorch models whose weights may be stored in any encoding.",
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", envvar="EFFCC_DEBUG", help="Show the traceback of errors.")] = False,
+) -> None:
+    pass
+
+
+app.command(epilog="Example: effcc doctor --json")(doctor)
+app.add_typer(cache.app, name="cache")
+app.command(epilog="Example: effcc version --json")(version)
+
+
+def main() -> None:
+    """The `effcc` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
