@@ -1,8 +1,8 @@
 """Which operators are taken apart before import, and which reach the importer whole.
 
 The base is PyTorch's core ATen set. effcc departs from it where its own kernels start from a better form: recurrent layers
-stay whole, `_safe_softmax` becomes one guarded cascade, and what is pointwise, a gather or a view in terms of simpler ops is
-written that way.
+stay whole, so does the softmax of masked attention, and what is pointwise, a gather or a view in terms of simpler ops is
+written that way. Attention itself comes apart into products, scale, mask and softmax: its one-pass kernel is derived.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
 
 from effcc.frontend import recurrent
 
 aten = torch.ops.aten
+
+# `_safe_softmax` is softmax with zeros for a row of nothing but -inf: one guard in the kernel, six ops outside it.
+_KEPT_WHOLE = (aten._safe_softmax.default,)
 
 Table = dict[Any, Callable[..., Any]]
 
@@ -34,19 +36,6 @@ _ALSO_DECOMPOSED = (
 )
 
 
-def _safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Softmax whose rows of nothing but -inf (every key masked) are zero instead of NaN.
-
-    With m = max(x), taken as 0 where it is -inf, exp(x - m) of such a row is 0 and so is its sum, which is divided as 1.
-    """
-    x = x if dtype is None else x.to(dtype)
-    largest = x.amax(dim, keepdim=True)
-    largest = torch.where(largest == float("-inf"), 0.0, largest)
-    weights = torch.exp(x - largest)
-    total = weights.sum(dim, keepdim=True)
-    return weights / torch.where(total == 0, 1.0, total)
-
-
 @functools.cache
 def _table() -> Table:
     composite = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -58,7 +47,8 @@ def _table() -> Table:
         and not torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), composite)
     }
     table.update(get_decompositions(_ALSO_DECOMPOSED))
-    table[aten._safe_softmax.default] = _safe_softmax
+    for op in _KEPT_WHOLE:
+        table.pop(op, None)
     return table
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from effcc.errors import CaptureError
@@ -88,21 +88,21 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedProgram:
 
 def from_exported(program: ExportedProgram) -> Captured:
     """Bring an exported program into captured form: decomposed, its mutations written as `copy_`."""
-    user_strides = [strides(result) for result in results(program.graph_module)]
+    returned = zip(program.graph_signature.output_specs, results(program.graph_module), strict=True)
+    user_strides = tuple(strides(result) for spec, result in returned if spec.kind == OutputKind.USER_OUTPUT)
     lowered = program.run_decompositions(export_decompositions())
     graph_module = copy.deepcopy(lowered.graph_module)
     signature = lowered.graph_signature
-    names, state, constants = [], {}, []
+    names, state = [], {}
     for position, spec in enumerate(signature.input_specs):
         if spec.kind in _STATE:
             assert spec.target is not None
             state[position] = _state_tensor(lowered, spec.target)
         elif spec.kind != InputKind.USER_INPUT:
             raise CaptureError(f"input {spec.arg.name} is a {spec.kind.name}; effcc takes tensors, numbers and their trees")
-        elif isinstance(spec.arg, ConstantArgument):
-            constants.append(position)
         names.append(spec.target or spec.arg.name)
-    kept = _write_mutations_in_place(graph_module, lowered)
+    _drop_assertions(graph_module)
+    _write_mutations_in_place(graph_module, lowered)
     example_inputs = tuple(node.meta.get("val") for node in placeholders(graph_module))
     in_spec, out_spec = lowered.call_spec.in_spec, lowered.call_spec.out_spec
     assert in_spec is not None and out_spec is not None
@@ -121,7 +121,7 @@ def from_exported(program: ExportedProgram) -> Captured:
             input_names=tuple(names),
             static_inputs=frozenset(state),
             mutated_inputs=mutated_inputs(graph_module),
-            output_strides=tuple(user_strides[i] for i in kept),
+            output_strides=user_strides,
         ),
         state,
         call,
@@ -136,8 +136,14 @@ def _state_tensor(program: ExportedProgram, target: str) -> Tensor:
     return value.detach()
 
 
-def _write_mutations_in_place(graph_module: fx.GraphModule, program: ExportedProgram) -> list[int]:
-    """Turn results that torch.export returns in place of mutations into `copy_`; give the positions of those that stay."""
+def _drop_assertions(graph_module: fx.GraphModule) -> None:
+    """Remove the checks of a cast's input type, which capture has already made true."""
+    for node in graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
+        graph_module.graph.erase_node(node)
+
+
+def _write_mutations_in_place(graph_module: fx.GraphModule, program: ExportedProgram) -> None:
+    """Turn the results that torch.export returns in place of mutations into `copy_`, and return the others only."""
     graph = graph_module.graph
     by_name = {spec.target: spec.arg.name for spec in program.graph_signature.input_specs if spec.target}
     nodes = {node.name: node for node in placeholders(graph_module)}
@@ -150,9 +156,8 @@ def _write_mutations_in_place(graph_module: fx.GraphModule, program: ExportedPro
                 copied = graph.call_function(torch.ops.aten.copy_.default, (written, returned[position]))
                 copied.meta = {"val": written.meta["val"]}
         elif spec.kind == OutputKind.USER_OUTPUT:
-            kept.append(position)
+            kept.append(returned[position])
         else:
             raise CaptureError(f"output {spec.arg.name} is a {spec.kind.name}; effcc returns a model's own results only")
-    output.args = (tuple(returned[i] for i in kept),)
+    output.args = (tuple(kept),)
     graph_module.recompile()
-    return kept

@@ -25,5 +25,5 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Launch:
-    """Run `kernel` (a key of `Program.kernels`) on buffers: its parameters, then its outputs, in the kernel's order.
+    """Run `kernel` (a key of `Program.kernels`) on buffers: its parameters, then its outputs, in the kernel's order."""
 
