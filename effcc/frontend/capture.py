@@ -1,9 +1,9 @@
 """From a PyTorch model to a functional FX graph of ATen operators.
 
-Two ways in, one form out. `aot_backend` finishes what torch.compile began; `capture`, `load_exported` and `from_exported` go
-through torch.export. Either way the graph holds ATen overloads (and effcc's own operators), every node carries its fake
-tensor in `meta["val"]`, sizes may be symbolic, and the only mutations left are `copy_` nodes that write an input, at the
-end. A `Signature` says what the placeholders and results are.
+Two ways in, one form out. `aot_backend` finishes what torch.compile began; `capture`, `load_exported` and
+`from_exported` go through torch.export. Either way the graph holds ATen overloads (and effcc's own operators), every
+node carries its fake tensor in `meta["val"]`, sizes may be symbolic, and the only mutations left are `copy_` nodes
+that write an input, at the end. A `Signature` says what the placeholders and results are.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Signature:
 CompileFX = Callable[[fx.GraphModule, Sequence[Any], Signature], Callable[..., Any]]
 """A captured graph, its example inputs (fake tensors and SymInts) and its signature, to a callable over real inputs.
 
-The callable takes the placeholders' values in order; one that carries `_boxed_call = True` takes them as one list, which it
-may empty to free them early.
+The callable takes the placeholders' values in order; one that carries `_boxed_call = True` takes them as one list,
+which it may empty to free them early.
 """
 
 
@@ -73,13 +73,14 @@ def strides(value: Any) -> Strides | None:
 def mutated_inputs(graph_module: fx.GraphModule) -> frozenset[int]:
     """Positions of the placeholders that a `copy_` writes."""
     written = {
-        node.args[0]
-        for node in graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default)
+        node.args[0] for node in graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default)
     }
     return frozenset(i for i, node in enumerate(placeholders(graph_module)) if node in written)
 
 
-def aot_backend(graph_module: fx.GraphModule, example_inputs: Sequence[Any], compile_fx: CompileFX) -> Callable[..., Any]:
+def aot_backend(
+    graph_module: fx.GraphModule, example_inputs: Sequence[Any], compile_fx: CompileFX
+) -> Callable[..., Any]:
     """Finish a torch.compile capture: from Dynamo's graph to a callable that runs what `compile_fx` made of it.
 
     A graph that needs no gradients is compiled once, with role "inference". One that does is split in two, of which the

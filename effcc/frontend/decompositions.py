@@ -1,8 +1,9 @@
 """Which operators are taken apart before import, and which reach the importer whole.
 
-The base is PyTorch's core ATen set. effcc departs from it where its own kernels start from a better form: recurrent layers
-stay whole, so does the softmax of masked attention, and what is pointwise, a gather or a view in terms of simpler ops is
-written that way. Attention itself comes apart into products, scale, mask and softmax: its one-pass kernel is derived.
+The base is PyTorch's core ATen set. effcc departs from it where its own kernels start from a better form: recurrent
+layers stay whole, so does the softmax of masked attention, and what is pointwise, a gather or a view in terms of
+simpler ops is written that way. Attention itself comes apart into products, scale, mask and softmax: its one-pass
+kernel is derived.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._decomp import core_aten_decompositions, get_decompositions
+from torch._decomp import core_aten_decompositions, decomposition_table, get_decompositions
 
 from effcc.frontend import recurrent
 
@@ -38,14 +39,8 @@ _ALSO_DECOMPOSED = (
 
 @functools.cache
 def _table() -> Table:
-    composite = torch._C.DispatchKey.CompositeImplicitAutograd
-    table: Table = {
-        op: function
-        for op, function in core_aten_decompositions().items()
-        if isinstance(op, torch._ops.OpOverload)
-        and op.namespace == "aten"
-        and not torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), composite)
-    }
+    # Composite operators without an entry of their own come apart by themselves while tracing.
+    table: Table = {op: rule for op, rule in core_aten_decompositions().items() if op in decomposition_table}
     table.update(get_decompositions(_ALSO_DECOMPOSED))
     for op in _KEPT_WHOLE:
         table.pop(op, None)
@@ -53,10 +48,7 @@ def _table() -> Table:
 
 
 def compile_decompositions() -> Table:
-    """The table for AOTAutograd: overload -> how to write it with the ops that the importer knows.
-
-    Composite operators are absent: they come apart by themselves while tracing.
-    """
+    """The table for AOTAutograd: overload -> how to write it with the ops that the importer knows."""
     return dict(_table())
 
 

@@ -82,7 +82,8 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedProgram:
     except Exception as error:  # whatever a damaged or foreign archive makes the reader raise
         raise CaptureError(
             f"{file}: a zip archive, but torch.export.load (torch {torch.__version__}) cannot read it: "
-            f"{type(error).__name__}: {error}\nWrite it again with torch.export.save(torch.export.export(model, args), path)."
+            f"{type(error).__name__}: {error}\n"
+            "Write it again with torch.export.save(torch.export.export(model, args), path)."
         ) from error
 
 
@@ -99,7 +100,9 @@ def from_exported(program: ExportedProgram) -> Captured:
             assert spec.target is not None
             state[position] = _state_tensor(lowered, spec.target)
         elif spec.kind != InputKind.USER_INPUT:
-            raise CaptureError(f"input {spec.arg.name} is a {spec.kind.name}; effcc takes tensors, numbers and their trees")
+            raise CaptureError(
+                f"input {spec.arg.name} is a {spec.kind.name}; effcc takes tensors, numbers and their trees"
+            )
         names.append(spec.target or spec.arg.name)
     _drop_assertions(graph_module)
     _write_mutations_in_place(graph_module, lowered)
@@ -110,7 +113,9 @@ def from_exported(program: ExportedProgram) -> Captured:
     def call(*args: Any, **kwargs: Any) -> list[Any]:
         flat, given = pytree.tree_flatten((args, kwargs))
         if given != in_spec:
-            raise CaptureError(f"the arguments' structure differs from the exported one: expected {in_spec}, got {given}")
+            raise CaptureError(
+                f"the arguments' structure differs from the exported one: expected {in_spec}, got {given}"
+            )
         return flat
 
     return Captured(
@@ -138,7 +143,8 @@ def _state_tensor(program: ExportedProgram, target: str) -> Tensor:
 
 def _drop_assertions(graph_module: fx.GraphModule) -> None:
     """Remove the checks of a cast's input type, which capture has already made true."""
-    for node in graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
+    check = torch.ops.aten._assert_tensor_metadata.default
+    for node in graph_module.graph.find_nodes(op="call_function", target=check):
         graph_module.graph.erase_node(node)
 
 
@@ -158,6 +164,8 @@ def _write_mutations_in_place(graph_module: fx.GraphModule, program: ExportedPro
         elif spec.kind == OutputKind.USER_OUTPUT:
             kept.append(returned[position])
         else:
-            raise CaptureError(f"output {spec.arg.name} is a {spec.kind.name}; effcc returns a model's own results only")
+            raise CaptureError(
+                f"output {spec.arg.name} is a {spec.kind.name}; effcc returns a model's own results only"
+            )
     output.args = (tuple(kept),)
     graph_module.recompile()

@@ -1,14 +1,15 @@
 """Recurrent layers, captured whole.
 
-PyTorch's own traces either leave `nn.LSTM` and its kin out of the graph or unroll them step by step. effcc keeps each layer
-and direction as one operator instead, which the importer turns into a scan:
+PyTorch's own traces either leave `nn.LSTM` and its kin out of the graph or unroll them step by step. effcc keeps each
+layer and direction as one operator instead, which the importer turns into a scan:
 
     effcc::recurrent(str cell, Tensor x, Tensor[] state, Tensor[] weights, bool reverse) -> Tensor[]
 
-`cell` is "lstm", "gru", "rnn_tanh" or "rnn_relu"; `x` is [time, batch, input]; `state` is [h] or, for an LSTM, [h, c], each
-[batch, hidden]; `weights` is [w_ih, w_hh], then [b_ih, b_hh] where the layer has biases, then [w_hr] where an LSTM projects
-its output. The results are [y, h] or [y, h, c], with `y` [time, batch, hidden]. With `reverse` time runs backwards and `y[t]`
-is still the output at time t. Gates are stacked in PyTorch's order (LSTM: i, f, g, o; GRU: r, z, n).
+`cell` is "lstm", "gru", "rnn_tanh" or "rnn_relu"; `x` is [time, batch, input]; `state` is [h] or, for an LSTM, [h,
+c], each [batch, hidden]; `weights` is [w_ih, w_hh], then [b_ih, b_hh] where the layer has biases, then [w_hr] where
+an LSTM projects its output. The results are [y, h] or [y, h, c], with `y` [time, batch, hidden]. With `reverse` time
+runs backwards and `y[t]` is still the output at time t. Gates are stacked in PyTorch's order (LSTM: i, f, g, o; GRU:
+r, z, n).
 
 The operator's eager meaning is PyTorch's own layer, so that a graph that holds it runs anywhere, and its gradient is
 PyTorch's too (`effcc::recurrent_grad`).
@@ -171,6 +172,7 @@ def keep_recurrent_layers(graph_module: fx.GraphModule) -> fx.GraphModule:
 def let_recurrent_layers_through() -> None:
     """Tell Dynamo not to break graphs at `nn.LSTM`, `nn.GRU` and `nn.RNN`, in this process.
 
-    torch.compile offers a backend no narrower place for this: the setting is read while tracing, before the backend runs.
+    torch.compile offers a backend no narrower place for this: the setting is read while tracing, before the backend
+    runs.
     """
     torch._dynamo.config.allow_rnn = True
