@@ -1,5 +1,20 @@
 """Programs: a graph after fusion. Buffers, and steps that launch kernels or call PyTorch, in order.
 
+    program @mlp(x, w) -> (y) where s0 in 1..512 {
+      buffer x: f32[s0,384] in input
+      buffer w: f32[1536,384] in weight
+      buffer w.packed: f32[48,384,32] in prepared
+      buffer y: f32[s0,1536] in output
+      kernel @pack(W: f32[1536,384]) -> (P: f32[48,384,32]) over n0=48, k=384, n=32 { ... }
+      kernel @linear(...) ...
+      prepare {
+        launch @pack(w) -> (w.packed)
+      }
+      main {
+        launch @linear(x, w.packed) -> (y)
+      }
+    }
+
 A step list without extern calls runs as one native function. Each extern call ends a segment: Python runs the call and
 enters the next segment.
 """
@@ -16,14 +31,90 @@ from effcc.ir.types import TensorType
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor with storage. `space`: `input`, `weight`, `prepared` (computed from weights), `output` or `arena`."""
+    """A tensor with storage. `space`: `input`, `weight`, `prepared` (computed from weights), `output` or `arena`.
+
+    `offset` is the place in the arena in bytes at the size hints, once memory is planned; `alias` names the buffer whose
+    storage this one shares (an in-place result, or a view of the same elements with another shape).
+    """
 
     name: str
     type: TensorType
     space: str
+    offset: int | None = None
+    alias: str = ""
 
 
 @dataclass(frozen=True)
 class Launch:
     """Run `kernel` (a key of `Program.kernels`) on buffers: its parameters, then its outputs, in the kernel's order."""
 
+    kernel: str
+    arguments: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Extern:
+    """Call PyTorch: the graph op `op` on buffers. `reason` says why: no index form, or PyTorch is faster here."""
+
+    op: str
+    arguments: tuple[str, ...]
+    results: tuple[str, ...]
+    attrs: Mapping[str, Attribute] = field(default_factory=dict)
+    reason: str = ""
+    location: str = ""
+
+
+Step = Launch | Extern
+
+
+@dataclass(frozen=True)
+class Program:
+    """Buffers, kernels by name, and two lists of steps.
+
+    `prepare` runs when weights are first seen and when they change; `steps` run at every call. `inputs` and `outputs` name
+    buffers in the call's order (weights among the inputs, at their places); `updates` pairs an input with the buffer whose
+    value it takes after the call. `ranges` bounds the size symbols, as in a graph.
+    """
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    kernels: Mapping[str, Kernel]
+    steps: tuple[Step, ...]
+    prepare: tuple[Step, ...] = ()
+    updates: tuple[tuple[str, str], ...] = ()
+    ranges: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+
+    def buffer(self, name: str) -> Buffer:
+        """The buffer called `name`; KeyError if there is none."""
+        return self.by_name[name]
+
+    @property
+    def by_name(self) -> dict[str, Buffer]:
+        return {b.name: b for b in self.buffers}
+
+    @property
+    def externs(self) -> list[Extern]:
+        """The calls to PyTorch, in order; those of `prepare` first."""
+        return [s for s in (*self.prepare, *self.steps) if isinstance(s, Extern)]
+
+    def segments(self) -> list[tuple[Step, ...]]:
+        """The steps cut at extern calls: runs of launches, and each extern call alone."""
+        found: list[tuple[Step, ...]] = []
+        launches: list[Step] = []
+        for step in self.steps:
+            if isinstance(step, Launch):
+                launches.append(step)
+                continue
+            if launches:
+                found.append(tuple(launches))
+                launches = []
+            found.append((step,))
+        if launches:
+            found.append(tuple(launches))
+        return found
+
+    def with_steps(self, steps: tuple[Step, ...]) -> Program:
+        return replace(self, steps=steps)
