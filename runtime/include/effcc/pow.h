@@ -1,0 +1,88 @@
+// effcc/pow.h: powers, division with a remainder, and functions that are rare enough to be the C library's.
+//
+//   pow(a, b)              C's pow, special cases and all
+//   fmod(a, b)             the remainder with a's sign, exact
+//   remainder(a, b)        torch.remainder: the remainder with b's sign
+//   floor_divide(a, b)     torch.floor_divide: the quotient rounded down; floats and integers
+//   sinh, cosh, asinh, acosh, atanh, lgamma
+//
+// Integers: b == 0 gives 0 (eager raises; generated code must be guarded where b may be 0), and the lowest integer
+// divided by -1 wraps around to itself.
+#pragma once
+
+#include "effcc/libm.h"
+
+namespace effcc {
+
+#define EFFCC_LIBM_1(NAME)                                                \
+    template <class V>                                                    \
+    EFFCC_INLINE V NAME(V x) {                                            \
+        if constexpr (detail::same<element<V>, double>)                   \
+            return detail::call_lanes<V>(__builtin_##NAME, x);            \
+        else                                                              \
+            return detail::call_lanes<V>(__builtin_##NAME##f, x);         \
+    }
+EFFCC_LIBM_1(sinh)
+EFFCC_LIBM_1(cosh)
+EFFCC_LIBM_1(asinh)
+EFFCC_LIBM_1(acosh)
+EFFCC_LIBM_1(atanh)
+EFFCC_LIBM_1(lgamma)
+#undef EFFCC_LIBM_1
+
+template <class V>
+EFFCC_INLINE V pow(V a, V b) {
+    if constexpr (detail::same<element<V>, double>)
+        return detail::call_lanes<V>(__builtin_pow, a, b);
+    else
+        return detail::call_lanes<V>(__builtin_powf, a, b);
+}
+
+namespace detail {
+
+// Integer division by lanes, for divisors that trap the machine too.
+template <class T>
+EFFCC_INLINE T divide(T a, T b) {
+    constexpr bool is_signed = T(-1) < T(0);
+    return b == 0 ? T(0) : is_signed && b == T(-1) ? T(T(0) - a) : T(a / b);
+}
+
+}  // namespace detail
+
+template <class V>
+EFFCC_INLINE V fmod(V a, V b) {
+    if constexpr (detail::same<element<V>, double>)
+        return detail::call_lanes<V>(__builtin_fmod, a, b);
+    else if constexpr (detail::same<element<V>, float>)
+        return detail::call_lanes<V>(__builtin_fmodf, a, b);
+    else
+        return detail::each_lane(
+            [](element<V> x, element<V> y) { return y == 0 ? element<V>(0) : element<V>(x - detail::divide(x, y) * y); }, a, b);
+}
+
+template <class V>
+EFFCC_INLINE V remainder(V a, V b) {
+    const V zero = broadcast<V>(0);
+    V m = fmod(a, b);
+    return select((m != zero) & ((m < zero) != (b < zero)), V(m + b), m);
+}
+
+template <class V>
+EFFCC_INLINE V floor_divide(V a, V b) {
+    const V zero = broadcast<V>(0), one = broadcast<V>(1);
+    V m = fmod(a, b);
+    auto uneven = (m != zero) & ((m < zero) != (b < zero));
+    if constexpr (detail::floating<element<V>>) {
+        V q = (a - m) / b;
+        q = select(uneven, q - one, q);
+        V down = floor(q);
+        down = select(q - down > broadcast<V>(0.5f), down + one, down);
+        V r = select(q != zero, down, copysign(zero, a / b));
+        return select(b == zero, a / b, r);
+    } else {
+        V q = detail::each_lane([](element<V> x, element<V> y) { return detail::divide(x, y); }, a, b);
+        return select(uneven, V(q - one), q);
+    }
+}
+
+}  // namespace effcc
