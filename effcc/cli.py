@@ -12,8 +12,13 @@ import typer
 from typer.core import TyperGroup
 
 from effcc.commands import cache
+from effcc.commands.compile import compile_model
+from effcc.commands.demo import demo
 from effcc.commands.doctor import doctor
+from effcc.commands.explain import explain
+from effcc.commands.fuzz import fuzz
 from effcc.commands.output import print_error
+from effcc.commands.run import run
 from effcc.commands.version import version
 from effcc.errors import EffccError
 
@@ -46,8 +51,13 @@ def _options(
     pass
 
 
+app.command("compile", epilog="Example: effcc compile model.pt2 -o model.effcc")(compile_model)
+app.command(epilog="Example: effcc run model.effcc inputs.safetensors -o outputs.safetensors")(run)
+app.command(epilog="Example: effcc explain model.pt2 --source")(explain)
 app.command(epilog="Example: effcc doctor --json")(doctor)
-app.add_typer(cache.app, name="cache")
+app.add_typer(cache.app, name="cache", epilog="Example: effcc cache list")
+app.command(epilog="Example: effcc demo --peers")(demo)
+app.command(epilog="Example: effcc fuzz --minutes 10 --seed 1")(fuzz)
 app.command(epilog="Example: effcc version --json")(version)
 
 

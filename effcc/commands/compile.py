@@ -1,0 +1,42 @@
+"""`effcc compile`: an exported program, or a printed IR, ahead of time to a package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effcc.commands.output import print_json, progress_console
+from effcc.target import parse
+
+
+def compile_model(
+    model: Annotated[Path, typer.Argument(help="A .pt2 file of torch.export, or a printed IR to go on from.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The package to write; the model's name with .effcc if left out."),
+    ] = None,
+    target: Annotated[str, typer.Option(help="host, or a generic avx512, avx2 or scalar machine.")] = "host",
+    print_after: Annotated[
+        list[str] | None, typer.Option(help="Print the IR that comes out of a step, such as fuse; may be repeated.")
+    ] = None,
+    from_step: Annotated[
+        str | None, typer.Option("--from", help="The step that printed the given IR; go on after it.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+) -> None:
+    """Compile an exported program ahead of time, into a package that needs no torch."""
+    from effcc.driver import compile_file
+
+    steps = print_after or []
+    written = output or (None if steps else model.with_suffix(".effcc"))
+    with progress_console.status(f"compiling {model} ..."):
+        printed = compile_file(model, written, target=parse(target), print_after=steps, from_step=from_step)
+    if json:
+        print_json({"output": str(written) if written else None, "printed": dict(printed)})
+        return
+    for text in printed.values():
+        print(text)
+    if written:
+        progress_console.print(f"wrote {written}", markup=False)

@@ -1,0 +1,29 @@
+"""`effcc explain`: what the compiler made of a model, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effcc.commands.output import print_json, progress_console
+from effcc.target import parse
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="A .pt2 file of torch.export, or a printed IR.")],
+    target: Annotated[str, typer.Option(help="host, or a generic avx512, avx2 or scalar machine.")] = "host",
+    source: Annotated[bool, typer.Option("--source", help="Print the generated code as well.")] = False,
+    measure: Annotated[bool, typer.Option(help="Run each kernel and print its time beside the prediction.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a model's kernels: what fused, which schedule and why, time against the roofline, what PyTorch runs."""
+    from effcc.driver import explain as explain_model
+
+    with progress_console.status(f"compiling {model} ..."):
+        report = explain_model(model, target=parse(target), measure=measure, source=source)
+    if json:
+        print_json(report.as_json())
+    else:
+        print(report)

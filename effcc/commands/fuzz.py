@@ -1,0 +1,33 @@
+"""`effcc fuzz`: random programs against the interpreter and eager."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effcc.commands.output import print_json
+
+
+def fuzz(
+    minutes: Annotated[float, typer.Option(min=0.0, help="How long to go on.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Where the random programs start.")] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder that failures are written to, reduced.")
+    ] = Path("fuzz-failures"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compile random programs and compare them with the interpreter in float64 and with eager PyTorch.
+
+    Exit code 1 if any of them failed; each is then reduced and written as an IR file and a Python script.
+    """
+    from effcc.fuzz.campaign import run
+
+    report = run(minutes=minutes, seed=seed, output=output)
+    if json:
+        print_json(report.as_json())
+    else:
+        print(report)
+    if report.failures:
+        raise typer.Exit(1)
