@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 Argument = int | float | str | bool
@@ -42,4 +43,4 @@ def show_argument(value: Argument) -> str:
     """An argument as the grammar reads it back."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    return json.dumps(value) if isinstance(value, str) else repr(value)

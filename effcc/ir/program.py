@@ -33,8 +33,8 @@ from effcc.ir.types import TensorType
 class Buffer:
     """A tensor with storage. `space`: `input`, `weight`, `prepared` (computed from weights), `output` or `arena`.
 
-    `offset` is the place in the arena in bytes at the size hints, once memory is planned; `alias` names the buffer whose
-    storage this one shares (an in-place result, or a view of the same elements with another shape).
+    `offset` is the place in the arena, in bytes at the size hints, once memory is planned; `alias` names the buffer
+    whose storage this one shares (an in-place result, or a view of the same elements with another shape).
     """
 
     name: str
@@ -72,9 +72,9 @@ Step = Launch | Extern
 class Program:
     """Buffers, kernels by name, and two lists of steps.
 
-    `prepare` runs when weights are first seen and when they change; `steps` run at every call. `inputs` and `outputs` name
-    buffers in the call's order (weights among the inputs, at their places); `updates` pairs an input with the buffer whose
-    value it takes after the call. `ranges` bounds the size symbols, as in a graph.
+    `prepare` runs when weights are first seen and when they change; `steps` run at every call. `inputs` and `outputs`
+    name buffers in the call's order (weights among the inputs, at their places); `updates` pairs an input with the
+    buffer whose value it takes after the call. `ranges` bounds the size symbols, as in a graph.
     """
 
     name: str

@@ -1,0 +1,30 @@
+"""The three languages and programs as text that `effcc.ir.parser` reads back."""
+
+from __future__ import annotations
+
+from effcc.ir.graph import Graph
+from effcc.ir.kernel import Kernel
+from effcc.ir.loops import LoopNest
+from effcc.ir.printer.expressions import show_expression
+from effcc.ir.printer.graphs import print_graph, show_node
+from effcc.ir.printer.kernels import print_kernel, show_statement
+from effcc.ir.printer.loops import print_loops
+from effcc.ir.printer.programs import print_program
+from effcc.ir.program import Program
+
+__all__ = [
+    "print_any", "print_graph", "print_kernel", "print_loops", "print_program",
+    "show_expression", "show_node", "show_statement",
+]  # fmt: skip
+
+
+def print_any(value: Graph | Kernel | LoopNest | Program) -> str:
+    """The text of whichever it is."""
+    match value:
+        case Graph():
+            return print_graph(value)
+        case Kernel():
+            return print_kernel(value)
+        case LoopNest():
+            return print_loops(value)
+    return print_program(value)

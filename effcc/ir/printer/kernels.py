@@ -1,0 +1,54 @@
+"""Kernels as text: the header with parameters, outputs and axes, and one line for each statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+
+from effcc.ir.dims import show
+from effcc.ir.dtypes import DType
+from effcc.ir.kernel import Kernel, Param, Statement
+from effcc.ir.printer.expressions import show_expression, show_index
+
+
+def print_kernel(kernel: Kernel, indent: str = "", locations: bool = True) -> str:
+    """The text of a kernel; `locations` adds its location as a comment, which the parser drops."""
+    axes = frozenset(kernel.extents)
+    header = f"kernel @{kernel.name}({show_params(kernel.params)}) -> ({show_params(kernel.outputs)})"
+    if kernel.axes:
+        header += " over " + ", ".join(f"{name}={show(extent)}" for name, extent in kernel.axes)
+    if kernel.scans:
+        header += " scan " + ", ".join(kernel.scans)
+    dtypes = {p.name: p.type.dtype for p in (*kernel.params, *kernel.outputs)}
+    lines = [header + " {" + show_location(kernel.location, locations)]
+    for statement in kernel.statements:
+        lines.append("  " + show_statement(statement, axes, dtypes))
+        dtypes.setdefault(statement.target, statement.dtype)
+    return "\n".join(indent + line for line in [*lines, "}"])
+
+
+def show_statement(statement: Statement, axes: Set[str] = frozenset(), dtypes: dict[str, DType] | None = None) -> str:
+    """One statement. `dtypes` are those of the buffers known before it; the target's gives constants their dtype.
+
+    A statement that reads its own target before anything gave that a dtype (a recurrence) says the dtype itself.
+    """
+    known = (dtypes or {}).get(statement.target)
+    declared = ""
+    if known is None and any(load.buffer == statement.target for load in statement.reads):
+        known = statement.dtype
+        declared = f": {known.name}"
+    value = show_expression(statement.value, axes, known)
+    if statement.scatter is None:
+        return f"{statement.target}[{','.join(statement.axes)}]{declared} = {value}"
+    over = f" for {', '.join(statement.axes)}" if statement.axes else ""
+    index = show_index(statement.scatter.index, axes)
+    return f"{statement.target}{index}{declared} {statement.scatter.combine}= {value}{over}"
+
+
+def show_params(params: Iterable[Param]) -> str:
+    """`X: f32[4,n], Y: i64[4]`."""
+    return ", ".join(f"{p.name}: {p.type}" for p in params)
+
+
+def show_location(location: str, wanted: bool = True) -> str:
+    """A location as a trailing comment on one line; nothing where there is none."""
+    return "  # " + " ".join(location.split()) if location and wanted else ""

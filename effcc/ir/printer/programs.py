@@ -1,0 +1,44 @@
+"""Programs as text: buffers, kernels, then the steps of `prepare` and `main`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from effcc.ir.printer.graphs import show_attributes, show_ranges
+from effcc.ir.printer.kernels import print_kernel, show_location
+from effcc.ir.program import Buffer, Launch, Program, Step
+
+
+def print_program(program: Program, locations: bool = True) -> str:
+    """The text of a program; `locations` adds kernels' and extern calls' locations as comments."""
+    header = f"program @{program.name}({', '.join(program.inputs)}) -> ({', '.join(program.outputs)})"
+    lines = [header + show_ranges(program.ranges) + " {"]
+    lines += [_buffer(b) for b in program.buffers]
+    lines += [print_kernel(kernel, "  ", locations) for kernel in program.kernels.values()]
+    if program.prepare:
+        lines += ["  prepare {", *_steps(program.prepare, locations), "  }"]
+    lines += ["  main {", *_steps(program.steps, locations), "  }"]
+    lines += [f"  update {target}, {value}" for target, value in program.updates]
+    return "\n".join([*lines, "}"])
+
+
+def _buffer(buffer: Buffer) -> str:
+    text = f"  buffer {buffer.name}: {buffer.type} in {buffer.space}"
+    if buffer.offset is not None:
+        text += f" at {buffer.offset}"
+    return text + (f" alias {buffer.alias}" if buffer.alias else "")
+
+
+def _steps(steps: Iterable[Step], locations: bool) -> list[str]:
+    return ["    " + _step(step, locations) for step in steps]
+
+
+def _step(step: Step, locations: bool) -> str:
+    names = f"({', '.join(step.arguments)})"
+    results = f" -> ({', '.join(step.results)})"
+    if isinstance(step, Launch):
+        return f"launch @{step.kernel}{names}{results}"
+    attrs = f" {show_attributes(step.attrs)}" if step.attrs else ""
+    reason = f" because {json.dumps(step.reason)}" if step.reason else ""
+    return f"extern {step.op}{names}{attrs}{results}{reason}{show_location(step.location, locations)}"
