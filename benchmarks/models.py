@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -23,6 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import modules
+
+CLASSES: dict[str, Any] = {"num_labels": 1000}
 
 Inputs = Callable[[int], tuple[Tensor, ...]]
 
@@ -80,55 +83,56 @@ def tiny_minilm() -> nn.Module:
     return modules.SentenceEncoder(modules.initialise(BertModel(config, add_pooling_layer=False))).eval()
 
 
-def bert(**sizes: int) -> nn.Module:
+def bert(**sizes: Any) -> nn.Module:
     from transformers import BertConfig, BertModel
 
     return modules.HiddenStates(modules.initialise(BertModel(BertConfig(**sizes), add_pooling_layer=False))).eval()
 
 
-def gpt2(**sizes: int) -> nn.Module:
+def gpt2(**sizes: Any) -> nn.Module:
     from transformers import GPT2Config, GPT2Model
 
     return modules.HiddenStates(modules.initialise(GPT2Model(GPT2Config(**sizes))), use_cache=False).eval()
 
 
-def resnet(size: int, **sizes: object) -> nn.Module:
+def resnet(size: int, **sizes: Any) -> nn.Module:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    model = modules.initialise(ResNetForImageClassification(ResNetConfig(num_labels=1000, **sizes)))
+    model = modules.initialise(ResNetForImageClassification(ResNetConfig(**CLASSES, **sizes)))
     return modules.calibrate_batch_norms(modules.Logits(model), *calibration_images(size))
 
 
-def mobilenet_v2(size: int, **sizes: object) -> nn.Module:
+def mobilenet_v2(size: int, **sizes: Any) -> nn.Module:
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
-    config = MobileNetV2Config(image_size=size, num_labels=1000, **sizes)
+    config = MobileNetV2Config(image_size=size, **CLASSES, **sizes)
     model = modules.initialise(MobileNetV2ForImageClassification(config))
     return modules.calibrate_batch_norms(modules.Logits(model), *calibration_images(size))
 
 
 def calibration_images(size: int) -> tuple[Tensor]:
-    return (torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(99)),)
+    count = 4 if size > 100 else 32  # small images end in 1x1 maps, over which a variance needs many
+    return (torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(99)),)
 
 
-def convnext(**sizes: object) -> nn.Module:
+def convnext(**sizes: Any) -> nn.Module:
     from transformers import ConvNextConfig, ConvNextForImageClassification
 
-    config = ConvNextConfig(num_labels=1000, **sizes)
+    config = ConvNextConfig(**CLASSES, **sizes)
     return modules.Logits(modules.initialise(ConvNextForImageClassification(config))).eval()
 
 
-def vit(**sizes: int) -> nn.Module:
+def vit(**sizes: Any) -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
-    return modules.Logits(modules.initialise(ViTForImageClassification(ViTConfig(num_labels=1000, **sizes)))).eval()
+    return modules.Logits(modules.initialise(ViTForImageClassification(ViTConfig(**CLASSES, **sizes)))).eval()
 
 
 def lstm(size: int, layers: int) -> nn.Module:
     return modules.initialise(modules.Recurrence(size, layers)).eval()
 
 
-def mamba(**sizes: int) -> nn.Module:
+def mamba(**sizes: Any) -> nn.Module:
     from transformers import MambaConfig, MambaModel
 
     return modules.HiddenStates(modules.initialise(MambaModel(MambaConfig(**sizes))), use_cache=False).eval()
@@ -154,17 +158,17 @@ LLAMA_TINY = {
 }
 
 
-def llama(sizes: dict[str, int]) -> nn.Module:
+def llama(sizes: dict[str, Any]) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return modules.initialise(LlamaForCausalLM(LlamaConfig(tie_word_embeddings=True, **sizes))).eval()
 
 
-def llama_prefill(sizes: dict[str, int]) -> nn.Module:
+def llama_prefill(sizes: dict[str, Any]) -> nn.Module:
     return modules.NextToken(llama(sizes)).eval()
 
 
-def llama_decode(sizes: dict[str, int], length: int, filled: int) -> nn.Module:
+def llama_decode(sizes: dict[str, Any], length: int, filled: int) -> nn.Module:
     head_dim = sizes["hidden_size"] // sizes["num_attention_heads"]
     return modules.DecodeStep(
         llama(sizes), sizes["num_hidden_layers"], sizes["num_key_value_heads"], head_dim, length, filled

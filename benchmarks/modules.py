@@ -25,7 +25,7 @@ def initialise(model: nn.Module, seed: int = 0) -> nn.Module:
             draw(module.weight, 1.0 / math.sqrt(module.weight[0].numel()))
             draw(getattr(module, "bias", None), 0.1)
         elif type(module).__name__ == "Conv1D":  # transformers' GPT-2 stores its linear weights transposed
-            draw(module.weight, 1.0 / math.sqrt(module.weight.shape[0]))  # type: ignore[union-attr, arg-type, index]
+            draw(module.weight, 1.0 / math.sqrt(module.weight.shape[0]))  # type: ignore[arg-type, index]
             draw(module.bias, 0.1)  # type: ignore[arg-type]
         elif isinstance(module, nn.RNNBase):
             for name, parameter in module.named_parameters(recurse=False):

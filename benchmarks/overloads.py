@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from benchmarks.models import TINY, ZOO
-from effcc.frontend import capture, recurrent
+from effcc.frontend import capture
 
 
 def captured_graphs(model: nn.Module, args: tuple[Any, ...], training: bool = False) -> list[fx.GraphModule]:
@@ -27,13 +27,8 @@ def captured_graphs(model: nn.Module, args: tuple[Any, ...], training: bool = Fa
         graphs.append(graph_module)
         return graph_module
 
-    def backend(graph_module: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
-        return capture.aot_backend(graph_module, inputs, keep)
-
-    recurrent.let_recurrent_layers_through()
-    torch._dynamo.reset()
     with torch.set_grad_enabled(training):
-        result = torch.compile(model, backend=backend, fullgraph=True)(*args)
+        result = capture.compile_apart(model, keep)(*args)
     if training:
         leaves = result if isinstance(result, tuple) else (result,)
         torch.stack([leaf.float().sum() for leaf in leaves]).sum().backward()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
@@ -104,7 +104,19 @@ def aot_backend(
         partition_fn=min_cut_rematerialization_partition,
         keep_inference_input_mutations=True,
     )
-    return cast(Callable[..., Any], backend(graph_module, example_inputs))
+    return backend(graph_module, example_inputs)
+
+
+def compile_apart(model: Callable[..., Any], compile_fx: CompileFX, **options: Any) -> Callable[..., Any]:
+    """`model` under torch.compile with `compile_fx` behind it: as one graph, whatever else was compiled of its code."""
+
+    def backend(graph_module: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
+        return aot_backend(graph_module, inputs, compile_fx)
+
+    recurrent.let_recurrent_layers_through()
+    apart: dict[str, Any] = {"fullgraph": True, "isolate_recompiles": True, **options}
+    torch_compile: Any = torch.compile  # whose annotations lack isolate_recompiles
+    return torch_compile(model, backend=backend, **apart)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +138,7 @@ def _readable(source: str) -> str:
     """Dynamo's path to a value, shortened: `L['self']._modules['out']._parameters['weight']` is `out.weight`."""
     path = re.sub(r"\._(modules|parameters|buffers)\['([^']*)'\]", r".\2", source)
     path = re.sub(r"^L\['([^']*)'\]", r"\1", path)
-    return path.removeprefix("self.")
+    return path.removeprefix("self.").removeprefix("fn.")
 
 
 def _aot_signature(

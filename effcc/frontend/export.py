@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,7 +57,9 @@ def capture(
     Raises CaptureError where torch.export cannot make one graph of it.
     """
     try:
-        program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The tensor attributes self._flat_weights")  # nn.LSTM's own bookkeeping
+            program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     except (RuntimeError, TypeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
         raise CaptureError(
             f"torch.export could not capture {type(module).__name__} as one graph: {error}\n"
@@ -91,8 +93,10 @@ def from_exported(program: ExportedProgram) -> Captured:
     """Bring an exported program into captured form: decomposed, its mutations written as `copy_`."""
     returned = zip(program.graph_signature.output_specs, results(program.graph_module), strict=True)
     user_strides = tuple(strides(result) for spec, result in returned if spec.kind == OutputKind.USER_OUTPUT)
-    lowered = program.run_decompositions(export_decompositions())
-    graph_module = copy.deepcopy(lowered.graph_module)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`isinstance.treespec", FutureWarning)  # torch's own use of its pytree
+        lowered = program.run_decompositions(export_decompositions())
+    graph_module = lowered.graph_module
     signature = lowered.graph_signature
     names, state = [], {}
     for position, spec in enumerate(signature.input_specs):

@@ -1,0 +1,146 @@
+"""The reference that results are measured against: the captured graph, run in float64.
+
+Every floating tensor, constant and `dtype` attribute of the graph is widened, explicit down-casts included, so that
+what remains is the model's mathematics. (`model.double()` is not that: norms and masks cast down inside.)
+
+Two kinds of op follow eager instead. A discontinuous op (rounding, comparison, arg-max, cast to integer) is fed eager's
+own inputs, or else the reference would take another branch than any float32 run does. Random numbers, and weights that
+`effcc::decode` gives, are eager's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from effcc.frontend import capture
+
+aten = torch.ops.aten
+
+_WIDE = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex64: torch.complex128,
+}
+
+_DISCONTINUOUS = {
+    aten.round, aten.floor, aten.ceil, aten.trunc, aten.fix, aten.frac, aten.sign, aten.sgn, aten.heaviside,
+    aten.fmod, aten.remainder, aten.floor_divide,
+    aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge, aten.isnan, aten.isinf, aten.isfinite,
+    aten.logical_not, aten.logical_and, aten.logical_or, aten.logical_xor,
+    aten.argmax, aten.argmin, aten.argsort, aten.bucketize, aten.searchsorted, aten.nonzero,
+}  # fmt: skip
+
+# These give values, which are continuous, and indices, which are not.
+_INDEX_RESULTS = {
+    aten.max, aten.min, aten.median, aten.mode, aten.kthvalue, aten.topk, aten.sort, aten.cummax, aten.cummin,
+    aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.adaptive_max_pool2d, aten.adaptive_max_pool3d,
+    aten.fractional_max_pool2d,
+}  # fmt: skip
+
+
+def reference(model: nn.Module | Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What `model(*args, **kwargs)` would give in exact enough arithmetic: the same structure, floats as float64.
+
+    Nothing is mutated: tensors that the model would write are written in copies.
+    """
+
+    def compile_fx(graph_module: fx.GraphModule, _: Sequence[Any], __: capture.Signature) -> Callable[..., Any]:
+        return lambda *values: run_widened(graph_module, values)
+
+    with torch.no_grad():
+        return capture.compile_apart(model, compile_fx, dynamic=False)(*args, **kwargs)
+
+
+def run_widened(graph_module: fx.GraphModule, values: Sequence[Any]) -> list[Any]:
+    """Run a captured graph in float64 over the placeholders' `values`."""
+    eager = _EagerRun(graph_module)
+    eager.run(*pytree.tree_map_only(Tensor, torch.clone, list(values)))
+    return list(
+        _WidenedRun(graph_module, eager.seen).run(*widen(pytree.tree_map_only(Tensor, torch.clone, list(values))))
+    )
+
+
+def widen(tree: Any) -> Any:
+    """The same tree with floating tensors and dtypes widened to float64."""
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(_WIDE.get(value.dtype, value.dtype))
+        return _WIDE.get(value, value) if isinstance(value, torch.dtype) else value
+
+    return pytree.tree_map(leaf, tree)
+
+
+def takes_eager_inputs(node: fx.Node) -> bool:
+    """Whether a node's op is discontinuous in a floating input, as this graph uses it."""
+    if not isinstance(node.target, torch._ops.OpOverload) or not any(_floating(n) for n in node.all_input_nodes):
+        return False
+    packet = node.target.overloadpacket
+    if packet in _INDEX_RESULTS:
+        return any(user.args[1] != 0 for user in node.users)
+    rounds = packet is aten.div and node.kwargs.get("rounding_mode") is not None
+    casts = packet in (aten._to_copy, torch.ops.prims.convert_element_type) and not _floating(node)
+    reinterprets = node.target is aten.view.dtype
+    return packet in _DISCONTINUOUS or rounds or casts or reinterprets
+
+
+def takes_eager_results(node: fx.Node) -> bool:
+    """Whether a node's results are not arithmetic: random numbers, decoded weights."""
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and (
+        torch.Tag.nondeterministic_seeded in target.tags or target.name().startswith("effcc::decode")
+    )
+
+
+def _floating(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dtype.is_floating_point
+
+
+class _EagerRun(fx.Interpreter):
+    """Runs the graph as it is and keeps what the widened run will ask for."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        super().__init__(graph_module)
+        self.seen: dict[fx.Node, Any] = {}
+        asked = set()
+        for node in graph_module.graph.nodes:
+            if takes_eager_results(node):
+                asked.add(node)
+            elif takes_eager_inputs(node):
+                asked.update(node.all_input_nodes)
+        self.asked = asked
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n in self.asked:
+            self.seen[n] = pytree.tree_map_only(Tensor, torch.clone, value)
+        return value
+
+
+class _WidenedRun(fx.Interpreter):
+    """Runs the graph in float64."""
+
+    def __init__(self, graph_module: fx.GraphModule, eager: dict[fx.Node, Any]) -> None:
+        super().__init__(graph_module)
+        self.eager = eager
+
+    def run_node(self, n: fx.Node) -> Any:
+        if takes_eager_results(n):
+            return widen(self.eager[n])
+        if takes_eager_inputs(n):
+            args, kwargs = fx.node.map_arg((n.args, n.kwargs), lambda node: self.eager[node])
+            return widen(n.target(*args, **kwargs))  # type: ignore[operator]
+        return super().run_node(n)
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return super().call_function(target, widen(args), widen(kwargs))
+
+    def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return widen(super().get_attr(target, args, kwargs))
