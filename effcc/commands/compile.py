@@ -27,12 +27,13 @@ def compile_model(
     json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Compile an exported program ahead of time, into a package that needs no torch."""
+    machine = parse(target)
     from effcc.driver import compile_file
 
     steps = print_after or []
     written = output or (None if steps else model.with_suffix(".effcc"))
     with progress_console.status(f"compiling {model} ..."):
-        printed = compile_file(model, written, target=parse(target), print_after=steps, from_step=from_step)
+        printed = compile_file(model, written, target=machine, print_after=steps, from_step=from_step)
     if json:
         print_json({"output": str(written) if written else None, "printed": dict(printed)})
         return

@@ -19,10 +19,11 @@ def explain(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model's kernels: what fused, which schedule and why, time against the roofline, what PyTorch runs."""
+    machine = parse(target)
     from effcc.driver import explain as explain_model
 
     with progress_console.status(f"compiling {model} ..."):
-        report = explain_model(model, target=parse(target), measure=measure, source=source)
+        report = explain_model(model, target=machine, measure=measure, source=source)
     if json:
         print_json(report.as_json())
     else:
