@@ -108,7 +108,8 @@ def _identify(command: tuple[str, ...]) -> Compiler:
 
 
 def compile_flags(target: Target, *, openmp: bool = False, contract: bool = False) -> tuple[str, ...]:
-    """The flags for code of `target`: with `openmp` for `#pragma omp`, with `contract` for fused multiply-adds.
+    """The flags for code of `target`: with `openmp`, threads are OpenMP's (EFFCC_OPENMP chooses them in
+    effcc/threads.h); with `contract`, a*b+c may become a fused multiply-add.
 
     >>> "-ffast-math" in compile_flags(Target.parse("avx512"))
     False
@@ -119,6 +120,7 @@ def compile_flags(target: Target, *, openmp: bool = False, contract: bool = Fals
     if target.isa == "avx512":
         flags.append("-mprefer-vector-width=512")
     if openmp:
+        flags += ["-DEFFCC_OPENMP"]
         flags += ["-Xpreprocessor", "-fopenmp", "-lomp"] if sys.platform == "darwin" else ["-fopenmp"]
     return (*flags, *_math_libraries())
 

@@ -118,7 +118,7 @@ def test_flags_name_features_and_never_fast_math() -> None:
     assert {"-mavx512f", "-mfma", "-fno-math-errno", "-ffp-contract=off"} <= set(flags)
     assert not {"-ffast-math", "-march=native", "-fno-signed-zeros", "-ffinite-math-only"} & set(flags)
     assert "-mavx2" not in compile_flags(generic("scalar"))
-    assert "-fopenmp" in compile_flags(generic("avx2"), openmp=True)
+    assert {"-fopenmp", "-DEFFCC_OPENMP"} <= set(compile_flags(generic("avx2"), openmp=True))
 
 
 FLOATS = """
