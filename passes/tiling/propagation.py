@@ -22,6 +22,10 @@ from effcc.passes.tiling.constraints import AllOf, AnyOf, Compare, Constraint, D
 from effcc.passes.tiling.intervals import Bound, bound
 
 
+_MOST_SHAVED = 2
+"""With more open variables than this, trying the ends of each one costs more than it removes."""
+
+
 class Box:
     """What is left of the domains. `masks[i]` has bit j set when `domains[i][j]` is left; `lo`, `hi` are the ends."""
 
@@ -90,8 +94,8 @@ class LessEqual:
             return []
         changed = [i for i in self._increasing if lo[i] != hi[i] and self._cut_high(box, i)]
         changed += [i for i in self._decreasing if lo[i] != hi[i] and self._cut_low(box, i)]
-        for i in self._mixed:
-            if lo[i] != hi[i]:
+        if len(open_mixed := [i for i in self._mixed if lo[i] != hi[i]]) <= _MOST_SHAVED:
+            for i in open_mixed:
                 before = box.masks[i]
                 last = all(lo[j] == hi[j] for j in self.variables if j != i)
                 if not (self._filter(box, i) if last else self._shave(box, i)):

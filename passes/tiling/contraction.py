@@ -1,0 +1,280 @@
+"""Schedules of contractions: C[b, m, n] = sum over k of A[b, m, k] * B[b, k, n].
+
+The schedule is the classical one (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008),
+with every number left to the solver:
+
+    parallel over tasks = batch * (m / mc) * (n / nc):
+      for k blocks of kc:                        # an mc x kc block of A stays in L2 meanwhile
+        for panels of nr columns in nc:          # a kc x nr panel of B, contiguous when packed
+          for tiles of mr rows in mc:            # mr x nr accumulators in registers
+            for k in kc, unrolled: outer product of a column of A and a row of B
+
+The rows left over by `mr` run in a tile of their own height; columns are padded to `nr`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from math import gcd, prod
+from typing import Literal
+
+from effcc.errors import ScheduleError
+from effcc.passes.tiling.constraints import Domain, Problem, evaluate
+from effcc.passes.tiling.cost import (
+    PAGE_BYTES,
+    ROOFLINE,
+    Machine,
+    Prediction,
+    byte_time_at_home,
+    machine_parameters,
+    predict,
+    thread_choices,
+)
+from effcc.passes.tiling.notation import parse_model
+from effcc.passes.tiling.solver import Solution, solutions
+
+Role = Literal["batch", "m", "n", "k"]
+
+MODEL = """
+    # Register tile: accumulators, a row of B, and one broadcast element of A.
+    vectors = nr / lanes
+    mr * nr / lanes + nr / lanes + 1 <= vector_registers
+    mr * nr / lanes * unroll <= loop_fmas
+    mr + 2 <= aliased_rows or mr == 1              # rows of A that share one L1 set, with their lines of B and C
+    n % nr == 0 or padded == 1
+
+    # Blocks: m_parts by n_parts of C, in whole tiles; k in blocks of kc.
+    mt = ceil(ceil(m / mr) / m_parts)
+    nt = ceil(ceil(n / nr) / n_parts)
+    rows = min(mt * mr, m)
+    columns = nt * nr
+    depth = kc * k_inner
+    k_all = k * k_inner
+    blocks = ceil(k / kc)
+    kc % unroll == 0
+    m_parts * mr < m + mr ; n_parts * nr < n + nr
+    lhs_bytes * rows * depth + rhs_bytes * depth * nr + min(1, blocks - 1) * acc_bytes * rows * columns <= l2_bytes
+
+    # Parallel work: what the busiest thread does. Each `max` has a second term that is never greater than the first, the same
+    # work divided evenly: it changes no cost, but bounds it before all variables are known.
+    m_blocks = ceil(ceil(m / mr) / mt)
+    n_blocks = ceil(ceil(n / nr) / nt)
+    tasks = batch * m_blocks * n_blocks
+    rounds = ceil(tasks / threads)
+    busy_panels = max(rounds * nt, ceil(batch * m_blocks * ceil(n / nr) / threads))
+    batch * m_parts * n_parts >= threads
+
+    # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest.
+    step = max((mr + decode_slots) * vectors, mr + vectors, latency_slots)
+    left = rows % mr
+    left_step = min(left, 1) * max((left + decode_slots) * vectors, left + vectors, latency_slots)
+    all_left = m % mr
+    all_left_step = min(all_left, 1) * max((all_left + decode_slots) * vectors, all_left + vectors, latency_slots)
+    call = (blocks * (call_slots + (store_slots + reload_slots) * vectors * mr) - reload_slots * vectors * mr
+            + ceil(k_all / unroll) / 2)
+    compute = slot * max(busy_panels * (k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call),
+                         batch * ceil(n / nr) * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call) / threads)
+
+    # Bytes between L2 and L1: A once a panel, B once a tile unless panel and tile of A fit in L1, C once a block.
+    spilled = min(1, depth * (nr * rhs_bytes + mr * lhs_bytes) / l1_bytes)
+    rhs_reads = max(1, spilled * ceil(rows / mr))
+    all_rhs_reads = max(1, spilled * ceil(m / mr))
+    partial = acc_bytes * nr * (2 * blocks - 1)
+    cache = l2_byte * max(busy_panels * (lhs_bytes * rows * k_all + rhs_bytes * nr * k_all * rhs_reads + partial * rows),
+                          batch * ceil(n / nr) * (lhs_bytes * m * k_all + rhs_bytes * nr * k_all * all_rhs_reads
+                                                  + partial * m) / threads)
+
+    # From where the operands live: A once a task, B once a task, C once.
+    outer = pack_time / threads + max(
+        rounds * lhs_bytes * rows * k_all * lhs_byte
+          + busy_panels * nr * (rhs_bytes * k_all * rhs_byte + out_bytes * rows * out_byte),
+        batch * (n_blocks * lhs_bytes * m * k_all * lhs_byte
+                 + n * (m_blocks * rhs_bytes * k_all * rhs_byte + m * out_bytes * out_byte)) / threads)
+    start = min(threads - 1, 1) * start_time
+"""
+
+@dataclass(frozen=True)
+class Axis:
+    """A named axis, its extent (the hint, when it is dynamic), and its role.
+
+    Roles: `batch` indexes everything, `m` only A and C, `n` only B and C, `k` only A and B.
+    """
+
+    name: str
+    extent: int
+    role: Role
+
+
+@dataclass(frozen=True)
+class ContractionNest:
+    """A contraction to be scheduled.
+
+    The innermost `m` axis is tiled by registers and blocks, so is the innermost `n` axis; other `m`, `n` and `batch`
+    axes are looped over outside. The outermost `k` axis is blocked, the others run whole: a caller that can merge
+    axes does so before.
+
+    Attributes:
+        axes: all axes, outermost first within each role. lhs_bytes, rhs_bytes, out_bytes: of one stored element (rhs:
+        may be less than 4 times the dense element's when encoded;
+            rounded up).
+        accumulator_bytes: of one accumulator; 4 for float32 and int32. rhs: `packed` if B is constant and stored in
+        panels of nr columns, `rows` if its n axis is contiguous, `columns` if
+            it is not and panels are packed at run time.
+        lhs_row_stride: bytes between rows of A, when known; rows that alias in L1 limit the tile.
+        decode_slots: instructions to make one vector of B from its stored form (0 when it is loaded as it is).
+        may_pad: whether the last panel may be computed with masked or padded columns.
+    """
+
+    axes: tuple[Axis, ...]
+    lhs_bytes: int = 4
+    rhs_bytes: int = 4
+    out_bytes: int = 4
+    accumulator_bytes: int = 4
+    rhs: Literal["packed", "rows", "columns"] = "packed"
+    lhs_row_stride: int | None = None
+    decode_slots: int = 0
+    may_pad: bool = True
+
+    def extents(self, role: Role) -> tuple[int, ...]:
+        """The extents of the axes of one role, outermost first."""
+        return tuple(a.extent for a in self.axes if a.role == role)
+
+
+@dataclass(frozen=True)
+class ContractionSchedule:
+    """How a contraction runs; all sizes are elements.
+
+    `mr` x `nr` is the register tile, `mc` x `nc` one task's block of C (`mc` a multiple of `mr` and `nc` of `nr`, or
+    whole), `kc` the block of the outermost k axis, `unroll` divides it. `nr` is a multiple of `lanes`.
+    """
+
+    lanes: int
+    mr: int
+    nr: int
+    mc: int
+    nc: int
+    kc: int
+    unroll: int
+    threads: int
+    tasks: int
+    padded_columns: int
+    """How many columns beyond n the last panel computes."""
+    prediction: Prediction
+
+    def __str__(self) -> str:
+        return (
+            f"tile {self.mr}x{self.nr}, block {self.mc}x{self.nc}x{self.kc}, unroll {self.unroll}, "
+            f"{self.tasks} tasks on {self.threads} threads"
+        )
+
+
+def schedule_contraction(nest: ContractionNest, target: Machine, k: int = 1) -> list[ContractionSchedule]:
+    """The `k` schedules that are predicted to be fastest, best first.
+
+    Raises:
+        ScheduleError: no schedule fits the machine, or the nest has no m, n or k axis, or an empty one.
+    """
+    return list(islice(contraction_schedules(nest, target), k))
+
+
+def contraction_schedules(nest: ContractionNest, target: Machine) -> Iterator[ContractionSchedule]:
+    """All schedules of a contraction in order of predicted time; errors as in `schedule_contraction`."""
+    problem = contraction_problem(nest, target)
+    for solution in solutions(problem):
+        yield _as_schedule(problem, solution)
+
+
+def contraction_problem(nest: ContractionNest, target: Machine) -> Problem:
+    """The integer problem whose solutions are the schedules of a contraction (`MODEL`, with its numbers)."""
+    for role in ("m", "n", "k"):
+        if not nest.extents(role):
+            raise ScheduleError(f"contraction: no axis of role {role!r} among {[a.name for a in nest.axes]}")
+    if empty := [a.name for a in nest.axes if a.extent < 1]:
+        raise ScheduleError(f"contraction: axes {empty} are empty; an empty contraction needs no schedule")
+    *m_outer, m = nest.extents("m")
+    *n_outer, n = nest.extents("n")
+    k, *k_inner = nest.extents("k")
+    batch = prod(nest.extents("batch")) * prod(m_outer) * prod(n_outer)
+    depth = k * prod(k_inner)
+    rhs_total = batch * depth * n * nest.rhs_bytes
+    machine = machine_parameters(target, nest.accumulator_bytes)
+    lanes = machine["lanes"]
+    kc = _blocks(k, lanes)
+    parameters = machine | {
+        "m": m,
+        "n": n,
+        "k": k,
+        "k_inner": prod(k_inner),
+        "batch": batch,
+        "padded": int(nest.may_pad),
+        "lhs_bytes": nest.lhs_bytes,
+        "rhs_bytes": nest.rhs_bytes,
+        "out_bytes": nest.out_bytes,
+        "acc_bytes": nest.accumulator_bytes,
+        "lhs_byte": byte_time_at_home(target, batch * m * depth * nest.lhs_bytes),
+        "rhs_byte": byte_time_at_home(target, rhs_total),
+        "out_byte": byte_time_at_home(target, batch * m * n * nest.out_bytes),
+        "decode_slots": nest.decode_slots,
+        "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,
+        "aliased_rows": _aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
+    }
+    domains: dict[str, Domain] = {
+        "mr": tuple(range(1, min(m, target.vector_registers - 2) + 1)),
+        "nr": tuple(lanes * v for v in range(1, 9)),
+        "threads": thread_choices(target),
+        "kc": kc,
+        "unroll": (1, 2, 4),
+        "m_parts": _parts(m, 1, target.cores),
+        "n_parts": _parts(n, lanes, target.cores),
+    }
+    return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
+
+
+def _as_schedule(problem: Problem, solution: Solution) -> ContractionSchedule:
+    v: Mapping[str, int] = {**problem.parameters, **solution.values}
+    model = parse_model(MODEL + ROOFLINE)
+    mt = -(-_ceil(v["m"], v["mr"]) // v["m_parts"])
+    nt = -(-_ceil(v["n"], v["nr"]) // v["n_parts"])
+    columns = _ceil(v["n"], v["nr"]) * v["nr"]
+    return ContractionSchedule(
+        lanes=v["lanes"],
+        mr=v["mr"],
+        nr=v["nr"],
+        mc=min(mt * v["mr"], v["m"]),
+        nc=nt * v["nr"],
+        kc=v["kc"],
+        unroll=v["unroll"],
+        threads=v["threads"],
+        tasks=evaluate(model.definitions["tasks"], v),
+        padded_columns=columns - v["n"],
+        prediction=predict(model, v),
+    )
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _blocks(k: int, multiple: int) -> Domain:
+    """Block sizes that split k into 1, 2, 3, ... nearly equal blocks; multiples of `multiple`, or k itself."""
+    sizes = {k}
+    for count in range(2, 65):
+        size = -(-k // count)
+        size = -(-size // multiple) * multiple
+        if size < k and size >= 2 * multiple:
+            sizes.add(size)
+    return tuple(sorted(sizes))
+
+
+def _parts(extent: int, least: int, cores: int) -> Domain:
+    """Into how many parts an axis may be split, when a part has at least `least` elements."""
+    counts = {c << p for c in (1, 3, cores) for p in range(8)}
+    return tuple(sorted(c for c in counts if c <= max(1, min(128, _ceil(extent, least)))))
+
+
+def _aliased_rows(stride: int, l1_bytes: int) -> int:
+    """How many rows `stride` bytes apart the L1 cache holds one line each of."""
+    sets = PAGE_BYTES // gcd(stride, PAGE_BYTES)
+    return min(sets, PAGE_BYTES // 64) * max(1, l1_bytes // PAGE_BYTES)

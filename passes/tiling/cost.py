@@ -1,0 +1,131 @@
+"""The roofline cost model: what a machine's numbers are in the constraint language, and how times add up.
+
+Time is an integer number of femtoseconds, so that a cost is an expression of the constraint language like any other:
+the solver bounds it, `explain` prints it, and any other integer solver can check it. A schedule takes
+
+    7/8 * max(compute, cache, outer) + 1/8 * (compute + cache + outer) + start
+
+on its busiest core: `compute` at the rate at which instructions issue, `cache` for bytes moved between L2 and L1,
+`outer` for bytes from where the operands live (L3 or memory), `start` for waking threads. The three overlap, since
+loads run ahead of arithmetic, but not perfectly; an eighth is what a load's latency costs a core whose reorder window
+holds eight or so iterations of an inner loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from effcc.passes.tiling.constraints import evaluate
+from effcc.passes.tiling.notation import Model
+
+FEMTO = 10**15
+
+ROOFLINE = """
+    minimize (15 * max(compute, cache, outer) + compute + cache + outer) / 16 + start
+"""
+"""Ends every model of a kernel's time; the model's text defines the four terms before it."""
+
+TERMS = ("compute", "cache", "outer", "start")
+
+FMA_PORTS = 2
+"""Vector multiply-adds (and loads) that a core starts in one cycle, on every x86 server core since 2013."""
+FMA_LATENCY_SLOTS = 10
+"""Independent accumulators needed to keep the multiply-add units busy: 4 to 5 cycles of latency times two units."""
+ISSUE_SLOTS_PER_CYCLE = 6
+"""Instructions that a core renames in one cycle; older cores manage 4, but fuse a load with the arithmetic that uses it."""
+CALL_SLOTS = 60
+"""Multiply-add slots lost around one register tile: a mispredicted loop exit and an empty pipeline, about 30 cycles."""
+STORE_SLOTS, RELOAD_SLOTS = 8, 6
+"""Slots to put a vector of accumulators into C, and to get it back: C's rows are far apart, so each is a miss in L1."""
+LOOP_FMAS = 256
+"""Multiply-adds in one unrolled loop body, at most: 8 bytes each, half of a micro-op cache of 4096 entries with their loads."""
+START_SECONDS = 2e-6
+"""Waking the thread pool and waiting for its last thread."""
+PAGE_BYTES = 4096
+"""Addresses that differ by a multiple of this share a set of the L1 cache (64 sets of 64 bytes)."""
+
+
+class Machine(Protocol):
+    """What the model reads off a `Target`: bytes, FLOP/s, and bytes/s over all cores together (L1 and L2 bytes: one core's)."""
+
+    @property
+    def vector_bytes(self) -> int: ...
+    @property
+    def vector_registers(self) -> int: ...
+    @property
+    def cores(self) -> int: ...
+    @property
+    def l1_bytes(self) -> int: ...
+    @property
+    def l2_bytes(self) -> int: ...
+    @property
+    def l3_bytes(self) -> int: ...
+    @property
+    def peak_flops(self) -> float: ...
+    @property
+    def l2_bandwidth(self) -> float: ...
+    @property
+    def l3_bandwidth(self) -> float: ...
+    @property
+    def memory_bandwidth(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a schedule is predicted to take, in seconds: the whole, and the roofline's terms by name."""
+
+    seconds: float
+    terms: Mapping[str, float]
+
+    @property
+    def bound_by(self) -> str:
+        """The term that is largest: `compute`, `cache`, `outer` or `start`."""
+        return max(self.terms, key=lambda name: self.terms[name])
+
+
+def machine_parameters(target: Machine, element_bytes: int = 4) -> dict[str, int]:
+    """A machine's numbers under the names that models use; all times are femtoseconds on one core.
+
+    Args:
+        target: the machine.
+        element_bytes: of the type that arithmetic is done in, which decides how many lanes a vector has.
+    """
+    lanes = target.vector_bytes // element_bytes
+    slot = FEMTO * 2 * lanes * target.cores / target.peak_flops
+    return {
+        "lanes": lanes,
+        "vector_registers": target.vector_registers,
+        "l1_bytes": target.l1_bytes,
+        "l2_bytes": target.l2_bytes,
+        "cores": target.cores,
+        "slot": max(1, round(slot)),
+        "l2_byte": _byte_time(target, target.l2_bandwidth),
+        "latency_slots": FMA_LATENCY_SLOTS,
+        "call_slots": CALL_SLOTS,
+        "store_slots": STORE_SLOTS,
+        "reload_slots": RELOAD_SLOTS,
+        "loop_fmas": LOOP_FMAS,
+        "start_time": round(START_SECONDS * FEMTO),
+    }
+
+
+def byte_time_at_home(target: Machine, tensor_bytes: int) -> int:
+    """Femtoseconds one core takes for one byte of a tensor from where it lives between kernels: L3 if it fits, else memory."""
+    return _byte_time(target, target.l3_bandwidth if tensor_bytes <= target.l3_bytes else target.memory_bandwidth)
+
+
+def predict(model: Model, values: Mapping[str, int]) -> Prediction:
+    """Evaluate a model's roofline for a full assignment of its variables and parameters."""
+    terms = {name: evaluate(model.definitions[name], values) / FEMTO for name in TERMS}
+    return Prediction(evaluate(model.objective, values) / FEMTO, terms)
+
+
+def thread_choices(target: Machine) -> tuple[int, ...]:
+    """How many threads a kernel may run on: one, or all."""
+    return (1, target.cores) if target.cores > 1 else (1,)
+
+
+def _byte_time(target: Machine, bandwidth: float) -> int:
+    return max(1, round(FEMTO * target.cores / bandwidth))

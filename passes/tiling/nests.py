@@ -1,0 +1,131 @@
+"""The nests of a kernel: which statements share a set of loops, and which axes may run in parallel around all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from effcc.ir.expr import Axis, Reduce, walk
+from effcc.ir.kernel import Kernel, Statement
+
+
+@dataclass
+class NestPlan:
+    """A nest before its axes are tiled: the statements by position, and the axes they run over."""
+
+    kept: tuple[str, ...]
+    reduced: tuple[str, ...] = ()
+    body: list[int] = field(default_factory=list)
+    reductions: list[int] = field(default_factory=list)
+    epilogue: list[int] = field(default_factory=list)
+    phase: str = "inside"
+
+    @property
+    def box(self) -> frozenset[str]:
+        return frozenset(self.kept) | frozenset(self.reduced)
+
+
+def shared_axes(kernel: Kernel) -> tuple[str, ...]:
+    """The axes that every statement has and reads its predecessors' results at: each point can run on its own."""
+    if any(s.scatter is not None for s in kernel.statements):
+        return ()
+    shared = [a for a in kernel.statements[0].axes if a not in kernel.scans]
+    definitions: dict[str, tuple[str, ...]] = {}
+    for s in kernel.statements:
+        shared = [a for a in shared if a in s.axes]
+        definitions.setdefault(s.target, s.axes)
+    for s in kernel.statements:
+        for load in s.reads:
+            axes = definitions.get(load.buffer.rstrip("'"))
+            if axes is None:
+                continue
+            for axis, index in zip(axes, load.index, strict=True):
+                inside = {e.name for e in walk(index) if isinstance(e, Axis)}
+                if axis in shared and index != Axis(axis):
+                    shared.remove(axis)
+                shared = [a for a in shared if a not in inside or index == Axis(a) == Axis(axis)]
+    return tuple(shared)
+
+
+def online_axis(kernel: Kernel) -> str | None:
+    """The axis that the kernel's online reductions follow; None if it has none."""
+    for s in kernel.statements:
+        if s.reduction is not None and s.reduction.rescale is not None:
+            return s.reduction.axes[0]
+    return None
+
+
+def phases(kernel: Kernel, sequential: str | None) -> list[str]:
+    """For each statement, whether it runs `before`, `inside` or `after` the loop over the sequential axis."""
+    if sequential is None:
+        return ["inside"] * len(kernel.statements)
+    inside: set[str] = set()
+    after: set[str] = set()
+    found = []
+    for s in kernel.statements:
+        reads = {load.buffer.rstrip("'") for load in s.reads}
+        over = sequential in s.axes or any(isinstance(e, Reduce) and sequential in e.axes for e in walk(s.value))
+        if over and not reads & after:
+            inside.add(s.target)
+            found.append("inside")
+        elif reads & (inside | after):
+            after.add(s.target)
+            found.append("after")
+        else:
+            found.append("before")
+    return found
+
+
+def plan_nests(kernel: Kernel, sequential: str | None = None) -> list[NestPlan]:
+    """The kernel's statements gathered into nests, in order: a statement joins the last nest when loops agree."""
+    plans: list[NestPlan] = []
+    when = phases(kernel, sequential)
+    order = sorted(range(len(when)), key=lambda i: ("before", "inside", "after").index(when[i]))
+    for position in order:
+        statement = kernel.statements[position]
+        last = plans[-1] if plans and plans[-1].phase == when[position] else None
+        if last is None or not _join(kernel, last, position, statement, sequential):
+            plans.append(_open(position, statement, when[position]))
+    return plans
+
+
+def _open(position: int, statement: Statement, phase: str) -> NestPlan:
+    reduce = statement.reduction
+    if reduce is not None and statement.scatter is None:
+        return NestPlan(statement.axes, reduce.axes, reductions=[position], phase=phase)
+    return NestPlan(statement.axes, body=[position], phase=phase)
+
+
+def _join(kernel: Kernel, nest: NestPlan, position: int, statement: Statement, sequential: str | None) -> bool:
+    """Add the statement to the nest if it runs over the same loops and reads nothing the nest has not finished there."""
+    statements = kernel.statements
+    members = [statements[i] for i in (*nest.body, *nest.reductions, *nest.epilogue)]
+    if statement.scatter is not None or any(m.scatter is not None or m.target == statement.target for m in members):
+        return False
+    # In registers, a member's result can be read only at the point where it was computed.
+    for load in statement.reads:
+        for m in members:
+            if load.buffer.rstrip("'") == m.target and load.index != tuple(Axis(a) for a in m.axes):
+                return False
+    late = {statements[i].target for i in (*nest.reductions, *nest.epilogue)}
+    reads = {load.buffer.rstrip("'") for load in statement.reads}
+    accumulates = sequential is not None and sequential in nest.reduced
+    reduce = statement.reduction
+    if reduce is None:
+        own = frozenset(statement.axes)
+        if own == nest.box and not reads & late:
+            nest.body.append(position)
+            return True
+        if nest.reduced and own == frozenset(nest.kept) and not accumulates:
+            nest.epilogue.append(position)
+            return True
+        return False
+    if reads & late or (sequential is not None and reduce.rescale is not None) or accumulates:
+        return False
+    if frozenset(statement.axes) | frozenset(reduce.axes) != nest.box:
+        return False
+    if not nest.reduced and not frozenset(reduce.axes) & frozenset(statement.axes):
+        nest.kept, nest.reduced = statement.axes, reduce.axes
+    if frozenset(nest.kept) != frozenset(statement.axes):
+        return False
+    nest.reductions.append(position)
+    return True
