@@ -157,6 +157,15 @@ FITS = (
         lambda x: x * mpmath.erfc(x) / mpmath.erf(x),
     ),
     Fit(
+        "erfc: (1 + 2 x) e^(x^2) erfc(x) in t = (x - 2) / (x + 2)",
+        lambda x: (1 + 2 * x) * mpmath.exp(x * x) * mpmath.erfc(x),
+        "0",
+        "10.1",
+        10,
+        lambda x: _ONE,
+        variable=lambda x: (x - 2) / (x + 2),
+    ),
+    Fit(
         "sin: (sin(x) - x) / x^3",
         _away_from_zero(lambda x: (mpmath.sin(x) - x) / x**3, -_ONE / 6),
         "0",

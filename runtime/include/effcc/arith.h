@@ -103,12 +103,11 @@ EFFCC_INLINE V mul_add(element<V> a, V b, V c) { return mul_add(broadcast<V>(a),
 template <detail::Vector V>
 EFFCC_INLINE V mul_add(V a, element<V> b, element<V> c) { return mul_add(a, broadcast<V>(b), broadcast<V>(c)); }
 
+// b is the one negated: where it is a constant, so is -b.
 template <class V>
 EFFCC_INLINE V neg_mul_add(V a, V b, V c) {
-    return mul_add(-a, b, c);
+    return mul_add(a, -b, c);
 }
-template <detail::Vector V>
-EFFCC_INLINE V neg_mul_add(V a, element<V> b, V c) { return mul_add(-a, broadcast<V>(b), c); }
 
 namespace detail {
 

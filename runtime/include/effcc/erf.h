@@ -3,7 +3,9 @@
 //   erf, erfc
 //
 // float: |x| < 15/16: x + x P(x^2);  beyond: 1 - exp(x Q(x)), where x Q(x) = log(erfc(x)), up to |x| = 4, where it is 1.
-// double, and erfc for now: the C library, lane by lane.
+// erfc, |x| = a: e^(-a^2) R(t) / (1 + 2 a), t = (a - 2) / (a + 2), with what a^2 lost to rounding put back; 2 - that for
+// negative x.
+// double: the C library, lane by lane.
 #pragma once
 
 #include "effcc/exp_log.h"
@@ -27,12 +29,39 @@ EFFCC_INLINE V erf(V x) {
     }
 }
 
+namespace detail {
+
+// x * x - square exactly (up to one rounding), where square is x * x rounded.
+template <class V>
+EFFCC_INLINE V square_rest(V x, V square) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return fma(x, x, -square);
+#else
+    V head = from_bits<V>(bits(x) & ~0xfff), tail = x - head;
+    return ((head * head - square) + (head + head) * tail) + tail * tail;
+#endif
+}
+
+}  // namespace detail
+
 template <class V>
 EFFCC_INLINE V erfc(V x) {
-    if constexpr (detail::is_f64<V>)
+    if constexpr (detail::is_f64<V>) {
         return detail::call_lanes(__builtin_erfc, x);
-    else
-        return detail::call_lanes(__builtin_erfcf, x);
+    } else {
+        const V one = broadcast<V>(1), two = broadcast<V>(2), end = broadcast<V>(10.1f);
+        V a = abs(x);
+        a = end < a ? end : a;
+        V t = (a - two) / (a + two);
+        V h = detail::polynomial(t, 1.27697837f, -0.0927638561f, -0.166030824f, 0.164052591f, -0.0542091914f,
+                                 -0.00804276671f, 0.00865022466f, 0.00127292844f, -0.00126638729f, -0.000367399392f,
+                                 2.93154299e-05f);
+        V square = a * a;
+        auto [n, r] = detail::reduce_exp(-square);
+        V p = detail::exp_reduced(r - detail::square_rest(a, square));
+        V y = detail::scale(p * (h / (one + (a + a))), n);
+        return select(x < broadcast<V>(0), two - y, y);
+    }
 }
 
 }  // namespace effcc

@@ -209,7 +209,7 @@ EFFCC_INLINE V log1p(V x) {
         int_of<V> b = bits(u) - 0x3f3504f3;
         int_of<V> n = b >> 23;
         V f = from_bits<V>((b & 0x7fffff) + 0x3f3504f3) - one;
-        f += lost * from_bits<V>((127 - n) << 23);
+        f += lost * from_bits<V>(maximum(127 - n, broadcast<int_of<V>>(0)) << 23);  // at n >= 127 nothing is lost
         V e = convert<f32>(n);
         V r = mul_add(e, broadcast<V>(-2.12194440e-4f), detail::log_rest(f));
         r = mul_add(e, broadcast<V>(0.693359375f), f + r);

@@ -1,0 +1,183 @@
+"""How many units in the last place the float functions of `runtime/include/effcc` are off, over all 2^32 floats.
+
+    python -m benchmarks.ulp                     # everything; minutes of two cores; rewrites benchmarks/ulp.md
+    python -m benchmarks.ulp exp erf --stride 97 # these functions, every 97th float; prints the table only
+
+For each instruction set this processor runs, every function is compiled as a kernel would have it and compared with the
+C library's double (see `ulp.cpp`). An error of 0.5 is a correctly rounded result. The table also says how often a NaN,
+an infinity or the sign of a zero is not as the C library has it, and how fast each function is beside glibc's own
+vector library, libmvec (good to 4 units).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+HEADERS = HERE.parent / "runtime" / "include"
+
+FUNCTIONS = (
+    "exp exp2 expm1 log log2 log10 log1p tanh sigmoid erf erfc sin cos tan asin acos atan sqrt rsqrt".split()
+)
+# Beyond 2^17 these call the C library lane by lane: nothing of ours to measure, and slow. Sampled there, not enumerated.
+CALLS_LIBM_BEYOND_2_17 = ("sin", "cos", "tan")
+
+ISAS = {
+    "avx512": ("avx512f avx512dq avx512bw avx512vl fma f16c", "-march=x86-64-v4 -mprefer-vector-width=512"),
+    "avx2": ("avx2 fma f16c", "-march=x86-64-v3"),
+    "baseline": ("", ""),
+}
+FLAGS = "-std=c++20 -O3 -fno-math-errno -ffp-contract=off -fwrapv".split()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The worst of one function on one instruction set."""
+
+    function: str
+    isa: str
+    ulp: float
+    at: float
+    second: float
+    got: float
+    truth: float
+    wrong: int
+    wrong_at: float
+
+
+@functools.cache
+def usable_isas() -> tuple[str, ...]:
+    """The instruction sets that this processor can run, widest first; only the baseline where that cannot be read."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ("baseline",)
+    flags = set(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), ()))
+    return tuple(name for name, (needs, _) in ISAS.items() if flags.issuperset(needs.split()))
+
+
+def build(folder: Path, compiler: str = "g++") -> Path:
+    """Compiles the measuring program for every usable instruction set into `folder` and returns its path."""
+    include = [f"-I{HEADERS}", f"-I{HERE}"]
+    objects = []
+    for isa in usable_isas():
+        target = folder / f"{isa}.o"
+        source = str(HERE / "ulp_functions.cpp")
+        flags = [*FLAGS, *ISAS[isa][1].split(), f"-DEFFCC_ISA={isa}"]
+        subprocess.run([compiler, *flags, *include, "-c", source, "-o", str(target)], check=True)
+        objects.append(str(target))
+    program = folder / "ulp"
+    widest = ISAS[usable_isas()[0]][1].split()
+    listing = "-DULP_ISAS(F)=" + " ".join(f"F({isa})" for isa in usable_isas())
+    main = [*FLAGS, *widest, *include, listing, str(HERE / "ulp.cpp")]
+    subprocess.run([compiler, *main, *objects, "-pthread", "-lm", "-o", str(program)], check=True)
+    return program
+
+
+def sweep(program: Path, function: str, stride: int, threads: int, domain: str = "all") -> list[Measured]:
+    """Runs `function` over every `stride`-th float of a domain: `all`, or `near` for |x| <= 2^17 and `far` beyond."""
+    command = [str(program), function, str(stride), str(threads), domain]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [_measured(json.loads(line)) for line in text.splitlines()]
+
+
+def _measured(row: dict[str, str | float | int]) -> Measured:
+    at, second, got, wrong_at = (float.fromhex(str(row[key])) for key in ("at", "second", "got", "wrong_at"))
+    return Measured(
+        str(row["function"]), str(row["isa"]), float(row["ulp"]), at, second, got, float(row["truth"]), int(row["wrong"]), wrong_at
+    )
+
+
+def measure(program: Path, function: str, stride: int, threads: int) -> list[Measured]:
+    """The worst of a function on every instruction set, over as many floats as `stride` says."""
+    if function == "pow":
+        return sweep(program, "pow", max((1 << 26) // stride, 4096), threads)
+    if function not in CALLS_LIBM_BEYOND_2_17:
+        return sweep(program, function, stride, threads)
+    near = sweep(program, function, stride, threads, "near")
+    far = sweep(program, function, stride * 251, threads, "far")
+    return [a if a.ulp >= b.ulp else b for a, b in zip(near, far, strict=True)]
+
+
+def speed(program: Path, function: str) -> dict[str, float]:
+    """Core cycles an element on each instruction set and for libmvec, by name."""
+    row = json.loads(subprocess.run([str(program), "speed", function], check=True, capture_output=True, text=True).stdout)
+    rate = row.pop("cycles_per_ns")
+    row.pop("function")
+    return {name: nanoseconds * rate for name, nanoseconds in row.items()}
+
+
+def table(results: Sequence[Sequence[Measured]], speeds: Sequence[dict[str, float]]) -> str:
+    """The results as Markdown: one row a function."""
+    isas = [m.isa for m in results[0]]
+    errors = [f"worst error, {isa}" for isa in isas]
+    cycles = [f"cycles, {name}" for name in (*isas, "libmvec")]
+    heading = ["function", *errors, "worst at", "computed", "true", "special values wrong", *cycles]
+    lines = ["| " + " | ".join(heading) + " |", "|" + "---|" * len(heading)]
+    for row, speed_row in zip(results, speeds, strict=True):
+        worst = max(row, key=lambda m: m.ulp)
+        at = f"{worst.at:.9g}" if worst.function != "pow" else f"{worst.at:.9g}, {worst.second:.9g}"
+        wrong = [f"{m.wrong} (first {m.wrong_at!r}, {m.isa})" for m in row if m.wrong]
+        cells = [worst.function, *(f"{m.ulp:.2f}" for m in row), at, f"{worst.got:.9g}", f"{worst.truth:.12g}"]
+        cells += ["; ".join(wrong) or "none"]
+        cells += [f"{speed_row[name]:.2f}" if name in speed_row else "" for name in (*isas, "libmvec")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def page(body: str, stride: int) -> str:
+    """`benchmarks/ulp.md`: the table with what one needs to read it."""
+    compiler = subprocess.run(["g++", "--version"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
+    libc = " ".join(platform.libc_ver())
+    floats = "all 2^32 floats" if stride == 1 else f"every {stride}th float"
+    return f"""# Errors of the float functions
+
+Written by `python -m benchmarks.ulp` ({compiler}, {libc}); over {floats}.
+
+- *Worst error* is in units in the last place: |computed - true| over the spacing of floats at the true value, denormals
+  included; 0.5 is the best there is. An overflow to infinity counts as 2^128. True means the C library in double; the
+  input found worst is looked at again in long double.
+- *Special values wrong* counts inputs whose NaN, infinity or sign of zero is not as the C library's.
+- sin, cos and tan call the C library beyond |x| = 2^17 (2^13 without FMA); there every 251st float is taken. pow takes two arguments and calls the C
+  library: 2^26 random pairs, half of any bits, half with finite results.
+- sigmoid's truth is 1 / (1 + e^-x) in double, also where a float e^-x would overflow.
+- *Cycles* are core cycles an element, least of 2000 runs over 2048 floats in the first cache.
+
+{body}"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ulp", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("functions", nargs="*", metavar="FUNCTION", help=f"of {', '.join(FUNCTIONS)}, pow; default: all")
+    parser.add_argument("--stride", type=int, default=1, help="take every STRIDE-th float (default: every one)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args(arguments)
+    names = options.functions or [*FUNCTIONS, "pow"]
+    if unknown := sorted(set(names) - {*FUNCTIONS, "pow"}):
+        parser.error(f"no function {', '.join(unknown)}; there are {', '.join(FUNCTIONS)}, pow")
+    results, speeds = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        program = build(Path(folder))
+        for name in names:
+            results.append(measure(program, name, options.stride, options.threads))
+            speeds.append(speed(program, name) if name != "pow" else {})
+            print(f"{name}: " + ", ".join(f"{m.isa} {m.ulp:.2f}" for m in results[-1]), flush=True)
+    body = table(results, speeds)
+    if options.functions or options.stride != 1:
+        print(body)
+    else:
+        (HERE / "ulp.md").write_text(page(body, options.stride))
+
+
+if __name__ == "__main__":
+    main()
