@@ -94,13 +94,13 @@ class CompileCache:
     ) -> Library:
         """The library that `source` compiles to for `target`, from the cache or compiled now, loaded into the process.
 
-        Raises ToolchainError if there is no compiler, it fails, or it takes longer than `timeout` seconds; the cache
-        is then as it was before.
+        Raises ToolchainError if there is no compiler, it fails, or it takes longer than `timeout` seconds, and
+        CacheError if the folder cannot be written to or the disk is full; the cache is then as it was before.
         """
         compiler = compiler or find_compiler()
         flags = compile_flags(target, openmp=openmp, contract=contract)
         key = entry_key(source, compiler, flags, target.features)
-        with self._lock(key):
+        with self._explained(), self._lock(key):
             missing = not self._is_intact(key)
             if missing:
                 self._build(key, source, compiler, flags, timeout)
@@ -119,7 +119,7 @@ class CompileCache:
         """What the cache holds, the most recently used first."""
         found = []
         for folder in (self.folder / "entries").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # another process pruned it just now
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # pruned just now, or not ours
                 size = sum(file.stat().st_size for file in folder.iterdir())
                 manifest = folder / "manifest.json"
                 last_used = manifest.stat().st_mtime if manifest.exists() else 0.0
@@ -151,6 +151,15 @@ class CompileCache:
 
     def _entry_folder(self, key: str) -> Path:
         return self.folder / "entries" / key
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say of an error of the file system that it is the cache's, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            advice = "make room there, or set EFFCC_CACHE_DIR to another folder"
+            raise CacheError(f"cannot write to the cache folder {self.folder}: {error}; {advice}") from error
 
     @contextlib.contextmanager
     def _lock(self, key: str) -> Iterator[None]:

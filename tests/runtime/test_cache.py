@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -203,6 +204,17 @@ def test_a_compiler_that_hangs_leaves_the_cache_as_it_was(cache: CompileCache, f
     fake_compiler('printf half > "$2"; exec sleep 600')
     with pytest.raises(ToolchainError, match=r"did not finish within 0\.3 s"):
         cache.load(source(1), HOST, timeout=0.3)
+    assert cache.entries() == []
+    assert list((cache.folder / "staging").iterdir()) == []
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(cache: CompileCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(cache_module, "_flush", no_space)
+    with pytest.raises(CacheError, match=r"No space left(.|\n)*EFFCC_CACHE_DIR"):
+        cache.load(source(1), HOST)
     assert cache.entries() == []
     assert list((cache.folder / "staging").iterdir()) == []
 
