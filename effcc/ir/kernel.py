@@ -77,6 +77,7 @@ class Statement:
 class Kernel:
     """A cascade: parameters in, outputs out, the extents of all axes (bound ones too), and the statements in order.
 
+    `weights` names the parameters that do not change between calls, so that packing them once pays.
     `location` says which ops and lines of the user's model it stands for; it has no meaning for the computation.
     """
 
@@ -87,6 +88,7 @@ class Kernel:
     statements: tuple[Statement, ...]
     scans: tuple[str, ...] = ()
     location: str = ""
+    weights: frozenset[str] = frozenset()
 
     @property
     def extents(self) -> dict[str, Dim]:

@@ -28,7 +28,8 @@ def shared_axes(kernel: Kernel) -> tuple[str, ...]:
     """The axes that every statement has and reads its predecessors' results at: each point can run on its own."""
     if any(s.scatter is not None for s in kernel.statements):
         return ()
-    shared = [a for a in kernel.statements[0].axes if a not in kernel.scans]
+    extents = kernel.extents
+    shared = [a for a in kernel.statements[0].axes if a not in kernel.scans and extents[a] != 1]
     definitions: dict[str, tuple[str, ...]] = {}
     for s in kernel.statements:
         shared = [a for a in shared if a in s.axes]
@@ -119,7 +120,7 @@ def _join(kernel: Kernel, nest: NestPlan, position: int, statement: Statement, s
             nest.epilogue.append(position)
             return True
         return False
-    if reads & late or (sequential is not None and reduce.rescale is not None) or accumulates:
+    if reads & late or accumulates:
         return False
     if frozenset(statement.axes) | frozenset(reduce.axes) != nest.box:
         return False

@@ -1,0 +1,141 @@
+"""A whole graph as one cascade: every node's index form, with axes made unique and views read through.
+
+After this step nothing knows ops any more; fusion works on statements, their boxes and their accesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from effcc.ir.dims import Dim
+from effcc.ir.dtypes import i64
+from effcc.ir.expr import Axis, Const, Expr, Load, Reduce, loads, substitute_axes, transform
+from effcc.ir.form import FormBuilder
+from effcc.ir.graph import Graph, Node, Value
+from effcc.ir.kernel import Param, Scatter, Statement
+from effcc.ir.ops import lookup
+from effcc.ir.types import TensorType
+
+
+@dataclass(frozen=True)
+class Defined:
+    """A statement of the graph-wide cascade, with the node it comes from and the scan axes it runs under."""
+
+    statement: Statement
+    node: Node
+    scans: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        return self.statement.target
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A node without an index form: PyTorch runs it."""
+
+    node: Node
+
+
+@dataclass
+class Cascade:
+    """Statements and opaque nodes in order, the extents of all axes, and the types of everything with a name."""
+
+    items: list[Defined | Opaque] = field(default_factory=list)
+    extents: dict[str, Dim] = field(default_factory=dict)
+    types: dict[str, TensorType] = field(default_factory=dict)
+
+
+def to_cascade(graph: Graph) -> Cascade:
+    """The index forms of all nodes, in order. Temporaries of a form get the name of the result they serve."""
+    cascade = Cascade()
+    for param in graph.params:
+        cascade.types[param.name] = param.type
+    for number, node in enumerate(graph.nodes):
+        for result in node.results:
+            cascade.types[result.name] = result.type
+        form = lookup(node.op).form
+        if form is None:
+            cascade.items.append(Opaque(node))
+            continue
+        builder = FormBuilder(
+            [_param(v) for v in node.operands], [_param(v) for v in node.results], node.attrs, prefix=f"n{number}_"
+        )
+        form(builder)
+        cascade.extents.update(builder.extents)
+        for statement in builder.statements:
+            shape = tuple(builder.extents[a] for a in statement.axes)
+            if statement.target not in cascade.types:
+                cascade.types[statement.target] = TensorType(statement.dtype, shape)
+            cascade.items.append(Defined(statement, node, tuple(builder.scans)))
+    return cascade
+
+
+def _param(value: Value) -> Param:
+    return Param(value.name, value.type.plain())
+
+
+def squeeze(cascade: Cascade, kept: Collection[str]) -> Cascade:
+    """Axes of extent 1 leave every expression, and the statements and types of all targets but those in `kept`.
+
+    They carry nothing, and two of them with different names would hide that two boxes are equal.
+    """
+    ones = {a for a, e in cascade.extents.items() if e == 1}
+    types = dict(cascade.types)
+    dropped: dict[str, tuple[int, ...]] = {}
+    for item in cascade.items:
+        if isinstance(item, Defined) and item.target not in kept and item.statement.scatter is None:
+            positions = tuple(p for p, a in enumerate(item.statement.axes) if a in ones)
+            if positions and dropped.setdefault(item.target, positions) == positions:
+                shape = types[item.target].shape
+                rest = tuple(d for p, d in enumerate(shape) if p not in positions)
+                types[item.target] = TensorType(types[item.target].dtype, rest)
+
+    def one(e: Expr) -> Expr:
+        match e:
+            case Axis() if e.name in ones:
+                return Const(0, i64)
+            case Load() if e.buffer in dropped:
+                return replace(e, index=tuple(i for p, i in enumerate(e.index) if p not in dropped[e.buffer]))
+            case Reduce():
+                axes = tuple(a for a in e.axes if a not in ones)
+                return replace(e, axes=axes) if axes else e.body
+        return e
+
+    items: list[Defined | Opaque] = []
+    for item in cascade.items:
+        if isinstance(item, Opaque):
+            items.append(item)
+            continue
+        s = item.statement
+        gone = dropped.get(s.target, ())
+        scatter = s.scatter and Scatter(tuple(transform(i, one) for i in s.scatter.index), s.scatter.combine)
+        axes = tuple(a for p, a in enumerate(s.axes) if p not in gone)
+        scans = tuple(a for a in item.scans if a not in ones)
+        items.append(Defined(Statement(s.target, axes, transform(s.value, one), scatter), item.node, scans))
+    return Cascade(items, cascade.extents, types)
+
+
+def is_view(item: Defined) -> bool:
+    """Whether the statement only renames elements: its value is a load at indices that read no data."""
+    s = item.statement
+    return isinstance(s.value, Load) and s.scatter is None and not any(loads(i) for i in s.value.index)
+
+
+def is_pointwise(item: Defined) -> bool:
+    """Whether the statement computes each point on its own: no reduction, scatter or scan."""
+    s = item.statement
+    return not isinstance(s.value, Reduce) and s.scatter is None and not item.scans
+
+
+def read_through(expr: Expr, definitions: Mapping[str, Statement]) -> Expr:
+    """`expr` with every load of a defined target replaced by its definition's value at that index."""
+
+    def inline(e: Expr) -> Expr:
+        if isinstance(e, Load) and e.buffer in definitions:
+            statement = definitions[e.buffer]
+            return substitute_axes(statement.value, dict(zip(statement.axes, e.index, strict=True)))
+        return e
+
+    return transform(expr, inline)

@@ -1,0 +1,227 @@
+"""Clusters: which statements become one kernel.
+
+Statements join a cluster when they share parallel axes with everything they read from it, point by point, so that a
+tile of those axes can be computed from start to end while it is in the cache. Legality is a property of accesses only;
+whether joining pays is decided from footprints and from how often operands would be read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from effcc.ir.dims import elements
+from effcc.ir.expr import Axis, Load, Reduce
+from effcc.ir.kernel import Statement
+from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
+from effcc.target import Target
+
+PARALLELISM = 4
+
+
+@dataclass
+class Cluster:
+    """Statements that run as one kernel. `shared` are its parallel axes, `same` maps each statement's axes onto them.
+
+    `before` is the set of clusters (by number) that must run earlier, transitively, as bits.
+    """
+
+    number: int
+    items: list[Defined] = field(default_factory=list)
+    opaque: Opaque | None = None
+    shared: tuple[str, ...] = ()
+    same: dict[str, str] = field(default_factory=dict)
+    before: int = 0
+
+    @property
+    def targets(self) -> set[str]:
+        return {i.target for i in self.items}
+
+
+def cluster(cascade: Cascade, target: Target, weights: frozenset[str]) -> list[Cluster]:
+    """The cascade cut into clusters, in an order in which they can run."""
+    return _Clustering(cascade, target, weights).run()
+
+
+class _Clustering:
+    def __init__(self, cascade: Cascade, target: Target, weights: frozenset[str]) -> None:
+        self.cascade, self.target, self.weights = cascade, target, weights
+        self.clusters: list[Cluster] = []
+        self.home: dict[str, Cluster] = {}
+
+    def run(self) -> list[Cluster]:
+        for item in self.cascade.items:
+            if isinstance(item, Opaque):
+                self._place(item, self._fresh(item))
+                continue
+            # A later statement on the same target (a scatter into it) belongs where the target is.
+            again = self.home.get(item.target)
+            candidates = [again] if again is not None else self._producers(item.statement)
+            joined = next((c for c in reversed(candidates) if c is not None and self._join(item, c)), None)
+            if joined is None:
+                joined = self._fresh(None)
+                joined.shared = self._own_axes(item)
+                joined.same = {a: a for a in item.statement.axes}
+            self._place(item, joined)
+        return self._ordered()
+
+    def _own_axes(self, item: Defined) -> tuple[str, ...]:
+        """The axes of a statement that could run in parallel: those that no scan orders and that have points to share."""
+        if item.statement.scatter is not None:
+            return ()
+        return tuple(a for a in item.statement.axes if a not in item.scans and self.cascade.extents[a] != 1)
+
+    def _fresh(self, opaque: Opaque | None) -> Cluster:
+        made = Cluster(len(self.clusters), opaque=opaque)
+        self.clusters.append(made)
+        return made
+
+    def _place(self, item: Defined | Opaque, into: Cluster) -> None:
+        if isinstance(item, Opaque):
+            reads = [v.name for v in item.node.operands]
+            for result in item.node.results:
+                self.home[result.name] = into
+        else:
+            reads = [load.buffer for load in item.statement.reads]
+            into.items.append(item)
+            self.home[item.target] = into
+        added = 0
+        for name in reads:
+            producer = self.home.get(name)
+            if producer is not None and producer is not into:
+                added |= producer.before | (1 << producer.number)
+        into.before |= added
+        for other in self.clusters:
+            if other.before >> into.number & 1:
+                other.before |= added
+
+    def _producers(self, statement: Statement) -> list[Cluster]:
+        """The clusters that the statement reads from, oldest first."""
+        found = {c.number: c for load in statement.reads if (c := self.home.get(load.buffer)) is not None}
+        return [found[n] for n in sorted(found)]
+
+    def _join(self, item: Defined, into: Cluster) -> bool:
+        """Whether `item` may and should join; if so the cluster's shared axes are narrowed to fit."""
+        if into.opaque is not None or item.scans or any(i.scans for i in into.items):
+            return item.target in into.targets
+        for other in self._producers(item.statement):
+            if other is not into and other.before >> into.number & 1:
+                return False
+        if item.statement.scatter is not None or any(i.statement.scatter for i in into.items):
+            return item.target in into.targets
+        same = self._align(item.statement, into)
+        kept = frozenset(same[a] for a in self._own_axes(item) if a in same)
+        shared = tuple(a for a in into.shared if a in kept)
+        if not self._pays(item, into, shared):
+            return False
+        into.shared = shared
+        into.same.update({a: same.get(a, a) for a in item.statement.axes})
+        return True
+
+    def _align(self, statement: Statement, into: Cluster) -> dict[str, str]:
+        """The statement's axes that stand for one of the cluster's shared axes in every load from the cluster."""
+        found: dict[str, str] = {}
+        broken: set[str] = set()
+        for load in statement.reads:
+            if self.home.get(load.buffer) is not into:
+                continue
+            definition = next(i.statement for i in into.items if i.target == load.buffer)
+            for axis, index in zip(definition.axes, load.index, strict=True):
+                shared = into.same.get(axis, axis)
+                if shared not in into.shared:
+                    continue
+                if isinstance(index, Axis) and found.get(index.name, shared) == shared and index.name in statement.axes:
+                    found[index.name] = shared
+                else:
+                    broken.add(shared)
+        # One shared axis under two names is not aligned: both would have to be equal.
+        taken: dict[str, str] = {}
+        for own, shared in found.items():
+            if taken.setdefault(shared, own) != own:
+                broken.add(shared)
+        return {own: shared for own, shared in found.items() if shared not in broken}
+
+    def _pays(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
+        extents = self.cascade.extents
+        if set(shared) == set(into.shared) and not _is_contraction(item.statement):
+            return set(self._own_axes(item)) <= self._standing_for(item, into, shared) or self._local_fits(item, into, shared)
+        points = elements(tuple(extents[a] for a in shared))
+        if not shared or points < PARALLELISM * self.target.cores:
+            before = elements(tuple(extents[a] for a in into.shared))
+            if points < min(before, PARALLELISM * self.target.cores):
+                return False
+        for member in (*into.items, item):
+            if _is_contraction(member.statement) and not self._operands_stay(member.statement, into, shared):
+                return False
+        return self._local_fits(item, into, shared)
+
+    def _standing_for(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> set[str]:
+        same = self._align(item.statement, into)
+        return {own for own, canonical in same.items() if canonical in shared}
+
+    def _local_fits(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
+        """Whether what lives between the statements, for one point of the shared axes, fits a quarter of the L2 cache."""
+        extents = self.cascade.extents
+        total = 0
+        for member in (*into.items, item):
+            inner = [a for a in member.statement.axes if into.same.get(a, a) not in shared]
+            total += elements(tuple(extents[a] for a in inner)) * member.statement.dtype.bytes
+        return total <= self.target.l2_bytes // 4
+
+    def _operands_stay(self, statement: Statement, into: Cluster, shared: tuple[str, ...]) -> bool:
+        """Whether a contraction's operands, read again for every tile of the shared axes, stay in the cache.
+
+        Weights never do: a whole layer's weights would be read for every tile of rows.
+        """
+        extents = self.cascade.extents
+        lost = [a for a in statement.axes if into.same.get(a, a) not in shared]
+        for load in statement.reads:
+            touched = {a.name for i in load.index for a in _axes_of(i)}
+            if not touched & set(lost) or load.buffer in into.targets:
+                continue
+            if load.buffer in self.weights:
+                return False
+            inner = [a for a in touched if into.same.get(a, a) not in shared]
+            if elements(tuple(extents[a] for a in inner)) * load.dtype.bytes > self.target.l2_bytes // 2:
+                return False
+        return True
+
+    def _ordered(self) -> list[Cluster]:
+        """Clusters sorted so that producers come first, otherwise as created."""
+        return sorted(self.clusters, key=lambda c: (c.before.bit_count(), c.number))
+
+
+def _axes_of(index: object) -> list[Axis]:
+    from effcc.ir.expr import walk
+
+    return [e for e in walk(index) if isinstance(e, Axis)]  # type: ignore[arg-type]
+
+
+def _is_contraction(statement: Statement) -> bool:
+    """Whether a statement is a sum of products of two loads that do not have all axes in common."""
+    return contraction_operands(statement) is not None
+
+
+def contraction_operands(statement: Statement) -> tuple[Load, Load] | None:
+    """The two data operands of a sum of products that differ in axes, as a matrix product's do."""
+    value = statement.value
+    if not isinstance(value, Reduce) or value.operator != "sum":
+        return None
+    from effcc.ir.expr import Call, loads
+
+    body = value.body
+    if not (isinstance(body, Call) and body.function == "mul"):
+        return None
+    left, right = (loads(o) for o in body.operands)
+    if not left or not right:
+        return None
+    a, b = left[-1], right[-1]
+    axes_a = {x.name for i in a.index for x in _axes_of(i)}
+    axes_b = {x.name for i in b.index for x in _axes_of(i)}
+    kept = set(statement.axes)
+    return (a, b) if (axes_a & kept) - axes_b and (axes_b & kept) - axes_a else None
+
+
+def axis_classes(clusters: list[Cluster]) -> Mapping[str, str]:
+    """Every axis under the name of the shared axis it stands for."""
+    return {a: s for c in clusters for a, s in c.same.items()}

@@ -1,0 +1,165 @@
+"""Graph to program: inline, cluster, cut into kernels, share equal ones, and sort buffers into spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from effcc.ir.expr import Axis, Load
+from effcc.ir.graph import Graph, Value
+from effcc.ir.kernel import Kernel, Param, Statement
+from effcc.ir.program import Buffer, Extern, Launch, Program, Step
+from effcc.ir.ops import lookup
+from effcc.ir.types import TensorType
+from effcc.passes.fusion.cascade import Cascade, Opaque, squeeze, to_cascade
+from effcc.passes.fusion.cluster import Cluster, cluster
+from effcc.passes.fusion.inline import inline
+from effcc.passes.fusion.kernels import Cut, cut
+from effcc.passes.fusion.online import make_online
+from effcc.passes.fusion.storage import stored_behind_views
+from effcc.target import Target
+
+
+def fuse(main: Graph, target: Target, prepare: Graph | None = None) -> Program:
+    """The program of a graph: distinct kernels, and the launches and calls that run them in order.
+
+    `prepare` computes from weights what `main` takes as further weights, under the same names.
+    """
+    builder = _ProgramBuilder(main.name)
+    if prepare is not None:
+        builder.declare(prepare, {v.name: "prepared" for v in prepare.outputs})
+        _append(prepare, target, builder)
+        builder.turn_to_main()
+    builder.declare(main, {v.name: "output" for v in main.outputs})
+    _append(main, target, builder)
+    for target_value, value in main.updates:
+        builder.copy(value, target_value)
+    prepared = {v.name for v in prepare.outputs} if prepare is not None else set()
+    inputs = [p.name for p in (prepare.params if prepare is not None else ())]
+    inputs += [p.name for p in main.params if p.name not in prepared and p.name not in inputs]
+    return builder.finish(tuple(inputs), tuple(v.name for v in main.outputs), dict(main.ranges))
+
+
+def _append(graph: Graph, target: Target, builder: _ProgramBuilder) -> None:
+    """The steps of one graph, in order."""
+    params = {p.name for p in graph.params}
+    results = {v.name for v in graph.results if v.name not in params}
+    stored = stored_behind_views(graph)
+    results = {stored[r][0] if r in stored else r for r in results}
+    types_behind = {name: type for name, type in stored.values()}
+    wanted = results | {v.name for n in graph.nodes if lookup(n.op).form is None for v in (*n.operands, *n.results)}
+    cascade = inline(squeeze(to_cascade(graph), wanted), results)
+    clusters = cluster(cascade, target, graph.weights)
+    types = {**_stored_types(graph, cascade), **types_behind}
+    builder.storage.update({name: output for output, (name, _) in stored.items()})
+    readers = _readers(clusters)
+    builder.types.update(types)
+    for one in clusters:
+        if one.opaque is not None:
+            builder.call(one.opaque)
+        elif one.items:
+            builder.launch(cut(one, cascade, _escapes(one, readers, results), types, graph.weights))
+
+
+def _stored_types(graph: Graph, cascade: Cascade) -> dict[str, TensorType]:
+    """Types as stored: parameters and outputs as the graph says, everything between row-major."""
+    types = {name: t.plain() for name, t in cascade.types.items()}
+    types.update({p.name: p.type for p in graph.params})
+    types.update({o.name: o.type for o in graph.outputs})
+    return types
+
+
+def _readers(clusters: list[Cluster]) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for one in clusters:
+        if one.opaque is not None:
+            names = [v.name for v in one.opaque.node.operands]
+        else:
+            names = [load.buffer for i in one.items for load in i.statement.reads]
+        for name in names:
+            found.setdefault(name, set()).add(one.number)
+    return found
+
+
+def _escapes(one: Cluster, readers: Mapping[str, set[int]], results: set[str]) -> Callable[[str], bool]:
+    return lambda name: name in results or bool(readers.get(name, set()) - {one.number})
+
+
+class _ProgramBuilder:
+    """Collects buffers and steps; kernels that are equal but for their name become one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.types: dict[str, TensorType] = {}
+        self.storage: dict[str, str] = {}
+        self.spaces: dict[str, str] = {}
+        self.kernels: dict[str, Kernel] = {}
+        self.known: dict[Kernel, str] = {}
+        self.prepare: list[Step] = []
+        self.steps: list[Step] = []
+        self.buffers: dict[str, Buffer] = {}
+
+    def declare(self, graph: Graph, spaces: Mapping[str, str]) -> None:
+        """Buffers for a graph's parameters; `spaces` says where its results belong."""
+        for p in graph.params:
+            space = "weight" if p.name in graph.weights else "input"
+            self.buffers.setdefault(p.name, Buffer(p.name, p.type, space))
+        self.spaces.update(spaces)
+
+    def turn_to_main(self) -> None:
+        """What was added so far is what prepares; what follows runs at every call."""
+        self.prepare, self.steps = self.steps, []
+
+    def launch(self, piece: Cut) -> None:
+        kernel = make_online(piece.kernel)
+        params = tuple(self.storage.get(n, n) for n in piece.params)
+        outputs = tuple(self.storage.get(n, n) for n in piece.outputs)
+        self.steps.append(Launch(self._name(kernel), params, outputs))
+        self._define(outputs)
+
+    def call(self, opaque: Opaque) -> None:
+        node = opaque.node
+        results = tuple(v.name for v in node.results)
+        reason = str(node.attrs.get("reason", "no-op"))
+        self.steps.append(
+            Extern(node.op, tuple(self.storage.get(v.name, v.name) for v in node.operands), results, dict(node.attrs), reason, node.location)
+        )
+        self._define(results)
+
+    def copy(self, value: Value, into: Value) -> None:
+        """A launch that stores an update's value in its parameter's buffer."""
+        if value is into:
+            return
+        axes = tuple(f"i{n}" for n in range(value.type.rank))
+        load = Load("x0", tuple(Axis(a) for a in axes), value.type.dtype)
+        kernel = Kernel(
+            "", (Param("x0", self.buffers[value.name].type),), (Param("update", into.type),),
+            tuple(zip(axes, value.type.shape, strict=True)), (Statement("update", axes, load),),
+        )  # fmt: skip
+        self.steps.append(Launch(self._name(kernel), (value.name,), (into.name,)))
+
+    def _define(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            self.buffers.setdefault(name, Buffer(name, self.types[name], self.spaces.get(name, "arena")))
+
+    def _name(self, kernel: Kernel) -> str:
+        key = replace(kernel, location="")
+        if key not in self.known:
+            last = kernel.statements[-1].target
+            first = next((s.target for s in kernel.statements if s.reduction is not None), last)
+            label = first if first == last else f"{first}_{last}"
+            name, n = label, 0
+            while name in self.kernels:
+                n += 1
+                name = f"{label}_{n}"
+            self.known[key] = name
+            self.kernels[name] = replace(kernel, name=name)
+        return self.known[key]
+
+    def finish(
+        self, inputs: tuple[str, ...], outputs: tuple[str, ...], ranges: Mapping[str, tuple[int, int | None]]
+    ) -> Program:
+        return Program(
+            self.name, tuple(self.buffers.values()), inputs, outputs, self.kernels, tuple(self.steps),
+            tuple(self.prepare), (), ranges,
+        )  # fmt: skip

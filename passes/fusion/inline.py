@@ -1,0 +1,121 @@
+"""Inlining: views are read through, and pointwise producers move into their readers where that recomputes little."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from effcc.ir.dims import Dim, elements
+from effcc.ir.expr import Call, Expr, Load, Reduce, loads, walk
+from effcc.ir.kernel import Scatter, Statement
+from effcc.passes.fusion.cascade import Cascade, Defined, Opaque, is_pointwise, is_view, read_through
+
+CHEAP = frozenset(
+    {"add", "sub", "mul", "neg", "abs", "maximum", "minimum", "cast", "where", "and", "or", "xor", "not"}
+    | {"eq", "ne", "lt", "le", "gt", "ge", "shl", "shr", "isnan", "isinf", "sign", "copysign"}
+)
+LARGEST_EXPRESSION = 160
+EXPENSIVE = 12.0
+
+
+def scalar_cost(e: Expr) -> float:
+    """A rough count of vector instructions for one evaluation; index arithmetic is free."""
+    match e:
+        case Load():
+            return 1.0
+        case Call() if e.dtype.name == "i64" and not loads(e):
+            return 0.0
+        case Call():
+            own = 1.0 if e.function in CHEAP else EXPENSIVE
+            return own + sum(scalar_cost(o) for o in e.operands)
+        case Reduce():
+            return scalar_cost(e.body)
+    return 0.0
+
+
+def inline(cascade: Cascade, kept: Iterable[str]) -> Cascade:
+    """The cascade with views and cheap producers inlined; targets in `kept` (outputs, operands of calls) keep a statement."""
+    wanted = set(kept) | {v.name for i in cascade.items if isinstance(i, Opaque) for v in i.node.operands}
+    multiply_defined = _defined_again(cascade)
+    first = _inline_where(cascade, wanted, lambda item, _: is_view(item) and item.target not in multiply_defined)
+    chosen = _choose_pointwise(first, wanted | multiply_defined)
+    return _inline_where(first, wanted, lambda item, _: item.target in chosen)
+
+
+def _defined_again(cascade: Cascade) -> set[str]:
+    """Targets that more than one statement writes (scatters update what an earlier statement put there)."""
+    seen: set[str] = set()
+    again: set[str] = set()
+    for item in cascade.items:
+        if isinstance(item, Defined):
+            (again if item.target in seen else seen).add(item.target)
+    return again
+
+
+def _inline_where(cascade: Cascade, wanted: set[str], take) -> Cascade:  # type: ignore[no-untyped-def]
+    definitions: dict[str, Statement] = {}
+    items: list[Defined | Opaque] = []
+    for item in cascade.items:
+        if isinstance(item, Opaque):
+            items.append(item)
+            continue
+        item = _rewrite(item, definitions)
+        if take(item, definitions):
+            definitions[item.target] = item.statement
+            if item.target not in wanted:
+                continue
+        items.append(item)
+    return Cascade(items, cascade.extents, cascade.types)
+
+
+def _rewrite(item: Defined, definitions: Mapping[str, Statement]) -> Defined:
+    statement = item.statement
+    value = read_through(statement.value, definitions)
+    scatter = statement.scatter
+    if scatter is not None:
+        scatter = Scatter(tuple(read_through(i, definitions) for i in scatter.index), scatter.combine)
+    return replace(item, statement=replace(statement, value=value, scatter=scatter))
+
+
+def _choose_pointwise(cascade: Cascade, wanted: set[str]) -> set[str]:
+    """The pointwise targets to inline into all their readers."""
+    readers: dict[str, list[tuple[Defined, Load]]] = defaultdict(list)
+    for item in cascade.items:
+        if isinstance(item, Defined):
+            for load in set(item.statement.reads):
+                readers[load.buffer].append((item, load))
+    chosen: set[str] = set()
+    size: dict[str, int] = {}
+    for item in cascade.items:
+        if not isinstance(item, Defined):
+            continue
+        nodes = sum(size.get(e.buffer, 0) if isinstance(e, Load) else 1 for e in walk(item.statement.value))
+        if item.target in wanted or not is_pointwise(item):
+            continue
+        if _pays(item, readers[item.target], cascade.extents) and nodes <= LARGEST_EXPRESSION:
+            chosen.add(item.target)
+            size[item.target] = nodes
+    return chosen
+
+
+def _pays(item: Defined, readers: list[tuple[Defined, Load]], extents: Mapping[str, Dim]) -> bool:
+    """Whether computing the producer again in each reader costs less than storing and loading it."""
+    cost = scalar_cost(item.statement.value)
+    if cost <= 0.0:
+        return True
+    own = _points(item.statement, extents)
+    work = 0.0
+    for reader, _ in readers:
+        points = _points(reader.statement, extents)
+        if isinstance(reader.statement.value, Reduce) and points > own and cost > 1.0:
+            return False
+        work += points
+    traffic = 3.0
+    return cost * (work - own) <= traffic * own or (cost <= 1.0 and len(readers) == 1)
+
+
+def _points(statement: Statement, extents: Mapping[str, Dim]) -> int:
+    """The size of a statement's box, reduced axes included."""
+    reduced = statement.value.axes if isinstance(statement.value, Reduce) else ()
+    return max(elements(tuple(extents[a] for a in (*statement.axes, *reduced))), 1)

@@ -1,0 +1,132 @@
+"""From a cluster of statements to a kernel: axes unified, names made canonical, buffers sorted into in and out.
+
+Names depend on the cluster's shape only, not on the model, so that equal layers give equal kernels and share one function.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from effcc.ir.dims import same as same_size
+from effcc.ir.expr import Axis, Expr, Load, Reduce, transform, walk
+from effcc.ir.kernel import Kernel, Param, Scatter, Statement
+from effcc.ir.types import TensorType
+from effcc.passes.fusion.cascade import Cascade
+from effcc.passes.fusion.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A kernel under its canonical names, and the buffers it is launched on, in its order of parameters and outputs."""
+
+    kernel: Kernel
+    params: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shared: tuple[str, ...]
+
+
+def cut(
+    cluster: Cluster,
+    cascade: Cascade,
+    escaping: Callable[[str], bool],
+    types: Mapping[str, TensorType],
+    weights: frozenset[str],
+) -> Cut:
+    """The kernel of a cluster. `escaping` tells which targets are read outside it; `types` gives buffers' stored types."""
+    statements, shared = _unify(cluster, cascade)
+    defined = {s.target for s in statements}
+    read = list(dict.fromkeys(load.buffer for s in statements for load in s.reads if load.buffer not in defined))
+    written = [t for t in dict.fromkeys(s.target for s in statements) if escaping(t)]
+    axes: dict[str, str] = {}
+    for s in statements:
+        for axis in (*s.axes, *(r for e in walk(s.value) if isinstance(e, Reduce) for r in e.axes)):
+            axes.setdefault(axis, _fresh(re.sub(r"^n\d+_", "", axis), axes.values()))
+    buffers: dict[str, str] = {}
+    for name in read:
+        buffers[name] = _fresh("w" if name in weights else "x", buffers.values(), numbered=True)
+    for s in statements:
+        op = next(i.node.op for i in cluster.items if i.target == s.target)
+        buffers.setdefault(s.target, _fresh(re.sub(r"\W", "_", op), buffers.values()))
+    renamed = tuple(rename(s, axes, buffers) for s in statements)
+    used = [a for a in axes if a in cascade.extents]
+    scans = {axes[a] for i in cluster.items for a in i.scans if a in axes}
+    if scans:
+        # What a scan reads from its own past must outlive the step: it gets a buffer of its own.
+        written += [s.target for s in statements if s.target not in written and any(r.buffer == s.target for r in s.reads)]
+    kernel = Kernel(
+        name="",
+        params=tuple(Param(buffers[n], types[n]) for n in read),
+        outputs=tuple(Param(buffers[n], types[n]) for n in written),
+        axes=tuple((axes[a], cascade.extents[a]) for a in used),
+        statements=renamed,
+        scans=tuple(a for a in axes.values() if a in scans),
+        location="; ".join(dict.fromkeys(i.node.location for i in cluster.items if i.node.location)),
+        weights=frozenset(buffers[n] for n in read if n in weights),
+    )
+    return Cut(kernel, tuple(read), tuple(written), tuple(axes[a] for a in shared))
+
+
+def rename(statement: Statement, axes: Mapping[str, str], buffers: Mapping[str, str]) -> Statement:
+    """The statement with axes and buffers renamed throughout."""
+
+    def one(e: Expr) -> Expr:
+        match e:
+            case Axis():
+                return replace(e, name=axes.get(e.name, e.name))
+            case Load():
+                running = e.buffer.endswith("'")
+                bare = e.buffer[:-1] if running else e.buffer
+                return replace(e, buffer=buffers.get(bare, bare) + ("'" if running else ""))
+            case Reduce():
+                return replace(e, axes=tuple(axes.get(a, a) for a in e.axes))
+        return e
+
+    scatter = statement.scatter
+    if scatter is not None:
+        scatter = Scatter(tuple(transform(i, one) for i in scatter.index), scatter.combine)
+    return Statement(
+        buffers.get(statement.target, statement.target),
+        tuple(axes.get(a, a) for a in statement.axes),
+        transform(statement.value, one),
+        scatter,
+    )
+
+
+def _unify(cluster: Cluster, cascade: Cascade) -> tuple[list[Statement], tuple[str, ...]]:
+    """The cluster's statements with axes that mean the same under one name, and its shared axes."""
+    definitions: dict[str, Statement] = {}
+    done: list[Statement] = []
+    for item in cluster.items:
+        own = item.statement
+        reduced = [a for e in walk(own.value) if isinstance(e, Reduce) for a in e.axes]
+        chosen = {a: cluster.same[a] for a in own.axes if cluster.same.get(a) in cluster.shared}
+        # Inner axes follow the definition of what is read, where that is consistent and one to one.
+        for load in own.reads:
+            definition = definitions.get(load.buffer)
+            if definition is None:
+                continue
+            for wanted, index in zip(definition.axes, load.index, strict=True):
+                if not isinstance(index, Axis) or index.name in chosen or wanted in chosen.values():
+                    continue
+                if index.name in (*own.axes, *reduced) and wanted not in cluster.shared:
+                    if wanted in (*own.axes, *reduced) and wanted != index.name:
+                        continue
+                    if same_size(cascade.extents[wanted], cascade.extents[index.name]):
+                        chosen[index.name] = wanted
+        renamed = rename(own, chosen, {})
+        definitions.setdefault(renamed.target, renamed)
+        done.append(renamed)
+    return done, cluster.shared
+
+
+def _fresh(base: str, taken: object, numbered: bool = False) -> str:
+    names = set(taken)  # type: ignore[call-overload]
+    base = base or "i"
+    if not numbered and base not in names:
+        return base
+    n = 0
+    while f"{base}{n}" in names:
+        n += 1
+    return f"{base}{n}"

@@ -1,0 +1,63 @@
+"""How a load moves through memory when one axis steps: the facts that decide lanes, packing and layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from effcc.ir.dims import Dim, Shape, dim
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, walk
+from effcc.ir.kernel import Kernel
+
+
+def coefficient(index: Expr, axis: str) -> Dim | None:
+    """d(index)/d(axis) where `index` is affine in it; None where it is not (division, data-dependent)."""
+    match index:
+        case Axis():
+            return 1 if index.name == axis else 0
+        case Const() | Size():
+            return 0
+        case Call("add", (a, b)):
+            left, right = coefficient(a, axis), coefficient(b, axis)
+            return None if left is None or right is None else dim(left + right)
+        case Call("sub", (a, b)):
+            left, right = coefficient(a, axis), coefficient(b, axis)
+            return None if left is None or right is None else dim(left - right)
+        case Call("mul", (a, b)):
+            for factor, rest in ((a, b), (b, a)):
+                inner = coefficient(rest, axis)
+                if isinstance(factor, Const | Size) and inner is not None:
+                    return dim(inner * factor.value)  # type: ignore[operator]
+    return None if any(isinstance(e, Axis) and e.name == axis for e in walk(index)) else 0
+
+
+def stride(load: Load, axis: str, layout: Shape) -> Dim | None:
+    """By how many elements the load's address moves when `axis` steps by one; None where it moves unevenly."""
+    total: Dim = 0
+    for index, step in zip(load.index, layout, strict=True):
+        c = coefficient(index, axis)
+        if c is None:
+            return None
+        total = total + c * step
+    return dim(total)
+
+
+def layouts(kernel: Kernel) -> dict[str, Shape]:
+    """The strides of every buffer of a kernel: as typed for parameters and outputs, row-major for intermediates."""
+    from effcc.ir.dims import contiguous_strides
+
+    extents = kernel.extents
+    found: dict[str, Shape] = {
+        s.target: contiguous_strides(tuple(extents[a] for a in s.axes)) for s in reversed(kernel.statements)
+    }
+    found.update({p.name: p.type.layout for p in (*kernel.params, *kernel.outputs)})
+    return found
+
+
+def lane_cost(load: Load, axis: str, layout: Mapping[str, Shape]) -> float:
+    """Cost of loading one vector along `axis`, in vector loads: one broadcast, one load, or a load for each lane."""
+    step = stride(load, axis, layout[load.buffer.rstrip("'")])
+    if step is None:
+        return 20.0
+    if step == 0:
+        return 0.5
+    return 1.0 if step == 1 else 12.0

@@ -1,0 +1,232 @@
+"""The schedule of a kernel: nests, lanes, register tiles, parallel tiles, packed operands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from effcc.ir.dims import Shape, elements
+from effcc.ir.expr import Axis, Call, Load, Reduce, loads, walk
+from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.schedule import Nest, Pack, Schedule, TiledAxis
+from effcc.passes.tiling.access import lane_cost, layouts, stride
+from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
+from effcc.passes.tiling.pack import pack
+from effcc.target import Target
+
+PARALLEL_ELEMENTS = 4096
+"""Points below which a tile of a pointwise or row kernel is not worth a task of its own."""
+
+
+@dataclass
+class _Choice:
+    """What has been decided so far for one kernel."""
+
+    kernel: Kernel
+    target: Target
+    shared: tuple[str, ...]
+    tiles: dict[str, int] = field(default_factory=dict)
+    packs: list[Pack] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def choose(kernel: Kernel, target: Target) -> tuple[Kernel, Schedule]:
+    """The kernel, reading packed operands where it should, and its schedule on `target`."""
+    choice = _Choice(kernel, target, shared_axes(kernel))
+    sequential = _sequential(choice)
+    plans = plan_nests(kernel, sequential.axis if sequential is not None else None)
+    heavy = [p for p in plans if _products(kernel, p)]
+    choice.tiles = {a: 1 for a in choice.shared}
+    nests = [_nest(choice, p, sequential) for p in sorted(plans, key=lambda p: p not in heavy)]
+    order = {id(p): n for n, p in enumerate(sorted(plans, key=lambda p: p not in heavy))}
+    nests = [nests[order[id(p)]] for p in plans]
+    parallel = tuple(TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests))
+    return choice.kernel, Schedule(
+        parallel, tuple(nests), sequential, tuple(choice.packs), 0.0, tuple(choice.notes)
+    )
+
+
+def _sequential(choice: _Choice) -> TiledAxis | None:
+    kernel = choice.kernel
+    if kernel.scans:
+        return TiledAxis(kernel.scans[0], 1)
+    axis = online_axis(kernel)
+    if axis is not None:
+        extent = elements((kernel.extents[axis],))
+        return TiledAxis(axis, min(256, extent) if isinstance(kernel.extents[axis], int) else 64)
+    return None
+
+
+def _products(kernel: Kernel, plan: NestPlan) -> Statement | None:
+    """The nest's sum of products, if it has one."""
+    for i in plan.reductions:
+        s = kernel.statements[i]
+        if s.reduction is not None and s.reduction.operator == "sum" and operands(s) is not None:
+            return s
+    return None
+
+
+def operands(statement: Statement) -> tuple[list[Load], list[Load]] | None:
+    """The loads of the two factors of a sum of products, where each has a kept axis that the other lacks."""
+    reduce = statement.reduction
+    if reduce is None or not isinstance(reduce.body, Call) or reduce.body.function != "mul":
+        return None
+    left, right = (loads(o) for o in reduce.body.operands)
+    kept = set(statement.axes)
+    a = {x.name for load in left for i in load.index for x in walk(i) if isinstance(x, Axis)} & kept
+    b = {x.name for load in right for i in load.index for x in walk(i) if isinstance(x, Axis)} & kept
+    return (left, right) if a - b and b - a else None
+
+
+def _nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -> Nest:
+    product = _products(choice.kernel, plan)
+    if product is not None:
+        return _product_nest(choice, plan, product, sequential)
+    return _plain_nest(choice, plan, sequential)
+
+
+def _count(choice: _Choice, axis: str, sequential: TiledAxis | None) -> int:
+    """How many points of an axis a nest can tile: those of its tile where a loop outside already cuts it."""
+    if sequential is not None and axis == sequential.axis:
+        return sequential.tile
+    return elements((choice.kernel.extents[axis],))
+
+
+def _product_nest(choice: _Choice, plan: NestPlan, product: Statement, sequential: TiledAxis | None) -> Nest:
+    """A register tile: lanes along an axis of one factor only, rows along an axis of the other only."""
+    kernel, lanes = choice.kernel, choice.target.vector_bytes // 4
+    pair = operands(product)
+    assert pair is not None and product.reduction is not None
+    layout = layouts(kernel)
+    best: tuple[float, str, int] | None = None
+    for side in (0, 1):
+        own, other = pair[side], pair[1 - side]
+        for axis in _only(own, other, product.axes):
+            cost = sum(_load_cost(kernel, load, axis, layout) for load in own)
+            cost += _store_cost(kernel, product, axis, layout)
+            extent = _count(choice, axis, sequential)
+            waste = -(-extent // lanes) * lanes / max(extent, 1)
+            score = cost * waste
+            if best is None or score < best[0]:
+                best = (score, axis, side)
+    assert best is not None
+    _, lane_axis, side = best
+    rows_of, columns_of = pair[1 - side], pair[side]
+    extent = _count(choice, lane_axis, sequential)
+    registers = choice.target.vector_registers
+    vectors = 2 if extent > lanes else 1
+    row_axes = _only(rows_of, columns_of, product.axes)
+    tileable = [a for a in row_axes if a in plan.kept]
+    row_axis = max(reversed(tileable), key=lambda a: min(_count(choice, a, sequential), 14))
+    rows = min(_count(choice, row_axis, sequential), max(1, (registers - vectors - 1) // vectors), 14 if vectors == 2 else 24)
+    rows = _even(rows, _count(choice, row_axis, sequential))
+    width = vectors * lanes
+    reduced = _reduced_order(product.reduction, rows_of, layout)
+    kept = [a for a in plan.kept if a not in (lane_axis, row_axis)]
+    order = (*kept, lane_axis, row_axis, *reduced)
+    for load in columns_of:
+        if load.buffer in kernel.weights and not isinstance(kernel.extents[lane_axis], int):
+            continue
+        if load.buffer in kernel.weights and _packable(choice.kernel, load, lane_axis):
+            choice.kernel, packed = pack(choice.kernel, load, lane_axis, width, (*kept, row_axis, *reduced))
+            choice.packs.append(packed)
+    if lane_axis in choice.shared:
+        choice.tiles[lane_axis] = width
+    if row_axis in choice.shared:
+        count = _count(choice, row_axis, None)
+        block = rows * max(1, min(8, -(-count // (rows * choice.target.cores))))
+        choice.tiles[row_axis] = min(block, max(count, 1))
+    choice.notes.append(f"{product.target}: {rows} x {width} in registers ({row_axis} x {lane_axis})")
+    return Nest(
+        plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
+        TiledAxis(lane_axis, width), (TiledAxis(row_axis, rows),), order, plan.phase,
+    )  # fmt: skip
+
+
+def _even(rows: int, count: int) -> int:
+    """At most `rows`, cut so that the tiles of `count` rows are about equal (32 rows: 11, 11, 10 rather than 14, 14, 4)."""
+    tiles = -(-count // rows)
+    return -(-count // tiles)
+
+
+def _only(own: Sequence[Load], other: Sequence[Load], kept: Sequence[str]) -> list[str]:
+    """The kept axes that occur in `own` and not in `other`, in order."""
+    mine = {x.name for load in own for i in load.index for x in walk(i) if isinstance(x, Axis)}
+    theirs = {x.name for load in other for i in load.index for x in walk(i) if isinstance(x, Axis)}
+    return [a for a in kept if a in mine and a not in theirs]
+
+
+def _packable(kernel: Kernel, load: Load, axis: str) -> bool:
+    return not any(isinstance(e, Load) for i in load.index for e in walk(i)) and all(
+        isinstance(kernel.extents[e.name], int) for i in load.index for e in walk(i) if isinstance(e, Axis)
+    )
+
+
+def _load_cost(kernel: Kernel, load: Load, axis: str, layout: dict[str, Shape]) -> float:
+    if load.buffer in kernel.weights and _packable(kernel, load, axis):
+        return 0.8
+    return lane_cost(load, axis, layout)
+
+
+def _store_cost(kernel: Kernel, statement: Statement, axis: str, layout: dict[str, Shape]) -> float:
+    """What storing along `axis` costs, spread over the reduction that comes first."""
+    step = stride(Load(statement.target, tuple(Axis(a) for a in statement.axes), statement.dtype), axis, layout[statement.target])
+    return 0.02 if step == 1 else 0.3
+
+
+def _reduced_order(reduce: Reduce, rows_of: Sequence[Load], layout: dict[str, Shape]) -> tuple[str, ...]:
+    """Reduced axes with the one along which the rows' operand is contiguous innermost."""
+
+    def far(axis: str) -> float:
+        steps = [stride(load, axis, layout[load.buffer]) for load in rows_of]
+        return -min((float(s) if isinstance(s, int) and s > 0 else 1e9 for s in steps), default=1e9)
+
+    return tuple(sorted(reduce.axes, key=far))
+
+
+def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -> Nest:
+    """Pointwise statements and reductions: lanes where most loads and stores are contiguous, several vectors at once."""
+    kernel, lanes = choice.kernel, choice.target.vector_bytes // 4
+    layout = layouts(kernel)
+    candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1]
+    if sequential is not None and sequential.tile == 1:
+        candidates = [a for a in candidates if a != sequential.axis]
+    statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
+    if any(s.scatter is not None for s in statements) or not candidates:
+        return Nest(plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue), phase=plan.phase)
+
+    def cost(axis: str) -> float:
+        total = 0.0
+        for s in statements:
+            total += sum(lane_cost(load, axis, layout) for load in s.reads)
+            if s.reduction is None and s.target in layout:
+                total += lane_cost(Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype), axis, layout)
+        extent = _count(choice, axis, sequential)
+        waste = -(-extent // lanes) * lanes / max(extent, 1)
+        fixed = axis in choice.shared and choice.tiles[axis] == 1 and any(a not in choice.shared for a in candidates)
+        return total * waste + (6.0 if axis in plan.reduced else 0.0) * lanes / max(extent, lanes) + (100.0 if fixed else 0.0)
+
+    axis = min(reversed(candidates), key=cost)
+    extent = _count(choice, axis, sequential)
+    vectors = max(1, min(4 if plan.reductions else 2, extent // lanes))
+    width = lanes * vectors
+    reduced = (*(a for a in plan.reduced if a != axis), *((axis,) if axis in plan.reduced else ()))
+    kept = (*(a for a in plan.kept if a != axis), *((axis,) if axis in plan.kept else ()))
+    if axis in choice.shared and choice.tiles[axis] == 1:
+        choice.tiles[axis] = -(-min(extent, PARALLEL_ELEMENTS) // width) * width
+    return Nest(
+        plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
+        TiledAxis(axis, width), (), (*kept, *reduced), plan.phase,
+    )  # fmt: skip
+
+
+def _parallel_order(choice: _Choice, nests: Sequence[Nest]) -> list[str]:
+    """Shared axes, outermost first: those of lanes of packed products before rows, so that a panel stays in the cache."""
+    lanes = [n.lanes.axis for n in nests if n.lanes is not None and n.lanes.axis in choice.shared and n.unroll]
+    rows = [t.axis for n in nests for t in n.unroll if t.axis in choice.shared]
+    rest = [a for a in choice.shared if a not in lanes and a not in rows]
+    return [*dict.fromkeys((*rest, *lanes, *rows))]
+
+
+__all__ = ["choose", "operands", "prod", "replace"]

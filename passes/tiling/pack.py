@@ -1,0 +1,51 @@
+"""Packing: a constant operand stored anew, so that the lanes of a vector are neighbours and loads follow the loops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from effcc.ir.dims import Dim, ceil_div
+from effcc.ir.dtypes import i64
+from effcc.ir.expr import (
+    Axis, Const, Expr, Load, add, compare, floor_div, integer, modulo, multiply, substitute_axes, transform, walk, where,
+)  # fmt: skip
+from effcc.ir.form import constant
+from effcc.ir.kernel import Kernel, Param, Statement
+from effcc.ir.schedule import Pack
+from effcc.ir.types import TensorType
+
+
+def pack(kernel: Kernel, load: Load, axis: str, width: int, order: Sequence[str]) -> tuple[Kernel, Pack]:
+    """The kernel reading `load`'s buffer packed along `axis`, and the pack.
+
+    `order` gives the other axes of the load's index, outermost first. The packed array has a place for every point of
+    the axes, so an index that reads an element twice stores it twice.
+    """
+    extents = kernel.extents
+    old = next(p for p in kernel.params if p.name == load.buffer)
+    inner = tuple(a for a in order if a != axis and any(a == e.name for i in load.index for e in walk(i) if isinstance(e, Axis)))
+    shape: tuple[Dim, ...] = (ceil_div(extents[axis], width), *(extents[a] for a in inner), width)
+    new = Param(old.name, TensorType(old.type.dtype, shape))
+    wide = Const(width, i64)
+    index = (floor_div(Axis(axis), wide), *(Axis(a) for a in inner), modulo(Axis(axis), wide))
+
+    def redirect(e: Expr) -> Expr:
+        return Load(old.name, index, e.dtype) if e == load else e
+
+    statements = tuple(replace(s, value=transform(s.value, redirect)) for s in kernel.statements)
+    params = tuple(new if p is old else p for p in kernel.params)
+    outer, lane = f"{axis}_panel", f"{axis}_lane"
+    point = add(multiply(Axis(outer), wide), Axis(lane))
+    source: Expr = substitute_axes(Load("source", load.index, load.dtype), {axis: point})
+    if shape[0] * width != extents[axis]:
+        source = where(compare("lt", point, integer(extents[axis])), source, constant(0, source))
+    packing = Kernel(
+        name="pack",
+        params=(Param("source", old.type),),
+        outputs=(Param("packed", new.type),),
+        axes=((outer, shape[0]), *((a, extents[a]) for a in inner), (lane, width)),
+        statements=(Statement("packed", (outer, *inner, lane), source),),
+        weights=frozenset({"source"}),
+    )
+    return replace(kernel, params=params, statements=statements), Pack(old.name, old.name, packing)
