@@ -239,7 +239,7 @@ def test_a_folder_that_others_can_replace_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uid = os.getuid()
-    monkeypatch.setattr(cache_module.os, "getuid", lambda: uid + 1)
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
     with pytest.raises(CacheError, match="belongs to another user"):
         CompileCache(tmp_path / "cache")
 
