@@ -17,6 +17,7 @@ from effcc.commands.demo import demo
 from effcc.commands.doctor import doctor
 from effcc.commands.explain import explain
 from effcc.commands.fuzz import fuzz
+from effcc.commands.ops import ops
 from effcc.commands.output import print_error
 from effcc.commands.run import run
 from effcc.commands.version import version
@@ -54,6 +55,7 @@ def _options(
 app.command("compile", epilog="Example: effcc compile model.pt2 -o model.effcc")(compile_model)
 app.command(epilog="Example: effcc run model.effcc inputs.safetensors -o outputs.safetensors")(run)
 app.command(epilog="Example: effcc explain model.pt2 --source")(explain)
+app.command(epilog="Example: effcc ops --status missing")(ops)
 app.command(epilog="Example: effcc doctor --json")(doctor)
 app.add_typer(cache.app, name="cache", epilog="Example: effcc cache list")
 app.command(epilog="Example: effcc demo --peers")(demo)

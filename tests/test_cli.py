@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import typer.main
 from typer.testing import CliRunner
 
 from effcc.cli import app
 from effcc.errors import CacheError
+from effcc.ir.ops import TABLE
 from effcc.runtime.cache import CompileCache
 from effcc.target import detect
 
@@ -20,6 +22,7 @@ COMMANDS = [
     "compile",
     "run",
     "explain",
+    "ops",
     "doctor",
     "cache",
     "cache list",
@@ -93,6 +96,36 @@ def test_an_unknown_target_is_refused_before_anything_is_compiled(tmp_path: Path
     assert result.exit_code == 2
     assert "did you mean 'avx512'" in result.stderr
     assert not output.exists()
+
+
+def test_ops_lists_every_core_overload_once() -> None:
+    result = runner.invoke(app, ["ops", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    names = [row["overload"] for row in found["overloads"]]
+    core = set()
+    for schema in torch._C._jit_get_all_schemas():
+        packet = getattr(torch.ops.aten, schema.name.removeprefix("aten::"), None)
+        overload = getattr(packet, schema.overload_name or "default", None)
+        if schema.name.startswith("aten::") and overload and torch.Tag.core in overload.tags:
+            core.add(str(overload))
+    assert set(names) == core
+    assert len(names) == len(set(names)) == sum(found["count"].values()) > 150
+    by_name = {row["overload"]: row for row in found["overloads"]}
+    assert by_name["aten.add.Tensor"]["status"] == "native"
+    assert all(row["reason"] for row in found["overloads"] if row["status"] == "extern")
+
+
+def test_ops_shows_one_status_and_refuses_an_unknown_one() -> None:
+    native = json.loads(runner.invoke(app, ["ops", "--status", "native", "--json"]).stdout)
+    assert {row["status"] for row in native["overloads"]} == {"native"}
+    wrong = runner.invoke(app, ["ops", "--status", "natve"])
+    assert (wrong.exit_code, "did you mean 'native'" in wrong.stderr) == (2, True)
+
+
+def test_ops_lists_effccs_own() -> None:
+    names = {row["op"] for row in json.loads(runner.invoke(app, ["ops", "--own", "--json"]).stdout)}
+    assert names == set(TABLE)
 
 
 def test_version_names_effcc_and_torch() -> None:
