@@ -1,7 +1,7 @@
 """Every error a user of effcc can meet.
 
-Each error says what was expected, what came, where, and what to do. Catching `EffccError` catches all of them; the command
-line turns them into exit code 2 and one message without a traceback.
+Each error says what was expected, what came, where, and what to do. Catching `EffccError` catches all of them; the
+command line turns them into exit code 2 and one message without a traceback.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class IRSyntaxError(EffccError):
     def __init__(self, message: str, line: int, column: int, source_line: str = "", path: str = "<text>") -> None:
         self.line, self.column = line, column
         caret = " " * (max(column, 1) - 1) + "^"
-        super().__init__(f"{path}:{line}:{column}: {message}" + (f"\n  {source_line}\n  {caret}" if source_line else ""))
+        shown = f"\n  {source_line}\n  {caret}" if source_line else ""
+        super().__init__(f"{path}:{line}:{column}: {message}{shown}")
 
 
 class IRTypeError(EffccError):
