@@ -1,0 +1,59 @@
+"""Polynomials: error bounds on every 997th float, and special values, for every instruction set of this processor.
+
+The table over all floats is `benchmarks/ulp.md`; the bounds here are what that table found, rounded up.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.ulp import FUNCTIONS, build, measure
+from effcc.runtime.toolchain import find_compiler
+
+from .conftest import Compile, run
+
+# Units in the last place: with FMA, without.
+BOUNDS = {
+    "exp": (1.05, 1.05),
+    "exp2": (1.1, 1.1),
+    "expm1": (1.4, 1.4),
+    "log": (0.85, 0.85),
+    "log2": (0.9, 1.75),
+    "log10": (0.95, 1.75),
+    "log1p": (1.4, 1.4),
+    "tanh": (1.4, 1.4),
+    "sigmoid": (2.4, 2.4),
+    "erf": (1.05, 1.1),
+    "erfc": (4.5, 5.5),
+    "sin": (1.6, 2.0),
+    "cos": (1.6, 2.0),
+    "tan": (2.6, 3.2),
+    "asin": (1.6, 1.6),
+    "acos": (1.1, 1.1),
+    "atan": (2.0, 2.0),
+    "sqrt": (0.5, 0.5),
+    "rsqrt": (1.5, 1.5),
+    "pow": (1.0, 1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The measuring program of benchmarks/ulp.py."""
+    return build(tmp_path_factory.mktemp("ulp"), find_compiler().command[0])
+
+
+@pytest.mark.parametrize("function", [*FUNCTIONS, "pow"])
+def test_error_stays_within_its_bound(program: Path, function: str) -> None:
+    fused, unfused = BOUNDS[function]
+    for worst in measure(program, function, stride=997, threads=1):
+        bound = unfused if worst.isa == "baseline" else fused
+        assert worst.ulp <= bound, f"{worst.isa}: {worst.ulp:.3f} units at {worst.at!r}: {worst.got!r}, not {worst.truth!r}"
+        assert worst.ulp > 0.4, f"{worst.isa}: the measurement sees no rounding at all"
+        assert worst.wrong == 0, f"{worst.isa}: {worst.wrong} special values wrong, first at {worst.wrong_at!r}"
+
+
+def test_special_values_scalars_and_doubles_are_the_c_library_s(compiled: Compile, isa: str) -> None:
+    run(compiled("math.cpp", isa))
