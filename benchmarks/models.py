@@ -35,9 +35,15 @@ class Model:
     """One entry of the zoo: `build()` gives the module in eval mode, fp32; `inputs(seed)` its positional arguments."""
 
     name: str
-    build: Callable[[], nn.Module]
+    make: Callable[[], nn.Module]
     inputs: Inputs
     notes: str = ""
+
+    def build(self) -> nn.Module:
+        """The same module every time, whatever the process has drawn from torch's generator before."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.make()
 
 
 def token_ids(vocabulary: int, length: int) -> Inputs:
