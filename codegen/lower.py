@@ -7,13 +7,15 @@ unknown size becomes a loop of single points, or a masked tile on the lanes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from effcc.ir.dims import Dim
-from effcc.ir.dtypes import boolean, i64
+from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
-    Axis, Call, Const, Expr, Load, Reduce, add, compare, floor_div, integer, modulo, multiply, substitute_axes, transform,
+    Axis, Call, Const, Expr, Load, Reduce, add, children, compare, floor_div, integer, modulo, multiply, rebuild, refold,
+    substitute_axes, transform,
 )  # fmt: skip
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile, TileAxis
@@ -58,11 +60,13 @@ class _Lowering:
     kernel: Kernel
     schedule: Schedule
     locals: dict[str, _Local] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> LoopNest:
         ranges: Ranges = {a: Range(ZERO, _count(e)) for a, e in self.kernel.axes}
         for tiled in self.schedule.parallel:
+            self.steps[self._outer(tiled.axis)] = tiled.tile
             ranges[tiled.axis] = replace(ranges[tiled.axis], base=Axis(self._outer(tiled.axis)))
         self._choose_locals()
         body = self._variants(list(self.schedule.parallel), ranges)
@@ -183,6 +187,7 @@ class _Lowering:
         """The sequential loop: whole tiles, then the rest."""
         extent = self.kernel.extents[axis]
         var = self._outer(axis)
+        self.steps[var] = tile
 
         def turn(count: int | Expr, base: Expr) -> tuple[Stmt, ...]:
             at = Range(base, count) if tile > 1 else Range(base, 1, base, ZERO)
@@ -391,6 +396,7 @@ class _Lowering:
                 out += at(ZERO, factor)
             elif whole:
                 var = self._fresh(axis)
+                self.steps[var] = factor
                 out.append(For(var, ZERO, Const(whole, i64), factor, "serial", tuple(at(Axis(var), factor))))
             if r.count % factor:
                 out += at(Const(whole, i64), r.count % factor)
@@ -398,6 +404,7 @@ class _Lowering:
         var = self._fresh(axis)
         if factor == 1:
             return [For(var, ZERO, r.count, 1, "serial", tuple(at(Axis(var), 1)))]
+        self.steps[var] = factor
         whole_count = multiply(floor_div(r.count, Const(factor, i64)), Const(factor, i64))
         out = [For(var, ZERO, whole_count, factor, "serial", tuple(at(Axis(var), factor)))]
         if kind == "lanes":
@@ -412,7 +419,44 @@ class _Lowering:
     # Expressions ----------------------------------------------------------------------------------------------------
 
     def _absolute(self, e: Expr, ranges: Ranges) -> Expr:
-        return substitute_axes(e, {a: r.absolute for a, r in ranges.items() if r.absolute is not None})
+        placed = substitute_axes(e, {a: r.absolute for a, r in ranges.items() if r.absolute is not None})
+        return transform(placed, lambda node: self._divide(node, ranges))
+
+    def _divide(self, e: Expr, ranges: Ranges) -> Expr:
+        """(c*x + y) // c = x and (c*x + y) % c = y, where loop steps and tile extents prove 0 <= y < c."""
+        match e:
+            case Call("floordiv" | "mod", (a, Const(value=c))) if isinstance(c, int) and c > 1:
+                whole: Expr = ZERO
+                rest: Expr = ZERO
+                for term in _terms(a):
+                    if self._multiple(term, c):
+                        whole = add(whole, term)
+                    else:
+                        rest = add(rest, term)
+                if sum(self._largest(t, ranges) for t in _terms(rest)) < c:
+                    return floor_div(whole, Const(c, i64)) if e.function == "floordiv" else rest
+        return e
+
+    def _multiple(self, e: Expr, c: int) -> bool:
+        match e:
+            case Const(value=v):
+                return int(v) % c == 0
+            case Axis(name=name):
+                return self.steps.get(name, 1) % c == 0
+            case Call("mul", (a, b)):
+                return self._multiple(a, c) or self._multiple(b, c)
+        return False
+
+    def _largest(self, e: Expr, ranges: Ranges) -> float:
+        """An upper bound of a nonnegative term; infinity where none is known."""
+        match e:
+            case Const(value=v) if v >= 0:
+                return float(v)
+            case Axis(name=name) if name in ranges and (tile := ranges[name].tile) is not None:
+                return float(tile.extent - 1)
+            case Call("mul", (a, Const(value=v))) if v >= 0:
+                return self._largest(a, ranges) * v
+        return math.inf
 
     def _value(self, e: Expr, s: Statement, ranges: Ranges, registers) -> Expr:  # type: ignore[no-untyped-def, type-arg]
         """A right side with axes at their place in the loops and loads from locals and registers redirected.
@@ -425,7 +469,7 @@ class _Lowering:
                 if node.buffer in registers:
                     name, order = registers[node.buffer]
                     tiles = [ranges[a].tile for a in order if ranges[a].tile is not None]
-                    return Load(name, tuple(_Placed(t.name) for t in tiles), node.dtype)
+                    return Load(name, tuple(Axis(t.name) for t in tiles), node.dtype)
                 if bare in self.locals:
                     return self._load_local(bare, node.index, ranges, s, "_before" if node.buffer.endswith("'") else "")
                 return replace(node, index=tuple(walk_in(i) for i in node.index))
@@ -439,10 +483,8 @@ class _Lowering:
                 return r.absolute if r is not None and r.absolute is not None else node
             if isinstance(node, Reduce):
                 raise NotImplementedError("a reduction inside an expression")
-            from effcc.ir.expr import _refold, children, rebuild
-
             parts = children(node)
-            return _refold(rebuild(node, tuple(walk_in(p) for p in parts))) if parts else node
+            return self._divide(refold(rebuild(node, tuple(walk_in(p) for p in parts))), ranges) if parts else node
 
         return walk_in(e)
 
@@ -464,9 +506,12 @@ class _Lowering:
         return tuple(out)
 
 
-def _Placed(name: str) -> Axis:
-    """A tile axis, already in place."""
-    return Axis(name)
+def _terms(e: Expr) -> list[Expr]:
+    """The summands of a sum."""
+    match e:
+        case Call("add", (a, b)):
+            return _terms(a) + _terms(b)
+    return [e]
 
 
 def _axes(axes: Sequence[str], ranges: Ranges) -> tuple[TileAxis, ...]:
@@ -482,4 +527,4 @@ def _count(extent: Dim) -> int | Expr:
     return extent if isinstance(extent, int) else integer(extent)
 
 
-__all__ = ["boolean", "lower", "transform"]
+__all__ = ["lower"]

@@ -228,10 +228,10 @@ def substitute_axes(e: Expr, replacement: Mapping[str, Expr]) -> Expr:
     if not parts or not replacement:
         return e
     fresh = tuple(substitute_axes(p, replacement) for p in parts)
-    return _refold(rebuild(e, fresh)) if fresh != parts else e
+    return refold(rebuild(e, fresh)) if fresh != parts else e
 
 
-def _refold(e: Expr) -> Expr:
+def refold(e: Expr) -> Expr:
     """Index arithmetic folded again after a substitution."""
     if isinstance(e, Call) and e.dtype == i64 and len(e.operands) == 2:
         fold = {"add": add, "mul": multiply, "floordiv": floor_div, "mod": modulo}.get(e.function)

@@ -16,6 +16,7 @@ from effcc.passes.fusion.cluster import Cluster, cluster
 from effcc.passes.fusion.inline import inline
 from effcc.passes.fusion.kernels import Cut, cut
 from effcc.passes.fusion.online import make_online
+from effcc.passes.fusion.split import split_axes
 from effcc.passes.fusion.storage import stored_behind_views
 from effcc.target import Target
 
@@ -28,10 +29,10 @@ def fuse(main: Graph, target: Target, prepare: Graph | None = None) -> Program:
     builder = _ProgramBuilder(main.name)
     if prepare is not None:
         builder.declare(prepare, {v.name: "prepared" for v in prepare.outputs})
-        _append(prepare, target, builder)
+        _append(prepare, target, builder, frozenset())
         builder.turn_to_main()
     builder.declare(main, {v.name: "output" for v in main.outputs})
-    _append(main, target, builder)
+    _append(main, target, builder, main.weights)
     for target_value, value in main.updates:
         builder.copy(value, target_value)
     prepared = {v.name for v in prepare.outputs} if prepare is not None else set()
@@ -40,8 +41,8 @@ def fuse(main: Graph, target: Target, prepare: Graph | None = None) -> Program:
     return builder.finish(tuple(inputs), tuple(v.name for v in main.outputs), dict(main.ranges))
 
 
-def _append(graph: Graph, target: Target, builder: _ProgramBuilder) -> None:
-    """The steps of one graph, in order."""
+def _append(graph: Graph, target: Target, builder: _ProgramBuilder, weights: frozenset[str]) -> None:
+    """The steps of one graph, in order; `weights` names the parameters worth packing."""
     params = {p.name for p in graph.params}
     results = {v.name for v in graph.results if v.name not in params}
     stored = stored_behind_views(graph)
@@ -49,7 +50,7 @@ def _append(graph: Graph, target: Target, builder: _ProgramBuilder) -> None:
     types_behind = {name: type for name, type in stored.values()}
     wanted = results | {v.name for n in graph.nodes if lookup(n.op).form is None for v in (*n.operands, *n.results)}
     cascade = inline(squeeze(to_cascade(graph), wanted), results)
-    clusters = cluster(cascade, target, graph.weights)
+    clusters = cluster(cascade, target, weights)
     types = {**_stored_types(graph, cascade), **types_behind}
     builder.storage.update({name: output for output, (name, _) in stored.items()})
     readers = _readers(clusters)
@@ -58,7 +59,7 @@ def _append(graph: Graph, target: Target, builder: _ProgramBuilder) -> None:
         if one.opaque is not None:
             builder.call(one.opaque)
         elif one.items:
-            builder.launch(cut(one, cascade, _escapes(one, readers, results), types, graph.weights))
+            builder.launch(cut(one, cascade, _escapes(one, readers, results), types, weights))
 
 
 def _stored_types(graph: Graph, cascade: Cascade) -> dict[str, TensorType]:
@@ -111,7 +112,7 @@ class _ProgramBuilder:
         self.prepare, self.steps = self.steps, []
 
     def launch(self, piece: Cut) -> None:
-        kernel = make_online(piece.kernel)
+        kernel = make_online(split_axes(piece.kernel))
         params = tuple(self.storage.get(n, n) for n in piece.params)
         outputs = tuple(self.storage.get(n, n) for n in piece.outputs)
         self.steps.append(Launch(self._name(kernel), params, outputs))

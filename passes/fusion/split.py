@@ -1,0 +1,148 @@
+"""Axes that views had merged are taken apart: where an index reads `k // 32` and `k % 32`, k becomes two axes.
+
+Every access is then affine again: lanes, packing and layouts see strides where they would see divisions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from effcc.ir.dims import Dim
+from effcc.ir.dtypes import i64
+from effcc.ir.expr import (
+    Axis, Call, Const, Expr, Load, Reduce, add, floor_div, modulo, multiply, transform,
+)  # fmt: skip
+from effcc.ir.kernel import Kernel, Param, Scatter, Statement
+from effcc.ir.types import TensorType
+
+LIMIT = 8
+
+
+def split_axes(kernel: Kernel) -> Kernel:
+    """The kernel with every axis that is divided by a constant split there, until none is left (or splitting stops helping)."""
+    for _ in range(LIMIT):
+        found = _divided(kernel)
+        if found is None:
+            return kernel
+        kernel = _split(kernel, *found)
+    return kernel
+
+
+def _divided(kernel: Kernel) -> tuple[str, int] | None:
+    """An axis with a known extent, and a constant that divides it and that some index divides it by."""
+    extents = kernel.extents
+    divisors: dict[str, set[int]] = {}
+    for e in kernel.expressions():
+        match e:
+            case Call("floordiv" | "mod", (Axis(name=name), Const(value=c))):
+                divisors.setdefault(name, set()).add(int(c))
+    for axis, found in divisors.items():
+        extent = extents.get(axis)
+        c = min(found)
+        if isinstance(extent, int) and 1 < c < extent and extent % c == 0 and axis not in kernel.scans:
+            return axis, c
+    return None
+
+
+def _split(kernel: Kernel, axis: str, c: int) -> Kernel:
+    extent = kernel.extents[axis]
+    assert isinstance(extent, int)
+    outer, inner = f"{axis}_o", f"{axis}_i"
+    while outer in kernel.extents or inner in kernel.extents:
+        outer, inner = outer + "o", inner + "i"
+    axes = tuple(
+        part for a, e in kernel.axes for part in (((outer, extent // c), (inner, c)) if a == axis else ((a, e),))
+    )
+    bounds = {a: e for a, e in axes if isinstance(e, int)}
+    merged = add(multiply(Axis(outer), Const(c, i64)), Axis(inner))
+    places: dict[str, tuple[int, ...]] = {}
+    for s in kernel.statements:
+        if axis in s.axes and s.scatter is None:
+            places[s.target] = tuple(p for p, a in enumerate(s.axes) if a == axis)
+
+    def rewrite(e: Expr) -> Expr:
+        match e:
+            case Reduce() if axis in e.axes:
+                return replace(e, axes=_expand(e.axes, axis, (outer, inner)))
+            case Load() if e.buffer.rstrip("'") in places:
+                index = []
+                for p, i in enumerate(e.index):
+                    cut = p in places[e.buffer.rstrip("'")]
+                    index += [_fold(floor_div(i, Const(c, i64)), bounds), _fold(modulo(i, Const(c, i64)), bounds)] if cut else [i]
+                return replace(e, index=tuple(index))
+        return _fold(e, bounds)
+
+    def whole(e: Expr) -> Expr:
+        return transform(substitute_free(e, axis, merged), rewrite)
+
+    statements = []
+    for s in kernel.statements:
+        scatter = s.scatter and Scatter(tuple(whole(i) for i in s.scatter.index), s.scatter.combine)
+        statements.append(Statement(s.target, _expand(s.axes, axis, (outer, inner)), whole(s.value), scatter))
+    outputs = tuple(_split_param(p, places.get(p.name, ()), extent // c, c) for p in kernel.outputs)
+    return replace(kernel, axes=axes, statements=tuple(statements), outputs=outputs)
+
+
+def substitute_free(e: Expr, axis: str, value: Expr) -> Expr:
+    """`e` with an axis replaced everywhere, also where a reduction inside it binds the axis (and will be rebound)."""
+    return transform(e, lambda node: value if isinstance(node, Axis) and node.name == axis else node)
+
+
+def _expand(axes: tuple[str, ...], axis: str, parts: tuple[str, str]) -> tuple[str, ...]:
+    return tuple(x for a in axes for x in (parts if a == axis else (a,)))
+
+
+def _split_param(p: Param, positions: tuple[int, ...], outer: int, inner: int) -> Param:
+    """The parameter seen with the dimensions at `positions` cut in two: the same memory."""
+    if not positions:
+        return p
+    shape: list[Dim] = []
+    strides: list[Dim] = []
+    for position, (size, step) in enumerate(zip(p.type.shape, p.type.layout, strict=True)):
+        if position in positions:
+            shape += [outer, inner]
+            strides += [step * inner, step]
+        else:
+            shape.append(size)
+            strides.append(step)
+    packed = None if p.type.strides is None else tuple(strides)
+    return Param(p.name, TensorType(p.type.dtype, tuple(shape), packed))
+
+
+def _fold(e: Expr, bounds: Mapping[str, int]) -> Expr:
+    """(c*x + y) // c = x and (c*x + y) % c = y where 0 <= y < c by the axes' extents."""
+    match e:
+        case Call("floordiv" | "mod", (a, Const(value=c))) if isinstance(c, int) and c > 0:
+            quotient: Expr = Const(0, i64)
+            rest: Expr = Const(0, i64)
+            for term in _terms(a):
+                match term:
+                    case Call("mul", (x, Const(value=v))) if v % c == 0:
+                        quotient = add(quotient, multiply(x, Const(v // c, i64)))
+                    case Const(value=v) if v % c == 0:
+                        quotient = add(quotient, Const(v // c, i64))
+                    case _:
+                        rest = add(rest, term)
+            if sum(_largest(t, bounds) for t in _terms(rest)) < c:
+                return quotient if e.function == "floordiv" else rest
+    return e
+
+
+def _terms(e: Expr) -> list[Expr]:
+    match e:
+        case Call("add", (a, b)):
+            return _terms(a) + _terms(b)
+    return [e]
+
+
+def _largest(e: Expr, bounds: Mapping[str, int]) -> float:
+    match e:
+        case Const(value=v) if v >= 0:
+            return float(v)
+        case Axis(name=name) if name in bounds:
+            return float(bounds[name] - 1)
+        case Call("mul", (a, Const(value=v))) if v >= 0:
+            return _largest(a, bounds) * v
+    return math.inf

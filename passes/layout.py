@@ -1,0 +1,144 @@
+"""Layouts of intermediates: each buffer in the arena gets the dimension innermost that its readers and writer vectorize.
+
+A convolution whose lanes are output channels writes channels last; a key matrix whose positions are lanes is written
+transposed by whoever computes it. Nothing here knows either: the cost of every access along its kernel's lanes decides.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, elements
+from effcc.ir.expr import Axis, Load, Reduce, walk
+from effcc.ir.kernel import Kernel, Param, Statement
+from effcc.ir.program import Launch, Program
+from effcc.ir.schedule import Nest, Schedule
+from effcc.ir.types import TensorType
+from effcc.passes.tiling.access import lane_cost
+from effcc.passes.tiling.choose import choose
+from effcc.target import Target
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class _Access:
+    """A load or store of a buffer: its index, the lanes axis of its nest, and how many vectors it moves."""
+
+    load: Load
+    lanes: str
+    times: float
+
+
+def arrange(program: Program, target: Target) -> Program:
+    """The program with the layouts of arena buffers chosen; graph inputs and outputs keep theirs."""
+    schedules: dict[Kernel, tuple[Kernel, Schedule]] = {}
+    for _ in range(ROUNDS):
+        accesses: dict[str, list[_Access]] = defaultdict(list)
+        for step in program.steps:
+            if not isinstance(step, Launch):
+                continue
+            kernel = program.kernels[step.kernel]
+            if kernel not in schedules:
+                schedules[kernel] = choose(kernel, target)
+            names = dict(zip((p.name for p in (*kernel.params, *kernel.outputs)), (*step.arguments, *step.results), strict=True))
+            for access in _accesses(kernel, schedules[kernel][1]):
+                accesses[names[access.load.buffer]].append(access)
+        fixed = {n for s in program.steps if not isinstance(s, Launch) for n in (*s.arguments, *s.results)}
+        changed = {}
+        for buffer in program.buffers:
+            if buffer.space == "arena" and buffer.type.rank > 1 and buffer.name not in fixed:
+                best = _best(buffer.type, accesses[buffer.name])
+                if best != buffer.type:
+                    changed[buffer.name] = best
+        if not changed:
+            return program
+        program = _retype(program, changed)
+    return program
+
+
+def _accesses(kernel: Kernel, schedule: Schedule) -> list[_Access]:
+    outside = {p.name for p in (*kernel.params, *kernel.outputs)}
+    found = []
+    for nest in schedule.nests:
+        if nest.lanes is None:
+            continue
+        for i in (*nest.body, *nest.reductions, *nest.epilogue):
+            s = kernel.statements[i]
+            for load in s.reads:
+                if load.buffer in outside:
+                    found.append(_Access(load, nest.lanes.axis, _times(kernel, nest, s, load)))
+            if s.target in outside and s.scatter is None:
+                store = Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype)
+                found.append(_Access(store, nest.lanes.axis, _times(kernel, nest, s, store, False)))
+    return found
+
+
+def _times(kernel: Kernel, nest: Nest, s: Statement, load: Load, inside: bool = True) -> float:
+    """How often the nest moves this vector: points of the statement's box, less what registers reuse."""
+    axes = [*s.axes, *(s.value.axes if inside and isinstance(s.value, Reduce) else ())]
+    used = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
+    reuse = prod(t.tile for t in nest.unroll if t.axis not in used)
+    return elements(tuple(kernel.extents[a] for a in axes)) / reuse
+
+
+def _best(type: TensorType, accesses: list[_Access]) -> TensorType:
+    """The type with the cheapest innermost dimension; ties keep the row-major order."""
+    if not accesses:
+        return type
+    candidates = [_innermost(type.shape, d) for d in reversed(range(type.rank)) if type.shape[d] != 1]
+
+    def cost(layout: Shape) -> float:
+        return sum(a.times * lane_cost(a.load, a.lanes, {a.load.buffer: layout}) for a in accesses)
+
+    if not candidates:
+        return type
+    best = min(candidates, key=cost)
+    if best == contiguous_strides(type.shape):
+        return TensorType(type.dtype, type.shape)
+    return TensorType(type.dtype, type.shape, best)
+
+
+def _innermost(shape: Shape, position: int) -> Shape:
+    """Strides in which `position` is contiguous and the other dimensions keep their order outside it."""
+    order = [*(d for d in range(len(shape)) if d != position), position]
+    strides: list[Dim] = [1] * len(shape)
+    step: Dim = 1
+    for d in reversed(order):
+        strides[d] = step
+        step = dim(step * shape[d])
+    return tuple(strides)
+
+
+def _retype(program: Program, changed: Mapping[str, TensorType]) -> Program:
+    """The program with buffers' types replaced, and kernels specialized to the types they are launched on."""
+    buffers = tuple(replace(b, type=changed.get(b.name, b.type)) for b in program.buffers)
+    kernels: dict[str, Kernel] = {}
+    known: dict[Kernel, str] = {}
+
+    def specialize(step: Launch) -> Launch:
+        kernel = program.kernels[step.kernel]
+
+        def param(p: Param, name: str) -> Param:
+            return replace(p, type=changed[name]) if name in changed else p
+
+        made = replace(
+            kernel,
+            params=tuple(param(p, n) for p, n in zip(kernel.params, step.arguments, strict=True)),
+            outputs=tuple(param(p, n) for p, n in zip(kernel.outputs, step.results, strict=True)),
+        )
+        key = replace(made, name="", location="")
+        if key not in known:
+            base, n = kernel.name, 0
+            while (name := base if n == 0 else f"{base}_v{n}") in kernels:
+                n += 1
+            known[key] = name
+            kernels[name] = replace(made, name=name)
+        return replace(step, kernel=known[key])
+
+    prepare = tuple(specialize(s) if isinstance(s, Launch) else s for s in program.prepare)
+    steps = tuple(specialize(s) if isinstance(s, Launch) else s for s in program.steps)
+    return replace(program, buffers=buffers, kernels=kernels, steps=steps, prepare=prepare)

@@ -1,0 +1,62 @@
+"""Tiling a program: a schedule for every kernel, and the packed operands that the schedules ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from effcc.ir.kernel import Kernel
+from effcc.ir.program import Buffer, Launch, Program, Step
+from effcc.ir.schedule import Schedule
+from effcc.passes.tiling.choose import choose
+from effcc.target import Target
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """A program whose kernels read packed operands, and each kernel's schedule by name."""
+
+    program: Program
+    schedules: Mapping[str, Schedule]
+
+
+def tile(program: Program, target: Target) -> Tiled:
+    """Choose a schedule for every kernel; packing runs in the program's `prepare` steps, once for each weight and form."""
+    kernels: dict[str, Kernel] = {}
+    schedules: dict[str, Schedule] = {}
+    for name, kernel in program.kernels.items():
+        kernels[name], schedules[name] = choose(kernel, target)
+    buffers = {b.name: b for b in program.buffers}
+    prepare: list[Step] = list(program.prepare)
+    packed: dict[tuple[str, Kernel], str] = {}
+    packers: dict[Kernel, str] = {}
+
+    def pack_for(launch: Launch) -> Launch:
+        arguments = list(launch.arguments)
+        for wanted in schedules[launch.kernel].packs:
+            position = [p.name for p in program.kernels[launch.kernel].params].index(wanted.buffer)
+            source = launch.arguments[position]
+            key = (source, wanted.kernel)
+            if key not in packed:
+                if wanted.kernel not in packers:
+                    label = f"pack_{len(packers)}" if packers else "pack"
+                    packers[wanted.kernel] = label
+                    kernels[label], schedules[label] = choose(replace(wanted.kernel, name=label, weights=frozenset()), target)
+                name = _fresh(f"{source}.packed", buffers)
+                buffers[name] = Buffer(name, wanted.kernel.outputs[0].type, "prepared")
+                prepare.append(Launch(packers[wanted.kernel], (source,), (name,)))
+                packed[key] = name
+            arguments[position] = packed[key]
+        return replace(launch, arguments=tuple(arguments))
+
+    steps = tuple(pack_for(s) if isinstance(s, Launch) else s for s in program.steps)
+    done = replace(program, buffers=tuple(buffers.values()), kernels=kernels, steps=steps, prepare=tuple(prepare))
+    return Tiled(done, schedules)
+
+
+def _fresh(base: str, taken: Mapping[str, object]) -> str:
+    name, n = base, 0
+    while name in taken:
+        n += 1
+        name = f"{base}_{n}"
+    return name
