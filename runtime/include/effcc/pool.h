@@ -36,7 +36,7 @@ __attribute__((visibility("hidden"))) inline pool_state pool;
 static inline void* work(void* argument) {
     const long index = reinterpret_cast<long>(argument);
     for (unsigned round = pool.joined[index] + 1;; ++round) {
-        pool.start.wait_for(round, pool.workers + 1);
+        pool.start.wait_for(round, __atomic_load_n(&pool.workers, __ATOMIC_RELAXED) + 1);
         if (pool.stopping) return nullptr;
         if (index + 1 < pool.team) pool.fn(static_cast<int>(index) + 1, pool.team, pool.context);
         if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_ACQ_REL) == 0) pool.finish.raise_to(round);
@@ -59,7 +59,7 @@ static inline void grow_pool(int wanted) {
         long index = pool.workers;
         pool.joined[index] = pool.start.count;
         if (pthread_create(&pool.handles[index], nullptr, work, reinterpret_cast<void*>(index)) != 0) return;
-        ++pool.workers;
+        __atomic_store_n(&pool.workers, pool.workers + 1, __ATOMIC_RELAXED);
     }
 }
 
