@@ -13,9 +13,9 @@ arithmetic is exact.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import lru_cache
 from typing import TypeAlias
 
 Domain: TypeAlias = tuple[int, ...]
@@ -136,8 +136,8 @@ class Operator:
 
     `lower` and `upper` are Python source in which `{0}`, `{1}` stand for the arguments' lower bounds and `{0h}`, `{1h}`
     for their upper bounds; they hold for arguments >= 0. `signed_lower` and `signed_upper` hold for any sign of the
-    first two arguments (divisors are positive always). All four are exact when every argument is a single value. For
-    `min` and `max`, which take any number of arguments, the templates are written with `{all}` and `{allh}`.
+    first two arguments (divisors are positive always). All four are exact when every argument is a single value. `min`
+    and `max` take any number of arguments, which are combined two by two.
     """
 
     evaluate: Callable[..., int]
@@ -149,6 +149,9 @@ class Operator:
     nonnegative: bool = True
     """Whether the result is >= 0 when the arguments are."""
 
+
+_LESS, _LESS_HIGH = "{0} if {0} < {1} else {1}", "{0h} if {0h} < {1h} else {1h}"
+_MORE, _MORE_HIGH = "{0} if {0} > {1} else {1}", "{0h} if {0h} > {1h} else {1h}"
 
 OPERATORS: Mapping[str, Operator] = {
     "+": Operator(operator.add, "{0} + {1}", "{0h} + {1h}", "{0} + {1}", "{0h} + {1h}", 1),
@@ -191,8 +194,8 @@ OPERATORS: Mapping[str, Operator] = {
         "round_up_lower({0}, {1}, {1h})",
         "round_up_upper({0h}, {1}, {1h})",
     ),
-    "min": Operator(min, "min({all})", "min({allh})", "min({all})", "min({allh})"),
-    "max": Operator(max, "max({all})", "max({allh})", "max({all})", "max({allh})"),
+    "min": Operator(min, _LESS, _LESS_HIGH, _LESS, _LESS_HIGH),
+    "max": Operator(max, _MORE, _MORE_HIGH, _MORE, _MORE_HIGH),
 }
 
 
@@ -302,25 +305,31 @@ def holds(c: Constraint, values: Mapping[str, int]) -> bool:
     raise TypeError(f"not a constraint: {c!r}")
 
 
-def names_in(node: Expr | Constraint) -> Iterator[str]:
-    """Every name that occurs in an expression or constraint, from left to right, with repetitions."""
+@lru_cache(maxsize=4096)
+def names_in(node: Expr | Constraint) -> frozenset[str]:
+    """Every name that occurs in an expression or constraint."""
     match node:
         case Name(name):
-            yield name
-        case Op(_, args):
-            for a in args:
-                yield from names_in(a)
+            return frozenset((name,))
+        case Op(_, children) | AnyOf(children) | AllOf(children):
+            return frozenset().union(*(names_in(c) for c in children))
         case Compare(_, lhs, rhs):
-            yield from names_in(lhs)
-            yield from names_in(rhs)
+            return names_in(lhs) | names_in(rhs)
+    return frozenset()
+
+
+@lru_cache(maxsize=4096)
+def divisors_in(node: Expr | Constraint) -> frozenset[Expr]:
+    """Every expression that `node` divides by, at any depth; each must be positive wherever `node` is evaluated."""
+    match node:
+        case Op(kind, args):
+            inner: frozenset[Expr] = frozenset().union(*(divisors_in(a) for a in args))
+            return inner | {args[1]} if kind in ("/", "%", "ceil", "round_up") else inner
+        case Compare(_, lhs, rhs):
+            return divisors_in(lhs) | divisors_in(rhs)
         case AnyOf(parts) | AllOf(parts):
-            for p in parts:
-                yield from names_in(p)
-
-
-def product(factors: tuple[ExprLike, ...]) -> Expr:
-    """The product of any number of expressions; 1 for none."""
-    return reduce(operator.mul, (expr(f) for f in factors)) if factors else Number(1)
+            return frozenset().union(*(divisors_in(p) for p in parts))
+    return frozenset()
 
 
 def _print_expr(e: Expr, parent: int) -> str:

@@ -57,8 +57,8 @@ MODEL = """
     m_parts * mr < m + mr ; n_parts * nr < n + nr
     lhs_bytes * rows * depth + rhs_bytes * depth * nr + min(1, blocks - 1) * acc_bytes * rows * columns <= l2_bytes
 
-    # Parallel work: what the busiest thread does. Each `max` has a second term that is never greater than the first, the same
-    # work divided evenly: it changes no cost, but bounds it before all variables are known.
+    # Parallel work: what the busiest thread does. Each `max` below has a second term that is never greater than the
+    # first, the same work divided evenly: it changes no cost, but bounds it before all variables are known.
     m_blocks = ceil(ceil(m / mr) / mt)
     n_blocks = ceil(ceil(n / nr) / nt)
     tasks = batch * m_blocks * n_blocks
@@ -74,17 +74,18 @@ MODEL = """
     all_left_step = min(all_left, 1) * max((all_left + decode_slots) * vectors, all_left + vectors, latency_slots)
     call = (blocks * (call_slots + (store_slots + reload_slots) * vectors * mr) - reload_slots * vectors * mr
             + ceil(k_all / unroll) / 2)
-    compute = slot * max(busy_panels * (k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call),
-                         batch * ceil(n / nr) * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call) / threads)
+    panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call
+    all_slots = batch * ceil(n / nr) * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call)
+    compute = slot * max(busy_panels * panel_slots, all_slots / threads)
 
     # Bytes between L2 and L1: A once a panel, B once a tile unless panel and tile of A fit in L1, C once a block.
     spilled = min(1, depth * (nr * rhs_bytes + mr * lhs_bytes) / l1_bytes)
     rhs_reads = max(1, spilled * ceil(rows / mr))
     all_rhs_reads = max(1, spilled * ceil(m / mr))
     partial = acc_bytes * nr * (2 * blocks - 1)
-    cache = l2_byte * max(busy_panels * (lhs_bytes * rows * k_all + rhs_bytes * nr * k_all * rhs_reads + partial * rows),
-                          batch * ceil(n / nr) * (lhs_bytes * m * k_all + rhs_bytes * nr * k_all * all_rhs_reads
-                                                  + partial * m) / threads)
+    panel_bytes = lhs_bytes * rows * k_all + rhs_bytes * nr * k_all * rhs_reads + partial * rows
+    all_bytes = batch * ceil(n / nr) * (lhs_bytes * m * k_all + rhs_bytes * nr * k_all * all_rhs_reads + partial * m)
+    cache = l2_byte * max(busy_panels * panel_bytes, all_bytes / threads)
 
     # From where the operands live: A once a task, B once a task, C once.
     outer = pack_time / threads + max(
@@ -94,6 +95,7 @@ MODEL = """
                  + n * (m_blocks * rhs_bytes * k_all * rhs_byte + m * out_bytes * out_byte)) / threads)
     start = min(threads - 1, 1) * start_time
 """
+
 
 @dataclass(frozen=True)
 class Axis:

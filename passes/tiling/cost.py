@@ -34,13 +34,17 @@ FMA_PORTS = 2
 FMA_LATENCY_SLOTS = 10
 """Independent accumulators needed to keep the multiply-add units busy: 4 to 5 cycles of latency times two units."""
 ISSUE_SLOTS_PER_CYCLE = 6
-"""Instructions that a core renames in one cycle; older cores manage 4, but fuse a load with the arithmetic that uses it."""
+"""Instructions that a core renames in one cycle; older cores manage 4, but fuse a load with the arithmetic that uses
+it.
+"""
 CALL_SLOTS = 60
 """Multiply-add slots lost around one register tile: a mispredicted loop exit and an empty pipeline, about 30 cycles."""
 STORE_SLOTS, RELOAD_SLOTS = 8, 6
 """Slots to put a vector of accumulators into C, and to get it back: C's rows are far apart, so each is a miss in L1."""
 LOOP_FMAS = 256
-"""Multiply-adds in one unrolled loop body, at most: 8 bytes each, half of a micro-op cache of 4096 entries with their loads."""
+"""Multiply-adds in one unrolled loop body, at most: 8 bytes each, half of a micro-op cache of 4096 entries with their
+loads.
+"""
 START_SECONDS = 2e-6
 """Waking the thread pool and waiting for its last thread."""
 PAGE_BYTES = 4096
@@ -48,7 +52,9 @@ PAGE_BYTES = 4096
 
 
 class Machine(Protocol):
-    """What the model reads off a `Target`: bytes, FLOP/s, and bytes/s over all cores together (L1 and L2 bytes: one core's)."""
+    """What the model reads off a `Target`: bytes, FLOP/s, and bytes/s over all cores together (L1 and L2 bytes: one
+    core's).
+    """
 
     @property
     def vector_bytes(self) -> int: ...
@@ -112,7 +118,9 @@ def machine_parameters(target: Machine, element_bytes: int = 4) -> dict[str, int
 
 
 def byte_time_at_home(target: Machine, tensor_bytes: int) -> int:
-    """Femtoseconds one core takes for one byte of a tensor from where it lives between kernels: L3 if it fits, else memory."""
+    """Femtoseconds one core takes for one byte of a tensor from where it lives between kernels: L3 if it fits, else
+    memory.
+    """
     return _byte_time(target, target.l3_bandwidth if tensor_bytes <= target.l3_bytes else target.memory_bandwidth)
 
 

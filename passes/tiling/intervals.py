@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
-from effcc.passes.tiling.constraints import OPERATORS, AllOf, AnyOf, Compare, Constraint, Expr, Name, Number, Op
+from effcc.passes.tiling.constraints import OPERATORS, Expr, Name, Number, Op
 
 Side: TypeAlias = Literal["lower", "upper"]
 BoundFunction: TypeAlias = Callable[[Sequence[int], Sequence[int]], int]
@@ -42,19 +42,6 @@ def bound(
     """
     factory = _factory(e, side, variables, signed)
     return Bound(factory.make(*(parameters[n] for n in factory.parameters)), factory.reads_lower, factory.reads_upper)
-
-
-def divisors_of(node: Expr | Constraint) -> list[Expr]:
-    """Every expression that `node` divides by, at any depth; each must be positive wherever `node` is evaluated."""
-    match node:
-        case Op(kind, args):
-            inner = [d for a in args for d in divisors_of(a)]
-            return [*inner, args[1]] if kind in ("/", "%", "ceil", "round_up") else inner
-        case Compare(_, lhs, rhs):
-            return divisors_of(lhs) + divisors_of(rhs)
-        case AnyOf(parts) | AllOf(parts):
-            return [d for p in parts for d in divisors_of(p)]
-    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +90,10 @@ class _Writer:
                 return f"{'a' if side == 'lower' else 'b'}{index}"
             case Name(name):
                 return self.parameters.setdefault(name, f"p{len(self.parameters)}")
+            case Op("min" | "max", (only,)):
+                return self.emit(only, side)
+            case Op("min" | "max" as kind, (*first, second, last)) if first:
+                return self.emit(Op(kind, (Op(kind, (*first, second)), last)), side)
             case Op():
                 if (e, side) not in self._done:
                     self._done[e, side] = self._emit_op(e, side)
@@ -116,9 +107,6 @@ class _Writer:
         else:
             template = op.signed_lower if side == "lower" else op.signed_upper
         holes: dict[str, str] = {}
-        if "{all" in template:
-            high = "{allh}" in template
-            holes["allh" if high else "all"] = ", ".join(self.emit(a, "upper" if high else "lower") for a in e.args)
         for i, a in enumerate(e.args):
             if f"{{{i}h}}" in template:
                 holes[f"{i}h"] = self.emit(a, "upper")

@@ -180,7 +180,7 @@ class _Builder:
         if function not in _FUNCTIONS:
             known = ", ".join(_FUNCTIONS)
             raise _syntax_error(f"unknown function {str(function)!r}; known: {known}", self._text, line, column)
-        wanted = _FUNCTIONS[function]
+        wanted = _FUNCTIONS[str(function)]
         if wanted is not None and len(args) != wanted:
             message = f"{function} takes {wanted} argument{'s' if wanted > 1 else ''}, got {len(args)}"
             raise _syntax_error(message, self._text, line, column)

@@ -21,7 +21,6 @@ from typing import Protocol
 from effcc.passes.tiling.constraints import AllOf, AnyOf, Compare, Constraint, Domain, Expr, Name, Number, Op
 from effcc.passes.tiling.intervals import Bound, bound
 
-
 _MOST_SHAVED = 2
 """With more open variables than this, trying the ends of each one costs more than it removes."""
 

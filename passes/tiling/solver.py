@@ -16,8 +16,7 @@ from heapq import heappop, heappush
 from itertools import islice, pairwise
 
 from effcc.errors import ScheduleError
-from effcc.passes.tiling.constraints import Constraint, Expr, Number, Problem, names_in
-from effcc.passes.tiling.intervals import divisors_of
+from effcc.passes.tiling.constraints import Constraint, Expr, Number, Problem, divisors_in, names_in
 from effcc.passes.tiling.propagation import Box, Compiler, Propagator
 
 CostBound = Callable[[Sequence[int], Sequence[int]], float]
@@ -150,12 +149,13 @@ def _check(problem: Problem) -> None:
     root = Box.full(tuple(problem.domains.values()))
     nodes: tuple[Expr | Constraint, ...] = (*problem.constraints, problem.objective)
     for node in nodes:
-        if unknown := sorted(set(names_in(node)) - known):
+        if unknown := sorted(names_in(node) - known):
             raise ScheduleError(
                 f"tiling: {', '.join(unknown)} in `{node}` is neither a variable ({', '.join(problem.domains)}) "
                 f"nor a parameter ({', '.join(sorted(problem.parameters))})"
             )
-        for divisor in divisors_of(node):
+    for node in nodes:
+        for divisor in divisors_in(node):
             if compiler.bound(divisor, "lower").function(root.lo, root.hi) < 1:
                 raise ScheduleError(f"tiling: the divisor `{divisor}` in `{node}` may be zero or negative")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from brute_force import random_constraint
+from tests.passes.tiling.brute_force import random_constraint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

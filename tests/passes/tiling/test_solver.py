@@ -7,7 +7,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from brute_force import brute_force, random_problem
+from tests.passes.tiling.brute_force import brute_force, random_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
