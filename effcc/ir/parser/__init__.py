@@ -1,0 +1,97 @@
+"""Text back into the three languages. The grammar, on one page, is `effcc/ir/grammar.lark`.
+
+    >>> print(parse_expression("max(2, 3 * 4)", {}))
+    Traceback (most recent call last):
+    ...
+    effcc.errors.IRTypeError: <text>:1:1: a reduction is written max(axis: value); for two values use maximum or minimum
+      max(2, 3 * 4)
+      ^
+
+All of these raise IRSyntaxError where the text does not parse, and IRTypeError or UnknownNameError where it does but
+makes no sense; each message has the path, line, column, the line itself and a caret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from effcc.ir.dtypes import DType
+from effcc.ir.encoding import Encoding
+from effcc.ir.expr import Expr
+from effcc.ir.graph import Graph
+from effcc.ir.kernel import Kernel
+from effcc.ir.loops import LoopNest
+from effcc.ir.parser.expressions import ExpressionReader
+from effcc.ir.parser.graphs import read_graph
+from effcc.ir.parser.kernels import read_kernel
+from effcc.ir.parser.loops import read_loops
+from effcc.ir.parser.programs import read_program
+from effcc.ir.parser.syntax import Source
+from effcc.ir.parser.types import read_encoding, read_type
+from effcc.ir.program import Program
+from effcc.ir.types import TensorType
+
+
+def parse_graph(text: str, path: str = "<text>") -> Graph:
+    """The graph that `text` states."""
+    source = Source(text, path)
+    return read_graph(source, source.tree("graph"))
+
+
+def parse_kernel(text: str, path: str = "<text>") -> Kernel:
+    """The kernel that `text` states."""
+    source = Source(text, path)
+    return read_kernel(source, source.tree("kernel"))
+
+
+def parse_loops(text: str, path: str = "<text>") -> LoopNest:
+    """The loop nest that `text` states."""
+    source = Source(text, path)
+    return read_loops(source, source.tree("loops"))
+
+
+def parse_program(text: str, path: str = "<text>") -> Program:
+    """The program that `text` states."""
+    source = Source(text, path)
+    return read_program(source, source.tree("program"))
+
+
+def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Program:
+    """Whatever `text` states: its first word says which language it is in."""
+    first = re.match(r"(?:\s|#[^\n]*)*+", text)
+    start = first.end() if first else 0
+    match re.split(r"\W", text[start:], maxsplit=1)[0]:
+        case "kernel":
+            return parse_kernel(text, path)
+        case "loops":
+            return parse_loops(text, path)
+        case "program":
+            return parse_program(text, path)
+        case "graph":
+            return parse_graph(text, path)
+    Source(text, path).fail_at("expected one of 'graph', 'kernel', 'loops', 'program'", start)
+
+
+def parse_encoding(text: str, path: str = "<text>") -> Encoding:
+    """An encoding: `block(4,1) . int8(per="channel")`."""
+    source = Source(text, path)
+    return read_encoding(source, source.tree("encoding"))
+
+
+def parse_type(text: str, path: str = "<text>") -> TensorType:
+    """A tensor type: `f32[s0,384]`."""
+    source = Source(text, path)
+    return read_type(source, source.tree("type"))
+
+
+def parse_expression(
+    text: str,
+    buffers: Mapping[str, tuple[DType, int]],
+    axes: Iterable[str] = (),
+    symbols: Iterable[str] = (),
+    expected: DType | None = None,
+) -> Expr:
+    """A scalar expression over buffers (name to dtype and rank), axes and size symbols."""
+    source = Source(text)
+    return ExpressionReader(source, axes, buffers, symbols).read(source.tree("expression"), expected)

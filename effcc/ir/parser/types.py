@@ -1,0 +1,163 @@
+"""Sizes, encodings, types and attributes."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import sympy
+from lark import Token, Tree
+
+from effcc.errors import IRTypeError, UnknownNameError
+from effcc.ir.dims import Dim, dim, symbol
+from effcc.ir.dtypes import DTYPES, DType
+from effcc.ir.dtypes import dtype as dtype_named
+from effcc.ir.encoding import Argument, Encoding, Scheme
+from effcc.ir.graph import Attribute
+from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
+from effcc.ir.types import TensorType
+
+SPECIALS: dict[str, float | bool] = {"inf": math.inf, "nan": math.nan, "true": True, "false": False}
+_SIZE_FUNCTIONS: dict[str, Any] = {
+    "floor": sympy.floor, "ceiling": sympy.ceiling, "Max": sympy.Max, "Min": sympy.Min, "Mod": sympy.Mod,
+    "Abs": sympy.Abs,
+}  # fmt: skip
+
+
+def read_size(source: Source, tree: Syntax) -> Dim:
+    """A size: an int, or a sympy expression over size symbols."""
+    with source.at(tree):
+        value = _size(tree)
+    return dim(value)
+
+
+def _size(tree: Syntax) -> Any:
+    match tree.data, tree.children:
+        case "size_integer", [text]:
+            return int(str(text))
+        case "size_symbol", [name]:
+            return symbol(str(name))
+        case "size_function", [name, *arguments]:
+            if str(name) not in _SIZE_FUNCTIONS:
+                raise UnknownNameError("function of sizes", str(name), _SIZE_FUNCTIONS)
+            return _SIZE_FUNCTIONS[str(name)](*map(_size, _below(arguments)))
+        case "size_negative", [Tree() as a]:
+            return -_size(a)
+        case kind, [Tree() as a, Tree() as b]:
+            return _size_operation(str(kind), sympy.sympify(_size(a)), _size(b))
+    raise AssertionError(tree.data)
+
+
+def _size_operation(kind: str, a: Any, b: Any) -> Any:
+    match kind:
+        case "size_sum":
+            return a + b
+        case "size_difference":
+            return a - b
+        case "size_product":
+            return a * b
+        case "size_quotient":
+            return a / b
+    return a**b
+
+
+def _below(children: list[Any]) -> list[Syntax]:
+    return [c for c in children if isinstance(c, Tree)]
+
+
+def read_type(source: Source, tree: Syntax) -> TensorType:
+    """`f32[s0,384]{384,1} = int8(per="channel")`."""
+    name, sizes, strides, encoding = tree.children
+    with source.at(tree):
+        element = dtype_named(str(name))
+    assert isinstance(sizes, Tree)
+    shape = tuple(read_size(source, s) for s in trees(sizes))
+    layout = None
+    if isinstance(strides, Tree):
+        layout = tuple(read_size(source, s) for s in trees(trees(strides)[0]))
+        if len(layout) != len(shape):
+            with source.at(strides):
+                raise IRTypeError(f"{len(layout)} strides for a shape of {len(shape)} sizes")
+    stored = read_encoding(source, encoding) if isinstance(encoding, Tree) else None
+    return TensorType(element, shape, layout, stored)
+
+
+def read_encoding(source: Source, tree: Syntax) -> Encoding:
+    """`block(4,1) . int8(per="channel") + low_rank(16)`."""
+    return Encoding(tuple(tuple(_scheme(source, s) for s in trees(chain)) for chain in trees(tree)))
+
+
+def _scheme(source: Source, tree: Syntax) -> Scheme:
+    args: list[Argument] = []
+    options: list[tuple[str, Argument]] = []
+    for argument in trees(tree):
+        key, value = argument.children
+        assert isinstance(value, Tree)
+        if value.data == "literal":
+            read = read_literal(value)
+        else:
+            size = read_size(source, value)
+            if not isinstance(size, int):
+                source.fail("an encoding's argument must be a number, a string, true or false", value)
+            read = int(size)
+        if isinstance(key, Token):
+            options.append((str(key), read))
+        elif options:
+            source.fail("positional argument after a named one", argument)
+        else:
+            args.append(read)
+    return Scheme(str(tokens(tree)[0]), tuple(args), tuple(options))
+
+
+def read_literal(tree: Syntax) -> float | bool | str:
+    """A float, `inf`, `nan`, `true`, `false` or a string."""
+    *sign, token = tokens(tree)
+    value = literal(token)
+    return -value if sign and not isinstance(value, str) else value
+
+
+def literal(token: Token) -> Any:
+    """The value of a literal token."""
+    text = str(token)
+    match token.type:
+        case "SPECIAL":
+            return SPECIALS[text]
+        case "STRING":
+            return json.loads(text)
+        case "INT":
+            return int(text)
+    return float(text)
+
+
+def read_attributes(source: Source, tree: Syntax | None) -> dict[str, Attribute]:
+    """`{axis=1, approximate="none"}` as a dict; nothing for None."""
+    found: dict[str, Attribute] = {}
+    for attribute in trees(tree) if tree is not None else []:
+        name, value = attribute.children
+        if str(name) in found:
+            source.fail(f"attribute {str(name)!r} is given twice", attribute)
+        assert isinstance(value, Tree)
+        found[str(name)] = _attribute(source, value)
+    return found
+
+
+def _attribute(source: Source, tree: Syntax) -> Attribute:
+    match tree.data:
+        case "literal":
+            return read_literal(tree)
+        case "null":
+            return None
+        case "list":
+            return tuple(_attribute(source, item) for item in trees(tree))
+        case "encoding":
+            return read_encoding(source, tree)
+        case "size_symbol" if str(tree.children[0]) in DTYPES:
+            return DTYPES[str(tree.children[0])]
+    return read_size(source, tree)
+
+
+def read_dtype(source: Source, name: Token) -> DType:
+    """The dtype that a token names."""
+    with source.at(name):
+        return dtype_named(str(name))
