@@ -1,0 +1,190 @@
+"""Checks every rule against its claim on random instances: `python -m effcc.passes.rules.check`.
+
+    exact               the same bits, any NaN for any NaN, on inputs full of special values
+    reassociates        for floats, as near to the pattern computed in float64 as rounding allows: an error of at most
+                        64 eps times the largest value on the way, and in float64 itself the same; NaN and infinities where
+                        the pattern has them. Inputs stay below the range where another order overflows. Integers: the same
+    approximate(n ulp)  within n units in the last place of the pattern computed in float64, on special values too; or what
+                        the pattern itself gives
+
+Both sides run through the NumPy interpreter. A rule with fewer than a hundred instances has not been checked, and fails.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from effcc.errors import IRTypeError
+from effcc.ir.dtypes import f64
+from effcc.ir.graph import Graph
+from effcc.ir.interpreter import run_graph
+from effcc.passes.rules.instances import Fill, Instance, instance, nonfinite, ordinary, special
+from effcc.passes.rules.language import Rule, load_all
+from effcc.passes.rules.termination import violations
+
+WANTED = 120
+LEAST = 100
+_DRAWS = 40_000
+_SLACK = 64
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of checking one rule: how many instances agreed, in how many draws, and the first failure, if any."""
+
+    rule: Rule
+    instances: int
+    draws: int
+    failure: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.failure
+
+    def __str__(self) -> str:
+        name = f"{self.rule.theme}: {self.rule.name} [{self.rule.claim}]"
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.instances:5d}  {name}" + (f"\n{self.failure}" if self.failure else "")
+
+
+def check_rule(rule: Rule, wanted: int = WANTED, seed: int = 0) -> Verdict:
+    """Draw instances until `wanted` of them agreed, or one disagrees, or the draws run out."""
+    key = zlib.crc32(rule.name.encode()) ^ seed
+    random, numbers = Random(key), np.random.default_rng(key)
+    found = 0
+    for draws in range(1, _DRAWS + 1):
+        made = instance(rule, random)
+        if made is None:
+            continue
+        fills: Sequence[Fill] = (ordinary, nonfinite) if rule.claim.kind == "reassociates" else (ordinary, special)
+        inputs = {p.name: fills[found % 2](p.type, numbers) for p in made.before.params}
+        try:
+            (expected,) = run_graph(made.before, list(inputs.values()))
+        except (TypeError, ValueError, IRTypeError):
+            continue  # NumPy refuses this op on this dtype, as torch does: nothing to compare with
+        problem = _disagreement(rule, made, inputs, expected)
+        if problem is not None:
+            return Verdict(rule, found, draws, problem)
+        found += 1
+        if found == wanted:
+            return Verdict(rule, found, draws)
+    failure = "" if found >= LEAST else f"  only {found} instances in {_DRAWS} draws; at least {LEAST} must match"
+    return Verdict(rule, found, _DRAWS, failure)
+
+
+def check_rules(rules: Iterable[Rule], wanted: int = WANTED) -> list[Verdict]:
+    """The verdict on each rule."""
+    return [check_rule(rule, wanted) for rule in rules]
+
+
+def _disagreement(rule: Rule, made: Instance, inputs: dict[str, np.ndarray], expected: np.ndarray) -> str | None:
+    """What is wrong with one instance on these inputs, in words; None where it agrees with what the pattern gave."""
+    arrays = list(inputs.values())
+    try:
+        (got,) = run_graph(made.after, arrays)
+    except (TypeError, ValueError, IRTypeError) as error:
+        return "\n".join([f"  {rule}", "  before:", *_text(made.before), "  after:", *_text(made.after), f"  {error}"])
+    if got.dtype != expected.dtype or got.shape != expected.shape:
+        wrong = np.array(True)
+    elif rule.claim.kind == "exact" or not _is_float(expected):
+        wrong = ~_identical(got, expected)
+    else:
+        (wide,) = run_graph(made.before, arrays, dtype=f64)
+        if rule.claim.kind == "approximate":
+            wrong = ~(_within(got, wide, rule.claim.ulp) | _identical(got, expected))
+        else:
+            wrong = ~_reassociated(made, arrays, got, expected, wide)
+    if not wrong.any():
+        return None
+    return _describe(rule, made, inputs, expected, got, wrong)
+
+
+def _is_float(a: np.ndarray) -> bool:
+    return a.dtype.kind not in "biu"
+
+
+def _identical(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where the bits agree; any NaN is any NaN."""
+    if not _is_float(a):
+        return a == b
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    return (np.isnan(x) & np.isnan(y)) | ((x == y) & (np.signbit(x) == np.signbit(y)))
+
+
+def _within(got: np.ndarray, wide: np.ndarray, ulp: float) -> np.ndarray:
+    """Where `got` is within `ulp` units in the last place of `wide`, NaN and overflow to infinity included."""
+    info = ml_dtypes.finfo(got.dtype)
+    with np.errstate(all="ignore"):
+        rounded, value = wide.astype(got.dtype).astype(np.float64), got.astype(np.float64)
+        exponent = np.floor(np.log2(np.maximum(np.abs(wide), float(info.tiny))))
+        unit = np.exp2(np.minimum(exponent, 1023)) * float(info.eps)
+        near = np.abs(value - wide) <= (ulp + 0.5) * unit
+    return near | (value == rounded) | (np.isnan(value) & np.isnan(rounded))
+
+
+def _reassociated(made: Instance, arrays: list[Any], got: np.ndarray, expected: np.ndarray, wide: np.ndarray) -> np.ndarray:
+    (got_wide,) = run_graph(made.after, arrays, dtype=f64)
+    scale = max(_largest(made.before, arrays), _largest(made.after, arrays))
+    info = ml_dtypes.finfo(got.dtype)
+    with np.errstate(all="ignore"):
+        value, reference = got.astype(np.float64), expected.astype(np.float64)
+        bound = _SLACK * (float(info.eps) * scale + float(info.tiny))
+        near = (np.abs(value - wide) <= bound) & (np.abs(got_wide - wide) <= _SLACK * (2.0**-52 * scale + 1e-300))
+    return near | (value == reference) | (np.isnan(value) & np.isnan(reference))
+
+
+def _largest(graph: Graph, arrays: list[Any]) -> float:
+    """The largest finite magnitude of any value that the graph computes, in float64."""
+    everything = tuple(r for n in graph.nodes for r in n.results if r.type.dtype.is_float)
+    largest = 1.0
+    for array in (*arrays, *run_graph(graph.with_nodes(graph.nodes, everything), arrays, dtype=f64)):
+        if _is_float(array):
+            finite = np.abs(array.astype(np.float64))
+            largest = max(largest, float(np.max(finite, initial=0.0, where=np.isfinite(finite))))
+    return largest
+
+
+def _describe(rule: Rule, made: Instance, inputs: dict[str, np.ndarray], expected: Any, got: Any, wrong: Any) -> str:
+    lines = [f"  {rule}", "  before:", *_text(made.before), "  after:", *_text(made.after)]
+    lines += [f"  %{name} = {np.array2string(a.ravel()[:12], separator=', ')}" for name, a in inputs.items()]
+    if expected.shape == got.shape == wrong.shape and wrong.size:
+        place = tuple(int(i[0]) for i in np.nonzero(wrong)) if wrong.ndim else ()
+        lines.append(f"  at {list(place)}: expected {expected[place]!r}, got {got[place]!r}")
+    else:
+        lines.append(f"  expected {expected.dtype}{list(expected.shape)}, got {got.dtype}{list(got.shape)}")
+    return "\n".join(lines)
+
+
+def _text(graph: Graph) -> list[str]:
+    return [
+        f"    %{n.result.name} = {n.op} {', '.join('%' + o.name for o in n.operands)} {dict(n.attrs)} : {n.result.type}"
+        for n in graph.nodes
+    ]
+
+
+def main() -> int:
+    """Print a line for each rule, with its instances; 1 if any rule fails or the measure does not decrease."""
+    rules, began = load_all(), time.perf_counter()
+    problems = violations(rules)
+    verdicts = []
+    for rule in rules.rules:
+        verdicts.append(check_rule(rule))
+        print(verdicts[-1], flush=True)
+    for problem in problems:
+        print(f"FAIL {problem}")
+    failed = sum(not v.passed for v in verdicts) + len(problems)
+    total = sum(v.instances for v in verdicts)
+    print(f"{len(verdicts)} rules, {total} instances, {failed} failures, {time.perf_counter() - began:.1f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

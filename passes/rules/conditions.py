@@ -1,0 +1,355 @@
+"""Side conditions of rules, by name. Each comes with a proposal: how the checker makes instances for which it holds.
+
+A condition sees attributes, numbers and, for `%x`, the tensor's Value, with `Facts` about who computes it. It holds only
+where that is proved: symbolic sizes that might differ do. A proposal edits a draft instance, given the condition's
+arguments as written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from effcc.ir.dims import same
+from effcc.ir.dims import same_shape as shapes_equal
+from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, f64, i64
+from effcc.ir.graph import Value
+from effcc.passes.rules.functions import normalized
+from effcc.passes.rules.language import Expression, Name, Tensor
+
+if TYPE_CHECKING:
+    from effcc.passes.rules.engine import Facts
+    from effcc.passes.rules.instances import Draft
+
+Propose = Callable[["Draft", Random, tuple[Expression, ...]], None]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`holds(facts, *arguments)`, and `propose(draft, random, argument expressions)`, which makes a draft likely to hold."""
+
+    summary: str
+    holds: Callable[..., bool]
+    propose: Propose
+
+
+CONDITIONS: dict[str, Condition] = {}
+
+
+def condition(propose: Propose) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
+    """Enter a function in the table under its name, with its docstring as summary."""
+
+    def enter(holds: Callable[..., bool]) -> Callable[..., bool]:
+        CONDITIONS[holds.__name__] = Condition((holds.__doc__ or "").strip(), holds, propose)
+        return holds
+
+    return enter
+
+
+# --- facts about tensors ---------------------------------------------------------------------------------------------
+
+
+def _as_weight(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    draft.weights.update(a.name for a in args if isinstance(a, Tensor))
+
+
+@condition(_as_weight)
+def weight(facts: Facts, x: Value) -> bool:
+    """x depends on weights and constants alone, so that what is computed from it is computed once; and it is stored plainly."""
+    return x in facts.fixed and x.type.encoding is None
+
+
+def _as_dtype(*choices: DType) -> Propose:
+    def propose(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+        (x,) = args
+        if isinstance(x, Tensor) and x.name in draft.tensors:
+            old, new = draft.tensors[x.name].dtype, random.choice(choices)
+            draft.tensors.update({n: replace(t, dtype=new) for n, t in draft.tensors.items() if t.dtype == old})
+            draft.keep(*draft.tensors)
+
+    return propose
+
+
+@condition(_as_dtype(i64, DTYPES["i32"], DTYPES["u8"]))
+def integer(facts: Facts, x: Value) -> bool:
+    """x has an integer dtype."""
+    return x.type.dtype.is_integer
+
+
+@condition(_as_dtype(boolean))
+def truth(facts: Facts, x: Value) -> bool:
+    """x is boolean."""
+    return x.type.dtype == boolean
+
+
+@condition(_as_dtype(f32, f64, f16))
+def real(facts: Facts, x: Value) -> bool:
+    """x has a floating dtype."""
+    return x.type.dtype.is_float
+
+
+def _as_magnitude(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    for a in args:
+        if isinstance(a, Tensor):
+            draft.producers[a.name] = random.choice(["abs", "exp", "sigmoid"])
+
+
+@condition(_as_magnitude)
+def nonnegative(facts: Facts, x: Value) -> bool:
+    """No element of x is below zero or -0.0; some may be NaN."""
+    return _nonnegative(facts, x, 8)
+
+
+def _nonnegative(facts: Facts, x: Value, depth: int) -> bool:
+    number = facts.number(x)
+    if number is not None:
+        return number > 0 or (number == 0 and math.copysign(1.0, number) > 0)
+    node = facts.producer.get(x)
+    if node is None or depth == 0 or not x.type.dtype.is_float:
+        return False
+    if node.op in ("abs", "exp", "exp2", "sigmoid", "softmax", "var"):
+        return True
+    if node.op == "mul" and node.operands[0] is node.operands[1]:
+        return True
+    if node.op == "cast":
+        return node.operands[0].type.dtype.kind in ("bool", "uint") or _nonnegative(facts, node.operands[0], depth - 1)
+    if node.op in ("add", "mul", "sqrt", "mean", "sum", "reshape", "transpose", "broadcast"):
+        return all(_nonnegative(facts, o, depth - 1) for o in node.operands)
+    return False
+
+
+def _propose_rank(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    """Ranks come from the patterns' own operands; small ones are frequent."""
+
+
+@condition(_propose_rank)
+def has_rank(facts: Facts, x: Value, rank: int) -> bool:
+    """x has this many axes."""
+    return x.type.rank == rank
+
+
+def _like(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    a, b = args
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.name in draft.tensors and b.name in draft.tensors:
+        draft.tensors[a.name] = replace(draft.tensors[a.name], shape=draft.tensors[b.name].shape)
+        draft.keep(a.name)
+
+
+@condition(_like)
+def same_shape(facts: Facts, a: Value, b: Value) -> bool:
+    """a and b have provably equal shapes."""
+    return shapes_equal(a.type.shape, b.type.shape)
+
+
+def _sized_ones(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    """Sizes of 1 where a broadcast would repeat."""
+    x = args[0]
+    if isinstance(x, Tensor) and x.name in draft.tensors:
+        t = draft.tensors[x.name]
+        for name, value in draft.scalars.items():
+            if isinstance(value, tuple) and len(value) >= t.rank:
+                draft.scalars[name] = (1,) * (len(value) - t.rank) + t.shape
+
+
+@condition(_sized_ones)
+def same_size(facts: Facts, a: Value, b: Value) -> bool:
+    """a and b have provably the same number of elements."""
+    return same(a.type.size, b.type.size)
+
+
+# --- attributes and numbers ------------------------------------------------------------------------------------------
+
+
+def _set_equal(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    a, b = args
+    if isinstance(a, Name):
+        draft.scalars[a.name] = draft.value(b)
+    elif isinstance(b, Name):
+        draft.scalars[b.name] = draft.value(a)
+
+
+@condition(_set_equal)
+def equal(facts: Facts, a: Any, b: Any) -> bool:
+    """Two attributes or numbers are equal."""
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(same(x, y) if not isinstance(x, tuple) else x == y for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def _identity(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    (p,) = args
+    if isinstance(p, Name):
+        draft.scalars[p.name] = tuple(range(len(draft.scalars[p.name])))
+
+
+@condition(_identity)
+def identity_permutation(facts: Facts, p: tuple[int, ...]) -> bool:
+    """p leaves every axis where it is."""
+    return p == tuple(range(len(p)))
+
+
+def _zeros(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    for a in args:
+        if isinstance(a, Name):
+            draft.scalars[a.name] = (0,) * len(draft.scalars[a.name])
+
+
+@condition(_zeros)
+def all_zero(facts: Facts, entries: tuple[Any, ...]) -> bool:
+    """Every entry is 0."""
+    return all(e == 0 for e in entries)
+
+
+def _all_ones(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    x, p = args
+    if isinstance(x, Tensor) and isinstance(p, Name) and x.name in draft.tensors:
+        t = draft.tensors[x.name]
+        kept = random.randrange(t.rank) if t.rank else 0
+        draft.tensors[x.name] = replace(t, shape=tuple(d if i == kept else 1 for i, d in enumerate(t.shape)))
+        draft.keep(x.name)
+
+
+@condition(_all_ones)
+def moves_only_ones(facts: Facts, x: Value, p: tuple[int, ...]) -> bool:
+    """The permutation keeps the axes of x that are not of size 1 in their order."""
+    wide = [a for a in p if x.type.shape[a] != 1]
+    return wide == sorted(wide)
+
+
+def _reduced_ones(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    x, axes = args
+    if isinstance(x, Tensor) and x.name in draft.tensors:
+        t = draft.tensors[x.name]
+        reduced = normalized(draft.value(axes), t.rank)
+        draft.tensors[x.name] = replace(t, shape=tuple(1 if i in reduced else d for i, d in enumerate(t.shape)))
+        draft.keep(x.name)
+
+
+@condition(_reduced_ones)
+def only_ones(facts: Facts, x: Value, axes: tuple[int, ...] | None) -> bool:
+    """Every one of these axes of x has size 1."""
+    return all(x.type.shape[a] == 1 for a in normalized(axes, x.type.rank))
+
+
+def _trailing(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    x, axes = args
+    if isinstance(axes, Name) and isinstance(x, Tensor) and draft.tensors[x.name].rank:
+        rank = draft.tensors[x.name].rank
+        draft.scalars[axes.name] = tuple(range(rank - random.randint(1, min(rank, 2)), rank))
+
+
+@condition(_trailing)
+def last_axes(facts: Facts, x: Value, axes: tuple[int, ...] | None) -> bool:
+    """These are the last axes of x, at least one."""
+    return axes is not None and x.type.rank > 0 and normalized(axes, x.type.rank) == tuple(
+        range(x.type.rank - len(axes), x.type.rank)
+    ) and len(axes) > 0
+
+
+def _one_axis(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    x, axes = args
+    if isinstance(axes, Name) and isinstance(x, Tensor) and draft.tensors[x.name].rank:
+        draft.scalars[axes.name] = (random.randrange(draft.tensors[x.name].rank),)
+
+
+@condition(_one_axis)
+def one_axis(facts: Facts, x: Value, axes: tuple[int, ...] | None) -> bool:
+    """Exactly one axis of x is meant."""
+    return axes is not None and len(axes) == 1
+
+
+def _keep_leading(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    x, shape, count = args
+    if not (isinstance(x, Tensor) and isinstance(shape, Name) and x.name in draft.tensors):
+        return
+    n, t = int(draft.value(count)), draft.tensors[x.name]
+    batch = 1
+    for d in t.shape[: t.rank - n]:
+        batch = batch * d
+    draft.scalars[shape.name] = (batch, *t.shape[t.rank - n :])
+
+
+@condition(_keep_leading)
+def keeps_last(facts: Facts, x: Value, shape: tuple[Any, ...], count: int) -> bool:
+    """Reshaping x to `shape` leaves its last `count` axes as they are."""
+    own = x.type.shape
+    return len(own) >= count and len(shape) >= count and shapes_equal(own[len(own) - count :], shape[len(shape) - count :])
+
+
+def _power_of_two(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    c, _ = args
+    if isinstance(c, Name):
+        draft.scalars[c.name] = random.choice([1.0, -1.0]) * 2.0 ** random.choice([*range(-8, 9), -126, -100, 100, 126, 127])
+
+
+@condition(_power_of_two)
+def inverse_is_exact(facts: Facts, c: float, x: Value) -> bool:
+    """c and 1/c are both powers of two that the dtype of x holds."""
+    if not x.type.dtype.is_float or not math.isfinite(c) or abs(math.frexp(c)[0]) != 0.5:
+        return False
+    held = float(x.type.dtype.numpy.type(1 / c))
+    return held == 1 / c
+
+
+_RANGES = {bf16: (8, 127), f16: (11, 15), f32: (24, 127), f64: (53, 1023)}
+
+
+def _wider(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    a, b = args
+    if isinstance(b, Name):
+        source = draft.value(a)
+        draft.scalars[b.name] = random.choice([d for d in DTYPES.values() if _widens(source, d)])
+
+
+def _widens(a: DType, b: DType) -> bool:
+    if a == b or a == boolean:
+        return True
+    if b == boolean:
+        return False
+    if b.is_float:
+        digits, exponent = _RANGES[b]
+        if a.is_float:
+            return _RANGES[a][0] <= digits and _RANGES[a][1] <= exponent
+        return a.bits <= digits and a.bits <= exponent
+    if a.is_float:
+        return False
+    return a.bits < b.bits if a.kind == "uint" else b.kind == "int" and a.bits <= b.bits
+
+
+@condition(_wider)
+def widens(facts: Facts, a: DType, b: DType) -> bool:
+    """Every value of dtype a is a value of dtype b."""
+    return _widens(a, b)
+
+
+def _comparable(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    """Mostly such numbers: nothing to do."""
+
+
+@condition(_comparable)
+def at_most(facts: Facts, a: Any, b: Any) -> bool:
+    """a <= b, both known integers or numbers."""
+    return isinstance(a, (int, float)) and isinstance(b, (int, float)) and a <= b
+
+
+@condition(_set_equal)
+def near(facts: Facts, a: float, b: float) -> bool:
+    """a is b rounded to a narrower type: they differ by less than one part in a thousand."""
+    return abs(a - b) <= 1e-3 * abs(b)
+
+
+def _spatial_pads(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    low, high = args
+    if isinstance(low, Name) and isinstance(high, Name):
+        count = len(draft.scalars[low.name])
+        pads = (0, 0, *(random.randint(0, 2) for _ in range(count - 2)))
+        draft.scalars[low.name] = draft.scalars[high.name] = pads
+
+
+@condition(_spatial_pads)
+def pads_space(facts: Facts, low: tuple[Any, ...], high: tuple[Any, ...]) -> bool:
+    """Equal, nonnegative padding on both sides of spatial axes, none of the first two axes."""
+    return low == high and all(p == 0 for p in low[:2]) and all(isinstance(p, int) and p >= 0 for p in low)

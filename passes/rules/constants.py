@@ -1,0 +1,51 @@
+"""Constants of one value in a graph: recognised, and made."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from effcc.ir.dtypes import DType
+from effcc.ir.graph import Node
+from effcc.ir.types import TensorType
+
+Number = int | float | bool
+
+
+def number_of(node: Node) -> Number | None:
+    """The number that every element of a constant node holds, as its dtype holds it; None for any other node."""
+    if node.op not in ("constant", "full"):
+        return None
+    value: Any = node.attrs["value"]
+    if isinstance(value, tuple):
+        if not value or any(repr(v) != repr(value[0]) for v in value):
+            return None
+        value = value[0]
+    return as_held(value, node.result.type.dtype) if isinstance(value, (bool, int, float)) else None
+
+
+def as_held(value: Number, dtype: DType) -> Number | None:
+    """`value` rounded to what `dtype` holds; None where an integer or boolean dtype cannot hold it."""
+    if dtype.is_float:
+        with np.errstate(over="ignore"):
+            return float(dtype.numpy.type(value))
+    if isinstance(value, float) and not (math.isfinite(value) and value == int(value)):
+        return None
+    if dtype.kind == "bool":
+        return bool(value) if value in (0, 1) else None
+    whole = int(value)
+    signed = dtype.kind == "int"
+    low, high = (-(2 ** (dtype.bits - 1)), 2 ** (dtype.bits - 1)) if signed else (0, 2**dtype.bits)
+    return whole if low <= whole < high else None
+
+
+def constant_attrs(value: Number, type: TensorType) -> tuple[str, dict[str, Any]]:
+    """The op and the attributes that make a tensor of `type` filled with `value`."""
+    held: Number | None = float(value) if type.dtype.is_float else as_held(value, type.dtype)
+    if held is None:
+        raise ValueError(f"{value} is not a value of {type.dtype.name}")
+    if type.shape == ():
+        return "constant", {"value": held, "dtype": type.dtype, "shape": ()}
+    return "full", {"value": held, "dtype": type.dtype, "shape": type.shape}

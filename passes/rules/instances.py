@@ -1,0 +1,240 @@
+"""Random instances of a rule: a graph in which the rule fires, and inputs for it.
+
+A draft gives every leaf of the pattern a type and every attribute a value, drawn from the pattern's own ops; then the
+conditions propose changes; then everything else is drawn again around what they fixed. Whether the pattern types and the
+conditions hold is not decided here: the draft becomes a graph, and the engine itself must fire on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from effcc.errors import IRTypeError
+from effcc.ir.dims import product
+from effcc.ir.dtypes import DType
+from effcc.ir.graph import Graph, GraphBuilder, Value
+from effcc.ir.ops import lookup
+from effcc.ir.types import TensorType
+from effcc.passes.rules.conditions import CONDITIONS
+from effcc.passes.rules.constants import as_held, constant_attrs
+from effcc.passes.rules.drawing import draw, draw_number
+from effcc.passes.rules.engine import Match, Rewritten, rewrite, value_of
+from effcc.passes.rules.functions import UNDEFINED
+from effcc.passes.rules.language import Expression, Name, Number, NumberVariable, Operation, Rule, RuleSet, Tensor, Term
+
+
+@dataclass
+class Draft:
+    """Types of the pattern's tensors (inner ones and `result` too), attribute values, and marks that conditions set.
+
+    `weights` are leaves that become weights, `producers` ops whose result a leaf is; `kept` leaves stay when the rest is
+    drawn again.
+    """
+
+    tensors: dict[str, TensorType] = field(default_factory=dict)
+    scalars: dict[str, Any] = field(default_factory=dict)
+    weights: set[str] = field(default_factory=set)
+    producers: dict[str, str] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
+
+    def keep(self, *names: str) -> None:
+        self.kept.update(names)
+
+    def value(self, e: Expression) -> Any:
+        """What an expression stands for, tensors as values without a producer."""
+        found = value_of(e, Match({n: Value(n, t) for n, t in self.tensors.items()}, self.scalars, ()))
+        if found is UNDEFINED:
+            raise _Refused
+        return found
+
+
+class _Refused(Exception):
+    """This draft does not work out; draw another."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A rule applied once: the graph before and after. The names of `before` tell leaves from constants."""
+
+    before: Graph
+    after: Graph
+
+
+def instance(rule: Rule, random: Random) -> Instance | None:
+    """A random instance, or None where the draw did not fit the rule."""
+    try:
+        draft = _draft(rule, random)
+        graph = _graph(rule, draft)
+    except (IRTypeError, _Refused, IndexError, ZeroDivisionError, OverflowError):
+        # A draw whose ranks or sizes do not fit the conditions' own arguments: not an instance.
+        return None
+    rewritten: Rewritten = rewrite(graph, RuleSet((rule,)))
+    return Instance(graph, rewritten.graph) if rewritten.fired else None
+
+
+def _draft(rule: Rule, random: Random) -> Draft:
+    draft = Draft()
+    draft.tensors["result"] = _complete(rule.pattern, draft, random)
+    proposals = [c for c in rule.conditions if not c.negated]
+    for each in proposals:
+        CONDITIONS[each.name].propose(draft, random, each.args)
+    if proposals:
+        # Twice: a proposal may depend on what an earlier one changed.
+        draft.tensors = {name: t for name, t in draft.tensors.items() if name in draft.kept}
+        draft.tensors["result"] = _complete(rule.pattern, draft, random)
+    return draft
+
+
+def _complete(term: Operation, draft: Draft, random: Random) -> TensorType:
+    """Draw what the draft lacks for a pattern, inner operations first; its type."""
+    known: list[TensorType | None] = []
+    for operand in term.operands:
+        if isinstance(operand, Operation):
+            known.append(_complete(operand, draft, random))
+        else:
+            known.append(draft.tensors.get(operand.name) if isinstance(operand, Tensor) else None)
+    spec = lookup(term.op)
+    fixed = {}
+    for name, e in term.attrs:
+        if isinstance(e, Name):
+            if e.name in draft.scalars:
+                fixed[name] = draft.scalars[e.name]
+        else:
+            fixed[name] = draft.value(e)
+    types, attrs = draw(spec, known, fixed, random)
+    for i, operand in enumerate(term.operands):
+        if isinstance(operand, Tensor):
+            types[i] = draft.tensors.setdefault(operand.name, types[i])
+        elif not isinstance(operand, Operation):
+            types[i] = _constant_type(operand, types, i, draft, random)
+    for name, e in term.attrs:
+        if isinstance(e, Name):
+            draft.scalars.setdefault(e.name, attrs[name])
+    (result,) = spec.infer_types(tuple(types), {name: draft.value(e) for name, e in term.attrs})
+    if term.name:
+        draft.tensors[term.name] = result
+    return result
+
+
+def _constant_type(term: Term, types: list[TensorType], position: int, draft: Draft, random: Random) -> TensorType:
+    """A constant has its neighbour's dtype and mostly no axes; a number variable gets its number here."""
+    neighbour = next((t for i, t in enumerate(types) if i != position), types[position])
+    if isinstance(term, NumberVariable):
+        value = draft.scalars.setdefault(term.name, draw_number(neighbour.dtype, random))
+        held = as_held(value, neighbour.dtype)
+    else:
+        held = as_held(term.value, neighbour.dtype) if isinstance(term, Number) else None
+    if held is None:
+        raise _Refused
+    shape = () if random.random() < 0.8 else neighbour.shape
+    return TensorType(neighbour.dtype, shape)
+
+
+def _graph(rule: Rule, draft: Draft) -> Graph:
+    """The pattern as a graph; its root is read by an identity, so that the root itself is no output."""
+    b = GraphBuilder(rule.name)
+    values: dict[str, Value] = {}
+    leaves = _leaves(rule.pattern, draft)
+    for name, t in leaves.items():
+        leaf = b.param(f"{name}_0" if name in draft.producers else name, t, weight=name in draft.weights)
+        values[name] = b.emit(draft.producers[name], leaf, name=name) if name in draft.producers else leaf
+    root = _emit(rule.pattern, draft, b, values)
+    return b.build((b.emit("flip", root, name="output", axes=()),))
+
+
+def _leaves(term: Term, draft: Draft) -> dict[str, TensorType]:
+    if isinstance(term, Tensor):
+        return {term.name: draft.tensors[term.name]}
+    found: dict[str, TensorType] = {}
+    if isinstance(term, Operation):
+        for operand in term.operands:
+            found.update(_leaves(operand, draft))
+        found.pop(term.name, None)
+    return found
+
+
+def _emit(term: Term, draft: Draft, b: GraphBuilder, values: dict[str, Value]) -> Value:
+    if isinstance(term, Tensor):
+        return values[term.name]
+    assert isinstance(term, Operation)
+    operands: list[Value | None] = [
+        _emit(o, draft, b, values) if isinstance(o, (Tensor, Operation)) else None for o in term.operands
+    ]
+    near = next((o for o in reversed(operands) if o is not None), None)
+    for i, operand in enumerate(term.operands):
+        if operands[i] is None:
+            value = operand.value if isinstance(operand, Number) else draft.scalars[operand.name]  # type: ignore[union-attr]
+            like = near.type.dtype if near is not None else draft.tensors["result"].dtype
+            held = as_held(value, like)
+            if held is None:
+                raise _Refused
+            op, attrs = constant_attrs(held, TensorType(like, ()))
+            operands[i] = b.emit(op, name="c", **attrs)
+    attrs = {name: draft.value(e) for name, e in term.attrs}
+    result = b.emit(term.op, *(o for o in operands if o is not None), name=term.name or term.op, **attrs)
+    if term.name:
+        values[term.name] = result
+    return result
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+Fill = Callable[[TensorType, np.random.Generator], np.ndarray]
+
+
+def ordinary(t: TensorType, random: np.random.Generator) -> np.ndarray:
+    """Numbers of ordinary size, with some zeros of both signs and denormals between them."""
+    return _filled(t, random, _SMALL, 0.15, random.choice([0.1, 1.0, 1.0, 10.0]))
+
+
+def nonfinite(t: TensorType, random: np.random.Generator) -> np.ndarray:
+    """Ordinary numbers with NaN and infinities between them."""
+    return _filled(t, random, _NONFINITE, 0.2, 1.0)
+
+
+def special(t: TensorType, random: np.random.Generator) -> np.ndarray:
+    """Every special value often: NaN, infinities, zeros, denormals, the largest numbers, and integers that overflow."""
+    return _filled(t, random, _NONFINITE + _SMALL + _LARGE, 0.6, 1.0)
+
+
+_SMALL = ("0", "-0", "denormal", "-denormal", "tiny")
+_NONFINITE = ("nan", "inf", "-inf")
+_LARGE = ("max", "-max", "1", "-1")
+
+
+def _filled(t: TensorType, random: np.random.Generator, specials: tuple[str, ...], share: float, scale: float) -> np.ndarray:
+    shape = tuple(int(d) for d in t.shape)  # type: ignore[arg-type]
+    count = int(product(shape))  # type: ignore[arg-type]
+    if t.dtype.kind == "bool":
+        return random.integers(0, 2, shape).astype(bool)
+    if t.dtype.is_integer:
+        info = np.iinfo(t.dtype.numpy)
+        low = 0 if t.dtype.kind == "uint" else -9
+        values = random.integers(low, 10, count).astype(t.dtype.numpy)
+        if "max" in specials:
+            chosen = random.random(count) < share / 2
+            values[chosen] = random.choice(np.array([info.min, info.max, 0, 1], t.dtype.numpy), int(chosen.sum()))
+        return values.reshape(shape)
+    with np.errstate(all="ignore"):
+        values = (random.standard_normal(count) * scale).astype(t.dtype.numpy)
+        chosen = random.random(count) < share
+        table = np.array([_special(name, t.dtype) for name in specials]).astype(t.dtype.numpy)
+        values[chosen] = table[random.integers(0, len(specials), int(chosen.sum()))]
+    return values.reshape(shape)
+
+
+def _special(name: str, dtype: DType) -> float:
+    import ml_dtypes
+
+    info = ml_dtypes.finfo(dtype.numpy)
+    limits = {
+        "denormal": float(info.smallest_subnormal), "tiny": float(info.tiny), "max": float(info.max),
+    }  # fmt: skip
+    sign = -1.0 if name.startswith("-") else 1.0
+    bare = name.removeprefix("-")
+    return sign * limits[bare] if bare in limits else float(name)
