@@ -70,7 +70,7 @@ def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Pr
             return parse_program(text, path)
         case "graph":
             return parse_graph(text, path)
-    Source(text, path).fail_at("expected one of 'graph', 'kernel', 'loops', 'program'", start)
+    return Source(text, path).fail_at("expected one of 'graph', 'kernel', 'loops', 'program'", start)
 
 
 def parse_encoding(text: str, path: str = "<text>") -> Encoding:

@@ -77,7 +77,7 @@ class Source:
             names = set(error.allowed or ())
         else:
             token = getattr(error, "token", None)
-            names = set(getattr(error, "accepts", None) or getattr(error, "expected", ()))
+            names = set(getattr(error, "accepts", None) or getattr(error, "expected", None) or ())
             at_end = token is None or token.type == "$END"
             found = "the end of the text" if at_end else repr(str(token))
             if at_end:

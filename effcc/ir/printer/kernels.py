@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 
 from effcc.ir.dims import show
 from effcc.ir.dtypes import DType
@@ -19,24 +19,36 @@ def print_kernel(kernel: Kernel, indent: str = "", locations: bool = True) -> st
     if kernel.scans:
         header += " scan " + ", ".join(kernel.scans)
     dtypes = {p.name: p.type.dtype for p in (*kernel.params, *kernel.outputs)}
+    recurrent = _read_early(kernel)
+    dtypes.update(recurrent)
     lines = [header + " {" + show_location(kernel.location, locations)]
     for statement in kernel.statements:
-        lines.append("  " + show_statement(statement, axes, dtypes))
+        lines.append("  " + show_statement(statement, axes, dtypes, recurrent.pop(statement.target, None)))
         dtypes.setdefault(statement.target, statement.dtype)
     return "\n".join(indent + line for line in [*lines, "}"])
 
 
-def show_statement(statement: Statement, axes: Set[str] = frozenset(), dtypes: dict[str, DType] | None = None) -> str:
-    """One statement. `dtypes` are those of the buffers known before it; the target's gives constants their dtype.
+def _read_early(kernel: Kernel) -> dict[str, DType]:
+    """The intermediates that are read before their definition ends (recurrences): they say their dtype."""
+    found: dict[str, DType] = {}
+    defined = {p.name for p in (*kernel.params, *kernel.outputs)}
+    dtypes = {s.target: s.dtype for s in reversed(kernel.statements)}
+    for statement in kernel.statements:
+        early = {load.buffer for load in statement.reads if load.buffer not in defined}
+        found.update({name: dtypes[name] for name in early if name in dtypes})
+        defined.add(statement.target)
+    return found
 
-    A statement that reads its own target before anything gave that a dtype (a recurrence) says the dtype itself.
-    """
-    known = (dtypes or {}).get(statement.target)
-    declared = ""
-    if known is None and any(load.buffer == statement.target for load in statement.reads):
-        known = statement.dtype
-        declared = f": {known.name}"
-    value = show_expression(statement.value, axes, known)
+
+def show_statement(
+    statement: Statement,
+    axes: Set[str] = frozenset(),
+    dtypes: Mapping[str, DType] | None = None,
+    declare: DType | None = None,
+) -> str:
+    """One statement. The target's dtype, if among `dtypes`, gives constants theirs; `declare` is written out."""
+    value = show_expression(statement.value, axes, (dtypes or {}).get(statement.target))
+    declared = "" if declare is None else f": {declare.name}"
     if statement.scatter is None:
         return f"{statement.target}[{','.join(statement.axes)}]{declared} = {value}"
     over = f" for {', '.join(statement.axes)}" if statement.axes else ""
