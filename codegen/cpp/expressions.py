@@ -1,0 +1,363 @@
+"""Expressions of one tile to values: each subexpression once for every combination of the axes it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from effcc.codegen.cpp import values
+from effcc.codegen.cpp.form import Branch, Do, Registers
+from effcc.codegen.cpp.linear import (
+    LANE, Known, Linear, bounds, fine_part, floor_division, linear_text, minus, of_atom, of_vector, plus, remainder, times,
+)  # fmt: skip
+from effcc.codegen.cpp.loads import load_memory, load_registers, proven_inside
+from effcc.codegen.cpp.scope import Value, Writer
+from effcc.codegen.cpp.spelling import COMPARISONS, SYMBOLS
+from effcc.codegen.cpp.storage import Memory, Storage
+from effcc.errors import UnsupportedError
+from effcc.ir.dtypes import boolean, i64
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, children, walk
+
+_OPPOSITE = {"le": "gt", "ne": "eq"}
+
+
+@dataclass
+class Guard:
+    """Which lanes count: the first `count` (a number or a name; None: all), and of those where `mask` holds."""
+
+    count: int | str | None = None
+    mask: Value | None = None
+
+
+@dataclass
+class Evaluator:
+    """Evaluates expressions at the current `point`: the places of the unrolled axes, and which vector of the lanes axis.
+
+    `variables` are the C++ names of loop axes. `epoch` counts the writes to the tile's own buffer, `written`, so that
+    nothing read before a write stands for what is read after it.
+    """
+
+    writer: Writer
+    storage: Mapping[str, Storage]
+    variables: Mapping[str, str]
+    lanes_axis: str | None = None
+    unrolled: frozenset[str] = frozenset()
+    written: str = ""
+    point: dict[str, int] = field(default_factory=dict)
+    guard: Guard = field(default_factory=Guard)
+    epoch: int = 0
+    _depends: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    _rereads: dict[int, bool] = field(default_factory=dict)
+
+    def value(self, e: Expr) -> Value:
+        """The value of `e` at the current point."""
+        key = self._key(e)
+        found = self.writer.scope.find(key)
+        if found is None:
+            found = self._compute(e)
+            self.writer.scope.values[key] = found
+        return found
+
+    def _key(self, e: Expr) -> object:
+        epoch = self.epoch if self.rereads(e) else 0
+        return (id(e), tuple(self.point[a] for a in self.depends(e)), epoch)
+
+    def depends(self, e: Expr) -> tuple[str, ...]:
+        """The unrolled axes and the lanes axis that `e` varies with."""
+        found = self._depends.get(id(e))
+        if found is None:
+            if isinstance(e, Axis):
+                found = (e.name,) if e.name in self.unrolled or e.name == self.lanes_axis else ()
+            else:
+                found = tuple(sorted({a for part in children(e) for a in self.depends(part)}))
+            self._depends[id(e)] = found
+        return found
+
+    def rereads(self, e: Expr) -> bool:
+        """Whether `e` reads the buffer that the tile writes."""
+        found = self._rereads.get(id(e))
+        if found is None:
+            found = isinstance(e, Load) and e.buffer == self.written
+            found = found or any(self.rereads(part) for part in children(e))
+            self._rereads[id(e)] = found
+        return found
+
+    def _compute(self, e: Expr) -> Value:
+        match e:
+            case Const(value, dtype):
+                return values.constant(value, dtype)
+            case Axis() | Size():
+                return Value("", i64, linear=self.linear(e))
+            case Load():
+                return self._load(e)
+            case Call():
+                return self._call(e)
+            case Reduce():
+                raise UnsupportedError(f"a reduction ({e.operator}) inside a tile statement: lower it to a combine first")
+
+    # Index arithmetic
+
+    def linear(self, e: Expr) -> Linear:
+        """An i64 expression as a linear form; what is not linear is computed and becomes an atom."""
+        match e:
+            case Const(value):
+                return Linear(constant=int(value))
+            case Size(value):
+                return Linear(constant=value)
+            case Axis(name):
+                return self._axis(name)
+            case Call("add", (a, b)):
+                return plus(self.linear(a), self.linear(b))
+            case Call("sub", (a, b)):
+                return minus(self.linear(a), self.linear(b))
+            case Call("neg", (a,)):
+                return times(self.linear(a), -1)
+            case Call("mul" | "floordiv" | "mod" as function, (a, b)):
+                found = self._arithmetic(function, self.linear(a), self.linear(b))
+                if found is not None:
+                    return found
+        return self._atom(self.value(e) if not self._is_arithmetic(e) else self._opaque(e))
+
+    @staticmethod
+    def _is_arithmetic(e: Expr) -> bool:
+        return isinstance(e, Axis | Const | Size) or (
+            isinstance(e, Call) and e.function in ("add", "sub", "neg", "mul", "floordiv", "mod")
+        )
+
+    def _axis(self, name: str) -> Linear:
+        if name == self.lanes_axis:
+            return Linear(((LANE, 1),), self.point[name] * self.writer.lanes)
+        if name in self.unrolled:
+            return Linear(constant=self.point[name])
+        return of_atom(self.variables[name])
+
+    def _arithmetic(self, function: str, a: Linear, b: Linear) -> Linear | None:
+        if function == "mul":
+            if not b.terms and not b.vectors:
+                return times(a, b.constant)
+            return times(b, a.constant) if not a.terms and not a.vectors else None
+        divisor = b.value
+        if divisor is None or divisor <= 0:
+            return None
+        known = self._known()
+        exact = (floor_division if function == "floordiv" else remainder)(a, divisor, known)
+        if exact is not None:
+            return exact
+        split = fine_part(a, divisor, known)
+        if split is None:
+            return None
+        coarse, fine = split
+        part = self._scalar_division(function, coarse, divisor)
+        return part if function == "floordiv" else plus(part, fine)
+
+    def _scalar_division(self, function: str, a: Linear, divisor: int) -> Linear:
+        """A uniform quotient or remainder by a constant; C's own operators where `a` cannot be negative."""
+        exact = (floor_division if function == "floordiv" else remainder)(a, divisor, self._known())
+        if exact is not None:
+            return exact
+        low, _ = bounds(a, self._known())
+        body = linear_text(a)
+        if low is not None and low >= 0:
+            operator = "/" if function == "floordiv" else "%"
+            name = self.writer.let("i64", f"({body}) {operator} {divisor}", "at")
+        else:
+            self.writer.functions.add(function)
+            library = "floor_divide" if function == "floordiv" else "remainder"
+            name = self.writer.let("i64", f"{library}<i64>({body}, {divisor})", "at")
+        return of_atom(name)
+
+    def _known(self) -> dict[str, Known]:
+        known = dict(self.writer.known)
+        if isinstance(self.guard.count, int):
+            known[LANE] = Known(0, min(self.writer.lanes, self.guard.count) - 1)
+        return known
+
+    def _opaque(self, e: Expr) -> Value:
+        """Index arithmetic that is not linear: computed as any other function."""
+        assert isinstance(e, Call)
+        operands = [Value("", i64, 1 if (a := self.linear(o)).is_uniform else self.writer.lanes, linear=a)
+                    for o in e.operands]
+        divisor = operands[1].linear.value if len(operands) > 1 and operands[1].linear else None
+        if e.function in ("floordiv", "mod") and divisor and divisor > 0 and operands[0].lanes == 1:
+            return Value("", i64, linear=self._scalar_division(e.function, operands[0].linear, divisor))
+        return values.call(self.writer, e.function, i64, operands, self._epoch(e))
+
+    def _atom(self, value: Value) -> Linear:
+        if value.linear is not None:
+            return value.linear
+        return of_vector(value.text) if value.lanes > 1 else of_atom(value.text)
+
+    # Calls
+
+    def _call(self, e: Call) -> Value:
+        if e.dtype == i64 and self._is_arithmetic(e):
+            index = self.linear(e)
+            return Value("", i64, 1 if index.is_uniform else self.writer.lanes, linear=index)
+        if e.function == "where":
+            return self._where(e)
+        if e.function == "cast":
+            return self._cast(e)
+        if e.function in COMPARISONS and e.operands[0].dtype == i64:
+            return self._compare(e)
+        operands = [self.value(o) for o in e.operands]
+        if e.dtype == boolean and e.function in ("and", "or"):
+            folded = _fold_logic(e.function, *operands)
+            if folded is not None:
+                return folded
+        return values.call(self.writer, e.function, e.dtype, operands, self._epoch(e))
+
+    def _epoch(self, e: Expr) -> int:
+        return self.epoch if self.rereads(e) else 0
+
+    def _cast(self, e: Call) -> Value:
+        value = self.value(e.operands[0])
+        if e.dtype == i64:
+            if value.dtype == i64:
+                return value
+            made = values.convert(self.writer, value, i64, self._epoch(e))
+            return Value("", i64, made.lanes, linear=self._atom(made))
+        return values.convert(self.writer, value, e.dtype, self._epoch(e))
+
+    def _compare(self, e: Call) -> Value:
+        """A comparison of indices: decided now if it can be, else of the lane's number with a scalar, in 32-bit lanes."""
+        a, b = (self.linear(o) for o in e.operands)
+        difference = minus(a, b)
+        low, high = bounds(difference, self._known())
+        decided = _decide(e.function, low, high)
+        if decided is not None:
+            return Value("true" if decided else "false", boolean)
+        if difference.is_uniform:
+            left, right = linear_text(a.base), linear_text(b.base)
+            if a.lane != 0 or a.vectors:
+                left, right = linear_text(difference), "0"
+            return Value(self.writer.let("bool", f"{left} {SYMBOLS[e.function]} {right}", "is"), boolean)
+        lanes = self.writer.lanes
+        step = difference.lane
+        if not difference.vectors and isinstance(step, int) and abs(step) * lanes < 1 << 29:
+            type = f"i32x<{lanes}>"
+            number = f"iota<{type}>(0)" if step == 1 else f"iota<{type}>(0) * {step}"
+            limit = linear_text(times(difference.base, -1))
+            body = f"{number} {SYMBOLS[e.function]} saturate({limit})"
+            return Value(self.writer.let(type, body, "is"), boolean, lanes, 4)
+        operands = [Value("", i64, 1 if x.is_uniform else lanes, linear=x) for x in (a, b)]
+        return values.call(self.writer, e.function, boolean, operands, self._epoch(e))
+
+    # Branches
+
+    def _where(self, e: Call) -> Value:
+        condition = self.value(e.operands[0])
+        if values.is_true(condition) or values.is_false(condition):
+            return self.value(e.operands[1 if values.is_true(condition) else 2])
+        if condition.lanes == 1:
+            return self._branch(e, condition)
+        sides = []
+        for branch, holds in ((e.operands[1], True), (e.operands[2], False)):
+            if not self._needs_guard(branch):
+                sides.append(self.value(branch))
+                continue
+            mask = condition
+            if not holds:
+                mask = values.call(self.writer, "not", boolean, [condition])
+            sides.append(self._under(mask, branch))
+        return self._indexed(values.select(self.writer, condition, *sides, epoch=self._epoch(e)))
+
+    def _under(self, mask: Value, branch: Expr) -> Value:
+        """A branch evaluated for the lanes of `mask` only."""
+        outer = self.guard
+        if outer.mask is not None:
+            mask = values.call(self.writer, "and", boolean, [outer.mask, mask])
+        self.guard = Guard(outer.count, mask)
+        try:
+            with self.writer.masked():
+                return self.value(branch)
+        finally:
+            self.guard = outer
+
+    def _branch(self, e: Call, condition: Value) -> Value:
+        """A `where` whose condition is the same in all lanes: a selection, or a branch if a side must not be evaluated."""
+        a, b = e.operands[1], e.operands[2]
+        if not self._needs_guard(a) and not self._needs_guard(b):
+            chosen = values.select(self.writer, condition, self.value(a), self.value(b), self._epoch(e))
+            return self._indexed(chosen)
+        with self.writer.block() as yes:
+            left = self.value(a)
+            left_lanes = left.lanes
+        with self.writer.block() as no:
+            right = self.value(b)
+        lanes = max(left_lanes, right.lanes)
+        width = left.mask_bytes if left.lanes > 1 else right.mask_bytes
+        type = values.type_of(self.writer, e.dtype, lanes, width)
+        name = self.writer.names.fresh("v")
+        for lines, side in ((yes, left), (no, right)):
+            with self.writer.block() as late:
+                body = values.in_lanes(self.writer, side, width) if lanes > 1 else values.text(self.writer, side)
+            lines.extend(late)
+            lines.append(Do(f"{name} = {body};"))
+        self.writer.add(Registers(type, (name,), "{}"))
+        self.writer.add(Branch(values.text(self.writer, condition), tuple(yes), tuple(no)))
+        return self._indexed(Value(name, e.dtype, lanes, width))
+
+    def _indexed(self, value: Value) -> Value:
+        """A selected i64 as an atom, so that index arithmetic can go on with it."""
+        if value.dtype != i64 or value.linear is not None:
+            return value
+        return Value("", i64, value.lanes, linear=self._atom(value))
+
+    def _needs_guard(self, e: Expr) -> bool:
+        """Whether `e` reads memory that may be out of bounds, and has not been read already."""
+        if self.writer.scope.find(self._key(e)) is not None:
+            return False
+        if isinstance(e, Load) and self._unsafe(e):
+            return True
+        return any(self._needs_guard(part) for part in children(e))
+
+    def _unsafe(self, e: Load) -> bool:
+        storage = self.storage[e.buffer]
+        if not isinstance(storage, Memory):
+            return False
+        if any(isinstance(node, Load) for part in e.index for node in walk(part)):
+            return True
+        return not proven_inside([self.linear(i) for i in e.index], storage.shape, self._known())
+
+    # Loads
+
+    def _load(self, e: Load) -> Value:
+        storage = self.storage[e.buffer]
+        index = [self.linear(i) for i in e.index]
+        if isinstance(storage, Memory):
+            known = self._known() if self.guard.mask is not None else None
+            guarded = self.guard.mask is not None and not proven_inside(index, storage.shape, known or {})
+            mask = self.guard.mask if guarded else None
+            value = load_memory(self.writer, storage, index, self.guard.count, mask, self._epoch(e))
+        else:
+            value = load_registers(self.writer, storage, index)
+        return self._indexed(value)
+
+
+def _decide(function: str, low: int | None, high: int | None) -> bool | None:
+    """Whether `difference <function> 0` holds everywhere (True), nowhere (False), or cannot be told (None)."""
+    if function in ("le", "ne"):
+        opposite = _decide(_OPPOSITE[function], low, high)
+        return None if opposite is None else not opposite
+    match function:
+        case "lt":
+            return True if high is not None and high < 0 else False if low is not None and low >= 0 else None
+        case "ge":
+            return True if low is not None and low >= 0 else False if high is not None and high < 0 else None
+        case "gt":
+            return True if low is not None and low > 0 else False if high is not None and high <= 0 else None
+        case "eq":
+            if low is not None and low == high:
+                return low == 0
+            return False if (low is not None and low > 0) or (high is not None and high < 0) else None
+    return None
+
+
+def _fold_logic(function: str, a: Value, b: Value) -> Value | None:
+    """`and` and `or` where one side is known."""
+    for x, y in ((a, b), (b, a)):
+        if values.is_true(x):
+            return y if function == "and" else x
+        if values.is_false(x):
+            return x if function == "and" else y
+    return None

@@ -1,0 +1,79 @@
+"""The vector form as C++ text: two-space indents, one statement a line, nothing decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from effcc.codegen.cpp.form import (
+    Array, Barrier, Block, Branch, Do, Function, Let, Line, Loop, Note, Registers,
+)  # fmt: skip
+
+_WIDTH = 110
+_STACK_LIMIT = 64 << 10
+"""Local arrays of more bytes live in each thread's own static storage: stacks of threads can be small."""
+
+_BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2, "i8": 1, "u8": 1, "bool": 1}
+
+
+def print_function(function: Function) -> str:
+    """The text of a function, after its comment."""
+    parameters = [f"{p.type} {p.name}" for p in (*function.buffers, *function.sizes)]
+    parameters += ["int thread", "int team"] + (["barrier& sync"] if function.barriers else [])
+    lines = [f"// {line}".rstrip() for line in function.comment]
+    lines += _wrapped(f"static void {function.name}(", parameters, ") {")
+    lines += _lines(function.body, "  ")
+    return "\n".join([*lines, "}"])
+
+
+def _wrapped(head: str, items: Sequence[str], tail: str, indent: str = "    ") -> list[str]:
+    """`head items tail` on one line, or the items on lines of their own filled up to the width."""
+    one = head + ", ".join(items) + tail
+    if len(one) <= _WIDTH:
+        return [one]
+    lines = [head + items[0] + ","]
+    for position, item in enumerate(items[1:], 1):
+        text = item + ("," if position < len(items) - 1 else tail)
+        if len(lines[-1]) + 1 + len(text) <= _WIDTH:
+            lines[-1] += f" {text}"
+        else:
+            lines.append(indent + text)
+    return lines
+
+
+def _lines(body: Sequence[Line], indent: str) -> Iterator[str]:
+    for line in body:
+        match line:
+            case Let(type, name, value):
+                yield f"{indent}const {type} {name} = {value};"
+            case Registers(type, names, value):
+                items = [f"{name}{value}" if value == "{}" else f"{name} = {value}" for name in names]
+                yield from _wrapped(f"{indent}{type} ", items, ";", indent + "    ")
+            case Array(type, name, length):
+                storage = "static thread_local " if length * _BYTES[type] > _STACK_LIMIT else ""
+                yield f"{indent}alignas(64) {storage}{type} {name}[{length}];"
+            case Do(text):
+                yield indent + text
+            case Note(text):
+                yield f"{indent}// {text}"
+            case Barrier():
+                yield f"{indent}sync.wait(team);"
+            case Loop(name, start, stop, step, inner):
+                advance = f"++{name}" if step == 1 else f"{name} += {step}"
+                yield f"{indent}for (i64 {name} = {start}; {name} < {stop}; {advance}) {{"
+                yield from _lines(inner, indent + "  ")
+                yield f"{indent}}}"
+            case Branch(condition, inner, orelse):
+                yield f"{indent}if ({_stripped(condition)}) {{"
+                yield from _lines(inner, indent + "  ")
+                if orelse:
+                    yield f"{indent}}} else {{"
+                    yield from _lines(orelse, indent + "  ")
+                yield f"{indent}}}"
+            case Block(inner, comment):
+                yield f"{indent}{{  // {comment}" if comment else f"{indent}{{"
+                yield from _lines(inner, indent + "  ")
+                yield f"{indent}}}"
+
+
+def _stripped(condition: str) -> str:
+    return condition[1:-1] if condition.startswith("(") and condition.find(")") == len(condition) - 1 else condition

@@ -1,0 +1,90 @@
+"""Sizes (integers or sympy expressions over size symbols) as C++ text of type i64."""
+
+from __future__ import annotations
+
+import sympy
+
+from effcc.errors import UnsupportedError
+from effcc.ir.dims import Dim
+
+_FLOOR_DIVISIONS = ("FloorDiv", "CleanDiv", "IntTrueDiv")
+_MODULI = ("Mod", "PythonMod")
+
+
+def size_text(size: Dim) -> str:
+    """`size` in C++, without parentheses around it; symbols are variables of their own names.
+
+    >>> from effcc.ir.dims import symbol
+    >>> size_text(2 * symbol("s0") + 1)
+    '2 * s0 + 1'
+
+    Raises UnsupportedError for a function of sizes that has no spelling.
+    """
+    return str(size) if isinstance(size, int) else _text(sympy.sympify(size), 0)
+
+
+def size_factor(size: Dim) -> str:
+    """`size` in C++ as a factor: in parentheses where it is a sum."""
+    return str(size) if isinstance(size, int) else _text(sympy.sympify(size), 1)
+
+
+def _text(e: sympy.Expr, level: int) -> str:
+    """`level` 0: anything may stand here; 1: a factor, so sums need parentheses; 2: an operand of a division."""
+    if e.is_Integer or e.is_Symbol:
+        return str(e) if e.is_nonnegative or level == 0 else f"({e})"
+    if e.is_Add:
+        return _parenthesize(_sum(e), level > 0)
+    if e.is_Mul:
+        numerator, denominator = sympy.fraction(e)
+        if denominator != 1:
+            return f"floor_divide<i64>({_text(numerator, 0)}, {_text(denominator, 0)})"
+        return _parenthesize(" * ".join(_text(f, 1) for f in _ordered_factors(e)), level > 1)
+    if e.is_Pow and e.exp.is_Integer and e.exp > 0:
+        return _parenthesize(" * ".join([_text(e.base, 1)] * int(e.exp)), level > 1)
+    return _function(e)
+
+
+def _sum(e: sympy.Expr) -> str:
+    terms = sorted(e.args, key=lambda t: (t.is_Number, str(t)))
+    text = _text(terms[0], 0)
+    for term in terms[1:]:
+        text += f" - {_text(-term, 1)}" if term.could_extract_minus_sign() else f" + {_text(term, 0)}"
+    return text
+
+
+def _ordered_factors(e: sympy.Expr) -> list[sympy.Expr]:
+    return sorted(e.args, key=lambda f: (not f.is_Number, str(f)))
+
+
+def _function(e: sympy.Expr) -> str:
+    name = e.func.__name__
+    if name == "floor":
+        numerator, denominator = sympy.fraction(sympy.together(e.args[0]))
+        return f"floor_divide<i64>({_text(numerator, 0)}, {_text(denominator, 0)})"
+    if name == "ceiling":
+        numerator, denominator = sympy.fraction(sympy.together(e.args[0]))
+        return f"-floor_divide<i64>({_text(-numerator, 0)}, {_text(denominator, 0)})"
+    if name in _FLOOR_DIVISIONS:
+        return f"floor_divide<i64>({_text(e.args[0], 0)}, {_text(e.args[1], 0)})"
+    if name in _MODULI:
+        return f"remainder<i64>({_text(e.args[0], 0)}, {_text(e.args[1], 0)})"
+    if name == "ModularIndexing":
+        base, divisor, modulus = (_text(a, 0) for a in e.args)
+        return f"remainder<i64>(floor_divide<i64>({base}, {divisor}), {modulus})"
+    if name in ("Max", "Min"):
+        function = "maximum" if name == "Max" else "minimum"
+        text = _text(e.args[0], 0)
+        for other in e.args[1:]:
+            text = f"{function}<i64>({text}, {_text(other, 0)})"
+        return text
+    raise UnsupportedError(f"the size expression {e} has no C++ spelling: expected sums, products, floor divisions, "
+                           f"remainders, Max and Min of sizes, got {name}")
+
+
+def _parenthesize(text: str, needed: bool) -> str:
+    return f"({text})" if needed else text
+
+
+def uses_division(size: Dim) -> bool:
+    """Whether the text of `size` calls the library's integer division."""
+    return not isinstance(size, int) and ("floor_divide" in size_text(size) or "remainder" in size_text(size))

@@ -1,0 +1,295 @@
+"""Loop nests to the vector form: which loops threads share, where buffers live, and every tile in registers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from effcc.codegen.cpp.expressions import Evaluator
+from effcc.codegen.cpp.form import Array, Barrier, Block, Branch, Do, Function, Line, Loop, Parameter
+from effcc.codegen.cpp.form import Registers as RegisterLines
+from effcc.codegen.cpp.linear import Known, linear_text
+from effcc.codegen.cpp.scope import Writer
+from effcc.codegen.cpp.sizes import uses_division
+from effcc.codegen.cpp.spelling import headers, stored_type, value_type
+from effcc.codegen.cpp.storage import (
+    Memory, Registers, Storage, choose_lanes, lane_dimension, statements, strides_of, tiles,
+)  # fmt: skip
+from effcc.codegen.cpp.tiles import lower_tile
+from effcc.codegen.cpp.values import text
+from effcc.errors import ScheduleError
+from effcc.ir.dims import symbols
+from effcc.ir.expr import Size, walk
+from effcc.ir.kernel import Param
+from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile
+from effcc.target import Target
+
+
+def vectorize(nest: LoopNest, target: Target, name: str = "", no_alias: frozenset[str] = frozenset()) -> Function:
+    """The function that computes `nest` on `target`.
+
+    Its loops are shared among the threads of a team: `parallel` loops are split, what stands beside them is done by thread
+    0, and barriers keep statements apart. Parameters in `no_alias` are `restrict`.
+
+    Raises ScheduleError for a nest whose threads would share a local buffer.
+    """
+    return _Vectorizer(nest, target, name or nest.name, no_alias).run()
+
+
+def size_symbols(nest: LoopNest) -> tuple[str, ...]:
+    """The names of all size symbols that a nest's types and expressions use, in order."""
+    found = [d for p in (*nest.params, *nest.outputs) for d in (*p.type.shape, *p.type.layout)]
+    for statement in statements(nest.body):
+        parts = {
+            For: lambda s: (s.start, s.stop),
+            If: lambda s: (s.condition,),
+            Tile: lambda s: (*s.index, s.value, *(a.limit for a in s.axes if a.limit is not None)),
+        }.get(type(statement), lambda s: ())(statement)
+        found += [node.value for e in parts for node in walk(e) if isinstance(node, Size)]
+    return tuple(s.name for s in symbols(found))
+
+
+@dataclass
+class _Vectorizer:
+    nest: LoopNest
+    target: Target
+    name: str
+    no_alias: frozenset[str]
+    storage: dict[str, Storage] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    barriers: bool = False
+
+    def __post_init__(self) -> None:
+        self.writer = Writer(choose_lanes(self.nest, self.target.vector_bytes))
+
+    def run(self) -> Function:
+        sizes = tuple(Parameter("i64", self.writer.names.fresh(s), s) for s in size_symbols(self.nest))
+        for size in sizes:
+            self.writer.known[size.name] = Known(0, None)
+        buffers = tuple(self._parameter(p) for p in (*self.nest.params, *self.nest.outputs))
+        if any(isinstance(s, For) and s.kind == "parallel" for s in statements(self.nest.body)):
+            self._together(self.nest.body)
+        else:
+            self.writer.add(Do("if (thread != 0) return;"))
+            self._body(self.nest.body)
+        lines = tuple(self.writer.scope.lines)
+        return Function(self.name, buffers, sizes, lines, self.barriers, self._headers())
+
+    def _headers(self) -> tuple[str, ...]:
+        functions = set(self.writer.functions)
+        shapes = [d for p in (*self.nest.params, *self.nest.outputs) for d in (*p.type.shape, *p.type.layout)]
+        if any(uses_division(d) for d in shapes) or _divides(self.writer.scope.lines):
+            functions.add("floordiv")
+        return tuple(headers(functions))
+
+    def _parameter(self, param: Param) -> Parameter:
+        name = self.writer.names.fresh(param.name)
+        self.storage[param.name] = Memory(name, param.type.dtype, param.type.shape, param.type.layout)
+        written = param.name in {p.name for p in self.nest.outputs} or any(
+            t.buffer == param.name for t in tiles(self.nest)
+        )
+        constant = "" if written else "const "
+        restrict = " __restrict" if param.name in self.no_alias else ""
+        return Parameter(f"{constant}{stored_type(param.type.dtype)}*{restrict}", name, param.name)
+
+    # What the threads of a team do together
+
+    def _together(self, body: Sequence[Stmt]) -> None:
+        """Statements that all threads come past: parallel loops are split, the rest is thread 0's."""
+        waiting = False
+        for group in self._groups(body):
+            if waiting:
+                self._wait()
+            waiting = True
+            first = group[0]
+            if isinstance(first, For) and first.kind == "parallel":
+                self._share(first)
+            elif isinstance(first, For) and _has_parallel(first.body):
+                with self._loop(first):
+                    self._together(first.body)
+                    self._wait()
+            elif isinstance(first, If) and _has_parallel((*first.body, *first.orelse)):
+                self._branch(first, self._together)
+            else:
+                with self.writer.block() as lines:
+                    self._body(group)
+                self.writer.add(Branch("thread == 0", tuple(lines)))
+
+    def _groups(self, body: Sequence[Stmt]) -> list[list[Stmt]]:
+        """Runs of statements without a parallel loop, and each statement with one alone."""
+        groups: list[list[Stmt]] = []
+        alone = True
+        for statement in body:
+            if isinstance(statement, Alloc):
+                self._shared_alloc(statement, body)
+                continue
+            parallel = _has_parallel((statement,))
+            if parallel or alone:
+                groups.append([statement])
+            else:
+                groups[-1].append(statement)
+            alone = parallel
+        return groups
+
+    def _shared_alloc(self, alloc: Alloc, body: Sequence[Stmt]) -> None:
+        users = [s for s in body if alloc.name in _buffers_of(s)]
+        if len(users) > 1 or any(_has_parallel((s,)) for s in users):
+            raise ScheduleError(f"loop nest {self.nest.name!r}: the {alloc.space} buffer {alloc.name!r} stands outside a "
+                                "parallel loop, so all threads would share it; allocate it inside the loop")
+        self._alloc(alloc)
+
+    def _wait(self) -> None:
+        self.barriers = True
+        self.writer.add(Barrier())
+
+    def _share(self, outer: For) -> None:
+        """Perfectly nested parallel loops as one range of iterations, split among the threads."""
+        loops = [outer]
+        while len(loops[-1].body) == 1 and isinstance(inner := loops[-1].body[0], For) and inner.kind == "parallel":
+            if any(self._mentions(inner, loop.axis) for loop in loops):
+                break
+            loops.append(inner)
+        counts = [self._trips(loop) for loop in loops]
+        names = self.writer.names
+        part = names.fresh("mine")
+        product = " * ".join(f"({c})" if not c.isalnum() and len(loops) > 1 else c for c in counts)
+        at = names.fresh("at")
+        with self.writer.block() as lines:
+            rest = at
+            for depth in range(len(loops) - 1, -1, -1):
+                loop = loops[depth]
+                index = rest if depth == 0 else f"{rest} % ({counts[depth]})"
+                self._open(loop)
+                self.writer.add(Do(f"const i64 {self.variables[loop.axis]} = {self._position(loop, index)};"))
+                if depth > 0:
+                    rest = names.fresh("rest")
+                    before = index.split(" % ")[0]
+                    self.writer.add(Do(f"const i64 {rest} = {before} / ({counts[depth]});"))
+            self._body(loops[-1].body)
+        shared = Do(f"const range {part} = share({product}, thread, team);")
+        body = Loop(at, f"{part}.begin", f"{part}.end", 1, tuple(lines))
+        self.writer.add(Block((shared, body), "parallel " + ", ".join(loop.axis for loop in loops)))
+
+    def _mentions(self, loop: For, axis: str) -> bool:
+        from effcc.ir.expr import free_axes
+
+        return axis in free_axes(loop.start) | free_axes(loop.stop)
+
+    def _position(self, loop: For, index: str) -> str:
+        start = linear_text(self._evaluator().linear(loop.start))
+        scaled = index if loop.step == 1 else f"{f'({index})' if ' ' in index else index} * {loop.step}"
+        return scaled if start == "0" else f"{start} + {scaled}"
+
+    def _trips(self, loop: For) -> str:
+        """How often a loop runs, as text."""
+        at = self._evaluator()
+        start, stop = at.linear(loop.start), at.linear(loop.stop)
+        if start.value is not None and stop.value is not None:
+            return str(max(0, -(-(stop.value - start.value) // loop.step)))
+        span = linear_text(stop) if start.value == 0 else f"{linear_text(stop)} - ({linear_text(start)})"
+        return span if loop.step == 1 else f"({span} + {loop.step - 1}) / {loop.step}"
+
+    # What one thread does
+
+    def _body(self, body: Sequence[Stmt]) -> None:
+        for statement in body:
+            match statement:
+                case Alloc():
+                    self._alloc(statement)
+                case Tile():
+                    lower_tile(self.writer, self.storage, self.variables, statement)
+                case For():
+                    with self._loop(statement):
+                        self._body(statement.body)
+                case If():
+                    self._branch(statement, self._body)
+
+    def _loop(self, loop: For) -> _OpenLoop:
+        at = self._evaluator()
+        start, stop = linear_text(at.linear(loop.start)), linear_text(at.linear(loop.stop))
+        self._open(loop)
+        return _OpenLoop(self.writer, self.variables[loop.axis], start, stop, loop.step)
+
+    def _open(self, loop: For) -> None:
+        """Name a loop's variable and note what is known of it."""
+        at = self._evaluator()
+        start, stop = at.linear(loop.start), at.linear(loop.stop)
+        name = self.writer.names.fresh(loop.axis)
+        self.variables[loop.axis] = name
+        if start.value is None:
+            self.writer.known[name] = Known()
+            return
+        last = None
+        if stop.value is not None:
+            last = start.value + max(0, (stop.value - start.value - 1) // loop.step) * loop.step
+        self.writer.known[name] = Known(start.value, last, loop.step, start.value % loop.step)
+
+    def _branch(self, branch: If, write: object) -> None:
+        with self.writer.masked():
+            condition = text(self.writer, self._evaluator().value(branch.condition))
+        sides = []
+        for side in (branch.body, branch.orelse):
+            with self.writer.block() as lines:
+                write(side)  # type: ignore[operator]
+            sides.append(tuple(lines))
+        self.writer.add(Branch(condition, *sides))
+
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self.writer, self.storage, self.variables)
+
+    def _alloc(self, alloc: Alloc) -> None:
+        """Registers where every index is known once unrolled, else an array on the stack."""
+        fits, lane_dim = lane_dimension(alloc, self.nest, self.writer.lanes)
+        if alloc.space == "register" and fits:
+            self._registers(alloc, lane_dim)
+            return
+        name = self.writer.names.fresh(alloc.name)
+        self.storage[alloc.name] = Memory(name, alloc.dtype, alloc.shape, strides_of(alloc.shape))
+        self.writer.add(Array(stored_type(alloc.dtype), name, max(1, math.prod(alloc.shape))))
+
+    def _registers(self, alloc: Alloc, lane_dim: int | None) -> None:
+        lanes = self.writer.lanes
+        points: list[tuple[int, ...]] = [()]
+        for position, extent in enumerate(alloc.shape):
+            count = -(-extent // lanes) if position == lane_dim else extent
+            points = [(*p, i) for p in points for i in range(count)]
+        names = {p: self.writer.names.fresh("_".join([alloc.name, *map(str, p)])) for p in points}
+        self.storage[alloc.name] = Registers(names, alloc.dtype, alloc.shape, lane_dim)
+        type = value_type(alloc.dtype, 1 if lane_dim is None else lanes)
+        self.writer.add(RegisterLines(type, tuple(names.values()), "{}"))
+
+
+class _OpenLoop:
+    """A serial loop whose body is being written."""
+
+    def __init__(self, writer: Writer, name: str, start: str, stop: str, step: int) -> None:
+        self.writer, self.head = writer, (name, start, stop, step)
+        self.block = writer.block()
+
+    def __enter__(self) -> None:
+        self.lines = self.block.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.block.__exit__(*error)  # type: ignore[arg-type]
+        if error[0] is None:
+            self.writer.add(Loop(*self.head, tuple(self.lines)))
+
+
+def _has_parallel(body: Sequence[Stmt]) -> bool:
+    return any(isinstance(s, For) and s.kind == "parallel" for s in statements(tuple(body)))
+
+
+def _buffers_of(statement: Stmt) -> set[str]:
+    from effcc.ir.expr import loads
+
+    found: set[str] = set()
+    for inner in statements((statement,)):
+        if isinstance(inner, Tile):
+            found.add(inner.buffer)
+            found |= {load.buffer for e in (inner.value, *inner.index) for load in loads(e)}
+    return found
+
+
+def _divides(lines: Sequence[Line]) -> bool:
+    return "floor_divide" in repr(lines) or "remainder" in repr(lines)

@@ -1,0 +1,110 @@
+// effcc/guarded.h: what generated code needs around its edges.
+//
+// Lanes that a mask leaves out are neither read nor written.
+//
+//   load_if<V>(mask, p, fill = 0)          consecutive elements, only where mask
+//   load_mask_if<V>(mask, p)               the same for bools, as a mask
+//   store_if(mask, p, v), store_mask_if(mask, p, m)
+//   first_lanes<V>(count)                  a mask of the first count lanes; count may be anything
+//   scatter_fold(p, index, v, count, f)    p[index[lane]] = f(p[index[lane]], v[lane]) in lane order, for the first count
+//   saturate(x)                            an i64 as an i32, cut to +-2^30: for comparing with lane numbers
+//   round_to<S>(v)                         f32 lanes rounded to what bf16 or f16 can hold
+//   integer_pow(a, b)                      a^b, wrapping around; b < 0 gives 0 but for a = 1 and a = -1
+//   shift_left(a, b), shift_right(a, b)    counts at or beyond the width shift everything out
+#pragma once
+
+#include "effcc/memory.h"
+
+namespace effcc {
+
+template <class V>
+EFFCC_INLINE mask_of<V> first_lanes(i64 count) {
+    if constexpr (detail::Vector<V>) {
+        using I = int_of<V>;
+        const i64 most = lanes<V>;
+        return iota<I>(0) < broadcast<I>(element<I>(count < 0 ? 0 : count < most ? count : most));
+    } else {
+        return count > 0;
+    }
+}
+
+template <class V, class M, class S>
+EFFCC_INLINE V load_if(M mask, const S* p, element<V> fill = 0) {
+    if (all(mask)) return load<V>(p);
+#if defined(__AVX512F__)
+    if constexpr (detail::same<V, f32x<16>> && detail::same<S, f32>)
+        return __builtin_ia32_loadups512_mask(
+            p, broadcast<V>(fill), __builtin_ia32_cmpd512_mask(mask_cast<V>(mask), i32x<16>{}, 4, -1));
+#endif
+    V v = broadcast<V>(fill);
+    for (int i = 0; i < lanes<V>; ++i)
+        if (lane(mask, i)) set_lane(v, i, load<element<V>>(p + i));
+    return v;
+}
+
+template <class V, class M>
+EFFCC_INLINE mask_of<V> load_mask_if(M mask, const bool* p) {
+    return mask_cast<V>(to_mask(load_if<with_element<V, u8>>(mask, reinterpret_cast<const u8*>(p))));
+}
+
+template <class M, class S, class V>
+EFFCC_INLINE void store_if(M mask, S* p, V v) {
+    if (all(mask)) return store(p, v);
+    for (int i = 0; i < lanes<V>; ++i)
+        if (lane(mask, i)) store(p + i, lane(v, i));
+}
+
+template <class W, class M>
+EFFCC_INLINE void store_mask_if(W mask, bool* p, M m) {
+    store_if(mask, reinterpret_cast<u8*>(p), from_mask<with_element<M, u8>>(m));
+}
+
+template <class S, class I, class V, class F>
+EFFCC_INLINE void scatter_fold(S* p, I index, V v, i64 count, F f) {
+    for (int i = 0; i < lanes<V>; ++i)
+        if (i < count) store(p + lane(index, i), f(load<element<V>>(p + lane(index, i)), lane(v, i)));
+}
+
+EFFCC_INLINE i32 saturate(i64 x) {
+    const i64 most = 1 << 30;
+    return static_cast<i32>(x < -most ? -most : x > most ? most : x);
+}
+
+template <class S, class V>
+EFFCC_INLINE V round_to(V v) {
+    return detail::stored<S>::template widen<V>(detail::stored<S>::template narrow<V>(v));
+}
+
+template <class V>
+EFFCC_INLINE V integer_pow(V a, V b) {
+    return detail::each_lane(
+        [](element<V> x, element<V> n) {
+            if (n < 0) return element<V>(x == 1 ? 1 : x == element<V>(-1) ? (n & 1 ? -1 : 1) : 0);
+            u64 r = 1, power = static_cast<u64>(x);
+            for (; n > 0; n >>= 1, power *= power)
+                if (n & 1) r *= power;
+            return static_cast<element<V>>(r);
+        },
+        a, b);
+}
+
+template <class V>
+EFFCC_INLINE V shift_left(V a, V b) {
+    return detail::each_lane(
+        [](element<V> x, element<V> n) {
+            return n < 0 || n >= 8 * int(sizeof x) ? element<V>(0) : static_cast<element<V>>(static_cast<u64>(x) << n);
+        },
+        a, b);
+}
+
+template <class V>
+EFFCC_INLINE V shift_right(V a, V b) {
+    return detail::each_lane(
+        [](element<V> x, element<V> n) {
+            const int most = 8 * int(sizeof x) - 1;
+            return n < 0 || n > most ? element<V>(x < 0 ? -1 : 0) : static_cast<element<V>>(x >> n);
+        },
+        a, b);
+}
+
+}  // namespace effcc

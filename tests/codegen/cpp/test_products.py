@@ -1,0 +1,109 @@
+"""Contractions: register tiles over packed panels, tails, accumulation in lanes, encoded operands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.codegen.cpp.running import apply, at, axes, index, loop, names, number, param, run_nest, source_of
+
+from effcc.ir.dtypes import f32, i8, i32
+from effcc.ir.expr import Call, Const, add, cast, floor_div, multiply
+from effcc.ir.loops import Alloc, LoopNest, Tile, TileAxis
+from effcc.runtime.cache import CompileCache
+from effcc.target import Target, generic
+
+m, n, k, m0, n0, k0 = names("m n k m0 n0 k0")
+
+
+def matmul(rows: int, columns: int, depth: int, mr: int, nr: int) -> LoopNest:
+    """A[rows,depth] times B packed in panels of nr columns."""
+    tile = axes(("m", mr, "unroll"), ("n", nr, "lanes"))
+    product = apply("mul", at("A", add(m0, m), k), at("B", n0, k, n))
+    body = (
+        Alloc("acc", f32, (mr, nr), "register"),
+        Tile(tile, "acc", (m, n), "set", number(0.0)),
+        loop("k", depth, 1, (Tile(tile, "acc", (m, n), "add", product),)),
+        Tile(tile, "O", (add(m0, m), add(multiply(n0, index(nr)), n)), "set", at("acc", m, n)),
+    )
+    nest = loop("m0", rows, mr, (loop("n0", columns // nr, 1, body, "parallel"),), "parallel")
+    operands = (param("A", f32, rows, depth), param("B", f32, columns // nr, depth, nr))
+    return LoopNest("matmul", operands, (param("O", f32, rows, columns),), (nest,))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_register_tile_over_packed_panels_is_the_product(target: Target, cache: CompileCache, threads: int) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((28, 48), np.float32), rng.standard_normal((48, 64), np.float32)
+    packed = np.ascontiguousarray(b.reshape(48, 2, 32).transpose(1, 0, 2))
+    o = np.full((28, 64), np.nan, np.float32)
+    run_nest(matmul(28, 64, 48, 14, 32), {"A": a, "B": packed, "O": o}, target, cache, threads=threads)
+    np.testing.assert_allclose(o, a.astype(np.float64) @ b, rtol=1e-5, atol=1e-5)
+
+
+def test_every_operand_of_a_register_tile_is_loaded_once_per_step() -> None:
+    source = source_of(matmul(28, 64, 48, 14, 32), generic("avx512"))
+    assert source.count("= A[") == 14
+    assert source.count("load<f32x<16>>(B") == 2
+    assert source.count("mul_add(") == 28
+
+
+def test_a_tail_of_columns_writes_nothing_beyond_the_row(target: Target, cache: CompileCache) -> None:
+    tile = axes(("m", 2, "unroll"), ("n", 32, "lanes"))
+    tail = axes(("m", 2, "unroll"), TileAxis("n", 32, "lanes", index(21)))
+    body = (
+        Alloc("acc", f32, (2, 32), "register"),
+        Tile(tile, "acc", (m, n), "set", number(0.0)),
+        loop("k", 9, 1, (Tile(tile, "acc", (m, n), "add", apply("mul", at("A", m, k), at("B", k, n))),)),
+        Tile(tail, "O", (m, n), "set", apply("add", at("acc", m, n), at("C", n))),
+    )
+    operands = (param("A", f32, 2, 9), param("B", f32, 9, 32), param("C", f32, 21))
+    nest = LoopNest("tail", operands, (param("O", f32, 2, 21),), body)
+    rng = np.random.default_rng(1)
+    a, b, c = (rng.standard_normal(s, np.float32) for s in ((2, 9), (9, 32), (21,)))
+    room = np.full(2 * 21 + 16, 7.0, np.float32)
+    run_nest(nest, {"A": a, "B": b, "C": c, "O": room}, target, cache)
+    np.testing.assert_allclose(room[:42].reshape(2, 21), (a @ b)[:, :21] + c, rtol=1e-5, atol=1e-5)
+    assert (room[42:] == 7.0).all()
+
+
+def test_int8_weights_are_decoded_in_the_product(target: Target, cache: CompileCache) -> None:
+    tile = axes(("m", 3, "unroll"), ("n", 32, "lanes"))
+    decoded = apply("mul", cast(at("Q", k, n, dtype=i8), f32), at("S", floor_div(k, index(8)), n))
+    body = (
+        Alloc("acc", f32, (3, 32), "register"),
+        Tile(tile, "acc", (m, n), "set", number(0.0)),
+        loop("k", 24, 1, (Tile(tile, "acc", (m, n), "add", apply("mul", at("A", m, k), decoded)),)),
+        Tile(tile, "O", (m, n), "set", at("acc", m, n)),
+    )
+    operands = (param("A", f32, 3, 24), param("Q", i8, 24, 32), param("S", f32, 3, 32))
+    nest = LoopNest("decode", operands, (param("O", f32, 3, 32),), body)
+    rng = np.random.default_rng(2)
+    a, s = rng.standard_normal((3, 24), np.float32), rng.random((3, 32), np.float32)
+    q = rng.integers(-128, 128, (24, 32)).astype(np.int8)
+    o = np.zeros((3, 32), np.float32)
+    run_nest(nest, {"A": a, "Q": q, "S": s, "O": o}, target, cache)
+    want = a.astype(np.float64) @ (q * np.repeat(s, 8, axis=0).astype(np.float64))
+    np.testing.assert_allclose(o, want, rtol=1e-4, atol=1e-3)
+
+
+def test_a_group_index_along_the_lanes_is_one_scalar_for_each_vector() -> None:
+    scaled = apply("mul", at("X", add(k0, k)), at("S", floor_div(add(k0, k), index(32))))
+    body = (loop("k0", 256, 64, (Tile(axes(("k", 64, "lanes")), "O", (add(k0, k),), "set", scaled),)),)
+    nest = LoopNest("scale", (param("X", f32, 256), param("S", f32, 8)), (param("O", f32, 256),), body)
+    source = source_of(nest, generic("avx512"))
+    assert "gather" not in source
+    assert source.count("= S[") == 2
+
+
+def test_integers_accumulate_in_lanes_of_i32(target: Target, cache: CompileCache) -> None:
+    product = Call("mul", (cast(at("X", k, dtype=i8), i32), cast(at("Y", k, dtype=i8), i32)), i32)
+    body = (
+        Tile((), "O", (), "set", Const(0, i32)),
+        Tile(axes(("k", 100, "lanes")), "O", (), "add", product),
+    )
+    nest = LoopNest("dot", (param("X", i8, 100), param("Y", i8, 100)), (param("O", i32),), body)
+    rng = np.random.default_rng(3)
+    x, y = (rng.integers(-128, 128, 100).astype(np.int8) for _ in range(2))
+    o = np.zeros((), np.int32)
+    run_nest(nest, {"X": x, "Y": y, "O": o}, target, cache)
+    assert o == x.astype(np.int32) @ y.astype(np.int32)
