@@ -1,7 +1,7 @@
 """The index form of an op: the cascade statements that define its results.
 
-A form is a small function that takes a `FormBuilder`, opens axes, and defines results by expressions over them. It is the
-op's meaning for fusion, tiling and code generation; `effcc.ir.ops` has one for every op that is not opaque.
+A form is a small function that takes a `FormBuilder`, opens axes, and defines results by expressions over them. It is
+the op's meaning for fusion, tiling and code generation; `effcc.ir.ops` has one for every op that is not opaque.
 """
 
 from __future__ import annotations
@@ -69,15 +69,19 @@ class FormBuilder:
             value = self.temporary(axes, value)
         self.statements.append(Statement(param.name, names, cast(value, param.type.dtype), scatter))
 
-    def temporary(self, axes: Sequence[Axis], value: Expr) -> Load:
-        """A statement of its own for `value`; the load of it at the same axes."""
+    def fresh(self) -> str:
+        """The name of a temporary, for a recurrence that reads it before its statement."""
         self._temporaries += 1
-        name = f"{self.results[0].name}.{self._temporaries}"
+        return f"{self.results[0].name}.{self._temporaries}"
+
+    def temporary(self, axes: Sequence[Axis], value: Expr, name: str = "") -> Load:
+        """A statement of its own for `value`; the load of it at the same axes."""
+        name = name or self.fresh()
         self.statements.append(Statement(name, tuple(a.name for a in axes), value))
         return Load(name, tuple(axes), value.dtype)
 
     def reduce(self, operator: str, axes: Sequence[Axis], body: Expr, dtype: DType | None = None) -> Reduce:
-        """`operator(axes: body)`, accumulated in `dtype` (default: the body's accumulator type for sums, else its own)."""
+        """`operator(axes: body)`, accumulated in `dtype` (default: for sums the body's accumulator type, else its own)."""
         if dtype is None:
             dtype = body.dtype.accumulator if operator in ("sum", "prod") else body.dtype
         return Reduce(operator, tuple(a.name for a in axes), cast(body, dtype), dtype)

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from effcc.errors import UnknownNameError
 from effcc.ir.op import Op
-from effcc.ir.table import control, create, gather, movement, norms, pointwise, products, reductions, windows
+from effcc.ir.table import (
+    control,
+    create,
+    gather,
+    movement,
+    norms,
+    pointwise,
+    products,
+    recurrent,
+    reductions,
+    windows,
+)
 
 TABLE: dict[str, Op] = {
     op.name: op
-    for family in (pointwise, reductions, norms, products, windows, movement, gather, create, control)
+    for family in (pointwise, reductions, norms, products, windows, recurrent, movement, gather, create, control)
     for op in family.OPS
 }
 

@@ -1,0 +1,332 @@
+"""From a captured FX graph to a `Graph`: every ATen call becomes effcc ops, or one `extern` that PyTorch runs.
+
+`import_graph` walks the graph once. What a call becomes is said by the importers in the files `aten_*.py`, one family each;
+`coverage` says how much of core ATen they know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from effcc.errors import CaptureError, UnsupportedError
+from effcc.frontend import (
+    aten_creation,
+    aten_indexing,
+    aten_norms,
+    aten_pointwise,
+    aten_products,
+    aten_recurrent,
+    aten_reductions,
+    aten_views,
+    aten_windows,
+)
+from effcc.frontend.capture import Signature
+from effcc.frontend.decompositions import compile_decompositions
+from effcc.frontend.extern import make_template, target_name
+from effcc.frontend.importer import REGISTRY, Importer, NotNative, aten, dtype_of, strided, type_of
+from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
+from effcc.frontend.sizes import hints, ranges, shape, size
+from effcc.ir.dims import Dim
+from effcc.ir.graph import Graph, GraphBuilder, Value
+from effcc.ir.table.create import LARGEST_LITERAL
+from effcc.ir.types import TensorType
+
+FAMILIES = (
+    aten_creation,
+    aten_indexing,
+    aten_norms,
+    aten_pointwise,
+    aten_products,
+    aten_recurrent,
+    aten_reductions,
+    aten_views,
+    aten_windows,
+)
+
+Output = Value | Dim | bool | float | None
+
+# Overloads that only ask for a size; their nodes carry a SymInt and become one.
+SIZES = {
+    aten.sym_size.int,
+    aten.sym_numel.default,
+    aten.sym_stride.int,
+    aten.sym_storage_offset.default,
+    aten.sym_is_contiguous.default,
+}
+
+# Core overloads that PyTorch runs, and why.
+EXTERN: dict[Any, str] = {
+    aten.nonzero.default: "the size of the result depends on the data",
+    aten.masked_scatter.default: "where an element goes depends on all elements before it",
+    aten.sort.default: "sorting is not a cascade",
+    aten.topk.default: "sorting is not a cascade",
+    aten.resize_.default: "it changes storage, not values",
+    aten._local_scalar_dense.default: "it takes a number out of a tensor, to Python",
+    aten._fft_c2r.default: "complex numbers have no dtype here",
+    aten._fft_r2c.default: "complex numbers have no dtype here",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A graph, and how a call's values meet it.
+
+    inputs: what each placeholder became: a parameter, a size (to be matched with the graph's size symbols), or None for a
+        value that the graph does not read.
+    outputs: what each result of the captured graph is: a value (one of `graph.outputs`, in their order), a size, or a constant.
+    constants: further parameters, at the end of `graph.params`, with their values.
+    hints: the value of each size symbol in the example inputs.
+    """
+
+    graph: Graph
+    inputs: tuple[Value | Dim | None, ...]
+    outputs: tuple[Output, ...]
+    constants: Mapping[str, Tensor]
+    hints: Mapping[str, int]
+
+
+def import_graph(graph_module: fx.GraphModule, signature: Signature, name: str = "main") -> Imported:
+    """Import a captured graph.
+
+    Raises UnsupportedError for sizes that depend on data, for tensors that are not strided, and for dtypes effcc has no
+    counterpart of where they occur in inputs; an op without a native form becomes an `extern` instead.
+    """
+    return _Walk(graph_module, signature, name).run()
+
+
+class _Walk:
+    """One pass over an FX graph: `known` holds what each node became."""
+
+    def __init__(self, graph_module: fx.GraphModule, signature: Signature, name: str) -> None:
+        self.graph_module = graph_module
+        self.signature = signature
+        self.builder = GraphBuilder(name)
+        self.importer = Importer(self.builder)
+        self.known: dict[fx.Node, Any] = {}
+        self.constants: dict[str, Tensor] = {}
+        self.inputs: list[Value | Dim | None] = []
+        self.updates: dict[Value, Value] = {}
+
+    def run(self) -> Imported:
+        nodes = list(self.graph_module.graph.nodes)
+        examples = [n.meta.get("val") for n in nodes if n.op == "placeholder"]
+        self.builder.ranges = ranges(examples)
+        outputs: list[Output] = []
+        for node in nodes:
+            if node.op == "placeholder":
+                self._placeholder(node)
+            elif node.op == "get_attr":
+                self.known[node] = self._attribute(node)
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                outputs = self._outputs(node)
+        tensors = [(o, s) for o, s in zip(outputs, self.signature.output_strides, strict=True) if isinstance(o, Value)]
+        graph = self.builder.build(tuple(o for o, _ in tensors), tuple(self.updates.items()))
+        graph = without_dead_nodes(separate_axes(graph))
+        graph = with_output_strides(graph, [_layout(value.type, strides) for value, strides in tensors])
+        final = iter(graph.outputs)
+        returned = tuple(next(final) if isinstance(o, Value) else o for o in outputs)
+        return Imported(graph, tuple(self.inputs), returned, self.constants, hints(examples))
+
+    def _placeholder(self, node: fx.Node) -> None:
+        position = len(self.inputs)
+        example = node.meta.get("val")
+        known: Value | Dim | None = None
+        if isinstance(example, Tensor):
+            try:
+                type_ = type_of(example)
+            except NotNative as error:
+                raise UnsupportedError(
+                    f"input {self.signature.input_names[position]!r}: effcc takes strided tensors of its own dtypes, got {error}"
+                ) from None
+            name = _identifier(self.signature.input_names[position])
+            known = self.builder.param(name, type_, weight=position in self.signature.static_inputs)
+        elif isinstance(example, int | torch.SymInt):
+            known = size(example)
+        self.known[node] = known
+        self.inputs.append(known)
+
+    def _attribute(self, node: fx.Node) -> Any:
+        """A tensor or a submodule that the captured module holds."""
+        held: Any = self.graph_module
+        for part in str(node.target).split("."):
+            held = getattr(held, part)
+        if not isinstance(held, Tensor):
+            return held
+        held = held.detach()
+        dtype = dtype_of(held.dtype)
+        if held.numel() <= LARGEST_LITERAL and not torch._subclasses.fake_tensor.is_fake(held):
+            values = tuple(held.flatten().tolist())
+            if held.dim() == 0:
+                return self.importer.constant(values[0], dtype)
+            return self.importer.emit("constant", value=values, dtype=dtype, shape=tuple(held.shape))
+        value = self.builder.param(_identifier(str(node.target)), TensorType(dtype, tuple(held.shape)), weight=True)
+        self.constants[value.name] = held.contiguous()
+        return value
+
+    def _call(self, node: fx.Node) -> None:
+        self.builder.location = _location(node)
+        self.importer.name = node.name
+        example = node.meta.get("val")
+        if isinstance(example, torch.SymInt | torch.SymFloat | torch.SymBool | int):
+            self.known[node] = size(example)
+        elif node.target is operator.getitem:
+            source, index = node.args
+            self.known[node] = self.known[source][index]  # type: ignore[index]
+        elif node.target is aten.copy_.default:
+            self._update(node)
+        elif example is not None or node.users:
+            self.known[node] = self._native_or_extern(node)
+
+    def _update(self, node: fx.Node) -> None:
+        """`copy_(input, value)`: what stands behind the input after the call."""
+        target, source = (self.known[a] for a in node.args[:2])  # type: ignore[index]
+        if not isinstance(target, Value) or target not in self.builder.params:
+            raise CaptureError(f"{node.format_node()} writes something that is not an input")
+        value = self.importer.broadcast(self.importer.cast(source, target.type.dtype), target.type.shape)
+        self.updates[target] = value
+        self.known[node] = value
+
+    def _native_or_extern(self, node: fx.Node) -> Any:
+        target: Any = node.target
+        args, kwargs = self._arguments(node.args), self._arguments(node.kwargs)
+        importer = REGISTRY.get(target)
+        if importer is not None:
+            before = len(self.builder.nodes)
+            try:
+                return importer(self.importer, *_by_schema(target, args, kwargs)[0], **_by_schema(target, args, kwargs)[1])
+            except NotNative:
+                self.importer.forget(before)
+        return self._extern(node, args, kwargs)
+
+    def _extern(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        target: Any = node.target
+        if not isinstance(target, torch._ops.OpOverload):
+            raise UnsupportedError(f"{getattr(target, '__name__', target)} (at {_location(node) or node.name}) cannot be compiled")
+        operands, template = make_template(args, kwargs)
+        example = node.meta["val"]
+        several = isinstance(example, list | tuple)
+        kept = [e for e in (example if several else [example]) if isinstance(e, Tensor)]
+        try:
+            types = tuple(_as_attribute(type_of(e)) for e in kept)
+        except NotNative as error:
+            raise UnsupportedError(f"{target} (at {_location(node) or node.name}) gives a tensor with {error}") from None
+        reason = "random" if torch.Tag.nondeterministic_seeded in target.tags else "no-op"
+        made = self.importer.node(
+            "extern", *operands, target=target_name(target), template=template, results=types, reason=reason
+        )
+        results = iter(made.results)
+        found = tuple(next(results) if isinstance(e, Tensor) else None for e in (example if several else [example]))
+        return found if several else found[0]
+
+    def _arguments(self, argument: Any) -> Any:
+        """An FX argument with nodes replaced by what they became."""
+        if isinstance(argument, fx.Node):
+            return self.known[argument]
+        if isinstance(argument, list | tuple):
+            return tuple(self._arguments(a) for a in argument)
+        if isinstance(argument, dict):
+            return {name: self._arguments(a) for name, a in argument.items()}
+        return size(argument) if isinstance(argument, torch.SymInt) else argument
+
+    def _outputs(self, node: fx.Node) -> list[Output]:
+        returned = node.args[0]
+        return [self._arguments(r) for r in (returned if isinstance(returned, list | tuple) else [returned])]
+
+
+def _layout(type_: TensorType, strides: Any) -> tuple[Dim, ...] | None:
+    """The strides for an output, or None where they are row-major or elements would share memory."""
+    if strides is None:
+        return None
+    found = strided(type_.shape, shape(strides))
+    if found is None or any(s == 0 for s, n in zip(found, type_.shape, strict=True) if n != 1):
+        return None
+    return found
+
+
+def _as_attribute(type_: TensorType) -> tuple[Any, ...]:
+    """A type as an attribute of `extern`: dtype and shape, then strides where they are not row-major."""
+    return (type_.dtype, type_.shape) if type_.strides is None else (type_.dtype, type_.shape, type_.strides)
+
+
+def _by_schema(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """A call's arguments in the schema's order, defaults filled in; keyword-only ones by name."""
+    positional, named = [], {}
+    for position, argument in enumerate(target._schema.arguments):
+        if position < len(args):
+            value = args[position]
+        elif argument.name in kwargs:
+            value = kwargs[argument.name]
+        else:
+            default = argument.default_value
+            value = tuple(default) if isinstance(default, list) else default
+        if argument.kwarg_only:
+            named[argument.name] = value
+        else:
+            positional.append(value)
+    return positional, named
+
+
+def _identifier(name: str) -> str:
+    """A parameter's name as the IR writes one: letters, digits, `_` and `.`."""
+    cleaned = re.sub(r"[^A-Za-z0-9_.]", "_", name).strip(".")
+    return cleaned if cleaned and not cleaned[0].isdigit() else f"p{cleaned}"
+
+
+def _location(node: fx.Node) -> str:
+    """`file.py:12: the line` of the user's code that a node comes from, if known."""
+    trace = node.meta.get("stack_trace") or node.stack_trace or ""
+    frames = re.findall(r'File "([^"]*)", line (\d+), in [^\n]*\n\s*([^\n]*)', trace)
+    if not frames:
+        return ""
+    path, line, code = frames[-1]
+    return f"{path.rsplit('/', 1)[-1]}:{line}: {code.strip()}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Coverage:
+    """How one overload is compiled: `native`, `extern` (with the reason) or `missing`."""
+
+    overload: str
+    status: str
+    reason: str = ""
+
+
+def coverage() -> list[Coverage]:
+    """For every ATen overload that the dispatcher tags core: whether effcc has a form for it, and if not, why not."""
+    return [_covered(overload) for overload in core_overloads()]
+
+
+def core_overloads() -> list[Any]:
+    """The overloads tagged `torch.Tag.core`, by name."""
+    found = []
+    for name in torch._C._dispatch_get_all_op_names():
+        namespace, _, rest = name.partition("::")
+        base, _, overload = rest.partition(".")
+        if namespace != "aten":
+            continue
+        candidate = getattr(getattr(aten, base, None), overload or "default", None)
+        if candidate is not None and torch.Tag.core in candidate.tags:
+            found.append(candidate)
+    return sorted(found, key=str)
+
+
+def _covered(overload: Any) -> Coverage:
+    name = str(overload)
+    if overload in REGISTRY:
+        return Coverage(name, "native")
+    if overload in compile_decompositions():
+        return Coverage(name, "native", "decomposed at capture")
+    if overload in SIZES:
+        return Coverage(name, "native", "a size, known or symbolic at compile time")
+    if torch.Tag.nondeterministic_seeded in overload.tags:
+        return Coverage(name, "extern", "random numbers are drawn by PyTorch, in eager's order")
+    return Coverage(name, "extern", EXTERN[overload]) if overload in EXTERN else Coverage(name, "missing")

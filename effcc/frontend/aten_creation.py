@@ -1,0 +1,96 @@
+"""Importers of tensors that come from no other tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from effcc.frontend.importer import Importer, Number, aten, dtype_of, imports, scalar_dtype
+from effcc.ir.dims import ceil_div, dim
+from effcc.ir.dtypes import DType
+from effcc.ir.graph import Value
+
+
+def _dtype(dtype: Any, *values: Number) -> DType:
+    """An explicit dtype, or the one torch gives a tensor of these numbers."""
+    if dtype is not None:
+        return dtype_of(dtype)
+    if any(isinstance(v, float) for v in values):
+        return dtype_of(torch.get_default_dtype())
+    return scalar_dtype(values[0])
+
+
+def _filled(m: Importer, shape: Sequence[Any], value: Number, dtype: DType) -> Value:
+    if len(shape) == 0:
+        return m.constant(bool(value) if dtype.kind == "bool" else value, dtype)
+    return m.emit("full", shape=tuple(dim(n) for n in shape), value=value, dtype=dtype)
+
+
+@imports(aten.full.default)
+def full(m: Importer, shape: Any, value: Number, dtype: Any = None, **_: Any) -> Value:
+    return _filled(m, shape, value, _dtype(dtype, value))
+
+
+@imports(aten.scalar_tensor.default)
+def scalar_tensor(m: Importer, value: Number, dtype: Any = None, **_: Any) -> Value:
+    return _filled(m, (), value, _dtype(torch.get_default_dtype() if dtype is None else dtype, value))
+
+
+@imports(aten.full_like.default)
+def full_like(m: Importer, x: Value, value: Number, dtype: Any = None, **_: Any) -> Value:
+    return _filled(m, x.type.shape, value, x.type.dtype if dtype is None else dtype_of(dtype))
+
+
+@imports(aten.fill.Scalar)
+def fill(m: Importer, x: Value, value: Number) -> Value:
+    return _filled(m, x.type.shape, value, x.type.dtype)
+
+
+@imports(aten.fill.Tensor)
+def fill_tensor(m: Importer, x: Value, value: Value) -> Value:
+    return m.broadcast(m.cast(value, x.type.dtype), x.type.shape)
+
+
+@imports(aten.zeros.default, aten.empty.memory_format)
+def zeros(m: Importer, shape: Any, dtype: Any = None, **_: Any) -> Value:
+    """An `empty` tensor holds anything; zeros are as good."""
+    return _filled(m, shape, 0, _dtype(torch.get_default_dtype() if dtype is None else dtype, 0))
+
+
+@imports(aten.empty_strided.default)
+def empty_strided(m: Importer, shape: Any, strides: Any, dtype: Any = None, **_: Any) -> Value:
+    return zeros(m, shape, dtype)
+
+
+@imports(aten.ones.default)
+def ones(m: Importer, shape: Any, dtype: Any = None, **_: Any) -> Value:
+    return _filled(m, shape, 1, _dtype(torch.get_default_dtype() if dtype is None else dtype, 1))
+
+
+@imports(aten.arange.start_step)
+def arange(m: Importer, start: Any, end: Any, step: Any = 1, dtype: Any = None, **_: Any) -> Value:
+    span = end - start
+    if isinstance(step, int) and not isinstance(span, float):
+        length = ceil_div(dim(span), step) if step > 0 else ceil_div(dim(-span), -step)
+        length = max(length, 0) if isinstance(length, int) else length
+    else:
+        length = max(-int(-span // step), 0) if span % step else max(int(span // step), 0)
+    return m.emit("iota", size=length, start=start, step=step, dtype=_dtype(dtype, start, end, step))
+
+
+@imports(torch.ops.prims.iota.default)
+def iota(m: Importer, length: Any, start: Any, step: Any, dtype: Any, **_: Any) -> Value:
+    return m.emit("iota", size=dim(length), start=start, step=step, dtype=dtype_of(dtype))
+
+
+@imports(aten.eye.default)
+def eye(m: Importer, n: Any, dtype: Any = None, **options: Any) -> Value:
+    return eye_m(m, n, n, dtype, **options)
+
+
+@imports(aten.eye.m)
+def eye_m(m: Importer, rows: Any, columns: Any, dtype: Any = None, **_: Any) -> Value:
+    equal = m.emit("eq", m.emit("iota", size=dim(columns)), m.unit(m.emit("iota", size=dim(rows)), 1))
+    return m.cast(equal, _dtype(torch.get_default_dtype() if dtype is None else dtype, 0))

@@ -1,0 +1,133 @@
+"""Importers of data-dependent reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports
+from effcc.ir.dtypes import boolean, i32, i64
+from effcc.ir.graph import Value
+from effcc.ir.op import broadcast_shapes, normalize_axis
+
+
+@imports(aten.embedding.default)
+def embedding(
+    m: Importer, table: Value, index: Value, padding_idx: int = -1, scale_grad: bool = False, sparse: bool = False
+) -> Value:
+    return m.emit("embedding", table, index)
+
+
+@imports(aten.index_select.default)
+def index_select(m: Importer, x: Value, dim: int, index: Value) -> Value:
+    if x.type.rank == 0 or index.type.rank != 1:
+        raise NotNative("index_select on or with a 0-d tensor")
+    return m.emit("index_select", x, index, axis=normalize_axis(dim, x.type.rank))
+
+
+@imports(aten.gather.default)
+def gather(m: Importer, x: Value, dim: int, index: Value, sparse_grad: bool = False) -> Value:
+    if x.type.rank == 0 or index.type.rank == 0:
+        raise NotNative("gather on or with a 0-d tensor")
+    return m.emit("gather", x, index, axis=normalize_axis(dim, x.type.rank))
+
+
+def _index_tensors(m: Importer, indices: Sequence[Value | None]) -> tuple[tuple[int, ...], list[Value]]:
+    """The indexed axes and their index tensors. Masks select a number of elements that only the data knows."""
+    axes = tuple(axis for axis, index in enumerate(indices) if index is not None)
+    tensors = [index for index in indices if index is not None]
+    if not tensors:
+        raise NotNative("indexing by nothing")
+    for index in tensors:
+        if index.type.dtype == boolean or index.type.dtype.bits == 8:
+            raise NotNative("indexing by a mask")
+    return axes, [index if index.type.dtype in (i64, i32) else m.cast(index, i64) for index in tensors]
+
+
+@imports(aten.index.Tensor, aten._unsafe_index.Tensor)
+def index(m: Importer, x: Value, indices: Sequence[Value | None]) -> Value:
+    axes, tensors = _index_tensors(m, indices)
+    return m.emit("index", x, *tensors, axes=axes)
+
+
+@imports(aten.index_put.default, aten._unsafe_index_put.default)
+def index_put(
+    m: Importer, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False, unsafe: bool = False
+) -> Value:
+    """Writes at index tensors, or under one mask that covers the leading axes of `x` with a single value."""
+    masks = [i for i in indices if i is not None and i.type.dtype == boolean]
+    if len(masks) == len(indices) == 1 and values.type.size == 1 and not accumulate:
+        mask = m.reshape(masks[0], (*masks[0].type.shape, *(1,) * (x.type.rank - masks[0].type.rank)))
+        return m.emit("where", mask, m.reshape(m.cast(values, x.type.dtype), ()), x)
+    axes, tensors = _index_tensors(m, indices)
+    if accumulate and x.type.dtype == boolean:
+        raise NotNative("accumulation into a bool tensor")
+    return m.emit("index_put", x, values, *tensors, axes=axes, combine="add" if accumulate else "set")
+
+
+def _cut_to(m: Importer, source: Value, index: Value) -> Value:
+    """The part of `source` that the index covers."""
+    for axis, (n, size) in enumerate(zip(index.type.shape, source.type.shape, strict=True)):
+        if n != size:
+            source = m.slice(source, axis, 0, n)
+    return source
+
+
+def _scatter(m: Importer, x: Value, dim: int, index: Value, source: Operand, combine: str) -> Value:
+    if x.type.rank == 0 or index.type.rank == 0:
+        raise NotNative("scatter on or with a 0-d tensor")
+    if not isinstance(source, Value):
+        source = m.emit("full", shape=index.type.shape, value=source, dtype=x.type.dtype)
+    source = _cut_to(m, source, index)
+    return m.emit("scatter", x, index, source, axis=normalize_axis(dim, x.type.rank), combine=combine)
+
+
+@imports(aten.scatter.src, aten.scatter.value)
+def scatter(m: Importer, x: Value, dim: int, index: Value, source: Operand) -> Value:
+    return _scatter(m, x, dim, index, source, "set")
+
+
+@imports(aten.scatter_add.default)
+def scatter_add(m: Importer, x: Value, dim: int, index: Value, source: Value) -> Value:
+    return _scatter(m, x, dim, index, source, "add")
+
+
+_REDUCTIONS = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
+
+
+@imports(aten.scatter_reduce.two)
+def scatter_reduce(
+    m: Importer, x: Value, dim: int, index: Value, source: Value, reduction: str, include_self: bool = True
+) -> Value:
+    if reduction not in _REDUCTIONS or not include_self:
+        raise NotNative(f"scatter_reduce with {reduction}, include_self={include_self}")
+    if x.type.dtype == boolean:
+        raise NotNative("scatter_reduce into a bool tensor")
+    return _scatter(m, x, dim, index, source, _REDUCTIONS[reduction])
+
+
+@imports(aten.index_add.default)
+def index_add(m: Importer, x: Value, dim: int, index: Value, source: Value, alpha: Any = 1) -> Value:
+    if x.type.rank == 0 or index.type.rank != 1 or x.type.dtype == boolean:
+        raise NotNative("index_add of this form")
+    axis = normalize_axis(dim, x.type.rank)
+    added = source if alpha == 1 else m.elementwise("mul", source, alpha)
+    perm = (axis, *(d for d in range(x.type.rank) if d != axis))
+    back = tuple(perm.index(d) for d in range(x.type.rank))
+    moved = m.emit("index_put", m.transpose(x, perm), m.transpose(added, perm), index, axes=(0,), combine="add")
+    return m.transpose(moved, back)
+
+
+@imports(aten.embedding_dense_backward.default)
+def embedding_dense_backward(
+    m: Importer, grad: Value, index: Value, rows: Any, padding_idx: int, scale_by_frequency: bool
+) -> Value:
+    """Rows of the gradient added up where their index says, without those of the padding."""
+    if scale_by_frequency:
+        raise NotNative("an embedding gradient scaled by frequency")
+    if padding_idx >= 0:
+        kept = m.emit("ne", index, m.constant(padding_idx, index.type.dtype))
+        shape = broadcast_shapes([(*index.type.shape, 1), grad.type.shape])
+        grad = m.emit("where", m.broadcast(m.unit(kept, index.type.rank), shape), grad, m.constant(0, grad.type.dtype))
+    start = m.emit("full", shape=(rows, grad.type.shape[-1]), value=0, dtype=grad.type.dtype)
+    return m.emit("index_put", start, grad, index, axes=(0,), combine="add")

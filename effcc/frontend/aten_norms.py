@@ -1,0 +1,144 @@
+"""Importers of softmax and normalizations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.frontend.aten_reductions import reduce
+from effcc.frontend.importer import Importer, NotNative, aten, imports
+from effcc.ir.dtypes import f32
+from effcc.ir.graph import Value
+from effcc.ir.op import normalize_axis
+
+
+@imports(aten._softmax.default)
+def softmax(m: Importer, x: Value, dim: int, half_to_float: bool = False) -> Value:
+    x = m.cast(x, f32) if half_to_float else x
+    return m.emit("softmax", x, axis=normalize_axis(dim, x.type.rank)) if x.type.rank else _one(m, x)
+
+
+@imports(aten._safe_softmax.default)
+def safe_softmax(m: Importer, x: Value, dim: int, dtype: Any = None) -> Value:
+    if dtype is not None:
+        raise NotNative("a masked softmax that converts its operand")
+    return m.emit("softmax", x, axis=normalize_axis(dim, x.type.rank), safe=True)
+
+
+@imports(aten._log_softmax.default)
+def log_softmax(m: Importer, x: Value, dim: int, half_to_float: bool = False) -> Value:
+    x = m.cast(x, f32) if half_to_float else x
+    return m.emit("log_softmax", x, axis=normalize_axis(dim, x.type.rank)) if x.type.rank else m.emit("sub", x, x)
+
+
+def _one(m: Importer, x: Value) -> Value:
+    return m.emit("full", shape=(), value=1.0, dtype=x.type.dtype)
+
+
+def _affine(m: Importer, x: Value, weight: Value | None, bias: Value | None, shape: Any) -> list[Value]:
+    """The operands after `x` of a normalization: none, a scale, or a scale and a shift."""
+    if weight is None and bias is None:
+        return []
+    dtype = x.type.dtype
+    scale = m.emit("full", shape=tuple(shape), value=1.0, dtype=dtype) if weight is None else m.cast(weight, dtype)
+    return [scale] if bias is None else [scale, m.cast(bias, dtype)]
+
+
+def _inverse_deviation(m: Importer, variance: Value, eps: float) -> Value:
+    return m.emit("rsqrt", m.elementwise("add", variance, eps))
+
+
+@imports(aten.native_layer_norm.default)
+def layer_norm(m: Importer, x: Value, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Value, Value, Value]:
+    """The normalized tensor, and the mean and reciprocal deviation that a backward pass wants."""
+    axes = len(shape)
+    affine = _affine(m, x, weight, bias, x.type.shape[-axes:])
+    result = m.emit("layer_norm", x, *affine, axes=axes, eps=eps)
+    over = range(x.type.rank - axes, x.type.rank)
+    wide = m.cast(x, x.type.dtype.accumulator)
+    variance = reduce(m, "var", wide, over, keepdim=True, correction=0)
+    return result, reduce(m, "mean", wide, over, keepdim=True), _inverse_deviation(m, variance, eps)
+
+
+@imports(aten._fused_rms_norm.default)
+def rms_norm(m: Importer, x: Value, shape: Any, weight: Value | None, eps: float | None) -> tuple[Value, Value]:
+    if eps is None:
+        raise NotNative("an RMS norm whose epsilon depends on the dtype")
+    axes = len(shape)
+    result = m.emit("rms_norm", x, *_affine(m, x, weight, None, ()), axes=axes, eps=eps)
+    wide = m.cast(x, x.type.dtype.accumulator)
+    square = reduce(m, "mean", m.emit("mul", wide, wide), range(x.type.rank - axes, x.type.rank), keepdim=True)
+    return result, _inverse_deviation(m, square, eps)
+
+
+@imports(aten.native_group_norm.default)
+def group_norm(
+    m: Importer, x: Value, weight: Any, bias: Any, batch: Any, channels: Any, area: Any, groups: int, eps: float
+) -> tuple[Value, Value, Value]:
+    affine = _affine(m, x, weight, bias, x.type.shape[1:2])
+    result = m.emit("group_norm", x, *affine, groups=groups, eps=eps)
+    grouped = m.reshape(m.cast(x, x.type.dtype.accumulator), (batch, groups, channels // groups * area))
+    variance = reduce(m, "var", grouped, (2,), correction=0)
+    dtype = x.type.dtype
+    return (
+        result,
+        m.cast(reduce(m, "mean", grouped, (2,)), dtype),
+        m.cast(_inverse_deviation(m, variance, eps), dtype),
+    )
+
+
+@imports(aten._native_batch_norm_legit_no_training.default)
+def batch_norm_inference(
+    m: Importer, x: Value, weight: Any, bias: Any, mean: Value, variance: Value, momentum: float, eps: float
+) -> tuple[Value, Value, Value]:
+    affine = _affine(m, x, weight, bias, x.type.shape[1:2])
+    empty = m.emit("full", shape=(0,), value=0.0, dtype=x.type.dtype)
+    return m.emit("batch_norm", x, mean, variance, *affine, eps=eps), empty, empty
+
+
+def _batch_statistics(m: Importer, x: Value) -> tuple[Value, Value, tuple[int, ...]]:
+    """Mean and (biased) variance per channel, and the axes they are taken over."""
+    over = (0, *range(2, x.type.rank))
+    wide = m.cast(x, x.type.dtype.accumulator)
+    return reduce(m, "mean", wide, over), reduce(m, "var", wide, over, correction=0), over
+
+
+@imports(aten._native_batch_norm_legit.no_stats)
+def batch_norm_no_stats(
+    m: Importer, x: Value, weight: Any, bias: Any, training: bool, momentum: float, eps: float
+) -> tuple[Value, Value, Value]:
+    mean, variance, _ = _batch_statistics(m, x)
+    result = m.emit("batch_norm", x, mean, variance, *_affine(m, x, weight, bias, x.type.shape[1:2]), eps=eps)
+    return result, mean, _inverse_deviation(m, variance, eps)
+
+
+@imports(aten._native_batch_norm_legit_functional.default)
+def batch_norm_functional(
+    m: Importer, x: Value, weight: Any, bias: Any, mean: Value, variance: Value, training: bool, momentum: float,
+    eps: float,
+) -> tuple[Value, ...]:  # fmt: skip
+    """Batch norm that also gives the new running statistics, `(1 - momentum) * old + momentum * batch`."""
+    if not training:
+        return (*batch_norm_inference(m, x, weight, bias, mean, variance, momentum, eps), mean, variance)
+    count = 1
+    batch_mean, batch_variance, over = _batch_statistics(m, x)
+    for axis in over:
+        size = x.type.shape[axis]
+        if not isinstance(size, int):
+            raise NotNative("running statistics of a batch of unknown size")
+        count *= size
+    result = m.emit(
+        "batch_norm", x, batch_mean, batch_variance, *_affine(m, x, weight, bias, x.type.shape[1:2]), eps=eps
+    )
+    unbiased = m.elementwise("mul", batch_variance, count / max(count - 1, 1))
+    return (
+        result,
+        batch_mean,
+        _inverse_deviation(m, batch_variance, eps),
+        _blend(m, mean, batch_mean, momentum),
+        _blend(m, variance, unbiased, momentum),
+    )
+
+
+def _blend(m: Importer, old: Value, new: Value, momentum: float) -> Value:
+    kept = m.elementwise("mul", old, 1 - momentum)
+    return m.elementwise("add", kept, m.cast(m.elementwise("mul", new, momentum), old.type.dtype))

@@ -1,0 +1,262 @@
+"""Importers of elementwise ATen ops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from effcc.frontend.importer import Import, Importer, NotNative, Operand, aten, dtype_of, imports, result_dtype
+from effcc.ir.dtypes import boolean
+from effcc.ir.graph import Value
+from effcc.ir.op import broadcast_shapes
+
+# Ops whose result is floating even on integers.
+_FLOATING = (
+    "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan",
+    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "lgamma", "sigmoid", "reciprocal",
+)  # fmt: skip
+_SAME = ("neg", "abs", "sign", "relu")
+_ROUNDING = ("floor", "ceil", "trunc", "round")
+_BINARY = {
+    "maximum": "maximum", "minimum": "minimum", "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
+    "remainder": "mod", "fmod": "fmod", "bitwise_left_shift": "shl", "bitwise_right_shift": "shr",
+}  # fmt: skip
+_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+
+
+def _overloads(name: str, *overloads: str) -> list[Any]:
+    packet = getattr(aten, name)
+    return [getattr(packet, o) for o in overloads if o in packet.overloads()]
+
+
+def _floating(op: str) -> Import:
+    return lambda m, x: m.emit(op, m.cast(x, m.floating([x])))
+
+
+def _same(op: str) -> Import:
+    return lambda m, x: m.emit(op, x)
+
+
+def _rounding(op: str) -> Import:
+    return lambda m, x: m.emit(op, x) if x.type.dtype.is_float else x
+
+
+def _binary(op: str) -> Import:
+    return lambda m, a, b: m.elementwise(op, a, b)
+
+
+for _name in _FLOATING:
+    imports(*_overloads(_name, "default"))(_floating(_name))
+for _name in _SAME:
+    imports(*_overloads(_name, "default"))(_same(_name))
+for _name in _ROUNDING:
+    imports(*_overloads(_name, "default"))(_rounding(_name))
+for _name, _op in _BINARY.items():
+    imports(*_overloads(_name, "default", "Tensor", "Scalar", "Scalar_Tensor", "Tensor_Scalar"))(_binary(_op))
+for _name in _COMPARISONS:
+    imports(*_overloads(_name, "Tensor", "Scalar"))(_binary(_name))
+
+
+def _scaled(m: Importer, x: Operand, alpha: Any) -> Operand:
+    """`alpha * x`."""
+    if alpha == 1:
+        return x
+    return m.elementwise("mul", x, alpha) if isinstance(x, Value) else x * alpha
+
+
+@imports(aten.add.Tensor, aten.add.Scalar)
+def add(m: Importer, a: Operand, b: Operand, alpha: Any = 1) -> Value:
+    """a + alpha * b; on bools, or."""
+    if result_dtype((a, b)) == boolean:
+        return m.elementwise("or", a, b)
+    return m.elementwise("add", a, _scaled(m, b, alpha), dtype=result_dtype((a, b)))
+
+
+@imports(aten.sub.Tensor, aten.sub.Scalar)
+def sub(m: Importer, a: Operand, b: Operand, alpha: Any = 1) -> Value:
+    return m.elementwise("sub", a, _scaled(m, b, alpha), dtype=result_dtype((a, b)))
+
+
+@imports(aten.rsub.Tensor, aten.rsub.Scalar)
+def rsub(m: Importer, a: Operand, b: Operand, alpha: Any = 1) -> Value:
+    return m.elementwise("sub", b, _scaled(m, a, alpha), dtype=result_dtype((a, b)))
+
+
+@imports(aten.mul.Tensor, aten.mul.Scalar)
+def mul(m: Importer, a: Operand, b: Operand) -> Value:
+    """a * b; on bools, and."""
+    return m.elementwise("and" if result_dtype((a, b)) == boolean else "mul", a, b)
+
+
+@imports(aten.div.Tensor, aten.div.Scalar)
+def div(m: Importer, a: Operand, b: Operand) -> Value:
+    return m.elementwise("div", a, b, dtype=m.floating((a, b)))
+
+
+@imports(aten.div.Tensor_mode, aten.div.Scalar_mode)
+def div_mode(m: Importer, a: Operand, b: Operand, rounding_mode: str | None = None) -> Value:
+    """a / b rounded down (`floor`), towards zero (`trunc`), or not."""
+    dtype = result_dtype((a, b))
+    if rounding_mode is None:
+        return div(m, a, b)
+    if rounding_mode == "floor":
+        return m.elementwise("floordiv", a, b)
+    if dtype.is_float:
+        return m.emit("trunc", m.elementwise("div", a, b))
+    x, y = m.operand(a, dtype), m.operand(b, dtype)
+    down = m.emit("floordiv", x, y)
+    zero = m.constant(0, dtype)
+    inexact = m.emit("ne", m.emit("mul", down, y), x)
+    negative = m.emit("ne", m.emit("lt", x, zero), m.emit("lt", y, zero))
+    return m.emit("where", m.emit("and", inexact, negative), m.emit("add", down, m.constant(1, dtype)), down)
+
+
+@imports(aten.floor_divide.default, aten.floor_divide.Scalar)
+def floor_divide(m: Importer, a: Operand, b: Operand) -> Value:
+    return m.elementwise("floordiv", a, b)
+
+
+@imports(aten.atan2.default)
+def atan2(m: Importer, a: Value, b: Value) -> Value:
+    return m.elementwise("atan2", a, b, dtype=m.floating((a, b)))
+
+
+@imports(aten.copysign.Tensor, aten.copysign.Scalar)
+def copysign(m: Importer, a: Value, b: Operand) -> Value:
+    return m.elementwise("copysign", a, b, dtype=m.floating((a, b)))
+
+
+@imports(aten.pow.Tensor_Scalar)
+def pow_scalar(m: Importer, x: Value, exponent: Any) -> Value:
+    """Eager computes small exponents by products and roots; so does this."""
+    dtype = result_dtype((x, exponent))
+    x = m.cast(x, dtype)
+    if not isinstance(exponent, bool | int | float):
+        return m.elementwise("pow", x, exponent)
+    if exponent == 0:
+        return m.emit("full", shape=x.type.shape, value=1.0 if dtype.is_float else 1, dtype=dtype)
+    if exponent == 1:
+        return x
+    if exponent in (2, 3):
+        square = m.emit("mul", x, x)
+        return square if exponent == 2 else m.emit("mul", square, x)
+    if dtype.is_float and exponent in (0.5, -0.5, -1, -2):
+        if abs(exponent) == 0.5:
+            return m.emit("sqrt" if exponent > 0 else "rsqrt", x)
+        return m.emit("reciprocal", x if exponent == -1 else m.emit("mul", x, x))
+    if not dtype.is_float and exponent < 0:
+        raise NotNative("integers to negative powers are not allowed")
+    return m.elementwise("pow", x, exponent, dtype=dtype)
+
+
+@imports(aten.pow.Tensor_Tensor, aten.pow.Scalar)
+def pow_tensor(m: Importer, x: Operand, exponent: Operand) -> Value:
+    return m.elementwise("pow", x, exponent)
+
+
+@imports(aten.square.default)
+def square(m: Importer, x: Value) -> Value:
+    return m.emit("mul", x, x)
+
+
+def _is(op: str) -> Import:
+    def importer(m: Importer, x: Value) -> Value:
+        if not x.type.dtype.is_float:
+            return m.emit("full", shape=x.type.shape, value=False, dtype=boolean)
+        return m.emit(op, x)
+
+    return importer
+
+
+imports(aten.isnan.default)(_is("isnan"))
+imports(aten.isinf.default)(_is("isinf"))
+
+
+def as_bool(m: Importer, x: Value) -> Value:
+    """Whether each element is nonzero."""
+    return x if x.type.dtype == boolean else m.emit("ne", x, m.constant(0, x.type.dtype))
+
+
+@imports(aten.logical_not.default)
+def logical_not(m: Importer, x: Value) -> Value:
+    return m.emit("not", as_bool(m, x))
+
+
+@imports(aten.bitwise_not.default)
+def bitwise_not(m: Importer, x: Value) -> Value:
+    return m.emit("not", x)
+
+
+def _logical(op: str) -> Import:
+    return lambda m, a, b: m.emit(op, as_bool(m, a), as_bool(m, b))
+
+
+imports(aten.logical_and.default)(_logical("and"))
+imports(aten.logical_or.default)(_logical("or"))
+imports(aten.logical_xor.default)(_logical("xor"))
+
+
+@imports(aten.where.self)
+def where(m: Importer, condition: Value, a: Value, b: Value) -> Value:
+    dtype = result_dtype((a, b))
+    return m.emit("where", as_bool(m, condition), m.cast(a, dtype), m.cast(b, dtype))
+
+
+@imports(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+def masked_fill(m: Importer, x: Value, mask: Value, value: Operand) -> Value:
+    dtype = x.type.dtype
+    filled = m.emit("where", mask, m.operand(value, dtype), x)
+    return m.broadcast(filled, broadcast_shapes([x.type.shape, mask.type.shape]))
+
+
+@imports(aten.clamp.default, aten.clamp.Tensor)
+def clamp(m: Importer, x: Value, low: Operand | None = None, high: Operand | None = None) -> Value:
+    """min(max(x, low), high), in this order."""
+    dtype = result_dtype([o for o in (x, low, high) if o is not None])
+    x = m.cast(x, dtype)
+    if low is not None:
+        x = m.elementwise("maximum", x, low, dtype=dtype)
+    return x if high is None else m.elementwise("minimum", x, high, dtype=dtype)
+
+
+@imports(aten.clamp_min.default, aten.clamp_min.Tensor)
+def clamp_min(m: Importer, x: Value, low: Operand) -> Value:
+    return clamp(m, x, low)
+
+
+@imports(aten.clamp_max.default, aten.clamp_max.Tensor)
+def clamp_max(m: Importer, x: Value, high: Operand) -> Value:
+    return clamp(m, x, None, high)
+
+
+@imports(aten.gelu.default)
+def gelu(m: Importer, x: Value, approximate: str = "none") -> Value:
+    return m.emit("gelu", x, approximate=approximate)
+
+
+@imports(aten.silu.default)
+def silu(m: Importer, x: Value) -> Value:
+    return m.emit("silu", x)
+
+
+@imports(aten.lerp.Tensor, aten.lerp.Scalar)
+def lerp(m: Importer, a: Value, b: Value, weight: Operand) -> Value:
+    return m.elementwise("add", a, m.elementwise("mul", weight, m.elementwise("sub", b, a)))
+
+
+@imports(aten._to_copy.default, aten.to.dtype)
+def to_copy(m: Importer, x: Value, dtype: Any = None, *_: Any, device: Any = None, **__: Any) -> Value:
+    if device is not None and str(device).split(":")[0] not in ("cpu", "None"):
+        raise NotNative(f"a copy to {device}")
+    return x if dtype is None else m.cast(x, dtype_of(dtype))
+
+
+@imports(torch.ops.prims.convert_element_type.default)
+def convert_element_type(m: Importer, x: Value, dtype: Any) -> Value:
+    return m.cast(x, dtype_of(dtype))
+
+
+@imports(aten.copy.default)
+def copy(m: Importer, x: Value, source: Value, non_blocking: bool = False) -> Value:
+    return m.broadcast(m.cast(source, x.type.dtype), x.type.shape)

@@ -1,0 +1,80 @@
+"""Importers of contractions: matrix products, einsum's pieces and convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.frontend.aten_pointwise import add
+from effcc.frontend.importer import Importer, NotNative, aten, imports
+from effcc.ir.graph import Value
+
+
+def _transposed(m: Importer, w: Value) -> bool:
+    """Whether `w` is the transpose of another matrix."""
+    made = m.producer(w)
+    return made is not None and made.op == "transpose"
+
+
+@imports(aten.mm.default, aten.bmm.default)
+def mm(m: Importer, a: Value, b: Value) -> Value:
+    """A product with a transposed matrix is a `linear`, which reads the matrix as it is stored."""
+    if b.type.rank == 2 and _transposed(m, b):
+        return m.emit("linear", a, m.transpose(b, (1, 0)))
+    return m.emit("matmul", a, b)
+
+
+@imports(aten.addmm.default)
+def addmm(m: Importer, bias: Value, a: Value, b: Value, beta: Any = 1, alpha: Any = 1) -> Value:
+    """beta * bias + alpha * (a @ b)."""
+    if beta == 1 and alpha == 1 and bias.type.rank == 1 and bias.type.shape == (b.type.shape[1],):
+        return m.emit("linear", a, m.transpose(b, (1, 0)), bias)
+    product = mm(m, a, b)
+    if alpha != 1:
+        product = m.elementwise("mul", product, alpha)
+    return product if beta == 0 else add(m, product, bias, beta)
+
+
+@imports(aten.baddbmm.default)
+def baddbmm(m: Importer, bias: Value, a: Value, b: Value, beta: Any = 1, alpha: Any = 1) -> Value:
+    product = m.emit("matmul", a, b)
+    if alpha != 1:
+        product = m.elementwise("mul", product, alpha)
+    return product if beta == 0 else add(m, product, bias, beta)
+
+
+@imports(aten.linear.default)
+def linear(m: Importer, x: Value, w: Value, bias: Value | None = None) -> Value:
+    if w.type.rank != 2:
+        raise NotNative("a linear layer with a vector for its weight")
+    return m.emit("linear", x, w) if bias is None else m.emit("linear", x, w, bias)
+
+
+@imports(aten.mv.default)
+def mv(m: Importer, a: Value, x: Value) -> Value:
+    return m.emit("einsum", a, x, spec="mk,k->m")
+
+
+@imports(aten.dot.default)
+def dot(m: Importer, a: Value, b: Value) -> Value:
+    return m.emit("einsum", a, b, spec="k,k->")
+
+
+@imports(aten.convolution.default)
+def convolution(
+    m: Importer, x: Value, w: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    output_padding: Any, groups: int,
+) -> Value:  # fmt: skip
+    """A convolution; one without a batch axis gets one."""
+    spatial = w.type.rank - 2
+    batched = x if x.type.rank == w.type.rank else m.unit(x, 0)
+    result = m.emit(
+        "convolution", *((batched, w) if bias is None else (batched, w, bias)),
+        stride=_per_axis(stride, spatial), padding=_per_axis(padding, spatial), dilation=_per_axis(dilation, spatial),
+        groups=groups, transposed=transposed,
+        output_padding=_per_axis(output_padding, spatial) if transposed else None,
+    )  # fmt: skip
+    return result if batched is x else m.reshape(result, result.type.shape[1:])
+
+
+def _per_axis(values: Any, spatial: int) -> tuple[int, ...]:
+    return tuple(values) * spatial if len(values) == 1 else tuple(values)

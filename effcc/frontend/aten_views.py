@@ -1,0 +1,218 @@
+"""Importers of views, copies, concatenation and padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports, resolve_shape, result_dtype
+from effcc.ir.dims import Dim, contiguous_strides, dim, product, same, same_shape
+from effcc.ir.graph import Value
+from effcc.ir.op import normalize_axis
+
+
+@imports(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+def view(m: Importer, x: Value, sizes: Any) -> Value:
+    return m.reshape(x, resolve_shape(x, sizes))
+
+
+@imports(
+    aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default, aten.lift_fresh_copy.default
+)
+def identity(m: Importer, x: Value, memory_format: Any = None) -> Value:
+    return x
+
+
+@imports(aten.permute.default)
+def permute(m: Importer, x: Value, dims: Any) -> Value:
+    return m.transpose(x, [normalize_axis(d, x.type.rank) for d in dims])
+
+
+@imports(aten.t.default)
+def t(m: Importer, x: Value) -> Value:
+    return m.transpose(x, range(x.type.rank)[::-1])
+
+
+@imports(aten.transpose.int)
+def transpose(m: Importer, x: Value, first: int, second: int) -> Value:
+    perm = list(range(x.type.rank))
+    if perm:
+        a, b = normalize_axis(first, len(perm)), normalize_axis(second, len(perm))
+        perm[a], perm[b] = perm[b], perm[a]
+    return m.transpose(x, perm)
+
+
+@imports(aten.expand.default)
+def expand(m: Importer, x: Value, sizes: Any, implicit: bool = False) -> Value:
+    own = (1,) * (len(sizes) - x.type.rank) + x.type.shape
+    return m.broadcast(x, tuple(o if s == -1 else dim(s) for s, o in zip(sizes, own, strict=True)))
+
+
+@imports(aten.unsqueeze.default)
+def unsqueeze(m: Importer, x: Value, axis: int) -> Value:
+    return m.unit(x, axis % (x.type.rank + 1))
+
+
+@imports(aten.squeeze.dim, aten.squeeze.dims)
+def squeeze(m: Importer, x: Value, dims: Any) -> Value:
+    listed = (dims,) if isinstance(dims, int) else dims
+    axes = {normalize_axis(d, x.type.rank) for d in listed}
+    return m.reshape(x, [n for i, n in enumerate(x.type.shape) if not (i in axes and n == 1)])
+
+
+@imports(aten.squeeze.default)
+def squeeze_all(m: Importer, x: Value) -> Value:
+    return m.reshape(x, [n for n in x.type.shape if n != 1])
+
+
+@imports(aten.slice.Tensor)
+def slice_axis(m: Importer, x: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
+    axis = normalize_axis(axis, x.type.rank)
+    size = x.type.shape[axis]
+    start, end = slice_ends(size, start, end)
+    if start == 0 and end is None and step == 1:
+        return x
+    return m.slice(x, axis, start, end, step)
+
+
+def slice_ends(size: Dim, start: Any, end: Any) -> tuple[Dim, Dim | None]:
+    """ATen's slice bounds with nothing left out: None and the largest integer at the end mean the axis' own."""
+    start = 0 if start is None else dim(start)
+    if end is None or end == size or (isinstance(end, int) and end >= 2**62):
+        return start, None
+    if isinstance(end, int) and isinstance(size, int) and end >= size:
+        return start, None
+    return start, dim(end)
+
+
+@imports(aten.select.int)
+def select(m: Importer, x: Value, axis: int, index: Any) -> Value:
+    axis = normalize_axis(axis, x.type.rank)
+    shape = x.type.shape
+    start = dim(index + shape[axis]) if isinstance(index, int) and index < 0 else dim(index)
+    piece = m.slice(x, axis, start, dim(start + 1))
+    return m.reshape(piece, (*shape[:axis], *shape[axis + 1 :]))
+
+
+@imports(aten.split_with_sizes.default)
+def split_with_sizes(m: Importer, x: Value, sizes: Any, axis: int = 0) -> tuple[Value, ...]:
+    axis = normalize_axis(axis, x.type.rank)
+    pieces, start = [], dim(0)
+    for n in sizes:
+        pieces.append(m.slice(x, axis, start, dim(start + n)))
+        start = dim(start + n)
+    return tuple(pieces)
+
+
+@imports(aten.split.Tensor)
+def split(m: Importer, x: Value, size: Any, axis: int = 0) -> tuple[Value, ...]:
+    total = x.type.shape[normalize_axis(axis, x.type.rank)]
+    if not isinstance(size, int) or not isinstance(total, int):
+        raise NotNative("a split into a number of pieces that is not known")
+    return split_with_sizes(m, x, [min(size, total - s) for s in range(0, max(total, 1), max(size, 1))], axis)
+
+
+@imports(aten.unbind.int)
+def unbind(m: Importer, x: Value, axis: int = 0) -> tuple[Value, ...]:
+    count = x.type.shape[normalize_axis(axis, x.type.rank)]
+    if not isinstance(count, int):
+        raise NotNative("an unbind into a number of pieces that is not known")
+    return tuple(select(m, x, axis, k) for k in range(count))
+
+
+@imports(aten.cat.default)
+def cat(m: Importer, tensors: Sequence[Value], axis: int = 0) -> Value:
+    """Concatenation; 1-d tensors without elements are left out, as eager does."""
+    dtype = result_dtype(tensors)
+    kept = [x for x in tensors if x.type.shape != (0,)] or list(tensors[:1])
+    if len(kept) == 1:
+        return m.cast(kept[0], dtype)
+    return m.emit("concat", *(m.cast(x, dtype) for x in kept), axis=normalize_axis(axis, kept[0].type.rank))
+
+
+@imports(aten.stack.default)
+def stack(m: Importer, tensors: Sequence[Value], axis: int = 0) -> Value:
+    axis %= tensors[0].type.rank + 1
+    return cat(m, [m.unit(x, axis) for x in tensors], axis)
+
+
+@imports(aten.constant_pad_nd.default)
+def constant_pad(m: Importer, x: Value, pad: Any, value: Any = 0) -> Value:
+    """ATen lists paddings from the last axis, low and high in turn."""
+    low, high = [dim(0)] * x.type.rank, [dim(0)] * x.type.rank
+    for k in range(len(pad) // 2):
+        low[-1 - k], high[-1 - k] = dim(pad[2 * k]), dim(pad[2 * k + 1])
+    if all(p == 0 for p in (*low, *high)):
+        return x
+    return m.emit("pad", x, low=tuple(low), high=tuple(high), value=value)
+
+
+@imports(aten.flip.default)
+def flip(m: Importer, x: Value, dims: Any) -> Value:
+    axes = tuple(sorted(normalize_axis(d, x.type.rank) for d in dims))
+    return m.emit("flip", x, axes=axes) if axes and x.type.rank else x
+
+
+@imports(aten.repeat.default)
+def repeat(m: Importer, x: Value, repeats: Any) -> Value:
+    lead = len(repeats) - x.type.rank
+    x = m.reshape(x, (*(1,) * lead, *x.type.shape))
+    if all(n == 1 for n in repeats):
+        return x
+    if all(n == 1 or size == 1 for n, size in zip(repeats, x.type.shape, strict=True)):
+        return m.broadcast(x, [dim(n * size) for n, size in zip(repeats, x.type.shape, strict=True)])
+    return m.emit("repeat", x, repeats=tuple(dim(n) for n in repeats))
+
+
+@imports(aten.diagonal.default)
+def diagonal(m: Importer, x: Value, offset: int = 0, first: int = 0, second: int = 1) -> Value:
+    rank = x.type.rank
+    return m.emit("diagonal", x, offset=offset, axis1=normalize_axis(first, rank), axis2=normalize_axis(second, rank))
+
+
+@imports(aten.as_strided.default)
+def as_strided(m: Importer, x: Value, sizes: Any, strides: Any, offset: Any = None) -> Value:
+    """Only of a row-major tensor: in a functional graph its storage is what eager's would be."""
+    if not x.type.is_contiguous:
+        raise NotNative("as_strided of a tensor that is not row-major")
+    sizes, strides = tuple(dim(n) for n in sizes), tuple(dim(s) for s in strides)
+    if offset in (None, 0) and same_shape(strides, contiguous_strides(sizes)) and same(x.type.size, product(sizes)):
+        return m.reshape(x, sizes)
+    return m.emit("as_strided", x, shape=sizes, strides=strides, offset=dim(offset or 0))
+
+
+@imports(aten.slice_scatter.default)
+def slice_scatter(
+    m: Importer, x: Value, source: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Value:
+    axis = normalize_axis(axis, x.type.rank)
+    start, end = slice_ends(x.type.shape[axis], start, end)
+    return m.emit("slice_scatter", x, m.cast(source, x.type.dtype), axis=axis, start=start, end=end, step=step)
+
+
+@imports(aten.select_scatter.default)
+def select_scatter(m: Importer, x: Value, source: Value, axis: int, index: Any) -> Value:
+    axis = normalize_axis(axis, x.type.rank)
+    start = dim(index + x.type.shape[axis]) if isinstance(index, int) and index < 0 else dim(index)
+    piece = m.unit(m.cast(source, x.type.dtype), axis)
+    return m.emit("slice_scatter", x, piece, axis=axis, start=start, end=dim(start + 1), step=1)
+
+
+def triangle(m: Importer, x: Value, diagonal: int, lower: bool) -> Value:
+    """`x` with zeros above (lower) or below the diagonal."""
+    rows, columns = x.type.shape[-2:]
+    row = m.unit(m.emit("iota", size=rows, start=diagonal), 1)
+    column = m.emit("iota", size=columns)
+    inside = m.emit("le" if lower else "ge", column, row)
+    zero: Operand = False if x.type.dtype.kind == "bool" else 0
+    return m.emit("where", inside, x, m.constant(zero, x.type.dtype))
+
+
+@imports(aten.tril.default)
+def tril(m: Importer, x: Value, diagonal: int = 0) -> Value:
+    return triangle(m, x, diagonal, lower=True)
+
+
+@imports(aten.triu.default)
+def triu(m: Importer, x: Value, diagonal: int = 0) -> Value:
+    return triangle(m, x, diagonal, lower=False)

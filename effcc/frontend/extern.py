@@ -1,0 +1,82 @@
+"""Calls that PyTorch runs: how a call's arguments are kept as attributes of an `extern` node, and made again from them.
+
+A template is nested tuples: `("tensor", k)` stands for operand k, `("list", ...)` for a list, `("value", v)` for a number, a
+string, None or a size, and `("dtype" | "device" | "layout" | "memory_format", text)` for torch's own values. The whole is
+`(args, kwargs)` where kwargs are pairs of a name and a template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+
+from effcc.errors import UnknownNameError, UnsupportedError
+from effcc.ir.dims import evaluate
+from effcc.ir.graph import Node, Value
+
+Template = tuple[Any, ...]
+
+_TORCH_VALUES = {torch.dtype: "dtype", torch.layout: "layout", torch.memory_format: "memory_format", torch.device: "device"}
+
+
+def target_name(overload: Any) -> str:
+    """`aten::sort.stable` for an overload."""
+    return f"{overload.namespace}::{overload._schema.name.split('::')[1]}.{overload._overloadname}"
+
+
+def find_target(name: str) -> Any:
+    """The overload that `target_name` named; raises UnknownNameError where this torch has none."""
+    namespace, _, rest = name.partition("::")
+    base, _, overload = rest.partition(".")
+    packet = getattr(getattr(torch.ops, namespace), base, None)
+    found = getattr(packet, overload or "default", None)
+    if found is None:
+        raise UnknownNameError("PyTorch operator", name, (), "it must be registered before the program runs")
+    return found
+
+
+def make_template(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Value], Template]:
+    """The tensors among the arguments of a call, and the template that puts them back."""
+    operands: list[Value] = []
+
+    def encode(argument: Any) -> Template:
+        if isinstance(argument, Value):
+            operands.append(argument)
+            return ("tensor", len(operands) - 1)
+        if isinstance(argument, list | tuple):
+            return ("list", *(encode(a) for a in argument))
+        for kind, tag in _TORCH_VALUES.items():
+            if isinstance(argument, kind):
+                return (tag, str(argument).removeprefix("torch."))
+        if argument is None or isinstance(argument, bool | int | float | str | sympy.Expr):
+            return ("value", argument)
+        raise UnsupportedError(f"cannot keep an argument of type {type(argument).__name__} for a call to PyTorch")
+
+    encoded = (tuple(encode(a) for a in args), tuple((name, encode(a)) for name, a in sorted(kwargs.items())))
+    return operands, encoded
+
+
+def bind(node: Node) -> Callable[[Sequence[Tensor], Mapping[str, int]], list[Tensor]]:
+    """The call that an `extern` node stands for: takes its operands and the values of the size symbols."""
+    target = find_target(str(node.attrs["target"]))
+    args, kwargs = node.attrs["template"]  # type: ignore[misc]
+
+    def run(operands: Sequence[Tensor], sizes: Mapping[str, int]) -> list[Tensor]:
+        def decode(template: Any) -> Any:
+            tag, *rest = template
+            if tag == "tensor":
+                return operands[rest[0]]
+            if tag == "list":
+                return [decode(t) for t in rest]
+            if tag == "value":
+                return evaluate(rest[0], sizes) if isinstance(rest[0], sympy.Expr) else rest[0]
+            return torch.device(rest[0]) if tag == "device" else getattr(torch, rest[0])
+
+        results = target(*(decode(a) for a in args), **{name: decode(a) for name, a in kwargs})
+        return list(results) if isinstance(results, list | tuple) else [results]
+
+    return run

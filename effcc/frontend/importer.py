@@ -1,0 +1,245 @@
+"""What importing one ATen call needs: values for FX nodes, dtype promotion, constants, and a registry of importers.
+
+An importer is a small function registered for one or more overloads. It gets an `Importer` and the call's arguments in the
+schema's order, defaults filled in; tensors arrive as `Value`, sizes as `Dim`, lists as tuples. It appends nodes and returns
+a `Value`, or a tuple for several results; raising `NotNative` makes the call an `extern`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+
+from effcc.frontend.sizes import shape, size
+from effcc.ir import dtypes
+from effcc.ir.dims import Dim, Shape, dim, product, same_shape
+from effcc.ir.dtypes import DType, boolean, f32
+from effcc.ir.graph import GraphBuilder, Node, Value
+from effcc.ir.types import TensorType
+
+aten = torch.ops.aten
+
+DTYPES: Mapping[torch.dtype, DType] = {
+    torch.float64: dtypes.f64,
+    torch.float32: dtypes.f32,
+    torch.float16: dtypes.f16,
+    torch.bfloat16: dtypes.bf16,
+    torch.int64: dtypes.i64,
+    torch.int32: dtypes.i32,
+    torch.int16: dtypes.i16,
+    torch.int8: dtypes.i8,
+    torch.uint8: dtypes.u8,
+    torch.bool: dtypes.boolean,
+}
+TORCH_DTYPES: Mapping[DType, torch.dtype] = {ours: theirs for theirs, ours in DTYPES.items()}
+
+Number = bool | int | float | sympy.Expr
+Operand = Value | Number
+Result = Value | tuple[Any, ...]
+Import = Callable[..., Result]
+
+REGISTRY: dict[Any, Import] = {}
+
+
+class NotNative(Exception):
+    """This call has no native form; it becomes an `extern`. The message says why."""
+
+
+def imports(*overloads: Any) -> Callable[[Import], Import]:
+    """Register a function as the importer of ATen overloads."""
+
+    def register(function: Import) -> Import:
+        for overload in overloads:
+            REGISTRY[overload] = function
+        return function
+
+    return register
+
+
+def dtype_of(torch_dtype: torch.dtype) -> DType:
+    """effcc's dtype for torch's; raises NotNative for complex, float8 and other types that effcc has no counterpart of."""
+    found = DTYPES.get(torch_dtype)
+    if found is None:
+        raise NotNative(f"dtype {torch_dtype}")
+    return found
+
+
+def type_of(fake: torch.Tensor) -> TensorType:
+    """The type of a (fake) tensor; strides are left out where they are row-major."""
+    if fake.layout != torch.strided:
+        raise NotNative(f"layout {fake.layout}")
+    sizes = shape(fake.shape)
+    return TensorType(dtype_of(fake.dtype), sizes, strided(sizes, shape(fake.stride())))
+
+
+def strided(sizes: Shape, strides: Shape | None) -> Shape | None:
+    """`strides`, or None where they are row-major; the stride of a size-1 axis does not matter."""
+    if strides is None or any(n == 0 for n in sizes):
+        return None
+    found: list[Dim] = []
+    step: Dim = 1
+    plain = True
+    for n, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        if n == 1:
+            stride = step
+        plain = plain and same_shape((stride,), (step,))
+        found.append(stride)
+        step = dim(step * n)
+    return None if plain else tuple(reversed(found))
+
+
+_CATEGORY = {"bool": 0, "int": 1, "uint": 1, "float": 2}
+
+
+@functools.cache
+def promote(a: DType, b: DType) -> DType:
+    """The smallest dtype that torch converts both to."""
+    return DTYPES[torch.promote_types(TORCH_DTYPES[a], TORCH_DTYPES[b])]
+
+
+def scalar_dtype(value: Number) -> DType:
+    """The dtype of a Python number as an operand on its own."""
+    if isinstance(value, bool):
+        return boolean
+    return f32 if isinstance(value, float) else dtypes.i64
+
+
+def result_dtype(operands: Sequence[Operand]) -> DType:
+    """torch.result_type: tensors with axes decide first, then 0-d tensors, then numbers, if of a higher category."""
+    ranked = [o.type.dtype for o in operands if isinstance(o, Value) and o.type.rank > 0]
+    zero_d = [o.type.dtype for o in operands if isinstance(o, Value) and o.type.rank == 0]
+    numbers = [scalar_dtype(o) for o in operands if not isinstance(o, Value)]
+    found: DType | None = None
+    for group in (ranked, zero_d, numbers):
+        if group:
+            candidate = functools.reduce(promote, group)
+            if found is None or _CATEGORY[candidate.kind] > _CATEGORY[found.kind]:
+                found = candidate
+    assert found is not None
+    return found
+
+
+class Importer:
+    """Appends nodes to a graph, folding views of views as it goes."""
+
+    def __init__(self, builder: GraphBuilder) -> None:
+        self.builder = builder
+        self.name = ""
+        self._constants: dict[tuple[Any, DType], Value] = {}
+        self._producers: dict[Value, Node] = {}
+
+    def node(self, op: str, *operands: Value, **attrs: Any) -> Node:
+        """Append an op, for its several results."""
+        made = self.builder.node(op, *operands, name=self.name, **attrs)
+        self._producers.update((result, made) for result in made.results)
+        return made
+
+    def append(self, node: Node) -> None:
+        """Append an existing node."""
+        self.builder.append(node)
+        self._producers.update((result, node) for result in node.results)
+
+    def forget(self, count: int) -> None:
+        """Take back all nodes but the first `count`: an importer that gave up had begun them."""
+        dropped = self.builder.nodes[count:]
+        del self.builder.nodes[count:]
+        for value in (r for n in dropped for r in n.results):
+            del self._producers[value]
+        self._constants = {key: v for key, v in self._constants.items() if v in self._producers}
+
+    def emit(self, op: str, *operands: Value, **attrs: Any) -> Value:
+        """Append an op with one result."""
+        return self.node(op, *operands, **attrs).result
+
+    def producer(self, value: Value) -> Node | None:
+        """The node that defines `value`; None for a parameter."""
+        return self._producers.get(value)
+
+    # --- numbers and dtypes ---
+
+    def constant(self, value: Number, dtype: DType) -> Value:
+        """A 0-d constant; equal ones are shared."""
+        if dtype.is_float and not isinstance(value, sympy.Expr):
+            value = float(value)
+        key = (repr(value), dtype)
+        if key not in self._constants:
+            self._constants[key] = self.emit("constant", value=value, dtype=dtype)
+        return self._constants[key]
+
+    def cast(self, x: Value, dtype: DType) -> Value:
+        return x if x.type.dtype == dtype else self.emit("cast", x, dtype=dtype)
+
+    def operand(self, x: Operand, dtype: DType) -> Value:
+        """A tensor or a number as a tensor of `dtype`."""
+        return self.cast(x, dtype) if isinstance(x, Value) else self.constant(x, dtype)
+
+    def floating(self, operands: Sequence[Operand]) -> DType:
+        """The dtype of a result that is floating whatever its operands are: f32 for integers."""
+        found = result_dtype(operands)
+        return found if found.is_float else f32
+
+    def elementwise(self, op: str, *operands: Operand, dtype: DType | None = None) -> Value:
+        """A pointwise op on operands brought to one dtype (default: what torch promotes them to).
+
+        Eager keeps a number in f32 beside a half tensor; where rounding it would matter, so does this.
+        """
+        dtype = result_dtype(operands) if dtype is None else dtype
+        if dtype in (dtypes.f16, dtypes.bf16) and any(_is_rounded(o, dtype) for o in operands):
+            wide = self.emit(op, *(self.operand(o, f32) for o in operands))
+            return self.cast(wide, dtype) if wide.type.dtype == f32 else wide
+        return self.emit(op, *(self.operand(o, dtype) for o in operands))
+
+    # --- views ---
+
+    def reshape(self, x: Value, sizes: Sequence[Dim]) -> Value:
+        """`x` in another shape; a reshape of a reshape is one, and one that changes nothing is none."""
+        sizes = tuple(sizes)
+        made = self.producer(x)
+        if made is not None and made.op == "reshape":
+            x = made.operands[0]
+        return x if same_shape(x.type.shape, sizes) else self.emit("reshape", x, shape=sizes)
+
+    def transpose(self, x: Value, perm: Sequence[int]) -> Value:
+        """Axes of `x` in the order `perm`; a transpose of a transpose is one."""
+        perm = tuple(perm)
+        made = self.producer(x)
+        if made is not None and made.op == "transpose":
+            inner: Any = made.attrs["perm"]
+            x, perm = made.operands[0], tuple(inner[p] for p in perm)
+        return x if perm == tuple(range(x.type.rank)) else self.emit("transpose", x, perm=perm)
+
+    def broadcast(self, x: Value, sizes: Sequence[Dim]) -> Value:
+        """`x` broadcast to a shape."""
+        return x if same_shape(x.type.shape, sizes) else self.emit("broadcast", x, shape=tuple(sizes))
+
+    def slice(self, x: Value, axis: int, start: Dim, end: Dim | None, step: int = 1) -> Value:
+        return self.emit("slice", x, axis=axis, start=start, end=end, step=step)
+
+    def unit(self, x: Value, axis: int) -> Value:
+        """`x` with an axis of size 1 put before `axis`."""
+        return self.reshape(x, (*x.type.shape[:axis], 1, *x.type.shape[axis:]))
+
+
+def _is_rounded(x: Operand, dtype: DType) -> bool:
+    """Whether a number changes when it is rounded to `dtype`."""
+    return isinstance(x, float) and x == x and float(torch.tensor(x, dtype=TORCH_DTYPES[dtype])) != x
+
+
+def sizes_of(values: Sequence[Any]) -> Shape:
+    """A list argument of sizes as Dims."""
+    return tuple(size(v) for v in values)
+
+
+def resolve_shape(x: Value, sizes: Sequence[Dim]) -> Shape:
+    """`sizes` with a -1 replaced by what is left of `x`."""
+    found = tuple(dim(s) for s in sizes)
+    if -1 not in found:
+        return found
+    rest = product(s for s in found if s != -1)
+    total = x.type.size
+    left = total // rest if isinstance(total, int) and isinstance(rest, int) else dim(sympy.cancel(total / rest))
+    return tuple(left if s == -1 else s for s in found)
