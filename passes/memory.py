@@ -1,16 +1,16 @@
 """Places in the arena: buffers whose lives do not meet share memory.
 
-A greedy fit by size (Pisarchyk and Lee, arXiv:2001.03288): buffers in order of decreasing size, each at the lowest offset
-where no buffer alive at the same time stands. Sizes that depend on symbols are planned at given values of the symbols; a
-call with other values plans again (`plan` is a pure function of the program and the values).
+Where all sizes are known, a greedy fit by size (Pisarchyk and Lee, arXiv:2001.03288): buffers in order of decreasing
+size, each at the lowest offset where no buffer alive at the same time stands. Where sizes depend on symbols, offsets are
+expressions: buffers of provably equal size whose lives do not meet share a slot, and slots stand one after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from effcc.ir.dims import evaluate
+from effcc.ir.dims import Dim, dim, evaluate, same
 from effcc.ir.program import Program
 from effcc.ir.types import TensorType
 
@@ -19,27 +19,35 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """Offsets in bytes by buffer name, the arena's size, and the least that any plan could need (the live-range bound)."""
+    """Offsets in bytes by buffer name, the arena's size, and the least that any plan could need (the live-range bound).
 
-    offsets: Mapping[str, int]
-    arena_bytes: int
-    lower_bound: int
+    Sizes that depend on symbols make them expressions; the bound is then None.
+    """
+
+    offsets: Mapping[str, Dim]
+    arena_bytes: Dim
+    lower_bound: int | None
+
+    def bytes_at(self, sizes: Mapping[str, int]) -> int:
+        """The arena's size where the size symbols have these values."""
+        return evaluate(self.arena_bytes, sizes)
 
 
-def storage_bytes(type: TensorType, sizes: Mapping[str, int]) -> int:
+def storage_bytes(type: TensorType) -> Dim:
     """Bytes from the first to past the last element of a tensor of this type."""
-    shape = [evaluate(d, sizes) for d in type.shape]
-    if 0 in shape:
+    if 0 in type.shape:
         return 0
-    strides = [evaluate(s, sizes) for s in type.layout]
-    return (sum((d - 1) * abs(s) for d, s in zip(shape, strides, strict=True)) + 1) * type.dtype.bytes
+    last: Dim = 0
+    for size, step in zip(type.shape, type.layout, strict=True):
+        last = last + (size - 1) * step
+    return dim((last + 1) * type.dtype.bytes)
 
 
 def live_ranges(program: Program) -> dict[str, tuple[int, int]]:
     """For each arena buffer, the first and the last step that touches it."""
     arena = {b.name for b in program.buffers if b.space == "arena"}
     ranges: dict[str, tuple[int, int]] = {}
-    for position, step in enumerate(program.steps):
+    for position, step in enumerate((*program.prepare, *program.steps)):
         for name in (*step.arguments, *step.results):
             if name in arena:
                 first, _ = ranges.get(name, (position, position))
@@ -47,12 +55,26 @@ def live_ranges(program: Program) -> dict[str, tuple[int, int]]:
     return ranges
 
 
-def plan(program: Program, sizes: Mapping[str, int]) -> Plan:
-    """Offsets for every arena buffer, where the size symbols have the values `sizes`."""
+def plan(program: Program) -> Plan:
+    """A place for every arena buffer of the program's two lists of steps."""
     ranges = live_ranges(program)
-    lengths = {n: _aligned(storage_bytes(program.buffer(n).type, sizes)) for n in ranges}
+    lengths = {n: _aligned(storage_bytes(program.buffer(n).type)) for n in ranges}
+    if all(isinstance(length, int) for length in lengths.values()):
+        return _fit(ranges, {n: int(length) for n, length in lengths.items()})
+    return _slots(ranges, lengths)
+
+
+def place(program: Program) -> tuple[Program, Plan]:
+    """The program with the known offsets written on its buffers, and the plan."""
+    found = plan(program)
+    known = {n: o for n, o in found.offsets.items() if isinstance(o, int)}
+    buffers = tuple(replace(b, offset=known.get(b.name, b.offset)) for b in program.buffers)
+    return replace(program, buffers=buffers), found
+
+
+def _fit(ranges: Mapping[str, tuple[int, int]], lengths: Mapping[str, int]) -> Plan:
     placed: list[tuple[int, int, int, int]] = []
-    offsets: dict[str, int] = {}
+    offsets: dict[str, Dim] = {}
     for name in sorted(ranges, key=lambda n: (-lengths[n], ranges[n], n)):
         first, last = ranges[name]
         offset = 0
@@ -61,11 +83,31 @@ def plan(program: Program, sizes: Mapping[str, int]) -> Plan:
                 offset = max(offset, end)
         offsets[name] = offset
         placed.append((offset, offset + lengths[name], first, last))
-    alive = [
-        sum(lengths[n] for n, (lo, hi) in ranges.items() if lo <= step <= hi) for step in range(len(program.steps))
-    ]
-    return Plan(offsets, max((e for _, e, _, _ in placed), default=0), max(alive, default=0))
+    steps = max((hi for _, hi in ranges.values()), default=-1) + 1
+    alive = [sum(lengths[n] for n, (lo, hi) in ranges.items() if lo <= s <= hi) for s in range(steps)]
+    return Plan(offsets, max((end for _, end, _, _ in placed), default=0), max(alive, default=0))
 
 
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def _slots(ranges: Mapping[str, tuple[int, int]], lengths: Mapping[str, Dim]) -> Plan:
+    slots: list[tuple[Dim, int, list[str]]] = []
+    for name in sorted(ranges, key=lambda n: (ranges[n], n)):
+        first, last = ranges[name]
+        for k, (length, busy, members) in enumerate(slots):
+            if busy < first and same(length, lengths[name]):
+                slots[k] = (length, last, [*members, name])
+                break
+        else:
+            slots.append((lengths[name], last, [name]))
+    offsets: dict[str, Dim] = {}
+    total: Dim = 0
+    for length, _, members in slots:
+        offsets.update(dict.fromkeys(members, total))
+        total = dim(total + length)
+    return Plan(offsets, total, None)
+
+
+def _aligned(size: Dim) -> Dim:
+    """At least `size`, a multiple of the alignment."""
+    if isinstance(size, int):
+        return -(-size // ALIGNMENT) * ALIGNMENT
+    return dim(((size + ALIGNMENT - 1) // ALIGNMENT) * ALIGNMENT)

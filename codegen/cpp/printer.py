@@ -56,7 +56,7 @@ def _lines(body: Sequence[Line], indent: str) -> Iterator[str]:
             case Note(text):
                 yield f"{indent}// {text}"
             case Barrier():
-                yield f"{indent}sync.wait(team);"
+                yield f"{indent}sync.wait(thread, team);"
             case Loop(name, start, stop, step, inner):
                 advance = f"++{name}" if step == 1 else f"{name} += {step}"
                 yield f"{indent}for (i64 {name} = {start}; {name} < {stop}; {advance}) {{"

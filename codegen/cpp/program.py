@@ -172,7 +172,7 @@ class _Emitter:
         pending: list[Launch] = []
         for launch in entry.launches:
             if any(self._conflict(before, launch) for before in pending):
-                lines.append("  call.sync.wait(team);")
+                lines.append("  call.sync.wait(thread, team);")
                 pending = []
             pending.append(launch)
             lines.append(f"  {self._launch(launch, pointers)}")

@@ -1,0 +1,178 @@
+"""One function: a graph in, an executable out. The steps, in order, are `STEPS`; each is a function from value to value."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from effcc.codegen.cpp.program import emit_program, entry_points, pointer_table, size_table
+from effcc.codegen.lower import lower
+from effcc.errors import UnknownNameError
+from effcc.ir.graph import Graph
+from effcc.ir.loops import LoopNest
+from effcc.ir.printer import print_graph, print_loops, print_program
+from effcc.ir.program import Program
+from effcc.ir.schedule import Schedule
+from effcc.ir.verifier import verify_if_asked
+from effcc.passes.fusion import fuse
+from effcc.passes.hoist import hoist
+from effcc.passes.layout import arrange
+from effcc.passes.memory import Plan, place
+from effcc.passes.simplify import simplify
+from effcc.passes.tiling.tile import tile
+from effcc.runtime.cache import CompileCache
+from effcc.runtime.executable import Executable, ExternCall, Segment
+from effcc.target import Target
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile.
+
+    target: the machine; default: the one this process runs on, with measured rates if `effcc doctor` has measured them.
+    always_prepare: recompute what depends on weights at every call (a training graph's weights change at every step).
+    """
+
+    target: Target | None = None
+    always_prepare: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """What the compiler has made so far; each step fills in its field. `seconds` is each step's time."""
+
+    graph: Graph | None = None
+    prepare: Graph | None = None
+    program: Program | None = None
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    plan: Plan | None = None
+    nests: Mapping[str, LoopNest] = field(default_factory=dict)
+    source: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def _simplify(state: State, target: Target) -> State:
+    assert state.graph is not None
+    return replace(state, graph=simplify(state.graph))
+
+
+def _hoist(state: State, target: Target) -> State:
+    assert state.graph is not None
+    split = hoist(state.graph)
+    return replace(state, graph=split.main, prepare=split.prepare)
+
+
+def _fuse(state: State, target: Target) -> State:
+    assert state.graph is not None
+    return replace(state, program=fuse(state.graph, target, state.prepare))
+
+
+def _arrange(state: State, target: Target) -> State:
+    assert state.program is not None
+    return replace(state, program=arrange(state.program, target))
+
+
+def _tile(state: State, target: Target) -> State:
+    assert state.program is not None
+    tiled = tile(state.program, target)
+    return replace(state, program=tiled.program, schedules=tiled.schedules)
+
+
+def _place(state: State, target: Target) -> State:
+    assert state.program is not None
+    program, plan = place(state.program)
+    return replace(state, program=program, plan=plan)
+
+
+def _lower(state: State, target: Target) -> State:
+    assert state.program is not None
+    nests = {name: lower(kernel, state.schedules[name]) for name, kernel in state.program.kernels.items()}
+    return replace(state, nests=nests)
+
+
+def _emit(state: State, target: Target) -> State:
+    assert state.program is not None and state.plan is not None
+    inside = frozenset(b.name for b in state.program.buffers if b.space in ("prepared",))
+    source = emit_program(state.program, state.nests, target, offsets=state.plan.offsets, no_alias=inside)
+    return replace(state, source=source)
+
+
+STEPS: dict[str, Callable[[State, Target], State]] = {
+    "simplify": _simplify,
+    "hoist": _hoist,
+    "fuse": _fuse,
+    "arrange": _arrange,
+    "tile": _tile,
+    "place": _place,
+    "lower": _lower,
+    "emit": _emit,
+}
+
+
+def show(state: State, step: str) -> str:
+    """What came out of a step, as text: the last language that the state has reached."""
+    if step in ("simplify", "hoist"):
+        assert state.graph is not None
+        texts = [print_graph(g) for g in (state.prepare, state.graph) if g is not None]
+        return "\n".join(texts)
+    if step == "lower":
+        return "\n".join(print_loops(n) for n in state.nests.values())
+    if step == "emit":
+        return state.source
+    assert state.program is not None
+    return print_program(state.program)
+
+
+def run_steps(state: State, target: Target, start: str | None = None, see: Callable[[str, State], None] | None = None) -> State:
+    """All steps after `start` (all, if None), in order; `see` is called with each step's name and what came out.
+
+    Raises UnknownNameError if there is no step `start`.
+    """
+    names = list(STEPS)
+    if start is not None:
+        if start not in names:
+            raise UnknownNameError("step", start, names)
+        names = names[names.index(start) + 1 :]
+    for name in names:
+        begin = time.perf_counter()
+        state = STEPS[name](state, target)
+        verify_if_asked(state.graph, state.program, *state.nests.values())
+        state = replace(state, seconds={**state.seconds, name: time.perf_counter() - begin})
+        if see is not None:
+            see(name, state)
+    return state
+
+
+def compile_graph(graph: Graph, options: Options = Options(), externs: Callable[..., ExternCall] | None = None) -> Executable:
+    """Compile a graph and load it. `externs` binds an extern step to the PyTorch call it stands for.
+
+    Raises what the steps raise: see `effcc.errors`.
+    """
+    target = options.target or Target.detect()
+    state = run_steps(State(graph=graph), target)
+    return load(state, target, options, externs)
+
+
+def load(state: State, target: Target, options: Options, externs: Callable[..., ExternCall] | None = None) -> Executable:
+    """Build the emitted source, or take it from the cache, and make it callable."""
+    program, plan = state.program, state.plan
+    assert program is not None and plan is not None
+    library = CompileCache.default().load(state.source, target, openmp=True)
+    entries = {(e.stage, e.segment): e for e in entry_points(program)}
+    stages: dict[str, list[Segment]] = {}
+    for stage, steps in (("prepare", program.prepare), ("run", program.steps)):
+        stages[stage] = []
+        for number, segment in enumerate(program.with_steps(steps).segments()):
+            if (stage, number) in entries:
+                stages[stage].append(Segment(entry=library.entry_point(entries[stage, number].name)))
+            else:
+                extern = segment[0]
+                assert externs is not None
+                stages[stage].append(Segment(call=externs(extern), extern=extern))  # type: ignore[arg-type]
+    executable = Executable(
+        program, library, stages, pointer_table(program), size_table(program), plan.offsets, plan.arena_bytes,
+        options.always_prepare,
+    )  # fmt: skip
+    executable.state = state  # type: ignore[attr-defined]
+    return executable
