@@ -1,8 +1,10 @@
-"""What graphs and kernels mean, computed with NumPy: slow, exact about dtypes, and the reference of every test."""
+"""What graphs, kernels, loops and programs mean, computed with NumPy: slow, exact about dtypes, every test's reference."""
 
 from __future__ import annotations
 
 from effcc.ir.interpreter.graphs import run_graph
 from effcc.ir.interpreter.kernels import run_kernel
+from effcc.ir.interpreter.loops import run_loops
+from effcc.ir.interpreter.programs import run_program
 
-__all__ = ["run_graph", "run_kernel"]
+__all__ = ["run_graph", "run_kernel", "run_loops", "run_program"]

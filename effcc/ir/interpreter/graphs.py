@@ -69,8 +69,8 @@ class _Run:
             raise IRTypeError(f"op {node.op!r} computed {len(results)} results, its node names {len(node.results)}")
         return [self.checked(node, v, np.asarray(a)) for v, a in zip(node.results, results, strict=True)]
 
-    def region(self, graph: Graph) -> Callable[..., list[Array]]:
-        return lambda *inputs: self.graph(graph, inputs)
+    def region(self, graph: Graph) -> Callable[..., tuple[Array, ...]]:
+        return lambda *inputs: tuple(self.graph(graph, inputs))
 
     def attribute(self, value: Any) -> Any:
         """An attribute as references take it: size expressions as ints, floating dtypes widened if asked."""

@@ -14,6 +14,7 @@ from effcc.ir.dims import evaluate as evaluate_size
 from effcc.ir.dtypes import DType
 from effcc.ir.interpreter.evaluate import Array, Evaluator, bind_sizes, pieces
 from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.loops import LoopNest
 from effcc.ir.scalars import FUNCTIONS, REDUCTIONS
 
 
@@ -26,7 +27,7 @@ def run_kernel(
     buffer updated in place), and is not changed. `dtype=f64` widens all floating computation, the reference of tests
     and of the fuzzer. Raises InputError on missing or misfitting arrays and on loads outside a buffer.
     """
-    given = {**kernel_arrays(kernel, arrays, dtype)}
+    given = checked_arrays(kernel, arrays, dtype)
     declared = {p.name: p.type.shape for p in (*kernel.params, *kernel.outputs)}
     bound = bind_sizes({name: (declared[name], array.shape) for name, array in given.items()}, sizes)
     ranges = {name: range(evaluate_size(extent, bound)) for name, extent in kernel.axes}
@@ -35,13 +36,13 @@ def run_kernel(
     for output in kernel.outputs:
         shape = tuple(evaluate_size(d, bound) for d in output.type.shape)
         previous = given.get(output.name)
-        given[output.name] = _blank(shape, evaluator.numpy(output.type.dtype)) if previous is None else previous.copy()
+        given[output.name] = blank(shape, evaluator.numpy(output.type.dtype)) if previous is None else previous.copy()
     with np.errstate(all="ignore"):
         for group in scan_groups(kernel):
             for statement in group:
                 if statement.target not in given:
                     shape = tuple(len(ranges[a]) for a in statement.axes)
-                    given[statement.target] = _blank(shape, evaluator.numpy(statement.dtype))
+                    given[statement.target] = blank(shape, evaluator.numpy(statement.dtype))
                 definitions.setdefault(statement.target, statement)
             for local in _scan_points(evaluator, kernel, group):
                 for statement in group:
@@ -49,13 +50,13 @@ def run_kernel(
     return {output.name: given[output.name] for output in kernel.outputs}
 
 
-def kernel_arrays(kernel: Kernel, arrays: Mapping[str, Any], dtype: DType | None) -> dict[str, Array]:
-    """The arrays of the kernel's parameters and outputs that are given, checked for their dtype and widened."""
+def checked_arrays(kernel: Kernel | LoopNest, arrays: Mapping[str, Any], dtype: DType | None) -> dict[str, Array]:
+    """The arrays of the parameters, and of those outputs that are given, checked for their dtype and widened."""
     found = {}
     for param in kernel.params:
         if param.name not in arrays:
             got = ", ".join(arrays) or "none"
-            raise InputError(f"kernel @{kernel.name} needs the parameter {param.name!r}; got {got}")
+            raise InputError(f"@{kernel.name} needs the parameter {param.name!r}; got {got}")
     for param in (*kernel.params, *kernel.outputs):
         if param.name in arrays:
             found[param.name] = as_dtype(arrays[param.name], param.type.dtype, dtype, param.name)
@@ -136,7 +137,7 @@ def _scan_points(evaluator: Evaluator, kernel: Kernel, group: Sequence[Statement
         yield evaluator.at(**{a: range(p, p + 1) for a, p in zip(axes, point, strict=True)})
 
 
-def _blank(shape: Sequence[int], dtype: Any) -> Array:
+def blank(shape: Sequence[int], dtype: Any) -> Array:
     """Storage nobody has written yet: NaN in floating types, so that a read of it shows."""
     fill = math.nan if np.issubdtype(dtype, np.floating) or dtype.kind == "V" else 0
     return np.full(shape, fill, dtype)

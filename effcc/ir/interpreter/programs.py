@@ -1,0 +1,103 @@
+"""Programs run with NumPy: every buffer is memory, and a kernel sees it through the types of its own parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from effcc.errors import InputError, UnsupportedError
+from effcc.ir.dims import evaluate as evaluate_size
+from effcc.ir.dtypes import DType
+from effcc.ir.interpreter.evaluate import Array, bind_sizes
+from effcc.ir.interpreter.kernels import as_dtype, blank, run_kernel
+from effcc.ir.ops import TABLE
+from effcc.ir.program import Extern, Launch, Program
+from effcc.ir.types import TensorType
+
+Externs = Callable[[Extern, list[Array]], Sequence[Array]]
+
+
+def run_program(
+    program: Program,
+    inputs: Sequence[Any],
+    sizes: Mapping[str, int] | None = None,
+    dtype: DType | None = None,
+    externs: Externs | None = None,
+) -> list[Array]:
+    """The outputs of a program, then the values of its updates. Inputs that a step writes are changed in place.
+
+    Raises InputError on misfitting inputs, UnsupportedError on an extern call without a reference and a callback.
+    """
+    if len(inputs) != len(program.inputs):
+        raise InputError(f"program @{program.name} expects {len(program.inputs)} inputs, got {len(inputs)}")
+    run = _Run(program, dtype, externs)
+    pairs = zip(program.inputs, inputs, strict=True)
+    given = {name: as_dtype(array, run.types[name].dtype, dtype, name) for name, array in pairs}
+    run.sizes = bind_sizes({name: (run.types[name].shape, a.shape) for name, a in given.items()}, sizes)
+    for name, array in given.items():
+        run.store(name, run.types[name], array)
+    with np.errstate(all="ignore"):
+        for step in (*program.prepare, *program.steps):
+            run.launch(step) if isinstance(step, Launch) else run.call(step)
+    written = {name for step in program.steps for name in step.results}
+    for name, original in zip(program.inputs, inputs, strict=True):
+        if name in written and isinstance(original, np.ndarray):
+            original[...] = run.load(name, run.types[name])
+    wanted = (*program.outputs, *(value for _, value in program.updates))
+    return [run.load(name, run.types[name]).copy() for name in wanted]
+
+
+class _Run:
+    """One run: the memory of each buffer that is not an alias, as a flat array."""
+
+    def __init__(self, program: Program, wide: DType | None, externs: Externs | None) -> None:
+        self.program = program
+        self.types = {b.name: b.type for b in program.buffers}
+        self.aliases = {b.name: b.alias for b in program.buffers if b.alias}
+        self.memory: dict[str, Array] = {}
+        self.sizes: Mapping[str, int] = {}
+        self.wide = wide
+        self.externs = externs
+
+    def load(self, name: str, type: TensorType) -> Array:
+        """The buffer's memory, seen through a type."""
+        while name in self.aliases:
+            name = self.aliases[name]
+        shape = tuple(evaluate_size(d, self.sizes) for d in type.shape)
+        strides = tuple(evaluate_size(s, self.sizes) for s in type.layout)
+        needed = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        dtype = self.wide.numpy if self.wide is not None and type.dtype.is_float else type.dtype.numpy
+        memory = self.memory.get(name)
+        if memory is None or len(memory) < needed:
+            fresh = blank((max(needed, math.prod(shape)),), dtype)
+            if memory is not None:
+                fresh[: len(memory)] = memory
+            memory = self.memory[name] = fresh
+        return np.lib.stride_tricks.as_strided(memory, shape, tuple(s * memory.itemsize for s in strides))
+
+    def store(self, name: str, type: TensorType, value: Array) -> None:
+        self.load(name, type)[...] = value
+
+    def launch(self, step: Launch) -> None:
+        kernel = self.program.kernels[step.kernel]
+        arguments = dict(zip((*kernel.params, *kernel.outputs), (*step.arguments, *step.results), strict=True))
+        arrays = {param.name: self.load(name, param.type) for param, name in arguments.items()}
+        results = run_kernel(kernel, arrays, self.sizes, self.wide)
+        for output in kernel.outputs:
+            self.store(arguments[output], output.type, results[output.name])
+
+    def call(self, step: Extern) -> None:
+        arrays = [self.load(name, self.types[name]) for name in step.arguments]
+        spec = TABLE.get(step.op)
+        if self.externs is not None:
+            results = list(self.externs(step, arrays))
+        elif spec is not None and spec.reference is not None:
+            found = spec.reference(*arrays, **step.attrs)
+            results = list(found) if isinstance(found, tuple | list) else [found]
+        else:
+            raise UnsupportedError(f"extern {step.op!r} has no NumPy reference; give run_program a callback")
+        for name, value in zip(step.results, results, strict=True):
+            self.store(name, self.types[name], value)
