@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from effcc.ir.dims import contiguous_strides, same_shape
 from effcc.ir.dims import same as same_size
-from effcc.ir.expr import Axis, Expr, Load, Reduce, transform, walk
+from effcc.ir.dtypes import i64
+from effcc.ir.expr import Axis, Const, Expr, Load, Reduce, transform, walk
 from effcc.ir.kernel import Kernel, Param, Scatter, Statement
 from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade
@@ -65,7 +67,47 @@ def cut(
         location="; ".join(dict.fromkeys(i.node.location for i in cluster.items if i.node.location)),
         weights=frozenset(buffers[n] for n in read if n in weights),
     )
-    return Cut(kernel, tuple(read), tuple(written), tuple(axes[a] for a in shared))
+    return Cut(_without_ones(kernel), tuple(read), tuple(written), tuple(axes[a] for a in shared))
+
+
+def _without_ones(kernel: Kernel) -> Kernel:
+    """The kernel with its parameters and outputs seen without dimensions of size 1, so that equal work looks equal."""
+    ones = {a for a, e in kernel.axes if e == 1}
+    scattered = {s.target for s in kernel.statements if s.scatter is not None}
+    places = {
+        p.name: tuple(n for n, d in enumerate(p.type.shape) if d == 1)
+        for p in (*kernel.params, *kernel.outputs)
+        if p.name not in scattered
+    }
+
+    def narrow(p: Param) -> Param:
+        gone = places.get(p.name, ())
+        if not gone:
+            return p
+        shape = tuple(d for n, d in enumerate(p.type.shape) if n not in gone)
+        strides = tuple(d for n, d in enumerate(p.type.layout) if n not in gone)
+        plain = same_shape(strides, contiguous_strides(shape))
+        return replace(p, type=replace(p.type, shape=shape, strides=None if plain else strides))
+
+    def one(e: Expr) -> Expr:
+        if isinstance(e, Load) and places.get(e.buffer):
+            return replace(e, index=tuple(i for n, i in enumerate(e.index) if n not in places[e.buffer]))
+        return Const(0, i64) if isinstance(e, Axis) and e.name in ones else e
+
+    statements = []
+    for s in kernel.statements:
+        scatter = s.scatter and Scatter(tuple(transform(i, one) for i in s.scatter.index), s.scatter.combine)
+        gone = places.get(s.target, ()) if s.scatter is None else ()
+        kept = tuple(a for n, a in enumerate(s.axes) if n not in gone)
+        statements.append(Statement(s.target, kept, transform(s.value, one), scatter))
+    used = {a for s in statements for a in s.axes} | {a for s in statements if s.reduction for a in s.reduction.axes}
+    return replace(
+        kernel,
+        params=tuple(narrow(p) for p in kernel.params),
+        outputs=tuple(narrow(p) for p in kernel.outputs),
+        statements=tuple(statements),
+        axes=tuple((a, e) for a, e in kernel.axes if a in used),
+    )
 
 
 def rename(statement: Statement, axes: Mapping[str, str], buffers: Mapping[str, str]) -> Statement:
