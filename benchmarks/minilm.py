@@ -59,8 +59,10 @@ def main() -> None:
     parser.add_argument("--peers", default="eager,inductor,effcc", help="of " + ", ".join(PEERS))
     parser.add_argument("--seconds", type=float, default=20.0, help="how long the race runs")
     parser.add_argument("--no-first-call", action="store_true", help="leave out first calls (a minute or more)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for every side")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     names = [name for name in options.peers.split(",") if not table.skip_missing(PEERS[name])]
     entry = ZOO["minilm"]
     model, args = entry.build(), entry.inputs(0)

@@ -100,8 +100,10 @@ def main() -> None:
     parser.add_argument("--peers", default="eager,effcc", help="of " + ", ".join(PEERS))
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each model's race runs")
     parser.add_argument("--tiny", action="store_true", help="the sizes that tests use")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for every side")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     zoo = TINY if options.tiny else ZOO
     peers = [PEERS[name] for name in options.peers.split(",")]
     peers = [peer for peer in peers if not table.skip_missing(peer)]
