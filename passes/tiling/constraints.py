@@ -120,16 +120,6 @@ def round_up(a: ExprLike, b: ExprLike) -> Op:
     return Op("round_up", (expr(a), expr(b)))
 
 
-def minimum(*args: ExprLike) -> Op:
-    """The least of the arguments."""
-    return Op("min", tuple(expr(a) for a in args))
-
-
-def maximum(*args: ExprLike) -> Op:
-    """The greatest of the arguments."""
-    return Op("max", tuple(expr(a) for a in args))
-
-
 @dataclass(frozen=True, slots=True)
 class Operator:
     """One operator: its value, and its bounds when the arguments lie in intervals.

@@ -33,9 +33,8 @@ from effcc.passes.tiling.cost import (
     thread_choices,
 )
 from effcc.passes.tiling.notation import parse_model
+from effcc.passes.tiling.operands import Axis, extents, parts_of
 from effcc.passes.tiling.solver import Solution, solutions
-
-Role = Literal["batch", "m", "n", "k"]
 
 MODEL = """
     # Register tile: accumulators, a row of B, and one broadcast element of A.
@@ -76,7 +75,7 @@ MODEL = """
             + ceil(k_all / unroll) / 2)
     panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call
     all_slots = batch * ceil(n / nr) * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call)
-    compute = slot * max(busy_panels * panel_slots, all_slots / threads)
+    compute = slot * (max(busy_panels * panel_slots, all_slots / threads) + rounds * task_slots)
 
     # Bytes between L2 and L1: A once a panel, B once a tile unless panel and tile of A fit in L1, C once a block.
     spilled = min(1, depth * (nr * rhs_bytes + mr * lhs_bytes) / l1_bytes)
@@ -95,18 +94,6 @@ MODEL = """
                  + n * (m_blocks * rhs_bytes * k_all * rhs_byte + m * out_bytes * out_byte)) / threads)
     start = min(threads - 1, 1) * start_time
 """
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A named axis, its extent (the hint, when it is dynamic), and its role.
-
-    Roles: `batch` indexes everything, `m` only A and C, `n` only B and C, `k` only A and B.
-    """
-
-    name: str
-    extent: int
-    role: Role
 
 
 @dataclass(frozen=True)
@@ -138,10 +125,6 @@ class ContractionNest:
     lhs_row_stride: int | None = None
     decode_slots: int = 0
     may_pad: bool = True
-
-    def extents(self, role: Role) -> tuple[int, ...]:
-        """The extents of the axes of one role, outermost first."""
-        return tuple(a.extent for a in self.axes if a.role == role)
 
 
 @dataclass(frozen=True)
@@ -191,14 +174,14 @@ def contraction_schedules(nest: ContractionNest, target: Machine) -> Iterator[Co
 def contraction_problem(nest: ContractionNest, target: Machine) -> Problem:
     """The integer problem whose solutions are the schedules of a contraction (`MODEL`, with its numbers)."""
     for role in ("m", "n", "k"):
-        if not nest.extents(role):
+        if not extents(nest.axes, role):
             raise ScheduleError(f"contraction: no axis of role {role!r} among {[a.name for a in nest.axes]}")
     if empty := [a.name for a in nest.axes if a.extent < 1]:
         raise ScheduleError(f"contraction: axes {empty} are empty; an empty contraction needs no schedule")
-    *m_outer, m = nest.extents("m")
-    *n_outer, n = nest.extents("n")
-    k, *k_inner = nest.extents("k")
-    batch = prod(nest.extents("batch")) * prod(m_outer) * prod(n_outer)
+    *m_outer, m = extents(nest.axes, "m")
+    *n_outer, n = extents(nest.axes, "n")
+    k, *k_inner = extents(nest.axes, "k")
+    batch = prod(extents(nest.axes, "batch")) * prod(m_outer) * prod(n_outer)
     depth = k * prod(k_inner)
     rhs_total = batch * depth * n * nest.rhs_bytes
     machine = machine_parameters(target, nest.accumulator_bytes)
@@ -228,8 +211,8 @@ def contraction_problem(nest: ContractionNest, target: Machine) -> Problem:
         "threads": thread_choices(target),
         "kc": kc,
         "unroll": (1, 2, 4),
-        "m_parts": _parts(m, 1, target.cores),
-        "n_parts": _parts(n, lanes, target.cores),
+        "m_parts": parts_of(m, target.cores),
+        "n_parts": parts_of(_ceil(n, lanes), target.cores),
     }
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
 
@@ -268,12 +251,6 @@ def _blocks(k: int, multiple: int) -> Domain:
         if size < k and size >= 2 * multiple:
             sizes.add(size)
     return tuple(sorted(sizes))
-
-
-def _parts(extent: int, least: int, cores: int) -> Domain:
-    """Into how many parts an axis may be split, when a part has at least `least` elements."""
-    counts = {c << p for c in (1, 3, cores) for p in range(8)}
-    return tuple(sorted(c for c in counts if c <= max(1, min(128, _ceil(extent, least)))))
 
 
 def _aliased_rows(stride: int, l1_bytes: int) -> int:

@@ -45,6 +45,8 @@ LOOP_FMAS = 256
 """Multiply-adds in one unrolled loop body, at most: 8 bytes each, half of a micro-op cache of 4096 entries with their
 loads.
 """
+TASK_SLOTS = 200
+"""Slots to take the next task: an atomic counter, and cold addresses; about 100 cycles."""
 START_SECONDS = 2e-6
 """Waking the thread pool and waiting for its last thread."""
 PAGE_BYTES = 4096
@@ -112,6 +114,7 @@ def machine_parameters(target: Machine, element_bytes: int = 4) -> dict[str, int
         "call_slots": CALL_SLOTS,
         "store_slots": STORE_SLOTS,
         "reload_slots": RELOAD_SLOTS,
+        "task_slots": TASK_SLOTS,
         "loop_fmas": LOOP_FMAS,
         "start_time": round(START_SECONDS * FEMTO),
     }

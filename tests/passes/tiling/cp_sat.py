@@ -12,7 +12,9 @@ LIMIT = 1 << 52
 
 
 class Translation:
-    """Builds one CP-SAT model; every operator becomes a fresh variable with the bounds that follow from its arguments."""
+    """Builds one CP-SAT model; every operator becomes a fresh variable with the bounds that follow from its
+    arguments.
+    """
 
     def __init__(self, problem: Problem, at_most: int | None) -> None:
         self.model = cp_model.CpModel()
@@ -72,7 +74,9 @@ class Translation:
             case "/":
                 # CP-SAT rounds towards zero: shift a dividend that may be negative by a multiple of the divisor.
                 shift = max(0, -a_low)
-                shifted, low, high = self._operator("+", [args[0], self._operator("*", [(shift, shift, shift), rest[0]])])
+                shifted, low, high = self._operator(
+                    "+", [args[0], self._operator("*", [(shift, shift, shift), rest[0]])]
+                )
                 result = self._fresh(low // b_high, high // b_low)
                 self.model.add_division_equality(result, shifted, b)
                 return result - shift, low // b_high - shift, high // b_low - shift
@@ -88,7 +92,7 @@ class Translation:
                 return result, low, high
         raise TypeError(kind)
 
-    def _fresh(self, low: int, high: int):  # noqa: ANN202 - CP-SAT's own type
+    def _fresh(self, low: int, high: int):
         if max(abs(low), abs(high)) > LIMIT:
             raise OverflowError("the problem's numbers are too large for CP-SAT")
         return self.model.new_int_var(low, high, "")

@@ -54,7 +54,14 @@ def gemm_problem(seed: int) -> Problem:
             "threads": (1, 2, 4),
             "padded": (0, 1),
         },
-        {"m": m, "n": n, "k": k, "lanes": lanes, "registers": random.choice([16, 32]), "l2": 1 << random.randint(13, 18)},
+        {
+            "m": m,
+            "n": n,
+            "k": k,
+            "lanes": lanes,
+            "registers": random.choice([16, 32]),
+            "l2": 1 << random.randint(13, 18),
+        },
     )
 
 

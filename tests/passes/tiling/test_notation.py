@@ -5,13 +5,13 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from tests.passes.tiling.brute_force import random_constraint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effcc.errors import IRSyntaxError
 from effcc.passes.tiling.constraints import Name, Number, ceil_div, evaluate, holds, round_up
 from effcc.passes.tiling.notation import parse_constraint, parse_model
+from tests.passes.tiling.brute_force import random_constraint
 
 
 @settings(max_examples=300, deadline=None)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from tests.passes.tiling.brute_force import brute_force, random_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Name, Problem, divisible
 from effcc.passes.tiling.notation import parse_problem
 from effcc.passes.tiling.solver import solutions, solve
+from tests.passes.tiling.brute_force import brute_force, random_problem
 
 
 def as_pairs(found):

@@ -1,0 +1,81 @@
+"""What a nest runs over and what it touches: axes with roles, and operands with a stride along each axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from effcc.passes.tiling.constraints import Domain
+
+Role = Literal["batch", "m", "n", "k", "kept", "reduced"]
+
+CACHE_LINE = 64
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A named axis, its extent (the hint, when it is dynamic), and its role.
+
+    In a contraction `batch` indexes everything, `m` only A and C, `n` only B and C, `k` only A and B. In pointwise nests
+    all axes are `kept`; in reductions the others are `reduced`.
+    """
+
+    name: str
+    extent: int
+    role: Role = "kept"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A buffer that a nest reads or writes: its stride along each axis, in elements (0, or no entry: does not move)."""
+
+    name: str
+    strides: Mapping[str, int]
+    element_bytes: int = 4
+    written: bool = False
+
+
+def extents(axes: Iterable[Axis], role: Role) -> tuple[int, ...]:
+    """The extents of the axes of one role, outermost first."""
+    return tuple(a.extent for a in axes if a.role == role)
+
+
+def operand_bytes(operand: Operand, axes: Iterable[Axis]) -> int:
+    """How many bytes of an operand the whole nest touches, as a closed form: strides that are not 0 do not overlap."""
+    elements = 1
+    for a in axes:
+        elements *= a.extent if operand.strides.get(a.name, 0) else 1
+    return elements * operand.element_bytes
+
+
+def access_slots(operand: Operand, axis: str, lanes: int) -> int:
+    """Issue slots to load or store one vector of an operand along an axis.
+
+    A load is one slot where neighbours are adjacent, none where all lanes are one element (it is hoisted), and otherwise a
+    scalar load and an insertion for each lane; a store takes twice as long as a load, since there is one store port.
+    """
+    stride = abs(operand.strides.get(axis, 0))
+    if stride == 0:
+        return 2 if operand.written else 0
+    once = 1 if stride == 1 else 2 * lanes
+    return 2 * once if operand.written else once
+
+
+def wasted_bytes(operand: Operand, axis: str) -> int:
+    """By how much more than its elements an operand's cache lines are moved when it is walked along an axis alone."""
+    stride = abs(operand.strides.get(axis, 0))
+    return min(max(stride, 1), max(1, CACHE_LINE // operand.element_bytes))
+
+
+def vector_axes(axes: tuple[Axis, ...], operands: Iterable[Operand]) -> tuple[str, ...]:
+    """Axes worth vectorizing, in the order of the nest: along which some operand is contiguous; else the last axis."""
+    contiguous = {a for o in operands for a, stride in o.strides.items() if abs(stride) == 1}
+    found = tuple(a.name for a in axes if a.name in contiguous and a.extent > 1)
+    return found or (axes[-1].name,)
+
+
+def parts_of(extent: int, cores: int, most: int = 128) -> Domain:
+    """Into how many parts an extent may be split: powers of two and three times those, and multiples of the cores."""
+    counts = {c << p for c in (1, 3, cores) for p in range(8)}
+    return tuple(sorted(c for c in counts if c <= max(1, min(most, extent))))
