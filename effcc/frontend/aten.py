@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import sympy
 import torch
 from torch import Tensor, fx
 
@@ -33,7 +34,8 @@ from effcc.frontend.extern import make_template, target_name
 from effcc.frontend.importer import REGISTRY, Importer, NotNative, aten, dtype_of, strided, type_of
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
 from effcc.frontend.sizes import hints, ranges, shape, size
-from effcc.ir.dims import Dim
+from effcc.ir.dims import Dim, symbol, symbols
+from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.table.create import LARGEST_LITERAL
 from effcc.ir.types import TensorType
@@ -81,7 +83,9 @@ class Imported:
     inputs: what each placeholder became: a parameter, a size (to be matched with the graph's size symbols), or None for a
         value that the graph does not read.
     outputs: what each result of the captured graph is: a value (one of `graph.outputs`, in their order), a size, or a constant.
-    constants: further parameters, at the end of `graph.params`, with their values.
+    constants: further parameters, after those of the placeholders, with their values.
+    lone_sizes: size symbols that stand alone in no tensor's shape; for each, a last parameter `bool[s]` that is all one
+        element (stride 0) carries it.
     hints: the value of each size symbol in the example inputs.
     """
 
@@ -89,6 +93,7 @@ class Imported:
     inputs: tuple[Value | Dim | None, ...]
     outputs: tuple[Output, ...]
     constants: Mapping[str, Tensor]
+    lone_sizes: tuple[str, ...]
     hints: Mapping[str, int]
 
 
@@ -128,13 +133,14 @@ class _Walk:
                 self._call(node)
             elif node.op == "output":
                 outputs = self._outputs(node)
+        lone_sizes = self._lone_sizes()
         tensors = [(o, s) for o, s in zip(outputs, self.signature.output_strides, strict=True) if isinstance(o, Value)]
         graph = self.builder.build(tuple(o for o, _ in tensors), tuple(self.updates.items()))
-        graph = without_dead_nodes(separate_axes(graph))
+        graph = without_dead_nodes(separate_axes(without_dead_nodes(graph)))
         graph = with_output_strides(graph, [_layout(value.type, strides) for value, strides in tensors])
         final = iter(graph.outputs)
         returned = tuple(next(final) if isinstance(o, Value) else o for o in outputs)
-        return Imported(graph, tuple(self.inputs), returned, self.constants, hints(examples))
+        return Imported(graph, tuple(self.inputs), returned, self.constants, lone_sizes, hints(examples))
 
     def _placeholder(self, node: fx.Node) -> None:
         position = len(self.inputs)
@@ -153,6 +159,16 @@ class _Walk:
             known = size(example)
         self.known[node] = known
         self.inputs.append(known)
+
+    def _lone_sizes(self) -> tuple[str, ...]:
+        """Add a parameter for each size symbol that can be read off no other one."""
+        alone = {size.name for p in self.builder.params for size in p.type.shape if isinstance(size, sympy.Symbol)}
+        used = symbols(d for p in self.builder.params for d in p.type.shape)
+        given = [known for known in self.inputs if isinstance(known, sympy.Expr)]
+        lone = tuple(s.name for s in symbols([*given, *used]) if s.name not in alone)
+        for name in lone:
+            self.builder.param(f"size.{name}", TensorType(boolean, (symbol(name),), (0,)))
+        return lone
 
     def _attribute(self, node: fx.Node) -> Any:
         """A tensor or a submodule that the captured module holds."""

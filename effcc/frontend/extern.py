@@ -17,6 +17,7 @@ from torch import Tensor
 from effcc.errors import UnknownNameError, UnsupportedError
 from effcc.ir.dims import evaluate
 from effcc.ir.graph import Node, Value
+from effcc.ir.program import Extern
 
 Template = tuple[Any, ...]
 
@@ -60,10 +61,11 @@ def make_template(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[
     return operands, encoded
 
 
-def bind(node: Node) -> Callable[[Sequence[Tensor], Mapping[str, int]], list[Tensor]]:
-    """The call that an `extern` node stands for: takes its operands and the values of the size symbols."""
-    target = find_target(str(node.attrs["target"]))
-    args, kwargs = node.attrs["template"]  # type: ignore[misc]
+def bind(node: Node | Extern) -> Callable[[Sequence[Tensor], Mapping[str, int]], list[Tensor]]:
+    """The call that an `extern` stands for: takes its operands and the values of the size symbols."""
+    attrs: Mapping[str, Any] = node.attrs
+    target = find_target(attrs["target"])
+    args, kwargs = attrs["template"]
 
     def run(operands: Sequence[Tensor], sizes: Mapping[str, int]) -> list[Tensor]:
         def decode(template: Any) -> Any:
@@ -77,6 +79,7 @@ def bind(node: Node) -> Callable[[Sequence[Tensor], Mapping[str, int]], list[Ten
             return torch.device(rest[0]) if tag == "device" else getattr(torch, rest[0])
 
         results = target(*(decode(a) for a in args), **{name: decode(a) for name, a in kwargs})
-        return list(results) if isinstance(results, list | tuple) else [results]
+        listed = results if isinstance(results, list | tuple) else [results]
+        return [r for r in listed if isinstance(r, Tensor)]
 
     return run

@@ -167,7 +167,9 @@ class Importer:
             value = float(value)
         key = (repr(value), dtype)
         if key not in self._constants:
+            named, self.name = self.name, "scalar"
             self._constants[key] = self.emit("constant", value=value, dtype=dtype)
+            self.name = named
         return self._constants[key]
 
     def cast(self, x: Value, dtype: DType) -> Value:
