@@ -1,4 +1,4 @@
-"""What graphs, kernels, loops and programs mean, computed with NumPy: slow, exact about dtypes, every test's reference."""
+"""What graphs, kernels, loops and programs mean, with NumPy: slow, exact about dtypes, the reference of tests."""
 
 from __future__ import annotations
 

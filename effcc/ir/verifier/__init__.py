@@ -1,0 +1,40 @@
+"""Whether graphs, kernels, loop nests and programs make sense: run between passes in tests and under EFFCC_VERIFY=1."""
+
+from __future__ import annotations
+
+import os
+
+from effcc.errors import IRTypeError
+from effcc.ir.graph import Graph
+from effcc.ir.kernel import Kernel
+from effcc.ir.loops import LoopNest
+from effcc.ir.program import Program
+from effcc.ir.verifier.graphs import verify_graph
+from effcc.ir.verifier.kernels import verify_kernel
+from effcc.ir.verifier.loops import verify_loops
+from effcc.ir.verifier.programs import verify_program
+
+__all__ = ["verify_any", "verify_graph", "verify_if_asked", "verify_kernel", "verify_loops", "verify_program"]
+
+
+def verify_any(value: Graph | Kernel | LoopNest | Program) -> None:
+    """Verify whichever it is; raises IRTypeError."""
+    match value:
+        case Graph():
+            verify_graph(value)
+        case Kernel():
+            verify_kernel(value)
+        case LoopNest():
+            verify_loops(value)
+        case Program():
+            verify_program(value)
+
+
+def verify_if_asked(value: Graph | Kernel | LoopNest | Program, step: str) -> None:
+    """Verify what `step` (the name of a pass) gave, if the environment says EFFCC_VERIFY=1."""
+    if os.environ.get("EFFCC_VERIFY") != "1":
+        return
+    try:
+        verify_any(value)
+    except IRTypeError as error:
+        raise IRTypeError(f"after {step}: {error}") from None

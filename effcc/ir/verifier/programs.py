@@ -1,0 +1,92 @@
+"""What holds in every program: kernels that make sense, buffers that fit them and are written before they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from effcc.errors import IRTypeError
+from effcc.ir.kernel import Param
+from effcc.ir.op import require
+from effcc.ir.program import Buffer, Launch, Program, Step
+from effcc.ir.verifier.expressions import surely_differ
+from effcc.ir.verifier.kernels import verify_kernel
+
+SPACES = ("input", "weight", "prepared", "output", "arena")
+
+
+def verify_program(program: Program) -> None:
+    """Raise IRTypeError, naming the program, unless it makes sense."""
+    for kernel in program.kernels.values():
+        verify_kernel(kernel)
+    try:
+        _check(program)
+    except IRTypeError as error:
+        raise IRTypeError(f"program @{program.name}: {error}") from None
+
+
+def _check(program: Program) -> None:
+    buffers = program.by_name
+    require(len(buffers) == len(program.buffers), "a buffer is declared twice")
+    for buffer in program.buffers:
+        require(buffer.space in SPACES, f"space of {buffer.name!r} must be one of {', '.join(SPACES)}")
+        _check_alias(buffer, buffers)
+    named = (*program.inputs, *program.outputs, *(name for pair in program.updates for name in pair))
+    _require_known(named, buffers)
+    written = {b.name for b in program.buffers if b.space in ("input", "weight")} | set(program.inputs)
+    for step in (*program.prepare, *program.steps):
+        _require_known((*step.arguments, *step.results), buffers)
+        _check_step(program, step)
+        for name in step.arguments:
+            require(_written(name, buffers, written), f"buffer {name!r} is read by {_label(step)} before it is written")
+        written.update(step.results)
+    for name in (*program.outputs, *(value for _, value in program.updates)):
+        require(_written(name, buffers, written), f"buffer {name!r} is returned, but no step writes it")
+
+
+def _written(name: str, buffers: dict[str, Buffer], written: set[str]) -> bool:
+    """Whether the buffer, or one it shares memory with, has been written."""
+    root = _root(name, buffers)
+    return any(_root(other, buffers) == root for other in written)
+
+
+def _root(name: str, buffers: dict[str, Buffer]) -> str:
+    while buffers[name].alias:
+        name = buffers[name].alias
+    return name
+
+
+def _check_alias(buffer: Buffer, buffers: dict[str, Buffer]) -> None:
+    seen = {buffer.name}
+    while buffer.alias:
+        require(buffer.alias in buffers, f"{buffer.name!r} is an alias of {buffer.alias!r}, which is no buffer")
+        require(buffer.alias not in seen, f"the aliases of {buffer.name!r} go round in a circle")
+        seen.add(buffer.alias)
+        buffer = buffers[buffer.alias]
+
+
+def _require_known(names: Iterable[str], buffers: dict[str, Buffer]) -> None:
+    for name in names:
+        require(name in buffers, f"{name!r} is no buffer")
+
+
+def _label(step: Step) -> str:
+    return f"@{step.kernel}" if isinstance(step, Launch) else f"extern {step.op}"
+
+
+def _check_step(program: Program, step: Step) -> None:
+    if not isinstance(step, Launch):
+        return
+    require(step.kernel in program.kernels, f"kernel @{step.kernel} is launched, but not there")
+    kernel = program.kernels[step.kernel]
+    sides = (("parameters", kernel.params, step.arguments), ("outputs", kernel.outputs, step.results))
+    for kind, params, given in sides:
+        require(len(params) == len(given), f"@{step.kernel} has {len(params)} {kind}, got {len(given)}")
+        for param, name in zip(params, given, strict=True):
+            _check_fit(step.kernel, param, program.buffer(name))
+
+
+def _check_fit(kernel: str, param: Param, buffer: Buffer) -> None:
+    """A kernel may see a buffer in another shape, but with the same elements."""
+    dtypes = param.type.dtype == buffer.type.dtype
+    sizes = not surely_differ(param.type.size, buffer.type.size)
+    require(dtypes and sizes, f"@{kernel} takes {param.name}: {param.type}, got {buffer.name}: {buffer.type}")
