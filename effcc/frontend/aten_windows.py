@@ -1,1 +1,77 @@
 """Importers of pooling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from effcc.frontend.importer import Import, Importer, NotNative, aten, imports
+from effcc.ir.graph import Value
+
+
+def _per_axis(values: Any, spatial: int) -> tuple[int, ...]:
+    """A window attribute for every axis; one number stands for all."""
+    listed = (values,) if isinstance(values, int) else tuple(values)
+    return listed * spatial if len(listed) == 1 else listed
+
+
+def _window(kernel: Any, stride: Any, padding: Any, ceil: bool, spatial: int) -> dict[str, Any]:
+    size = _per_axis(kernel, spatial)
+    return {
+        "kernel": size,
+        "stride": size if not isinstance(stride, int) and len(stride) == 0 else _per_axis(stride, spatial),
+        "padding": _per_axis(padding, spatial),
+        "ceil": ceil,
+    }
+
+
+def _max_pool(spatial: int) -> Import:
+    def importer(
+        m: Importer, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False
+    ) -> tuple[Value, Value]:
+        attrs = {**_window(kernel, stride, padding, ceil, spatial), "dilation": _per_axis(dilation, spatial)}
+        return m.emit("max_pool", x, **attrs), m.emit("argmax_pool", x, **attrs)
+
+    return importer
+
+
+imports(aten.max_pool2d_with_indices.default)(_max_pool(2))
+imports(aten.max_pool3d_with_indices.default)(_max_pool(3))
+
+
+def _avg_pool(spatial: int) -> Import:
+    def importer(
+        m: Importer, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, ceil: bool = False,
+        count_padding: bool = True, divisor: int | None = None,
+    ) -> Value:  # fmt: skip
+        attrs = _window(kernel, stride, padding, ceil, spatial)
+        return m.emit("avg_pool", x, **attrs, count_padding=count_padding, divisor=divisor)
+
+    return importer
+
+
+imports(aten.avg_pool1d.default)(_avg_pool(1))
+imports(aten.avg_pool2d.default)(_avg_pool(2))
+imports(aten.avg_pool3d.default)(_avg_pool(3))
+
+
+def _adaptive(spatial: int) -> Import:
+    def importer(m: Importer, x: Value, sizes: Sequence[int]) -> Value:
+        """Windows of one width are an ordinary pooling."""
+        given = x.type.shape[x.type.rank - spatial :]
+        if not all(isinstance(n, int) for n in (*given, *sizes)):
+            raise NotNative("adaptive pooling of sizes that are not known")
+        if all(m_ > 0 and n % m_ == 0 for n, m_ in zip(given, sizes, strict=True)):
+            width = tuple(n // m_ for n, m_ in zip(given, sizes, strict=True))
+            return m.emit("avg_pool", x, kernel=width, stride=width, padding=(0,) * spatial)
+        if math.prod(sizes) == 0:
+            raise NotNative("adaptive pooling to nothing")
+        return m.emit("adaptive_avg_pool", x, sizes=tuple(sizes))
+
+    return importer
+
+
+imports(aten.adaptive_avg_pool1d.default)(_adaptive(1))
+imports(aten._adaptive_avg_pool2d.default)(_adaptive(2))
+imports(aten._adaptive_avg_pool3d.default)(_adaptive(3))

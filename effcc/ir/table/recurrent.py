@@ -14,7 +14,7 @@ import numpy as np
 
 from effcc.ir.dims import Dim, dim, same, same_shape, show
 from effcc.ir.dtypes import DType, i64
-from effcc.ir.expr import Axis, Const, Expr, Load, add, cast, compare, integer, multiply, where
+from effcc.ir.expr import Const, Expr, Load, add, cast, compare, integer, multiply, where
 from effcc.ir.form import FormBuilder, call, constant
 from effcc.ir.op import Op, Types, require
 from effcc.ir.table.products import require_one_dtype, require_vector, wide
