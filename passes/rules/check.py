@@ -3,7 +3,8 @@
     exact               the same bits, any NaN for any NaN, on inputs full of special values
     reassociates        for floats, as near to the pattern computed in float64 as rounding allows: an error of at most
                         64 eps times the largest value on the way, and in float64 itself the same; NaN and infinities where
-                        the pattern has them. Inputs stay below the range where another order overflows. Integers: the same
+                        the pattern has them. Inputs stay below the range where another order overflows, and weights
+                        are neither infinite nor denormal. Integers: the same
     approximate(n ulp)  within n units in the last place of the pattern computed in float64, on special values too; or what
                         the pattern itself gives
 
@@ -27,7 +28,7 @@ from effcc.errors import IRTypeError
 from effcc.ir.dtypes import f64
 from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_graph
-from effcc.passes.rules.instances import Fill, Instance, instance, nonfinite, ordinary, special
+from effcc.passes.rules.instances import Fill, Instance, instance, nonfinite, ordinary, special, tame
 from effcc.passes.rules.language import Rule, load_all
 from effcc.passes.rules.termination import violations
 
@@ -65,7 +66,8 @@ def check_rule(rule: Rule, wanted: int = WANTED, seed: int = 0) -> Verdict:
         if made is None:
             continue
         fills: Sequence[Fill] = (ordinary, nonfinite) if rule.claim.kind == "reassociates" else (ordinary, special)
-        inputs = {p.name: fills[found % 2](p.type, numbers) for p in made.before.params}
+        fill, weights = fills[found % 2], made.before.weights
+        inputs = {p.name: (tame if p.name in weights else fill)(p.type, numbers) for p in made.before.params}
         try:
             (expected,) = run_graph(made.before, list(inputs.values()))
         except (TypeError, ValueError, IRTypeError):

@@ -249,6 +249,22 @@ def last_axes(facts: Facts, x: Value, axes: tuple[int, ...] | None) -> bool:
     ) and len(axes) > 0
 
 
+def _added(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    x, shape, axes = args
+    if isinstance(x, Tensor) and isinstance(shape, Name) and isinstance(axes, Name) and x.name in draft.tensors:
+        more = tuple(random.randint(0, 3) for _ in range(random.randint(1, 2)))
+        draft.scalars[shape.name] = more + draft.tensors[x.name].shape
+        draft.scalars[axes.name] = tuple(range(len(more)))
+        draft.keep(x.name)
+
+
+@condition(_added)
+def axes_added(facts: Facts, x: Value, shape: tuple[Any, ...], axes: tuple[int, ...] | None) -> bool:
+    """Broadcasting x to `shape` adds exactly these axes before those of x, and repeats along no other."""
+    more = len(shape) - x.type.rank
+    return more >= 0 and shapes_equal(shape[more:], x.type.shape) and normalized(axes, len(shape)) == tuple(range(more))
+
+
 def _one_axis(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
     x, axes = args
     if isinstance(axes, Name) and isinstance(x, Tensor) and draft.tensors[x.name].rank:
@@ -279,6 +295,21 @@ def keeps_last(facts: Facts, x: Value, shape: tuple[Any, ...], count: int) -> bo
     return len(own) >= count and len(shape) >= count and shapes_equal(own[len(own) - count :], shape[len(shape) - count :])
 
 
+def _batched_product(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    """Factors a[..., m, k] and b[..., k, n] with one batch."""
+    a, b = args
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and draft.tensors[a.name].rank >= 2:
+        shape = draft.tensors[a.name].shape
+        draft.tensors[b.name] = replace(draft.tensors[a.name], shape=(*shape[:-2], shape[-1], random.randint(1, 3)))
+        draft.keep(a.name, b.name)
+
+
+@condition(_batched_product)
+def same_batch(facts: Facts, a: Value, b: Value) -> bool:
+    """All axes of a and b but the last two are provably the same."""
+    return shapes_equal(a.type.shape[:-2], b.type.shape[:-2])
+
+
 def _power_of_two(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
     c, _ = args
     if isinstance(c, Name):
@@ -292,6 +323,19 @@ def inverse_is_exact(facts: Facts, c: float, x: Value) -> bool:
         return False
     held = float(x.type.dtype.numpy.type(1 / c))
     return held == 1 / c
+
+
+def _comparable(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    """Mostly such numbers: nothing to do."""
+
+
+@condition(_comparable)
+def normal_in(facts: Facts, c: float, x: Value) -> bool:
+    """The dtype of x holds c as a normal number, so that rounding c to it loses little."""
+    if not x.type.dtype.is_float:
+        return False
+    _, exponent = _RANGES[x.type.dtype]
+    return 2.0 ** (1 - exponent) <= abs(c) < 2.0**exponent
 
 
 _RANGES = {bf16: (8, 127), f16: (11, 15), f32: (24, 127), f64: (53, 1023)}
@@ -325,20 +369,10 @@ def widens(facts: Facts, a: DType, b: DType) -> bool:
     return _widens(a, b)
 
 
-def _comparable(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
-    """Mostly such numbers: nothing to do."""
-
-
 @condition(_comparable)
 def at_most(facts: Facts, a: Any, b: Any) -> bool:
     """a <= b, both known integers or numbers."""
     return isinstance(a, (int, float)) and isinstance(b, (int, float)) and a <= b
-
-
-@condition(_set_equal)
-def near(facts: Facts, a: float, b: float) -> bool:
-    """a is b rounded to a narrower type: they differ by less than one part in a thousand."""
-    return abs(a - b) <= 1e-3 * abs(b)
 
 
 def _spatial_pads(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:

@@ -15,7 +15,7 @@ Number = int | float | bool
 
 
 def number_of(node: Node) -> Number | None:
-    """The number that every element of a constant node holds, as its dtype holds it; None for any other node."""
+    """The number that fills a constant node, as it was written, before rounding to a floating dtype; None for other nodes."""
     if node.op not in ("constant", "full"):
         return None
     value: Any = node.attrs["value"]
@@ -23,7 +23,10 @@ def number_of(node: Node) -> Number | None:
         if not value or any(repr(v) != repr(value[0]) for v in value):
             return None
         value = value[0]
-    return as_held(value, node.result.type.dtype) if isinstance(value, (bool, int, float)) else None
+    if not isinstance(value, (bool, int, float)):
+        return None
+    dtype = node.result.type.dtype
+    return float(value) if dtype.is_float else as_held(value, dtype)
 
 
 def as_held(value: Number, dtype: DType) -> Number | None:

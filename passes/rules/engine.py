@@ -103,7 +103,7 @@ class Facts:
             self.fixed.update(node.results)
 
     def number(self, value: Value) -> Any:
-        """The one number that fills a constant, or None."""
+        """The one number that fills a constant, as it was written, or None."""
         node = self.producer.get(value)
         return None if node is None else number_of(node)
 
@@ -184,9 +184,11 @@ class _Sweep:
             return True
         dead = {match.nodes[0]}
         inside = Counter(match.nodes[0].operands)
-        for node in match.nodes[1:]:
-            if node not in dead and self.reads[node.result] <= inside[node.result]:
-                dead.add(node)
+        dying: list[Node] = [match.nodes[0]]
+        while dying:
+            dead.update(dying)
+            dying = [n for n in match.nodes if n not in dead and self.reads[n.result] <= inside[n.result]]
+            for node in dict.fromkeys(dying):
                 inside.update(node.operands)
         saved = sum(_cost(n.op) for n in dead if n.result not in self.facts.fixed)
         return sum(_cost(m.op) for m in plan.nodes if not m.fixed) <= saved
@@ -264,8 +266,8 @@ def _matchterm(pattern: Term, value: Value, match: Match, facts: Facts) -> Itera
         case Number():
             number = facts.number(value)
             if number is not None:
-                held = as_held(pattern.value, value.type.dtype)
-                if held is not None and _equal(held, number):
+                expected, held = (as_held(v, value.type.dtype) for v in (pattern.value, number))
+                if expected is not None and _equal(expected, held):
                     yield match
         case NumberVariable():
             number = facts.number(value)

@@ -59,6 +59,12 @@ def count_of(x: Value, axes: Axes | None) -> Any:
     return size if isinstance(size, int) else UNDEFINED
 
 
+def copies(x: Value, shape: Shape) -> Any:
+    """How often broadcasting x to `shape` repeats it along axes that x lacks, where that is known."""
+    count = product(shape[: max(len(shape) - x.type.rank, 0)])
+    return count if isinstance(count, int) else UNDEFINED
+
+
 def times(a: Any, b: Any) -> Any:
     return a * b
 
@@ -162,7 +168,7 @@ def rearranged(spec: str, perm: Axes) -> str:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        shape, dtype, compose, inverse_permutation, merged_axes, united_axes, count_of, times, plus, negated, inverse, larger,
+        shape, dtype, compose, inverse_permutation, merged_axes, united_axes, count_of, copies, times, plus, negated, inverse, larger,
         smaller, only, length, bound, size, before, column, channels, spatial, added, matmul_spec, relabelled, rearranged,
     )
 }  # fmt: skip

@@ -25,7 +25,7 @@ from effcc.passes.rules.constants import as_held, constant_attrs
 from effcc.passes.rules.drawing import draw, draw_number
 from effcc.passes.rules.engine import Match, Rewritten, rewrite, value_of
 from effcc.passes.rules.functions import UNDEFINED
-from effcc.passes.rules.language import Expression, Name, Number, NumberVariable, Operation, Rule, RuleSet, Tensor, Term
+from effcc.passes.rules.language import Expression, Name, Number, NumberVariable, Operation, Rule, RuleSet, Tensor, Term, operations
 
 
 @dataclass
@@ -87,7 +87,28 @@ def _draft(rule: Rule, random: Random) -> Draft:
         # Twice: a proposal may depend on what an earlier one changed.
         draft.tensors = {name: t for name, t in draft.tensors.items() if name in draft.kept}
         draft.tensors["result"] = _complete(rule.pattern, draft, random)
+    _fit_result(rule, draft)
     return draft
+
+
+def _fit_result(rule: Rule, draft: Draft) -> None:
+    """Where the pattern ends in a view to a free shape, make it the replacement's: others would be refused."""
+    free = dict(rule.pattern.attrs).get("shape")
+    inner = {e for o in operations(rule.pattern) if o is not rule.pattern for _, e in o.attrs}
+    if isinstance(free, Name) and free not in inner and isinstance(rule.replacement, Operation):
+        try:
+            draft.scalars[free.name] = _type(rule.replacement, draft).shape
+        except IRTypeError:
+            return
+        draft.tensors["result"] = TensorType(draft.tensors["result"].dtype, draft.scalars[free.name])
+
+
+def _type(term: Term, draft: Draft) -> TensorType:
+    if isinstance(term, Operation):
+        types = tuple(_type(o, draft) for o in term.operands)
+        (found,) = lookup(term.op).infer_types(types, {name: draft.value(e) for name, e in term.attrs})
+        return found
+    return draft.tensors[term.name if isinstance(term, Tensor) else "result"]
 
 
 def _complete(term: Operation, draft: Draft, random: Random) -> TensorType:
@@ -170,10 +191,9 @@ def _emit(term: Term, draft: Draft, b: GraphBuilder, values: dict[str, Value]) -
         if operands[i] is None:
             value = operand.value if isinstance(operand, Number) else draft.scalars[operand.name]  # type: ignore[union-attr]
             like = near.type.dtype if near is not None else draft.tensors["result"].dtype
-            held = as_held(value, like)
-            if held is None:
+            if as_held(value, like) is None:
                 raise _Refused
-            op, attrs = constant_attrs(held, TensorType(like, ()))
+            op, attrs = constant_attrs(value, TensorType(like, ()))
             operands[i] = b.emit(op, name="c", **attrs)
     attrs = {name: draft.value(e) for name, e in term.attrs}
     result = b.emit(term.op, *(o for o in operands if o is not None), name=term.name or term.op, **attrs)
@@ -190,6 +210,11 @@ Fill = Callable[[TensorType, np.random.Generator], np.ndarray]
 def ordinary(t: TensorType, random: np.random.Generator) -> np.ndarray:
     """Numbers of ordinary size, with some zeros of both signs and denormals between them."""
     return _filled(t, random, _SMALL, 0.15, random.choice([0.1, 1.0, 1.0, 10.0]))
+
+
+def tame(t: TensorType, random: np.random.Generator) -> np.ndarray:
+    """Numbers of ordinary size and some zeros, as weights are."""
+    return _filled(t, random, ("0",), 0.1, 1.0)
 
 
 def nonfinite(t: TensorType, random: np.random.Generator) -> np.ndarray:

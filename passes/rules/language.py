@@ -312,11 +312,10 @@ class _Reader(Transformer[Token, Any]):
             return Literal(_WORDS[text])
         return Literal(DTYPES[text]) if text in DTYPES else Name(text)
 
-    def literal(self, value: Any) -> Literal:
-        if isinstance(value, Number):
-            whole = math.isfinite(value.value) and value.value == int(value.value)
-            return Literal(int(value.value) if whole and not _negative_zero(value.value) else value.value)
-        return value if isinstance(value, Literal) else Literal(value)
+    def literal_number(self, text: Token) -> Literal:
+        value = float(text)
+        whole = math.isfinite(value) and value == int(value) and not _negative_zero(value)
+        return Literal(int(value) if whole else value)
 
     def string(self, text: Token) -> Literal:
         return Literal(str(text)[1:-1])
