@@ -80,11 +80,15 @@ class FormBuilder:
         self.statements.append(Statement(name, tuple(a.name for a in axes), value))
         return Load(name, tuple(axes), value.dtype)
 
-    def reduce(self, operator: str, axes: Sequence[Axis], body: Expr, dtype: DType | None = None) -> Reduce:
-        """`operator(axes: body)`, accumulated in `dtype` (default: for sums the body's accumulator type, else its own)."""
+    def reduce(self, operator: str, axes: Sequence[Axis], body: Expr, dtype: DType | None = None) -> Expr:
+        """`operator(axes: body)`, accumulated in `dtype` (default: for sums the body's accumulator type, else its own).
+
+        Over no axes it is the body itself.
+        """
         if dtype is None:
             dtype = body.dtype.accumulator if operator in ("sum", "prod") else body.dtype
-        return Reduce(operator, tuple(a.name for a in axes), cast(body, dtype), dtype)
+        wide = cast(body, dtype)
+        return Reduce(operator, tuple(a.name for a in axes), wide, dtype) if axes else wide
 
 
 def call(name: str, *operands: Expr) -> Call:
