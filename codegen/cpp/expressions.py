@@ -34,7 +34,7 @@ class Evaluator:
     """Evaluates expressions at the current `point`: the places of the unrolled axes, and which vector of the lanes axis.
 
     `variables` are the C++ names of loop axes. `epoch` counts the writes to the tile's own buffer, `written`, so that
-    nothing read before a write stands for what is read after it.
+    nothing read before a write stands for what is read after it. Vectors are counted from `lanes_base`.
     """
 
     writer: Writer
@@ -43,6 +43,7 @@ class Evaluator:
     lanes_axis: str | None = None
     unrolled: frozenset[str] = frozenset()
     written: str = ""
+    lanes_base: Linear = Linear()
     point: dict[str, int] = field(default_factory=dict)
     guard: Guard = field(default_factory=Guard)
     epoch: int = 0
@@ -87,7 +88,7 @@ class Evaluator:
             case Const(value, dtype):
                 return values.constant(value, dtype)
             case Axis() | Size():
-                return Value("", i64, linear=self.linear(e))
+                return self._index(self.linear(e))
             case Load():
                 return self._load(e)
             case Call():
@@ -126,7 +127,7 @@ class Evaluator:
 
     def _axis(self, name: str) -> Linear:
         if name == self.lanes_axis:
-            return Linear(((LANE, 1),), self.point[name] * self.writer.lanes)
+            return plus(Linear(((LANE, 1),), self.point[name] * self.writer.lanes), self.lanes_base)
         if name in self.unrolled:
             return Linear(constant=self.point[name])
         return of_atom(self.variables[name])
@@ -175,8 +176,7 @@ class Evaluator:
     def _opaque(self, e: Expr) -> Value:
         """Index arithmetic that is not linear: computed as any other function."""
         assert isinstance(e, Call)
-        operands = [Value("", i64, 1 if (a := self.linear(o)).is_uniform else self.writer.lanes, linear=a)
-                    for o in e.operands]
+        operands = [self._index(self.linear(o)) for o in e.operands]
         divisor = operands[1].linear.value if len(operands) > 1 and operands[1].linear else None
         if e.function in ("floordiv", "mod") and divisor and divisor > 0 and operands[0].lanes == 1:
             return Value("", i64, linear=self._scalar_division(e.function, operands[0].linear, divisor))
@@ -187,12 +187,15 @@ class Evaluator:
             return value.linear
         return of_vector(value.text) if value.lanes > 1 else of_atom(value.text)
 
+    def _index(self, a: Linear) -> Value:
+        """A linear form as a value, not yet in a register."""
+        return Value("", i64, 1 if a.is_uniform else self.writer.lanes, linear=a)
+
     # Calls
 
     def _call(self, e: Call) -> Value:
         if e.dtype == i64 and self._is_arithmetic(e):
-            index = self.linear(e)
-            return Value("", i64, 1 if index.is_uniform else self.writer.lanes, linear=index)
+            return self._index(self.linear(e))
         if e.function == "where":
             return self._where(e)
         if e.function == "cast":
@@ -215,7 +218,11 @@ class Evaluator:
             if value.dtype == i64:
                 return value
             made = values.convert(self.writer, value, i64, self._epoch(e))
-            return Value("", i64, made.lanes, linear=self._atom(made))
+            return self._index(self._atom(made))
+        if value.linear is not None and value.lanes > 1 and not value.linear.vectors:
+            low, high = bounds(value.linear, self._known())
+            if low is not None and high is not None and max(-low, high) < 1 << 31 and isinstance(value.linear.lane, int):
+                value = values.narrow_index(self.writer, value.linear)
         return values.convert(self.writer, value, e.dtype, self._epoch(e))
 
     def _compare(self, e: Call) -> Value:
@@ -239,7 +246,7 @@ class Evaluator:
             limit = linear_text(times(difference.base, -1))
             body = f"{number} {SYMBOLS[e.function]} saturate({limit})"
             return Value(self.writer.let(type, body, "is"), boolean, lanes, 4)
-        operands = [Value("", i64, 1 if x.is_uniform else lanes, linear=x) for x in (a, b)]
+        operands = [self._index(x) for x in (a, b)]
         return values.call(self.writer, e.function, boolean, operands, self._epoch(e))
 
     # Branches
@@ -301,7 +308,7 @@ class Evaluator:
         """A selected i64 as an atom, so that index arithmetic can go on with it."""
         if value.dtype != i64 or value.linear is not None:
             return value
-        return Value("", i64, value.lanes, linear=self._atom(value))
+        return self._index(self._atom(value))
 
     def _needs_guard(self, e: Expr) -> bool:
         """Whether `e` reads memory that may be out of bounds, and has not been read already."""

@@ -160,7 +160,8 @@ def literal(value: Scalar, dtype: DType) -> str:
         return f'__builtin_nan{suffix}("")'
     if math.isinf(number_):
         return f"{'-' if number_ < 0 else ''}__builtin_inf{suffix}()"
-    rounded = np.float64(number_) if dtype == f64 else np.float32(dtype.numpy.type(number_))
+    with np.errstate(over="ignore"):
+        rounded = np.float64(number_) if dtype == f64 else np.float32(dtype.numpy.type(number_))
     if not np.isfinite(rounded):
         return f"{'-' if rounded < 0 else ''}__builtin_inf{suffix}()"
     size = abs(float(rounded))

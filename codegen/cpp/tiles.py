@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ from effcc.codegen.cpp import values
 from effcc.codegen.cpp.expressions import Evaluator, Guard
 from effcc.codegen.cpp.form import Branch, Do, Loop
 from effcc.codegen.cpp.form import Registers as RegisterLines
-from effcc.codegen.cpp.linear import Known, linear_text
+from effcc.codegen.cpp.linear import Known, Linear, linear_text, of_atom, shifted, times
 from effcc.codegen.cpp.loads import load_memory, load_registers, store_memory, store_registers
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.spelling import Fold, computed, fold, literal, spell, value_type
@@ -23,6 +24,12 @@ from effcc.ir.scalars import reduction
 
 _CHAINS = 8
 """At most so many accumulators for one fold along the lanes: enough to hide the latency of an addition."""
+
+_GROUP = 4
+"""So many vectors of a long lanes axis are computed together in one turn of a loop."""
+
+_UNROLLED = 16
+"""A tile with more vectors than this, none of which has a register of its own, becomes a loop."""
 
 _IDENTITIES = {"add": "sum", "mul": "prod", "maximum": "max", "minimum": "min", "or": "any", "and": "all"}
 
@@ -37,7 +44,7 @@ class _TileLowering:
     def __init__(
         self, writer: Writer, storage: Mapping[str, Storage], variables: Mapping[str, str], tile: Tile
     ) -> None:
-        self.writer, self.tile = writer, tile
+        self.writer, self.storage, self.tile = writer, storage, tile
         self.variables = dict(variables)
         self.target = storage[tile.buffer]
         self.axes = {a.name: a for a in tile.axes}
@@ -46,7 +53,7 @@ class _TileLowering:
         self.fold: Fold | None = None if tile.combine == "set" else fold(tile.combine)
         unrolled = frozenset(a.name for a in tile.axes if a.kind == "unroll")
         self.at = Evaluator(writer, storage, self.variables, self.lanes_axis, unrolled, tile.buffer)
-        self.chunks = self._chunks()
+        self.masked = True
         folded = [a.name for a in tile.axes if a.name not in self.kept]
         if folded and self.fold is None:
             raise UnsupportedError(f"a tile sets {tile.buffer} for every {folded[0]}, which does not index it: "
@@ -56,29 +63,76 @@ class _TileLowering:
         outer = [a for a in self.tile.axes if a.kind == "loop" and a.name in self.kept]
         inner = [a for a in self.tile.axes if a.kind == "loop" and a.name not in self.kept]
         with self._loops(outer):
-            if self._accumulates(inner):
+            if self.lanes_axis is not None and self.lanes_axis not in self.kept:
                 self._fold_in_accumulators(inner)
             else:
-                with self._loops(inner):
-                    self._each_point(self._unrolled_axes(), self._assign)
+                self._over_lanes(lambda chunks: self._write(inner, chunks))
+
+    def _write(self, inner: Sequence[TileAxis], chunks: Sequence[int]) -> None:
+        """Compute these vectors of the target."""
+        if self._accumulates():
+            self._fold_in_accumulators(inner, chunks)
+        else:
+            with self._loops(inner):
+                self._each_point(self._unrolled_axes(), self._assign, chunks)
 
     # Which points
 
-    def _chunks(self) -> list[int]:
-        """The vectors that the lanes axis is cut into."""
+    def _over_lanes(self, visit: Callable[[Sequence[int]], None]) -> None:
+        """Call `visit` with the vectors of the lanes axis: all at once if they are few, else group by group in a loop."""
         if self.lanes_axis is None:
-            return [0]
-        axis = self.axes[self.lanes_axis]
-        limit = _constant(self.at, axis.limit)
-        points = axis.extent if limit is None else min(axis.extent, limit)
-        return list(range(-(-points // self.writer.lanes)))
+            visit([0])
+            return
+        axis, lanes = self.axes[self.lanes_axis], self.writer.lanes
+        limit = self._limit(axis)
+        points = min(axis.extent, limit) if isinstance(limit, int) else axis.extent
+        chunks = range(-(-points // lanes))
+        unrolled = math.prod(a.extent for a in self.tile.axes if a.kind == "unroll")
+        group = max(1, min(_GROUP, _UNROLLED // unrolled))
+        if len(chunks) <= group or len(chunks) * unrolled <= _UNROLLED or self._lanes_in_registers():
+            visit(chunks)
+        elif isinstance(limit, str):
+            self._lane_loop(limit, visit)
+        else:
+            whole = points // lanes // group * group
+            name = self._lane_variable(points, group * lanes)
+            with self.writer.block() as lines:
+                visit(range(group))
+            self.writer.add(Loop(name, "0", str(whole * lanes), group * lanes, tuple(lines)))
+            self.at.lanes_base = Linear()
+            visit(chunks[whole:])
+
+    def _lane_loop(self, limit: str, visit: Callable[[Sequence[int]], None]) -> None:
+        """Vector by vector up to a limit known at run time: whole ones, then the rest under a mask."""
+        lanes, extent = self.writer.lanes, self.axes[str(self.lanes_axis)].extent
+        whole = self.writer.let("i64", f"{limit} / {lanes} * {lanes}", "whole")
+        for start, stop, self.masked in (("0", whole, False), (whole, limit, True)):
+            name = self._lane_variable(extent, lanes)
+            with self.writer.block() as lines:
+                visit([0])
+            self.writer.add(Loop(name, start, stop, lanes, tuple(lines)))
+        self.at.lanes_base, self.masked = Linear(), True
+
+    def _lane_variable(self, extent: int, step: int) -> str:
+        """The variable of a loop over the lanes axis; vectors are counted from it."""
+        name = self.writer.names.fresh(str(self.lanes_axis))
+        self.writer.known[name] = Known(0, max(0, extent - 1) // step * step, step)
+        self.at.lanes_base = of_atom(name)
+        return name
+
+    def _lanes_in_registers(self) -> bool:
+        """Whether a buffer in registers is indexed by the lanes axis, so that each vector has to be named."""
+        if isinstance(self.target, Registers) and self.lanes_axis in self.kept:
+            return True
+        found = (load for e in (self.tile.value, *self.tile.index) for load in loads(e))
+        return any(isinstance(self.storage[x.buffer], Registers) and self.lanes_axis in free_axes(x) for x in found)
 
     def _unrolled_axes(self) -> list[TileAxis]:
         """Axes that are folded away first, so that neighbouring statements do not wait for each other."""
         unrolled = [a for a in self.tile.axes if a.kind == "unroll"]
         return [a for a in unrolled if a.name not in self.kept] + [a for a in unrolled if a.name in self.kept]
 
-    def _each_point(self, axes: Sequence[TileAxis], visit: Callable[[], None], chunks: Sequence[int] | None = None) -> None:
+    def _each_point(self, axes: Sequence[TileAxis], visit: Callable[[], None], chunks: Sequence[int]) -> None:
         """Call `visit` with the evaluator at every point of `axes` and every vector, inside the guards of the axes."""
         ranges = [range(a.extent) for a in axes]
         limits = [self._limit(a) for a in axes]
@@ -94,7 +148,7 @@ class _TileLowering:
                 continue
             self.at.point.update({a.name: p for a, p in zip(axes, place, strict=True)})
             with self._guarded(conditions):
-                for chunk in self.chunks if chunks is None else chunks:
+                for chunk in chunks:
                     self._enter(chunk)
                     visit()
 
@@ -105,13 +159,14 @@ class _TileLowering:
         self.at.point[self.lanes_axis] = chunk
         axis, lanes = self.axes[self.lanes_axis], self.writer.lanes
         limit = self._limit(axis)
-        rest = axis.extent - chunk * lanes
-        count: int | str | None = rest if rest < lanes else None
-        if isinstance(limit, int):
-            count = min(rest, limit - chunk * lanes)
-            count = count if count < lanes else None
-        elif limit is not None:
-            count = limit if chunk == 0 else f"{limit} - {chunk * lanes}"
+        count: int | str | None = None
+        if isinstance(limit, str):
+            if self.masked:
+                place = linear_text(times(shifted(self.at.lanes_base, chunk * lanes), -1))
+                count = limit if place == "0" else f"{limit} {place}".replace(" -", " - ", 1)
+        elif not self.at.lanes_base.terms:
+            rest = (axis.extent if limit is None else min(axis.extent, limit)) - chunk * lanes
+            count = rest if rest < lanes else None
         self.at.guard = Guard(count)
 
     def _limit(self, axis: TileAxis) -> int | str | None:
@@ -237,42 +292,49 @@ class _TileLowering:
 
     # Folding axes away
 
-    def _accumulates(self, inner: Sequence[TileAxis]) -> bool:
+    def _accumulates(self) -> bool:
         """Whether partial results should stay in registers of their own until an axis is folded away."""
         folded = [a for a in self.tile.axes if a.name not in self.kept]
-        if self.lanes_axis is not None and self.lanes_axis not in self.kept:
-            return True
         return bool(folded) and not isinstance(self.target, Registers) and not self._scatters()
 
     def _scatters(self) -> bool:
         """Whether the place written is itself data."""
         return any(loads(i) for i in self.tile.index)
 
-    def _fold_in_accumulators(self, inner: Sequence[TileAxis]) -> None:
+    def _fold_in_accumulators(self, inner: Sequence[TileAxis], chunks: Sequence[int] = ()) -> None:
+        """Fold in variables of their own, one for each point that is kept; `chunks` are the vectors kept (none: folded)."""
         unrolled = self._unrolled_axes()
         kept_axes = [a for a in unrolled if a.name in self.kept]
-        across_lanes = self.lanes_axis is not None and self.lanes_axis not in self.kept
+        across_lanes = not chunks
         places = list(itertools.product(*(range(a.extent) for a in kept_axes)))
-        chains = max(1, min(len(self.chunks), _CHAINS // max(1, len(places)))) if across_lanes else len(self.chunks)
+        chains = range(self._chains(len(places))) if across_lanes else chunks
         lanes = self.writer.lanes if self.lanes_axis is not None else 1
         names = {
             (place, chain): self.writer.names.fresh("sum" if self.tile.combine == "add" else "total")
             for place in places
-            for chain in range(chains)
+            for chain in chains
         }
         self._declare(list(names.values()), lanes)
 
         def accumulate() -> None:
             place = tuple(self.at.point[a.name] for a in kept_axes)
             chunk = self.at.point[self.lanes_axis] if self.lanes_axis is not None else 0
-            name = names[place, chunk % chains]
+            name = names[place, chunk % len(chains) if across_lanes else chunk]
             before = Value(name, self.target.dtype, lanes)
             after = self._accumulated(before)
             self.writer.add(Do(f"{name} = {after};"))
 
         with self._loops(inner):
-            self._each_point(unrolled, accumulate)
+            if across_lanes:
+                self._over_lanes(lambda several: self._each_point(unrolled, accumulate, several))
+            else:
+                self._each_point(unrolled, accumulate, chunks)
         self._finish(kept_axes, names, chains, across_lanes)
+
+    def _chains(self, places: int) -> int:
+        """How many accumulators each folded point gets, so that additions need not wait for each other."""
+        extent = self.axes[str(self.lanes_axis)].extent
+        return max(1, min(_GROUP, -(-extent // self.writer.lanes), _CHAINS // max(1, places)))
 
     def _declare(self, names: list[str], lanes: int) -> None:
         dtype = self.target.dtype
@@ -302,14 +364,14 @@ class _TileLowering:
         return f"select({values.mask(self.writer, active, width)}, {body}, {before.text})"
 
     def _finish(
-        self, kept_axes: Sequence[TileAxis], names: Mapping[object, str], chains: int, across_lanes: bool
+        self, kept_axes: Sequence[TileAxis], names: Mapping[object, str], chains: Sequence[int], across_lanes: bool
     ) -> None:
         """Fold the accumulators together and into the buffer."""
 
         def store() -> None:
             place = tuple(self.at.point[a.name] for a in kept_axes)
             chunk = self.at.point[self.lanes_axis] if self.lanes_axis is not None else 0
-            total = self._total([names[place, c] for c in range(chains)]) if across_lanes else Value(
+            total = self._total([names[place, c] for c in chains]) if across_lanes else Value(
                 names[place, chunk], self.target.dtype, self.writer.lanes if self.lanes_axis is not None else 1)
             index = [self.at.linear(i) for i in self.tile.index]
             count = None if across_lanes else self.at.guard.count
@@ -321,7 +383,7 @@ class _TileLowering:
                 store_memory(self.writer, self.target, index, self._folded(old, total), count)
             self.at.epoch += 1
 
-        self._each_point(kept_axes, store, [0] if across_lanes else None)
+        self._each_point(kept_axes, store, [0] if across_lanes else chains)
 
     def _total(self, names: Sequence[str]) -> Value:
         """All lanes of several accumulators folded into one value."""

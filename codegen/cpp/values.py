@@ -5,7 +5,7 @@ from __future__ import annotations
 from effcc.codegen.cpp.linear import Linear, linear_text
 from effcc.codegen.cpp.scope import Value, Writer, atomic
 from effcc.codegen.cpp.spelling import computed, literal, spell, stored_type, value_type
-from effcc.ir.dtypes import DType, bf16, boolean, f16, i64
+from effcc.ir.dtypes import DType, bf16, boolean, f16, i32, i64
 from effcc.ir.expr import Scalar
 
 
@@ -46,6 +46,14 @@ def vector_index(writer: Writer, index: Linear) -> str:
     if len(parts) == 1 and index.vectors and index.vectors[0][1] == 1:
         return parts[0]
     return writer.let(type, " + ".join(parts), "at")
+
+
+def narrow_index(writer: Writer, index: Linear) -> Value:
+    """An index form that fits 32 bits, as a vector of i32 lanes."""
+    type = type_of(writer, i32)
+    base = linear_text(index)
+    body = f"iota<{type}>(i32({base}))" if index.lane == 1 else f"iota<{type}>(0) * {index.lane} + i32({base})"
+    return Value(writer.let(type, body, "at"), i32, writer.lanes)
 
 
 def type_of(writer: Writer, dtype: DType, lanes: int = 0, mask_bytes: int = 4) -> str:

@@ -77,7 +77,7 @@ def run_program(
 ) -> None:
     """Compile a program and run it on arrays, which hold its inputs and outputs under the buffers' names."""
     library = cache.load(emit_program(program, nests, target), target, openmp=False)
-    pointers = (ctypes.c_void_p * 64)(*(arrays[n].ctypes.data for n in pointer_table(program)))
+    pointers = (ctypes.c_void_p * len(arrays))(*(arrays[n].ctypes.data for n in pointer_table(program)))
     values = (ctypes.c_int64 * 64)(*((sizes or {})[n] for n in size_table(program)))
     arena = np.zeros(1 << 16, np.uint8)
     library.entry_point(entry)(pointers, values, arena.ctypes.data, threads)
