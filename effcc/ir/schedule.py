@@ -56,7 +56,11 @@ class Pack:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The loops of one kernel; `sequential` is a tiled reduced axis or a scan axis. `notes` say why."""
+    """The loops of one kernel; `sequential` is a tiled reduced axis or a scan axis. `notes` say why.
+
+    On a GPU a tile of the parallel axes is a program; it runs on `warps` warps, and loops keep the loads of `stages`
+    turns in flight (both 0 elsewhere).
+    """
 
     parallel: tuple[TiledAxis, ...]
     nests: tuple[Nest, ...]
@@ -64,3 +68,5 @@ class Schedule:
     packs: tuple[Pack, ...] = ()
     seconds: float = 0.0
     notes: tuple[str, ...] = field(default=())
+    warps: int = 0
+    stages: int = 0

@@ -1,0 +1,68 @@
+"""Sizes (integers or sympy expressions over size symbols) as Python text that Triton and the launcher both read."""
+
+from __future__ import annotations
+
+import sympy
+
+from effcc.errors import UnsupportedError
+from effcc.ir.dims import Dim
+
+_FLOOR_DIVISIONS = ("FloorDiv", "CleanDiv", "IntTrueDiv")
+_MODULI = ("Mod", "PythonMod")
+SUM, FACTOR, ATOM = 0, 1, 2
+"""What may stand at a place without parentheses: anything, a product, or a name alone."""
+
+
+def size_text(size: Dim, place: int = SUM) -> str:
+    """`size` in Python; symbols are variables of their own names. Sizes are nonnegative, so `//` rounds down everywhere.
+
+    >>> from effcc.ir.dims import symbol
+    >>> size_text(2 * symbol("s0") + 1)
+    '2 * s0 + 1'
+
+    Raises UnsupportedError for a function of sizes that has no spelling.
+    """
+    return str(size) if isinstance(size, int) else _text(sympy.sympify(size), place)
+
+
+def _text(e: sympy.Expr, place: int) -> str:
+    if e.is_Integer or e.is_Symbol:
+        return str(e) if e.is_Symbol or e >= 0 or place == SUM else f"({e})"
+    if e.is_Add:
+        terms = sorted(e.args, key=lambda t: (t.is_Number, str(t)))
+        return _enclosed(" + ".join(_text(t, SUM) for t in terms).replace("+ -", "- "), place > SUM)
+    if e.is_Mul:
+        numerator, denominator = sympy.fraction(e)
+        if denominator != 1:
+            return _quotient(numerator, denominator, place)
+        factors = sorted(e.args, key=lambda f: (not f.is_Number, str(f)))
+        return _enclosed(" * ".join(_text(f, FACTOR) for f in factors), place > FACTOR)
+    if e.is_Pow and e.exp.is_Integer and e.exp > 0:
+        return _enclosed(" * ".join([_text(e.base, FACTOR)] * int(e.exp)), place > FACTOR)
+    name = e.func.__name__
+    if name == "floor":
+        return _quotient(*sympy.fraction(sympy.together(e.args[0])), place)
+    if name == "ceiling":
+        numerator, denominator = sympy.fraction(sympy.together(e.args[0]))
+        return _quotient(numerator + denominator - 1, denominator, place)
+    if name in _FLOOR_DIVISIONS:
+        return _quotient(e.args[0], e.args[1], place)
+    if name in _MODULI:
+        return _enclosed(f"{_text(e.args[0], ATOM)} % {_text(e.args[1], ATOM)}", place > SUM)
+    if name == "ModularIndexing":
+        base, divisor, modulus = (_text(a, ATOM) for a in e.args)
+        return _enclosed(f"{base} // {divisor} % {modulus}", place > SUM)
+    if name in ("Max", "Min"):
+        return f"{name.lower()}({', '.join(_text(a, SUM) for a in e.args)})"
+    raise UnsupportedError(
+        f"the size expression {e} has no Triton spelling: expected sums, products, floor divisions, remainders, Max and "
+        f"Min of sizes, got {name}"
+    )
+
+
+def _quotient(numerator: sympy.Expr, denominator: sympy.Expr, place: int) -> str:
+    return _enclosed(f"{_text(numerator, ATOM)} // {_text(denominator, ATOM)}", place > SUM)
+
+
+def _enclosed(text: str, needed: bool) -> str:
+    return f"({text})" if needed else text
