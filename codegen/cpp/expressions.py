@@ -8,7 +8,19 @@ from dataclasses import dataclass, field
 from effcc.codegen.cpp import values
 from effcc.codegen.cpp.form import Branch, Do, Registers
 from effcc.codegen.cpp.linear import (
-    LANE, Known, Linear, bounds, fine_part, floor_division, linear_text, minus, of_atom, of_vector, plus, remainder, times,
+    LANE,
+    Known,
+    Linear,
+    bounds,
+    fine_part,
+    floor_division,
+    linear_text,
+    minus,
+    of_atom,
+    of_vector,
+    plus,
+    remainder,
+    times,
 )  # fmt: skip
 from effcc.codegen.cpp.loads import load_memory, load_registers, proven_inside
 from effcc.codegen.cpp.scope import Value, Writer
@@ -31,7 +43,7 @@ class Guard:
 
 @dataclass
 class Evaluator:
-    """Evaluates expressions at the current `point`: the places of the unrolled axes, and which vector of the lanes axis.
+    """Evaluates expressions at the current `point`: the places of unrolled axes, and which vector of the lanes axis.
 
     `variables` are the C++ names of loop axes. `epoch` counts the writes to the tile's own buffer, `written`, so that
     nothing read before a write stands for what is read after it. Vectors are counted from `lanes_base`.
@@ -43,7 +55,7 @@ class Evaluator:
     lanes_axis: str | None = None
     unrolled: frozenset[str] = frozenset()
     written: str = ""
-    lanes_base: Linear = Linear()
+    lanes_base: Linear = field(default_factory=Linear)
     point: dict[str, int] = field(default_factory=dict)
     guard: Guard = field(default_factory=Guard)
     epoch: int = 0
@@ -94,7 +106,9 @@ class Evaluator:
             case Call():
                 return self._call(e)
             case Reduce():
-                raise UnsupportedError(f"a reduction ({e.operator}) inside a tile statement: lower it to a combine first")
+                raise UnsupportedError(
+                    f"a reduction ({e.operator}) inside a tile statement: lower it to a combine first"
+                )
 
     # Index arithmetic
 
@@ -177,9 +191,10 @@ class Evaluator:
         """Index arithmetic that is not linear: computed as any other function."""
         assert isinstance(e, Call)
         operands = [self._index(self.linear(o)) for o in e.operands]
-        divisor = operands[1].linear.value if len(operands) > 1 and operands[1].linear else None
-        if e.function in ("floordiv", "mod") and divisor and divisor > 0 and operands[0].lanes == 1:
-            return Value("", i64, linear=self._scalar_division(e.function, operands[0].linear, divisor))
+        if e.function in ("floordiv", "mod") and operands[0].lanes == 1:
+            dividend, divisor = (self.linear(o) for o in e.operands)
+            if divisor.value is not None and divisor.value > 0:
+                return self._index(self._scalar_division(e.function, dividend, divisor.value))
         return values.call(self.writer, e.function, i64, operands, self._epoch(e))
 
     def _atom(self, value: Value) -> Linear:
@@ -221,12 +236,17 @@ class Evaluator:
             return self._index(self._atom(made))
         if value.linear is not None and value.lanes > 1 and not value.linear.vectors:
             low, high = bounds(value.linear, self._known())
-            if low is not None and high is not None and max(-low, high) < 1 << 31 and isinstance(value.linear.lane, int):
+            if (
+                low is not None
+                and high is not None
+                and max(-low, high) < 1 << 31
+                and isinstance(value.linear.lane, int)
+            ):
                 value = values.narrow_index(self.writer, value.linear)
         return values.convert(self.writer, value, e.dtype, self._epoch(e))
 
     def _compare(self, e: Call) -> Value:
-        """A comparison of indices: decided now if it can be, else of the lane's number with a scalar, in 32-bit lanes."""
+        """A comparison of indices: decided now if it can be, else of lane numbers with a scalar, in 32-bit lanes."""
         a, b = (self.linear(o) for o in e.operands)
         difference = minus(a, b)
         low, high = bounds(difference, self._known())
@@ -266,7 +286,7 @@ class Evaluator:
             if not holds:
                 mask = values.call(self.writer, "not", boolean, [condition])
             sides.append(self._under(mask, branch))
-        return self._indexed(values.select(self.writer, condition, *sides, epoch=self._epoch(e)))
+        return self._indexed(values.select(self.writer, condition, sides[0], sides[1], self._epoch(e)))
 
     def _under(self, mask: Value, branch: Expr) -> Value:
         """A branch evaluated for the lanes of `mask` only."""
@@ -281,7 +301,7 @@ class Evaluator:
             self.guard = outer
 
     def _branch(self, e: Call, condition: Value) -> Value:
-        """A `where` whose condition is the same in all lanes: a selection, or a branch if a side must not be evaluated."""
+        """A `where` whose condition is the same in all lanes: a selection, or a branch if a side needs a guard."""
         a, b = e.operands[1], e.operands[2]
         if not self._needs_guard(a) and not self._needs_guard(b):
             chosen = values.select(self.writer, condition, self.value(a), self.value(b), self._epoch(e))

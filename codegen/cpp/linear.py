@@ -1,7 +1,7 @@
 """Index arithmetic as linear forms: sums of coefficients times atoms, plus a constant.
 
-An atom is the C++ name of an i64: a loop variable or a computed value. The current lane of a vector is the atom `LANE`; an
-atom may itself be a vector of i64 lanes. What is known of an atom (its bounds, and what it is a multiple of) decides
+An atom is the C++ name of an i64: a loop variable or a computed value. The current lane of a vector is the atom `LANE`;
+an atom may itself be a vector of i64 lanes. What is known of an atom (its bounds, and what it is a multiple of) decides
 floor divisions, remainders and comparisons at compile time wherever it can.
 """
 
@@ -140,8 +140,8 @@ def _split(a: Linear, divisor: int, known: Mapping[str, Known]) -> tuple[Linear,
 def fine_part(a: Linear, divisor: int, known: Mapping[str, Known]) -> tuple[Linear, Linear] | None:
     """a as coarse + fine, where floor(a / divisor) is floor(coarse / divisor) and fine holds the lane; None if not so.
 
-    This is what makes a group index `(16*v + lane) // 32` the same for all lanes: the coarse part is a multiple of some g
-    that divides the divisor, and the fine part lies in 0 .. g - 1.
+    This is what makes a group index `(16*v + lane) // 32` the same for all lanes: the coarse part is a multiple of some
+    g that divides the divisor, and the fine part lies in 0 .. g - 1.
     """
     if a.vectors or not isinstance(a.constant, int) or not all(isinstance(c, int) for _, c in a.terms):
         return None

@@ -54,14 +54,15 @@ def load_memory(
     type = value_type(dtype, lanes)
     place = _place(storage, at)
     masked = mask is not None
-    if masked and count is not None:
+    if mask is not None and count is not None:
         mask = values.call(writer, "and", boolean, [values.first_lanes(writer, str(count)), mask])
     width = computed(dtype).bytes
     flag = values.mask(writer, mask, 4 if dtype == boolean else width) if mask is not None else ""
     kind = "_mask" if dtype == boolean else ""
     if at.vectors or (masked and at.lane != 1):
-        position = values.vector_index(writer, Linear(tuple(t for t in at.terms if t[0] not in dict(at.base.terms)),
-                                                      0, at.vectors))
+        position = values.vector_index(
+            writer, Linear(tuple(t for t in at.terms if t[0] not in dict(at.base.terms)), 0, at.vectors)
+        )
         if mask is None and count is not None:
             mask = values.first_lanes(writer, str(count))
             flag = values.mask(writer, mask, 4 if dtype == boolean else width)
@@ -90,10 +91,8 @@ def load_memory(
 def _load_scalar(writer: Writer, storage: Memory, at: Linear, mask: Value | None, hint: str, epoch: int) -> Value:
     dtype = storage.dtype
     type = value_type(dtype, 1)
-    if dtype in (f16, bf16):
-        body = f"load<f32>({_place(storage, at)})"
-    else:
-        body = f"{storage.pointer}[{linear_text(at)}]"
+    half = dtype in (f16, bf16)
+    body = f"load<f32>({_place(storage, at)})" if half else f"{storage.pointer}[{linear_text(at)}]"
     if mask is not None:
         body = f"any({mask.text}) ? {body} : {literal(0, dtype)}"
         if computed(dtype).bits < 32 and dtype != boolean:
@@ -127,7 +126,9 @@ def load_registers(writer: Writer, storage: Registers, index: Sequence[Linear]) 
     return Value(f"({body} != 0)" if storage.dtype == boolean else body, storage.dtype)
 
 
-def store_registers(writer: Writer, storage: Registers, index: Sequence[Linear], value: Value, kept: Value | None) -> None:
+def store_registers(
+    writer: Writer, storage: Registers, index: Sequence[Linear], value: Value, kept: Value | None
+) -> None:
     """Assign to a variable; only in the lanes of `kept` if that is given."""
     name, lane = register(writer, storage, index)
     if storage.lane_dim is None or writer.lanes == 1:
@@ -141,8 +142,10 @@ def store_registers(writer: Writer, storage: Registers, index: Sequence[Linear],
         return
     body = values.bare(values.in_lanes(writer, value, 4))
     if kept is not None:
-        body = f"select({values.mask(writer, kept, 4 if storage.dtype == boolean else computed(storage.dtype).bytes)}, "\
-               f"{body}, {name})"
+        body = (
+            f"select({values.mask(writer, kept, 4 if storage.dtype == boolean else computed(storage.dtype).bytes)}, "
+            f"{body}, {name})"
+        )
     writer.add(Do(f"{name} = {body};"))
 
 
@@ -171,9 +174,13 @@ def store_memory(
     if dtype == boolean:
         body = f"from_mask<i32x<{writer.lanes}>>({body})"
     if at.vectors:
-        position = values.vector_index(writer, Linear(tuple(t for t in at.terms if t not in at.base.terms), 0, at.vectors))
+        position = values.vector_index(
+            writer, Linear(tuple(t for t in at.terms if t not in at.base.terms), 0, at.vectors)
+        )
         if fold:
-            writer.add(Do(f"scatter_fold({place}, {position}, {body}, {writer.lanes if count is None else count}, {fold});"))
+            writer.add(
+                Do(f"scatter_fold({place}, {position}, {body}, {writer.lanes if count is None else count}, {fold});")
+            )
         elif count is None:
             writer.add(Do(f"scatter({place}, {position}, {body});"))
         else:
@@ -182,5 +189,3 @@ def store_memory(
         return
     stride = linear_text(Linear(constant=at.lane))
     writer.add(Do(f"store_strided{suffix}({place}, {stride}, {body}{ending});"))
-
-

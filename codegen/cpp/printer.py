@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from effcc.codegen.cpp.form import (
-    Array, Barrier, Block, Branch, Do, Function, Let, Line, Loop, Note, Registers,
+    Array,
+    Barrier,
+    Block,
+    Branch,
+    Do,
+    Function,
+    Let,
+    Line,
+    Loop,
+    Note,
+    Registers,
 )  # fmt: skip
 
 _WIDTH = 110

@@ -1,4 +1,4 @@
-"""The state of writing one function: its names, the lines of the block being written, and what has been computed there."""
+"""The state of writing one function: its names, the block being written, and what has been computed there."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from effcc.ir.dtypes import DType
 
 _ATOM = re.compile(r"[\w.]+|\w+(<[\w<>]*>)?\([^()]*\)")
 
-RESERVED = frozenset(
-    """alignas alignof and asm auto bool break case catch char class concept const constexpr continue default delete do
+_WORDS = """
+    alignas alignof and asm auto bool break case catch char class concept const constexpr continue default delete do
     double else enum explicit export extern false float for friend goto if inline int long mutable namespace new not
     operator or private protected public register requires return short signed sizeof static struct switch template this
     thread_local throw true try typedef typeid typename union unsigned using virtual void volatile while xor
@@ -27,10 +27,11 @@ RESERVED = frozenset(
     neg_mul_add parallel pow range reduce reduce_max reduce_min reduce_prod reduce_sum region remainder round round_to
     rsqrt saturate scatter scatter_fold scatter_if select set_lane share shift_left shift_right sigmoid sign sin sinh
     sqrt store store_if store_mask store_mask_if store_mask_n store_n store_strided store_strided_n sync tan tanh team
-    thread to_mask trunc u16 u16v u16x u32 u64 u8 u8v u8x vec with_element effcc std main arena buffers sizes threads
-    context NULL EOF""".split()
-)
-
+    thread to_mask trunc u16 u16v u16x u32 u64 u8 u8v u8x vec with_element Call call effcc std main arena buffers sizes
+    threads context NULL EOF
+"""
+RESERVED = frozenset(_WORDS.split())
+"""Words of C++, functions of the header library, and names that every generated function has."""
 
 @dataclass(frozen=True)
 class Value:
@@ -109,7 +110,7 @@ class Writer:
 
     @contextmanager
     def masked(self) -> Iterator[None]:
-        """Lines go where they went, but values computed inside hold for some lanes only, so nobody outside uses them."""
+        """Lines go where they went, but values computed inside hold for some lanes only: nobody outside uses them."""
         outer = self.scope
         self.scope = Scope(outer.lines, outer)
         try:

@@ -77,8 +77,10 @@ def _function(e: sympy.Expr) -> str:
         for other in e.args[1:]:
             text = f"{function}<i64>({text}, {_text(other, 0)})"
         return text
-    raise UnsupportedError(f"the size expression {e} has no C++ spelling: expected sums, products, floor divisions, "
-                           f"remainders, Max and Min of sizes, got {name}")
+    raise UnsupportedError(
+        f"the size expression {e} has no C++ spelling: expected sums, products, floor divisions, "
+        f"remainders, Max and Min of sizes, got {name}"
+    )
 
 
 def _parenthesize(text: str, needed: bool) -> str:

@@ -1,6 +1,6 @@
 """How every scalar function of the IR is written in C++, for one value and for a vector of them.
 
-The header library is generic: each of its functions takes a scalar or a vector, so one template serves both. Templates are
+The header library is generic: each of its functions takes a scalar or a vector, so one template serves both. They are
 chosen by the operands' kind; a function without a template for a kind is not defined there. `bool` in lanes is a mask.
 """
 
@@ -104,7 +104,9 @@ def fold(combine: str) -> Fold:
     try:
         return FOLDS[_SYNONYMS.get(combine, combine)]
     except KeyError:
-        raise UnsupportedError(f"no way to combine with {combine!r}; expected one of {', '.join(sorted(FOLDS))}") from None
+        raise UnsupportedError(
+            f"no way to combine with {combine!r}; expected one of {', '.join(sorted(FOLDS))}"
+        ) from None
 
 
 def spell(name: str, operand: DType) -> tuple[str, Spelling]:

@@ -56,8 +56,10 @@ class _TileLowering:
         self.masked = True
         folded = [a.name for a in tile.axes if a.name not in self.kept]
         if folded and self.fold is None:
-            raise UnsupportedError(f"a tile sets {tile.buffer} for every {folded[0]}, which does not index it: "
-                                   "expected a combine, got 'set'")
+            raise UnsupportedError(
+                f"a tile sets {tile.buffer} for every {folded[0]}, which does not index it: "
+                "expected a combine, got 'set'"
+            )
 
     def run(self) -> None:
         outer = [a for a in self.tile.axes if a.kind == "loop" and a.name in self.kept]
@@ -79,7 +81,7 @@ class _TileLowering:
     # Which points
 
     def _over_lanes(self, visit: Callable[[Sequence[int]], None]) -> None:
-        """Call `visit` with the vectors of the lanes axis: all at once if they are few, else group by group in a loop."""
+        """Call `visit` with the vectors of the lanes axis: all at once if few, else group by group in a loop."""
         if self.lanes_axis is None:
             visit([0])
             return
@@ -256,9 +258,9 @@ class _TileLowering:
     def _product(self) -> tuple[Expr, Expr] | None:
         """The factors, where the statement is a contraction and may be rounded once."""
         e = self.tile.value
-        if self.tile.combine == "add" and isinstance(e, Call) and e.function == "mul" and e.dtype.is_float:
-            if computed(e.dtype) == computed(self.target.dtype):
-                return e.operands[0], e.operands[1]
+        same = computed(e.dtype) == computed(self.target.dtype) and e.dtype.is_float
+        if self.tile.combine == "add" and isinstance(e, Call) and e.function == "mul" and same:
+            return e.operands[0], e.operands[1]
         return None
 
     def _multiply_add(self, product: tuple[Expr, Expr], before: Value) -> Value:
@@ -302,7 +304,7 @@ class _TileLowering:
         return any(loads(i) for i in self.tile.index)
 
     def _fold_in_accumulators(self, inner: Sequence[TileAxis], chunks: Sequence[int] = ()) -> None:
-        """Fold in variables of their own, one for each point that is kept; `chunks` are the vectors kept (none: folded)."""
+        """Fold in variables, one for each point that is kept; `chunks` are the vectors kept (none: folded)."""
         unrolled = self._unrolled_axes()
         kept_axes = [a for a in unrolled if a.name in self.kept]
         across_lanes = not chunks
@@ -352,10 +354,7 @@ class _TileLowering:
     def _accumulated(self, before: Value) -> str:
         """The accumulator with the current point folded in, in the lanes that count."""
         product = self._product()
-        if product is not None:
-            after = self._multiply_add(product, before)
-        else:
-            after = self._folded(before, self._lane_value())
+        after = self._folded(before, self._lane_value()) if product is None else self._multiply_add(product, before)
         body = after.text if after.lanes == before.lanes else values.in_lanes(self.writer, after)
         if self.at.guard.count is None or before.lanes == 1:
             return body
@@ -364,15 +363,24 @@ class _TileLowering:
         return f"select({values.mask(self.writer, active, width)}, {body}, {before.text})"
 
     def _finish(
-        self, kept_axes: Sequence[TileAxis], names: Mapping[object, str], chains: Sequence[int], across_lanes: bool
+        self,
+        kept_axes: Sequence[TileAxis],
+        names: Mapping[tuple[tuple[int, ...], int], str],
+        chains: Sequence[int],
+        across_lanes: bool,
     ) -> None:
         """Fold the accumulators together and into the buffer."""
 
         def store() -> None:
             place = tuple(self.at.point[a.name] for a in kept_axes)
             chunk = self.at.point[self.lanes_axis] if self.lanes_axis is not None else 0
-            total = self._total([names[place, c] for c in chains]) if across_lanes else Value(
-                names[place, chunk], self.target.dtype, self.writer.lanes if self.lanes_axis is not None else 1)
+            total = (
+                self._total([names[place, c] for c in chains])
+                if across_lanes
+                else Value(
+                    names[place, chunk], self.target.dtype, self.writer.lanes if self.lanes_axis is not None else 1
+                )
+            )
             index = [self.at.linear(i) for i in self.tile.index]
             count = None if across_lanes else self.at.guard.count
             if isinstance(self.target, Registers):
@@ -406,4 +414,3 @@ class _TileLowering:
 
 def _constant(at: Evaluator, limit: Expr | None) -> int | None:
     return None if limit is None else at.linear(limit).value
-

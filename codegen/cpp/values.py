@@ -1,4 +1,4 @@
-"""Values between scalar and vector: broadcasting, masks of every width, conversions, and calls by the spelling table."""
+"""Values between scalar and vector: broadcasting, masks of every width, conversions, calls by the spelling table."""
 
 from __future__ import annotations
 

@@ -14,7 +14,14 @@ from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.sizes import uses_division
 from effcc.codegen.cpp.spelling import headers, stored_type, value_type
 from effcc.codegen.cpp.storage import (
-    Memory, Registers, Storage, choose_lanes, lane_dimension, statements, strides_of, tiles,
+    Memory,
+    Registers,
+    Storage,
+    choose_lanes,
+    lane_dimension,
+    statements,
+    strides_of,
+    tiles,
 )  # fmt: skip
 from effcc.codegen.cpp.tiles import lower_tile
 from effcc.codegen.cpp.values import text
@@ -29,8 +36,8 @@ from effcc.target import Target
 def vectorize(nest: LoopNest, target: Target, name: str = "", no_alias: frozenset[str] = frozenset()) -> Function:
     """The function that computes `nest` on `target`.
 
-    Its loops are shared among the threads of a team: `parallel` loops are split, what stands beside them is done by thread
-    0, and barriers keep statements apart. Parameters in `no_alias` are `restrict`.
+    Its loops are shared among the threads of a team: `parallel` loops are split, what stands beside them is done by
+    thread 0, and barriers keep statements apart. Parameters in `no_alias` are `restrict`.
 
     Raises ScheduleError for a nest whose threads would share a local buffer.
     """
@@ -135,8 +142,10 @@ class _Vectorizer:
     def _shared_alloc(self, alloc: Alloc, body: Sequence[Stmt]) -> None:
         users = [s for s in body if alloc.name in _buffers_of(s)]
         if len(users) > 1 or any(_has_parallel((s,)) for s in users):
-            raise ScheduleError(f"loop nest {self.nest.name!r}: the {alloc.space} buffer {alloc.name!r} stands outside a "
-                                "parallel loop, so all threads would share it; allocate it inside the loop")
+            raise ScheduleError(
+                f"loop nest {self.nest.name!r}: the {alloc.space} buffer {alloc.name!r} stands outside a "
+                "parallel loop, so all threads would share it; allocate it inside the loop"
+            )
         self._alloc(alloc)
 
     def _wait(self) -> None:

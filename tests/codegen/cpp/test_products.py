@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.codegen.cpp.running import apply, at, axes, index, loop, names, number, param, run_nest, source_of
 
 from effcc.ir.dtypes import f32, i8, i32
 from effcc.ir.expr import Call, Const, add, cast, floor_div, multiply
 from effcc.ir.loops import Alloc, LoopNest, Tile, TileAxis
 from effcc.runtime.cache import CompileCache
 from effcc.target import Target, generic
+from tests.codegen.cpp.running import apply, at, axes, index, loop, names, number, param, run_nest, source_of
 
 m, n, k, m0, n0, k0 = names("m n k m0 n0 k0")
 

@@ -13,17 +13,17 @@ from effcc.runtime.cache import CompileCache
 from effcc.target import Target
 from tests.codegen.cpp.running import apply, at, axes, constant, index, loop, names, number, param, run_nest
 
-i, j, j0, l, k = names("i j j0 l k")
+i, j, j0, lane, k = names("i j j0 l k")
 
 
 def row_sweep(columns: int, fold: str, target: str, value: Expr) -> tuple[object, ...]:
     """Fold `value` over a row in 32 lanes kept apart, then over the lanes; the last tile is a masked one."""
     whole = columns // 32 * 32
     tail = axes(TileAxis("l", 32, "lanes", index(columns - whole)))
-    body = [loop("j0", whole, 32, (Tile(axes(("l", 32, "lanes")), "part", (l,), fold, value),))]
+    body = [loop("j0", whole, 32, (Tile(axes(("l", 32, "lanes")), "part", (lane,), fold, value),))]
     if columns > whole:
-        body.append(loop_at("j0", whole, Tile(tail, "part", (l,), fold, value)))
-    return (*body, Tile(axes(("l", 32, "lanes")), target, (), fold, at("part", l)))
+        body.append(loop_at("j0", whole, Tile(tail, "part", (lane,), fold, value)))
+    return (*body, Tile(axes(("l", 32, "lanes")), target, (), fold, at("part", lane)))
 
 
 def loop_at(axis: str, start: int, tile: Tile) -> object:
@@ -33,7 +33,7 @@ def loop_at(axis: str, start: int, tile: Tile) -> object:
 
 
 def softmax(rows: int, columns: int) -> LoopNest:
-    x = at("X", i, add(j0, l))
+    x = at("X", i, add(j0, lane))
     shifted = apply("exp", apply("sub", x, at("M")))
     minus_infinity = number(float("-inf"))
     whole = columns // 32 * 32
@@ -41,16 +41,16 @@ def softmax(rows: int, columns: int) -> LoopNest:
         Alloc("part", f32, (32,), "register"),
         Alloc("M", f32, (), "register"),
         Alloc("D", f32, (), "register"),
-        Tile(axes(("l", 32, "lanes")), "part", (l,), "set", minus_infinity),
+        Tile(axes(("l", 32, "lanes")), "part", (lane,), "set", minus_infinity),
         Tile((), "M", (), "set", minus_infinity),
         *row_sweep(columns, "max", "M", x),
-        Tile(axes(("l", 32, "lanes")), "part", (l,), "set", number(0.0)),
+        Tile(axes(("l", 32, "lanes")), "part", (lane,), "set", number(0.0)),
         Tile((), "D", (), "set", number(0.0)),
         *row_sweep(columns, "add", "D", shifted),
         loop("j0", whole, 32, (
-            Tile(axes(("l", 32, "lanes")), "P", (i, add(j0, l)), "set", apply("div", shifted, at("D"))),
+            Tile(axes(("l", 32, "lanes")), "P", (i, add(j0, lane)), "set", apply("div", shifted, at("D"))),
         )),
-        *([loop_at("j0", whole, Tile(axes(TileAxis("l", 32, "lanes", index(columns - whole))), "P", (i, add(j0, l)),
+        *([loop_at("j0", whole, Tile(axes(TileAxis("l", 32, "lanes", index(columns - whole))), "P", (i, add(j0, lane)),
                                      "set", apply("div", shifted, at("D"))))] if columns > whole else []),
     )  # fmt: skip
     return LoopNest("softmax", (param("X", f32, rows, columns),), (param("P", f32, rows, columns),),
@@ -157,16 +157,16 @@ def test_a_row_of_run_time_length(target: Target, cache: CompileCache) -> None:
     """A limit known at run time masks the last tile."""
     s0 = symbol("s0")
     rest = Call("minimum", (Call("sub", (Size(s0), j0), i64), index(32)), i64)
-    value = at("X", add(j0, l))
+    value = at("X", add(j0, lane))
     body = (
         Alloc("part", f32, (32,), "register"),
-        Tile(axes(("l", 32, "lanes")), "part", (l,), "set", number(0.0)),
+        Tile(axes(("l", 32, "lanes")), "part", (lane,), "set", number(0.0)),
         loop("j0", Size(s0), 32, (
-            Tile(axes(TileAxis("l", 32, "lanes", rest)), "part", (l,), "add", value),
-            Tile(axes(TileAxis("l", 32, "lanes", rest)), "Y", (add(j0, l),), "set", cast(add(j0, l), f32)),
+            Tile(axes(TileAxis("l", 32, "lanes", rest)), "part", (lane,), "add", value),
+            Tile(axes(TileAxis("l", 32, "lanes", rest)), "Y", (add(j0, lane),), "set", cast(add(j0, lane), f32)),
         )),
         Tile((), "O", (), "set", number(0.0)),
-        Tile(axes(("l", 32, "lanes")), "O", (), "add", at("part", l)),
+        Tile(axes(("l", 32, "lanes")), "O", (), "add", at("part", lane)),
     )  # fmt: skip
     nest = LoopNest("total", (param("X", f32, s0),), (param("O", f32), param("Y", f32, s0)), body)
     for n in (1, 31, 32, 100):

@@ -125,7 +125,9 @@ def test_conversions_between_all_dtypes(target: Target, cache: CompileCache) -> 
 
 @pytest.mark.parametrize("dtype", [f16, bf16])
 def test_half_types_are_computed_in_f32_and_rounded_once(target: Target, cache: CompileCache, dtype: DType) -> None:
-    value = Call("add", (Call("mul", (at("X", j, dtype=dtype), constant(3.0, dtype)), dtype), at("Y", j, dtype=dtype)), dtype)
+    value = Call(
+        "add", (Call("mul", (at("X", j, dtype=dtype), constant(3.0, dtype)), dtype), at("Y", j, dtype=dtype)), dtype
+    )
     nest = LoopNest("half", (param("X", dtype, 21), param("Y", dtype, 21)), (param("O", dtype, 21),),
                     (Tile(axes(("j", 21, "lanes")), "O", (j,), "set", value),))  # fmt: skip
     rng = np.random.default_rng(0)
