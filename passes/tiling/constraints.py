@@ -260,18 +260,47 @@ class Problem:
     constraints: tuple[Constraint, ...]
     objective: Expr = Number(0)
     parameters: Mapping[str, int] = field(default_factory=dict)
+    texts: Mapping[Constraint, str] = field(default_factory=dict)
+    """Constraints as somebody wrote them, for messages; the others are printed."""
+
+    def text(self, c: Constraint) -> str:
+        """A constraint as it was written."""
+        return self.texts.get(c, str(c))
+
+    def explain(self, values: Mapping[str, int]) -> tuple[str, ...]:
+        """Every constraint with what its sides come to, for a full assignment: `a + b <= limit    # 29 <= 32`."""
+        names = {**self.parameters, **values}
+        known: dict[Expr, int] = {}
+        return tuple(f"{self.text(c)}    # {_with_numbers(c, names, known)}" for c in self.constraints)
 
 
-def evaluate(e: Expr, values: Mapping[str, int]) -> int:
-    """The value of an expression when every name in it has the value given."""
+def evaluate(e: Expr, values: Mapping[str, int], known: dict[Expr, int] | None = None) -> int:
+    """The value of an expression when every name in it has the value given.
+
+    `known` keeps the values of subexpressions, for several expressions over the same values that share them.
+    """
+    known = {} if known is None else known
     match e:
         case Number(value):
             return value
         case Name(name):
             return values[name]
         case Op(kind, args):
-            return OPERATORS[kind].evaluate(*(evaluate(a, values) for a in args))
+            if e not in known:
+                known[e] = OPERATORS[kind].evaluate(*(evaluate(a, values, known) for a in args))
+            return known[e]
     raise TypeError(f"not an expression: {e!r}")
+
+
+def _with_numbers(c: Constraint, names: Mapping[str, int], known: dict[Expr, int]) -> str:
+    match c:
+        case Compare(relation, lhs, rhs):
+            return f"{evaluate(lhs, names, known)} {relation} {evaluate(rhs, names, known)}"
+        case AnyOf(parts):
+            return " or ".join(_with_numbers(p, names, known) for p in parts)
+        case AllOf(parts):
+            return " and ".join(_with_numbers(p, names, known) for p in parts)
+    raise TypeError(f"not a constraint: {c!r}")
 
 
 _RELATIONS: Mapping[str, Callable[[int, int], bool]] = {

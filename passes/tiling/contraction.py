@@ -52,9 +52,10 @@ MODEL = """
     depth = kc * k_inner
     k_all = k * k_inner
     blocks = ceil(k / kc)
+    reloads = max(0, blocks - 1)
     kc % unroll == 0
     m_parts * mr < m + mr ; n_parts * nr < n + nr
-    lhs_bytes * rows * depth + rhs_bytes * depth * nr + min(1, blocks - 1) * acc_bytes * rows * columns <= l2_bytes
+    lhs_bytes * rows * depth + rhs_bytes * depth * nr + min(1, reloads) * acc_bytes * rows * columns <= l2_bytes
 
     # Parallel work: what the busiest thread does. Each `max` below has a second term that is never greater than the
     # first, the same work divided evenly: it changes no cost, but bounds it before all variables are known.
@@ -71,7 +72,7 @@ MODEL = """
     left_step = min(left, 1) * max((left + decode_slots) * vectors, left + vectors, latency_slots)
     all_left = m % mr
     all_left_step = min(all_left, 1) * max((all_left + decode_slots) * vectors, all_left + vectors, latency_slots)
-    call = (blocks * (call_slots + (store_slots + reload_slots) * vectors * mr) - reload_slots * vectors * mr
+    call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
             + ceil(k_all / unroll) / 2)
     panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call
     all_slots = batch * ceil(n / nr) * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call)
@@ -81,7 +82,7 @@ MODEL = """
     spilled = min(1, depth * (nr * rhs_bytes + mr * lhs_bytes) / l1_bytes)
     rhs_reads = max(1, spilled * ceil(rows / mr))
     all_rhs_reads = max(1, spilled * ceil(m / mr))
-    partial = acc_bytes * nr * (2 * blocks - 1)
+    partial = acc_bytes * nr * (blocks + reloads)
     panel_bytes = lhs_bytes * rows * k_all + rhs_bytes * nr * k_all * rhs_reads + partial * rows
     all_bytes = batch * ceil(n / nr) * (lhs_bytes * m * k_all + rhs_bytes * nr * k_all * all_rhs_reads + partial * m)
     cache = l2_byte * max(busy_panels * panel_bytes, all_bytes / threads)
@@ -92,7 +93,7 @@ MODEL = """
           + busy_panels * nr * (rhs_bytes * k_all * rhs_byte + out_bytes * rows * out_byte),
         batch * (n_blocks * lhs_bytes * m * k_all * lhs_byte
                  + n * (m_blocks * rhs_bytes * k_all * rhs_byte + m * out_bytes * out_byte)) / threads)
-    start = min(threads - 1, 1) * start_time
+    start = min(1, max(0, threads - 1)) * start_time
 """
 
 
@@ -114,6 +115,7 @@ class ContractionNest:
         lhs_row_stride: bytes between rows of A, when known; rows that alias in L1 limit the tile.
         decode_slots: instructions to make one vector of B from its stored form (0 when it is loaded as it is).
         may_pad: whether the last panel may be computed with masked or padded columns.
+        block_k: whether k may be split into blocks, with partial sums in C between them.
     """
 
     axes: tuple[Axis, ...]
@@ -125,6 +127,7 @@ class ContractionNest:
     lhs_row_stride: int | None = None
     decode_slots: int = 0
     may_pad: bool = True
+    block_k: bool = True
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,8 @@ class ContractionSchedule:
     padded_columns: int
     """How many columns beyond n the last panel computes."""
     prediction: Prediction
+    reasons: tuple[str, ...]
+    """Every constraint of the model, with the numbers its sides come to."""
 
     def __str__(self) -> str:
         return (
@@ -186,8 +191,12 @@ def contraction_problem(nest: ContractionNest, target: Machine) -> Problem:
     rhs_total = batch * depth * n * nest.rhs_bytes
     machine = machine_parameters(target, nest.accumulator_bytes)
     lanes = machine["lanes"]
-    kc = _blocks(k, lanes)
+    kc = _blocks(k, lanes) if nest.block_k else (k,)
+    m_parts = parts_of(m, target.cores)
+    # Where not even the smallest block fits L2 (a very long k that may not be blocked), that block is what there is.
+    smallest_block = kc[0] * prod(k_inner) * (nest.lhs_bytes * _ceil(m, m_parts[-1]) + nest.rhs_bytes * lanes)
     parameters = machine | {
+        "l2_bytes": max(target.l2_bytes, smallest_block),
         "m": m,
         "n": n,
         "k": k,
@@ -206,13 +215,13 @@ def contraction_problem(nest: ContractionNest, target: Machine) -> Problem:
         "aliased_rows": _aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
     }
     domains: dict[str, Domain] = {
+        "threads": thread_choices(target),
         "mr": tuple(range(1, min(m, target.vector_registers - 2) + 1)),
         "nr": tuple(lanes * v for v in range(1, 9)),
-        "threads": thread_choices(target),
         "kc": kc,
-        "unroll": (1, 2, 4),
-        "m_parts": parts_of(m, target.cores),
+        "m_parts": m_parts,
         "n_parts": parts_of(_ceil(n, lanes), target.cores),
+        "unroll": (1, 2, 4),
     }
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
 
@@ -235,6 +244,7 @@ def _as_schedule(problem: Problem, solution: Solution) -> ContractionSchedule:
         tasks=evaluate(model.definitions["tasks"], v),
         padded_columns=columns - v["n"],
         prediction=predict(model, v),
+        reasons=problem.explain(solution.values),
     )
 
 

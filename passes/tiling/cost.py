@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from effcc.passes.tiling.constraints import evaluate
+from effcc.passes.tiling.constraints import Expr, evaluate
 from effcc.passes.tiling.notation import Model
 
 FEMTO = 10**15
@@ -129,8 +129,9 @@ def byte_time_at_home(target: Machine, tensor_bytes: int) -> int:
 
 def predict(model: Model, values: Mapping[str, int]) -> Prediction:
     """Evaluate a model's roofline for a full assignment of its variables and parameters."""
-    terms = {name: evaluate(model.definitions[name], values) / FEMTO for name in TERMS}
-    return Prediction(evaluate(model.objective, values) / FEMTO, terms)
+    known: dict[Expr, int] = {}
+    terms = {name: evaluate(model.definitions[name], values, known) / FEMTO for name in TERMS}
+    return Prediction(evaluate(model.objective, values, known) / FEMTO, terms)
 
 
 def thread_choices(target: Machine) -> tuple[int, ...]:

@@ -52,16 +52,20 @@ _FUNCTIONS = {"min": None, "max": None, "round_up": 2, "ceil": 1}
 
 @dataclass(frozen=True)
 class Model:
-    """A parsed text: definitions by name (with earlier definitions written out), constraints, and the objective."""
+    """A parsed text: definitions by name (with earlier definitions written out), constraints, and the objective.
+
+    `texts` has the constraints as they were written, with the names of definitions.
+    """
 
     definitions: Mapping[str, Expr]
     constraints: tuple[Constraint, ...]
     objective: Expr
+    texts: Mapping[Constraint, str]
 
     def problem(self, domains: Mapping[str, Iterable[int]], parameters: Mapping[str, int] | None = None) -> Problem:
         """The model with domains for its variables and numbers for its other names."""
         ordered = {name: tuple(sorted(set(values))) for name, values in domains.items()}
-        return Problem(ordered, self.constraints, self.objective, dict(parameters or {}))
+        return Problem(ordered, self.constraints, self.objective, dict(parameters or {}), self.texts)
 
 
 @lru_cache(maxsize=256)
@@ -72,7 +76,7 @@ def parse_model(text: str) -> Model:
     """
     builder = _Builder(text)
     builder.statements(_parse(text))
-    return Model(builder.definitions, tuple(builder.constraints), builder.objective)
+    return Model(builder.definitions, tuple(builder.constraints), builder.objective, builder.texts)
 
 
 def parse_problem(
@@ -109,7 +113,7 @@ class _OpenParentheses:
 
 @lru_cache(maxsize=1)
 def _parser() -> Lark:
-    return Lark(GRAMMAR, parser="lalr", postlex=_OpenParentheses())
+    return Lark(GRAMMAR, parser="lalr", propagate_positions=True, postlex=_OpenParentheses())
 
 
 def _parse(text: str) -> Tree[Token]:
@@ -134,6 +138,7 @@ class _Builder:
         self._text = text
         self.definitions: dict[str, Expr] = {}
         self.constraints: list[Constraint] = []
+        self.texts: dict[Constraint, str] = {}
         self.objective: Expr = Number(0)
         self._shared: dict[Expr, Expr] = {}
 
@@ -144,8 +149,10 @@ class _Builder:
                     self.definitions[str(name)] = self.expression(body)
                 case Tree(data="objective", children=[body]):
                     self.objective = self.expression(body)
-                case Tree():
+                case Tree(meta=meta):
                     self.constraints.append(self.condition(node))
+                    written = self._text[meta.start_pos : meta.end_pos]
+                    self.texts[self.constraints[-1]] = " ".join(written.split())
 
     def condition(self, node: Tree[Token] | Token) -> Constraint:
         match node:

@@ -56,15 +56,16 @@ MODEL = """
     busy = max(rounds * task_rows * task_vectors, ceil(rows * vectors / threads))
 
     # Issue slots: the vectors' own, turning the loop once per `unroll`, starting a row, starting a task.
-    compute = slot * (busy * vector_slots + ceil(busy / unroll) * 2 + rounds * (task_rows * row_slots + task_slots))
+    start_slots = rounds * (task_rows * row_slots + task_slots)
+    compute = slot * (busy * vector_slots + ceil(busy / unroll) * 2 + start_slots)
 
-    # A transposed operand's lines are used whole when `block` rows pass while `tile` vectors' worth of lines stay in L1.
+    # A transposed operand's lines are used whole if `block` rows pass while `tile` vectors' worth of lines stay in L1.
     block <= task_rows
     tile <= task_vectors or tile == 1
     transposed * tile * lanes * cache_line <= l1_bytes
     cache = l2_byte * busy * lanes * (point_bytes + transposed * cache_line / block)
     outer = busy * lanes * (point_time + transposed_time * ceil(line / block))
-    start = min(threads - 1, 1) * start_time
+    start = min(1, max(0, threads - 1)) * start_time
 """
 
 ROW_SLOTS = 10
@@ -105,6 +106,8 @@ class PointwiseSchedule:
     tile: int
     threads: int
     prediction: Prediction
+    reasons: tuple[str, ...]
+    """Every constraint of the model, with the numbers its sides come to."""
 
     def __str__(self) -> str:
         split = f"{self.row_parts}x{self.column_parts} tasks on {self.threads} threads"
@@ -179,4 +182,5 @@ def _as_schedule(vector_axis: str, problem: Problem, solution: Solution) -> Poin
         tile=v["tile"],
         threads=v["threads"],
         prediction=predict(parse_model(MODEL + ROOFLINE), v),
+        reasons=problem.explain(solution.values),
     )

@@ -72,6 +72,22 @@ class Propagator(Protocol):
         ...
 
 
+def filter_values(propagator: Propagator, box: Box) -> bool:
+    """Settle a constraint over one variable (or none) for good: keep just the values that satisfy it; False for
+    none.
+    """
+    if not propagator.variables:
+        return propagator.possible(box)
+    (i,) = propagator.variables
+    domain, mask, lo, hi = box.domains[i], box.masks[i], box.lo, box.hi
+    kept = 0
+    for j in range(mask.bit_length()):
+        if mask >> j & 1:
+            lo[i] = hi[i] = domain[j]
+            kept |= propagator.possible(box) << j
+    return box.restrict(i, kept)
+
+
 class LessEqual:
     """`difference <= 0`."""
 

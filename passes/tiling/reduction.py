@@ -50,17 +50,19 @@ MODEL = """
 
     # Issue slots of a vector: instructions, or the latency of combining it into one of the accumulators.
     step = max(step_slots, ceil(latency_slots / accumulators))
-    combine = combine_slots * (1 + min(splits - 1, 1)) + accumulators - 1
+    shared = min(1, max(0, splits - 1))
+    combine = combine_slots * (1 + shared) + accumulators
     busy = max(rounds * task_groups * task_steps, ceil(groups * steps / threads))
-    compute = slot * (passes * busy * step + ceil(busy / accumulators) * 2 + rounds * (task_groups * combine + task_slots))
+    finish = rounds * (task_groups * combine + task_slots)
+    compute = slot * (passes * busy * step + ceil(busy / accumulators) * 2 + finish)
 
     # Later passes find the row in L1 or L2 unless it is longer.
     again = min(1, row_bytes * lane_rows / splits / l1_bytes)
     gone = min(1, row_bytes * lane_rows / splits / l2_bytes)
     task_bytes = task_groups * lane_rows * ceil(row_bytes / splits)
-    cache = l2_byte * rounds * task_bytes * (1 + (passes - 1) * again)
-    outer = rounds * task_bytes * byte_time * (1 + (passes - 1) * gone)
-    start = min(threads - 1, 1) * start_time * (1 + min(splits - 1, 1))
+    cache = l2_byte * rounds * task_bytes * (1 + later_passes * again)
+    outer = rounds * task_bytes * byte_time * (1 + later_passes * gone)
+    start = min(1, max(0, threads - 1)) * start_time * (1 + shared)
 """
 
 
@@ -100,6 +102,8 @@ class ReductionSchedule:
     splits: int
     threads: int
     prediction: Prediction
+    reasons: tuple[str, ...]
+    """Every constraint of the model, with the numbers its sides come to."""
 
     def __str__(self) -> str:
         how = "across" if self.across else "along"
@@ -144,6 +148,7 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Machine) ->
         + sum(access_slots(o, vector_axis, lanes) for o in nest.operands if not o.written),
         "combine_slots": _combine_slots(lanes) if across else 4,
         "passes": nest.passes,
+        "later_passes": nest.passes - 1,
         "row_bytes": -(-touched // rows),
         "byte_time": byte_time_at_home(target, touched),
     }
@@ -173,6 +178,7 @@ def _as_schedule(nest: ReductionNest, vector_axis: str, problem: Problem, soluti
         splits=v["splits"],
         threads=v["threads"],
         prediction=predict(parse_model(MODEL + ROOFLINE), v),
+        reasons=problem.explain(solution.values),
     )
 
 

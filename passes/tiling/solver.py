@@ -17,7 +17,7 @@ from itertools import islice, pairwise
 
 from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Constraint, Expr, Number, Problem, divisors_in, names_in
-from effcc.passes.tiling.propagation import Box, Compiler, Propagator
+from effcc.passes.tiling.propagation import Box, Compiler, Propagator, filter_values
 
 CostBound = Callable[[Sequence[int], Sequence[int]], float]
 """Of two lists, the variables' least and greatest values: a number that no solution between them costs less than, and
@@ -74,10 +74,12 @@ def _search(problem: Problem, cost_bound: CostBound | None, max_boxes: int) -> I
     names, domains = tuple(problem.domains), tuple(problem.domains.values())
     compiler = Compiler(problem.domains, problem.parameters)
     bound: CostBound = cost_bound or compiler.bound(problem.objective, "lower").function
-    propagate = _Propagation([compiler.propagator(c) for c in problem.constraints], len(domains))
     frontier: list[tuple[float, list[int], Box]] = []
     root = Box.full(domains)
-    if propagate(root, propagate.all):
+    propagators = [compiler.propagator(c) for c in problem.constraints]
+    shared = [p for p in propagators if len(p.variables) > 1]
+    propagate = _Propagation(shared, len(domains))
+    if all(filter_values(p, root) for p in propagators if p not in shared) and propagate(root, propagate.all):
         heappush(frontier, (bound(root.lo, root.hi), root.lo, root))
     opened = 0
     while frontier:
@@ -170,7 +172,7 @@ def _explain_conflict(problem: Problem) -> str:
         if _infeasible(replace(problem, constraints=tuple(rest), objective=Number(0))):
             core = rest
     used = {name for c in core for name in names_in(c)}
-    lines = [f"  {c}" for c in core]
+    lines = [f"  {problem.text(c)}" for c in core]
     ranges = [f"  {n} in {_range(d)}" for n, d in problem.domains.items() if n in used]
     numbers = [f"  {n} = {problem.parameters[n]}" for n in sorted(used & problem.parameters.keys())]
     return "\n".join(["tiling: no schedule satisfies these constraints together:", *lines, "where", *ranges, *numbers])
