@@ -20,7 +20,8 @@ def _infer(result: str, domain: str) -> Callable[[Types, Mapping[str, Any]], Ten
     def infer(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
         element = operands[0].dtype
         for operand in operands:
-            require(operand.dtype == element, f"operands must have one dtype, got {element.name} and {operand.dtype.name}")
+            got = operand.dtype
+            require(got == element, f"operands must have one dtype, got {element.name} and {got.name}")
         require(domain != "float" or element.is_float, f"needs a floating dtype, got {element.name}")
         require(domain != "int" or not element.is_float, f"needs an integer or bool dtype, got {element.name}")
         return TensorType(boolean if result == "bool" else element, broadcast_shapes([o.shape for o in operands]))
@@ -28,12 +29,15 @@ def _infer(result: str, domain: str) -> Callable[[Types, Mapping[str, Any]], Ten
     return infer
 
 
-def elementwise(scalar: Callable[..., Expr]) -> Form:
-    """The form `result[i...] = scalar(operands[i...], attrs)`."""
+def elementwise(scalar: Callable[..., Expr], widen: bool = True) -> Form:
+    """The form `result[i...] = scalar(operands[i...], attrs)`, computed in f32 for half types unless told otherwise."""
 
     def form(b: FormBuilder) -> None:
         axes = b.axes(b.results[0].type.shape)
-        b.define(axes, scalar(*(b.broadcast(k, axes) for k in range(len(b.operands))), **b.attrs))
+        operands: list[Expr] = [b.broadcast(k, axes) for k in range(len(b.operands))]
+        if widen and operands[0].dtype.is_float:
+            operands = [cast(x, x.dtype.accumulator) for x in operands]
+        b.define(axes, scalar(*operands, **b.attrs))
 
     return form
 
@@ -59,8 +63,10 @@ def _gelu(x: Expr, approximate: str) -> Expr:
     if approximate == "tanh":
         cube = call("mul", call("mul", x, x), x)
         inner = call("add", x, call("mul", cube, constant(0.044715, x)))
-        return call("mul", half, call("add", call("tanh", call("mul", inner, constant(math.sqrt(2 / math.pi), x))), constant(1, x)))
-    return call("mul", half, call("add", call("erf", call("mul", x, constant(math.sqrt(0.5), x))), constant(1, x)))
+        step = call("tanh", call("mul", inner, constant(math.sqrt(2 / math.pi), x)))
+    else:
+        step = call("erf", call("mul", x, constant(math.sqrt(0.5), x)))
+    return call("mul", half, call("add", step, constant(1, x)))
 
 
 def _gelu_reference(x: Any, approximate: str) -> Any:
@@ -88,10 +94,11 @@ def _cast_reference(x: Any, dtype: DType) -> Any:
 OPS: list[Op] = [
     *(_primitive(f) for f in FUNCTIONS.values() if f.name not in ("where", "cast")),
     Op("where", "pointwise", (3, 3), _infer_where, np.where, "c ? x : y, elementwise",
-       form=elementwise(lambda c, x, y: call("where", c, x, y))),
+       form=elementwise(lambda c, x, y: call("where", c, x, y), widen=False)),
     Op("cast", "pointwise", (1, 1), lambda t, a: TensorType(a["dtype"], t[0].shape), _cast_reference,
-       "x converted to `dtype`", {"dtype": REQUIRED}, elementwise(lambda x, dtype: cast(x, dtype))),
-    _composite("relu", "max(x, 0)", lambda x: call("maximum", x, constant(0, x)), lambda x: np.maximum(x, np.zeros_like(x))),
+       "x converted to `dtype`", {"dtype": REQUIRED}, elementwise(lambda x, dtype: cast(x, dtype), widen=False)),
+    _composite("relu", "max(x, 0)", lambda x: call("maximum", x, constant(0, x)),
+               lambda x: np.maximum(x, np.zeros_like(x))),
     _composite("silu", "x * sigmoid(x)", lambda x: call("mul", x, call("sigmoid", x)),
                lambda x: (x * FUNCTIONS["sigmoid"].reference(x)).astype(x.dtype)),
     _composite("gelu", "x/2 * (1 + erf(x/sqrt 2)), or its tanh approximation (Hendrycks and Gimpel, arXiv:1606.08415)",
