@@ -14,12 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from effcc.ir.graph import Graph, Node, Value
-from effcc.ir.ops import lookup
 
 
 def has_effect(node: Node) -> bool:
-    """Whether a node must run even where nobody reads it, and as often as it stands there (random numbers do)."""
-    return lookup(node.op).kind == "opaque"
+    """Whether a node must run even where nobody reads it, and as often as it stands there: random numbers do."""
+    return node.op == "extern" and node.attrs.get("reason") == "random"
 
 
 def remove_dead_code(graph: Graph) -> Graph:
@@ -44,7 +43,7 @@ def share_common_subexpressions(graph: Graph) -> Graph:
         regions = tuple(share_common_subexpressions(r) for r in node.regions)
         if operands != node.operands or any(a is not b for a, b in zip(regions, node.regions, strict=True)):
             node = replace(node, operands=operands, regions=regions)
-        if not node.regions and not has_effect(node):
+        if not node.regions and node.op != "extern":
             twin = first.setdefault(_key(node), node)
             if twin is not node and not any(r in results for r in node.results):
                 instead.update(zip(node.results, twin.results, strict=True))

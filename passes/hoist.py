@@ -1,0 +1,103 @@
+"""Splits a graph into what depends on weights alone, run once, and the rest, run at every call.
+
+What moves: every node whose operands are weights, constants or moved themselves, and whose sizes are known. What stays
+although it could move, because moving it would only cost memory:
+
+- views at the border (a transposed weight is read through the transpose; copying it gains nothing),
+- cheap arithmetic on counters and constants (a causal mask is `i <= j` inside the kernel that uses it),
+- decoding of stored weights: the decoded copy is what storing them compactly avoids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from effcc.ir.graph import Graph, Node, Value
+from effcc.ir.ops import lookup
+from effcc.passes.rules.termination import cost
+
+_FREE_VIEWS = frozenset({"reshape", "transpose", "broadcast", "slice", "flip", "diagonal", "as_strided"})
+
+
+@dataclass(frozen=True)
+class Hoisted:
+    """`prepare` takes weights and gives what `main` takes as further weights, under the same names; None if nothing moved."""
+
+    prepare: Graph | None
+    main: Graph
+
+
+def hoist(graph: Graph) -> Hoisted:
+    """`graph` split in two. `main` keeps the parameters in their order, with the prepared values after them."""
+    movable = _movable(graph)
+    producers = graph.producers()
+    prepared: dict[Value, None] = {}
+    stays: set[Node] = {n for n in graph.nodes if n not in movable}
+    # A graph's result is computed at every call: its storage is handed out.
+    pending = [v for n in stays for v in n.operands]
+    for value in graph.results:
+        node = producers.get(value)
+        if node in movable:
+            stays.add(node)
+            pending.extend(node.operands)
+    while pending:
+        value = pending.pop()
+        node = producers.get(value)
+        if node is None or node in stays:
+            continue
+        if _worth_moving(node, movable):
+            prepared[value] = None
+        else:
+            stays.add(node)
+            pending.extend(node.operands)
+    if not prepared:
+        return Hoisted(None, graph)
+    outputs = tuple(r for n in graph.nodes for r in n.results if r in prepared)
+    prepare = _closure(graph, outputs, producers)
+    main = replace(
+        graph,
+        params=graph.params + outputs,
+        nodes=tuple(n for n in graph.nodes if n in stays),
+        weights=graph.weights | {v.name for v in outputs},
+    )
+    return Hoisted(prepare, main)
+
+
+def _movable(graph: Graph) -> dict[Node, bool]:
+    """The nodes that depend on weights and constants alone, with whether on any weight."""
+    updated = {target.name for target, _ in graph.updates}
+    known = {p: True for p in graph.params if p.name in graph.weights and p.name not in updated and p.type.encoding is None}
+    movable: dict[Node, bool] = {}
+    for node in graph.nodes:
+        pure = lookup(node.op).kind not in ("opaque", "control") and not node.regions
+        static = all(isinstance(d, int) for r in node.results for d in r.type.shape)
+        if pure and static and all(o in known for o in node.operands):
+            movable[node] = any(known[o] for o in node.operands)
+            known.update(dict.fromkeys(node.results, movable[node]))
+    return movable
+
+
+def _worth_moving(node: Node, movable: dict[Node, bool]) -> bool:
+    if node.op in _FREE_VIEWS or lookup(node.op).kind == "create":
+        return False
+    return movable[node] or cost(lookup(node.op)) > 1
+
+
+def _closure(graph: Graph, outputs: tuple[Value, ...], producers: dict[Value, Node]) -> Graph:
+    """The part of `graph` that computes `outputs`."""
+    needed: set[Value] = set()
+    pending = list(outputs)
+    while pending:
+        value = pending.pop()
+        if value not in needed:
+            needed.add(value)
+            node = producers.get(value)
+            pending.extend(node.operands if node is not None else ())
+    return replace(
+        graph,
+        name=f"{graph.name}_prepare",
+        params=tuple(p for p in graph.params if p in needed),
+        nodes=tuple(n for n in graph.nodes if any(r in needed for r in n.results)),
+        outputs=outputs,
+        updates=(),
+    )
