@@ -6,7 +6,7 @@
 //   e.raise_to(count)                  sets it and wakes whoever sleeps; no system call when nobody does
 //
 // What was written before raise_to is seen after wait_for. Cores may be shared: a team larger than the number of cores
-// this process may run on does not spin at all, for the thread it waits for may need this very core.
+// this process may run on hardly spins at all, for the thread it waits for may need this very core.
 #pragma once
 
 #include <sched.h>
@@ -44,7 +44,7 @@ static inline int usable_cores() {
 }
 
 // A pause takes 10 to 45 ns on x86, depending on the processor.
-inline constexpr int spins = 1000;
+inline constexpr int spins = 1000, spins_on_shared_core = 20;
 
 }  // namespace detail
 
@@ -54,11 +54,11 @@ struct event {
     alignas(64) int sleepers = 0;
 
     void wait_for(unsigned wanted, int team) {
-        int left = team <= detail::usable_cores() ? detail::spins : 0;
-        do {
+        for (int spun = 0; spun < detail::spins; ++spun) {
             if (reached(__atomic_load_n(&count, __ATOMIC_ACQUIRE), wanted)) return;
             detail::relax();
-        } while (--left > 0);
+            if (spun == detail::spins_on_shared_core && team > detail::usable_cores()) break;
+        }
 #if defined(__linux__)
         // Announce the sleep before looking again: raise_to() looks at sleepers after it has changed the count.
         __atomic_add_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
