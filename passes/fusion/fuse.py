@@ -36,9 +36,8 @@ def fuse(main: Graph, target: Target, prepare: Graph | None = None) -> Program:
     for target_value, value in main.updates:
         builder.copy(value, target_value)
     prepared = {v.name for v in prepare.outputs} if prepare is not None else set()
-    inputs = [p.name for p in (prepare.params if prepare is not None else ())]
-    inputs += [p.name for p in main.params if p.name not in prepared and p.name not in inputs]
-    return builder.finish(tuple(inputs), tuple(v.name for v in main.outputs), dict(main.ranges))
+    inputs = tuple(p.name for p in main.params if p.name not in prepared)
+    return builder.finish(inputs, tuple(v.name for v in main.outputs), dict(main.ranges))
 
 
 def _append(graph: Graph, target: Target, builder: _ProgramBuilder, weights: frozenset[str]) -> None:
