@@ -102,7 +102,8 @@ class _TileLowering:
                 visit(range(group))
             self.writer.add(Loop(name, "0", str(whole * lanes), group * lanes, tuple(lines)))
             self.at.lanes_base = Linear()
-            visit(chunks[whole:])
+            if chunks[whole:]:
+                visit(chunks[whole:])
 
     def _lane_loop(self, limit: str, visit: Callable[[Sequence[int]], None]) -> None:
         """Vector by vector up to a limit known at run time: whole ones, then the rest under a mask."""
@@ -242,7 +243,9 @@ class _TileLowering:
         """Whether lanes beyond the count hold values of the buffer that must stay as they are."""
         if count is None or self.lanes_axis is None:
             return False
-        axis = self.axes[self.lanes_axis]
+        axis, target = self.axes[self.lanes_axis], self.target
+        if isinstance(target, Registers) and target.lane_dim is not None and target.shape[target.lane_dim] > axis.extent:
+            return True
         return axis.limit is not None
 
     def _combined(self, old: Callable[[], Value]) -> Value:
@@ -303,13 +306,13 @@ class _TileLowering:
         """Whether the place written is itself data."""
         return any(loads(i) for i in self.tile.index)
 
-    def _fold_in_accumulators(self, inner: Sequence[TileAxis], chunks: Sequence[int] = ()) -> None:
-        """Fold in variables, one for each point that is kept; `chunks` are the vectors kept (none: folded)."""
+    def _fold_in_accumulators(self, inner: Sequence[TileAxis], chunks: Sequence[int] | None = None) -> None:
+        """Fold in variables, one for each point that is kept; `chunks`: the vectors kept (None: folded)."""
         unrolled = self._unrolled_axes()
         kept_axes = [a for a in unrolled if a.name in self.kept]
-        across_lanes = not chunks
+        across_lanes = chunks is None
         places = list(itertools.product(*(range(a.extent) for a in kept_axes)))
-        chains = range(self._chains(len(places))) if across_lanes else chunks
+        chains = range(self._chains(len(places))) if chunks is None else chunks
         lanes = self.writer.lanes if self.lanes_axis is not None else 1
         names = {
             (place, chain): self.writer.names.fresh("sum" if self.tile.combine == "add" else "total")
@@ -327,7 +330,7 @@ class _TileLowering:
             self.writer.add(Do(f"{name} = {after};"))
 
         with self._loops(inner):
-            if across_lanes:
+            if chunks is None:
                 self._over_lanes(lambda several: self._each_point(unrolled, accumulate, several))
             else:
                 self._each_point(unrolled, accumulate, chunks)
