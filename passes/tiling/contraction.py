@@ -64,7 +64,7 @@ MODEL = """
     tasks = batch * m_blocks * n_blocks
     rounds = ceil(tasks / threads)
     busy_panels = max(rounds * nt, ceil(batch * m_blocks * ceil(n / nr) / threads))
-    batch * m_parts * n_parts >= threads
+    tasks >= threads
 
     # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest.
     step = max((mr + decode_slots) * vectors, mr + vectors, latency_slots)
@@ -88,11 +88,11 @@ MODEL = """
     cache = l2_byte * max(busy_panels * panel_bytes, all_bytes / threads)
 
     # From where the operands live: A once a task, B once a task, C once.
-    outer = pack_time / threads + max(
-        rounds * lhs_bytes * rows * k_all * lhs_byte
-          + busy_panels * nr * (rhs_bytes * k_all * rhs_byte + out_bytes * rows * out_byte),
-        batch * (n_blocks * lhs_bytes * m * k_all * lhs_byte
-                 + n * (m_blocks * rhs_bytes * k_all * rhs_byte + m * out_bytes * out_byte)) / threads)
+    task_time = (rounds * lhs_bytes * rows * k_all * lhs_byte
+                 + busy_panels * nr * (rhs_bytes * k_all * rhs_byte + out_bytes * rows * out_byte))
+    all_time = batch * (n_blocks * lhs_bytes * m * k_all * lhs_byte
+                        + n * (m_blocks * rhs_bytes * k_all * rhs_byte + m * out_bytes * out_byte))
+    outer = max(task_time, all_time / threads) + pack_time / threads
     start = min(1, max(0, threads - 1)) * start_time
 """
 
@@ -106,12 +106,13 @@ class ContractionNest:
     axes does so before.
 
     Attributes:
-        axes: all axes, outermost first within each role. lhs_bytes, rhs_bytes, out_bytes: of one stored element (rhs:
-        may be less than 4 times the dense element's when encoded;
-            rounded up).
-        accumulator_bytes: of one accumulator; 4 for float32 and int32. rhs: `packed` if B is constant and stored in
-        panels of nr columns, `rows` if its n axis is contiguous, `columns` if
-            it is not and panels are packed at run time.
+        axes: all axes, outermost first within each role.
+        lhs_bytes: of one stored element of A.
+        rhs_bytes: of one stored element of B; rounded up where an encoding stores fractions of a byte.
+        out_bytes: of one stored element of C.
+        accumulator_bytes: of one accumulator; 4 for float32 and int32.
+        rhs: `packed` if B is constant and stored in panels of nr columns, `rows` if its n axis is contiguous, `columns`
+            if it is not and panels are packed at run time.
         lhs_row_stride: bytes between rows of A, when known; rows that alias in L1 limit the tile.
         decode_slots: instructions to make one vector of B from its stored form (0 when it is loaded as it is).
         may_pad: whether the last panel may be computed with masked or padded columns.
@@ -172,8 +173,13 @@ def schedule_contraction(nest: ContractionNest, target: Machine, k: int = 1) -> 
 def contraction_schedules(nest: ContractionNest, target: Machine) -> Iterator[ContractionSchedule]:
     """All schedules of a contraction in order of predicted time; errors as in `schedule_contraction`."""
     problem = contraction_problem(nest, target)
+    given: set[tuple[int, ...]] = set()
     for solution in solutions(problem):
-        yield _as_schedule(problem, solution)
+        s = _as_schedule(problem, solution)
+        # Different numbers of parts can round to the same blocks.
+        if (key := (s.mr, s.nr, s.mc, s.nc, s.kc, s.unroll, s.threads)) not in given:
+            given.add(key)
+            yield s
 
 
 def contraction_problem(nest: ContractionNest, target: Machine) -> Problem:

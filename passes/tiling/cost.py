@@ -135,8 +135,9 @@ def predict(model: Model, values: Mapping[str, int]) -> Prediction:
 
 
 def thread_choices(target: Machine) -> tuple[int, ...]:
-    """How many threads a kernel may run on: one, or all."""
-    return (1, target.cores) if target.cores > 1 else (1,)
+    """How many threads a kernel may run on: one to all, in steps that grow with the count."""
+    counts = {1 << p for p in range(10)} | {3 << p for p in range(10)} | {target.cores}
+    return tuple(sorted(c for c in counts if c <= target.cores))
 
 
 def _byte_time(target: Machine, bandwidth: float) -> int:

@@ -48,8 +48,9 @@ MODEL = """
     # Parallel work.
     task_rows = ceil(rows / row_parts)
     task_vectors = ceil(vectors / column_parts)
-    rounds = ceil(row_parts * column_parts / threads)
-    row_parts * column_parts >= threads
+    tasks = ceil(rows / task_rows) * ceil(vectors / task_vectors)
+    rounds = ceil(tasks / threads)
+    tasks >= threads
     row_parts <= rows ; column_parts <= vectors
 
     # Vectors of the busiest thread; no less than a fair share, which is known before the parts are.
@@ -94,7 +95,8 @@ class PointwiseSchedule:
     """How a pointwise nest runs. `vector_axis` is the innermost loop, in vectors of `lanes`, `unroll` of them at once.
 
     `row_parts` and `column_parts` are how many tasks the rows and the vector axis are split into; `block` rows by
-    `tile` vectors are walked together, for the sake of transposed operands (1 and the whole row where there are none).
+    `tile` vectors are walked together, for the sake of transposed operands; both are 1 (no blocks) where there are
+    none.
     """
 
     vector_axis: str
@@ -159,7 +161,7 @@ def pointwise_problem(nest: PointwiseNest, vector_axis: str, target: Machine) ->
         "row_parts": parts_of(rows, target.cores),
         "column_parts": parts_of(vectors, target.cores),
         "block": tuple(b for b in (1, 2, 4, 8, 16, 32) if b <= rows) if transposed else (1,),
-        "tile": parts_of(vectors, 1, 64) if transposed else (vectors,),
+        "tile": parts_of(vectors, 1, 64) if transposed else (1,),
     }
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
 

@@ -44,8 +44,9 @@ MODEL = """
     # Parallel work: groups of rows, and parts of a row.
     task_groups = ceil(groups / row_parts)
     task_steps = ceil(steps / splits)
-    rounds = ceil(row_parts * splits / threads)
-    row_parts * splits >= threads
+    tasks = ceil(groups / task_groups) * ceil(steps / task_steps)
+    rounds = ceil(tasks / threads)
+    tasks >= threads
     row_parts <= groups ; splits <= steps
 
     # Issue slots of a vector: instructions, or the latency of combining it into one of the accumulators.

@@ -1,0 +1,72 @@
+"""Pointwise schedules: the vector axis, blocks for transposed operands, threads where they pay."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effcc.errors import ScheduleError
+from effcc.passes.tiling.operands import CACHE_LINE, Axis, Operand
+from effcc.passes.tiling.pointwise import PointwiseNest, schedule_pointwise
+from effcc.target import generic
+
+TARGET = generic("avx512")
+
+
+def copy(rows: int, columns: int, transposed: bool = False) -> PointwiseNest:
+    straight = {"i": columns, "j": 1}
+    source = Operand("X", {"i": 1, "j": rows} if transposed else straight)
+    return PointwiseNest(
+        (Axis("i", rows), Axis("j", columns)), (source, Operand("Y", straight, written=True)), operations=4
+    )
+
+
+def test_vectors_lie_where_operands_are_contiguous():
+    (best,) = schedule_pointwise(copy(64, 3072), TARGET)
+    assert best.vector_axis == "j"
+    assert best.block == 1
+
+
+def test_a_broadcast_operand_costs_nothing_along_the_vector():
+    axes = (Axis("i", 512), Axis("j", 512))
+    same = {"i": 512, "j": 1}
+    with_bias = PointwiseNest(axes, (Operand("X", same), Operand("b", {"i": 1}), Operand("Y", same, written=True)), 4)
+    without = PointwiseNest(axes, (Operand("X", same), Operand("Y", same, written=True)), 4)
+    (a,), (b,) = schedule_pointwise(with_bias, TARGET), schedule_pointwise(without, TARGET)
+    assert a.vector_axis == "j"
+    assert a.prediction.seconds == pytest.approx(b.prediction.seconds, rel=1e-3)
+
+
+def test_a_transposed_operand_is_walked_in_blocks_that_use_whole_cache_lines():
+    (best,) = schedule_pointwise(copy(1024, 1024, transposed=True), TARGET)
+    assert best.block * 4 >= CACHE_LINE
+    assert best.tile * best.lanes * CACHE_LINE <= TARGET.l1_bytes
+
+
+def test_a_large_nest_is_shared_and_a_small_one_is_not():
+    (large,), (small,) = schedule_pointwise(copy(4096, 1024), TARGET), schedule_pointwise(copy(4, 64), TARGET)
+    assert large.threads == TARGET.cores
+    assert small.threads == 1
+
+
+def test_a_single_long_row_is_shared_along_its_vectors():
+    nest = PointwiseNest((Axis("i", 1 << 22),), (Operand("X", {"i": 1}), Operand("Y", {"i": 1}, written=True)), 1)
+    (best,) = schedule_pointwise(nest, TARGET)
+    assert best.threads == TARGET.cores
+    assert best.column_parts % TARGET.cores == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 300), columns=st.integers(1, 2000), transposed=st.booleans())
+def test_every_schedule_has_work_for_its_threads_and_registers_for_its_vectors(rows, columns, transposed):
+    found = schedule_pointwise(copy(rows, columns, transposed), TARGET, k=4)
+    assert [s.prediction.seconds for s in found] == sorted(s.prediction.seconds for s in found)
+    for s in found:
+        assert s.row_parts * s.column_parts >= s.threads
+        assert s.unroll == 1 or s.unroll * 4 <= TARGET.vector_registers
+
+
+def test_nests_without_points_are_refused():
+    with pytest.raises(ScheduleError, match="at least one point"):
+        schedule_pointwise(PointwiseNest((Axis("i", 0),), (), 1), TARGET)

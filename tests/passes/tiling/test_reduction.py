@@ -1,0 +1,72 @@
+"""Reduction schedules: across a contiguous row, along contiguous columns, enough accumulators, shared rows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effcc.errors import ScheduleError
+from effcc.passes.tiling.cost import machine_parameters
+from effcc.passes.tiling.operands import Axis, Operand
+from effcc.passes.tiling.reduction import ReductionNest, schedule_reduction
+from effcc.target import generic
+
+TARGET = generic("avx512")
+
+
+def rows_of(rows: int, columns: int, **options) -> ReductionNest:
+    axes = (Axis("i", rows), Axis("j", columns, "reduced"))
+    return ReductionNest(
+        axes, (Operand("X", {"i": columns, "j": 1}), Operand("Y", {"i": 1}, written=True)), 1, **options
+    )
+
+
+def columns_of(rows: int, columns: int) -> ReductionNest:
+    axes = (Axis("i", rows, "reduced"), Axis("j", columns))
+    return ReductionNest(axes, (Operand("X", {"i": columns, "j": 1}), Operand("Y", {"j": 1}, written=True)), 1)
+
+
+def test_a_contiguous_row_is_reduced_across_lanes_with_accumulators_that_hide_latency():
+    (best,) = schedule_reduction(rows_of(128, 768), TARGET)
+    assert best.across
+    assert best.vector_axis == "j"
+    assert best.accumulators * 2 >= machine_parameters(TARGET)["latency_slots"] / 2
+
+
+def test_contiguous_columns_are_reduced_lane_by_lane():
+    (best,) = schedule_reduction(columns_of(128, 768), TARGET)
+    assert not best.across
+    assert best.vector_axis == "j"
+
+
+def test_one_long_row_is_shared_only_where_its_parts_may_be_combined():
+    (alone,) = schedule_reduction(rows_of(1, 1 << 22), TARGET)
+    (shared,) = schedule_reduction(rows_of(1, 1 << 22, may_split=True), TARGET)
+    assert (alone.splits, alone.threads) == (1, 1)
+    assert shared.splits >= shared.threads == TARGET.cores
+    assert shared.prediction.seconds < alone.prediction.seconds / 2
+
+
+def test_further_passes_cost_more_where_the_row_has_left_the_cache():
+    def growth(columns: int) -> float:
+        one, three = (schedule_reduction(rows_of(8, columns, passes=p), TARGET)[0] for p in (1, 3))
+        return three.prediction.terms["outer"] / one.prediction.terms["outer"]
+
+    assert growth(1024) == pytest.approx(1, rel=0.2)
+    assert growth(1 << 20) > 2.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 300), columns=st.integers(1, 3000), passes=st.integers(1, 3))
+def test_every_schedule_has_work_for_its_threads_and_registers_for_its_accumulators(rows, columns, passes):
+    found = schedule_reduction(rows_of(rows, columns, passes=passes), TARGET, k=4)
+    assert [s.prediction.seconds for s in found] == sorted(s.prediction.seconds for s in found)
+    for s in found:
+        assert s.row_parts * s.splits >= s.threads
+        assert s.accumulators * 3 <= TARGET.vector_registers
+
+
+def test_nests_that_reduce_nothing_are_refused():
+    with pytest.raises(ScheduleError, match="expected a reduced axis"):
+        schedule_reduction(ReductionNest((Axis("i", 4),), (Operand("X", {"i": 1}),), 1), TARGET)
