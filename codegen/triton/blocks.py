@@ -1,0 +1,238 @@
+"""Kernel and schedule to a nest of whole blocks: how loops look where a program computes on blocks of points.
+
+Parallel axes become the grid. Every other axis is one block, or a serial loop over blocks where it is longer than its
+block. A block that sticks out at an axis's end is masked by the limit of its tile axis, so there is no second copy of the
+code for what is left over. All intermediates are register buffers as large as their blocks.
+
+The value of axis `m` is `m_0 + m`: the loop variable's and the tile axis's. (`m_0` alone where the block is one point.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from effcc.errors import UnsupportedError
+from effcc.ir.dims import Dim
+from effcc.ir.dtypes import i64
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, add, children, integer, rebuild, refold
+from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.loops import Alloc, For, LoopNest, Stmt, Tile, TileAxis
+from effcc.ir.scalars import reduction
+from effcc.ir.schedule import Nest, Schedule
+
+ZERO = Const(0, i64)
+_SCATTER = {"set": "set", "add": "add", "mul": "mul", "max": "maximum", "min": "minimum"}
+
+
+def block_start(axis: str) -> str:
+    """The loop variable that runs over the beginnings of an axis's blocks."""
+    return f"{axis}_0"
+
+
+def lower_blocks(kernel: Kernel, schedule: Schedule) -> LoopNest:
+    """The loop nest of `kernel` under a GPU's schedule. Buffers keep the kernel's names; intermediates stay in registers.
+
+    Raises UnsupportedError where a value would have to survive in memory that programs do not share.
+    """
+    return _Lowering(kernel, schedule).run()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an axis stands inside the loops that are open: its value, and its tile axis unless it is one point."""
+
+    value: Expr
+    tile: TileAxis | None
+
+
+_Places = Mapping[str, _Place]
+
+
+@dataclass
+class _Lowering:
+    kernel: Kernel
+    schedule: Schedule
+    blocks: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> LoopNest:
+        parallel = self.schedule.parallel
+        for nest in self.schedule.nests:
+            self.blocks.update({t.axis: t.tile for t in nest.unroll})
+        if self.schedule.sequential is not None:
+            self.blocks[self.schedule.sequential.axis] = self.schedule.sequential.tile
+        self.blocks.update({t.axis: t.tile for t in parallel})
+        places = {a: self._place(a, ZERO) for a, _ in self.kernel.axes if self._fits(a)}
+        places.update({t.axis: self._place(t.axis, Axis(block_start(t.axis))) for t in parallel})
+        body = tuple(self._program(places))
+        for t in reversed(parallel):
+            extent = integer(self.kernel.extents[t.axis])
+            body = (For(block_start(t.axis), ZERO, extent, t.tile, "parallel", body),)
+        return LoopNest(self.kernel.name, self.kernel.params, self.kernel.outputs, body, self.schedule.notes)
+
+    def _place(self, axis: str, base: Expr) -> _Place:
+        """One block of an axis from `base` on."""
+        block, extent = self.blocks.get(axis, 1), self.kernel.extents[axis]
+        if block == 1:
+            return _Place(base, None)
+        limit: Expr | None = None
+        if base == ZERO:
+            limit = None if extent == block else integer(extent)
+        elif not (isinstance(extent, int) and extent % block == 0):
+            limit = Call("sub", (integer(extent), base), i64)
+        return _Place(add(base, Axis(axis)), TileAxis(axis, block, "unroll", limit))
+
+    def _fits(self, axis: str) -> bool:
+        """Whether one block holds the whole axis."""
+        extent: Dim = self.kernel.extents[axis]
+        return isinstance(extent, int) and self.blocks.get(axis, 1) >= extent
+
+    # A program ------------------------------------------------------------------------------------------------------
+
+    def _program(self, places: _Places) -> list[Stmt]:
+        by_phase = {p: [n for n in self.schedule.nests if n.phase == p] for p in ("before", "inside", "after")}
+        out = [s for nest in by_phase["before"] for s in self._nest(nest, places)]
+        sequential = self.schedule.sequential
+        if sequential is None:
+            return out + [s for nest in by_phase["inside"] for s in self._nest(nest, places)]
+        running = [s for s in self.kernel.statements if self._accumulates(s)]
+        for s in running:
+            out += self._begin(s, places)
+        out += self._over([sequential.axis], places, lambda inner: self._turn(by_phase["inside"], inner))
+        for s in running:
+            if self._is_output(s.target):
+                out.append(self._store(s, self._register(s, places), places))
+        return out + [s for nest in by_phase["after"] for s in self._nest(nest, places)]
+
+    def _turn(self, nests: Sequence[Nest], places: _Places) -> list[Stmt]:
+        return [s for nest in nests for s in self._nest(nest, places)]
+
+    def _over(self, axes: Sequence[str], places: _Places, emit: Callable[[_Places], list[Stmt]]) -> list[Stmt]:
+        """What `emit` makes of the places inside, in loops over those axes that no block holds whole."""
+        open_axes = [a for a in axes if a not in places]
+        if not open_axes:
+            return emit(places)
+        axis, rest = open_axes[0], open_axes[1:]
+        start = block_start(axis)
+        inside = self._over(rest, {**places, axis: self._place(axis, Axis(start))}, emit)
+        extent = integer(self.kernel.extents[axis])
+        return [For(start, ZERO, extent, self.blocks.get(axis, 1), "serial", tuple(inside))]
+
+    # Nests ----------------------------------------------------------------------------------------------------------
+
+    def _nest(self, nest: Nest, places: _Places) -> list[Stmt]:
+        order = nest.order or (*nest.kept, *nest.reduced)
+        kept = [a for a in order if a in nest.kept]
+        reduced = [a for a in order if a in nest.reduced]
+        return self._over(kept, places, lambda inner: self._at_kept(nest, reduced, inner))
+
+    def _at_kept(self, nest: Nest, reduced: Sequence[str], places: _Places) -> list[Stmt]:
+        statements = self.kernel.statements
+        out: list[Stmt] = []
+        for i in nest.reductions:
+            s = statements[i]
+            out += self._resume(s, places) if self._accumulates(s) else self._begin(s, places)
+
+        def at_point(inner: _Places) -> list[Stmt]:
+            code = [stmt for i in nest.body for stmt in self._pointwise(statements[i], inner)]
+            return code + [self._fold(statements[i], inner) for i in nest.reductions]
+
+        out += self._over(reduced, places, at_point)
+        for i in nest.reductions:
+            s = statements[i]
+            if self._is_output(s.target) and not self._accumulates(s):
+                out.append(self._store(s, self._register(s, places), places))
+        return out + [stmt for i in nest.epilogue for stmt in self._pointwise(statements[i], places)]
+
+    def _begin(self, s: Statement, places: _Places) -> list[Stmt]:
+        """The register block of a reduction, at the operator's identity."""
+        assert s.reduction is not None
+        identity = Const(reduction(s.reduction.operator).identity(s.dtype), s.dtype)
+        return [self._alloc(s, places), self._set(s, places, identity)]
+
+    def _resume(self, s: Statement, places: _Places) -> list[Stmt]:
+        """Before a turn of the sequential loop: keep the value so far if it is read, and rescale online sums."""
+        assert s.reduction is not None
+        out: list[Stmt] = []
+        if any(load.buffer == f"{s.target}'" for other in self.kernel.statements for load in other.reads):
+            name = f"{s.target}'"
+            out += [self._alloc(s, places, name), self._set(s, places, self._register(s, places), name)]
+        if s.reduction.rescale is not None:
+            factor = self._value(s.reduction.rescale, places)
+            out.append(self._set(s, places, Call("mul", (self._register(s, places), factor), s.dtype)))
+        return out
+
+    def _fold(self, s: Statement, places: _Places) -> Tile:
+        assert s.reduction is not None
+        axes = self._tiles((*s.axes, *s.reduction.axes), places)
+        index = tuple(Axis(t.name) for t in self._tiles(s.axes, places))
+        combine = reduction(s.reduction.operator).combine
+        return Tile(axes, _register_name(s.target), index, combine, self._value(s.reduction.body, places))
+
+    def _pointwise(self, s: Statement, places: _Places) -> list[Stmt]:
+        value = self._value(s.value, places)
+        if s.scatter is not None:
+            index = tuple(self._value(i, places) for i in s.scatter.index)
+            return [Tile(self._tiles(s.axes, places), s.target, index, _SCATTER[s.scatter.combine], value)]
+        out: list[Stmt] = []
+        if not self._is_output(s.target) or self.kernel.readers(s.target):
+            out += [self._alloc(s, places), self._set(s, places, value)]
+            value = self._register(s, places)
+        if self._is_output(s.target):
+            out.append(self._store(s, value, places))
+        return out
+
+    # Buffers --------------------------------------------------------------------------------------------------------
+
+    def _is_output(self, target: str) -> bool:
+        return any(p.name == target for p in self.kernel.outputs)
+
+    def _accumulates(self, s: Statement) -> bool:
+        """Whether partial results survive from one turn of the sequential loop to the next."""
+        sequential = self.schedule.sequential
+        return sequential is not None and s.reduction is not None and sequential.axis in s.reduction.axes
+
+    def _tiles(self, axes: Sequence[str], places: _Places) -> tuple[TileAxis, ...]:
+        missing = [a for a in axes if a not in places]
+        if missing:
+            raise UnsupportedError(
+                f"kernel @{self.kernel.name}: axes {missing} are looped over where their points are needed at once; "
+                "cut the kernel into stages first"
+            )
+        return tuple(t for a in axes if (t := places[a].tile) is not None)
+
+    def _alloc(self, s: Statement, places: _Places, name: str = "") -> Alloc:
+        shape = tuple(t.extent for t in self._tiles(s.axes, places))
+        return Alloc(_register_name(name or s.target), s.dtype, shape, "register")
+
+    def _set(self, s: Statement, places: _Places, value: Expr, name: str = "") -> Tile:
+        tiles = self._tiles(s.axes, places)
+        return Tile(tiles, _register_name(name or s.target), tuple(Axis(t.name) for t in tiles), "set", value)
+
+    def _register(self, s: Statement, places: _Places, name: str = "") -> Load:
+        index = tuple(Axis(t.name) for t in self._tiles(s.axes, places))
+        return Load(_register_name(name or s.target), index, s.dtype)
+
+    def _store(self, s: Statement, value: Expr, places: _Places) -> Tile:
+        return Tile(self._tiles(s.axes, places), s.target, tuple(places[a].value for a in s.axes), "set", value)
+
+    def _value(self, e: Expr, places: _Places) -> Expr:
+        """A right side with axes at their places and intermediates read from registers."""
+        match e:
+            case Load():
+                source = self.kernel.definition(e.buffer.rstrip("'"))
+                if source is not None:
+                    return self._register(source, places, e.buffer)
+                return replace(e, index=tuple(self._value(i, places) for i in e.index))
+            case Axis():
+                self._tiles((e.name,), places)
+                return places[e.name].value
+            case Reduce():
+                raise UnsupportedError(f"kernel @{self.kernel.name}: a reduction inside an expression; state it on its own")
+        parts = children(e)
+        return refold(rebuild(e, tuple(self._value(p, places) for p in parts))) if parts else e
+
+
+def _register_name(target: str) -> str:
+    """Register buffers must not be taken for the output of the same name."""
+    return f"{target[:-1]}_before" if target.endswith("'") else f"{target}_block"

@@ -1,0 +1,180 @@
+"""Schedules of kernels on a GPU: launches, grids, and blocks instead of vectors.
+
+`choose_gpu` cuts a kernel into launches (`stages`), decides for each which axes are held whole, and leaves every other
+block size, the warps and the pipeline's depth to the integer solver under a model written out from the kernel
+(`gpu_model`). Weights stay as they are: nothing is packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from effcc.errors import ScheduleError, UnsupportedError
+from effcc.gpu import GpuTarget
+from effcc.ir.dims import elements
+from effcc.ir.kernel import Kernel
+from effcc.ir.program import Buffer, Launch, Program, Step
+from effcc.ir.schedule import Nest, Schedule, TiledAxis
+from effcc.passes.tiling.gpu_model import BlockModel, is_product, power_of_two
+from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
+from effcc.passes.tiling.solver import solve
+from effcc.passes.tiling.stages import cut_stages, recompute, split
+
+ROW_ELEMENTS = 8192
+"""A program holds whole rows up to this many elements; longer ones it reads in several passes."""
+
+
+def choose_gpu(kernel: Kernel, target: GpuTarget) -> tuple[tuple[Kernel, Schedule], ...]:
+    """The launches that compute `kernel` one after the other, each with its schedule on `target`.
+
+    What one launch leaves for the next is an output of the one and a parameter of the other, under the same name.
+    Raises UnsupportedError for a recurrence, ScheduleError where nothing fits the device.
+    """
+    if kernel.scans:
+        raise UnsupportedError(
+            f"kernel @{kernel.name}: a recurrence over {', '.join(kernel.scans)} needs steps that wait for each other "
+            "across programs, which the Triton backend does not have; compile it for the CPU"
+        )
+    staged = [part for stage in cut_stages(kernel) for part in _with_whole_rows(stage)]
+    if len(staged) > 1:
+        staged = [replace(part, name=f"{kernel.name}_{n}") for n, part in enumerate(staged)]
+    return tuple((part, _schedule(part, target)) for part in staged)
+
+
+def tile_gpu(program: Program, target: GpuTarget) -> tuple[Program, Mapping[str, Schedule]]:
+    """The program with every kernel cut into launches, and the schedule of each kernel by its name."""
+    kernels: dict[str, Kernel] = {}
+    schedules: dict[str, Schedule] = {}
+    parts: dict[str, list[str]] = {}
+    for name, kernel in program.kernels.items():
+        parts[name] = []
+        for part, schedule in choose_gpu(kernel, target):
+            kernels[part.name], schedules[part.name] = part, schedule
+            parts[name].append(part.name)
+    buffers = {b.name: b for b in program.buffers}
+
+    def launches(step: Step, number: int) -> list[Step]:
+        if not isinstance(step, Launch):
+            return [step]
+        kernel = program.kernels[step.kernel]
+        named = dict(zip((p.name for p in (*kernel.params, *kernel.outputs)), (*step.arguments, *step.results), strict=True))
+        found: list[Step] = []
+        for part in (kernels[name] for name in parts[step.kernel]):
+            for p in part.outputs:
+                if p.name not in named:
+                    named[p.name] = f"{step.kernel}.{number}.{p.name}"
+                    buffers[named[p.name]] = Buffer(named[p.name], p.type, "arena")
+            arguments, results = (tuple(named[p.name] for p in group) for group in (part.params, part.outputs))
+            found.append(Launch(part.name, arguments, results))
+        return found
+
+    prepare = tuple(x for n, s in enumerate(program.prepare) for x in launches(s, n))
+    steps = tuple(x for n, s in enumerate(program.steps, len(program.prepare)) for x in launches(s, n))
+    return replace(program, buffers=tuple(buffers.values()), kernels=kernels, steps=steps, prepare=prepare), schedules
+
+
+# Rows: axes that a program covers alone ------------------------------------------------------------------------------
+
+
+def _with_whole_rows(kernel: Kernel) -> list[Kernel]:
+    """The kernel, cut and with pointwise parts recomputed, so that no intermediate runs over an axis that is looped."""
+    looped = set(_looped(kernel))
+    kernel = recompute(kernel, looped)
+    extents = kernel.extents
+    for position, s in enumerate(kernel.statements):
+        if s.reduction is None or not {a for a in s.axes if extents[a] != 1} & looped:
+            continue
+        for later, other in enumerate(kernel.statements[position + 1 :], position + 1):
+            if any(load.buffer == s.target for load in other.reads) and not _same_nest(kernel, position, later):
+                first, rest = split(kernel, later)
+                return [*_with_whole_rows(first), *_with_whole_rows(rest)]
+    return [kernel]
+
+
+def _same_nest(kernel: Kernel, a: int, b: int) -> bool:
+    return any({a, b} <= {*p.body, *p.reductions, *p.epilogue} for p in plan_nests(kernel, online_axis(kernel)))
+
+
+def _looped(kernel: Kernel) -> list[str]:
+    """The axes that some program loops over in blocks, the online axis apart."""
+    return [a for a in _private(kernel) if a not in _whole(kernel)]
+
+
+def _private(kernel: Kernel) -> list[str]:
+    """The axes that are neither spread over the grid nor followed online."""
+    outside = {*shared_axes_of(kernel), online_axis(kernel)}
+    return [a for a, extent in kernel.axes if extent != 1 and a not in outside]
+
+
+def _whole(kernel: Kernel) -> list[str]:
+    """The private axes that a program holds in one block: all but a product's own, while a row of them stays small."""
+    plans = plan_nests(kernel, online_axis(kernel))
+    stored = {a for s in kernel.statements for a in s.axes}
+    only_product = {
+        a for p in plans for a in p.reduced if a not in stored and any(is_product(kernel.statements[i]) for i in p.reductions)
+    }  # fmt: skip
+    extents = kernel.extents
+    candidates = [a for a in _private(kernel) if isinstance(extents[a], int)]
+    if online_axis(kernel) is None:
+        candidates = [a for a in candidates if a not in only_product]
+    found: list[str] = []
+    elements_held = 1
+    for axis in sorted(candidates, key=lambda a: (a not in stored, power_of_two(elements((extents[a],))))):
+        elements_held *= power_of_two(elements((extents[axis],)))
+        if elements_held <= ROW_ELEMENTS:
+            found.append(axis)
+    return found
+
+
+def shared_axes_of(kernel: Kernel) -> tuple[str, ...]:
+    """The axes of the grid: those whose points do not meet. A lone scattering statement combines atomically, so all."""
+    if len(kernel.statements) == 1 and kernel.statements[0].scatter is not None:
+        return tuple(a for a in kernel.statements[0].axes if kernel.extents[a] != 1)
+    return shared_axes(kernel)
+
+
+# Blocks --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What the solver decided."""
+
+    blocks: Mapping[str, int]
+    warps: int
+    stages: int
+    seconds: float
+
+
+def _schedule(kernel: Kernel, target: GpuTarget) -> Schedule:
+    online = online_axis(kernel)
+    plans = plan_nests(kernel, online)
+    shared = shared_axes_of(kernel)
+    decision = _decide(kernel, plans, shared, target)
+    blocks = decision.blocks
+    parallel = tuple(TiledAxis(a, blocks[a]) for a in shared)
+    private = _private(kernel)
+    nests = tuple(_nest(p, {a: blocks[a] for a in (*p.kept, *p.reduced) if a in private}) for p in plans)
+    shown = ", ".join(f"{a} {b}" for a, b in blocks.items())
+    note = f"{target.name}: blocks {shown or 'of one point'}; {decision.warps} warps, {decision.stages} stages"
+    return Schedule(
+        parallel, nests, None if online is None else TiledAxis(online, blocks[online]), (), decision.seconds,
+        (note,), decision.warps, decision.stages,
+    )  # fmt: skip
+
+
+def _nest(plan: NestPlan, blocks: Mapping[str, int]) -> Nest:
+    return Nest(
+        plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
+        None, tuple(TiledAxis(a, b) for a, b in blocks.items()), (), plan.phase,
+    )  # fmt: skip
+
+
+def _decide(kernel: Kernel, plans: list[NestPlan], shared: tuple[str, ...], target: GpuTarget) -> _Decision:
+    model = BlockModel(kernel, plans, shared, frozenset(_whole(kernel)), target)
+    try:
+        best = solve(model.problem())[0]
+    except ScheduleError as e:
+        raise ScheduleError(f"kernel @{kernel.name} on {target.name}: {e}") from None
+    return _Decision(model.blocks(best.values), best.values["warps"], best.values["stages"], best.cost * 1e-15)
