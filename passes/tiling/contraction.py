@@ -25,7 +25,6 @@ from effcc.passes.tiling.constraints import Domain, Problem, evaluate
 from effcc.passes.tiling.cost import (
     PAGE_BYTES,
     ROOFLINE,
-    Machine,
     Prediction,
     byte_time_at_home,
     machine_parameters,
@@ -35,6 +34,7 @@ from effcc.passes.tiling.cost import (
 from effcc.passes.tiling.notation import parse_model
 from effcc.passes.tiling.operands import Axis, extents, parts_of
 from effcc.passes.tiling.solver import Solution, solutions
+from effcc.target import Target
 
 MODEL = """
     # Register tile: accumulators, a row of B, and one broadcast element of A.
@@ -161,7 +161,7 @@ class ContractionSchedule:
         )
 
 
-def schedule_contraction(nest: ContractionNest, target: Machine, k: int = 1) -> list[ContractionSchedule]:
+def schedule_contraction(nest: ContractionNest, target: Target, k: int = 1) -> list[ContractionSchedule]:
     """The `k` schedules that are predicted to be fastest, best first.
 
     Raises:
@@ -170,7 +170,7 @@ def schedule_contraction(nest: ContractionNest, target: Machine, k: int = 1) -> 
     return list(islice(contraction_schedules(nest, target), k))
 
 
-def contraction_schedules(nest: ContractionNest, target: Machine) -> Iterator[ContractionSchedule]:
+def contraction_schedules(nest: ContractionNest, target: Target) -> Iterator[ContractionSchedule]:
     """All schedules of a contraction in order of predicted time; errors as in `schedule_contraction`."""
     problem = contraction_problem(nest, target)
     given: set[tuple[int, ...]] = set()
@@ -182,7 +182,7 @@ def contraction_schedules(nest: ContractionNest, target: Machine) -> Iterator[Co
             yield s
 
 
-def contraction_problem(nest: ContractionNest, target: Machine) -> Problem:
+def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
     """The integer problem whose solutions are the schedules of a contraction (`MODEL`, with its numbers)."""
     for role in ("m", "n", "k"):
         if not extents(nest.axes, role):

@@ -19,7 +19,6 @@ from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Domain, Problem
 from effcc.passes.tiling.cost import (
     ROOFLINE,
-    Machine,
     Prediction,
     byte_time_at_home,
     machine_parameters,
@@ -38,6 +37,7 @@ from effcc.passes.tiling.operands import (
     wasted_bytes,
 )
 from effcc.passes.tiling.solver import Solution, solutions
+from effcc.target import Target
 
 MODEL = """
     # A row is everything along the vector axis; vectors that are computed at once stay in registers.
@@ -116,7 +116,7 @@ class PointwiseSchedule:
         return f"vectors of {self.lanes} along {self.vector_axis}, unroll {self.unroll}, block {self.block}, {split}"
 
 
-def schedule_pointwise(nest: PointwiseNest, target: Machine, k: int = 1) -> list[PointwiseSchedule]:
+def schedule_pointwise(nest: PointwiseNest, target: Target, k: int = 1) -> list[PointwiseSchedule]:
     """The `k` schedules that are predicted to be fastest, best first, over all choices of the vector axis.
 
     Raises ScheduleError where the nest has no axes or an empty one.
@@ -127,7 +127,7 @@ def schedule_pointwise(nest: PointwiseNest, target: Machine, k: int = 1) -> list
     return list(islice(merge(*choices, key=lambda s: s.prediction.seconds), k))
 
 
-def pointwise_problem(nest: PointwiseNest, vector_axis: str, target: Machine) -> Problem:
+def pointwise_problem(nest: PointwiseNest, vector_axis: str, target: Target) -> Problem:
     """The integer problem of a pointwise nest whose vectors lie along one axis (`MODEL`, with its numbers)."""
     machine = machine_parameters(target)
     lanes = machine["lanes"]
@@ -166,7 +166,7 @@ def pointwise_problem(nest: PointwiseNest, vector_axis: str, target: Machine) ->
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
 
 
-def _schedules(nest: PointwiseNest, vector_axis: str, target: Machine) -> Iterator[PointwiseSchedule]:
+def _schedules(nest: PointwiseNest, vector_axis: str, target: Target) -> Iterator[PointwiseSchedule]:
     problem = pointwise_problem(nest, vector_axis, target)
     for solution in solutions(problem):
         yield _as_schedule(vector_axis, problem, solution)

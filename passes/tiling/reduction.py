@@ -23,7 +23,6 @@ from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Domain, Problem
 from effcc.passes.tiling.cost import (
     ROOFLINE,
-    Machine,
     Prediction,
     byte_time_at_home,
     machine_parameters,
@@ -33,6 +32,7 @@ from effcc.passes.tiling.cost import (
 from effcc.passes.tiling.notation import parse_model
 from effcc.passes.tiling.operands import Axis, Operand, access_slots, extents, operand_bytes, parts_of, vector_axes
 from effcc.passes.tiling.solver import Solution, solutions
+from effcc.target import Target
 
 MODEL = """
     # `lane_rows` rows advance together in one vector; a row is `steps` vectors long.
@@ -112,7 +112,7 @@ class ReductionSchedule:
         return f"vectors of {self.lanes} {how} {self.vector_axis}, {self.accumulators} accumulators, {split}"
 
 
-def schedule_reduction(nest: ReductionNest, target: Machine, k: int = 1) -> list[ReductionSchedule]:
+def schedule_reduction(nest: ReductionNest, target: Target, k: int = 1) -> list[ReductionSchedule]:
     """The `k` schedules that are predicted to be fastest, best first, over all choices of the vector axis.
 
     Raises ScheduleError where the nest has no reduced axis or an empty one.
@@ -125,7 +125,7 @@ def schedule_reduction(nest: ReductionNest, target: Machine, k: int = 1) -> list
     return list(islice(merge(*choices, key=lambda s: s.prediction.seconds), k))
 
 
-def reduction_problem(nest: ReductionNest, vector_axis: str, target: Machine) -> Problem:
+def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> Problem:
     """The integer problem of a reduction whose vectors lie along one axis (`MODEL`, with its numbers)."""
     machine = machine_parameters(target)
     lanes = machine["lanes"]
@@ -162,7 +162,7 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Machine) ->
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
 
 
-def _schedules(nest: ReductionNest, vector_axis: str, target: Machine) -> Iterator[ReductionSchedule]:
+def _schedules(nest: ReductionNest, vector_axis: str, target: Target) -> Iterator[ReductionSchedule]:
     problem = reduction_problem(nest, vector_axis, target)
     for solution in solutions(problem):
         yield _as_schedule(nest, vector_axis, problem, solution)
