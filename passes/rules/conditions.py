@@ -17,6 +17,7 @@ from effcc.ir.dims import same
 from effcc.ir.dims import same_shape as shapes_equal
 from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, f64, i64
 from effcc.ir.graph import Value
+from effcc.ir.types import TensorType
 from effcc.passes.rules.functions import normalized
 from effcc.passes.rules.language import Expression, Name, Tensor
 
@@ -119,6 +120,42 @@ def _nonnegative(facts: Facts, x: Value, depth: int) -> bool:
     if node.op in ("add", "mul", "sqrt", "mean", "sum", "reshape", "transpose", "broadcast"):
         return all(_nonnegative(facts, o, depth - 1) for o in node.operands)
     return False
+
+
+def _as_counter(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    (x,) = args
+    if isinstance(x, Tensor):
+        draft.tensors[x.name] = TensorType(i64, (random.randint(0, 4),))
+        draft.producers[x.name] = "iota"
+        draft.keep(x.name)
+
+
+@condition(_as_counter)
+def counter(facts: Facts, x: Value) -> bool:
+    """x counts upwards from a number that is not negative."""
+    node = facts.producer.get(x)
+    while node is not None and node.op in ("reshape", "broadcast", "transpose", "slice"):
+        node = facts.producer.get(node.operands[0])
+    return node is not None and node.op == "iota" and node.attrs["start"] >= 0 and node.attrs["step"] >= 0
+
+
+def _as_product(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    draft.producers.update({a.name: "linear" for a in args if isinstance(a, Tensor)})
+
+
+@condition(_as_product)
+def product_with_weights(facts: Facts, x: Value) -> bool:
+    """x is, through views, a product with weights, which a factor can go into."""
+    node = facts.producer.get(x)
+    while node is not None and node.op in ("reshape", "transpose"):
+        node = facts.producer.get(node.operands[0])
+    return node is not None and node.op == "linear" and all(weight(facts, w) for w in node.operands[1:])
+
+
+@condition(_as_dtype(f32, f64, bf16))
+def wide_range(facts: Facts, x: Value) -> bool:
+    """x has a floating dtype whose range is at least that of f32."""
+    return x.type.dtype in (f32, f64, bf16)
 
 
 def _propose_rank(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
@@ -373,6 +410,23 @@ def widens(facts: Facts, a: DType, b: DType) -> bool:
 def at_most(facts: Facts, a: Any, b: Any) -> bool:
     """a <= b, both known integers or numbers."""
     return isinstance(a, (int, float)) and isinstance(b, (int, float)) and a <= b
+
+
+def _outer_index(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    """Two counters laid out along two axes of one index, the first before the second, among axes of size 1."""
+    s, t = args
+    if isinstance(s, Name) and isinstance(t, Name):
+        (rows,), (columns,) = (tuple(d for d in draft.scalars[e.name] if d != 1)[:1] or (1,) for e in (s, t))
+        lead, between, trail = ((1,) * random.randint(0, 1) for _ in range(3))
+        draft.scalars[s.name] = (*lead, rows, *between, 1, *trail)
+        draft.scalars[t.name] = (*lead, 1, *between, columns, *trail)
+
+
+@condition(_outer_index)
+def before_others(facts: Facts, s: tuple[Any, ...], t: tuple[Any, ...]) -> bool:
+    """Shapes s and t, aligned at the right, are 1 but for one axis each, and that of s comes before that of t."""
+    first, second = ([i - len(shape) for i, d in enumerate(shape) if d != 1] for shape in (s, t))
+    return len(first) <= 1 and len(second) <= 1 and (not first or not second or first[0] < second[0])
 
 
 def _spatial_pads(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:

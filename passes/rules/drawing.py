@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from effcc.ir.dims import Shape
-from effcc.ir.dtypes import DTYPES, DType, boolean
+from effcc.ir.dtypes import DTYPES, DType, boolean, i64
 from effcc.ir.op import REQUIRED, Op
 from effcc.ir.types import TensorType
 
@@ -188,6 +188,26 @@ def _trailing(known: Known, attrs: Attrs, random: Random) -> list[TensorType]:
     return [x, *(t or TensorType(dtype, x.shape[-axes:]) for t in known[1:])]
 
 
+def _index(known: Known, attrs: Attrs, random: Random) -> list[TensorType]:
+    """A tensor with an axis for each index; indices that broadcast together."""
+    x, *indices = known
+    near = _first(indices)
+    shape = near.shape if near is not None else draw_shape(random, 0, 3)
+    dtype = draw_dtype(random)
+    sizes = [t.size if t is not None else random.randint(1, 3) for t in indices]
+    own = (*sizes, *draw_shape(random, 0, 1))
+    attrs.setdefault("axes", tuple(range(len(indices))))
+    return [x or TensorType(dtype, own), *(t or TensorType(i64, shape) for t in indices)]
+
+
+def _embedding(known: Known, attrs: Attrs, random: Random) -> list[TensorType]:
+    table, index = known
+    return [
+        table or TensorType(draw_dtype(random), (random.randint(1, 6), _size(random))),
+        index or TensorType(i64, draw_shape(random, 0, 2)),
+    ]
+
+
 def _concat(known: Known, attrs: Attrs, random: Random) -> list[TensorType]:
     near = _first(known) or TensorType(draw_dtype(random), draw_shape(random, 1))
     axis = attrs.setdefault("axis", random.randrange(-near.rank, near.rank) if near.rank else 0)
@@ -270,7 +290,7 @@ _OPERANDS_BY_KIND: dict[str, Callable[[Known, Attrs, Random], list[TensorType]]]
 _OPERANDS: dict[str, Callable[[Known, Attrs, Random], list[TensorType]]] = {
     "where": _where, "linear": _linear, "matmul": _matmul, "einsum": _einsum, "convolution": _convolution,
     "batch_norm": _per_channel, "group_norm": _per_channel, "layer_norm": _trailing, "rms_norm": _trailing,
-    "concat": _concat,
+    "concat": _concat, "index": _index, "embedding": _embedding,
 }  # fmt: skip
 _ATTRS: dict[str, Callable[[Sequence[TensorType], Attrs, Random], None]] = {
     "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "slice": _slice, "pad": _pad,

@@ -94,6 +94,11 @@ def only(axes: Axes) -> Any:
     return axes[0] if axes is not None and len(axes) == 1 else UNDEFINED
 
 
+def axis(x: Value, position: int) -> int:
+    """A position of an axis of x, nonnegative."""
+    return position % max(x.type.rank, 1)
+
+
 def length(axes: Axes | None) -> Any:
     return len(axes) if axes is not None else UNDEFINED
 
@@ -169,6 +174,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
         shape, dtype, compose, inverse_permutation, merged_axes, united_axes, count_of, copies, times, plus, negated, inverse, larger,
-        smaller, only, length, bound, size, before, column, channels, spatial, added, matmul_spec, relabelled, rearranged,
+        smaller, only, axis, length, bound, size, before, column, channels, spatial, added, matmul_spec, relabelled, rearranged,
     )
 }  # fmt: skip

@@ -70,7 +70,7 @@ def instance(rule: Rule, random: Random) -> Instance | None:
     try:
         draft = _draft(rule, random)
         graph = _graph(rule, draft)
-    except (IRTypeError, _Refused, IndexError, ZeroDivisionError, OverflowError):
+    except (IRTypeError, _Refused, IndexError, ValueError, ZeroDivisionError, OverflowError):
         # A draw whose ranks or sizes do not fit the conditions' own arguments: not an instance.
         return None
     rewritten: Rewritten = rewrite(graph, RuleSet((rule,)))
@@ -144,7 +144,7 @@ def _complete(term: Operation, draft: Draft, random: Random) -> TensorType:
 
 def _constant_type(term: Term, types: list[TensorType], position: int, draft: Draft, random: Random) -> TensorType:
     """A constant has its neighbour's dtype and mostly no axes; a number variable gets its number here."""
-    neighbour = next((t for i, t in enumerate(types) if i != position), types[position])
+    neighbour = next((t for i, t in reversed([*enumerate(types)]) if i != position), types[position])
     if isinstance(term, NumberVariable):
         value = draft.scalars.setdefault(term.name, draw_number(neighbour.dtype, random))
         held = as_held(value, neighbour.dtype)
@@ -162,10 +162,24 @@ def _graph(rule: Rule, draft: Draft) -> Graph:
     values: dict[str, Value] = {}
     leaves = _leaves(rule.pattern, draft)
     for name, t in leaves.items():
-        leaf = b.param(f"{name}_0" if name in draft.producers else name, t, weight=name in draft.weights)
-        values[name] = b.emit(draft.producers[name], leaf, name=name) if name in draft.producers else leaf
+        values[name] = _leaf(b, name, t, draft)
     root = _emit(rule.pattern, draft, b, values)
     return b.build((b.emit("flip", root, name="output", axes=()),))
+
+
+def _leaf(b: GraphBuilder, name: str, t: TensorType, draft: Draft) -> Value:
+    """A parameter, or what the op that a condition asked for makes of one."""
+    producer = draft.producers.get(name)
+    if producer is None:
+        return b.param(name, t, weight=name in draft.weights)
+    if producer == "iota":
+        return b.emit("iota", name=name, size=t.shape[0], dtype=t.dtype)
+    if producer == "linear":
+        *rows, columns = t.shape
+        x = b.param(f"{name}_0", TensorType(t.dtype, (*rows, 2)))
+        w = b.param(f"{name}_1", TensorType(t.dtype, (columns, 2)), weight=True)
+        return b.emit("linear", x, w, name=name)
+    return b.emit(producer, b.param(f"{name}_0", t), name=name)
 
 
 def _leaves(term: Term, draft: Draft) -> dict[str, TensorType]:
