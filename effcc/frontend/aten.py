@@ -27,6 +27,7 @@ from effcc.frontend import (
     aten_reductions,
     aten_views,
     aten_windows,
+    decode,
 )
 from effcc.frontend.capture import Signature
 from effcc.frontend.decompositions import compile_decompositions
@@ -50,6 +51,7 @@ FAMILIES = (
     aten_reductions,
     aten_views,
     aten_windows,
+    decode,
 )
 
 Output = Value | Dim | bool | float | None

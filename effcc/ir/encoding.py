@@ -1,4 +1,4 @@
-"""How a weight is stored, as a value: the notation only. What an encoding means is in `effcc.passes.encodings`.
+"""How a weight is stored, as a value: the notation only. What an encoding means is in `effcc.ir.encodings`.
 
     int8(per="channel")                    one scheme
     block(4,1) . int8(per="channel")       composed: levels say which coordinates are stored, values how

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from effcc.errors import EncodingError, IRTypeError
 from effcc.ir.dims import dim, same_shape, show
 from effcc.ir.dtypes import boolean
+from effcc.ir.encodings import Storage, stored_as
+from effcc.ir.form import FormBuilder
 from effcc.ir.op import REQUIRED, Op, Types, require
 from effcc.ir.types import TensorType
 
@@ -106,6 +109,31 @@ def _infer_extern(operands: Types, attrs: Mapping[str, Any]) -> Types:
     return tuple(TensorType(r[0], tuple(r[1]), tuple(r[2]) if len(r) > 2 else None) for r in attrs["results"])
 
 
+def _stored(operands: Types, attrs: Mapping[str, Any]) -> Storage:
+    """The storage that a `decode` node's operands are the components of."""
+    shapes = [t.shape for t in operands]
+    known = all(isinstance(d, int) for s in (attrs["shape"], *shapes) for d in s)
+    require(known, "a stored weight and its components have known sizes")
+    try:
+        found = stored_as(attrs["encoding"], attrs["shape"], attrs["dtype"], shapes)  # type: ignore[arg-type]
+    except EncodingError as error:
+        raise IRTypeError(str(error)) from None
+    _require_types(operands, [c.type for c in found.components], f"components of {found.encoding}")
+    return found
+
+
+def _infer_decode(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
+    return TensorType(attrs["dtype"], _stored(operands, attrs).shape)
+
+
+def _decode_reference(*components: Any, encoding: Any, dtype: Any, shape: Sequence[int], whole: bool) -> Any:
+    return stored_as(encoding, shape, dtype, [c.shape for c in components]).decode(components)
+
+
+def _decode(b: FormBuilder) -> None:
+    _stored(tuple(o.type for o in b.operands), b.attrs).form(b, b.attrs["whole"])
+
+
 REASONS = ("no-op", "random", "chosen")
 
 OPS: list[Op] = [
@@ -120,7 +148,8 @@ OPS: list[Op] = [
     Op("extern", "opaque", (0, None), _infer_extern, None,
        "a call to PyTorch's operator `target`; reason: no-op (none fits), random, or chosen (it is faster here)",
        {"target": REQUIRED, "template": REQUIRED, "results": REQUIRED, "reason": "no-op"}),
-    Op("decode", "opaque", (1, None), lambda t, a: TensorType(a["dtype"], tuple(dim(n) for n in a["shape"])), None,
-       "the dense tensor that the operands, components of `encoding`, stand for",
-       {"encoding": REQUIRED, "dtype": REQUIRED, "shape": REQUIRED}),
+    Op("decode", "opaque", (1, None), _infer_decode, _decode_reference,
+       "the dense tensor that the operands, components of `encoding`, stand for; `whole`: as an array of its own, not for "
+       "products to read through",
+       {"encoding": REQUIRED, "dtype": REQUIRED, "shape": REQUIRED, "whole": False}, _decode),
 ]  # fmt: skip

@@ -1,0 +1,44 @@
+"""effcc: a deep-learning compiler for efficient networks.
+
+    model = effcc.compile(model)                         # or torch.compile(model, backend="effcc"), without this import
+    effcc.quantize(model, "int8")                        # how weights are stored ...
+    effcc.sparsify(model, "block(4,1)", density=0.2)     # ... and combinations
+    effcc.export(model, inputs, "model.effcc")           # ahead of time
+    effcc.load("model.effcc")
+
+Names are loaded when they are first used, so that `import effcc` takes no time and needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from effcc.compress import quantize, sparsify
+    from effcc.entry import compile, export, invalidate, load, stats
+
+__all__ = ["compile", "export", "invalidate", "load", "quantize", "sparsify", "stats"]
+
+_HOMES = {
+    "compile": "effcc.entry",
+    "export": "effcc.entry",
+    "invalidate": "effcc.entry",
+    "load": "effcc.entry",
+    "quantize": "effcc.compress",
+    "sparsify": "effcc.compress",
+    "stats": "effcc.entry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module it lives in."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'effcc' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

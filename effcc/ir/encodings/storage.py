@@ -1,0 +1,199 @@
+"""One weight in one encoding: a level and a kind of values, composed.
+
+    >>> made = storage("block(4,1) . int8", (8, 6), f32, count=2)
+    >>> print(made.encoding, "|", *made.components, sep="  ")
+    block(4,1) . int8(per="channel")  |  columns: i32[2,2]  values: i8[2,2,4]  scale: f32[8]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from effcc.errors import EncodingError, UnknownNameError
+from effcc.ir.dtypes import DType, f32
+from effcc.ir.encoding import Encoding, Scheme
+from effcc.ir.encodings.levels import Block, Dense, Levels
+from effcc.ir.encodings.values import Int8, Plain, Values
+from effcc.ir.expr import Expr
+from effcc.ir.form import FormBuilder
+from effcc.ir.types import TensorType
+
+Array = Any
+
+LEVELS = ("dense", "block")
+VALUES = ("int8",)
+
+
+@dataclass(frozen=True)
+class Component:
+    """One array of a stored weight."""
+
+    name: str
+    type: TensorType
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type}"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A weight of `shape` and `dtype` stored by `levels` and `values`; `encoding` is its notation, written out in full."""
+
+    encoding: Encoding
+    shape: tuple[int, ...]
+    dtype: DType
+    levels: Levels
+    values: Values
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The arrays, coordinates first, in the order that all functions here take them in."""
+        found = (*self.levels.coordinates, *self.values.components(self.levels, self.dtype))
+        return tuple(Component(name, TensorType(dtype, shape)) for name, dtype, shape in found)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all components."""
+        return sum(int(np.prod(c.type.shape)) * c.type.dtype.bytes for c in self.components)
+
+    @property
+    def trainable(self) -> tuple[str, ...]:
+        """The components that gradients pass to and an optimizer may change."""
+        return ("values",) if self.values.is_exact else ()
+
+    def encode(self, dense: Array) -> list[Array]:
+        """The components of a dense array. `block` keeps the blocks of largest L2 norm.
+
+        Raises EncodingError where the array has another shape, or holds infinities or NaN that int8 cannot store.
+        """
+        if tuple(dense.shape) != self.shape:
+            raise EncodingError(f"{self.encoding} of {list(self.shape)}: got an array of shape {list(dense.shape)}")
+        if not self.values.is_exact and not np.isfinite(np.asarray(dense, np.float32)).all():
+            raise EncodingError(f"{self.encoding} stores finite numbers; the weight holds infinities or NaN")
+        coordinates = self.levels.select(dense) if isinstance(self.levels, Block) else []
+        return [*coordinates, *self.values.encode(self.levels, self.levels.compress(dense, coordinates))]
+
+    def split(self, arrays: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+        """Components as coordinates and value arrays. Raises EncodingError where they do not fit."""
+        expected = self.components
+        got = [(np.dtype(a.dtype), tuple(a.shape)) for a in arrays]
+        fits = len(got) == len(expected) and all(
+            shape == c.type.shape and (dtype == c.type.dtype.numpy or (c.type.dtype.is_float and dtype.kind == "f"))
+            for (dtype, shape), c in zip(got, expected, strict=True)
+        )
+        if not fits:
+            shown = ", ".join(f"{dtype}{list(shape)}" for dtype, shape in got)
+            raise EncodingError(f"{self.encoding} of {list(self.shape)} is {', '.join(map(str, expected))}; got {shown}")
+        count = len(self.levels.coordinates)
+        return list(arrays[:count]), list(arrays[count:])
+
+    def decode(self, arrays: Sequence[Array]) -> Array:
+        """The dense array: the reference."""
+        coordinates, values = self.split(arrays)
+        return self.levels.expand(self.values.decode(self.levels, values, self.dtype), coordinates)
+
+    def error_bound(self, arrays: Sequence[Array]) -> Array:
+        """For each channel, [N, 1]: how far a stored element may be from the one that was encoded."""
+        return self.values.error_bound(self.levels, self.split(arrays)[1])
+
+    def form(self, b: FormBuilder, whole: bool = False) -> None:
+        """The cascade that decodes: operands are the components. `whole`: see `Levels.form`."""
+        first = len(self.levels.coordinates)
+
+        def load(component: int, index: Sequence[Expr]) -> Expr:
+            return b.load(first + component, index)
+
+        self.levels.form(b, lambda place, n: self.values.element(load, place, n, self.dtype), whole)
+
+
+def storage(encoding: Encoding | str, shape: Sequence[int], dtype: DType = f32, count: int = 0) -> Storage:
+    """The storage of a weight of `shape` under an encoding or its notation.
+
+    `count`: for `block`, how many blocks are stored of every row of blocks (0: all).
+    Raises UnknownNameError for a scheme that does not exist, EncodingError for one that does not fit, and what the
+    parser raises for text that is no encoding.
+    """
+    chain = _chain(canonical(encoding))
+    shape = tuple(shape)
+    if not shape or 0 in shape:
+        raise EncodingError(f"{encoding}: a stored weight has at least one element and one axis, got shape {list(shape)}")
+    if not dtype.is_float:
+        raise EncodingError(f"{encoding}: a stored weight stands for floating numbers, got {dtype}")
+    levels: Levels = Dense(shape)
+    values: Values = Plain()
+    for scheme in chain:
+        if scheme.name == "block":
+            height, width = (int(a) for a in scheme.args)
+            largest = shape[-1] // width
+            levels = Block(shape, height, width, count or largest)
+        elif scheme.name == "int8":
+            values = Int8(scheme.option("per", "channel") == "channel")
+    return Storage(Encoding((chain,)), shape, dtype, levels, values)
+
+
+def stored_as(encoding: Encoding | str, shape: Sequence[int], dtype: DType, components: Sequence[Sequence[int]]) -> Storage:
+    """The storage whose components have the given shapes, which say what the notation leaves open."""
+    chain = _chain(canonical(encoding))
+    count = 0
+    if any(s.name == "block" for s in chain):
+        if not components or len(components[0]) != 2:
+            raise EncodingError(f"{encoding}: the first component is columns[rows, count], got {[list(c) for c in components]}")
+        count = components[0][1]
+    return storage(encoding, shape, dtype, count)
+
+
+def canonical(encoding: Encoding | str) -> Encoding:
+    """The encoding with defaults written out, `dense` left out, and every scheme checked; raises as `storage` does."""
+    if isinstance(encoding, str):
+        from effcc.ir.parser import parse_encoding  # the parser is needed for text only, and loads a grammar
+
+        encoding = parse_encoding(encoding, "<encoding>")
+    chain = tuple(s for s in map(_check, _chain(encoding)) if s.name != "dense")
+    levels = [s for s in chain if s.name in LEVELS]
+    values = [s for s in chain if s.name in VALUES]
+    if len(levels) > 1 or len(values) > 1:
+        raise EncodingError(f"{encoding}: a chain has at most one level ({', '.join(LEVELS)}) and one kind of values")
+    if levels and values and chain.index(levels[0]) > chain.index(values[0]):
+        raise EncodingError(f"{encoding}: levels stand before values: {levels[0]} . {values[0]}")
+    return Encoding((chain,))
+
+
+def _chain(encoding: Encoding) -> tuple[Scheme, ...]:
+    if len(encoding.terms) != 1:
+        raise EncodingError(f"{encoding}: sums of encodings cannot be stored yet; give one chain, such as block(4,1) . int8")
+    return encoding.terms[0]
+
+
+def _check(scheme: Scheme) -> Scheme:
+    """The scheme with defaults filled in; raises where arguments do not fit."""
+    checks: dict[str, Callable[[Scheme], Scheme]] = {"dense": _no_arguments, "block": _block, "int8": _int8}
+    if scheme.name not in checks:
+        raise UnknownNameError("encoding scheme", scheme.name, checks)
+    return checks[scheme.name](scheme)
+
+
+def _no_arguments(scheme: Scheme) -> Scheme:
+    if scheme.args or scheme.options:
+        raise EncodingError(f"{scheme}: {scheme.name} takes no arguments")
+    return scheme
+
+
+def _block(scheme: Scheme) -> Scheme:
+    sizes = [a for a in scheme.args if isinstance(a, int) and not isinstance(a, bool) and a > 0]
+    if len(sizes) != 2 or len(scheme.args) != 2 or scheme.options:
+        raise EncodingError(f"{scheme}: expected block(rows, columns) with two positive integers, as in block(4,1)")
+    return scheme
+
+
+def _int8(scheme: Scheme) -> Scheme:
+    for name, _ in scheme.options:
+        if name != "per":
+            raise UnknownNameError(f"option of {scheme.name}", name, ("per",))
+    per = scheme.option("per", "channel")
+    if scheme.args or per not in ("channel", "tensor"):
+        raise EncodingError(f'{scheme}: expected int8(per="channel") or int8(per="tensor")')
+    return Scheme("int8", (), (("per", per),))
