@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from effcc.ir.graph import Node
 from effcc.ir.types import TensorType
 
 Number = int | float | bool
+T = TypeVar("T")
 
 
 def number_of(node: Node) -> Number | None:
@@ -42,6 +44,12 @@ def as_held(value: Number, dtype: DType) -> Number | None:
     signed = dtype.kind == "int"
     low, high = (-(2 ** (dtype.bits - 1)), 2 ** (dtype.bits - 1)) if signed else (0, 2**dtype.bits)
     return whole if low <= whole < high else None
+
+
+def neighbour(op: str, operands: Sequence[T | None]) -> T | None:
+    """Of an op's known operands, the one whose dtype a constant among the others has; None if there is none."""
+    alike = operands[1:] if op == "where" else operands
+    return next((o for o in reversed(alike) if o is not None), None)
 
 
 def constant_attrs(value: Number, type: TensorType) -> tuple[str, dict[str, Any]]:

@@ -29,7 +29,7 @@ from effcc.ir.ops import lookup
 from effcc.ir.types import TensorType
 from effcc.passes.dead_code import remove_dead_code
 from effcc.passes.rules.conditions import CONDITIONS
-from effcc.passes.rules.constants import as_held, constant_attrs, number_of
+from effcc.passes.rules.constants import as_held, constant_attrs, neighbour, number_of
 from effcc.passes.rules.functions import FUNCTIONS, UNDEFINED
 from effcc.passes.rules.language import (
     Computed,
@@ -81,12 +81,26 @@ def rewrite(graph: Graph, rules: RuleSet) -> Rewritten:
     raise AssertionError(f"rules still fire after {_SWEEPS} sweeps, though their measure says they end: {dict(sweep.fired)}")
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A rule, and the ops that must be among the producers of its root's operands for it to match at all."""
+
+    rule: Rule
+    producers: frozenset[str]
+
+
 @cache
-def _by_root(rules: tuple[Rule, ...]) -> Mapping[str, tuple[Rule, ...]]:
-    index: dict[str, list[Rule]] = {}
+def _by_root(rules: tuple[Rule, ...]) -> Mapping[str, tuple[Candidate, ...]]:
+    index: dict[str, list[Candidate]] = {}
     for rule in rules:
-        index.setdefault(rule.pattern.op, []).append(rule)
+        needed = {o.op for o in rule.pattern.operands if isinstance(o, Operation)}
+        if any(isinstance(o, (Number, NumberVariable)) for o in rule.pattern.operands):
+            needed.add(_NUMBER)
+        index.setdefault(rule.pattern.op, []).append(Candidate(rule, frozenset(needed)))
     return {op: tuple(found) for op, found in index.items()}
+
+
+_NUMBER = "a constant"
 
 
 class Facts:
@@ -102,6 +116,13 @@ class Facts:
         if lookup(node.op).kind != "opaque" and all(o in self.fixed for o in node.operands):
             self.fixed.update(node.results)
 
+    def made_by(self, value: Value) -> str:
+        """The op that computes a value; constants are all alike."""
+        node = self.producer.get(value)
+        if node is None:
+            return ""
+        return _NUMBER if node.op in ("constant", "full") else node.op
+
     def number(self, value: Value) -> Any:
         """The one number that fills a constant, as it was written, or None."""
         node = self.producer.get(value)
@@ -109,7 +130,7 @@ class Facts:
 
 
 class _Sweep:
-    def __init__(self, graph: Graph, index: Mapping[str, tuple[Rule, ...]]) -> None:
+    def __init__(self, graph: Graph, index: Mapping[str, tuple[Candidate, ...]]) -> None:
         self.graph, self.index = graph, index
         self.facts = Facts(graph)
         self.fired: Counter[str] = Counter()
@@ -117,6 +138,7 @@ class _Sweep:
         self.instead: dict[Value, Value] = {}
         self.results = set(graph.results)
         self.names = {v.name for v in graph.params} | {r.name for n in graph.nodes for r in n.results}
+        self.numbers: Counter[str] = Counter()
         # Reads of each value. Never too low while the sweep goes on, so a count of one is to be trusted.
         self.reads: Counter[Value] = Counter(graph.results)
         for node in graph.nodes:
@@ -142,9 +164,12 @@ class _Sweep:
     def _place(self, node: Node) -> Value | None:
         """Append `node`, or what the first rule that fires puts in its place. What stands for its only result."""
         if len(node.results) == 1 and not node.regions:
-            for rule in self.index.get(node.op, ()):
-                for match in matches(rule, node, self.facts):
-                    placed = self._fire(rule, match)
+            near = {self.facts.made_by(o) for o in node.operands}
+            for candidate in self.index.get(node.op, ()):
+                if not candidate.producers <= near:
+                    continue
+                for match in matches(candidate.rule, node, self.facts):
+                    placed = self._fire(candidate.rule, match)
                     if placed is not None:
                         return placed
         self.nodes.append(node)
@@ -194,11 +219,13 @@ class _Sweep:
         return sum(_cost(m.op) for m in plan.nodes if not m.fixed) <= saved
 
     def _fresh(self, root: Node, type: TensorType) -> Value:
-        base, n = root.result.name.rstrip("_0123456789") or "v", 1
-        while f"{base}_{n}" in self.names:
-            n += 1
-        self.names.add(f"{base}_{n}")
-        return Value(f"{base}_{n}", type)
+        base = root.result.name.rstrip("_0123456789") or "v"
+        while True:
+            self.numbers[base] += 1
+            name = f"{base}_{self.numbers[base]}"
+            if name not in self.names:
+                self.names.add(name)
+                return Value(name, type)
 
 
 @cache
@@ -344,23 +371,26 @@ def plan_replacement(rule: Rule, match: Match, facts: Facts) -> Plan | None:
 
     def add(op: Op | str, operands: tuple[Value | int, ...], attrs: Mapping[str, Any]) -> int:
         spec = lookup(op) if isinstance(op, str) else op
-        types = tuple(o.type if isinstance(o, Value) else nodes[o].type for o in operands)
+        types = tuple(map(typed, operands))
         complete = spec.complete_attrs(attrs)
         (type,) = spec.infer_types(types, complete)
         fixed = all(o in facts.fixed if isinstance(o, Value) else nodes[o].fixed for o in operands)
         nodes.append(Planned(spec.name, operands, complete, type, fixed))
         return len(nodes) - 1
 
+    def typed(operand: Value | int) -> TensorType:
+        return operand.type if isinstance(operand, Value) else nodes[operand].type
+
     def build(term: Term, like: TensorType) -> Value | int:
         if isinstance(term, Tensor):
             return match.tensors[term.name]
         if isinstance(term, Operation):
-            # A constant takes its neighbour's dtype; a comparison's result does not say it, so neighbours come first.
+            # A constant takes its neighbour's dtype, so neighbours come first.
             built: dict[int, Value | int] = {
                 i: build(t, like) for i, t in enumerate(term.operands) if isinstance(t, (Tensor, Operation))
             }
-            neighbours = [built[i] for i in sorted(built)][-1:]
-            near = next((n.type if isinstance(n, Value) else nodes[n].type for n in neighbours), like)
+            like_operand = neighbour(term.op, [built.get(i) for i in range(len(term.operands))])
+            near = like if like_operand is None else typed(like_operand)
             for i, operand in enumerate(term.operands):
                 if i not in built:
                     built[i] = build(operand, TensorType(near.dtype, ()))
@@ -378,7 +408,7 @@ def plan_replacement(rule: Rule, match: Match, facts: Facts) -> Plan | None:
         root = build(rule.replacement, wanted)
     except (IRTypeError, _Misfit):
         return None
-    made = root.type if isinstance(root, Value) else nodes[root].type
+    made = typed(root)
     if made.dtype != wanted.dtype or made.encoding != wanted.encoding or not same_shape(made.shape, wanted.shape):
         return None
     return Plan(tuple(nodes), root)

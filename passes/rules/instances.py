@@ -21,7 +21,7 @@ from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.ops import lookup
 from effcc.ir.types import TensorType
 from effcc.passes.rules.conditions import CONDITIONS
-from effcc.passes.rules.constants import as_held, constant_attrs
+from effcc.passes.rules.constants import as_held, constant_attrs, neighbour
 from effcc.passes.rules.drawing import draw, draw_number
 from effcc.passes.rules.engine import Match, Rewritten, rewrite, value_of
 from effcc.passes.rules.functions import UNDEFINED
@@ -132,7 +132,7 @@ def _complete(term: Operation, draft: Draft, random: Random) -> TensorType:
         if isinstance(operand, Tensor):
             types[i] = draft.tensors.setdefault(operand.name, types[i])
         elif not isinstance(operand, Operation):
-            types[i] = _constant_type(operand, types, i, draft, random)
+            types[i] = _constant_type(term, types, i, draft, random)
     for name, e in term.attrs:
         if isinstance(e, Name):
             draft.scalars.setdefault(e.name, attrs[name])
@@ -142,18 +142,21 @@ def _complete(term: Operation, draft: Draft, random: Random) -> TensorType:
     return result
 
 
-def _constant_type(term: Term, types: list[TensorType], position: int, draft: Draft, random: Random) -> TensorType:
-    """A constant has its neighbour's dtype and mostly no axes; a number variable gets its number here."""
-    neighbour = next((t for i, t in reversed([*enumerate(types)]) if i != position), types[position])
+def _constant_type(
+    of: Operation, types: list[TensorType], position: int, draft: Draft, random: Random
+) -> TensorType:
+    """A constant operand has its neighbour's dtype and mostly no axes; a number variable gets its number here."""
+    term = of.operands[position]
+    near = neighbour(of.op, [None if i == position else t for i, t in enumerate(types)]) or types[position]
     if isinstance(term, NumberVariable):
-        value = draft.scalars.setdefault(term.name, draw_number(neighbour.dtype, random))
-        held = as_held(value, neighbour.dtype)
+        value = draft.scalars.setdefault(term.name, draw_number(near.dtype, random))
+        held = as_held(value, near.dtype)
     else:
-        held = as_held(term.value, neighbour.dtype) if isinstance(term, Number) else None
+        held = as_held(term.value, near.dtype) if isinstance(term, Number) else None
     if held is None:
         raise _Refused
-    shape = () if random.random() < 0.8 else neighbour.shape
-    return TensorType(neighbour.dtype, shape)
+    shape = () if random.random() < 0.8 else near.shape
+    return TensorType(near.dtype, shape)
 
 
 def _graph(rule: Rule, draft: Draft) -> Graph:
@@ -200,7 +203,7 @@ def _emit(term: Term, draft: Draft, b: GraphBuilder, values: dict[str, Value]) -
     operands: list[Value | None] = [
         _emit(o, draft, b, values) if isinstance(o, (Tensor, Operation)) else None for o in term.operands
     ]
-    near = next((o for o in reversed(operands) if o is not None), None)
+    near = neighbour(term.op, operands)
     for i, operand in enumerate(term.operands):
         if operands[i] is None:
             value = operand.value if isinstance(operand, Number) else draft.scalars[operand.name]  # type: ignore[union-attr]
