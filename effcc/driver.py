@@ -137,7 +137,9 @@ def run_steps(state: State, target: Target, start: str | None = None, see: Calla
     for name in names:
         begin = time.perf_counter()
         state = STEPS[name](state, target)
-        verify_if_asked(state.graph, state.program, *state.nests.values())
+        for value in (state.graph, state.program, *state.nests.values()):
+            if value is not None:
+                verify_if_asked(value, name)
         state = replace(state, seconds={**state.seconds, name: time.perf_counter() - begin})
         if see is not None:
             see(name, state)

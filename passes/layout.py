@@ -47,7 +47,7 @@ def arrange(program: Program, target: Target) -> Program:
             names = dict(zip((p.name for p in (*kernel.params, *kernel.outputs)), (*step.arguments, *step.results), strict=True))
             for access in _accesses(kernel, schedules[kernel][1]):
                 accesses[names[access.load.buffer]].append(access)
-        fixed = {n for s in program.steps if not isinstance(s, Launch) for n in (*s.arguments, *s.results)}
+        fixed = _fixed(program)
         changed = {}
         for buffer in program.buffers:
             if buffer.space == "arena" and buffer.type.rank > 1 and buffer.name not in fixed:
@@ -58,6 +58,21 @@ def arrange(program: Program, target: Target) -> Program:
             return program
         program = _retype(program, changed)
     return program
+
+
+def _fixed(program: Program) -> set[str]:
+    """Buffers whose layout must stay: PyTorch reads or writes them, or a kernel sees them in another shape."""
+    known = program.by_name
+    found: set[str] = set()
+    for step in (*program.prepare, *program.steps):
+        if not isinstance(step, Launch):
+            found.update((*step.arguments, *step.results))
+            continue
+        kernel = program.kernels[step.kernel]
+        for p, name in zip((*kernel.params, *kernel.outputs), (*step.arguments, *step.results), strict=True):
+            if p.type.shape != known[name].type.shape:
+                found.add(name)
+    return found
 
 
 def _accesses(kernel: Kernel, schedule: Schedule) -> list[_Access]:

@@ -6,6 +6,7 @@ After this step nothing knows ops any more; fusion works on statements, their bo
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from effcc.ir.dims import Dim
@@ -84,10 +85,13 @@ def squeeze(cascade: Cascade, kept: Collection[str]) -> Cascade:
     ones = {a for a, e in cascade.extents.items() if e == 1}
     types = dict(cascade.types)
     dropped: dict[str, tuple[int, ...]] = {}
+    defined = [i.target for i in cascade.items if isinstance(i, Defined)]
+    kept = {*kept, *(t for t, n in Counter(defined).items() if n > 1)}
     for item in cascade.items:
         if isinstance(item, Defined) and item.target not in kept and item.statement.scatter is None:
             positions = tuple(p for p, a in enumerate(item.statement.axes) if a in ones)
-            if positions and dropped.setdefault(item.target, positions) == positions:
+            if positions:
+                dropped[item.target] = positions
                 shape = types[item.target].shape
                 rest = tuple(d for p, d in enumerate(shape) if p not in positions)
                 types[item.target] = TensorType(types[item.target].dtype, rest)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from effcc.ir.dims import elements
+from effcc.ir.dims import elements, same
 from effcc.ir.expr import Axis, Load, Reduce
 from effcc.ir.kernel import Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
@@ -109,13 +109,13 @@ class _Clustering:
                 return False
         if item.statement.scatter is not None or any(i.statement.scatter for i in into.items):
             return item.target in into.targets
-        same = self._align(item.statement, into)
-        kept = frozenset(same[a] for a in self._own_axes(item) if a in same)
+        aligned = self._align(item.statement, into)
+        kept = frozenset(aligned[a] for a in self._own_axes(item) if a in aligned)
         shared = tuple(a for a in into.shared if a in kept)
         if not self._pays(item, into, shared):
             return False
         into.shared = shared
-        into.same.update({a: same.get(a, a) for a in item.statement.axes})
+        into.same.update({a: aligned.get(a, a) for a in item.statement.axes})
         return True
 
     def _align(self, statement: Statement, into: Cluster) -> dict[str, str]:
@@ -130,7 +130,8 @@ class _Clustering:
                 shared = into.same.get(axis, axis)
                 if shared not in into.shared:
                     continue
-                if isinstance(index, Axis) and found.get(index.name, shared) == shared and index.name in statement.axes:
+                whole = isinstance(index, Axis) and same(self.cascade.extents[index.name], self.cascade.extents[axis])
+                if whole and found.get(index.name, shared) == shared and index.name in statement.axes:
                     found[index.name] = shared
                 else:
                     broken.add(shared)
@@ -156,8 +157,8 @@ class _Clustering:
         return self._local_fits(item, into, shared)
 
     def _standing_for(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> set[str]:
-        same = self._align(item.statement, into)
-        return {own for own, canonical in same.items() if canonical in shared}
+        aligned = self._align(item.statement, into)
+        return {own for own, canonical in aligned.items() if canonical in shared}
 
     def _local_fits(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
         """Whether what lives between the statements, for one point of the shared axes, fits a quarter of the L2 cache."""
