@@ -1,4 +1,4 @@
-"""Hypothesis strategies for valid expressions, kernels, loop nests, graphs and programs, for every test that wants them.
+"""Hypothesis strategies for valid expressions, kernels, loop nests, graphs and programs, for tests that want them.
 
 Everything drawn verifies, and is canonical: float constants of floating dtypes, integers of integer ones.
 """
@@ -34,7 +34,7 @@ NAMES = st.from_regex(r"[A-Z][a-z0-9_]{0,3}(\.[0-9])?", fullmatch=True)
 
 @dataclass(frozen=True)
 class Place:
-    """What an expression may use: open axes, buffers with dtype and rank, axes that a reduction may bind, size symbols."""
+    """What an expression may use: open axes, buffers (dtype and rank), axes that reductions may bind, size symbols."""
 
     axes: tuple[str, ...]
     buffers: Mapping[str, tuple[DType, int]]
@@ -100,7 +100,8 @@ def loads(draw: st.DrawFn, name: str, place: Place, depth: int) -> Load:
 
 @st.composite
 def reductions(draw: st.DrawFn, dtype: DType, place: Place, depth: int) -> Reduce:
-    axes = tuple(draw(st.lists(st.sampled_from([a for a in place.bindable if a not in place.axes]), min_size=1, unique=True)))
+    bindable = st.sampled_from([a for a in place.bindable if a not in place.axes])
+    axes = tuple(draw(st.lists(bindable, min_size=1, unique=True)))
     inside = Place((*place.axes, *axes), place.buffers, place.bindable, place.sizes)
     bodies = [d for d in [dtype, dtypes.f16, i64] if d.is_float <= dtype.is_float]
     body = draw(expressions(draw(st.sampled_from(bodies)), inside, depth))
@@ -114,10 +115,10 @@ def shapes(sizes: Sequence[Dim], most: int = 3) -> st.SearchStrategy[tuple[Dim, 
 def encodings() -> st.SearchStrategy[Encoding]:
     """Notation only: schemes with arguments of every kind, composed and added."""
     argument = st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5) | st.booleans()
-    options = st.lists(st.tuples(st.sampled_from(["per", "group", "axis"]), argument), max_size=2, unique_by=lambda o: o[0])
-    scheme = st.builds(
-        Scheme, st.sampled_from(["int8", "block", "nm", "low_rank"]), st.lists(argument, max_size=2).map(tuple), options.map(tuple)
-    )
+    option = st.tuples(st.sampled_from(["per", "group", "axis"]), argument)
+    options = st.lists(option, max_size=2, unique_by=lambda o: o[0]).map(tuple)
+    names = st.sampled_from(["int8", "block", "nm", "low_rank"])
+    scheme = st.builds(Scheme, names, st.lists(argument, max_size=2).map(tuple), options)
     chain = st.lists(scheme, min_size=1, max_size=2).map(tuple)
     return st.builds(Encoding, st.lists(chain, min_size=1, max_size=2).map(tuple))
 
@@ -133,7 +134,7 @@ def types(draw: st.DrawFn, dtype: DType | None = None) -> TensorType:
 
 @st.composite
 def kernels(draw: st.DrawFn) -> Kernel:
-    """Kernels that verify: pointwise statements, reductions, scatters and a recurrence; they need not stay in bounds."""
+    """Kernels that verify: pointwise statements, reductions, scatters, a recurrence; they need not stay in bounds."""
     sizes: list[Dim] = [1, 2, 5, S0]
     extents = {name: draw(st.sampled_from(sizes)) for name in ["i", "j", "k", "t"]}
     bound = draw(st.lists(st.sampled_from(["i", "j", "k", "t"]), max_size=3, unique=True))
@@ -182,7 +183,11 @@ def loop_nests(draw: st.DrawFn) -> LoopNest:
 
 @st.composite
 def _blocks(
-    draw: st.DrawFn, axes: tuple[str, ...], buffers: Mapping[str, tuple[DType, int]], writable: Mapping[str, int], depth: int
+    draw: st.DrawFn,
+    axes: tuple[str, ...],
+    buffers: Mapping[str, tuple[DType, int]],
+    writable: Mapping[str, int],
+    depth: int,
 ) -> tuple[Stmt, ...]:
     buffers, writable = dict(buffers), dict(writable)
     body: list[Stmt] = []
@@ -233,7 +238,7 @@ def attributes() -> st.SearchStrategy[Attribute]:
 
 @st.composite
 def graphs(draw: st.DrawFn, most: int = 6, regions: bool = True) -> Graph:
-    """Graphs from the op table's type rules: pointwise ops, casts, reductions, views, a branch with regions, updates."""
+    """Graphs from the op table's type rules: pointwise ops, casts, reductions, views, a branch, updates."""
     b = GraphBuilder("g")
     shape = draw(shapes([1, 3, S0]))
     values = [b.param("x", TensorType(f32, shape)), b.param("s", TensorType(f32, (S0,)))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from tests.ir.strategies import attributes, encodings, graphs, kernels, loop_nests, programs, types
 
 from effcc.ir import dtypes
 from effcc.ir.dtypes import f16, f32, f64, i64
@@ -13,12 +12,20 @@ from effcc.ir.graph import Attribute, Graph
 from effcc.ir.kernel import Kernel
 from effcc.ir.loops import LoopNest
 from effcc.ir.parser import (
-    parse_any, parse_encoding, parse_expression, parse_graph, parse_kernel, parse_loops, parse_program, parse_type,
+    parse_any,
+    parse_encoding,
+    parse_expression,
+    parse_graph,
+    parse_kernel,
+    parse_loops,
+    parse_program,
+    parse_type,
 )  # fmt: skip
 from effcc.ir.printer import print_any, print_graph, print_kernel, print_loops, print_program, show_expression
 from effcc.ir.program import Extern, Program
 from effcc.ir.types import TensorType
 from effcc.ir.verifier import verify_any, verify_graph, verify_kernel, verify_loops
+from tests.ir.strategies import attributes, encodings, graphs, kernels, loop_nests, programs, types
 
 relaxed = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

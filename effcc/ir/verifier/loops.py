@@ -32,9 +32,7 @@ def verify_loops(nest: LoopNest) -> None:
 class _Block:
     """The names in scope in one block. `writable` maps the buffers that may be written to their space."""
 
-    def __init__(
-        self, axes: frozenset[str], buffers: Buffers, writable: dict[str, str], sizes: frozenset[str]
-    ) -> None:
+    def __init__(self, axes: frozenset[str], buffers: Buffers, writable: dict[str, str], sizes: frozenset[str]) -> None:
         self.axes = axes
         self.buffers = dict(buffers)
         self.writable = dict(writable)
