@@ -135,7 +135,9 @@ EFFCC_INLINE with_element<V, u16> narrow_bf16(V v) {
 template <class H>
 EFFCC_INLINE with_element<H, f32> widen_f16(H h) {
     using V = with_element<H, f32>;
-#if defined(__F16C__)
+#if defined(__clang__) && (defined(__F16C__) || defined(__aarch64__))
+    return detail::cast<f32>(__builtin_bit_cast(with_element<H, _Float16>, h));
+#elif defined(__F16C__)
     using shorts = short __attribute__((vector_size(16)));
     if constexpr (lanes<H> == 8) return __builtin_ia32_vcvtph2ps256(__builtin_bit_cast(shorts, h));
 #if defined(__AVX512F__)
@@ -157,7 +159,9 @@ EFFCC_INLINE with_element<H, f32> widen_f16(H h) {
 
 template <class V>
 EFFCC_INLINE with_element<V, u16> narrow_f16(V v) {
-#if defined(__F16C__)
+#if defined(__clang__) && (defined(__F16C__) || defined(__aarch64__))
+    return __builtin_bit_cast(with_element<V, u16>, detail::cast<_Float16>(v));
+#elif defined(__F16C__)
     using H = with_element<V, u16>;
     if constexpr (lanes<V> == 8) return __builtin_bit_cast(H, __builtin_ia32_vcvtps2ph256(v, 0));
 #if defined(__AVX512F__)

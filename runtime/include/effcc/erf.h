@@ -15,7 +15,7 @@ namespace effcc {
 template <class V>
 EFFCC_INLINE V erf(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_erf, x);
+        return detail::call_lanes(EFFCC_LIBM(erf), x);
     } else {
         V a = abs(x), z = a * a;
         V p = detail::polynomial(z, 0.128379166f, -0.376126289f, 0.112836257f, -0.026855737f, 0.00519243814f,
@@ -47,7 +47,7 @@ EFFCC_INLINE V square_rest(V x, V square) {
 template <class V>
 EFFCC_INLINE V erfc(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_erfc, x);
+        return detail::call_lanes(EFFCC_LIBM(erfc), x);
     } else {
         const V one = broadcast<V>(1), two = broadcast<V>(2), end = broadcast<V>(10.1f);
         V a = abs(x);

@@ -127,7 +127,7 @@ EFFCC_INLINE V log_special(V x, V r) {
 template <class V>
 EFFCC_INLINE V exp(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_exp, x);
+        return detail::call_lanes(EFFCC_LIBM(exp), x);
     } else {
         auto [n, r] = detail::reduce_exp(detail::squeeze(x, -105.0f, 89.0f));
         return detail::scale(detail::exp_reduced(r), n);
@@ -137,7 +137,7 @@ EFFCC_INLINE V exp(V x) {
 template <class V>
 EFFCC_INLINE V exp2(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_exp2, x);
+        return detail::call_lanes(EFFCC_LIBM(exp2), x);
     } else {
         V y = detail::squeeze(x, -152.0f, 129.0f), n = detail::nearest(y), r = y - n;
         V q = detail::polynomial(r, 0.693147182f, 0.240226507f, 0.0555040501f, 0.00961808674f, 0.00133379723f,
@@ -149,7 +149,7 @@ EFFCC_INLINE V exp2(V x) {
 template <class V>
 EFFCC_INLINE V expm1(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_expm1, x);
+        return detail::call_lanes(EFFCC_LIBM(expm1), x);
     } else {
         auto [n, r] = detail::reduce_exp(detail::squeeze(x, -30.0f, 88.9f));
         V q = detail::polynomial(r, 0.5f, 0.166666657f, 0.0416664928f, 0.00833354797f, 0.00139323086f,
@@ -166,7 +166,7 @@ EFFCC_INLINE V expm1(V x) {
 template <class V>
 EFFCC_INLINE V log(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_log, x);
+        return detail::call_lanes(EFFCC_LIBM(log), x);
     } else {
         auto [f, n, rest] = detail::reduce_log(x);
         V r = mul_add(n, broadcast<V>(-2.12194440e-4f), rest);
@@ -177,7 +177,7 @@ EFFCC_INLINE V log(V x) {
 template <class V>
 EFFCC_INLINE V log2(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_log2, x);
+        return detail::call_lanes(EFFCC_LIBM(log2), x);
     } else {
         auto [f, n, rest] = detail::reduce_log(x);
         V r = mul_add(f, broadcast<V>(1.92596303e-8f), rest * broadcast<V>(1.44269502f));
@@ -188,7 +188,7 @@ EFFCC_INLINE V log2(V x) {
 template <class V>
 EFFCC_INLINE V log10(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_log10, x);
+        return detail::call_lanes(EFFCC_LIBM(log10), x);
     } else {
         auto [f, n, rest] = detail::reduce_log(x);
         V r = mul_add(f, broadcast<V>(-1.01032143e-8f), rest * broadcast<V>(0.434294492f));
@@ -201,7 +201,7 @@ EFFCC_INLINE V log10(V x) {
 template <class V>
 EFFCC_INLINE V log1p(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_log1p, x);
+        return detail::call_lanes(EFFCC_LIBM(log1p), x);
     } else {
         const V one = broadcast<V>(1), zero = broadcast<V>(0);
         V u = one + x;
@@ -221,7 +221,7 @@ EFFCC_INLINE V log1p(V x) {
 template <class V>
 EFFCC_INLINE V tanh(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_tanh, x);
+        return detail::call_lanes(EFFCC_LIBM(tanh), x);
     } else {
         const V one = broadcast<V>(1), two = broadcast<V>(2);
         V a = abs(x), z = a * a;

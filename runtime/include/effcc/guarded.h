@@ -5,6 +5,8 @@
 //   load_if<V>(mask, p, fill = 0)          consecutive elements, only where mask
 //   load_mask_if<V>(mask, p)               the same for bools, as a mask
 //   store_if(mask, p, v), store_mask_if(mask, p, m)
+//   store_spread(p, stride, v, count)      the first count lanes to p[0], p[stride], ...: a short loop, as 16 stores a
+//                                          vector, written out for every row of a register tile, compile slowly
 //   first_lanes<V>(count)                  a mask of the first count lanes; count may be anything
 //   scatter_fold(p, index, v, count, f)    p[index[lane]] = f(p[index[lane]], v[lane]) in lane order, for the first count
 //   saturate(x)                            an i64 as an i32, cut to +-2^30: for comparing with lane numbers
@@ -52,6 +54,17 @@ EFFCC_INLINE void store_if(M mask, S* p, V v) {
     if (all(mask)) return store(p, v);
     for (int i = 0; i < lanes<V>; ++i)
         if (lane(mask, i)) store(p + i, lane(v, i));
+}
+
+template <class S, class V>
+EFFCC_INLINE void store_spread(S* p, i64 stride, V v, i64 count = lanes<V>) {
+    using raw = with_element<V, typename detail::stored<S>::raw>;
+    element<raw> x[lanes<V>];
+    raw r = detail::stored<S>::template narrow<V>(v);
+    __builtin_memcpy(x, &r, sizeof r);
+    const int n = count < lanes<V> ? int(count) : lanes<V>;
+#pragma GCC unroll 1
+    for (int i = 0; i < n; ++i) detail::store_raw(p + i * stride, x[i]);
 }
 
 template <class W, class M>

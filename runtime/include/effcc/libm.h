@@ -1,6 +1,7 @@
 // effcc/libm.h: functions of the C library, lane by lane.
 //
-//   detail::call_lanes(f, v)               f(lane) for every lane of v; f is float(float) or double(double)
+//   EFFCC_LIBM(exp)                        an f that is expf for floats and exp for doubles
+//   detail::call_lanes(f, v)               f(lane) for every lane of v
 //   detail::call_lanes(f, a, b)            f(a's lane, b's lane)
 //   detail::call_lanes_where(m, f, v, r)   f(lane) where m, else r's lane
 //
@@ -9,6 +10,15 @@
 #pragma once
 
 #include "effcc/arith.h"
+
+// The C library's NAME for float or double, whichever it is given. A lambda, since a builtin has no address.
+#define EFFCC_LIBM(NAME)                                                   \
+    [](auto... x) {                                                        \
+        if constexpr ((effcc::detail::same<decltype(x), double> && ...))   \
+            return __builtin_##NAME(x...);                                 \
+        else                                                               \
+            return __builtin_##NAME##f(x...);                              \
+    }
 
 namespace effcc::detail {
 

@@ -62,7 +62,16 @@ EFFCC_INLINE void store_raw(S* p, R r) {
 
 EFFCC_INLINE u64 first_bits(i64 count) { return (u64(1) << count) - 1; }
 
-// The masked moves of one instruction set, as a table: element bytes, register bytes, name of the builtin.
+// A pointer to whatever is wanted: GCC's and clang's masked moves want different ones.
+struct any_pointer {
+    const void* address;
+    template <class T>
+    operator T*() const {
+        return static_cast<T*>(const_cast<void*>(address));
+    }
+};
+
+// The masked moves of AVX-512 as a table: element bytes, register bytes, element type, suffix of the builtin's name.
 #if defined(__AVX512F__)
 #define EFFCC_MASKED_MOVES(MOVE) MOVE(4, 64, int, si512) MOVE(8, 64, long long, di512)
 #if defined(__AVX512VL__)
@@ -87,8 +96,7 @@ EFFCC_INLINE R load_raw_n(const S* p, i64 count, R fill) {
     if constexpr (sizeof(element<R>) == ELEMENT && sizeof(R) == BYTES) {                                      \
         using words = vec<TYPE, BYTES / sizeof(TYPE)>;                                                        \
         return __builtin_bit_cast(R, __builtin_ia32_loaddqu##SUFFIX##_mask(                                   \
-                                         reinterpret_cast<const TYPE*>(p), __builtin_bit_cast(words, fill),   \
-                                         first_bits(count)));                                                 \
+                                         any_pointer{p}, __builtin_bit_cast(words, fill), first_bits(count)));\
     }
     EFFCC_MASKED_MOVES(EFFCC_MOVE)
     EFFCC_MASKED_MOVES_VL(EFFCC_MOVE)
@@ -117,8 +125,7 @@ EFFCC_INLINE void store_raw_n(S* p, R r, i64 count) {
 #define EFFCC_MOVE(ELEMENT, BYTES, TYPE, SUFFIX)                                                               \
     if constexpr (sizeof(element<R>) == ELEMENT && sizeof(R) == BYTES) {                                      \
         using words = vec<TYPE, BYTES / sizeof(TYPE)>;                                                        \
-        __builtin_ia32_storedqu##SUFFIX##_mask(reinterpret_cast<TYPE*>(p), __builtin_bit_cast(words, r),      \
-                                               first_bits(count));                                            \
+        __builtin_ia32_storedqu##SUFFIX##_mask(any_pointer{p}, __builtin_bit_cast(words, r), first_bits(count)); \
         return;                                                                                               \
     }
     EFFCC_MASKED_MOVES(EFFCC_MOVE)

@@ -14,29 +14,20 @@
 
 namespace effcc {
 
-#define EFFCC_LIBM_1(NAME)                                                \
-    template <class V>                                                    \
-    EFFCC_INLINE V NAME(V x) {                                            \
-        if constexpr (detail::same<element<V>, double>)                   \
-            return detail::call_lanes<V>(__builtin_##NAME, x);            \
-        else                                                              \
-            return detail::call_lanes<V>(__builtin_##NAME##f, x);         \
-    }
-EFFCC_LIBM_1(sinh)
-EFFCC_LIBM_1(cosh)
-EFFCC_LIBM_1(asinh)
-EFFCC_LIBM_1(acosh)
-EFFCC_LIBM_1(atanh)
-EFFCC_LIBM_1(lgamma)
-#undef EFFCC_LIBM_1
-
 template <class V>
-EFFCC_INLINE V pow(V a, V b) {
-    if constexpr (detail::same<element<V>, double>)
-        return detail::call_lanes<V>(__builtin_pow, a, b);
-    else
-        return detail::call_lanes<V>(__builtin_powf, a, b);
-}
+EFFCC_INLINE V sinh(V x) { return detail::call_lanes(EFFCC_LIBM(sinh), x); }
+template <class V>
+EFFCC_INLINE V cosh(V x) { return detail::call_lanes(EFFCC_LIBM(cosh), x); }
+template <class V>
+EFFCC_INLINE V asinh(V x) { return detail::call_lanes(EFFCC_LIBM(asinh), x); }
+template <class V>
+EFFCC_INLINE V acosh(V x) { return detail::call_lanes(EFFCC_LIBM(acosh), x); }
+template <class V>
+EFFCC_INLINE V atanh(V x) { return detail::call_lanes(EFFCC_LIBM(atanh), x); }
+template <class V>
+EFFCC_INLINE V lgamma(V x) { return detail::call_lanes(EFFCC_LIBM(lgamma), x); }
+template <class V>
+EFFCC_INLINE V pow(V a, V b) { return detail::call_lanes(EFFCC_LIBM(pow), a, b); }
 
 namespace detail {
 
@@ -51,10 +42,8 @@ EFFCC_INLINE T divide(T a, T b) {
 
 template <class V>
 EFFCC_INLINE V fmod(V a, V b) {
-    if constexpr (detail::same<element<V>, double>)
-        return detail::call_lanes<V>(__builtin_fmod, a, b);
-    else if constexpr (detail::same<element<V>, float>)
-        return detail::call_lanes<V>(__builtin_fmodf, a, b);
+    if constexpr (detail::floating<element<V>>)
+        return detail::call_lanes(EFFCC_LIBM(fmod), a, b);
     else
         return detail::each_lane(
             [](element<V> x, element<V> y) { return y == 0 ? element<V>(0) : element<V>(x - detail::divide(x, y) * y); }, a, b);

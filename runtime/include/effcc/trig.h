@@ -78,13 +78,13 @@ EFFCC_INLINE V asin_rest(V x, V z) {
 template <class V>
 EFFCC_INLINE V sin(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_sin, x);
+        return detail::call_lanes(EFFCC_LIBM(sin), x);
     } else {
         V a = abs(x);
         auto [r, quarter] = detail::reduce_angle(a);
         V y = from_bits<V>(bits(detail::sin_of(r, quarter)) ^ (bits(x) & detail::sign_bits<V>()));
         auto far = !(a <= broadcast<V>(detail::largest_angle));
-        if (__builtin_expect(any(far), 0)) y = detail::call_lanes_where(far, __builtin_sinf, x, y);
+        if (__builtin_expect(any(far), 0)) y = detail::call_lanes_where(far, EFFCC_LIBM(sin), x, y);
         return y;
     }
 }
@@ -92,13 +92,13 @@ EFFCC_INLINE V sin(V x) {
 template <class V>
 EFFCC_INLINE V cos(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_cos, x);
+        return detail::call_lanes(EFFCC_LIBM(cos), x);
     } else {
         V a = abs(x);
         auto [r, quarter] = detail::reduce_angle(a);
         V y = detail::sin_of(r, quarter + 1);
         auto far = !(a <= broadcast<V>(detail::largest_angle));
-        if (__builtin_expect(any(far), 0)) y = detail::call_lanes_where(far, __builtin_cosf, x, y);
+        if (__builtin_expect(any(far), 0)) y = detail::call_lanes_where(far, EFFCC_LIBM(cos), x, y);
         return y;
     }
 }
@@ -106,7 +106,7 @@ EFFCC_INLINE V cos(V x) {
 template <class V>
 EFFCC_INLINE V tan(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_tan, x);
+        return detail::call_lanes(EFFCC_LIBM(tan), x);
     } else {
         V a = abs(x);
         auto [r, quarter] = detail::reduce_angle(a);
@@ -118,7 +118,7 @@ EFFCC_INLINE V tan(V x) {
         V y = select(odd, broadcast<V>(-1), t) / select(odd, t, broadcast<V>(1));
         y = from_bits<V>(bits(y) ^ (bits(x) & detail::sign_bits<V>()));
         auto far = !(a <= broadcast<V>(detail::largest_angle));
-        if (__builtin_expect(any(far), 0)) y = detail::call_lanes_where(far, __builtin_tanf, x, y);
+        if (__builtin_expect(any(far), 0)) y = detail::call_lanes_where(far, EFFCC_LIBM(tan), x, y);
         return y;
     }
 }
@@ -126,7 +126,7 @@ EFFCC_INLINE V tan(V x) {
 template <class V>
 EFFCC_INLINE V atan(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_atan, x);
+        return detail::call_lanes(EFFCC_LIBM(atan), x);
     } else {
         const V zero = broadcast<V>(0), one = broadcast<V>(1);
         V a = abs(x);
@@ -144,7 +144,7 @@ EFFCC_INLINE V atan(V x) {
 template <class V>
 EFFCC_INLINE V asin(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_asin, x);
+        return detail::call_lanes(EFFCC_LIBM(asin), x);
     } else {
         V a = abs(x);
         auto large = a > broadcast<V>(0.5f);
@@ -159,7 +159,7 @@ EFFCC_INLINE V asin(V x) {
 template <class V>
 EFFCC_INLINE V acos(V x) {
     if constexpr (detail::is_f64<V>) {
-        return detail::call_lanes(__builtin_acos, x);
+        return detail::call_lanes(EFFCC_LIBM(acos), x);
     } else {
         V a = abs(x);
         auto large = a > broadcast<V>(0.5f);
@@ -175,10 +175,7 @@ EFFCC_INLINE V acos(V x) {
 
 template <class V>
 EFFCC_INLINE V atan2(V y, V x) {
-    if constexpr (detail::is_f64<V>)
-        return detail::call_lanes(__builtin_atan2, y, x);
-    else
-        return detail::call_lanes(__builtin_atan2f, y, x);
+    return detail::call_lanes(EFFCC_LIBM(atan2), y, x);
 }
 
 }  // namespace effcc
