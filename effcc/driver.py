@@ -15,8 +15,9 @@ from effcc.ir.printer import print_graph, print_loops, print_program
 from effcc.ir.program import Program
 from effcc.ir.schedule import Schedule
 from effcc.ir.verifier import verify_if_asked
+from effcc.passes.encodings.choose import Choice, encode
 from effcc.passes.fusion import fuse
-from effcc.passes.hoist import hoist
+from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
 from effcc.passes.simplify import simplify
@@ -44,6 +45,7 @@ class State:
 
     graph: Graph | None = None
     prepare: Graph | None = None
+    encodings: tuple[Choice, ...] = ()
     program: Program | None = None
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     plan: Plan | None = None
@@ -61,6 +63,12 @@ def _hoist(state: State, target: Target) -> State:
     assert state.graph is not None
     split = hoist(state.graph)
     return replace(state, graph=split.main, prepare=split.prepare)
+
+
+def _encode(state: State, target: Target) -> State:
+    assert state.graph is not None
+    split, choices = encode(Hoisted(state.prepare, state.graph), target)
+    return replace(state, graph=split.main, prepare=split.prepare, encodings=choices)
 
 
 def _fuse(state: State, target: Target) -> State:
@@ -101,6 +109,7 @@ def _emit(state: State, target: Target) -> State:
 STEPS: dict[str, Callable[[State, Target], State]] = {
     "simplify": _simplify,
     "hoist": _hoist,
+    "encode": _encode,
     "fuse": _fuse,
     "arrange": _arrange,
     "tile": _tile,
@@ -112,7 +121,7 @@ STEPS: dict[str, Callable[[State, Target], State]] = {
 
 def show(state: State, step: str) -> str:
     """What came out of a step, as text: the last language that the state has reached."""
-    if step in ("simplify", "hoist"):
+    if step in ("simplify", "hoist", "encode"):
         assert state.graph is not None
         texts = [print_graph(g) for g in (state.prepare, state.graph) if g is not None]
         return "\n".join(texts)

@@ -11,9 +11,10 @@ from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.program import Buffer, Extern, Launch, Program, Step
 from effcc.ir.ops import lookup
 from effcc.ir.types import TensorType
+from effcc.passes.encodings.read import read_encoded
 from effcc.passes.fusion.cascade import Cascade, Opaque, squeeze, to_cascade
 from effcc.passes.fusion.cluster import Cluster, cluster
-from effcc.passes.fusion.inline import inline
+from effcc.passes.fusion.inline import inline, inline_views
 from effcc.passes.fusion.kernels import Cut, cut
 from effcc.passes.fusion.online import make_online
 from effcc.passes.fusion.split import split_axes
@@ -48,7 +49,8 @@ def _append(graph: Graph, target: Target, builder: _ProgramBuilder, weights: fro
     results = {stored[r][0] if r in stored else r for r in results}
     types_behind = {name: type for name, type in stored.values()}
     wanted = results | {v.name for n in graph.nodes if lookup(n.op).form is None for v in (*n.operands, *n.results)}
-    cascade = inline(squeeze(to_cascade(graph), wanted), results)
+    cascade, gathered = read_encoded(inline_views(squeeze(to_cascade(graph), wanted), results))
+    cascade = inline(cascade, results | gathered)
     clusters = cluster(cascade, target, weights)
     types = {**_stored_types(graph, cascade), **types_behind}
     builder.storage.update({name: output for output, (name, _) in stored.items()})

@@ -34,11 +34,18 @@ def scalar_cost(e: Expr) -> float:
     return 0.0
 
 
+def inline_views(cascade: Cascade, kept: Iterable[str]) -> Cascade:
+    """The cascade with views read through: the first half of `inline`."""
+    wanted = set(kept) | {v.name for i in cascade.items if isinstance(i, Opaque) for v in i.node.operands}
+    multiply_defined = _defined_again(cascade)
+    return _inline_where(cascade, wanted, lambda item, _: is_view(item) and item.target not in multiply_defined)
+
+
 def inline(cascade: Cascade, kept: Iterable[str]) -> Cascade:
     """The cascade with views and cheap producers inlined; targets in `kept` (outputs, operands of calls) keep a statement."""
     wanted = set(kept) | {v.name for i in cascade.items if isinstance(i, Opaque) for v in i.node.operands}
     multiply_defined = _defined_again(cascade)
-    first = _inline_where(cascade, wanted, lambda item, _: is_view(item) and item.target not in multiply_defined)
+    first = inline_views(cascade, wanted)
     chosen = _choose_pointwise(first, wanted | multiply_defined)
     return _inline_where(first, wanted, lambda item, _: item.target in chosen)
 

@@ -46,6 +46,11 @@ class Levels(ABC):
         """The coordinate arrays: name, dtype and shape."""
 
     @property
+    @abstractmethod
+    def limits(self) -> tuple[int, ...]:
+        """The largest coordinate that each coordinate array may hold; the least is 0."""
+
+    @property
     def density(self) -> float:
         """Stored elements over all elements."""
         return float(np.prod(self.stored)) / float(np.prod(self.shape))
@@ -83,6 +88,10 @@ class Dense(Levels):
 
     @property
     def coordinates(self) -> tuple[tuple[str, DType, tuple[int, ...]], ...]:
+        return ()
+
+    @property
+    def limits(self) -> tuple[int, ...]:
         return ()
 
     def rows(self, stored: Array) -> Array:
@@ -137,6 +146,10 @@ class Block(Levels):
     def coordinates(self) -> tuple[tuple[str, DType, tuple[int, ...]], ...]:
         return (("columns", i32, self.stored[:2]),)
 
+    @property
+    def limits(self) -> tuple[int, ...]:
+        return (self.shape[1] // self.width - 1,)
+
     def rows(self, stored: Array) -> Array:
         return np.moveaxis(stored.reshape(*self.stored[:3], self.width), 2, 1).reshape(self.shape[0], -1)
 
@@ -162,8 +175,8 @@ class Block(Levels):
     def expand(self, stored: Array, coordinates: Sequence[Array]) -> Array:
         dense = np.zeros(self.shape, stored.dtype)
         chosen = np.asarray(coordinates[0], np.int64)[:, :, None, None]
-        if chosen.size and not (0 <= chosen.min() and chosen.max() < self.shape[1] // self.width):
-            raise EncodingError(f"block columns must lie in 0..{self.shape[1] // self.width - 1}, got {chosen.min()}..{chosen.max()}")
+        if not (chosen.min() >= 0 and chosen.max() <= self.limits[0]):
+            raise EncodingError(f"block columns must lie in 0..{self.limits[0]}, got {chosen.min()}..{chosen.max()}")
         np.put_along_axis(self._blocks(dense), chosen, stored.reshape(*self.stored[:3], self.width), axis=1)
         return dense
 

@@ -1,0 +1,209 @@
+"""Which encoded weights are read as they are stored, and which are decoded once, before the first call.
+
+Reading as stored moves fewer bytes, and for sparse weights multiplies less; decoding costs instructions at every use. Both
+are predicted from the machine's peak and bandwidths, and the smaller storage wins unless it is clearly slower: keeping a
+second, dense copy of a weight is what its user wanted to avoid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from effcc.ir.dims import elements
+from effcc.ir.dtypes import i32
+from effcc.ir.encodings import Storage, stored_as
+from effcc.ir.expr import Load, Reduce, free_axes
+from effcc.ir.graph import Graph, GraphBuilder, Node, Value
+from effcc.passes.fusion.cascade import Cascade, Defined, squeeze, to_cascade
+from effcc.passes.fusion.inline import inline_views
+from effcc.passes.encodings.read import encoded, meets
+from effcc.passes.hoist import Hoisted
+from effcc.target import Target
+
+MARGIN = 1.15
+"""A dense copy must be predicted so many times faster than the stored form to be worth its memory."""
+
+DENSE_SHARE = 0.85
+"""What share of the peak a dense product reaches."""
+
+SPARSE_SHARE = 0.5
+"""What share of the peak a product over stored blocks reaches: each block gathers a row, and shares it among few outputs."""
+
+DECODE_SLOTS = 2
+"""Instructions to make a vector of floats from a vector of stored bytes, beside the multiply-adds that use it."""
+
+ROWS_A_TILE = 12
+"""Rows of a register tile: a decoded vector is used so often."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was decided for one weight: `stored` (read in the products' loops) or `decoded` (once, to a dense copy), and why."""
+
+    weight: str
+    encoding: str
+    decision: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.weight} ({self.encoding}): {self.decision}, {self.reason}"
+
+
+def encode(split: Hoisted, target: Target) -> tuple[Hoisted, tuple[Choice, ...]]:
+    """The graphs with every `decode` either left for products to read through, or moved to where weights are prepared.
+
+    Coordinates that are read as stored are brought inside their axis first (once, in `prepare`), so that no damaged file
+    makes a kernel read outside its buffers.
+    """
+    decodes = [n for n in split.main.nodes if n.op == "decode"]
+    if not decodes:
+        return split, ()
+    readers = _readers(split.main)
+    choices: list[Choice] = []
+    for node in decodes:
+        constant = all(o.name in split.main.weights for o in node.operands)
+        decision, reason = _decide(node, readers[node.result.name], constant, target)
+        choices.append(Choice(node.operands[-1].name, str(_storage(node).encoding), decision, reason))
+        split = _decoded(split, node, constant) if decision == "decoded" else _checked(split, node, constant)
+    return split, tuple(choices)
+
+
+def _storage(node: Node) -> Storage:
+    a = node.attrs
+    return stored_as(a["encoding"], a["shape"], a["dtype"], [o.type.shape for o in node.operands])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """One reading of a decoded weight: how many rows share it (points that the weight does not depend on), and if it can."""
+
+    rows: int
+    possible: bool
+
+
+def _readers(graph: Graph) -> dict[str, list[_Reader]]:
+    """Who reads each decoded weight, views read through; results and operands of calls need the whole weight."""
+    results = {v.name for v in graph.results}
+    cascade = inline_views(squeeze(to_cascade(graph), results), results)
+    definitions = {i.target: e for i in cascade.items if isinstance(i, Defined) and (e := encoded(i)) is not None}
+    found: dict[str, list[_Reader]] = {n.result.name: [] for n in graph.nodes if n.op == "decode"}
+    for item in cascade.items:
+        if not isinstance(item, Defined):
+            for operand in item.node.operands:
+                if operand.name in found:
+                    found[operand.name].append(_Reader(1, False))
+            continue
+        for load in set(item.statement.reads):
+            if load.buffer in definitions:
+                possible = meets(item.statement, load, definitions[load.buffer])
+                found[load.buffer].append(_Reader(_rows(cascade, item, load), possible))
+    for name in results & set(found):
+        found[name].append(_Reader(1, False))
+    return found
+
+
+def _rows(cascade: Cascade, item: Defined, load: Load) -> int:
+    own = frozenset[str]().union(*(free_axes(i) for i in load.index))
+    value = item.statement.value
+    axes = (*item.statement.axes, *(value.axes if isinstance(value, Reduce) else ()))
+    return elements(tuple(cascade.extents[a] for a in axes if a not in own))
+
+
+def _decide(node: Node, readers: Sequence[_Reader], constant: bool, target: Target) -> tuple[str, str]:
+    stored = _storage(node)
+    if not readers:
+        return "stored", "nothing reads it"
+    if not all(r.possible for r in readers):
+        return "decoded", "a reader needs elements in an order in which they are not stored"
+    if not constant:
+        return "stored", "its components are computed at every call"
+    rows = max(r.rows for r in readers)
+    dense, encoded_ = dense_seconds(stored, rows, target), stored_seconds(stored, rows, target)
+    why = f"{rows} rows: {encoded_ * 1e6:.1f} us predicted as stored, {dense * 1e6:.1f} us decoded"
+    return ("decoded" if encoded_ > MARGIN * dense else "stored"), why
+
+
+def dense_seconds(stored: Storage, rows: int, target: Target) -> float:
+    """Predicted time of a product of `rows` rows with the decoded weight: a roofline."""
+    total = float(elements(stored.shape))
+    compute = 2 * rows * total / (DENSE_SHARE * target.peak_flops)
+    return max(compute, total * stored.dtype.bytes / _bandwidth(total * stored.dtype.bytes, target))
+
+
+def stored_seconds(stored: Storage, rows: int, target: Target) -> float:
+    """Predicted time of the product with the weight read as it is stored."""
+    kept = float(elements(stored.levels.stored))
+    sparse = bool(stored.levels.coordinates)
+    share = SPARSE_SHARE if sparse else DENSE_SHARE
+    compute = 2 * rows * kept / (share * target.peak_flops)
+    if not stored.values.is_exact:
+        # A vector of stored bytes is decoded once for each tile of rows, in as many slots as multiply-adds take.
+        tiles = 1 if sparse else -(-rows // ROWS_A_TILE)
+        compute += 2 * DECODE_SLOTS * tiles * kept / target.peak_flops
+    return max(compute, stored.bytes / _bandwidth(stored.bytes, target))
+
+
+def _bandwidth(size: float, target: Target) -> float:
+    return target.l3_bandwidth if size <= target.l3_bytes else target.memory_bandwidth
+
+
+def _decoded(split: Hoisted, node: Node, constant: bool) -> Hoisted:
+    """The weight decoded as a whole: in `prepare` if its components are weights, else where it stands."""
+    whole = replace(node, attrs={**node.attrs, "whole": True})
+    if not constant:
+        return replace(split, main=split.main.with_nodes(tuple(whole if n is node else n for n in split.main.nodes)))
+    main = replace(
+        split.main,
+        params=(*split.main.params, node.result),
+        weights=split.main.weights | {node.result.name},
+        nodes=tuple(n for n in split.main.nodes if n is not node),
+    )
+    return Hoisted(_with_prepared(split, (whole,), node.operands, (node.result,)), main)
+
+
+def _with_prepared(split: Hoisted, nodes: Sequence[Node], operands: Sequence[Value], results: Sequence[Value]) -> Graph:
+    """`prepare` with nodes added, and the weights they need as parameters."""
+    before = split.prepare or Graph(f"{split.main.name}_prepare", (), (), ())
+    missing = tuple(dict.fromkeys(o for o in operands if o not in before.params and o not in before.outputs))
+    return replace(
+        before,
+        params=(*before.params, *missing),
+        nodes=(*before.nodes, *nodes),
+        outputs=(*before.outputs, *results),
+        weights=before.weights | {m.name for m in missing},
+        ranges=split.main.ranges,
+    )
+
+
+def _checked(split: Hoisted, node: Node, constant: bool) -> Hoisted:
+    """The node with its coordinates clamped into their axis."""
+    stored = _storage(node)
+    if not stored.levels.coordinates:
+        return split
+    last = stored.levels.limits[0]
+    coordinates = node.operands[0]
+    builder = GraphBuilder("checked")
+    for name in (v.name for g in (split.main, split.prepare) if g is not None for v in _values(g)):
+        builder.fresh(name)
+    bounds = [builder.emit("constant", name="bound", value=v, dtype=i32) for v in (0, last)]
+    low = builder.emit("maximum", coordinates, bounds[0], name="checked")
+    inside = builder.emit("minimum", low, bounds[1], name="checked")
+    replaced = replace(node, operands=(inside, *node.operands[1:]))
+    if not constant:
+        nodes = [x for n in split.main.nodes for x in ((*builder.nodes, replaced) if n is node else (n,))]
+        return replace(split, main=split.main.with_nodes(tuple(nodes)))
+    main = replace(
+        split.main,
+        params=(*split.main.params, inside),
+        weights=split.main.weights | {inside.name},
+        nodes=tuple(replaced if n is node else n for n in split.main.nodes),
+    )
+    return Hoisted(_with_prepared(split, builder.nodes, (coordinates,), (inside,)), main)
+
+
+def _values(graph: Graph) -> list[Value]:
+    return [*graph.params, *(r for n in graph.nodes for r in n.results)]
+
+
+

@@ -1,0 +1,185 @@
+"""Products read encoded weights as they are stored: three rewrites of the cascade, for any encoding.
+
+*Values* are read through. `W[n,k] = f32(Q[n,k]) * S[n]` in a sum over k gives, with what does not depend on k moved out,
+
+    O[m,n] = sum(k: X[m,k] * f32(Q[n,k])) * S[n]
+
+*Levels* meet the sum. `W[n,k] = sum(j: where(k == C[n//4,j], V[n//4,j,n%4], 0))`: of the sum over k only k = C[n//4,j] is left,
+
+    O[m,n] = sum(j: X[m,C[n//4,j]] * V[n//4,j,n%4])
+
+*Gathered operands* are stored so that what is gathered are rows, `XT[k,m] = X[m,k]`, where a row fills vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from effcc.ir.dims import elements
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, free_axes, loads, substitute_axes, transform
+from effcc.ir.kernel import Statement
+from effcc.ir.types import TensorType
+from effcc.passes.fusion.cascade import Cascade, Defined, Opaque, read_through
+
+ROWS_WORTH_VECTORS = 8
+"""So many points along which a gathered operand is contiguous make it worth storing it so."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A decoded element as `sum(axes: where(coordinate == place, value, 0))`; dense values have no coordinate.
+
+    `target[indices]` is what it defines; `coordinate` is the one of `indices` that the condition is on.
+    """
+
+    target: str
+    indices: tuple[str, ...]
+    value: Expr
+    coordinate: str = ""
+    place: Expr | None = None
+    axes: tuple[str, ...] = ()
+
+
+def encoded(item: Defined) -> Encoded | None:
+    """What a statement of a `decode` node says; None for other nodes, and for weights decoded as a whole."""
+    s = item.statement
+    if item.node.op != "decode" or item.node.attrs.get("whole") or s.scatter is not None:
+        return None
+    body, axes = (s.value.body, s.value.axes) if isinstance(s.value, Reduce) else (s.value, ())
+    match body:
+        case Call("where", (Call("eq", (Axis(coordinate), place)), value, Const(value=0))):
+            return Encoded(s.target, s.axes, value, coordinate, place, axes)
+    return None if isinstance(s.value, Reduce) else Encoded(s.target, s.axes, s.value)
+
+
+def meets(reader: Statement, load: Load, weight: Encoded) -> bool:
+    """Whether a reader can take the weight as it is stored: its sum runs over the coordinate, once, and is linear in it."""
+    if weight.place is None:
+        return True
+    reduce = reader.value
+    if not isinstance(reduce, Reduce) or reduce.operator != "sum" or loads(reduce.body).count(load) != 1:
+        return False
+    index = load.index[weight.indices.index(weight.coordinate)]
+    rest = [i for i, name in zip(load.index, weight.indices, strict=True) if name != weight.coordinate]
+    if not isinstance(index, Axis) or index.name not in reduce.axes or any(index.name in free_axes(i) for i in rest):
+        return False
+    if any(free_axes(i) & set(reduce.axes) for i in rest):
+        return False
+    return any(_without_casts(f) == load for f in factors(reduce.body))
+
+
+def factors(e: Expr) -> list[Expr]:
+    """The factors of a product, in order."""
+    match e:
+        case Call("mul", (a, b)):
+            return factors(a) + factors(b)
+    return [e]
+
+
+def _without_casts(e: Expr) -> Expr:
+    while isinstance(e, Call) and e.function == "cast" and e.operands[0].dtype.is_float:
+        e = e.operands[0]
+    return e
+
+
+def _product(parts: list[Expr]) -> Expr:
+    result = parts[0]
+    for part in parts[1:]:
+        result = Call("mul", (result, part), result.dtype)
+    return result
+
+
+def read_encoded(cascade: Cascade) -> tuple[Cascade, frozenset[str]]:
+    """The cascade with encoded weights read as they are stored, and the names of the gathered operands it stores anew.
+
+    Views must have been read through before. A decoded weight that some reader cannot take keeps its statement.
+    """
+    weights = {e.target: e for i in cascade.items if isinstance(i, Defined) and (e := encoded(i)) is not None}
+    if not weights:
+        return cascade, frozenset()
+    return _Reading(cascade, weights).run()
+
+
+@dataclass
+class _Reading:
+    cascade: Cascade
+    weights: Mapping[str, Encoded]
+    items: list[Defined | Opaque] = field(default_factory=list)
+    types: dict[str, TensorType] = field(default_factory=dict)
+    gathered: dict[Expr, str] = field(default_factory=dict)
+
+    def run(self) -> tuple[Cascade, frozenset[str]]:
+        self.types.update(self.cascade.types)
+        for item in self.cascade.items:
+            if isinstance(item, Opaque) or item.target in self.weights:
+                self.items.append(item)
+                continue
+            for load in dict.fromkeys(item.statement.reads):
+                weight = self.weights.get(load.buffer)
+                if weight is not None and meets(item.statement, load, weight):
+                    item = self._through(item, load, weight)
+            self.items += self._factored(item)
+        read = {load.buffer for i in self.items if isinstance(i, Defined) for load in i.statement.reads}
+        read |= {v.name for i in self.items if isinstance(i, Opaque) for v in i.node.operands}
+        kept = [i for i in self.items if isinstance(i, Opaque) or i.target not in self.weights or i.target in read]
+        return Cascade(kept, self.cascade.extents, self.types), frozenset(self.gathered.values())
+
+    def _through(self, item: Defined, load: Load, weight: Encoded) -> Defined:
+        """The reader with the weight's stored elements in its place."""
+        s = item.statement
+        if weight.place is None:
+            definition = Statement(weight.target, weight.indices, weight.value)
+            return replace(item, statement=replace(s, value=read_through(s.value, {weight.target: definition})))
+        reduce = s.value
+        assert isinstance(reduce, Reduce)
+        at = dict(zip(weight.indices, load.index, strict=True))
+        coordinate = at.pop(weight.coordinate)
+        assert isinstance(coordinate, Axis)
+        value, place = substitute_axes(weight.value, at), substitute_axes(weight.place, at)
+        others = [f for f in factors(reduce.body) if _without_casts(f) != load]
+        stored = next(transform(f, lambda e: value if e == load else e) for f in factors(reduce.body) if _without_casts(f) == load)
+        kept = tuple(a for a in reduce.axes if a != coordinate.name)
+        if others:
+            others = [self._gather(item, _product(others), coordinate.name, place, kept)]
+        body = _product([*others, stored])
+        axes = (*kept, *weight.axes)
+        total = replace(reduce, axes=axes, body=body) if axes else body
+        return replace(item, statement=replace(s, value=total))
+
+    def _gather(self, item: Defined, operand: Expr, coordinate: str, place: Expr, reduced: tuple[str, ...]) -> Expr:
+        """The other factors at the stored coordinate; from a copy whose rows are gathered, where rows are long enough."""
+        extents = self.cascade.extents
+        along = tuple(a for a in (*item.statement.axes, *reduced) if a in free_axes(operand))
+        if not along or elements(tuple(extents[a] for a in along)) < ROWS_WORTH_VECTORS:
+            return substitute_axes(operand, {coordinate: place})
+        axes = (coordinate, *along)
+        key = substitute_axes(operand, {a: Axis(f"{n}:{extents[a]}") for n, a in enumerate(axes)})
+        if key not in self.gathered:
+            name = f"{item.target}.gathered"
+            self.gathered[key] = name
+            self.types[name] = TensorType(operand.dtype, tuple(extents[a] for a in axes))
+            self.items.append(Defined(Statement(name, axes, operand), item.node))
+        return Load(self.gathered[key], (place, *(Axis(a) for a in along)), operand.dtype)
+
+    def _factored(self, item: Defined) -> list[Defined]:
+        """A sum of products that reads what an encoded weight became, with the factors it does not run over moved out."""
+        s = item.statement
+        reduce = s.reduction
+        if reduce is None or reduce.operator != "sum" or reduce.rescale is not None or not self._reads_components(s):
+            return [item]
+        parts = factors(reduce.body)
+        outside = [f for f in parts if not free_axes(f) & set(reduce.axes)]
+        inside = [f for f in parts if free_axes(f) & set(reduce.axes)]
+        if not outside or not inside:
+            return [item]
+        name = f"{s.target}.unscaled"
+        self.types[name] = TensorType(reduce.dtype, tuple(self.cascade.extents[a] for a in s.axes))
+        sum_ = Statement(name, s.axes, replace(reduce, body=_product(inside)))
+        partial = Load(name, tuple(Axis(a) for a in s.axes), reduce.dtype)
+        scaled = Statement(s.target, s.axes, _product([partial, *outside]), s.scatter)
+        return [replace(item, statement=sum_), replace(item, statement=scaled)]
+
+    def _reads_components(self, s: Statement) -> bool:
+        components = {load.buffer for w in self.weights.values() for load in loads(w.value)}
+        return any(load.buffer in components for load in s.reads)
