@@ -23,7 +23,7 @@ from effcc.codegen.cpp.linear import (
     times,
 )  # fmt: skip
 from effcc.codegen.cpp.loads import load_memory, load_registers, proven_inside
-from effcc.codegen.cpp.scope import Value, Writer
+from effcc.codegen.cpp.scope import Value, Writer, atomic
 from effcc.codegen.cpp.spelling import COMPARISONS, SYMBOLS
 from effcc.codegen.cpp.storage import Memory, Storage
 from effcc.errors import UnsupportedError
@@ -174,7 +174,7 @@ class Evaluator:
         body = linear_text(a)
         if low is not None and low >= 0:
             operator = "/" if function == "floordiv" else "%"
-            name = self.writer.let("i64", f"({body}) {operator} {divisor}", "at")
+            name = self.writer.let("i64", f"{atomic(body)} {operator} {divisor}", "at")
         else:
             self.writer.functions.add(function)
             library = "floor_divide" if function == "floordiv" else "remainder"

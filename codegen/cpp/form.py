@@ -99,7 +99,8 @@ class Parameter:
 class Function:
     """One vectorized nest. `sizes` are the size symbols it takes, `headers` what it includes.
 
-    A function with `barriers` takes a barrier besides the thread's number and the size of the team.
+    `outlined` are the functions (name, type) that it calls instead of inlining them. With `barriers` it takes a barrier
+    besides the thread's number and the size of the team.
     """
 
     name: str
@@ -108,4 +109,5 @@ class Function:
     body: tuple[Line, ...]
     barriers: bool = False
     headers: tuple[str, ...] = ()
+    outlined: tuple[tuple[str, str], ...] = ()
     comment: tuple[str, ...] = field(default=())

@@ -188,4 +188,4 @@ def store_memory(
             writer.add(Do(f"scatter_if({active.text}, {place}, {position}, {body});"))
         return
     stride = linear_text(Linear(constant=at.lane))
-    writer.add(Do(f"store_strided{suffix}({place}, {stride}, {body}{ending});"))
+    writer.add(Do(f"store_spread({place}, {stride}, {body}{ending});"))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from effcc.codegen.cpp.form import Function
+from effcc.codegen.cpp.outline import outlined_text
 from effcc.codegen.cpp.printer import print_function
 from effcc.codegen.cpp.scope import RESERVED
 from effcc.codegen.cpp.sizes import size_text, uses_division
@@ -153,6 +154,8 @@ class _Emitter:
             function = replace(function, comment=self._comment(launch.kernel, nest))
             self.functions[launch.kernel] = function
             texts += [print_function(function), ""]
+        outlined = sorted({call for function in self.functions.values() for call in function.outlined})
+        texts = [*map(outlined_text, outlined), *([""] if outlined else []), *texts]
         return [*texts, "}  // namespace", ""]
 
     def _comment(self, kernel: str, nest: LoopNest) -> tuple[str, ...]:

@@ -244,7 +244,11 @@ class _TileLowering:
         if count is None or self.lanes_axis is None:
             return False
         axis, target = self.axes[self.lanes_axis], self.target
-        if isinstance(target, Registers) and target.lane_dim is not None and target.shape[target.lane_dim] > axis.extent:
+        if (
+            isinstance(target, Registers)
+            and target.lane_dim is not None
+            and target.shape[target.lane_dim] > axis.extent
+        ):
             return True
         return axis.limit is not None
 

@@ -76,6 +76,8 @@ def mask(writer: Writer, value: Value, mask_bytes: int) -> str:
     type = type_of(writer, boolean, mask_bytes=mask_bytes)
     if writer.lanes == 1:
         return text(writer, value)
+    if is_true(value) or is_false(value):
+        return f"{'~' if is_true(value) else ''}{type}{{}}"
     if value.lanes == 1:
         return f"broadcast<{type}>(-i{8 * mask_bytes}({bare(value.text)}))"
     return value.text if value.mask_bytes == mask_bytes else f"mask_cast<{type}>({value.text})"

@@ -10,7 +10,8 @@ from effcc.codegen.cpp.expressions import Evaluator
 from effcc.codegen.cpp.form import Array, Barrier, Block, Branch, Do, Function, Line, Loop, Parameter
 from effcc.codegen.cpp.form import Registers as RegisterLines
 from effcc.codegen.cpp.linear import Known, linear_text
-from effcc.codegen.cpp.scope import Writer
+from effcc.codegen.cpp.outline import outline
+from effcc.codegen.cpp.scope import Writer, atomic
 from effcc.codegen.cpp.sizes import uses_division
 from effcc.codegen.cpp.spelling import headers, stored_type, value_type
 from effcc.codegen.cpp.storage import (
@@ -41,7 +42,7 @@ def vectorize(nest: LoopNest, target: Target, name: str = "", no_alias: frozense
 
     Raises ScheduleError for a nest whose threads would share a local buffer.
     """
-    return _Vectorizer(nest, target, name or nest.name, no_alias).run()
+    return outline(_Vectorizer(nest, target, name or nest.name, no_alias).run())
 
 
 def size_symbols(nest: LoopNest) -> tuple[str, ...]:
@@ -162,19 +163,19 @@ class _Vectorizer:
         counts = [self._trips(loop) for loop in loops]
         names = self.writer.names
         part = names.fresh("mine")
-        product = " * ".join(f"({c})" if not c.isalnum() and len(loops) > 1 else c for c in counts)
+        factors = [c for c in counts if c != "1"] or ["1"]
+        product = " * ".join(atomic(c) for c in factors) if len(factors) > 1 else factors[0]
         at = names.fresh("at")
         with self.writer.block() as lines:
             rest = at
             for depth in range(len(loops) - 1, -1, -1):
                 loop = loops[depth]
-                index = rest if depth == 0 else f"{rest} % ({counts[depth]})"
+                index = rest if depth == 0 else "0" if counts[depth] == "1" else f"{rest} % {atomic(counts[depth])}"
                 self._open(loop)
                 self.writer.add(Do(f"const i64 {self.variables[loop.axis]} = {self._position(loop, index)};"))
-                if depth > 0:
-                    rest = names.fresh("rest")
-                    before = index.split(" % ")[0]
-                    self.writer.add(Do(f"const i64 {rest} = {before} / ({counts[depth]});"))
+                if depth > 0 and counts[depth] != "1":
+                    before, rest = rest, names.fresh("rest")
+                    self.writer.add(Do(f"const i64 {rest} = {before} / {atomic(counts[depth])};"))
             self._body(loops[-1].body)
         shared = Do(f"const range {part} = share({product}, thread, team);")
         body = Loop(at, f"{part}.begin", f"{part}.end", 1, tuple(lines))
@@ -187,7 +188,7 @@ class _Vectorizer:
 
     def _position(self, loop: For, index: str) -> str:
         start = linear_text(self._evaluator().linear(loop.start))
-        scaled = index if loop.step == 1 else f"{f'({index})' if ' ' in index else index} * {loop.step}"
+        scaled = index if loop.step == 1 or index == "0" else f"{atomic(index)} * {loop.step}"
         return scaled if start == "0" else f"{start} + {scaled}"
 
     def _trips(self, loop: For) -> str:
