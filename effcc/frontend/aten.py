@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from effcc.errors import CaptureError, UnsupportedError
 from effcc.frontend import (
     aten_creation,
+    aten_gradients,
     aten_indexing,
     aten_norms,
     aten_pointwise,
@@ -35,7 +36,7 @@ from effcc.frontend.extern import make_template, target_name
 from effcc.frontend.importer import REGISTRY, Importer, NotNative, aten, dtype_of, strided, type_of
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
 from effcc.frontend.sizes import hints, ranges, shape, size
-from effcc.ir.dims import Dim, symbol, symbols
+from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.table.create import LARGEST_LITERAL
@@ -43,6 +44,7 @@ from effcc.ir.types import TensorType
 
 FAMILIES = (
     aten_creation,
+    aten_gradients,
     aten_indexing,
     aten_norms,
     aten_pointwise,
@@ -71,6 +73,10 @@ EXTERN: dict[Any, str] = {
     aten.masked_scatter.default: "where an element goes depends on all elements before it",
     aten.sort.default: "sorting is not a cascade",
     aten.topk.default: "sorting is not a cascade",
+    aten._pdist_forward.default: "the pairs of a triangle are not a box of axes",
+    aten._embedding_bag.default: "where a bag begins and ends depends on the data",
+    aten._native_batch_norm_legit.default: "it writes its statistics in place; capture turns it into the functional form",
+    aten.atan2.out: "it writes its result in place; capture turns it into atan2",
     aten.resize_.default: "it changes storage, not values",
     aten._local_scalar_dense.default: "it takes a number out of a tensor, to Python",
     aten._fft_c2r.default: "complex numbers have no dtype here",
@@ -219,11 +225,27 @@ class _Walk:
         importer = REGISTRY.get(target)
         if importer is not None:
             before = len(self.builder.nodes)
+            positional, named = _by_schema(target, args, kwargs)
             try:
-                return importer(self.importer, *_by_schema(target, args, kwargs)[0], **_by_schema(target, args, kwargs)[1])
+                return self._conforming(node, importer(self.importer, *positional, **named))
             except NotNative:
                 self.importer.forget(before)
         return self._extern(node, args, kwargs)
+
+    def _conforming(self, node: fx.Node, result: Any) -> Any:
+        """What an importer gave, in the dtypes that capture saw; a result of another shape is a bug of the importer."""
+        example = node.meta.get("val")
+        if isinstance(result, tuple) and isinstance(example, list | tuple):
+            return tuple(self._conforming_one(node, r, e) for r, e in zip(result, example, strict=True))
+        return self._conforming_one(node, result, example)
+
+    def _conforming_one(self, node: fx.Node, value: Any, example: Any) -> Any:
+        if not isinstance(value, Value) or not isinstance(example, Tensor):
+            return value
+        expected = shape(example.shape)
+        if _surely_differ(value.type.shape, expected):
+            raise CaptureError(f"{node.format_node()}: expected a result of shape {expected}, imported as {value}")
+        return self.importer.cast(value, dtype_of(example.dtype))
 
     def _extern(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         target: Any = node.target
@@ -258,6 +280,11 @@ class _Walk:
     def _outputs(self, node: fx.Node) -> list[Output]:
         returned = node.args[0]
         return [self._arguments(r) for r in (returned if isinstance(returned, list | tuple) else [returned])]
+
+
+def _surely_differ(a: Shape, b: Shape) -> bool:
+    """Whether two shapes cannot be equal, whatever their size symbols are."""
+    return len(a) != len(b) or any(dim(x - y) != 0 for x, y in zip(a, b, strict=True) if isinstance(dim(x - y), int))
 
 
 def _layout(type_: TensorType, strides: Any) -> tuple[Dim, ...] | None:

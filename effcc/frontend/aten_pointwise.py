@@ -19,8 +19,8 @@ _FLOATING = (
 _SAME = ("neg", "abs", "sign", "relu")
 _ROUNDING = ("floor", "ceil", "trunc", "round")
 _BINARY = {
-    "maximum": "maximum", "minimum": "minimum", "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
-    "remainder": "mod", "fmod": "fmod", "bitwise_left_shift": "shl", "bitwise_right_shift": "shr",
+    "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
+    "remainder": "mod", "fmod": "fmod",
 }  # fmt: skip
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
@@ -47,13 +47,17 @@ def _binary(op: str) -> Import:
 
 
 for _name in _FLOATING:
-    imports(*_overloads(_name, "default"))(_floating(_name))
+    imports(getattr(aten, _name).default)(_floating(_name))
 for _name in _SAME:
-    imports(*_overloads(_name, "default"))(_same(_name))
+    imports(getattr(aten, _name).default)(_same(_name))
 for _name in _ROUNDING:
-    imports(*_overloads(_name, "default"))(_rounding(_name))
+    imports(getattr(aten, _name).default)(_rounding(_name))
 for _name, _op in _BINARY.items():
-    imports(*_overloads(_name, "default", "Tensor", "Scalar", "Scalar_Tensor", "Tensor_Scalar"))(_binary(_op))
+    imports(*_overloads(_name, "Tensor", "Scalar"))(_binary(_op))
+imports(aten.maximum.default)(_binary("maximum"))
+imports(aten.minimum.default)(_binary("minimum"))
+imports(aten.bitwise_left_shift.Tensor)(_binary("shl"))
+imports(aten.bitwise_right_shift.Tensor)(_binary("shr"))
 for _name in _COMPARISONS:
     imports(*_overloads(_name, "Tensor", "Scalar"))(_binary(_name))
 
@@ -112,7 +116,7 @@ def div_mode(m: Importer, a: Operand, b: Operand, rounding_mode: str | None = No
     return m.emit("where", m.emit("and", inexact, negative), m.emit("add", down, m.constant(1, dtype)), down)
 
 
-@imports(aten.floor_divide.default, aten.floor_divide.Scalar)
+@imports(aten.floor_divide.default)
 def floor_divide(m: Importer, a: Operand, b: Operand) -> Value:
     return m.elementwise("floordiv", a, b)
 
@@ -220,12 +224,12 @@ def clamp(m: Importer, x: Value, low: Operand | None = None, high: Operand | Non
     return x if high is None else m.elementwise("minimum", x, high, dtype=dtype)
 
 
-@imports(aten.clamp_min.default, aten.clamp_min.Tensor)
+@imports(aten.clamp_min.default)
 def clamp_min(m: Importer, x: Value, low: Operand) -> Value:
     return clamp(m, x, low)
 
 
-@imports(aten.clamp_max.default, aten.clamp_max.Tensor)
+@imports(aten.clamp_max.default)
 def clamp_max(m: Importer, x: Value, high: Operand) -> Value:
     return clamp(m, x, None, high)
 
@@ -245,8 +249,8 @@ def lerp(m: Importer, a: Value, b: Value, weight: Operand) -> Value:
     return m.elementwise("add", a, m.elementwise("mul", weight, m.elementwise("sub", b, a)))
 
 
-@imports(aten._to_copy.default, aten.to.dtype)
-def to_copy(m: Importer, x: Value, dtype: Any = None, *_: Any, device: Any = None, **__: Any) -> Value:
+@imports(aten._to_copy.default)
+def to_copy(m: Importer, x: Value, dtype: Any = None, device: Any = None, **__: Any) -> Value:
     if device is not None and str(device).split(":")[0] not in ("cpu", "None"):
         raise NotNative(f"a copy to {device}")
     return x if dtype is None else m.cast(x, dtype_of(dtype))

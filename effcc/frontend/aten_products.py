@@ -64,16 +64,13 @@ def convolution(
     m: Importer, x: Value, w: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any, transposed: bool,
     output_padding: Any, groups: int,
 ) -> Value:  # fmt: skip
-    """A convolution; one without a batch axis gets one."""
     spatial = w.type.rank - 2
-    batched = x if x.type.rank == w.type.rank else m.unit(x, 0)
-    result = m.emit(
-        "convolution", *((batched, w) if bias is None else (batched, w, bias)),
+    return m.emit(
+        "convolution", *((x, w) if bias is None else (x, w, bias)),
         stride=_per_axis(stride, spatial), padding=_per_axis(padding, spatial), dilation=_per_axis(dilation, spatial),
         groups=groups, transposed=transposed,
         output_padding=_per_axis(output_padding, spatial) if transposed else None,
     )  # fmt: skip
-    return result if batched is x else m.reshape(result, result.type.shape[1:])
 
 
 def _per_axis(values: Any, spatial: int) -> tuple[int, ...]:

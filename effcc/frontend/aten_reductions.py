@@ -144,3 +144,10 @@ def _running(op: str) -> Import:
 
 imports(aten.cumsum.default)(_running("cumsum"))
 imports(aten.cumprod.default)(_running("cumprod"))
+
+
+@imports(aten._cdist_forward.default)
+def cdist(m: Importer, a: Value, b: Value, p: float, compute_mode: int | None) -> Value:
+    """Distances in the p-norm between the rows of `a` and those of `b`."""
+    difference = m.elementwise("sub", m.unit(a, a.type.rank - 1), m.unit(b, b.type.rank - 2))
+    return vector_norm(m, difference, p, [-1])

@@ -1,0 +1,75 @@
+"""Every overload that the importer knows: one call, imported and interpreted, says what eager says."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+
+from effcc.frontend.aten import core_overloads, coverage, import_graph
+from effcc.frontend.capture import Signature
+from effcc.frontend.importer import REGISTRY
+from effcc.ir.verifier import verify_graph
+from tests.frontend.import_checks import Trace, assert_same
+from tests.frontend.overload_calls import Call, all_calls
+
+CALLS = all_calls()
+
+# Calls that have no native form, though their overload does.
+EXTERN = ("scatter_reduce.two(float32[5,4],0,int64[2,3],float32[3,4],mean", "amax,False)")
+
+
+def traced(call: Call) -> Trace:
+    """A graph of this one call, imported."""
+    graph, tensors = fx.Graph(), [a for a in pytree.tree_leaves(call.args) if isinstance(a, Tensor)]
+    fake = FakeTensorMode()
+    nodes = {}
+    for position, tensor in enumerate(tensors):
+        nodes[id(tensor)] = graph.placeholder(f"x{position}")
+        nodes[id(tensor)].meta["val"] = fake.from_tensor(tensor)
+    args = pytree.tree_map(lambda a: nodes[id(a)] if isinstance(a, Tensor) else a, call.args)
+    made = graph.call_function(call.overload, tuple(args), dict(call.kwargs))
+    fake_args = pytree.tree_map(lambda a: nodes[id(a)].meta["val"] if isinstance(a, Tensor) else a, call.args)
+    with fake:
+        value = call.overload(*fake_args, **call.kwargs)
+    made.meta["val"] = value
+    several = isinstance(value, list | tuple)
+    results: list[Any] = [made]
+    if several:
+        results = [graph.call_function(operator.getitem, (made, k)) for k in range(len(value))]
+        for node, item in zip(results, value, strict=True):
+            node.meta["val"] = item
+    graph.output(tuple(results))
+    module = fx.GraphModule({}, graph)
+    names = tuple(f"x{k}" for k in range(len(tensors)))
+    imported = import_graph(module, Signature("inference", names, frozenset(), frozenset(), (None,) * len(results)))
+    verify_graph(imported.graph)
+    return Trace(module, imported, tuple(tensors))
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_a_call_means_the_same_after_import(call: Call) -> None:
+    trace = traced(call)
+    assert ("extern" in trace.ops) == any(e in str(call) for e in EXTERN)
+    expected = trace.eager()
+    half = any(isinstance(e, Tensor) and e.dtype in (torch.float16, torch.bfloat16) for e in expected)
+    assert_same(trace.interpreted(), expected, 1e-2 if half else 1e-5)
+
+
+def test_every_importer_has_a_sample_call() -> None:
+    """All of PyTorch's own but those that give values nobody specified."""
+    unspecified = {"aten.empty.memory_format", "aten.empty_strided.default"}
+    known = {str(o) for o in REGISTRY if o.namespace != "effcc"}
+    assert known - {str(c.overload) for c in CALLS} == unspecified
+
+
+def test_every_core_overload_is_native_or_has_a_reason() -> None:
+    rows = coverage()
+    assert len(rows) == len(core_overloads()) > 150
+    assert [row.overload for row in rows if row.status == "missing"] == []
+    assert all(row.reason for row in rows if row.status == "extern")
