@@ -490,11 +490,21 @@ class _Lowering:
 
     def _load_local(self, target: str, index: Sequence[Expr], ranges: Ranges, s: Statement, suffix: str = "") -> Expr:
         local = self.locals[target]
-        relative = {a: r.relative for a, r in ranges.items() if r.relative is not None}
-        at = tuple(substitute_axes(index[p], relative) for p, _ in local.axes)
+        at = tuple(self._place_in(local, axis, index[p], ranges) for p, axis in local.axes)
         definition = self.kernel.definition(target)
         assert definition is not None
         return Load(_local(target) + suffix, at, definition.dtype)
+
+    def _place_in(self, local: _Local, axis: str, index: Expr, ranges: Ranges) -> Expr:
+        """An index of a local buffer: from the tile's begin where the buffer holds a tile of the axis, else the axis's value."""
+        tiled = {t.axis for t in self.schedule.parallel}
+        if self.schedule.sequential is not None and self.schedule.sequential.tile > 1:
+            tiled.add(self.schedule.sequential.axis)
+        if axis not in tiled:
+            return self._absolute(index, ranges)
+        place = ranges[axis].relative
+        assert index == Axis(axis) and place is not None, f"{axis} is tiled, and read at {index}"
+        return place
 
     def _local_index(self, s: Statement, axes: Sequence[str], ranges: Ranges) -> tuple[Expr, ...]:
         local = self.locals[s.target]

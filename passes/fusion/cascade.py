@@ -69,7 +69,8 @@ def to_cascade(graph: Graph) -> Cascade:
             shape = tuple(builder.extents[a] for a in statement.axes)
             if statement.target not in cascade.types:
                 cascade.types[statement.target] = TensorType(statement.dtype, shape)
-            cascade.items.append(Defined(statement, node, tuple(builder.scans)))
+            scans = tuple(a for a in builder.scans if a in statement.axes)
+            cascade.items.append(Defined(statement, node, scans))
     return cascade
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from effcc.ir.dims import elements, same
-from effcc.ir.expr import Axis, Load, Reduce
+from effcc.ir.expr import Axis, Expr, Load, Reduce, children
 from effcc.ir.kernel import Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
 from effcc.target import Target
@@ -55,7 +55,7 @@ class _Clustering:
                 self._place(item, self._fresh(item))
                 continue
             # A later statement on the same target (a scatter into it) belongs where the target is.
-            again = self.home.get(item.target)
+            again = self.home.get(item.target) or self._recurrence(item)
             candidates = [again] if again is not None else self._producers(item.statement)
             joined = next((c for c in reversed(candidates) if c is not None and self._join(item, c)), None)
             if joined is None:
@@ -64,6 +64,12 @@ class _Clustering:
                 joined.same = {a: a for a in item.statement.axes}
             self._place(item, joined)
         return self._ordered()
+
+    def _recurrence(self, item: Defined) -> Cluster | None:
+        """The cluster of the recurrence that a scanned statement is part of: its statements read one another's past."""
+        if not item.scans:
+            return None
+        return next((c for c in self.clusters if any(i.scans and i.node is item.node for i in c.items)), None)
 
     def _own_axes(self, item: Defined) -> tuple[str, ...]:
         """The axes of a statement that could run in parallel: those that no scan orders and that have points to share."""
@@ -103,7 +109,7 @@ class _Clustering:
     def _join(self, item: Defined, into: Cluster) -> bool:
         """Whether `item` may and should join; if so the cluster's shared axes are narrowed to fit."""
         if into.opaque is not None or item.scans or any(i.scans for i in into.items):
-            return item.target in into.targets
+            return item.target in into.targets or into is self._recurrence(item)
         for other in self._producers(item.statement):
             if other is not into and other.before >> into.number & 1:
                 return False
@@ -208,12 +214,12 @@ def contraction_operands(statement: Statement) -> tuple[Load, Load] | None:
     value = statement.value
     if not isinstance(value, Reduce) or value.operator != "sum":
         return None
-    from effcc.ir.expr import Call, loads
+    from effcc.ir.expr import Call
 
     body = value.body
     if not (isinstance(body, Call) and body.function == "mul"):
         return None
-    left, right = (loads(o) for o in body.operands)
+    left, right = (_data(o) for o in body.operands)
     if not left or not right:
         return None
     a, b = left[-1], right[-1]
@@ -221,6 +227,11 @@ def contraction_operands(statement: Statement) -> tuple[Load, Load] | None:
     axes_b = {x.name for i in b.index for x in _axes_of(i)}
     kept = set(statement.axes)
     return (a, b) if (axes_a & kept) - axes_b and (axes_b & kept) - axes_a else None
+
+
+def _data(e: Expr) -> list[Load]:
+    """The loads of an expression, without those that only say where another one reads."""
+    return [e] if isinstance(e, Load) else [load for part in children(e) for load in _data(part)]
 
 
 def axis_classes(clusters: list[Cluster]) -> Mapping[str, str]:

@@ -50,7 +50,7 @@ def _append(graph: Graph, target: Target, builder: _ProgramBuilder, weights: fro
     types_behind = {name: type for name, type in stored.values()}
     wanted = results | {v.name for n in graph.nodes if lookup(n.op).form is None for v in (*n.operands, *n.results)}
     cascade, gathered = read_encoded(inline_views(squeeze(to_cascade(graph), wanted), results))
-    cascade = inline(cascade, results | gathered)
+    cascade = inline(cascade, results, gathered)
     clusters = cluster(cascade, target, weights)
     types = {**_stored_types(graph, cascade), **types_behind}
     builder.storage.update({name: output for output, (name, _) in stored.items()})

@@ -34,18 +34,22 @@ def scalar_cost(e: Expr) -> float:
     return 0.0
 
 
-def inline_views(cascade: Cascade, kept: Iterable[str]) -> Cascade:
+def inline_views(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] = frozenset()) -> Cascade:
     """The cascade with views read through: the first half of `inline`."""
     wanted = set(kept) | {v.name for i in cascade.items if isinstance(i, Opaque) for v in i.node.operands}
     multiply_defined = _defined_again(cascade)
-    return _inline_where(cascade, wanted, lambda item, _: is_view(item) and item.target not in multiply_defined)
+    solid = multiply_defined | stored
+    return _inline_where(cascade, wanted, lambda item, _: is_view(item) and item.target not in solid)
 
 
-def inline(cascade: Cascade, kept: Iterable[str]) -> Cascade:
-    """The cascade with views and cheap producers inlined; targets in `kept` (outputs, operands of calls) keep a statement."""
-    wanted = set(kept) | {v.name for i in cascade.items if isinstance(i, Opaque) for v in i.node.operands}
+def inline(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] = frozenset()) -> Cascade:
+    """The cascade with views and cheap producers inlined; targets in `kept` (outputs, operands of calls) keep a statement.
+
+    Those in `stored` are also read where they are stored, not through.
+    """
+    wanted = set(kept) | stored | {v.name for i in cascade.items if isinstance(i, Opaque) for v in i.node.operands}
     multiply_defined = _defined_again(cascade)
-    first = inline_views(cascade, wanted)
+    first = inline_views(cascade, wanted, stored)
     chosen = _choose_pointwise(first, wanted | multiply_defined)
     return _inline_where(first, wanted, lambda item, _: item.target in chosen)
 
