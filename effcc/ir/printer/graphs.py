@@ -9,6 +9,8 @@ from effcc.ir.dims import show
 from effcc.ir.dtypes import DType
 from effcc.ir.encoding import Encoding
 from effcc.ir.graph import Attribute, Graph, Node, Value
+from effcc.ir.op import REQUIRED
+from effcc.ir.ops import TABLE
 from effcc.ir.printer.expressions import show_number
 from effcc.ir.printer.kernels import show_location
 
@@ -27,13 +29,21 @@ def show_node(node: Node, indent: str = "", locations: bool = True) -> str:
     """`%y = gelu %h {approximate="none"} : f32[4]`, with its regions as graphs before the types."""
     text = f"{_values(node.results).strip()} = {node.op}" if node.results else node.op
     text += _values(node.operands)
-    if node.attrs:
-        text += f" {show_attributes(node.attrs)}"
+    attrs = _in_table_order(node)
+    if attrs:
+        text += f" {show_attributes(attrs)}"
     for region in node.regions:
         text += " " + print_graph(region, indent, locations).lstrip()
     if node.results:
         text += " : " + ", ".join(str(r.type) for r in node.results)
     return indent + text + show_location(node.location, locations)
+
+
+def _in_table_order(node: Node) -> dict[str, Attribute]:
+    """The node's attributes as the op table lists them, with defaults; then any that it does not know."""
+    listed = TABLE[node.op].attrs if node.op in TABLE else {}
+    known = {name: node.attrs.get(name, default) for name, default in listed.items()}
+    return {name: v for name, v in {**known, **node.attrs}.items() if v is not REQUIRED}
 
 
 def show_attributes(attrs: Mapping[str, Attribute]) -> str:
