@@ -65,14 +65,6 @@ def emit_program(program: Program, schedules: Mapping[str, Schedule], target: Gp
     return "\n\n\n".join(parts) + "\n"
 
 
-def emit_module(kernels: Sequence[tuple[Kernel, Schedule]]) -> str:
-    """A module of kernels alone, for tests and for compiling them one by one."""
-    names = Names(_reserved() | {"KERNELS"})
-    emitted = [emit_kernel(k, s, names.fresh(k.name)) for k, s in kernels]
-    functions = [e.function.text for e in emitted]
-    return "\n\n\n".join(["import triton\nimport triton.language as tl", *library(functions), *functions, _table(emitted)]) + "\n"
-
-
 def _reserved() -> frozenset[str]:
     return RESERVED | library_names()
 
