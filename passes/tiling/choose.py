@@ -7,16 +7,14 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from effcc.ir.dims import Shape, elements
-from effcc.ir.expr import Axis, Call, Load, Reduce, loads, walk
+from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, loads, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.schedule import Nest, Pack, Schedule, TiledAxis
 from effcc.passes.tiling.access import lane_cost, layouts, stride
 from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
+from effcc.passes.tiling.describe import contraction_of, pointwise_of, reduction_of
 from effcc.passes.tiling.pack import pack
 from effcc.target import Target
-
-PARALLEL_ELEMENTS = 4096
-"""Points below which a tile of a pointwise or row kernel is not worth a task of its own."""
 
 
 @dataclass
@@ -27,6 +25,7 @@ class _Choice:
     target: Target
     shared: tuple[str, ...]
     tiles: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
     packs: list[Pack] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -43,7 +42,7 @@ def choose(kernel: Kernel, target: Target) -> tuple[Kernel, Schedule]:
     nests = [nests[order[id(p)]] for p in plans]
     parallel = tuple(TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests))
     return choice.kernel, Schedule(
-        parallel, tuple(nests), sequential, tuple(choice.packs), 0.0, tuple(choice.notes)
+        parallel, tuple(nests), sequential, tuple(choice.packs), choice.seconds, tuple(choice.notes)
     )
 
 
@@ -113,41 +112,30 @@ def _product_nest(choice: _Choice, plan: NestPlan, product: Statement, sequentia
     assert best is not None
     _, lane_axis, side = best
     rows_of, columns_of = pair[1 - side], pair[side]
-    extent = _count(choice, lane_axis, sequential)
-    registers = choice.target.vector_registers
-    vectors = 2 if extent > lanes else 1
     row_axes = _only(rows_of, columns_of, product.axes)
     tileable = [a for a in row_axes if a in plan.kept]
     row_axis = max(reversed(tileable), key=lambda a: min(_count(choice, a, sequential), 14))
-    rows = min(_count(choice, row_axis, sequential), max(1, (registers - vectors - 1) // vectors), 14 if vectors == 2 else 24)
-    rows = _even(rows, _count(choice, row_axis, sequential))
-    width = vectors * lanes
     reduced = _reduced_order(product.reduction, rows_of, layout)
     kept = [a for a in plan.kept if a not in (lane_axis, row_axis)]
     order = (*kept, lane_axis, row_axis, *reduced)
-    for load in columns_of:
-        if load.buffer in kernel.weights and not isinstance(kernel.extents[lane_axis], int):
-            continue
-        if load.buffer in kernel.weights and _packable(choice.kernel, load, lane_axis):
-            choice.kernel, packed = pack(choice.kernel, load, lane_axis, width, (*kept, row_axis, *reduced))
-            choice.packs.append(packed)
+    constant = [x for x in columns_of if x.buffer in kernel.weights and _packable(kernel, x, lane_axis)]
+    counts = {a: _count(choice, a, sequential) for a in (*plan.kept, *plan.reduced)}
+    chosen = contraction_of(
+        kernel, product, counts, lane_axis, row_axis, reduced, rows_of, columns_of, bool(constant), choice.target
+    )
+    for load in constant:
+        choice.kernel, packed = pack(choice.kernel, load, lane_axis, chosen.nr, (*kept, row_axis, *reduced))
+        choice.packs.append(packed)
     if lane_axis in choice.shared:
-        choice.tiles[lane_axis] = width
+        choice.tiles[lane_axis] = chosen.nc
     if row_axis in choice.shared:
-        count = _count(choice, row_axis, None)
-        block = rows * max(1, min(8, -(-count // (rows * choice.target.cores))))
-        choice.tiles[row_axis] = min(block, max(count, 1))
-    choice.notes.append(f"{product.target}: {rows} x {width} in registers ({row_axis} x {lane_axis})")
+        choice.tiles[row_axis] = chosen.mc
+    choice.seconds += chosen.prediction.seconds
+    choice.notes.append(f"{product.target}: {chosen} ({row_axis} x {lane_axis}), bound by {chosen.prediction.bound_by}")
     return Nest(
         plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
-        TiledAxis(lane_axis, width), (TiledAxis(row_axis, rows),), order, plan.phase,
+        TiledAxis(lane_axis, chosen.nr), (TiledAxis(row_axis, chosen.mr),), order, plan.phase,
     )  # fmt: skip
-
-
-def _even(rows: int, count: int) -> int:
-    """At most `rows`, cut so that the tiles of `count` rows are about equal (32 rows: 11, 11, 10 rather than 14, 14, 4)."""
-    tiles = -(-count // rows)
-    return -(-count // tiles)
 
 
 def _only(own: Sequence[Load], other: Sequence[Load], kept: Sequence[str]) -> list[str]:
@@ -208,13 +196,21 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         return total * waste + (6.0 if axis in plan.reduced else 0.0) * lanes / max(extent, lanes) + (100.0 if fixed else 0.0)
 
     axis = min(reversed(candidates), key=cost)
-    extent = _count(choice, axis, sequential)
-    vectors = max(1, min(4 if plan.reductions else 2, extent // lanes))
+    counts = {a: _count(choice, a, sequential) for a in (*plan.kept, *plan.reduced)}
+    if plan.reductions:
+        reduction = reduction_of(kernel, statements, counts, plan.reduced, axis, choice.target)
+        vectors, block, prediction, note = reduction.accumulators, counts[axis], reduction.prediction, str(reduction)
+    else:
+        pointwise = pointwise_of(kernel, statements, counts, axis, choice.target)
+        block = -(-counts[axis] // pointwise.column_parts)
+        vectors, prediction, note = pointwise.unroll, pointwise.prediction, str(pointwise)
     width = lanes * vectors
     reduced = (*(a for a in plan.reduced if a != axis), *((axis,) if axis in plan.reduced else ()))
     kept = (*(a for a in plan.kept if a != axis), *((axis,) if axis in plan.kept else ()))
     if axis in choice.shared and choice.tiles[axis] == 1:
-        choice.tiles[axis] = -(-min(extent, PARALLEL_ELEMENTS) // width) * width
+        choice.tiles[axis] = -(-block // width) * width
+    choice.seconds += prediction.seconds
+    choice.notes.append(f"{statements[0].target}: {note}, bound by {prediction.bound_by}")
     return Nest(
         plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
         TiledAxis(axis, width), (), (*kept, *reduced), plan.phase,
@@ -227,6 +223,3 @@ def _parallel_order(choice: _Choice, nests: Sequence[Nest]) -> list[str]:
     rows = [t.axis for n in nests for t in n.unroll if t.axis in choice.shared]
     rest = [a for a in choice.shared if a not in lanes and a not in rows]
     return [*dict.fromkeys((*rest, *lanes, *rows))]
-
-
-__all__ = ["choose", "operands", "prod", "replace"]

@@ -116,14 +116,17 @@ class PointwiseSchedule:
         return f"vectors of {self.lanes} along {self.vector_axis}, unroll {self.unroll}, block {self.block}, {split}"
 
 
-def schedule_pointwise(nest: PointwiseNest, target: Target, k: int = 1) -> list[PointwiseSchedule]:
-    """The `k` schedules that are predicted to be fastest, best first, over all choices of the vector axis.
+def schedule_pointwise(
+    nest: PointwiseNest, target: Target, k: int = 1, vector_axis: str | None = None
+) -> list[PointwiseSchedule]:
+    """The `k` schedules that are predicted to be fastest, best first, with `vector_axis` (default: any) in the vector.
 
     Raises ScheduleError where the nest has no axes or an empty one.
     """
     if not nest.axes or any(a.extent < 1 for a in nest.axes):
         raise ScheduleError(f"pointwise: expected axes with at least one point each, got {nest.axes}")
-    choices = (_schedules(nest, axis, target) for axis in vector_axes(nest.axes, nest.operands))
+    axes = vector_axes(nest.axes, nest.operands) if vector_axis is None else (vector_axis,)
+    choices = (_schedules(nest, axis, target) for axis in axes)
     return list(islice(merge(*choices, key=lambda s: s.prediction.seconds), k))
 
 

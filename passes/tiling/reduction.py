@@ -112,8 +112,10 @@ class ReductionSchedule:
         return f"vectors of {self.lanes} {how} {self.vector_axis}, {self.accumulators} accumulators, {split}"
 
 
-def schedule_reduction(nest: ReductionNest, target: Target, k: int = 1) -> list[ReductionSchedule]:
-    """The `k` schedules that are predicted to be fastest, best first, over all choices of the vector axis.
+def schedule_reduction(
+    nest: ReductionNest, target: Target, k: int = 1, vector_axis: str | None = None
+) -> list[ReductionSchedule]:
+    """The `k` schedules that are predicted to be fastest, best first, with `vector_axis` (default: any) in the vector.
 
     Raises ScheduleError where the nest has no reduced axis or an empty one.
     """
@@ -121,7 +123,8 @@ def schedule_reduction(nest: ReductionNest, target: Target, k: int = 1) -> list[
         raise ScheduleError(
             f"reduction: expected a reduced axis and at least one point along each axis, got {nest.axes}"
         )
-    choices = (_schedules(nest, axis, target) for axis in vector_axes(nest.axes, nest.operands))
+    axes = vector_axes(nest.axes, nest.operands) if vector_axis is None else (vector_axis,)
+    choices = (_schedules(nest, axis, target) for axis in axes)
     return list(islice(merge(*choices, key=lambda s: s.prediction.seconds), k))
 
 

@@ -1,0 +1,127 @@
+"""Nests of a kernel in the terms of the schedule models: axes with roles and hints, operands with strides.
+
+The models (`contraction`, `pointwise`, `reduction`) know no kernels; equal descriptions are solved once a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from effcc.ir.dims import elements
+from effcc.ir.expr import Axis as AxisExpr
+from effcc.ir.expr import Load, walk
+from effcc.ir.kernel import Kernel, Statement
+from effcc.passes.fusion.inline import scalar_cost
+from effcc.passes.tiling.access import layouts, stride
+from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, schedule_contraction
+from effcc.passes.tiling.operands import Axis, Operand
+from effcc.passes.tiling.pointwise import PointwiseNest, PointwiseSchedule, schedule_pointwise
+from effcc.passes.tiling.reduction import ReductionNest, ReductionSchedule, schedule_reduction
+from effcc.target import Target
+
+MANY = 1 << 20
+"""A stride that is uneven or unknown, in elements: as bad as far."""
+
+
+def contraction_of(
+    kernel: Kernel,
+    product: Statement,
+    counts: Mapping[str, int],
+    lane_axis: str,
+    row_axis: str,
+    reduced: Sequence[str],
+    rows_of: Sequence[Load],
+    columns_of: Sequence[Load],
+    packed: bool,
+    target: Target,
+) -> ContractionSchedule:
+    """The best schedule of a sum of products with lanes along `lane_axis` and register rows along `row_axis`."""
+    in_rows, in_columns = _axes(rows_of), _axes(columns_of)
+    axes = []
+    for a in product.axes:
+        if a in (lane_axis, row_axis):
+            continue
+        role = "m" if a in in_rows - in_columns else "n" if a in in_columns - in_rows else "batch"
+        axes.append(Axis(a, max(counts[a], 1), role))  # type: ignore[arg-type]
+    axes += [Axis(row_axis, max(counts[row_axis], 1), "m"), Axis(lane_axis, max(counts[lane_axis], 1), "n")]
+    axes += [Axis(a, max(counts[a], 1), "k") for a in reduced]
+    layout = layouts(kernel)
+    row_stride = stride(rows_of[-1], row_axis, layout[rows_of[-1].buffer.rstrip("'")])
+    known = isinstance(row_stride, int) and row_stride > 0
+    nest = ContractionNest(
+        tuple(axes),
+        lhs_bytes=rows_of[-1].dtype.bytes,
+        rhs_bytes=columns_of[-1].dtype.bytes,
+        out_bytes=product.dtype.bytes,
+        rhs="packed" if packed else "rows",
+        lhs_row_stride=int(row_stride) * rows_of[-1].dtype.bytes if known else None,  # type: ignore[arg-type]
+        decode_slots=max(0, len(columns_of) - 1),
+        block_k=False,
+    )
+    return _contraction(nest, target)
+
+
+def pointwise_of(
+    kernel: Kernel, statements: Sequence[Statement], counts: Mapping[str, int], axis: str, target: Target
+) -> PointwiseSchedule:
+    """The best schedule of pointwise statements with lanes along `axis`."""
+    axes = tuple(Axis(a, max(n, 1)) for a, n in counts.items() if a != axis) + (Axis(axis, max(counts[axis], 1)),)
+    work = max(1, round(sum(scalar_cost(s.value) for s in statements)))
+    return _pointwise(PointwiseNest(axes, _operands(kernel, statements, counts), work), axis, target)
+
+
+def reduction_of(
+    kernel: Kernel,
+    statements: Sequence[Statement],
+    counts: Mapping[str, int],
+    reduced: Sequence[str],
+    axis: str,
+    target: Target,
+) -> ReductionSchedule:
+    """The best schedule of a nest with reductions, with lanes along `axis`."""
+    axes = tuple(Axis(a, max(n, 1), "reduced" if a in reduced else "kept") for a, n in counts.items())
+    work = max(1, round(sum(scalar_cost(s.value) for s in statements)))
+    return _reduction(ReductionNest(axes, _operands(kernel, statements, counts), work), axis, target)
+
+
+def _operands(kernel: Kernel, statements: Sequence[Statement], counts: Mapping[str, int]) -> tuple[Operand, ...]:
+    layout = layouts(kernel)
+    found: dict[tuple[str, tuple[tuple[str, int], ...], bool], Operand] = {}
+    for s in statements:
+        stores = [] if s.reduction is not None else [Load(s.target, tuple(AxisExpr(a) for a in s.axes), s.dtype)]
+        for load, written in [*((x, False) for x in s.reads), *((x, True) for x in stores)]:
+            strides: dict[str, int] = {}
+            for a in counts:
+                step = stride(load, a, layout[load.buffer.rstrip("'")])
+                strides[a] = MANY if step is None else elements((step,)) if not isinstance(step, int) else step
+            key = (load.buffer, tuple(sorted(strides.items())), written)
+            found.setdefault(key, Operand(load.buffer, strides, load.dtype.bytes, written))
+    return tuple(found.values())
+
+
+def _axes(loads: Sequence[Load]) -> set[str]:
+    return {e.name for load in loads for i in load.index for e in walk(i) if isinstance(e, AxisExpr)}
+
+
+@lru_cache(maxsize=4096)
+def _contraction(nest: ContractionNest, target: Target) -> ContractionSchedule:
+    return schedule_contraction(nest, target)[0]
+
+
+_SOLVED_POINTWISE: dict[str, PointwiseSchedule] = {}
+_SOLVED_REDUCTION: dict[str, ReductionSchedule] = {}
+
+
+def _pointwise(nest: PointwiseNest, axis: str, target: Target) -> PointwiseSchedule:
+    key = f"{nest}{axis}{target}"
+    if key not in _SOLVED_POINTWISE:
+        _SOLVED_POINTWISE[key] = schedule_pointwise(nest, target, 1, axis)[0]
+    return _SOLVED_POINTWISE[key]
+
+
+def _reduction(nest: ReductionNest, axis: str, target: Target) -> ReductionSchedule:
+    key = f"{nest}{axis}{target}"
+    if key not in _SOLVED_REDUCTION:
+        _SOLVED_REDUCTION[key] = schedule_reduction(nest, target, 1, axis)[0]
+    return _SOLVED_REDUCTION[key]
