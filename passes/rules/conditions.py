@@ -323,6 +323,7 @@ def _keep_leading(draft: Draft, random: Random, args: tuple[Expression, ...]) ->
     for d in t.shape[: t.rank - n]:
         batch = batch * d
     draft.scalars[shape.name] = (batch, *t.shape[t.rank - n :])
+    draft.keep(x.name)
 
 
 @condition(_keep_leading)

@@ -266,14 +266,15 @@ def _pad(types: Sequence[TensorType], attrs: Attrs, random: Random) -> None:
 
 def _some_axes(types: Sequence[TensorType], random: Random) -> tuple[int, ...]:
     rank = types[0].rank
-    return tuple(sorted(random.sample(range(rank), random.randint(0, rank)))) if rank else ()
+    least = 0 if random.random() < 0.1 else min(rank, 1)
+    return tuple(sorted(random.sample(range(rank), random.randint(least, rank))))
 
 
 def _reduce(types: Sequence[TensorType], attrs: Attrs, random: Random) -> None:
     axes = _some_axes(types, random)
     if axes and random.random() < 0.3:
         axes = tuple(a - types[0].rank for a in axes)
-    attrs.setdefault("axes", None if random.random() < 0.15 else axes)
+    attrs.setdefault("axes", None if random.random() < 0.1 else axes)
     attrs.setdefault("keepdim", random.random() < 0.5)
 
 

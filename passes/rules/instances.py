@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from effcc.errors import IRTypeError
-from effcc.ir.dims import product
+from effcc.ir.dims import Shape, product
 from effcc.ir.dtypes import DType
 from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.ops import lookup
@@ -33,7 +33,7 @@ class Draft:
     """Types of the pattern's tensors (inner ones and `result` too), attribute values, and marks that conditions set.
 
     `weights` are leaves that become weights, `producers` ops whose result a leaf is; `kept` leaves stay when the rest is
-    drawn again.
+    drawn again; `constants` has the shapes of constant operands, by operation and position.
     """
 
     tensors: dict[str, TensorType] = field(default_factory=dict)
@@ -41,6 +41,7 @@ class Draft:
     weights: set[str] = field(default_factory=set)
     producers: dict[str, str] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
+    constants: dict[tuple[Operation, int], Shape] = field(default_factory=dict)
 
     def keep(self, *names: str) -> None:
         self.kept.update(names)
@@ -155,7 +156,7 @@ def _constant_type(
         held = as_held(term.value, near.dtype) if isinstance(term, Number) else None
     if held is None:
         raise _Refused
-    shape = () if random.random() < 0.8 else near.shape
+    shape = draft.constants[of, position] = () if random.random() < 0.8 else near.shape
     return TensorType(near.dtype, shape)
 
 
@@ -210,7 +211,7 @@ def _emit(term: Term, draft: Draft, b: GraphBuilder, values: dict[str, Value]) -
             like = near.type.dtype if near is not None else draft.tensors["result"].dtype
             if as_held(value, like) is None:
                 raise _Refused
-            op, attrs = constant_attrs(value, TensorType(like, ()))
+            op, attrs = constant_attrs(value, TensorType(like, draft.constants[term, i]))
             operands[i] = b.emit(op, name="c", **attrs)
     attrs = {name: draft.value(e) for name, e in term.attrs}
     result = b.emit(term.op, *(o for o in operands if o is not None), name=term.name or term.op, **attrs)
