@@ -1,10 +1,10 @@
 """Kernels: one loop nest to be, written as a cascade of extended einsums over named axes.
 
-    kernel @softmax(X: f32[4,n]) -> (P: f32[4,n]) over i=4, n=n {
+    kernel @softmax(X: f32[4,s0]) -> (P: f32[4,s0]) over i=4, n=s0 {
       M[i] = max(n: X[i,n])
-      E[i,n] = exp(sub(X[i,n], M[i]))
+      E[i,n] = exp(X[i,n] - M[i])
       D[i] = sum(n: E[i,n])
-      P[i,n] = div(E[i,n], D[i])
+      P[i,n] = E[i,n] / D[i]
     }
 
 The notation follows TeAAL (arXiv:2304.07931) and FuseMax (arXiv:2406.10491). What it means:
@@ -13,9 +13,11 @@ The notation follows TeAAL (arXiv:2304.07931) and FuseMax (arXiv:2406.10491). Wh
 - a reduction binds its axes, ranges over their whole extent, and accumulates in the dtype it carries;
 - `where(c, a, b)` evaluates one branch only: that is how piecewise domains (padding, concatenation, masks) are written;
 - an axis listed under `scan` runs in order, and statements over it may read their own earlier points
-  (`H[t] = add(where(gt(t, 0), H[t-1], 0), X[t])`), so recurrences are statements like any other;
+  (`H[t] = where(t > 0, H[t - 1], 0.0) + X[t]`), so recurrences are statements like any other;
 - a statement with `scatter` writes `target[scatter]` instead, over the box of its axes in order, combining with what an
-  earlier statement put there (`set`, `add`, `mul`, `max`, `min`).
+  earlier statement put there (`set`, `add`, `mul`, `max`, `min`): `Y[I[i],j] add= X[i,j] for i, j`.
+
+The grammar, on one page, is `effcc/ir/grammar.lark`.
 """
 
 from __future__ import annotations

@@ -1,21 +1,22 @@
 """Loops: what text is printed from. Serial and parallel loops around statements on tiles with named axes.
 
-    loops @matmul(A: f32[64,128], B: f32[4,128,32], O: f32[64,128]) {
+    loops @matmul(A: f32[64,128], B: f32[4,128,32]) -> (O: f32[64,128]) {
       parallel m0 in 0..64 step 16 {
         parallel n0 in 0..4 step 1 {
           alloc acc: f32[16,32] in register
           tile m=16 unroll, n=32 lanes: acc[m,n] = 0.0
           for k in 0..128 step 1 {
-            tile m=16 unroll, n=32 lanes: acc[m,n] add= mul(A[m0 + m,k], B[n0,k,n])
+            tile m=16 unroll, n=32 lanes: acc[m,n] add= A[m0 + m,k] * B[n0,k,n]
           }
-          tile m=16 unroll, n=32 lanes: O[m0 + m,32*n0 + n] = acc[m,n]
+          tile m=16 unroll, n=32 lanes: O[m0 + m,32 * n0 + n] = acc[m,n]
         }
       }
     }
 
-A tile statement is a statement of the cascade, restricted to a box of constant extents. `lanes` goes to the vector unit,
-`unroll` to registers, `loop` stays a loop; backends with blocks (Triton) take all three as block axes. An axis with a
-`limit` covers only its first `limit` points (a mask). Register buffers are indexed by tile axes alone.
+A tile statement is a statement of the cascade, restricted to a box of constant extents. `lanes` goes to the vector
+unit, `unroll` to registers, `loop` stays a loop; backends with blocks (Triton) take all three as block axes. An axis
+with a limit (`m=16 unroll limit s0 - m0`) covers only that many of its points (a mask). Register buffers are indexed by
+tile axes alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from effcc.ir.kernel import Param
 
 @dataclass(frozen=True)
 class TileAxis:
-    """One axis of a tile: its constant extent, what becomes of it (`lanes`, `unroll`, `loop`), and an optional limit."""
+    """One axis of a tile: its constant extent, what becomes of it (`lanes`, `unroll`, `loop`), maybe a limit."""
 
     name: str
     extent: int
@@ -51,8 +52,8 @@ class Alloc:
 class Tile:
     """`buffer[index] combine= value` at every point of the tile's axes.
 
-    `combine` is `set`, or an operator (`add`, `mul`, `max`, `min`, ...) that folds `value` into what stands there. An axis
-    of the tile that does not occur in `index` is reduced over by `combine`.
+    `combine` is `set`, or an operator (`add`, `mul`, `max`, `min`, ...) that folds `value` into what stands there. An
+    axis of the tile that does not occur in `index` is reduced over by `combine`.
     """
 
     axes: tuple[TileAxis, ...]

@@ -5,8 +5,12 @@
       buffer w: f32[1536,384] in weight
       buffer w.packed: f32[48,384,32] in prepared
       buffer y: f32[s0,1536] in output
-      kernel @pack(W: f32[1536,384]) -> (P: f32[48,384,32]) over n0=48, k=384, n=32 { ... }
-      kernel @linear(...) ...
+      kernel @pack(W: f32[1536,384]) -> (P: f32[48,384,32]) over b=48, k=384, n=32 {
+        P[b,k,n] = W[32 * b + n,k]
+      }
+      kernel @linear(X: f32[s0,384], P: f32[48,384,32]) -> (Y: f32[s0,1536]) over m=s0, j=1536, k=384 {
+        Y[m,j] = sum(k: X[m,k] * P[j // 32,k,j % 32])
+      }
       prepare {
         launch @pack(w) -> (w.packed)
       }
