@@ -223,8 +223,7 @@ def contraction_operands(statement: Statement) -> tuple[Load, Load] | None:
     if not left or not right:
         return None
     a, b = left[-1], right[-1]
-    axes_a = {x.name for i in a.index for x in _axes_of(i)}
-    axes_b = {x.name for i in b.index for x in _axes_of(i)}
+    axes_a, axes_b = _own_axes(a), _own_axes(b)
     kept = set(statement.axes)
     return (a, b) if (axes_a & kept) - axes_b and (axes_b & kept) - axes_a else None
 
@@ -232,6 +231,17 @@ def contraction_operands(statement: Statement) -> tuple[Load, Load] | None:
 def _data(e: Expr) -> list[Load]:
     """The loads of an expression, without those that only say where another one reads."""
     return [e] if isinstance(e, Load) else [load for part in children(e) for load in _data(part)]
+
+
+def _own_axes(load: Load) -> set[str]:
+    """The axes that a load's index follows itself, not through what it reads there."""
+
+    def outside(e: Expr) -> set[str]:
+        if isinstance(e, Axis):
+            return {e.name}
+        return set() if isinstance(e, Load) else set().union(*map(outside, children(e)))
+
+    return set().union(*map(outside, load.index))
 
 
 def axis_classes(clusters: list[Cluster]) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from effcc.ir.dims import Shape, elements
-from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, loads, walk
+from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.schedule import Nest, Pack, Schedule, TiledAxis
 from effcc.passes.tiling.access import lane_cost, layouts, stride
@@ -71,11 +71,16 @@ def operands(statement: Statement) -> tuple[list[Load], list[Load]] | None:
     reduce = statement.reduction
     if reduce is None or not isinstance(reduce.body, Call) or reduce.body.function != "mul":
         return None
-    left, right = (loads(o) for o in reduce.body.operands)
+    left, right = (_data(o) for o in reduce.body.operands)
     kept = set(statement.axes)
     a = {x.name for load in left for i in load.index for x in walk(i) if isinstance(x, Axis)} & kept
     b = {x.name for load in right for i in load.index for x in walk(i) if isinstance(x, Axis)} & kept
     return (left, right) if a - b and b - a else None
+
+
+def _data(e: Expr) -> list[Load]:
+    """The loads of an expression, without those that only say where another one reads."""
+    return [e] if isinstance(e, Load) else [load for part in children(e) for load in _data(part)]
 
 
 def _nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -> Nest:
