@@ -22,7 +22,7 @@ from effcc.codegen.cpp.linear import (
     remainder,
     times,
 )  # fmt: skip
-from effcc.codegen.cpp.loads import load_memory, load_registers, proven_inside
+from effcc.codegen.cpp.loads import load_memory, load_registers, prefetch, proven_inside
 from effcc.codegen.cpp.scope import Value, Writer, atomic
 from effcc.codegen.cpp.spelling import COMPARISONS, SYMBOLS
 from effcc.codegen.cpp.storage import Memory, Storage
@@ -47,6 +47,7 @@ class Evaluator:
 
     `variables` are the C++ names of loop axes. `epoch` counts the writes to the tile's own buffer, `written`, so that
     nothing read before a write stands for what is read after it. Vectors are counted from `lanes_base`.
+    While it `streams`, vectors that a loop reads from far apart are asked for early.
     """
 
     writer: Writer
@@ -59,6 +60,7 @@ class Evaluator:
     point: dict[str, int] = field(default_factory=dict)
     guard: Guard = field(default_factory=Guard)
     epoch: int = 0
+    streams: bool = False
     _depends: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _rereads: dict[int, bool] = field(default_factory=dict)
 
@@ -356,6 +358,8 @@ class Evaluator:
             guarded = self.guard.mask is not None and not proven_inside(index, storage.shape, known or {})
             mask = self.guard.mask if guarded else None
             value = load_memory(self.writer, storage, index, self.guard.count, mask, self._epoch(e))
+            if self.streams and self.guard.count is None and mask is None:
+                prefetch(self.writer, storage, index)
         else:
             value = load_registers(self.writer, storage, index)
         return self._indexed(value)

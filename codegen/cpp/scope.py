@@ -26,8 +26,8 @@ _WORDS = """
     load_strided load_strided_n log log10 log1p log2 low mask_cast mask_not mask_of max maximum min minimum mul_add
     neg_mul_add parallel pow range reduce reduce_max reduce_min reduce_prod reduce_sum region remainder round round_to
     rsqrt saturate scatter scatter_fold scatter_if select set_lane share shift_left shift_right sigmoid sign sin sinh
-    sqrt store store_if store_mask store_mask_if store_mask_n store_n store_spread store_strided store_strided_n sync tan tanh team
-    thread to_mask trunc u16 u16v u16x u32 u64 u8 u8v u8x vec with_element Call call effcc std main arena buffers sizes
+    sqrt store store_if store_mask store_mask_if store_mask_n store_n store_spread store_strided store_strided_n sync tan tanh
+    team thread to_mask trunc u16 u16v u16x u32 u64 u8 u8v u8x vec with_element Call call effcc std main arena buffers sizes
     threads context NULL EOF
 """
 RESERVED = frozenset(_WORDS.split())
@@ -81,6 +81,8 @@ class Writer:
         self.known: dict[str, Known] = {LANE: Known(0, lanes - 1)}
         self.functions: set[str] = set()
         self.scope = Scope([])
+        self.loops: list[str] = []
+        """The variables of the open serial loops, outermost first."""
 
     def add(self, line: Line) -> None:
         self.scope.lines.append(line)

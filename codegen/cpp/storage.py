@@ -15,12 +15,13 @@ from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile
 
 @dataclass(frozen=True)
 class Memory:
-    """A buffer behind a pointer (a parameter) or a local array; strides in elements."""
+    """A buffer behind a pointer (a parameter) or a `local` array; strides in elements."""
 
     pointer: str
     dtype: DType
     shape: Shape
     strides: Shape
+    local: bool = False
 
 
 @dataclass(frozen=True)

@@ -204,8 +204,10 @@ class _TileLowering:
         self.variables[axis.name] = name
         self.writer.known[name] = Known(0, axis.extent - 1)
         self.at.variables = self.variables
+        self.writer.loops.append(name)
         with self.writer.block() as lines, self._loops(axes[1:]):
             yield
+        self.writer.loops.pop()
         self.writer.add(Loop(name, "0", stop, 1, tuple(lines)))
 
     # What happens at a point
@@ -271,7 +273,9 @@ class _TileLowering:
         return None
 
     def _multiply_add(self, product: tuple[Expr, Expr], before: Value) -> Value:
+        self.at.streams = True
         a, b = (self.at.value(factor) for factor in product)
+        self.at.streams = False
         lanes = max(a.lanes, b.lanes, before.lanes)
         if lanes > 1 and a.lanes == b.lanes == 1:
             texts = [values.in_lanes(self.writer, a), b.text, before.text]

@@ -255,7 +255,7 @@ class _Vectorizer:
             self._registers(alloc, lane_dim)
             return
         name = self.writer.names.fresh(alloc.name)
-        self.storage[alloc.name] = Memory(name, alloc.dtype, alloc.shape, strides_of(alloc.shape))
+        self.storage[alloc.name] = Memory(name, alloc.dtype, alloc.shape, strides_of(alloc.shape), True)
         self.writer.add(Array(stored_type(alloc.dtype), name, max(1, math.prod(alloc.shape))))
 
     def _registers(self, alloc: Alloc, lane_dim: int | None) -> None:
@@ -279,8 +279,10 @@ class _OpenLoop:
 
     def __enter__(self) -> None:
         self.lines = self.block.__enter__()
+        self.writer.loops.append(self.head[0])
 
     def __exit__(self, *error: object) -> None:
+        self.writer.loops.pop()
         self.block.__exit__(*error)  # type: ignore[arg-type]
         if error[0] is None:
             self.writer.add(Loop(*self.head, tuple(self.lines)))

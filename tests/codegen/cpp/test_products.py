@@ -107,3 +107,10 @@ def test_integers_accumulate_in_lanes_of_i32(target: Target, cache: CompileCache
     o = np.zeros((), np.int32)
     run_nest(nest, {"X": x, "Y": y, "O": o}, target, cache)
     assert o == x.astype(np.int32) @ y.astype(np.int32)
+
+
+def test_a_long_panel_is_asked_for_ahead_one_line_at_a_time() -> None:
+    long, short = (source_of(matmul(28, 64, depth, 14, 32), generic("avx512")) for depth in (384, 48))
+    assert long.count("__builtin_prefetch(B") == 2, "two cache lines a step"
+    assert source_of(matmul(28, 64, 384, 6, 16), generic("avx2")).count("__builtin_prefetch(B") == 1
+    assert "__builtin_prefetch" not in short
