@@ -1,7 +1,7 @@
 """From a captured FX graph to a `Graph`: every ATen call becomes effcc ops, or one `extern` that PyTorch runs.
 
-`import_graph` walks the graph once. What a call becomes is said by the importers in the files `aten_*.py`, one family each;
-`coverage` says how much of core ATen they know.
+`import_graph` walks the graph once. What a call becomes is said by the importers in the files `aten_*.py`, one family
+each; `coverage` says how much of core ATen they know.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from effcc.frontend import (
 from effcc.frontend.capture import Signature
 from effcc.frontend.decompositions import compile_decompositions
 from effcc.frontend.extern import make_template, target_name
-from effcc.frontend.importer import REGISTRY, Importer, NotNative, aten, dtype_of, strided, type_of
+from effcc.frontend.importer import DTYPES, REGISTRY, Importer, NotNative, aten, dtype_of, strided, type_of
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
 from effcc.frontend.sizes import hints, ranges, shape, size
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
@@ -57,6 +57,7 @@ FAMILIES = (
 )
 
 Output = Value | Dim | bool | float | None
+DTYPE_NAMES = ", ".join(d.name for d in DTYPES.values())
 
 # Overloads that only ask for a size; their nodes carry a SymInt and become one.
 SIZES = {
@@ -75,7 +76,7 @@ EXTERN: dict[Any, str] = {
     aten.topk.default: "sorting is not a cascade",
     aten._pdist_forward.default: "the pairs of a triangle are not a box of axes",
     aten._embedding_bag.default: "where a bag begins and ends depends on the data",
-    aten._native_batch_norm_legit.default: "it writes its statistics in place; capture turns it into the functional form",
+    aten._native_batch_norm_legit.default: "it writes its statistics; capture turns it into the functional form",
     aten.atan2.out: "it writes its result in place; capture turns it into atan2",
     aten.resize_.default: "it changes storage, not values",
     aten._local_scalar_dense.default: "it takes a number out of a tensor, to Python",
@@ -88,11 +89,12 @@ EXTERN: dict[Any, str] = {
 class Imported:
     """A graph, and how a call's values meet it.
 
-    inputs: what each placeholder became: a parameter, a size (to be matched with the graph's size symbols), or None for a
+    inputs: what each placeholder became: a parameter, a size (to be matched with the graph's size symbols), or None
+    for a
         value that the graph does not read.
-    outputs: what each result of the captured graph is: a value (one of `graph.outputs`, in their order), a size, or a constant.
-    constants: further parameters, after those of the placeholders, with their values.
-    lone_sizes: size symbols that stand alone in no tensor's shape; for each, a last parameter `bool[s]` that is all one
+    outputs: what each result of the captured graph is: a value (one of `graph.outputs`, in their order), a size, or a
+    constant. constants: further parameters, after those of the placeholders, with their values. lone_sizes: size
+    symbols that stand alone in no tensor's shape; for each, a last parameter `bool[s]` that is all one
         element (stride 0) carries it.
     hints: the value of each size symbol in the example inputs.
     """
@@ -158,9 +160,8 @@ class _Walk:
             try:
                 type_ = type_of(example)
             except NotNative as error:
-                raise UnsupportedError(
-                    f"input {self.signature.input_names[position]!r}: effcc takes strided tensors of its own dtypes, got {error}"
-                ) from None
+                name = self.signature.input_names[position]
+                raise UnsupportedError(f"input {name!r}: expected a strided {DTYPE_NAMES}, got {error}") from None
             name = _identifier(self.signature.input_names[position])
             known = self.builder.param(name, type_, weight=position in self.signature.static_inputs)
         elif isinstance(example, int | torch.SymInt):
@@ -250,7 +251,8 @@ class _Walk:
     def _extern(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         target: Any = node.target
         if not isinstance(target, torch._ops.OpOverload):
-            raise UnsupportedError(f"{getattr(target, '__name__', target)} (at {_location(node) or node.name}) cannot be compiled")
+            name = getattr(target, "__name__", target)
+            raise UnsupportedError(f"{name} (at {_location(node) or node.name}) cannot be compiled")
         operands, template = make_template(args, kwargs)
         example = node.meta["val"]
         several = isinstance(example, list | tuple)
@@ -258,7 +260,8 @@ class _Walk:
         try:
             types = tuple(_as_attribute(type_of(e)) for e in kept)
         except NotNative as error:
-            raise UnsupportedError(f"{target} (at {_location(node) or node.name}) gives a tensor with {error}") from None
+            where = _location(node) or node.name
+            raise UnsupportedError(f"{target} (at {where}) gives a tensor with {error}") from None
         reason = "random" if torch.Tag.nondeterministic_seeded in target.tags else "no-op"
         made = self.importer.node(
             "extern", *operands, target=target_name(target), template=template, results=types, reason=reason
@@ -322,7 +325,7 @@ def _by_schema(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
 
 def _identifier(name: str) -> str:
     """A parameter's name as the IR writes one: letters, digits, `_` and `.`."""
-    cleaned = re.sub(r"[^A-Za-z0-9_.]", "_", name).strip(".")
+    cleaned = re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("._")
     return cleaned if cleaned and not cleaned[0].isdigit() else f"p{cleaned}"
 
 

@@ -31,7 +31,8 @@ def _spread(
 def _weight_gradient(
     m: Importer, grad: Value, x: Value, w: Value, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Value:
-    """`dw[o,c,k] = sum(n,y: grad[n,o,y] * x[n,c,y*stride + k*dilation - padding])`: a convolution summed over the batch.
+    """`dw[o,c,k] = sum(n,y: grad[n,o,y] * x[n,c,y*stride + k*dilation - padding])`: a convolution summed over the
+    batch.
 
     Channels of x become the batch, and the batch the channels, within each group; stride and dilation change places.
     """
@@ -56,7 +57,9 @@ def convolution_backward(
     """Gradients of operand, weight and bias, each where it is wanted."""
     spatial = w.type.rank - 2
     stride, padding, dilation = (v * spatial if len(v) == 1 else v for v in (stride, padding, dilation))
-    dx = dw = db = None
+    dx: Value | None = None
+    dw: Value | None = None
+    db: Value | None = None
     if wanted[0] and transposed:
         dx = convolution(m, grad, w, None, stride, padding, dilation, False, output_padding, groups)
     elif wanted[0]:

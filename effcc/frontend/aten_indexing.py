@@ -52,8 +52,9 @@ def index(m: Importer, x: Value, indices: Sequence[Value | None]) -> Value:
 
 @imports(aten.index_put.default, aten._unsafe_index_put.default)
 def index_put(
-    m: Importer, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False, unsafe: bool = False
-) -> Value:
+    m: Importer, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False,
+    unsafe: bool = False,
+) -> Value:  # fmt: skip
     """Writes at index tensors, or under one mask that covers the leading axes of `x` with a single value."""
     masks = [i for i in indices if i is not None and i.type.dtype == boolean]
     if len(masks) == len(indices) == 1 and values.type.size == 1 and not accumulate:

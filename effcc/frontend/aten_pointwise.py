@@ -13,8 +13,8 @@ from effcc.ir.op import broadcast_shapes
 
 # Ops whose result is floating even on integers.
 _FLOATING = (
-    "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan",
-    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "lgamma", "sigmoid", "reciprocal",
+    "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos",
+    "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "lgamma", "sigmoid", "reciprocal",
 )  # fmt: skip
 _SAME = ("neg", "abs", "sign", "relu")
 _ROUNDING = ("floor", "ceil", "trunc", "round")

@@ -1,9 +1,6 @@
-"""`torch.compile(model, backend="effcc")`: what PyTorch calls with each graph that it traced.
+"""A compiled graph in AOTAutograd's calling convention: sizes, constants and tensors to their places and back.
 
-    torch.compile(model, backend="effcc", options={"target": "avx2"})
-
-The entry point group `torch_dynamo_backends` names `effcc_backend`, so nothing need be imported. A model that needs
-gradients is split by AOTAutograd; its forward and backward halves are compiled alike.
+`effcc.backend` is what torch.compile calls; it brings the compiler and this together.
 """
 
 from __future__ import annotations
@@ -13,56 +10,15 @@ from typing import Any
 
 import sympy
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from effcc.errors import UnknownNameError
 from effcc.frontend import capture
-from effcc.frontend.aten import Imported, import_graph
-from effcc.frontend.extern import bind
-from effcc.frontend.recurrent import let_recurrent_layers_through
+from effcc.frontend.aten import Imported
 from effcc.ir.dims import Dim, evaluate
 from effcc.ir.graph import Graph, Value
-from effcc.target import Target
-
-OPTIONS = ("target",)
-MODES = ("default",)
 
 Run = Callable[..., Sequence[Tensor]]
 CompileGraph = Callable[[Graph, capture.Signature], Run]
-
-let_recurrent_layers_through()
-
-
-def effcc_backend(
-    graph_module: fx.GraphModule,
-    example_inputs: Sequence[Any],
-    *,
-    mode: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Callable[..., Any]:
-    """Compile one graph of Dynamo's.
-
-    Raises UnknownNameError for an option or a mode that does not exist, and whatever compilation raises.
-    """
-    from effcc.driver import Options, compile_graph
-
-    given = dict(options or {})
-    for name in given:
-        if name not in OPTIONS:
-            raise UnknownNameError("option", name, OPTIONS)
-    if mode is not None and mode not in MODES:
-        raise UnknownNameError("mode", mode, MODES)
-    target = given.get("target")
-    target = Target.parse(target) if isinstance(target, str) else target
-
-    def compile_one(graph: Graph, signature: capture.Signature) -> Run:
-        return compile_graph(graph, Options(target, always_prepare=signature.role != "inference"), bind)
-
-    def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
-        return bound(import_graph(module, signature), compile_one, signature)
-
-    return capture.aot_backend(graph_module, example_inputs, compile_fx)
-
 
 def bound(imported: Imported, compile_graph: CompileGraph, signature: capture.Signature) -> Callable[..., Any]:
     """The compiled graph as AOTAutograd calls it: one list of the placeholders' values in, a tuple of results out."""

@@ -1,8 +1,8 @@
 """Calls that PyTorch runs: how a call's arguments are kept as attributes of an `extern` node, and made again from them.
 
-A template is nested tuples: `("tensor", k)` stands for operand k, `("list", ...)` for a list, `("value", v)` for a number, a
-string, None or a size, and `("dtype" | "device" | "layout" | "memory_format", text)` for torch's own values. The whole is
-`(args, kwargs)` where kwargs are pairs of a name and a template.
+A template is nested tuples: `("tensor", k)` stands for operand k, `("list", ...)` for a list, `("value", v)` for a
+number, a string, None or a size, and `("dtype" | "device" | "layout" | "memory_format", text)` for torch's own
+values. The whole is `(args, kwargs)` where kwargs are pairs of a name and a template.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from effcc.ir.program import Extern
 
 Template = tuple[Any, ...]
 
-_TORCH_VALUES = {torch.dtype: "dtype", torch.layout: "layout", torch.memory_format: "memory_format", torch.device: "device"}
+_TORCH_VALUES = {
+    torch.dtype: "dtype",
+    torch.layout: "layout",
+    torch.memory_format: "memory_format",
+    torch.device: "device",
+}
 
 
 def target_name(overload: Any) -> str:

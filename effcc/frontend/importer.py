@@ -1,15 +1,15 @@
 """What importing one ATen call needs: values for FX nodes, dtype promotion, constants, and a registry of importers.
 
-An importer is a small function registered for one or more overloads. It gets an `Importer` and the call's arguments in the
-schema's order, defaults filled in; tensors arrive as `Value`, sizes as `Dim`, lists as tuples. It appends nodes and returns
-a `Value`, or a tuple for several results; raising `NotNative` makes the call an `extern`.
+An importer is a small function registered for one or more overloads. It gets an `Importer` and the call's arguments
+in the schema's order, defaults filled in; tensors arrive as `Value`, sizes as `Dim`, lists as tuples. It appends
+nodes and returns a `Value`, or a tuple for several results; raising `NotNative` makes the call an `extern`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import sympy
 import torch
@@ -37,10 +37,10 @@ DTYPES: Mapping[torch.dtype, DType] = {
 }
 TORCH_DTYPES: Mapping[DType, torch.dtype] = {ours: theirs for theirs, ours in DTYPES.items()}
 
-Number = bool | int | float | sympy.Expr
-Operand = Value | Number
-Result = Value | tuple[Any, ...]
-Import = Callable[..., Result]
+Number: TypeAlias = "bool | int | float | sympy.Expr"
+Operand: TypeAlias = "Value | Number"
+Import = Callable[..., Any]
+Function = TypeVar("Function", bound=Import)
 
 REGISTRY: dict[Any, Import] = {}
 
@@ -49,10 +49,10 @@ class NotNative(Exception):
     """This call has no native form; it becomes an `extern`. The message says why."""
 
 
-def imports(*overloads: Any) -> Callable[[Import], Import]:
+def imports(*overloads: Any) -> Callable[[Function], Function]:
     """Register a function as the importer of ATen overloads."""
 
-    def register(function: Import) -> Import:
+    def register(function: Function) -> Function:
         for overload in overloads:
             REGISTRY[overload] = function
         return function
@@ -61,7 +61,7 @@ def imports(*overloads: Any) -> Callable[[Import], Import]:
 
 
 def dtype_of(torch_dtype: torch.dtype) -> DType:
-    """effcc's dtype for torch's; raises NotNative for complex, float8 and other types that effcc has no counterpart of."""
+    """effcc's dtype for torch's; raises NotNative for complex, float8 and others that have no counterpart."""
     found = DTYPES.get(torch_dtype)
     if found is None:
         raise NotNative(f"dtype {torch_dtype}")

@@ -1,7 +1,8 @@
 """Graph clean-up right after import: axes that PyTorch collapses around its products are kept apart again.
 
-PyTorch runs `linear` on [b, s, k] as view to [b*s, k], product, view to [b, s, n], and batched attention products likewise.
-Collapsed axes hide from fusion which axis is which, so the views are moved to the operands, where they cancel.
+PyTorch runs `linear` on [b, s, k] as view to [b*s, k], product, view to [b, s, n], and batched attention products
+likewise. Collapsed axes hide from fusion which axis is which, so the views are moved to the operands, where they
+cancel.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from effcc.ir.types import TensorType
 
 
 def separate_axes(graph: Graph) -> Graph:
-    """`graph` with `reshape(product(x, ...))` turned into `product(reshape(x), ...)` where only that reshape reads it."""
+    """`graph` with `reshape(product(x, ...))` as `product(reshape(x), ...)` where only that reshape reads it."""
     uses, producers = graph.uses(), graph.producers()
     kept = set(graph.results)
     builder = GraphBuilder(graph.name)
@@ -49,7 +50,7 @@ def separate_axes(graph: Graph) -> Graph:
 
 
 def _move(importer: Importer, node: Node, operands: Sequence[Value], target: Sequence[Dim]) -> Value | None:
-    """`reshape(node(operands), target)` with the leading axes of `target` brought to the operands; None if that is no use."""
+    """`reshape(node(operands), target)` with the first axes of `target` brought to the operands; None if of no use."""
     if node.op == "linear":
         x, *weights = operands
         lead = _leading(x.type.shape[:-1], target)
@@ -68,7 +69,7 @@ def _move(importer: Importer, node: Node, operands: Sequence[Value], target: Seq
 
 
 def _leading(collapsed: Sequence[Dim], target: Sequence[Dim]) -> tuple[Dim, ...] | None:
-    """The first axes of `target` that `collapsed` was collapsed from; None where they are the same or there are none."""
+    """The first axes of `target` that `collapsed` was collapsed from; None for none, or the same."""
     total = product(collapsed)
     for count in range(1, len(target)):
         lead = tuple(target[:count])
@@ -78,7 +79,7 @@ def _leading(collapsed: Sequence[Dim], target: Sequence[Dim]) -> tuple[Dim, ...]
 
 
 def without_dead_nodes(graph: Graph) -> Graph:
-    """`graph` without nodes that no result needs; calls that draw random numbers stay, so that later draws are eager's."""
+    """`graph` without nodes that no result needs. Draws of random numbers stay, so that later draws are eager's."""
     needed = set(graph.results)
     nodes: list[Node] = []
     for node in reversed(graph.nodes):

@@ -24,11 +24,12 @@ Reference = Callable[..., Any]
 class Op:
     """One row of the op table.
 
-    `kind`: `pointwise`, `reduction`, `contraction`, `norm`, `view` (each result element is one operand element), `create`,
-    `gather`, `scatter`, `scan`, `control` or `opaque`. `arity`: the least and most operands (None: any number).
-    `attrs`: name to default (`REQUIRED` for none). `infer(operand types, attrs)` gives the result type or types and raises
-    IRTypeError. `reference(*arrays, **attrs)` computes them with NumPy. `form` states the index form; ops without one are
-    run by PyTorch (`extern`) or have regions. `flops`: operations for each result element, for cost estimates.
+    `kind`: `pointwise`, `reduction`, `contraction`, `norm`, `view` (each result element is one operand element),
+    `create`, `gather`, `scatter`, `scan`, `control` or `opaque`. `arity`: the least and most operands (None: any
+    number). `attrs`: name to default (`REQUIRED` for none). `infer(operand types, attrs)` gives the result type or
+    types and raises IRTypeError. `reference(*arrays, **attrs)` computes them with NumPy. `form` states the index
+    form; ops without one are run by PyTorch (`extern`) or have regions. `flops`: operations for each result element,
+    for cost estimates.
     """
 
     name: str
@@ -48,7 +49,8 @@ class Op:
         complete = {name: given.get(name, default) for name, default in self.attrs.items()}
         for name, value in complete.items():
             if value is REQUIRED:
-                raise IRTypeError(f"op {self.name!r} needs the attribute {name!r}; give it in braces: {self.name} ... {{{name}=...}}")
+                shown = f"{self.name} ... {{{name}=...}}"
+                raise IRTypeError(f"op {self.name!r} needs the attribute {name!r}; give it in braces: {shown}")
         return complete
 
     def infer_types(self, operands: Types, attrs: Mapping[str, Any], regions: tuple[Graph, ...] = ()) -> Types:

@@ -19,8 +19,8 @@ from effcc.ir.types import TensorType, tensor
 
 @dataclass(frozen=True)
 class Sample:
-    """One call. `bounds` gives the range of integer operands by position (inclusive; default -4..4); `positive` says which
-    floating operands must be at least 0.1."""
+    """One call. `bounds` gives the range of integer operands by position (inclusive; default -4..4); `positive` says
+    which floating operands must be at least 0.1."""
 
     op: str
     types: tuple[TensorType, ...]
@@ -133,9 +133,12 @@ def _recurrent(name: str, gates: int, states: int, **extra: Any) -> list[Sample]
 
 
 _SHAPES: dict[str, Callable[[], list[Sample]]] = {
-    "where": lambda: [Sample("where", (tensor(boolean, 2, 1), tensor(d, 2, 3), tensor(d, 3))) for d in (f32, i64, boolean)],
+    "where": lambda: [
+        Sample("where", (tensor(boolean, 2, 1), tensor(d, 2, 3), tensor(d, 3))) for d in (f32, i64, boolean)
+    ],
     "cast": lambda: [
-        Sample("cast", (tensor(a, 2, 3),), {"dtype": z}) for a, z in [(f32, bf16), (i64, f32), (f64, i32), (f32, boolean), (boolean, f16)]
+        Sample("cast", (tensor(a, 2, 3),), {"dtype": z})
+        for a, z in [(f32, bf16), (i64, f32), (f64, i32), (f32, boolean), (boolean, f16)]
     ],
     "relu": lambda: [Sample("relu", (tensor(d, 4, 3),)) for d in (f32, bf16, i64)],
     "silu": lambda: [Sample("silu", (tensor(d, 4, 3),)) for d in FLOATS],
@@ -148,40 +151,54 @@ _SHAPES: dict[str, Callable[[], list[Sample]]] = {
     "mean": lambda: _reduced("mean", (f32, f64, bf16)),
     "any": lambda: _reduced("any", (boolean, f32, i64)),
     "all": lambda: _reduced("all", (boolean, f32, i64)),
-    "var": lambda: [
-        Sample("var", (tensor(d, 3, 4),), {"axes": (1,), "correction": c}) for d in (f32, f64, bf16) for c in (0, 1)
-    ] + [Sample("var", (tensor(f32, 3, 4),), {"keepdim": True})],
+    "var": lambda: (
+        [Sample("var", (tensor(d, 3, 4),), {"axes": (1,), "correction": c}) for d in (f32, f64, bf16) for c in (0, 1)]
+        + [Sample("var", (tensor(f32, 3, 4),), {"keepdim": True})]
+    ),
     "argmax": lambda: _arg_reduced("argmax"),
     "argmin": lambda: _arg_reduced("argmin"),
     "cumsum": lambda: [Sample("cumsum", (tensor(d, 3, 4),), {"axis": a}) for d in (f32, i64, boolean) for a in (0, -1)],
     "cumprod": lambda: [Sample("cumprod", (tensor(d, 3, 4),), {"axis": a}) for d in (f32, i64) for a in (0, -1)],
     "softmax": lambda: [
-        Sample("softmax", (tensor(d, 2, 5, 3),), {"axis": a, "safe": s}) for d in FLOATS for a in (1, -1) for s in (False, True)
+        Sample("softmax", (tensor(d, 2, 5, 3),), {"axis": a, "safe": s})
+        for d in FLOATS
+        for a in (1, -1)
+        for s in (False, True)
     ],
     "log_softmax": lambda: [Sample("log_softmax", (tensor(d, 2, 5, 3),), {"axis": a}) for d in FLOATS for a in (1, -1)],
     "layer_norm": lambda: [
         Sample("layer_norm", (tensor(d, 2, 3, 4), *[tensor(d, *(3, 4)[2 - n :])] * k), {"axes": n, "eps": 1e-3})
-        for d in (f32, f64, bf16) for n in (1, 2) for k in (0, 1, 2)
+        for d in (f32, f64, bf16)
+        for n in (1, 2)
+        for k in (0, 1, 2)
     ],
     "rms_norm": lambda: [
         Sample("rms_norm", (tensor(d, 2, 3, 4), *[tensor(d, 4)] * k), {"axes": 1, "eps": 1e-3})
-        for d in (f32, f64, bf16) for k in (0, 1)
+        for d in (f32, f64, bf16)
+        for k in (0, 1)
     ],
     "group_norm": lambda: [
         Sample("group_norm", (tensor(f32, 2, 6, *s), *[tensor(f32, 6)] * k), {"groups": g, "eps": 1e-3})
-        for s in ((), (5,), (3, 2)) for g, k in ((2, 2), (6, 0), (1, 1)) if s or g < 6
+        for s in ((), (5,), (3, 2))
+        for g, k in ((2, 2), (6, 0), (1, 1))
+        if s or g < 6
     ],
     "batch_norm": lambda: [
         Sample("batch_norm", (tensor(d, 2, 3, *s), *[tensor(f32, 3)] * k), {"eps": 1e-3}, positive=frozenset({2}))
-        for d in (f32, bf16) for s in ((), (4, 2)) for k in (2, 4)
+        for d in (f32, bf16)
+        for s in ((), (4, 2))
+        for k in (2, 4)
     ],
     "linear": lambda: [
         Sample("linear", (tensor(d, *s, 4), tensor(d, 5, 4), *[tensor(d, 5)] * k))
-        for d in (f32, f64, f16, bf16, i64) for s in ((), (2, 3)) for k in (0, 1)
+        for d in (f32, f64, f16, bf16, i64)
+        for s in ((), (2, 3))
+        for k in (0, 1)
     ],
     "matmul": lambda: [
         Sample("matmul", (tensor(d, *a, 2, 3), tensor(d, *z, 3, 4)))
-        for d in (f32, bf16, i32) for a, z in (((), ()), ((5,), (5,)), ((2, 1), (3,)))
+        for d in (f32, bf16, i32)
+        for a, z in (((), ()), ((5,), (5,)), ((2, 1), (3,)))
     ],
     "einsum": lambda: [
         Sample("einsum", (tensor(f32, 2, 3, 4), tensor(f32, 2, 5, 4)), {"spec": "bqd,bkd->bqk"}),
@@ -205,13 +222,21 @@ _SHAPES: dict[str, Callable[[], list[Sample]]] = {
     "reshape": lambda: [
         Sample("reshape", (tensor(f32, *a),), {"shape": z})
         for a, z in [
-            ((2, 6, 5), (12, 5)), ((12, 5), (2, 6, 5)), ((2, 6, 5), (4, 3, 5)), ((4, 6), (3, 8)), ((), (1, 1)), ((1, 3, 1), (3,)),
-            ((2, 3, 4), (1, 2, 12, 1)), ((2, 3, 4, 5), (6, 2, 10)), ((0, 3), (3, 0)),
+            ((2, 6, 5), (12, 5)),
+            ((12, 5), (2, 6, 5)),
+            ((2, 6, 5), (4, 3, 5)),
+            ((4, 6), (3, 8)),
+            ((), (1, 1)),
+            ((1, 3, 1), (3,)),
+            ((2, 3, 4), (1, 2, 12, 1)),
+            ((2, 3, 4, 5), (6, 2, 10)),
+            ((0, 3), (3, 0)),
         ]
     ],
     "transpose": lambda: [Sample("transpose", (tensor(f32, 2, 3, 4),), {"perm": p}) for p in ((0, 2, 1), (2, 0, 1))],
     "broadcast": lambda: [
-        Sample("broadcast", (tensor(f32, *a),), {"shape": z}) for a, z in [((3,), (2, 3)), ((2, 1), (4, 2, 3)), ((), (2,))]
+        Sample("broadcast", (tensor(f32, *a),), {"shape": z})
+        for a, z in [((3,), (2, 3)), ((2, 1), (4, 2, 3)), ((), (2,))]
     ],
     "slice": lambda: [
         Sample("slice", (tensor(f32, 3, 7),), {"axis": 1, "start": a, "end": z, "step": s})
@@ -228,7 +253,12 @@ _SHAPES: dict[str, Callable[[], list[Sample]]] = {
     ],
     "pad": lambda: [
         Sample("pad", (tensor(d, 3, 4),), {"low": a, "high": z, "value": v})
-        for d, a, z, v in [(f32, (1, 0), (0, 2), 0), (f32, (-1, 2), (1, -1), 3.5), (i64, (0, 0), (0, 3), 7), (boolean, (1, 1), (1, 1), True)]
+        for d, a, z, v in [
+            (f32, (1, 0), (0, 2), 0),
+            (f32, (-1, 2), (1, -1), 3.5),
+            (i64, (0, 0), (0, 3), 7),
+            (boolean, (1, 1), (1, 1), True),
+        ]
     ],
     "concat": lambda: [
         Sample("concat", tuple(tensor(f32, *s) for s in shapes), {"axis": a})
@@ -240,37 +270,85 @@ _SHAPES: dict[str, Callable[[], list[Sample]]] = {
         for a, z, s, n in [(1, 5, 1, 4), (0, None, 2, 4), (2, 7, 3, 2), (0, None, 1, 7), (3, 4, 1, 1)]
     ],
     "embedding": lambda: [
-        Sample("embedding", (tensor(f32, 7, 4), tensor(d, *s)), bounds={1: (0, 6)}) for d, s in ((i64, (2, 3)), (i32, (5,)), (i64, ()))
+        Sample("embedding", (tensor(f32, 7, 4), tensor(d, *s)), bounds={1: (0, 6)})
+        for d, s in ((i64, (2, 3)), (i32, (5,)), (i64, ()))
     ],
     "index_select": lambda: [
         Sample("index_select", (tensor(f32, 4, 5), tensor(i64, 3)), {"axis": a}, bounds={1: (0, 3)}) for a in (0, 1)
     ],
     "gather": lambda: [
-        Sample("gather", (tensor(f32, 4, 5), tensor(i64, *s)), {"axis": a}, bounds={1: (0, 3)}) for a, s in ((0, (6, 5)), (1, (2, 3)))
+        Sample("gather", (tensor(f32, 4, 5), tensor(i64, *s)), {"axis": a}, bounds={1: (0, 3)})
+        for a, s in ((0, (6, 5)), (1, (2, 3)))
     ],
     "index": lambda: [
-        Sample("index", (tensor(f32, 4, 5, 3), *(tensor(i64, *s) for s in shapes)), {"axes": a}, bounds={1: (-4, 3), 2: (-3, 2)})
-        for shapes, a in [(((2, 2),), (0,)), (((3,),), (1,)), (((2, 1), (3,)), (0, 1)), (((3,), (3,)), (0, 2)), (((), ()), (1, 2))]
+        Sample(
+            "index",
+            (tensor(f32, 4, 5, 3), *(tensor(i64, *s) for s in shapes)),
+            {"axes": a},
+            bounds={1: (-4, 3), 2: (-3, 2)},
+        )
+        for shapes, a in [
+            (((2, 2),), (0,)),
+            (((3,),), (1,)),
+            (((2, 1), (3,)), (0, 1)),
+            (((3,), (3,)), (0, 2)),
+            (((), ()), (1, 2)),
+        ]
     ],
-    "scatter": lambda: [
-        Sample("scatter", (tensor(d, 4, 5), tensor(i64, 2, 3), tensor(d, 2, 3)), {"axis": a, "combine": c}, bounds={1: (0, 3)})
-        for d in (f32, i64) for a in (0, 1) for c in ("add", "mul", "max", "min")
-    ] + [Sample("scatter", (tensor(f32, 4, 5), tensor(i64, 1, 5), tensor(f32, 1, 5)), {"axis": 0}, bounds={1: (0, 3)})],
-    "index_put": lambda: [
-        Sample("index_put", (tensor(f32, 4, 5, 3), tensor(f32, *v), *(tensor(i64, *s) for s in shapes)),
-               {"axes": a, "combine": "add"}, bounds={2: (-4, 3), 3: (-3, 2)})
-        for v, shapes, a in [((2, 5, 3), ((2,),), (0,)), ((), ((2, 2),), (0,)), ((5,), ((3,), (3,)), (0, 2)), ((4, 2, 3), ((2,),), (1,))]
-    ] + [Sample("index_put", (tensor(f32, 4, 5), tensor(f32, 5), tensor(i64)), {"axes": (0,)}, bounds={2: (-4, 3)})],
+    "scatter": lambda: (
+        [
+            Sample(
+                "scatter",
+                (tensor(d, 4, 5), tensor(i64, 2, 3), tensor(d, 2, 3)),
+                {"axis": a, "combine": c},
+                bounds={1: (0, 3)},
+            )
+            for d in (f32, i64)
+            for a in (0, 1)
+            for c in ("add", "mul", "max", "min")
+        ]
+        + [
+            Sample(
+                "scatter", (tensor(f32, 4, 5), tensor(i64, 1, 5), tensor(f32, 1, 5)), {"axis": 0}, bounds={1: (0, 3)}
+            )
+        ]
+    ),
+    "index_put": lambda: (
+        [
+            Sample(
+                "index_put",
+                (tensor(f32, 4, 5, 3), tensor(f32, *v), *(tensor(i64, *s) for s in shapes)),
+                {"axes": a, "combine": "add"},
+                bounds={2: (-4, 3), 3: (-3, 2)},
+            )
+            for v, shapes, a in [
+                ((2, 5, 3), ((2,),), (0,)),
+                ((), ((2, 2),), (0,)),
+                ((5,), ((3,), (3,)), (0, 2)),
+                ((4, 2, 3), ((2,),), (1,)),
+            ]
+        ]
+        + [Sample("index_put", (tensor(f32, 4, 5), tensor(f32, 5), tensor(i64)), {"axes": (0,)}, bounds={2: (-4, 3)})]
+    ),
     "constant": lambda: [
         Sample("constant", (), {"value": v, "dtype": d, "shape": s})
-        for v, d, s in [(1.5, f32, ()), (3, i64, ()), (True, boolean, ()), ((1, 2, 3, 4), i32, (2, 2)), ((0.5,), bf16, (1,)), (float("-inf"), f16, ())]
+        for v, d, s in [
+            (1.5, f32, ()),
+            (3, i64, ()),
+            (True, boolean, ()),
+            ((1, 2, 3, 4), i32, (2, 2)),
+            ((0.5,), bf16, (1,)),
+            (float("-inf"), f16, ()),
+        ]
     ],
-    "full": lambda: [Sample("full", (), {"shape": (2, 3), "value": v, "dtype": d}) for v, d in ((1.5, f32), (True, boolean), (3, u8))],
+    "full": lambda: [
+        Sample("full", (), {"shape": (2, 3), "value": v, "dtype": d}) for v, d in ((1.5, f32), (True, boolean), (3, u8))
+    ],
     "iota": lambda: [
         Sample("iota", (), {"size": 5, "start": a, "step": s, "dtype": d})
         for a, s, d in [(0, 1, i64), (3, -2, i32), (0.5, 0.25, f32), (1, 1, f32), (-1, 0.5, bf16)]
     ],
-}  # fmt: skip
+}
 
 # Ops with regions, and those that have no reference; their tests give them what they need.
 WITHOUT_SAMPLES = {"cond", "while", "scan", "extern", "decode"}

@@ -22,11 +22,62 @@ from tests.ir.test_ops import assert_close, reference
 Eager = Callable[..., Any]
 
 # Ops named as in torch, with the same operands and no attributes.
-_SAME = (
-    "sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc "
-    "lgamma sigmoid floor ceil trunc round neg abs sign isnan isinf sub div fmod pow atan2 copysign maximum minimum eq ne "
-    "lt le gt ge where relu reciprocal matmul add mul"
-).split()
+_SAME = [
+    "sqrt",
+    "rsqrt",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "erf",
+    "erfc",
+    "lgamma",
+    "sigmoid",
+    "floor",
+    "ceil",
+    "trunc",
+    "round",
+    "neg",
+    "abs",
+    "sign",
+    "isnan",
+    "isinf",
+    "sub",
+    "div",
+    "fmod",
+    "pow",
+    "atan2",
+    "copysign",
+    "maximum",
+    "minimum",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "where",
+    "relu",
+    "reciprocal",
+    "matmul",
+    "add",
+    "mul",
+]
 
 
 def _reduction(f: Eager) -> Eager:
@@ -49,7 +100,13 @@ def _argument(f: Eager) -> Eager:
 def _pool(x: Tensor, attrs: Mapping[str, Any]) -> Any:
     pools = {1: F.max_pool1d, 2: F.max_pool2d}
     return pools[len(attrs["kernel"])](
-        x, attrs["kernel"], attrs["stride"], attrs["padding"], attrs["dilation"] or 1, attrs["ceil"], return_indices=True
+        x,
+        attrs["kernel"],
+        attrs["stride"],
+        attrs["padding"],
+        attrs["dilation"] or 1,
+        attrs["ceil"],
+        return_indices=True,
     )
 
 
@@ -135,7 +192,9 @@ EAGER: dict[str, Eager] = {
     "max_pool": lambda x, **attrs: _pool(x, attrs)[0],
     "argmax_pool": lambda x, **attrs: _pool(x, attrs)[1],
     "avg_pool": _avg_pool,
-    "adaptive_avg_pool": lambda x, sizes: (F.adaptive_avg_pool1d if len(sizes) == 1 else F.adaptive_avg_pool2d)(x, sizes),
+    "adaptive_avg_pool": lambda x, sizes: (F.adaptive_avg_pool1d if len(sizes) == 1 else F.adaptive_avg_pool2d)(
+        x, sizes
+    ),
     "lstm": _layer("lstm", 2),
     "gru": _layer("gru", 1),
     "rnn": _layer("rnn", 1),
@@ -160,10 +219,9 @@ EAGER: dict[str, Eager] = {
     ),
     "constant": lambda value, dtype, shape: torch.tensor(value, dtype=TORCH_DTYPES[dtype]).reshape(shape),
     "full": lambda shape, value, dtype: torch.full(shape, value, dtype=TORCH_DTYPES[dtype]),
-    "iota": lambda size, start, step, dtype: torch.arange(size, dtype=torch.float64)
-    .mul(step)
-    .add(start)
-    .to(TORCH_DTYPES[dtype]),
+    "iota": lambda size, start, step, dtype: (
+        torch.arange(size, dtype=torch.float64).mul(step).add(start).to(TORCH_DTYPES[dtype])
+    ),
 }
 
 

@@ -81,7 +81,8 @@ def _infer_scan(operands: Types, attrs: Mapping[str, Any]) -> Types:
     state, xs, fixed = operands[:carried], operands[carried : carried + scanned], operands[carried + scanned :]
     length = dim(attrs["length"])
     for x in xs:
-        require(x.rank > 0 and same_shape(x.shape[:1], (length,)), f"a scanned operand has {show(length)} steps, got {x}")
+        fits = x.rank > 0 and same_shape(x.shape[:1], (length,))
+        require(fits, f"a scanned operand has {show(length)} steps, got {x}")
     slices = [TensorType(x.dtype, x.shape[1:]) for x in xs]
     _require_types(_types(body.params), (*state, *slices, *fixed), "parameters of the body")
     found = _types(body.outputs)
@@ -115,7 +116,7 @@ def _stored(operands: Types, attrs: Mapping[str, Any]) -> Storage:
     known = all(isinstance(d, int) for s in (attrs["shape"], *shapes) for d in s)
     require(known, "a stored weight and its components have known sizes")
     try:
-        found = stored_as(attrs["encoding"], attrs["shape"], attrs["dtype"], shapes)  # type: ignore[arg-type]
+        found = stored_as(attrs["encoding"], attrs["shape"], attrs["dtype"], shapes)
     except EncodingError as error:
         raise IRTypeError(str(error)) from None
     _require_types(operands, [c.type for c in found.components], f"components of {found.encoding}")

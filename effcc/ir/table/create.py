@@ -66,7 +66,7 @@ def _infer_iota(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
 
 
 def _iota(b: FormBuilder) -> None:
-    """`start + i * step`, in f64 where a bound is fractional (f32 for half and single precision results), else in i64."""
+    """`start + i * step`, in i64 where both are integers, else in f64 (f32 for half results)."""
     axis: Axis = b.axis(b.results[0].type.shape[0])
     start, step, dtype = b.attrs["start"], b.attrs["step"], b.attrs["dtype"]
     counter = i64

@@ -1,7 +1,8 @@
 """Accesses whose index is data: reads (embedding, gather, index) and writes (scatter, index_put).
 
-Eager refuses an index outside its axis. A form must never touch memory outside a buffer, so it guards: a read outside gives
-NaN (0 for integers and bools), a write outside is redirected to the nearest element inside. References raise IndexError.
+Eager refuses an index outside its axis. A form must never touch memory outside a buffer, so it guards: a read outside
+gives NaN (0 for integers and bools), a write outside is redirected to the nearest element inside. References raise
+IndexError.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from effcc.ir.expr import Axis, Expr, add, both, cast, compare, integer, where
 from effcc.ir.form import FormBuilder, call, constant
 from effcc.ir.kernel import Scatter
 from effcc.ir.op import REQUIRED, Op, Types, broadcast_shapes, normalize_axis, require
+from effcc.ir.table.products import inside, require_one_dtype
 from effcc.ir.types import TensorType
 
 COMBINES = {"set": None, "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
@@ -31,7 +33,7 @@ def _guarded(b: FormBuilder, operand: int, index: Sequence[Expr], data: Sequence
     """The element of `operand` at `index`, in which the positions `data` come from memory; NaN or 0 outside."""
     value = b.load(operand, index)
     shape = b.operands[operand].type.shape
-    conditions = [c for d in data for c in (compare("ge", index[d], integer(0)), compare("lt", index[d], integer(shape[d])))]
+    conditions = [c for d in data for c in inside(index[d], shape[d], below=True, above=True)]
     if not conditions:
         return value
     return where(both(*conditions), value, constant(math.nan if value.dtype.is_float else 0, value))
@@ -128,7 +130,7 @@ def _gather_reference(x: Any, index: Any, axis: int) -> Any:
     return np.take_along_axis(x[cut], index.astype(np.int64), axis)
 
 
-# --- advanced indexing -------------------------------------------------------------------------------------------------
+# --- advanced indexing ---------------------------------------------------------------------------------------------
 
 
 def _indexed_layout(rank: int, attrs: Mapping[str, Any]) -> tuple[list[int], int]:
@@ -189,7 +191,7 @@ def _index_key(x: Any, indices: Sequence[Any], axes: Sequence[int]) -> tuple[Any
     return tuple(key)
 
 
-# --- writes ------------------------------------------------------------------------------------------------------------
+# --- writes --------------------------------------------------------------------------------------------------------
 
 
 def _require_combine(attrs: Mapping[str, Any], name: str) -> None:
@@ -201,7 +203,7 @@ def _infer_scatter(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
     _require_index(index)
     _require_combine(attrs, "combine")
     normalize_axis(attrs["axis"], x.rank)
-    require(x.dtype == source.dtype, f"tensor and source must have one dtype, got {x.dtype.name} and {source.dtype.name}")
+    require_one_dtype((x, source))
     require(x.dtype != boolean or attrs["combine"] == "set", "a bool tensor can only be set")
     require(x.rank == index.rank == source.rank, f"ranks must be equal, got {x.rank}, {index.rank} and {source.rank}")
     require(
@@ -253,7 +255,7 @@ def _scatter_reference(x: Any, index: Any, source: Any, axis: int, combine: str)
 
 def _infer_index_put(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
     x, values, *indices = operands
-    require(x.dtype == values.dtype, f"tensor and values must have one dtype, got {x.dtype.name} and {values.dtype.name}")
+    require_one_dtype((x, values))
     _require_combine(attrs, "combine")
     shape = _indexed_shape(x, tuple(indices), attrs)
     require(

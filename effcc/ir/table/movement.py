@@ -1,7 +1,7 @@
 """Ops that move elements and compute nothing: each result element is one operand element, or a constant.
 
-Sizes and offsets may be symbolic. A form indexes every dimension that stays itself by its own axis: reshape takes floors and
-remainders only inside a group of dimensions that are really split or merged.
+Sizes and offsets may be symbolic. A form indexes every dimension that stays itself by its own axis: reshape takes
+floors and remainders only inside a group of dimensions that are really split or merged.
 """
 
 from __future__ import annotations
@@ -264,7 +264,8 @@ def _infer_pad(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
     low, high = attrs["low"], attrs["high"]
     require(len(low) == len(high) == x.rank, f"needs {x.rank} paddings on each side, got {len(low)} and {len(high)}")
     shape = tuple(dim(a + size + z) for a, size, z in zip(low, x.shape, high, strict=True))
-    require(all(not isinstance(d, int) or d >= 0 for d in shape), f"negative padding makes a size negative: {_list(shape)}")
+    fits = all(not isinstance(d, int) or d >= 0 for d in shape)
+    require(fits, f"negative padding makes a size negative: {_list(shape)}")
     return TensorType(x.dtype, shape)
 
 
@@ -406,7 +407,8 @@ OPS: list[Op] = [
     Op("broadcast", "view", (1, 1), _infer_broadcast, lambda x, shape: np.broadcast_to(x, shape),
        "repeated along new leading axes and axes of size 1", {"shape": REQUIRED}, _broadcast),
     Op("slice", "view", (1, 1), _infer_slice, _slice_reference, "elements start:end:step of one axis", _SLICE, _slice),
-    Op("flip", "view", (1, 1), _infer_flip, lambda x, axes: np.flip(x, axes), "`axes` reversed", {"axes": REQUIRED}, _flip),
+    Op("flip", "view", (1, 1), _infer_flip, lambda x, axes: np.flip(x, axes), "`axes` reversed",
+       {"axes": REQUIRED}, _flip),
     Op("diagonal", "view", (1, 1), _infer_diagonal,
        lambda x, offset, axis1, axis2: np.diagonal(x, offset, axis1, axis2),
        "the diagonal of two axes, as a last axis", {"offset": 0, "axis1": 0, "axis2": 1}, _diagonal),

@@ -1,7 +1,8 @@
 """Contractions: linear, matmul, einsum and convolution, each a sum of products over named axes.
 
-Axes are never collapsed, so that fusion sees which axis of which operand is which. Sums accumulate in the accumulator type
-of the operands (f32 for half types); a bias is added after the reduction, in a statement of its own, before the one rounding.
+Axes are never collapsed, so that fusion sees which axis of which operand is which. Sums accumulate in the accumulator
+type of the operands (f32 for half types); a bias is added after the reduction, in a statement of its own, before the
+one rounding.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _infer_matmul(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
     require(a.rank >= 2 and w.rank >= 2, f"needs two tensors of rank 2 or more, got ranks {a.rank} and {w.rank}")
     require(
         same(a.shape[-1], w.shape[-2]),
-        f"the left operand's last size {show(a.shape[-1])} and the right's last but one {show(w.shape[-2])} must be equal",
+        f"the left's last size {show(a.shape[-1])} and the right's last but one {show(w.shape[-2])} must be equal",
     )
     return TensorType(a.dtype, (*broadcast_shapes([a.shape[:-2], w.shape[:-2]]), a.shape[-2], w.shape[-1]))
 
@@ -214,7 +215,7 @@ def inside(position: Expr, size: Dim, below: bool, above: bool) -> list[Expr]:
 
 
 def overhangs(size: Dim, out: Dim, stride: int, pad: int, reach: int) -> bool:
-    """Whether the last window of `reach` elements may end beyond the input; with symbolic sizes, whether there is padding."""
+    """Whether the last window of `reach` elements may end beyond the input; for symbolic sizes, if it is padded."""
     if isinstance(size, int) and isinstance(out, int):
         return (out - 1) * stride - pad + reach > size
     return pad > 0
@@ -320,7 +321,7 @@ def _convolution_reference(
 def _as_plain_convolution(
     a: Any, k: Any, sizes: Sequence[Any], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> tuple[Any, Any, Any, Any]:
-    """A transposed convolution as a plain one: input spread by the stride and padded, kernel flipped, channels swapped."""
+    """A transposed convolution as a plain one: input spread by the stride and padded, kernel flipped and swapped."""
     spatial = len(stride)
     spread = np.zeros((*a.shape[:2], *((n - 1) * s + 1 for n, s in zip(a.shape[2:], stride, strict=True))), a.dtype)
     spread[(slice(None), slice(None), *(slice(None, None, s) for s in stride))] = a

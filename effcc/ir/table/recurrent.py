@@ -1,8 +1,8 @@
 """Recurrent layers, one direction each: scans whose step is a product with the previous hidden state, and gates.
 
-The input's part of all gates is one product over all steps, outside the recurrence. `x` is [time, batch, input], states are
-[batch, hidden], weights [gates * hidden, ...] with gates stacked as PyTorch stacks them (LSTM: i, f, g, o; GRU: r, z, n).
-With `reverse` time runs backwards, and `y[t]` is still the output at time t.
+The input's part of all gates is one product over all steps, outside the recurrence. `x` is [time, batch, input],
+states are [batch, hidden], weights [gates * hidden, ...] with gates stacked as PyTorch stacks them (LSTM: i, f, g, o;
+GRU: r, z, n). With `reverse` time runs backwards, and `y[t]` is still the output at time t.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _infer_rnn(operands: Types, attrs: Mapping[str, Any]) -> Types:
     return _infer(1, 1, operands, attrs)
 
 
-# --- references --------------------------------------------------------------------------------------------------------
+# --- references ----------------------------------------------------------------------------------------------------
 
 
 def _sigmoid(x: Any) -> Any:

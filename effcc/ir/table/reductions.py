@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from effcc.ir.dims import Dim, product
-from effcc.ir.dtypes import DType, boolean, i64
+from effcc.ir.dtypes import DType, boolean, from_numpy, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, both, cast, compare, integer, where
 from effcc.ir.form import Form, FormBuilder, call, constant
 from effcc.ir.op import REQUIRED, Op, Types, normalize_axis, require
@@ -153,13 +153,20 @@ def _running(operator: str, identity: float) -> Form:
         t = axes[position]
         b.scans.append(t.name)
         x = cast(b.load(0, axes), result.type.dtype)
-        before = [*axes]
+        before: list[Expr] = [*axes]
         before[position] = call("add", t, Const(-1, i64))
         previous = Load(result.name, tuple(before), result.type.dtype)
         start = constant(identity, x)
         b.define(axes, call(operator, where(compare("gt", t, Const(0, i64)), previous, start), x))
 
     return form
+
+
+def _running_reference(f: Callable[..., Any]) -> Callable[..., Any]:
+    def reference(x: Any, axis: int) -> Any:
+        return f(x, axis=axis, dtype=None if from_numpy(x.dtype).is_float else np.int64)
+
+    return reference
 
 
 def _running_type(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
@@ -191,11 +198,13 @@ OPS: list[Op] = [
     Op("var", "reduction", (1, 1), _infer(lambda d: d), _wide(_variance),
        "sum((x - mean)^2) / max(count - correction, 0) over `axes`", {**_AXES, "correction": 1}, _var),
     Op("argmax", "reduction", (1, 1), _infer(lambda d: i64), _argument_reference(np.argmax),
-       "index of the first maximum along one axis, or of the flattened tensor; NaN counts as the maximum", _AXES, _argument("max")),
+       "index of the first maximum along one axis, or of the flattened tensor; NaN counts as the maximum",
+       _AXES, _argument("max")),
     Op("argmin", "reduction", (1, 1), _infer(lambda d: i64), _argument_reference(np.argmin),
-       "index of the first minimum along one axis, or of the flattened tensor; NaN counts as the minimum", _AXES, _argument("min")),
-    Op("cumsum", "scan", (1, 1), _running_type, lambda x, axis: np.cumsum(x, axis=axis, dtype=None if x.dtype.kind in "fV" else np.int64),
+       "index of the first minimum along one axis, or of the flattened tensor; NaN counts as the minimum",
+       _AXES, _argument("min")),
+    Op("cumsum", "scan", (1, 1), _running_type, _running_reference(np.cumsum),
        "running sum along `axis`", {"axis": REQUIRED}, _running("add", 0)),
-    Op("cumprod", "scan", (1, 1), _running_type, lambda x, axis: np.cumprod(x, axis=axis, dtype=None if x.dtype.kind in "fV" else np.int64),
+    Op("cumprod", "scan", (1, 1), _running_type, _running_reference(np.cumprod),
        "running product along `axis`", {"axis": REQUIRED}, _running("mul", 1)),
 ]  # fmt: skip

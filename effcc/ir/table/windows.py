@@ -33,7 +33,7 @@ _WINDOW = {"kernel": REQUIRED, "stride": REQUIRED, "padding": REQUIRED, "ceil": 
 
 
 def _pooled(size: Dim, d: int, attrs: Mapping[str, Any]) -> Dim:
-    """The number of windows along spatial axis `d`. Rounded up, a last window must still begin inside or in low padding."""
+    """The number of windows along axis `d`; where that is rounded up, the last one must still begin before the end."""
     kernel, stride, pad = attrs["kernel"][d], attrs["stride"][d], attrs["padding"][d]
     reach = (attrs.get("dilation") or (1,) * len(attrs["kernel"]))[d] * (kernel - 1) + 1
     if not attrs["ceil"]:
@@ -121,7 +121,8 @@ def _maximum(a: Expr, b: Expr) -> Expr:
 
 def _avg_pool(b: FormBuilder) -> None:
     windows = _Windows(b)
-    total = b.temporary(windows.axes, b.reduce("sum", windows.taps, windows.guarded(windows.value, _zero(windows.value))))
+    value = windows.guarded(windows.value, _zero(windows.value))
+    total = b.temporary(windows.axes, b.reduce("sum", windows.taps, value))
     b.define(windows.axes, call("div", total, _divisor(b, windows, total)))
 
 
@@ -204,7 +205,7 @@ def _each_window(x: Any, attrs: Mapping[str, Any], dtype: Any, compute: Callable
     """`compute(window, slices)` for every window, over all leading axes at once."""
     spatial = len(attrs["kernel"])
     sizes = x.shape[x.ndim - spatial :]
-    out = [int(_pooled(n, d, attrs)) for d, n in enumerate(sizes)]  # type: ignore[arg-type]
+    out = [int(_pooled(n, d, attrs)) for d, n in enumerate(sizes)]
     result = np.zeros((*x.shape[: x.ndim - spatial], *out), dtype)
     for index in np.ndindex(*out):
         slices = _window_slices(attrs, index, sizes)
