@@ -3,6 +3,8 @@
     int8(per="channel")                    one scheme
     block(4,1) . int8(per="channel")       composed: levels say which coordinates are stored, values how
     low_rank(16) + int3(group=64)          a sum of encodings is an encoding
+
+`effcc.ir.parser.parse_encoding` reads it.
 """
 
 from __future__ import annotations

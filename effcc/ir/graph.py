@@ -144,7 +144,9 @@ class GraphBuilder:
         self._names.update(r.name for r in node.results)
         self.nodes.append(node)
 
-    def node(self, op: str, *operands: Value, name: str = "", regions: tuple[Graph, ...] = (), **attrs: Attribute) -> Node:
+    def node(
+        self, op: str, *operands: Value, name: str = "", regions: tuple[Graph, ...] = (), **attrs: Attribute
+    ) -> Node:
         """Append `op` with its results typed by the op table; raises IRTypeError where they do not fit."""
         from effcc.ir.ops import lookup
 
@@ -158,9 +160,8 @@ class GraphBuilder:
 
     def emit(self, op: str, *operands: Value, name: str = "", **attrs: Attribute) -> Value:
         """Like `node`, for an op with one result: that result."""
-        return self.node(op, *operands, name=name, **attrs).result
+        return self.node(op, *operands, name=name, regions=(), **attrs).result
 
     def build(self, outputs: tuple[Value, ...], updates: tuple[tuple[Value, Value], ...] = ()) -> Graph:
-        return Graph(
-            self.name, tuple(self.params), tuple(self.nodes), outputs, frozenset(self.weights), updates, dict(self.ranges)
-        )
+        params, nodes = tuple(self.params), tuple(self.nodes)
+        return Graph(self.name, params, nodes, outputs, frozenset(self.weights), updates, dict(self.ranges))

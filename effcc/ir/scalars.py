@@ -19,7 +19,7 @@ from effcc.ir.dtypes import DType, boolean
 
 @dataclass(frozen=True)
 class ScalarFunction:
-    """A scalar function. `result`: 'same' (the operands' dtype) or 'bool'. `domain`: 'any', 'float' or 'int' operands."""
+    """A scalar function. `result`: 'same' (the operands' dtype) or 'bool'. `domain`: 'any', 'float' or 'int'."""
 
     name: str
     arity: int
@@ -45,7 +45,6 @@ def _vectorized(f: Callable[[float], float]) -> Callable[[Any], Any]:
 def _sigmoid(x: Any) -> Any:
     wide = np.asarray(x, dtype=np.float64)
     return (1.0 / (1.0 + np.exp(-wide))).astype(np.asarray(x).dtype)
-
 
 
 def _round(x: Any) -> Any:
