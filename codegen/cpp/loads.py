@@ -94,9 +94,9 @@ def load_memory(
 def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear]) -> None:
     """Ask for the cache line that the innermost loop will read here some turns later.
 
-    A product streams its packed operand once, faster than it comes from beyond L2: the hardware looks ahead within a page
-    of memory, and a page lasts only 32 turns of a 32-column panel. Nothing is asked for where the whole stream is short,
-    or where another vector of the same line has asked already.
+    A product streams its packed operand faster than it comes from beyond L2: the hardware looks ahead within a page of
+    memory, and a page lasts only 32 turns of a 32-column panel. Nothing is asked for where the whole stream is short, or
+    where another vector of the same line has asked already.
     """
     at = offset(storage, index)
     size = storage.dtype.bytes
