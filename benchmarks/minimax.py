@@ -29,8 +29,8 @@ class Fit:
 
     name: str
     target: Real
-    low: str
-    high: str
+    low: mpmath.mpf
+    high: mpmath.mpf
     degree: int
     weight: Real
     variable: Real = lambda x: x
@@ -39,17 +39,11 @@ class Fit:
 
 def _weighted(fit: Fit, points: int = 1500) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Chebyshev-spaced samples of a fit: variable, target, weight."""
-    low, high = mpmath.mpf(eval_constant(fit.low)), mpmath.mpf(eval_constant(fit.high))
-    nodes = [(low + high) / 2 + (high - low) / 2 * mpmath.cos(mpmath.pi * (k + 0.5) / points) for k in range(points)]
+    center, radius = (fit.low + fit.high) / 2, (fit.high - fit.low) / 2
+    nodes = [center + radius * mpmath.cos(mpmath.pi * (k + 0.5) / points) for k in range(points)]
     columns = [(fit.variable(x), fit.target(x), fit.weight(x)) for x in nodes]
     u, y, w = (np.array([float(c[i]) for c in columns]) for i in range(3))
     return u, y, np.abs(w)
-
-
-def eval_constant(text: str) -> mpmath.mpf:
-    """An interval bound such as `-ln(2)/2` or `sqrt(2)-1`, in full precision."""
-    names = {"ln": mpmath.log, "sqrt": mpmath.sqrt, "pi": mpmath.pi, "tan": mpmath.tan}
-    return mpmath.mpf(eval(text, {"__builtins__": {}}, names))  # noqa: S307 - constants written in this file
 
 
 def _lawson(u: np.ndarray, y: np.ndarray, w: np.ndarray, powers: list[int]) -> np.ndarray:
@@ -94,22 +88,22 @@ def _away_from_zero(f: Real, at_zero: mpmath.mpf) -> Real:
     return lambda x: at_zero if abs(x) < mpmath.mpf(2) ** -40 else f(x)
 
 
-_ZERO, _ONE = mpmath.mpf(0), mpmath.mpf(1)
+_ZERO, _ONE, _LN2 = mpmath.mpf(0), mpmath.mpf(1), mpmath.log(2)
 
 FITS = (
     Fit(
         "exp: (e^r - 1 - r) / r^2",
         _away_from_zero(lambda r: (mpmath.expm1(r) - r) / r**2, _ONE / 2),
-        "-ln(2)/2",
-        "ln(2)/2",
+        -_LN2 / 2,
+        _LN2 / 2,
         4,
         lambda r: r**2 / mpmath.exp(r),
     ),
     Fit(
         "expm1: (e^r - 1 - r) / r^2",
         _away_from_zero(lambda r: (mpmath.expm1(r) - r) / r**2, _ONE / 2),
-        "-ln(2)/2",
-        "ln(2)/2",
+        -_LN2 / 2,
+        _LN2 / 2,
         5,
         _away_from_zero(lambda r: r**2 / mpmath.expm1(r), _ZERO),
         fixed=(0.5,),
@@ -117,24 +111,24 @@ FITS = (
     Fit(
         "exp2: (2^r - 1) / r",
         _away_from_zero(lambda r: (mpmath.mpf(2) ** r - 1) / r, mpmath.log(2)),
-        "-0.5",
-        "0.5",
+        -_ONE / 2,
+        _ONE / 2,
         6,
         lambda r: r / mpmath.mpf(2) ** r,
     ),
     Fit(
         "log: (log(1 + f) - f + f^2/2) / f^3",
         _away_from_zero(lambda f: (mpmath.log1p(f) - f + f**2 / 2) / f**3, _ONE / 3),
-        "sqrt(0.5)-1",
-        "sqrt(2)-1",
+        mpmath.sqrt(0.5) - 1,
+        mpmath.sqrt(2) - 1,
         8,
         _away_from_zero(lambda f: f**3 / mpmath.log1p(f), _ZERO),
     ),
     Fit(
         "tanh: (tanh(x) - x) / x^3",
         _away_from_zero(lambda x: (mpmath.tanh(x) - x) / x**3, -_ONE / 3),
-        "0",
-        "0.625",
+        _ZERO,
+        _ONE * 5 / 8,
         5,
         _away_from_zero(lambda x: x**3 / mpmath.tanh(x), _ZERO),
         variable=lambda x: x * x,
@@ -142,8 +136,8 @@ FITS = (
     Fit(
         "erf: erf(x) / x - 1",
         _away_from_zero(lambda x: mpmath.erf(x) / x - 1, 2 / mpmath.sqrt(mpmath.pi) - 1),
-        "0",
-        "0.9375",
+        _ZERO,
+        _ONE * 15 / 16,
         6,
         _away_from_zero(lambda x: x / mpmath.erf(x), mpmath.sqrt(mpmath.pi) / 2),
         variable=lambda x: x * x,
@@ -151,16 +145,16 @@ FITS = (
     Fit(
         "erf tail: log(erfc(x)) / x, x in [0.9375, 4]",
         lambda x: mpmath.log(mpmath.erfc(x)) / x,
-        "0.9375",
-        "4",
+        _ONE * 15 / 16,
+        _ONE * 4,
         8,
         lambda x: x * mpmath.erfc(x) / mpmath.erf(x),
     ),
     Fit(
         "erfc: (1 + 2 x) e^(x^2) erfc(x) in t = (x - 2) / (x + 2)",
         lambda x: (1 + 2 * x) * mpmath.exp(x * x) * mpmath.erfc(x),
-        "0",
-        "10.1",
+        _ZERO,
+        mpmath.mpf("10.1"),
         10,
         lambda x: _ONE,
         variable=lambda x: (x - 2) / (x + 2),
@@ -168,8 +162,8 @@ FITS = (
     Fit(
         "sin: (sin(x) - x) / x^3",
         _away_from_zero(lambda x: (mpmath.sin(x) - x) / x**3, -_ONE / 6),
-        "0",
-        "pi/4",
+        _ZERO,
+        mpmath.pi / 4,
         3,
         _away_from_zero(lambda x: x**3 / mpmath.sin(x), _ZERO),
         variable=lambda x: x * x,
@@ -177,8 +171,8 @@ FITS = (
     Fit(
         "cos: (cos(x) - 1 + x^2/2) / x^4",
         _away_from_zero(lambda x: (mpmath.cos(x) - 1 + x**2 / 2) / x**4, _ONE / 24),
-        "0",
-        "pi/4",
+        _ZERO,
+        mpmath.pi / 4,
         3,
         lambda x: x**4 / mpmath.cos(x),
         variable=lambda x: x * x,
@@ -186,8 +180,8 @@ FITS = (
     Fit(
         "tan: (tan(x) - x) / x^3",
         _away_from_zero(lambda x: (mpmath.tan(x) - x) / x**3, _ONE / 3),
-        "0",
-        "pi/4",
+        _ZERO,
+        mpmath.pi / 4,
         7,
         _away_from_zero(lambda x: x**3 / mpmath.tan(x), _ZERO),
         variable=lambda x: x * x,
@@ -195,8 +189,8 @@ FITS = (
     Fit(
         "atan: (atan(x) - x) / x^3",
         _away_from_zero(lambda x: (mpmath.atan(x) - x) / x**3, -_ONE / 3),
-        "0",
-        "tan(pi/8)",
+        _ZERO,
+        mpmath.tan(mpmath.pi / 8),
         4,
         _away_from_zero(lambda x: x**3 / mpmath.atan(x), _ZERO),
         variable=lambda x: x * x,
@@ -204,8 +198,8 @@ FITS = (
     Fit(
         "asin: (asin(x) - x) / x^3",
         _away_from_zero(lambda x: (mpmath.asin(x) - x) / x**3, _ONE / 6),
-        "0",
-        "0.5",
+        _ZERO,
+        _ONE / 2,
         5,
         _away_from_zero(lambda x: x**3 / mpmath.asin(x), _ZERO),
         variable=lambda x: x * x,
@@ -219,7 +213,7 @@ def main(names: list[str]) -> None:
         if names and not any(fit.name.startswith(name) for name in names):
             continue
         coefficients, error = solve(fit)
-        print(f"{fit.name} on [{fit.low}, {fit.high}]: 2^{np.log2(error):.1f}")
+        print(f"{fit.name} on [{float(fit.low):.6g}, {float(fit.high):.6g}]: 2^{np.log2(error):.1f}")
         print("    " + ", ".join(f"{c:.9g}f" for c in coefficients))
 
 

@@ -1,9 +1,8 @@
 // How far effcc's float functions are from the truth, over all floats or every stride-th of them.
 //
-//   ulp FUNCTION STRIDE THREADS DOMAIN   one line of JSON for each instruction set; DOMAIN is all, near (|x| <= 2^17) or
-//                                        far (the others)
-//   ulp pow SAMPLES THREADS all          the same on random pairs
-//   ulp speed FUNCTION                   nanoseconds an element: each instruction set, then glibc's libmvec
+//   ulp FUNCTION ISA STRIDE THREADS DOMAIN   a line of JSON; DOMAIN is all, near (|x| <= 2^17) or far (the others)
+//   ulp pow ISA SAMPLES THREADS all          the same on random pairs
+//   ulp speed FUNCTION                       nanoseconds an element: each instruction set, then glibc's libmvec
 //
 // The reference is the C library's double function (its vector form where there is one, good to 4 units in the last
 // place of a double, 1e-8 of a float's); the worst input is then looked at again in long double. The error is
@@ -17,6 +16,7 @@
 #include <ctime>
 
 #include "effcc/threads.h"
+#include "effcc/vec.h"
 #include "ulp.h"
 
 // Defined by ulp.py: F(isa) for each instruction set compiled in.
@@ -89,28 +89,31 @@ struct function {
     double (*exact)(double);
     long_reference longer;
     double low, high;  // where its speed is measured
+    // Outside these bounds its value, as a float, is NaN, or what it is at the bound: the vector library is slow there.
+    double first, last;
+    bool nan_outside;
 };
 
 const function functions[] = {
-    {"exp", WIDE(exp), exp, expl, -10, 10},
-    {"exp2", WIDE(exp2), exp2, exp2l, -10, 10},
-    {"expm1", WIDE(expm1), expm1, expm1l, -3, 3},
-    {"log", WIDE(log), log, logl, 0.01, 100},
-    {"log2", WIDE(log2), log2, log2l, 0.01, 100},
-    {"log10", WIDE(log10), log10, log10l, 0.01, 100},
-    {"log1p", WIDE(log1p), log1p, log1pl, -0.9, 10},
-    {"tanh", WIDE(tanh), tanh, tanhl, -4, 4},
-    {"sigmoid", WIDE_SIGMOID, sigmoid, sigmoidl, -8, 8},
-    {"erf", WIDE(erf), erf, erfl, -4, 4},
-    {"erfc", WIDE(erfc), erfc, erfcl, -4, 9},
-    {"sin", WIDE(sin), sin, sinl, -10, 10},
-    {"cos", WIDE(cos), cos, cosl, -10, 10},
-    {"tan", WIDE(tan), tan, tanl, -10, 10},
-    {"asin", WIDE(asin), asin, asinl, -1, 1},
-    {"acos", WIDE(acos), acos, acosl, -1, 1},
-    {"atan", WIDE(atan), atan, atanl, -4, 4},
-    {"sqrt", lane_by_lane<sqrt>, sqrt, sqrtl, 0.01, 100},
-    {"rsqrt", lane_by_lane<rsqrt>, rsqrt, rsqrtl, 0.01, 100},
+    {"exp", WIDE(exp), exp, expl, -10, 10, -700, 700, false},
+    {"exp2", WIDE(exp2), exp2, exp2l, -10, 10, -1000, 1000, false},
+    {"expm1", WIDE(expm1), expm1, expm1l, -3, 3, -700, 700, false},
+    {"log", WIDE(log), log, logl, 0.01, 100, 0, INFINITY, true},
+    {"log2", WIDE(log2), log2, log2l, 0.01, 100, 0, INFINITY, true},
+    {"log10", WIDE(log10), log10, log10l, 0.01, 100, 0, INFINITY, true},
+    {"log1p", WIDE(log1p), log1p, log1pl, -0.9, 10, -1, INFINITY, true},
+    {"tanh", WIDE(tanh), tanh, tanhl, -4, 4, -300, 300, false},
+    {"sigmoid", WIDE_SIGMOID, sigmoid, sigmoidl, -8, 8, -700, 700, false},
+    {"erf", WIDE(erf), erf, erfl, -4, 4, -20, 20, false},
+    {"erfc", WIDE(erfc), erfc, erfcl, -4, 9, -20, 26, false},
+    {"sin", WIDE(sin), sin, sinl, -10, 10, -0x1.fffffep127, 0x1.fffffep127, true},
+    {"cos", WIDE(cos), cos, cosl, -10, 10, -0x1.fffffep127, 0x1.fffffep127, true},
+    {"tan", WIDE(tan), tan, tanl, -10, 10, -0x1.fffffep127, 0x1.fffffep127, true},
+    {"asin", WIDE(asin), asin, asinl, -1, 1, -1, 1, true},
+    {"acos", WIDE(acos), acos, acosl, -1, 1, -1, 1, true},
+    {"atan", WIDE(atan), atan, atanl, -4, 4, -1e30, 1e30, false},
+    {"sqrt", lane_by_lane<sqrt>, sqrt, sqrtl, 0.01, 100, 0, INFINITY, true},
+    {"rsqrt", lane_by_lane<rsqrt>, rsqrt, rsqrtl, 0.01, 100, 0, INFINITY, true},
 };
 
 struct worst {
@@ -132,58 +135,57 @@ float from_bits(uint32_t b) {
     return x;
 }
 
-uint64_t bits(double x) {
-    uint64_t b;
-    std::memcpy(&b, &x, sizeof b);
-    return b;
-}
-
-double from_bits64(uint64_t b) {
-    double x;
-    std::memcpy(&x, &b, sizeof x);
-    return x;
-}
-
-// The spacing of floats at a finite true value.
-inline double spacing(double truth) {
-    int64_t exponent = int64_t(bits(truth) >> 52 & 0x7ff);
-    exponent = exponent < 1023 - 126 ? 1023 - 126 : exponent;
-    exponent = exponent > 1023 + 127 ? 1023 + 127 : exponent;
-    return from_bits64(uint64_t(exponent - 23) << 52);
-}
-
-// v, but 2^128 for whatever rounds to infinity or is it.
-inline double capped(double v) { return std::fabs(v) <= 0x1p128 ? v : v != v ? v : std::copysign(0x1p128, v); }
-
-// Distance in units in the last place; NaN if one is special (a NaN, an infinity, a zero's sign) and the other is not.
-inline double ulps(float got, double truth) {
-    double y = got;
-    bool truth_finite = std::fabs(truth) <= 1.79e308;
-    double error = std::fabs(capped(y) - capped(truth)) / spacing(truth);
-    bool zero = y == 0 || truth == 0;
-    bool signs_agree = (bits(y) ^ bits(truth)) >> 63 == 0;
-    if (!truth_finite) return (y == truth || (y != y && truth != truth)) ? 0 : NAN;
-    return zero && !signs_agree ? NAN : error;
-}
-
 constexpr long chunk = 4096;
+constexpr int width = EFFCC_LANES / 2;
+using reals = effcc::f64x<width>;
+
+// Units of a float's last place at a true value, one over: 2^(23 - exponent), denormals having the least exponent's.
+template <class V>
+V units(V truth) {
+    using effcc::bits, effcc::broadcast;
+    using I = effcc::int_of<V>;
+    I exponent = effcc::clamp((bits(truth) >> 52) & 0x7ff, broadcast<I>(1023 - 126), broadcast<I>(1023 + 127));
+    return effcc::from_bits<V>((2 * 1023 + 23 - exponent) << 52);
+}
+
+// v, but 2^128 for whatever rounds to infinity or is it. NaN stays.
+template <class V>
+V capped(V v) {
+    return effcc::copysign(effcc::minimum(effcc::abs(v), effcc::broadcast<V>(0x1p128)), v);
+}
+
+// Distance in units in the last place; NaN if either is.
+template <class V>
+V ulps(V got, V truth) {
+    return effcc::abs(capped(got) - capped(truth)) * units(truth);
+}
+
+// Whether one is NaN and the other not, or one is zero and their signs differ.
+template <class V>
+auto special_differs(V got, V truth) {
+    const V zero = effcc::broadcast<V>(0);
+    auto zeros = (got == zero) | (truth == zero);
+    auto signs = (effcc::bits(got) ^ effcc::bits(truth)) < 0;
+    return ((got != got) != (truth != truth)) | (zeros & signs);
+}
 
 void compare(const float* x, const float* second, const float* y, const double* truth, long n, double (*exact)(double),
              worst& w) {
-    double top = -1;
-    bool odd = false;
-    for (long i = 0; i < n; ++i) {
-        double e = ulps(y[i], truth[i]);
-        top = e > top ? e : top;
-        odd |= e != e;
+    reals top = {};
+    auto odd = effcc::broadcast<reals>(0) != effcc::broadcast<reals>(0);
+    for (long i = 0; i < n; i += width) {
+        reals got = effcc::load<reals>(y + i), t = effcc::load<reals>(truth + i);
+        top = effcc::fmax(ulps(got, t), top);
+        odd |= special_differs(got, t);
     }
-    if (!odd && top <= w.error) return;
+    if (!effcc::any(odd) && effcc::reduce_max(top) <= w.error) return;
     for (long i = 0; i < n; ++i) {
-        double e = ulps(y[i], truth[i]);
-        if (e != e && exact) e = ulps(y[i], exact(x[i]));  // the vector library's own special values are not the measure
-        if (e != e) {
+        double t = truth[i];
+        // The vector library's own special values are not the measure, nor its last places where it decides.
+        if (exact && (special_differs<double>(y[i], t) || ulps<double>(y[i], t) > w.error)) t = exact(x[i]);
+        if (special_differs<double>(y[i], t)) {
             if (!w.wrong++) w.wrong_at = x[i];
-        } else if (e > w.error) {
+        } else if (double e = ulps<double>(y[i], t); e > w.error) {
             w.error = e, w.at = x[i], w.got = y[i];
             if (second) w.second = second[i];
         }
@@ -199,15 +201,15 @@ struct isa {
 #define LIST(ISA) {#ISA, evaluators_##ISA(), evaluate_pow_##ISA},
 isa isas[] = {ULP_ISAS(LIST)};
 #undef LIST
-constexpr int isa_count = sizeof isas / sizeof isas[0];
 
 struct sweep {
     const function* f;
-    void (*run[isa_count])(const float*, float*, long);
+    const isa* with;
+    void (*run)(const float*, float*, long);
     long stride, samples;
     uint64_t patterns, first;  // how many bit patterns of each sign, and the lowest
     uint64_t next = 0;
-    worst result[isa_count] = {};
+    worst result = {};
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 };
 
@@ -222,7 +224,7 @@ float member(uint64_t at, uint64_t patterns, uint64_t first) {
 // Every float of the domain is visited, or every stride-th.
 void sweep_region(int, int, void* context) {
     sweep& s = *static_cast<sweep*>(context);
-    worst mine[isa_count];
+    worst mine;
     alignas(64) float x[chunk], y[chunk];
     alignas(64) double wide[chunk], truth[chunk];
     const uint64_t total = (2 * s.patterns + s.stride - 1) / s.stride;
@@ -231,23 +233,23 @@ void sweep_region(int, int, void* context) {
         if (first >= total) break;
         for (long i = 0; i < chunk; ++i) {
             x[i] = member((first + i < total ? first + i : total - 1) * s.stride, s.patterns, s.first);
-            wide[i] = x[i];
+            wide[i] = x[i] >= s.f->first ? x[i] <= s.f->last ? x[i] : s.f->last : s.f->first;
         }
         s.f->wide(wide, truth, chunk);
-        for (int k = 0; k < isa_count; ++k) {
-            s.run[k](x, y, chunk);
-            compare(x, nullptr, y, truth, chunk, s.f->exact, mine[k]);
-        }
+        for (long i = 0; i < chunk; ++i)
+            if (x[i] != x[i] || (s.f->nan_outside && wide[i] != x[i])) truth[i] = NAN;
+        s.run(x, y, chunk);
+        compare(x, nullptr, y, truth, chunk, s.f->exact, mine);
     }
     pthread_mutex_lock(&s.lock);
-    for (int k = 0; k < isa_count; ++k) s.result[k].merge(mine[k]);
+    s.result.merge(mine);
     pthread_mutex_unlock(&s.lock);
 }
 
 // Random pairs: half with any bits at all, half with a > 0 and a power that neither overflows nor vanishes.
 void pow_region(int thread, int team, void* context) {
     sweep& s = *static_cast<sweep*>(context);
-    worst mine[isa_count];
+    worst mine;
     alignas(64) float a[chunk], b[chunk], y[chunk];
     alignas(64) double truth[chunk];
     uint64_t state = 0x9e3779b97f4a7c15u * uint64_t(thread + 1);
@@ -266,18 +268,16 @@ void pow_region(int thread, int team, void* context) {
             }
             truth[i] = std::pow(double(a[i]), double(b[i]));
         }
-        for (int k = 0; k < isa_count; ++k) {
-            isas[k].pow(a, b, y, chunk);
-            compare(a, b, y, truth, chunk, nullptr, mine[k]);
-        }
+        s.with->pow(a, b, y, chunk);
+        compare(a, b, y, truth, chunk, nullptr, mine);
     }
     pthread_mutex_lock(&s.lock);
-    for (int k = 0; k < isa_count; ++k) s.result[k].merge(mine[k]);
+    s.result.merge(mine);
     pthread_mutex_unlock(&s.lock);
 }
 
 void print(const char* name, const char* isa_name, const worst& w, long double truth) {
-    double again = double(fabsl((long double)capped(w.got) - truth)) / spacing(double(truth));
+    double again = double(fabsl((long double)capped(double(w.got)) - truth)) * units(double(truth));
     std::printf(
         "{\"function\": \"%s\", \"isa\": \"%s\", \"ulp\": %.4f, \"ulp_long_double\": %.4f, \"at\": \"%a\", \"second\": \"%a\", "
         "\"got\": \"%a\", \"truth\": \"%.17Lg\", \"wrong\": %ld, \"wrong_at\": \"%a\"}\n",
@@ -360,33 +360,35 @@ int main(int count, char** arguments) {
         std::fprintf(stderr, "no function %s\n", arguments[2]);
         return 2;
     }
-    if (count != 5) {
-        std::fprintf(stderr, "ulp FUNCTION STRIDE THREADS all|near|far | ulp pow SAMPLES THREADS all | ulp speed FUNCTION\n");
+    if (count != 6) {
+        std::fprintf(stderr, "ulp FUNCTION ISA STRIDE THREADS all|near|far | ulp pow ISA SAMPLES THREADS all | "
+                             "ulp speed FUNCTION\n");
         return 2;
     }
     const char* name = arguments[1];
-    long amount = std::atol(arguments[2]);
-    int threads = std::atoi(arguments[3]);
     static sweep s;
-    if (std::strcmp(name, "pow") == 0) {
+    for (const isa& i : isas)
+        if (std::strcmp(i.name, arguments[2]) == 0) s.with = &i;
+    const long amount = std::atol(arguments[3]);
+    const int threads = std::atoi(arguments[4]);
+    if (s.with && std::strcmp(name, "pow") == 0) {
         s.samples = amount;
         effcc::parallel(threads, pow_region, &s);
-        for (int k = 0; k < isa_count; ++k)
-            print(name, isas[k].name, s.result[k], powl(s.result[k].at, s.result[k].second));
+        print(name, s.with->name, s.result, powl(s.result.at, s.result.second));
         return 0;
     }
     for (const function& f : functions) {
-        if (std::strcmp(f.name, name) != 0) continue;
+        if (!s.with || std::strcmp(f.name, name) != 0) continue;
         s.f = &f;
         s.stride = amount;
-        bool is_near = std::strcmp(arguments[4], "near") == 0, is_far = std::strcmp(arguments[4], "far") == 0;
+        bool is_near = std::strcmp(arguments[5], "near") == 0, is_far = std::strcmp(arguments[5], "far") == 0;
         s.patterns = is_near ? near_patterns : is_far ? far_patterns : 0x80000000;
         s.first = is_far ? near_patterns : 0;
-        for (int k = 0; k < isa_count; ++k) s.run[k] = find(isas[k].functions, name)->run;
+        s.run = find(s.with->functions, name)->run;
         effcc::parallel(threads, sweep_region, &s);
-        for (int k = 0; k < isa_count; ++k) print(name, isas[k].name, s.result[k], f.longer(s.result[k].at));
+        print(name, s.with->name, s.result, f.longer(s.result.at));
         return 0;
     }
-    std::fprintf(stderr, "no function %s\n", name);
+    std::fprintf(stderr, "no function %s, or no instruction set %s\n", name, arguments[2]);
     return 2;
 }

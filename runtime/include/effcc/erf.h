@@ -21,7 +21,7 @@ EFFCC_INLINE V erf(V x) {
         V p = detail::polynomial(z, 0.128379166f, -0.376126289f, 0.112836257f, -0.026855737f, 0.00519243814f,
                                  -0.000805038435f, 8.00027919e-05f);
         V near = mul_add(a, p, a);
-        V four = broadcast<V>(4), c = four < a ? four : a;
+        V c = detail::squeeze_below(a, 4.0f);
         V q = detail::polynomial(c, -1.12846529f, -0.636096776f, -0.104160748f, 0.021233853f, -0.00177948875f,
                                  -0.000525459822f, 0.000221047085f, -3.48155008e-05f, 2.17299112e-06f);
         V far = broadcast<V>(1) - detail::exp_normal(c * q);
@@ -49,9 +49,10 @@ EFFCC_INLINE V erfc(V x) {
     if constexpr (detail::is_f64<V>) {
         return detail::call_lanes(EFFCC_LIBM(erfc), x);
     } else {
-        const V one = broadcast<V>(1), two = broadcast<V>(2), end = broadcast<V>(10.1f);
+        const V zero = broadcast<V>(0), one = broadcast<V>(1), two = broadcast<V>(2);
         V a = abs(x);
-        a = end < a ? end : a;
+        auto vanishes = a > broadcast<V>(10.06f);  // spared the underflow, as in exp
+        a = select(vanishes, zero, a);
         V t = (a - two) / (a + two);
         V h = detail::polynomial(t, 1.27697837f, -0.0927638561f, -0.166030824f, 0.164052591f, -0.0542091914f,
                                  -0.00804276671f, 0.00865022466f, 0.00127292844f, -0.00126638729f, -0.000367399392f,
@@ -59,8 +60,8 @@ EFFCC_INLINE V erfc(V x) {
         V square = a * a;
         auto [n, r] = detail::reduce_exp(-square);
         V p = detail::exp_reduced(r - detail::square_rest(a, square));
-        V y = detail::scale(p * (h / (one + (a + a))), n);
-        return select(x < broadcast<V>(0), two - y, y);
+        V y = select(vanishes, zero, detail::scale(p * (h / (one + (a + a))), n));
+        return select(x < zero, two - y, y);
     }
 }
 

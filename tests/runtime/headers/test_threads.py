@@ -19,7 +19,8 @@ BACKENDS = {"pool": (), "openmp": ("-fopenmp", "-DEFFCC_OPENMP")}
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """threads.cpp, compiled for one of the two ways to get threads; its name is the backend's."""
     backend = str(request.param)
-    return compile_cpp(HERE / "threads.cpp", tmp_path_factory.mktemp("threads") / backend, "baseline", *BACKENDS[backend])
+    output = tmp_path_factory.mktemp("threads") / backend
+    return compile_cpp(HERE / "threads.cpp", output, "baseline", *BACKENDS[backend])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 20])
