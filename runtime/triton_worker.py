@@ -34,6 +34,7 @@ def _answer(folder: Path) -> None:
 
     from effcc.runtime.triton_compile import load_module
 
+    _repair_interpreter()
     request = json.loads((folder / "request.json").read_text())
     module = load_module((folder / "module.py").read_text(), folder)
     views: dict[str, Any] = {}
@@ -43,6 +44,36 @@ def _answer(folder: Path) -> None:
     module.prepare(views, request["sizes"])
     module.run(views, request["sizes"])
     np.savez(folder / "results.npz", **{name: view.view(torch.uint8).numpy() for name, view in views.items()})
+
+
+def _repair_interpreter() -> None:
+    """Correct two operations of the interpreter (Triton 3.6, 3.7) that the compiler has right.
+
+    It multiplies bf16 blocks as the integers they are stored in, and repeats a scalar comparison as a float.
+    """
+    import numpy as np
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    builder = interpreter.InterpreterBuilder
+    if getattr(builder, "repaired_by_effcc", False):
+        return
+    dot, splat = builder.create_dot, builder.create_splat
+
+    def widened(block: Any) -> Any:
+        if block.dtype.scalar != tl.bfloat16:
+            return block
+        return interpreter.TensorHandle((block.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return dot(self, widened(a), widened(b), *rest)
+
+    def create_splat(self: Any, type: Any, scalar: Any) -> Any:
+        if scalar.data.dtype == np.bool_:
+            return interpreter.TensorHandle(np.full(type.shape, scalar.data), tl.int1)
+        return splat(self, type, scalar)
+
+    builder.create_dot, builder.create_splat, builder.repaired_by_effcc = create_dot, create_splat, True
 
 
 if __name__ == "__main__":
