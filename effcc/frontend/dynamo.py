@@ -20,6 +20,7 @@ from effcc.ir.graph import Graph, Value
 Run = Callable[..., Sequence[Tensor]]
 CompileGraph = Callable[[Graph, capture.Signature], Run]
 
+
 def bound(imported: Imported, compile_graph: CompileGraph, signature: capture.Signature) -> Callable[..., Any]:
     """The compiled graph as AOTAutograd calls it: one list of the placeholders' values in, a tuple of results out."""
     run = compile_graph(imported.graph, signature)
