@@ -142,6 +142,35 @@ def test_sums_accumulate_wide_unless_they_say_otherwise() -> None:
     assert narrow.dtype == dtypes.i32
 
 
+def test_buffers_may_have_the_names_of_operators_and_keywords() -> None:
+    names = [
+        "and",
+        "or",
+        "for",
+        "rescale",
+        "sum",
+        "where",
+        "scan",
+        "over",
+        "cast",
+        "size",
+        "inf",
+        "true",
+        "kernel",
+        "f32",
+    ]
+    loads = " + ".join(f"{name}[i]" for name in names)
+    params = ", ".join(f"{name}: f32[4]" for name in names[4:])
+    statements = [f"{name}[i] = sum[i] * 2.0" for name in names[:4]]
+    lines = [
+        f"kernel @k({params}) -> (Y: f32[4]) over i=4 {{",
+        *(f"  {s}" for s in statements),
+        f"  Y[i] = {loads}",
+        "}",
+    ]
+    assert print_kernel(parse_kernel("\n".join(lines))) == "\n".join(lines)
+
+
 def test_comments_and_locations_are_dropped() -> None:
     text = "# why\ngraph @g(%x: f32[2]) {  # here\n  %y = exp %x : f32[2]  # model.py:3\n  return %y\n}"
     assert print_graph(parse_any(text)) == "graph @g(%x: f32[2]) {\n  %y = exp %x : f32[2]\n  return %y\n}"

@@ -19,6 +19,7 @@ STARTS = ["graph", "kernel", "loops", "program", "encoding", "type", "expression
 _READABLE = {
     "NAME": "a name", "VALUE": "a %value", "AT": "an @name", "INT": "an integer", "FLOAT": "a number",
     "STRING": "a string", "SPECIAL": "", "SIZE": "", "TYPED": "", "MINUS": "'-'", "COMBINE": "add=", "$END": "the end",
+    "_AND": "'and'", "_OR": "'or'", "_FOR": "'for'", "_RESCALE": "'rescale'",
 }  # fmt: skip
 
 
