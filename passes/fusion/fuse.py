@@ -17,8 +17,10 @@ from effcc.passes.fusion.cluster import Cluster, cluster
 from effcc.passes.fusion.inline import inline, inline_views
 from effcc.passes.fusion.kernels import Cut, cut
 from effcc.passes.fusion.online import make_online
+from effcc.passes.fusion.polyhedra import check_dependences, guard_accesses
 from effcc.passes.fusion.split import split_axes
 from effcc.passes.fusion.storage import stored_behind_views
+from effcc.passes.tiling.nests import shared_axes
 from effcc.target import Target
 
 
@@ -113,7 +115,8 @@ class _ProgramBuilder:
         self.prepare, self.steps = self.steps, []
 
     def launch(self, piece: Cut) -> None:
-        kernel = make_online(split_axes(piece.kernel))
+        kernel = guard_accesses(make_online(split_axes(piece.kernel)))
+        check_dependences(kernel, shared_axes(kernel))
         params = tuple(self.storage.get(n, n) for n in piece.params)
         outputs = tuple(self.storage.get(n, n) for n in piece.outputs)
         self.steps.append(Launch(self._name(kernel), params, outputs))
