@@ -32,24 +32,20 @@ def _check(program: Program) -> None:
         _check_alias(buffer, buffers)
     named = (*program.inputs, *program.outputs, *(name for pair in program.updates for name in pair))
     _require_known(named, buffers)
-    written = {b.name for b in program.buffers if b.space in ("input", "weight")} | set(program.inputs)
+    roots = {name: _root(name, buffers) for name in buffers}
+    written = {roots[b.name] for b in program.buffers if b.space in ("input", "weight") or b.name in program.inputs}
     for step in (*program.prepare, *program.steps):
         _require_known((*step.arguments, *step.results), buffers)
         _check_step(program, step)
         for name in step.arguments:
-            require(_written(name, buffers, written), f"buffer {name!r} is read by {_label(step)} before it is written")
-        written.update(step.results)
+            require(roots[name] in written, f"buffer {name!r} is read by {_label(step)} before it is written")
+        written.update(roots[name] for name in step.results)
     for name in (*program.outputs, *(value for _, value in program.updates)):
-        require(_written(name, buffers, written), f"buffer {name!r} is returned, but no step writes it")
-
-
-def _written(name: str, buffers: dict[str, Buffer], written: set[str]) -> bool:
-    """Whether the buffer, or one it shares memory with, has been written."""
-    root = _root(name, buffers)
-    return any(_root(other, buffers) == root for other in written)
+        require(roots[name] in written, f"buffer {name!r} is returned, but no step writes it")
 
 
 def _root(name: str, buffers: dict[str, Buffer]) -> str:
+    """The buffer whose memory this one shares."""
     while buffers[name].alias:
         name = buffers[name].alias
     return name
