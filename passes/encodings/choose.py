@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from effcc.ir.dims import elements
-from effcc.ir.dtypes import i32
 from effcc.ir.encodings import Storage, stored_as
 from effcc.ir.expr import Load, Reduce, free_axes
-from effcc.ir.graph import Graph, GraphBuilder, Node, Value
+from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.fusion.cascade import Cascade, Defined, squeeze, to_cascade
 from effcc.passes.fusion.inline import inline_views
 from effcc.passes.encodings.read import encoded, meets
@@ -51,11 +50,7 @@ class Choice:
 
 
 def encode(split: Hoisted, target: Target) -> tuple[Hoisted, tuple[Choice, ...]]:
-    """The graphs with every `decode` either left for products to read through, or moved to where weights are prepared.
-
-    Coordinates that are read as stored are brought inside their axis first (once, in `prepare`), so that no damaged file
-    makes a kernel read outside its buffers.
-    """
+    """The graphs with every `decode` either left for products to read through, or moved to where weights are prepared."""
     decodes = [n for n in split.main.nodes if n.op == "decode"]
     if not decodes:
         return split, ()
@@ -65,7 +60,8 @@ def encode(split: Hoisted, target: Target) -> tuple[Hoisted, tuple[Choice, ...]]
         constant = all(o.name in split.main.weights for o in node.operands)
         decision, reason = _decide(node, readers[node.result.name], constant, target)
         choices.append(Choice(node.operands[-1].name, str(_storage(node).encoding), decision, reason))
-        split = _decoded(split, node, constant) if decision == "decoded" else _checked(split, node, constant)
+        if decision == "decoded":
+            split = _decoded(split, node, constant)
     return split, tuple(choices)
 
 
@@ -174,36 +170,3 @@ def _with_prepared(split: Hoisted, nodes: Sequence[Node], operands: Sequence[Val
         weights=before.weights | {m.name for m in missing},
         ranges=split.main.ranges,
     )
-
-
-def _checked(split: Hoisted, node: Node, constant: bool) -> Hoisted:
-    """The node with its coordinates clamped into their axis."""
-    stored = _storage(node)
-    if not stored.levels.coordinates:
-        return split
-    last = stored.levels.limits[0]
-    coordinates = node.operands[0]
-    builder = GraphBuilder("checked")
-    for name in (v.name for g in (split.main, split.prepare) if g is not None for v in _values(g)):
-        builder.fresh(name)
-    bounds = [builder.emit("constant", name="bound", value=v, dtype=i32) for v in (0, last)]
-    low = builder.emit("maximum", coordinates, bounds[0], name="checked")
-    inside = builder.emit("minimum", low, bounds[1], name="checked")
-    replaced = replace(node, operands=(inside, *node.operands[1:]))
-    if not constant:
-        nodes = [x for n in split.main.nodes for x in ((*builder.nodes, replaced) if n is node else (n,))]
-        return replace(split, main=split.main.with_nodes(tuple(nodes)))
-    main = replace(
-        split.main,
-        params=(*split.main.params, inside),
-        weights=split.main.weights | {inside.name},
-        nodes=tuple(replaced if n is node else n for n in split.main.nodes),
-    )
-    return Hoisted(_with_prepared(split, builder.nodes, (coordinates,), (inside,)), main)
-
-
-def _values(graph: Graph) -> list[Value]:
-    return [*graph.params, *(r for n in graph.nodes for r in n.results)]
-
-
-

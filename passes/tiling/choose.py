@@ -16,6 +16,9 @@ from effcc.passes.tiling.describe import contraction_of, pointwise_of, reduction
 from effcc.passes.tiling.pack import pack
 from effcc.target import Target
 
+SHARED_BY = 8
+"""So many results at most share one gather: each needs accumulators of its own."""
+
 
 @dataclass
 class _Choice:
@@ -209,17 +212,56 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         pointwise = pointwise_of(kernel, statements, counts, axis, choice.target)
         block = -(-counts[axis] // pointwise.column_parts)
         vectors, prediction, note = pointwise.unroll, pointwise.prediction, str(pointwise)
+    sharing = _sharing(kernel, plan, axis, layout)
+    if sharing is not None:
+        vectors = max(1, min(vectors, choice.target.vector_registers // 2 // counts[sharing]))
+        note += f", gathers shared by {sharing}"
+        if sharing in choice.shared:
+            choice.tiles[sharing] = counts[sharing]
+    unroll = () if sharing is None else (TiledAxis(sharing, counts[sharing]),)
     width = lanes * vectors
     reduced = (*(a for a in plan.reduced if a != axis), *((axis,) if axis in plan.reduced else ()))
-    kept = (*(a for a in plan.kept if a != axis), *((axis,) if axis in plan.kept else ()))
+    last = (sharing, axis)
+    kept = (*(a for a in plan.kept if a not in last), *(a for a in last if a in plan.kept))
+    if sharing is not None:
+        for load in _scattered(kernel, plan, axis, layout):
+            choice.kernel, packed = pack(choice.kernel, load, axis, width, (*kept, *reduced))
+            choice.packs.append(packed)
     if axis in choice.shared and choice.tiles[axis] == 1:
         choice.tiles[axis] = -(-block // width) * width
     choice.seconds += prediction.seconds
     choice.notes.append(f"{statements[0].target}: {note}, bound by {prediction.bound_by}")
     return Nest(
         plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
-        TiledAxis(axis, width), (), (*kept, *reduced), plan.phase,
+        TiledAxis(axis, width), unroll, (*kept, *reduced), plan.phase,
     )  # fmt: skip
+
+
+def _sharing(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> str | None:
+    """A short kept axis that other operands have and gathers along the lanes lack: unrolled, it makes one gather serve all."""
+    reads = [load for i in plan.reductions for load in kernel.statements[i].reads]
+    gathers = [x for x in reads if stride(x, axis, layout[x.buffer.rstrip("'")]) is None]
+    if not gathers or len(plan.reductions) != 1:
+        return None
+    others = [x for x in reads if x not in gathers]
+    for a in plan.kept:
+        extent = kernel.extents[a]
+        short = isinstance(extent, int) and 1 < extent <= SHARED_BY
+        if a != axis and short and any(a in _axes(x) for x in others) and not any(a in _axes(x) for x in gathers):
+            return a
+    return None
+
+
+def _scattered(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:
+    """Constant operands of a nest whose elements along the lanes are apart."""
+    reads = dict.fromkeys(load for i in plan.reductions for load in kernel.statements[i].reads)
+    constant = [x for x in reads if x.buffer in kernel.weights and _packable(kernel, x, axis)]
+    return [x for x in constant if stride(x, axis, layout[x.buffer]) not in (0, 1)]
+
+
+def _axes(load: Load) -> set[str]:
+    """The axes that decide where a load reads."""
+    return {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
 
 
 def _parallel_order(choice: _Choice, nests: Sequence[Nest]) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, i32, i64
 from effcc.ir.expr import Axis, Expr, add, cast, compare, floor_div, integer, modulo, multiply, where
-from effcc.ir.form import FormBuilder, constant
+from effcc.ir.form import FormBuilder, call, constant
 from effcc.ir.kernel import Scatter
 
 Array = Any
@@ -44,11 +44,6 @@ class Levels(ABC):
     @abstractmethod
     def coordinates(self) -> tuple[tuple[str, DType, tuple[int, ...]], ...]:
         """The coordinate arrays: name, dtype and shape."""
-
-    @property
-    @abstractmethod
-    def limits(self) -> tuple[int, ...]:
-        """The largest coordinate that each coordinate array may hold; the least is 0."""
 
     @property
     def density(self) -> float:
@@ -88,10 +83,6 @@ class Dense(Levels):
 
     @property
     def coordinates(self) -> tuple[tuple[str, DType, tuple[int, ...]], ...]:
-        return ()
-
-    @property
-    def limits(self) -> tuple[int, ...]:
         return ()
 
     def rows(self, stored: Array) -> Array:
@@ -146,10 +137,6 @@ class Block(Levels):
     def coordinates(self) -> tuple[tuple[str, DType, tuple[int, ...]], ...]:
         return (("columns", i32, self.stored[:2]),)
 
-    @property
-    def limits(self) -> tuple[int, ...]:
-        return (self.shape[1] // self.width - 1,)
-
     def rows(self, stored: Array) -> Array:
         return np.moveaxis(stored.reshape(*self.stored[:3], self.width), 2, 1).reshape(self.shape[0], -1)
 
@@ -175,8 +162,9 @@ class Block(Levels):
     def expand(self, stored: Array, coordinates: Sequence[Array]) -> Array:
         dense = np.zeros(self.shape, stored.dtype)
         chosen = np.asarray(coordinates[0], np.int64)[:, :, None, None]
-        if not (chosen.min() >= 0 and chosen.max() <= self.limits[0]):
-            raise EncodingError(f"block columns must lie in 0..{self.limits[0]}, got {chosen.min()}..{chosen.max()}")
+        last = self.shape[1] // self.width - 1
+        if not (chosen.min() >= 0 and chosen.max() <= last):
+            raise EncodingError(f"block columns must lie in 0..{last}, got {chosen.min()}..{chosen.max()}")
         np.put_along_axis(self._blocks(dense), chosen, stored.reshape(*self.stored[:3], self.width), axis=1)
         return dense
 
@@ -196,7 +184,10 @@ class Block(Levels):
         b.define((n, k), b.reduce("sum", (j, *inside), body))
 
     def _column(self, b: FormBuilder, block: Expr, j: Expr, inside: Axis | None) -> Expr:
-        column = multiply(cast(b.load(0, (block, j)), i64), integer(self.width))
+        """Where a stored element stands in its row: inside the row whatever a damaged file says, so access is safe."""
+        stored = b.load(0, (block, j))
+        safe = call("minimum", call("maximum", stored, constant(0, stored)), constant(self.shape[1] // self.width - 1, stored))
+        column = multiply(cast(safe, i64), integer(self.width))
         return column if inside is None else add(column, inside)
 
     def _scatter(self, b: FormBuilder, element: Element) -> None:
