@@ -3,8 +3,9 @@
     model = effcc.compile(model)                         # or torch.compile(model, backend="effcc"), without this import
     effcc.quantize(model, "int8")                        # how weights are stored ...
     effcc.sparsify(model, "block(4,1)", density=0.2)     # ... and combinations
-    effcc.export(model, inputs, "model.effcc")           # ahead of time
-    effcc.load("model.effcc")
+    effcc.export(model, (x,), "model.effcc")             # ahead of time
+    effcc.load("model.effcc")(x)
+    effcc.explain(model)                                 # kernels, schedules and why, time against the roofline
 
 Names are loaded when they are first used, so that `import effcc` takes no time and needs no PyTorch.
 """
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effcc.compress import quantize, sparsify
-    from effcc.entry import compile, export, invalidate, load, stats
+    from effcc.entry import compile, explain, export, invalidate, load, stats
 
-__all__ = ["compile", "export", "invalidate", "load", "quantize", "sparsify", "stats"]
+__all__ = ["compile", "explain", "export", "invalidate", "load", "quantize", "sparsify", "stats"]
 
 _HOMES = {
     "compile": "effcc.entry",
+    "explain": "effcc.entry",
     "export": "effcc.entry",
     "invalidate": "effcc.entry",
     "load": "effcc.entry",

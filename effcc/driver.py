@@ -1,4 +1,8 @@
-"""One function: a graph in, an executable out. The steps, in order, are `STEPS`; each is a function from value to value."""
+"""One function: a graph in, an executable out. The steps, in order, are `STEPS`; each is a function from value to value.
+
+What a step gives can be printed (`show`), and the text of the first ones taken up again (`resume`): see `effcc.ahead` for
+`.pt2` files, printed files and packages, and `effcc.backend` for torch.compile.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from effcc.codegen.cpp.program import emit_program, entry_points, pointer_table, size_table
 from effcc.codegen.lower import lower
-from effcc.errors import UnknownNameError
+from effcc.errors import UnknownNameError, UnsupportedError
 from effcc.ir.graph import Graph
 from effcc.ir.loops import LoopNest
 from effcc.ir.printer import print_graph, print_loops, print_program
-from effcc.ir.program import Program
+from effcc.ir.program import Extern, Program
 from effcc.ir.schedule import Schedule
 from effcc.ir.verifier import verify_if_asked
 from effcc.passes.encodings.choose import Choice, encode
@@ -24,7 +30,8 @@ from effcc.passes.simplify import simplify
 from effcc.passes.tiling.tile import tile
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.executable import Executable, ExternCall, Segment
-from effcc.target import Target
+from effcc.runtime.measure import host_target
+from effcc.target import Target, cpu_features
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,12 @@ class Options:
 
     target: the machine; default: the one this process runs on, with measured rates if `effcc doctor` has measured them.
     always_prepare: recompute what depends on weights at every call (a training graph's weights change at every step).
+    see: called after every step with its name and what came out.
     """
 
     target: Target | None = None
     always_prepare: bool = False
+    see: Callable[[str, State], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,35 +164,63 @@ def run_steps(state: State, target: Target, start: str | None = None, see: Calla
     return state
 
 
-def compile_graph(graph: Graph, options: Options = Options(), externs: Callable[..., ExternCall] | None = None) -> Executable:
-    """Compile a graph and load it. `externs` binds an extern step to the PyTorch call it stands for.
+@dataclass(frozen=True)
+class Compiled:
+    """A program that runs, and everything the steps made on the way to it. Call it as its `executable`."""
 
-    Raises what the steps raise: see `effcc.errors`.
+    executable: Executable
+    state: State
+    target: Target
+
+    def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        return self.executable(*inputs)
+
+
+BindExtern = Callable[[Extern], ExternCall]
+"""From an extern step to the PyTorch call that it stands for (`effcc.frontend.extern.bind`)."""
+
+
+def compile_graph(graph: Graph, options: Options = Options(), externs: BindExtern | None = None) -> Compiled:
+    """Compile a graph and load it, for torch tensors in this process.
+
+    Raises UnsupportedError for a call to PyTorch where `externs` is None, and what the steps raise: see `effcc.errors`.
     """
-    target = options.target or Target.detect()
-    state = run_steps(State(graph=graph), target)
-    return load(state, target, options, externs)
+    target = options.target or host_target()
+    state = run_steps(State(graph=graph), target, see=options.see)
+    begin = time.perf_counter()
+    executable = load(state, target, options, externs)
+    seconds = {**state.seconds, "build": time.perf_counter() - begin}
+    return Compiled(executable, replace(state, seconds=seconds), target)
 
 
-def load(state: State, target: Target, options: Options, externs: Callable[..., ExternCall] | None = None) -> Executable:
-    """Build the emitted source, or take it from the cache, and make it callable."""
+def load(state: State, target: Target, options: Options = Options(), externs: BindExtern | None = None) -> Executable:
+    """Build the emitted source, or take it from the cache, and make it callable.
+
+    Raises UnsupportedError for a target whose code this machine cannot run.
+    """
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
+    if not target.runs_here():
+        missing = sorted(set(target.features) - cpu_features())
+        raise UnsupportedError(
+            f"code for target {target.name!r} cannot run on this machine: its CPU lacks {', '.join(missing)}; "
+            "compile for 'host', or ahead of time with `effcc compile --target`"
+        )
     library = CompileCache.default().load(state.source, target, openmp=True)
-    entries = {(e.stage, e.segment): e for e in entry_points(program)}
+    entries = {(e.stage, e.segment): e.name for e in entry_points(program)}
     stages: dict[str, list[Segment]] = {}
     for stage, steps in (("prepare", program.prepare), ("run", program.steps)):
         stages[stage] = []
         for number, segment in enumerate(program.with_steps(steps).segments()):
             if (stage, number) in entries:
-                stages[stage].append(Segment(entry=library.entry_point(entries[stage, number].name)))
-            else:
-                extern = segment[0]
-                assert externs is not None
-                stages[stage].append(Segment(call=externs(extern), extern=extern))  # type: ignore[arg-type]
-    executable = Executable(
-        program, library, stages, pointer_table(program), size_table(program), plan.offsets, plan.arena_bytes,
+                stages[stage].append(Segment(entry=library.entry_point(entries[stage, number])))
+                continue
+            (call,) = segment
+            assert isinstance(call, Extern)
+            if externs is None:
+                raise UnsupportedError(f"{call.op} {call.attrs.get('target', '')} needs PyTorch, which is not here")
+            stages[stage].append(Segment(call=externs(call), extern=call))
+    return Executable(
+        program, stages, pointer_table(program), size_table(program), plan.offsets, plan.arena_bytes,
         options.always_prepare,
     )  # fmt: skip
-    executable.state = state  # type: ignore[attr-defined]
-    return executable

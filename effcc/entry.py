@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from effcc.runtime import weights
+
+if TYPE_CHECKING:
+    from effcc.explanation import Explanation
+    from effcc.runtime.package import Package
+    from effcc.statistics import Stats
 
 
 def compile(model: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -31,22 +38,29 @@ def invalidate(model: Any = None) -> None:
     weights.advance(model)
 
 
-def export(model: Any, *args: Any, **options: Any) -> Any:
-    """Compile ahead of time, to a package that needs no PyTorch: see `effcc.driver.export`."""
-    from effcc import driver
+def export(model: Any, args: tuple[Any, ...], path: str | os.PathLike[str], **options: Any) -> Path:
+    """Compile ahead of time, as called with `args`, into a package that needs no PyTorch: see `effcc.ahead.export`."""
+    from effcc import ahead
 
-    return driver.export(model, *args, **options)  # type: ignore[attr-defined]
-
-
-def load(package: Any, *args: Any, **options: Any) -> Any:
-    """Load a package that `export` or `effcc compile` wrote: see `effcc.driver.load_package`."""
-    from effcc import driver
-
-    return driver.load_package(package, *args, **options)  # type: ignore[attr-defined]
+    return ahead.export(model, args, path, **options)
 
 
-def stats(compiled: Callable[..., Any]) -> Any:
-    """What effcc made of a compiled callable: see `effcc.driver.stats`."""
-    from effcc import driver
+def load(path: str | os.PathLike[str]) -> Package:
+    """Load a package that `export` or `effcc compile` wrote: see `effcc.runtime.package.Package`."""
+    from effcc.runtime.package import Package
 
-    return driver.stats(compiled)  # type: ignore[attr-defined]
+    return Package(path)
+
+
+def stats(compiled: Callable[..., Any]) -> Stats:
+    """What effcc made of a compiled callable, in numbers: see `effcc.statistics.stats`."""
+    from effcc import statistics
+
+    return statistics.stats(compiled)
+
+
+def explain(compiled: Callable[..., Any], *, measure: bool = True) -> Explanation:
+    """What effcc made of a compiled callable, and why: see `effcc.explanation.explain`."""
+    from effcc import explanation
+
+    return explanation.explain(compiled, measure=measure)

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 
 class ArenaPool:
-    """Byte tensors of at least the size asked for; one that is returned is used again."""
+    """Byte tensors of at least the size asked for; one that is given back is used again.
+
+    (A list's `append` and `pop` are atomic, so there is no lock.)
+    """
 
     def __init__(self) -> None:
         self._free: list[torch.Tensor] = []
-        self._lock = threading.Lock()
 
-    @contextmanager
-    def take(self, size: int) -> Iterator[torch.Tensor]:
-        """A byte tensor of at least `size` bytes, the caller's own until the block ends."""
-        with self._lock:
-            arena = self._free.pop() if self._free else None
-        if arena is None or arena.numel() < size:
-            arena = torch.empty(max(size, 64), dtype=torch.uint8)
+    def take(self, size: int) -> torch.Tensor:
+        """A byte tensor of at least `size` bytes, the caller's own until it is given back."""
         try:
-            yield arena
-        finally:
-            with self._lock:
-                self._free.append(arena)
+            arena = self._free.pop()
+        except IndexError:
+            arena = None
+        if arena is None or arena.numel() < size:
+            with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside it
+                arena = torch.empty(max(size, 64), dtype=torch.uint8)
+        return arena
+
+    def give(self, arena: torch.Tensor) -> None:
+        """Give one back."""
+        self._free.append(arena)

@@ -13,9 +13,7 @@ import torch
 from effcc.errors import InputError
 from effcc.ir.dims import Dim, evaluate
 from effcc.ir.program import Buffer, Extern, Launch, Program
-from effcc.ir.types import TensorType
 from effcc.runtime.arena import ArenaPool
-from effcc.runtime.library import Library
 from effcc.runtime.weights import WeightWatch
 
 TORCH_DTYPES = {
@@ -24,6 +22,8 @@ TORCH_DTYPES = {
 }  # fmt: skip
 
 ExternCall = Callable[[Sequence[torch.Tensor], Mapping[str, int]], list[torch.Tensor]]
+
+_KEPT_SIZES = 256  # how many assignments of the size symbols are remembered with the shapes they give
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,51 @@ class Segment:
     extern: Extern | None = None
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """A buffer's shape, strides and dtype at certain sizes."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    def allocate(self) -> torch.Tensor:
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype)
+
+    def fits(self, tensor: torch.Tensor) -> bool:
+        """Whether the tensor's elements lie as compiled for; the stride of a size-1 dimension does not matter."""
+        given = tensor.stride()
+        if given == self.strides or 0 in self.shape:
+            return True
+        return all(n == 1 or a == b for n, a, b in zip(self.shape, given, self.strides, strict=True))
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The size symbols' values, and what follows from them."""
+
+    values: Mapping[str, int]
+    table: Any
+    inputs: tuple[_Shape, ...]
+    owned: tuple[_Shape, ...]
+    arena_bytes: int
+
+
 class Executable:
     """Runs a compiled program. Several threads may call one executable at the same time.
 
     Inputs are torch tensors in the order of `program.inputs`, on the CPU, with the dtypes and sizes compiled for;
     results are new tensors, in the order of `program.outputs`. What depends on weights alone is computed at the first
-    call, and again when they changed (`effcc.runtime.weights`); with `always_prepare`, at every call.
+    call, and again when they changed (`effcc.runtime.weights`); with `always_prepare`, at every call. Inputs that the
+    program updates are written in place, whatever their strides.
+
+    pointers, size_names: what the entry points of `stages` take (`effcc.codegen.cpp.program`); offsets and arena_bytes:
+    the memory plan.
     """
 
     def __init__(
         self,
         program: Program,
-        library: Library,
         stages: Mapping[str, Sequence[Segment]],
         pointers: Sequence[str],
         size_names: Sequence[str],
@@ -54,26 +87,33 @@ class Executable:
         arena_bytes: Dim,
         always_prepare: bool = False,
     ) -> None:
-        self.program, self.library = program, library
+        self.program = program
+        self.arena_bytes = arena_bytes
         self.always_prepare = always_prepare
         self._stages = stages
         self._buffers = program.by_name
-        self._pointers = tuple(pointers)
-        self._slot = {n: i for i, n in enumerate(self._pointers)}
         self._size_names = tuple(size_names)
-        self._offsets, self._arena_bytes = offsets, arena_bytes
+        self._offsets = offsets
         self._inputs = [self._buffers[n] for n in program.inputs]
         self._bindings = _bindings(self._inputs, self._size_names)
-        used = _touched(program)
-        self._weights = [i for i, b in enumerate(self._inputs) if b.space == "weight"]
+        self._prepared_names = [b.name for b in program.buffers if b.space == "prepared"]
+        known = {*program.inputs, *self._prepared_names}
+        self._owned = [n for n in pointers if n not in known]
+        assert tuple(pointers) == (*program.inputs, *self._prepared_names, *self._owned)
+        self._table = ctypes.c_void_p * len(pointers)
         self._checked = [i for i, b in enumerate(self._inputs) if b.space != "weight"]
-        self._watched = [i for i in self._weights if self._inputs[i].name in used]
+        self._weights = [i for i, b in enumerate(self._inputs) if b.space == "weight"]
+        self._written = frozenset(n for s in program.steps for n in s.results)
+        self._results = _results(program, self._owned)
         self._arenas = ArenaPool()
-        self._watch = WeightWatch()
-        self._prepared: dict[str, torch.Tensor] = {}
+        self._known_sizes: dict[tuple[int, ...], _Sizes] = {}
+        self._fixed = None if self._bindings else self._resolve({})
+        self._seen_weights: list[int] | None = None
+        self._prepared = _Prepared({}, ())
         self._prepare_lock = threading.Lock()
-        self._fixed_sizes = {n: 0 for n in self._size_names} if not self._size_names else None
-        self._plain = [(b, _shape(b.type), _strides(b.type), TORCH_DTYPES[b.type.dtype.name]) for b in self._inputs]
+        used = {n for s in program.prepare for n in s.arguments}
+        self._watched = [i for i in self._weights if self._inputs[i].name in used]
+        self._watch = WeightWatch()
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         """Run the program.
@@ -82,20 +122,27 @@ class Executable:
         """
         if len(inputs) != len(self._inputs):
             raise InputError(f"{self.program.name}: expected {len(self._inputs)} inputs, got {len(inputs)}")
-        sizes = self._sizes(inputs)
+        sizes = self._fixed or self._sizes(inputs)
         given = self._fitted(inputs, sizes)
-        prepared = self._prepare(given, sizes)
-        return self._run("run", given, sizes, prepared)
-
-    @property
-    def arena_bytes(self) -> Dim:
-        """Scratch bytes of one call."""
-        return self._arena_bytes
+        addresses = [t.data_ptr() for t in given]
+        prepared = self._prepare(given, addresses, sizes) if self._stages["prepare"] else self._prepared
+        owned = [s.allocate() for s in sizes.owned]
+        table = self._table(*addresses, *prepared.addresses, *[t.data_ptr() for t in owned])
+        self._run("run", table, sizes, given, prepared, owned)
+        for i, tensor in enumerate(given):
+            if tensor is not inputs[i] and self._inputs[i].name in self._written:
+                inputs[i].copy_(tensor)
+        return [self._result(kind, k, inputs, owned, sizes) for kind, k in self._results]
 
     @property
     def prepared_bytes(self) -> int:
         """Bytes of what was computed from weights: packed and folded copies."""
-        return sum(t.numel() * t.element_size() for t in self._prepared.values())
+        return sum(t.numel() * t.element_size() for t in self._prepared.tensors.values())
+
+    @property
+    def prepared(self) -> Mapping[str, torch.Tensor]:
+        """What was computed from weights, by the names of its buffers; empty before the first call."""
+        return self._prepared.tensors
 
     def invalidate(self) -> None:
         """Take the weights as changed at the next call."""
@@ -103,132 +150,163 @@ class Executable:
 
     # Inputs ---------------------------------------------------------------------------------------------------------
 
-    def _sizes(self, inputs: Sequence[torch.Tensor]) -> dict[str, int]:
+    def _sizes(self, inputs: Sequence[torch.Tensor]) -> _Sizes:
         """The size symbols' values, read off the inputs' shapes (and strides)."""
         found: dict[str, int] = {}
         for name, position, axis, is_stride in self._bindings:
             tensor = inputs[position]
-            if axis >= tensor.dim():
-                raise InputError(self._complaint(position, f"rank {tensor.dim()}"))
+            if not isinstance(tensor, torch.Tensor):
+                raise InputError(self._complaint(position, type(tensor).__name__))
+            if tensor.dim() != self._inputs[position].type.rank:
+                raise InputError(self._complaint(position, _describe(tensor)))
             found[name] = tensor.stride(axis) if is_stride else tensor.shape[axis]
-        for name, (low, high) in self.program.ranges.items():
-            if name in found and not (low <= found[name] and (high is None or found[name] <= high)):
-                raise InputError(f"{self.program.name}: size {name} = {found[name]} is outside {low}..{high}")
-        return found
+        key = tuple(found.values())
+        known = self._known_sizes.get(key)
+        if known is None:
+            for name, (low, high) in self.program.ranges.items():
+                if name in found and not (low <= found[name] and (high is None or found[name] <= high)):
+                    position = next(p for n, p, _, _ in self._bindings if n == name)
+                    limits = f"{low}..{'' if high is None else high}"
+                    raise InputError(f"{self._complaint(position, _describe(inputs[position]))}: {name} is in {limits}")
+            known = self._resolve(found)
+            if len(self._known_sizes) >= _KEPT_SIZES:
+                self._known_sizes.clear()
+            self._known_sizes[key] = known
+        return known
 
-    def _fitted(self, inputs: Sequence[torch.Tensor], sizes: Mapping[str, int]) -> list[torch.Tensor]:
-        """The inputs, checked; one whose strides differ from those compiled for is copied, unless it is written to."""
+    def _resolve(self, values: Mapping[str, int]) -> _Sizes:
+        table = (ctypes.c_int64 * max(len(self._size_names), 1))(*(values[n] for n in self._size_names))
+        inputs = tuple(_shape(b, values) for b in self._inputs)
+        owned = tuple(_shape(self._buffers[n], values) for n in self._owned)
+        return _Sizes(values, table, inputs, owned, evaluate(self.arena_bytes, values))
+
+    def _fitted(self, inputs: Sequence[torch.Tensor], sizes: _Sizes) -> list[torch.Tensor]:
+        """The inputs, checked; one whose strides differ from those compiled for is copied."""
         given = list(inputs)
         for i in self._checked:
-            buffer, shape, strides, dtype = self._plain[i]
-            tensor = given[i]
-            if not isinstance(tensor, torch.Tensor):
-                raise InputError(self._complaint(i, type(tensor).__name__))
-            if shape is None:
-                shape = tuple(evaluate(d, sizes) for d in buffer.type.shape)
-                strides = tuple(evaluate(s, sizes) for s in buffer.type.layout)
-            if tensor.dtype != dtype or tuple(tensor.shape) != shape or tensor.device.type != "cpu":
-                raise InputError(self._complaint(i, f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}"))
-            if not _same_strides(tensor, shape, strides):
-                given[i] = torch.empty_strided(shape, strides, dtype=dtype).copy_(tensor)
+            given[i] = self._fit(i, given[i], sizes.inputs[i])
         return given
+
+    def _fit(self, position: int, tensor: Any, wanted: _Shape) -> torch.Tensor:
+        if not isinstance(tensor, torch.Tensor):
+            raise InputError(self._complaint(position, type(tensor).__name__))
+        if tensor.dtype != wanted.dtype or tensor.shape != wanted.shape or not tensor.is_cpu:
+            raise InputError(self._complaint(position, _describe(tensor)))
+        return tensor if wanted.fits(tensor) else wanted.allocate().copy_(tensor.detach())
 
     def _complaint(self, position: int, got: str) -> str:
         buffer = self._inputs[position]
         return f"{self.program.name}: input {position} ({buffer.name}): expected {buffer.type} on the CPU, got {got}"
 
-    # Running --------------------------------------------------------------------------------------------------------
+    # Weights --------------------------------------------------------------------------------------------------------
 
-    def _prepare(self, given: Sequence[torch.Tensor], sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        if not self._stages["prepare"]:
-            return {}
+    def _prepare(self, given: list[torch.Tensor], addresses: list[int], sizes: _Sizes) -> _Prepared:
+        """What depends on weights alone: as computed before, unless they changed."""
         weights = [given[i] for i in self._watched]
-        if self._prepared and not self.always_prepare and self._watch.unchanged(weights):
-            return self._prepared
+        at = [addresses[i] for i in self._watched]
+        prepared = self._prepared
+        if prepared.tensors and not self.always_prepare and self._watch.unchanged(weights, at):
+            return prepared
         with self._prepare_lock:
+            if self._prepared is not prepared and not self.always_prepare and self._watch.unchanged(weights, at):
+                return self._prepared  # another thread was faster
             for i in self._weights:
-                buffer, _, _, dtype = self._plain[i]
-                shape = tuple(evaluate(d, sizes) for d in buffer.type.shape)
-                strides = tuple(evaluate(s, sizes) for s in buffer.type.layout)
-                if given[i].dtype != dtype or tuple(given[i].shape) != shape or not _same_strides(given[i], shape, strides):
-                    raise InputError(self._complaint(i, f"{given[i].dtype} {list(given[i].shape)} strides {given[i].stride()}"))
-            made = {b.name: self._allocate(b, sizes) for b in self.program.buffers if b.space == "prepared"}
-            self._run("prepare", given, sizes, made)
+                given[i] = self._fit(i, given[i], sizes.inputs[i])
+                addresses[i] = given[i].data_ptr()
+            seen = self._watch.look(weights, at)
+            tensors = {n: _shape(self._buffers[n], sizes.values).allocate() for n in self._prepared_names}
+            made = _Prepared(tensors, tuple(t.data_ptr() for t in tensors.values()))
+            table = self._table(*addresses, *made.addresses)
+            self._run("prepare", table, sizes, given, made, [])
+            self._watch.remember(seen)
             self._prepared = made
-            self._watch.remember(weights)
             return made
 
+    # Running --------------------------------------------------------------------------------------------------------
+
     def _run(
-        self, stage: str, given: Sequence[torch.Tensor], sizes: Mapping[str, int], prepared: Mapping[str, torch.Tensor]
-    ) -> list[torch.Tensor]:
-        tensors: dict[str, torch.Tensor] = dict(prepared)
-        for buffer, tensor in zip(self._inputs, given, strict=True):
-            tensors[buffer.name] = tensor
-        if stage == "run":
-            for name in self.program.outputs:
-                if name not in tensors:
-                    tensors[name] = self._allocate(self._buffers[name], sizes)
-        table = (ctypes.c_void_p * len(self._pointers))()
-        for name, tensor in tensors.items():
-            slot = self._slot.get(name)
-            if slot is not None:
-                table[slot] = tensor.data_ptr()
-        values = (ctypes.c_int64 * max(len(self._size_names), 1))(*(sizes[n] for n in self._size_names))
+        self,
+        stage: str,
+        table: Any,
+        sizes: _Sizes,
+        given: Sequence[torch.Tensor],
+        prepared: _Prepared,
+        owned: Sequence[torch.Tensor],
+    ) -> None:
         threads = torch.get_num_threads()
-        with self._arenas.take(evaluate(self._arena_bytes, sizes)) as arena:
+        arena = self._arenas.take(sizes.arena_bytes)
+        try:
             base = arena.data_ptr()
             for segment in self._stages[stage]:
                 if segment.entry is not None:
-                    segment.entry(table, values, base, threads)
-                elif segment.extern is not None and segment.call is not None:
+                    segment.entry(table, sizes.table, base, threads)
+                else:
+                    tensors = dict(zip(self.program.inputs, given, strict=True))
+                    tensors.update(prepared.tensors)
+                    tensors.update(zip(self._owned, owned, strict=False))
                     self._extern(segment, tensors, arena, sizes)
-        return [tensors[n] for n in self.program.outputs] if stage == "run" else []
+        finally:
+            self._arenas.give(arena)
 
     def _extern(
-        self, segment: Segment, tensors: dict[str, torch.Tensor], arena: torch.Tensor, sizes: Mapping[str, int]
+        self, segment: Segment, tensors: Mapping[str, torch.Tensor], arena: torch.Tensor, sizes: _Sizes
     ) -> None:
         assert segment.extern is not None and segment.call is not None
 
         def tensor(name: str) -> torch.Tensor:
-            return tensors[name] if name in tensors else self._in_arena(self._buffers[name], arena, sizes)
+            return tensors[name] if name in tensors else self._in_arena(self._buffers[name], arena, sizes.values)
 
-        results = segment.call([tensor(n) for n in segment.extern.arguments], sizes)
+        results = segment.call([tensor(n) for n in segment.extern.arguments], sizes.values)
         for name, result in zip(segment.extern.results, results, strict=True):
             tensor(name).copy_(result)
 
     def _in_arena(self, buffer: Buffer, arena: torch.Tensor, sizes: Mapping[str, int]) -> torch.Tensor:
-        shape = [evaluate(d, sizes) for d in buffer.type.shape]
-        strides = [evaluate(s, sizes) for s in buffer.type.layout]
+        wanted = _shape(buffer, sizes)
+        if 0 in wanted.shape:
+            return wanted.allocate()
+        while buffer.alias:
+            buffer = self._buffers[buffer.alias]
         start = evaluate(self._offsets[buffer.name], sizes)
-        length = (sum((d - 1) * s for d, s in zip(shape, strides, strict=True)) + 1) * buffer.type.dtype.bytes
-        if 0 in shape:
-            return torch.empty(shape, dtype=TORCH_DTYPES[buffer.type.dtype.name])
-        flat = arena[start : start + length].view(TORCH_DTYPES[buffer.type.dtype.name])
-        return flat.as_strided(shape, strides)
+        last = sum((n - 1) * s for n, s in zip(wanted.shape, wanted.strides, strict=True))
+        flat = arena[start : start + (last + 1) * wanted.dtype.itemsize].view(wanted.dtype)
+        return flat.as_strided(wanted.shape, wanted.strides)
 
-    def _allocate(self, buffer: Buffer, sizes: Mapping[str, int]) -> torch.Tensor:
-        shape = [evaluate(d, sizes) for d in buffer.type.shape]
-        strides = [evaluate(s, sizes) for s in buffer.type.layout]
-        return torch.empty_strided(shape, strides, dtype=TORCH_DTYPES[buffer.type.dtype.name])
-
-
-def _shape(type: TensorType) -> tuple[int, ...] | None:
-    """The shape where all sizes, and all strides, are known."""
-    if all(isinstance(d, int) for d in (*type.shape, *type.layout)):
-        return tuple(int(d) for d in type.shape)  # type: ignore[arg-type]
-    return None
+    def _result(
+        self, kind: str, k: int, inputs: Sequence[torch.Tensor], owned: Sequence[torch.Tensor], sizes: _Sizes
+    ) -> torch.Tensor:
+        if kind == "input":
+            return inputs[k]
+        return owned[k] if kind == "owned" else owned[k].clone()
 
 
-def _strides(type: TensorType) -> tuple[int, ...]:
-    return tuple(int(s) for s in type.layout) if _shape(type) is not None else ()  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class _Prepared:
+    """Tensors computed from weights, and where they lie, in the order of the pointer table."""
+
+    tensors: Mapping[str, torch.Tensor]
+    addresses: tuple[int, ...]
 
 
-def _same_strides(tensor: torch.Tensor, shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether the tensor's elements lie as compiled for; the stride of a size-1 dimension does not matter."""
-    given = tensor.stride()
-    if given == tuple(strides):
-        return True
-    return 0 in shape or all(n == 1 or a == b for n, a, b in zip(shape, given, strides, strict=True))
+def _shape(buffer: Buffer, sizes: Mapping[str, int]) -> _Shape:
+    shape = tuple(evaluate(d, sizes) for d in buffer.type.shape)
+    strides = tuple(evaluate(s, sizes) for s in buffer.type.layout)
+    return _Shape(shape, strides, TORCH_DTYPES[buffer.type.dtype.name])
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)} on {tensor.device}"
+
+
+def _results(program: Program, owned: Sequence[str]) -> list[tuple[str, int]]:
+    """Where each output comes from: an input as it is, a tensor made for this call, or a copy of one returned before."""
+    found: list[tuple[str, int]] = []
+    for name in program.outputs:
+        if name in program.inputs:
+            found.append(("input", program.inputs.index(name)))
+            continue
+        place = ("owned", owned.index(name))
+        found.append(("copy", place[1]) if place in found else place)
+    return found
 
 
 def _bindings(inputs: Sequence[Buffer], names: Sequence[str]) -> list[tuple[str, int, int, bool]]:
@@ -244,8 +322,3 @@ def _bindings(inputs: Sequence[Buffer], names: Sequence[str]) -> list[tuple[str,
     if missing:
         raise InputError(f"the sizes {', '.join(missing)} stand alone in no input's shape; make an input of that size")
     return [found[n] for n in names]
-
-
-def _touched(program: Program) -> set[str]:
-    """The buffers that the prepare steps read."""
-    return {n for s in program.prepare if isinstance(s, Launch | Extern) for n in s.arguments}

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-SAMPLES = 16
+SAMPLES = 8
 
 SAMPLER = """
 // Mixes %(samples)d words of each of n arrays, evenly spread, into one number.
@@ -66,9 +66,14 @@ def _sampler() -> Any:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
+    """What a list of weights looked like: addresses, version counters, extents in bytes, and a sample of the values."""
+
     epoch: int
-    marks: tuple[tuple[int, int], ...]
+    addresses: list[int]
+    versions: list[int]
+    pointers: Any
+    extents: Any
     sample: int
 
 
@@ -77,28 +82,48 @@ class WeightWatch:
 
     def __init__(self) -> None:
         watch_optimizers()
-        self._seen: _Seen | None = None
-        self._pointers: Any = None
-        self._sizes: Any = None
+        self._seen: Seen | None = None
 
-    def unchanged(self, weights: Sequence[torch.Tensor]) -> bool:
-        """Whether these are the weights remembered, with the values they had then as far as can be told cheaply."""
+    def unchanged(self, weights: Sequence[torch.Tensor], addresses: list[int]) -> bool:
+        """Whether these are the weights remembered, with the values they had then as far as can be told cheaply.
+
+        addresses: `data_ptr()` of each.
+        """
         seen = self._seen
-        if seen is None or seen.epoch != _Epoch.value or seen.marks != _marks(weights):
+        if seen is None or seen.epoch != _Epoch.value or seen.addresses != addresses:
             return False
-        return bool(_sampler()(self._pointers, self._sizes, len(weights)) == seen.sample)
+        if seen.versions != _versions(weights):
+            return False
+        return bool(_sampler()(seen.pointers, seen.extents, len(addresses)) == seen.sample)
 
-    def remember(self, weights: Sequence[torch.Tensor]) -> None:
-        """Take the weights as they are now."""
+    def look(self, weights: Sequence[torch.Tensor], addresses: list[int]) -> Seen:
+        """What the weights look like now."""
         n = len(weights)
-        self._pointers = (ctypes.c_void_p * n)(*(w.data_ptr() for w in weights))
-        self._sizes = (ctypes.c_longlong * n)(*(w.untyped_storage().nbytes() - w.storage_offset() * w.element_size() for w in weights))
-        sample = int(_sampler()(self._pointers, self._sizes, n))
-        self._seen = _Seen(_Epoch.value, _marks(weights), sample)
+        pointers = (ctypes.c_void_p * n)(*addresses)
+        extents = (ctypes.c_longlong * n)(*map(_extent, weights))
+        sample = int(_sampler()(pointers, extents, n))
+        return Seen(_Epoch.value, list(addresses), _versions(weights), pointers, extents, sample)
+
+    def remember(self, seen: Seen) -> None:
+        """Take the weights as they were when they were looked at."""
+        self._seen = seen
 
     def forget(self) -> None:
+        """Remember nothing."""
         self._seen = None
 
 
-def _marks(weights: Sequence[torch.Tensor]) -> tuple[tuple[int, int], ...]:
-    return tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
+def _versions(weights: Sequence[torch.Tensor]) -> list[int]:
+    """Version counters; inference tensors have none, and count as never changed."""
+    try:
+        return [w._version for w in weights]
+    except RuntimeError:
+        return [0 if w.is_inference() else w._version for w in weights]
+
+
+def _extent(weight: torch.Tensor) -> int:
+    """Bytes from the first to past the last element."""
+    if weight.numel() == 0:
+        return 0
+    last = sum((n - 1) * s for n, s in zip(weight.shape, weight.stride(), strict=True))
+    return (last + 1) * weight.element_size()

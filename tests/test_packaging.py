@@ -67,7 +67,7 @@ def test_the_wheel_names_the_license_and_both_entry_points(wheel: Path) -> None:
         entry_points = archive.read("effcc-0.1.0.dist-info/entry_points.txt").decode()
         metadata = archive.read("effcc-0.1.0.dist-info/METADATA").decode()
     assert "effcc = effcc.cli:main" in entry_points
-    assert "[torch_dynamo_backends]\neffcc = effcc.frontend.dynamo:effcc_backend" in entry_points
+    assert "[torch_dynamo_backends]\neffcc = effcc.backend:effcc_backend" in entry_points
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.11" in metadata
 

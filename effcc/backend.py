@@ -1,0 +1,150 @@
+"""`torch.compile(model, backend="effcc")`: what PyTorch calls with each graph that it traced.
+
+    torch.compile(model, backend="effcc", options={"target": "avx2", "print_after": "fuse"})
+
+The entry point group `torch_dynamo_backends` names `effcc_backend`, so nothing need be imported. A model that needs
+gradients is split by AOTAutograd; its forward and backward halves are compiled alike. Every program made here is
+remembered as long as it lives, so that `effcc.stats` and `effcc.explain` find what belongs to a callable.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list, innermost_fn
+from torch._dynamo.external_utils import wrap_inline
+
+from effcc.driver import STEPS, Compiled, Options, State, compile_graph, show
+from effcc.errors import UnknownNameError
+from effcc.frontend import capture
+from effcc.frontend.aten import import_graph
+from effcc.frontend.dynamo import bound
+from effcc.frontend.extern import bind
+from effcc.frontend.recurrent import let_recurrent_layers_through
+from effcc.ir.graph import Graph
+from effcc.target import Target
+
+OPTIONS = ("print_after", "target")
+MODES = ("default",)
+
+let_recurrent_layers_through()
+
+
+def effcc_backend(
+    graph_module: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """Compile one graph of Dynamo's.
+
+    options: `target`, a Target or the name of one; `print_after`, the name of a step or several, whose results are
+    printed to standard error.
+
+    Raises UnknownNameError for an option, a step, a target or a mode that does not exist, and whatever compilation raises.
+    """
+    if mode is not None and mode not in MODES:
+        raise UnknownNameError("mode", mode, MODES)
+    chosen = _options(options or {})
+    made: list[weakref.ref[Compiled]] = []
+    _REGISTRY.append(_Entry(str(graph_module.meta.get("backend_id", "")), _weights(graph_module), made))
+
+    def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
+        def compile_one(graph: Graph, signature: capture.Signature) -> Compiled:
+            always = signature.role != "inference"
+            compiled = compile_graph(graph, Options(chosen.target, always, chosen.see), bind)
+            made.append(weakref.ref(compiled))
+            return compiled
+
+        return bound(import_graph(module, signature), compile_one, signature)
+
+    return capture.aot_backend(graph_module, example_inputs, compile_fx)
+
+
+def _options(given: Mapping[str, Any]) -> Options:
+    for name in given:
+        if name not in OPTIONS:
+            raise UnknownNameError("option", name, OPTIONS)
+    target = given.get("target")
+    wanted = given.get("print_after", ())
+    steps = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    for step in steps:
+        if step not in STEPS:
+            raise UnknownNameError("step", step, STEPS)
+
+    def see(step: str, state: State) -> None:
+        if step in steps:
+            print(show(state, step), file=sys.stderr)
+
+    return Options(Target.parse(target) if isinstance(target, str) else target, see=see if steps else None)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What was made of one of Dynamo's graphs: its name there, its parameters and buffers, its programs."""
+
+    name: str
+    weights: tuple[weakref.ref[Tensor], ...]
+    programs: list[weakref.ref[Compiled]]
+
+
+_REGISTRY: list[_Entry] = []
+
+
+def programs_of(compiled: Callable[..., Any]) -> list[Compiled]:
+    """The programs behind a callable that torch.compile gave, in the order they were made; empty before its first call.
+
+    A module's are those whose parameters and buffers are all its own; a function's (and those of graphs that have neither)
+    are found by what Dynamo keeps for the code, and for the frames it resumes in after a graph break.
+    """
+    _REGISTRY[:] = [e for e in _REGISTRY if not e.programs or any(p() is not None for p in e.programs)]
+    model = getattr(compiled, "_orig_mod", None) or innermost_fn(compiled)
+    is_module = isinstance(model, nn.Module)
+    own: set[int] = set()
+    functions = [model]
+    if is_module:
+        own = {id(t) for t in (*model.parameters(), *model.buffers())}
+        functions = [m.forward for m in model.modules()] + ([] if own else [wrap_inline(model.forward)])
+    names: set[str] = set()
+    for function in functions:
+        plain = getattr(function, "__func__", function)
+        if hasattr(plain, "__code__"):
+            names |= set(_graph_names(plain, set()))
+    found = []
+    for entry in _REGISTRY:
+        held = {id(w()) for w in entry.weights}
+        if (held and held <= own) or (entry.name in names and not (held and is_module)):
+            found += [c for c in (p() for p in entry.programs) if c is not None]
+    return found
+
+
+def _graph_names(function: Any, seen: set[CodeType]) -> Iterator[str]:
+    """The names of the graphs that Dynamo's versions of a function, and of the frames it resumes in, call."""
+    if function.__code__ in seen:
+        return
+    seen.add(function.__code__)
+    for entry in _debug_get_cache_entry_list(function.__code__):
+        for name in entry.code.co_names:
+            if name.startswith("__compiled_fn"):
+                yield name
+            elif name.startswith("__resume") and name in function.__globals__:
+                yield from _graph_names(function.__globals__[name], seen)
+
+
+def _weights(graph_module: fx.GraphModule) -> tuple[weakref.ref[Tensor], ...]:
+    """The parameters and buffers among a graph's inputs."""
+    found = []
+    for node in capture.placeholders(graph_module):
+        argument = node.meta.get("grapharg")
+        if "_dynamo_static_input_type" in node.meta.get("tensor_dict", {}) and argument is not None:
+            example = argument.example
+            if isinstance(example, Tensor):
+                found.append(weakref.ref(example))
+    return tuple(found)
