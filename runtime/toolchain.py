@@ -5,6 +5,7 @@ The flags are `-O3 -std=c++20` and no `-ffast-math`, because NaN, infinities and
 - `-fno-math-errno`: nothing reads errno, and square roots become one instruction.
 - `-fno-trapping-math`: nothing reads the floating-point exception flags, so branches may become selects; no value
   changes. (`-fno-signed-zeros`, `-fassociative-math` and `-ffinite-math-only` would change values and stay off.)
+- `-fwrapv`: integers wrap around, as a tensor's do, instead of being undefined beyond their range.
 - `-ffp-contract=off`, unless the caller asks for contraction: g++ fuses a*b+c silently otherwise, and a pointwise
   kernel would then round otherwise than eager does. Products that want fused multiply-adds say so.
 - one `-m` flag for each CPU feature of the target, instead of `-march=native`: the same target gives the same code.
@@ -115,7 +116,7 @@ def compile_flags(target: Target, *, openmp: bool = False, contract: bool = Fals
     False
     """
     flags = ["-std=c++20", "-O3", "-fPIC", "-shared", "-pthread"]
-    flags += ["-fno-math-errno", "-fno-trapping-math", f"-ffp-contract={'fast' if contract else 'off'}"]
+    flags += ["-fno-math-errno", "-fno-trapping-math", "-fwrapv", f"-ffp-contract={'fast' if contract else 'off'}"]
     flags += [_FEATURE_FLAGS.get(feature, f"-m{feature}") for feature in target.features]
     if target.isa == "avx512":
         flags.append("-mprefer-vector-width=512")

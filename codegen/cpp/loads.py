@@ -95,7 +95,7 @@ def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear]) -> None:
     """Ask for the cache line that the innermost loop will read here some turns later.
 
     A product streams its packed operand faster than it comes from beyond L2: the hardware looks ahead within a page of
-    memory, and a page lasts only 32 turns of a 32-column panel. Nothing is asked for where the whole stream is short, or
+    memory, which lasts only 32 turns of a 32-column panel. Nothing is asked for where the whole stream is short, or
     where another vector of the same line has asked already.
     """
     at = offset(storage, index)

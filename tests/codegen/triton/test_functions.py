@@ -1,0 +1,123 @@
+"""Every scalar function has a spelling, and the spelling computes what the IR says, for each kind of operand."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import effcc.codegen.triton as package
+from effcc.codegen.triton.spelling import FOLDS, SPELLINGS, STRUCTURAL, fold, library, library_names, spell
+from effcc.errors import UnsupportedError
+from effcc.ir.dims import Shape
+from effcc.ir.dtypes import DType, boolean, f16, f32, f64, i32, i64
+from effcc.ir.expr import Axis, Call, Expr, Load
+from effcc.ir.kernel import Kernel, Param, Statement
+from effcc.ir.scalars import FUNCTIONS, REDUCTIONS
+from effcc.ir.types import TensorType
+from effcc.runtime.triton_run import TritonInterpreter
+from tests.codegen.triton.running import emitted, program_of
+from effcc.runtime.triton_run import run_triton
+
+POSITIVE_ULPS = 64
+"""Library functions are compositions: their error is a few roundings, amplified where formulas cancel."""
+
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.0, 1e-6, -1e-6, 20.0, -20.0, np.inf, -np.inf, np.nan]
+
+
+def test_every_function_is_spelled_or_written_out() -> None:
+    assert SPELLINGS.keys() | STRUCTURAL.keys() == FUNCTIONS.keys()
+    assert not SPELLINGS.keys() & STRUCTURAL.keys()
+
+
+def test_every_domain_of_a_function_has_a_template() -> None:
+    for name, function in FUNCTIONS.items():
+        if name in STRUCTURAL:
+            continue
+        if function.domain in ("any", "float"):
+            assert name == "not" or spell(name, f32)[0]
+        if function.domain in ("any", "int"):
+            assert spell(name, i32)[0]
+
+
+def test_every_reduction_has_a_fold() -> None:
+    assert {r.combine for r in REDUCTIONS.values()} == FOLDS.keys()
+    with pytest.raises(UnsupportedError, match="expected one of"):
+        fold("median")
+
+
+def test_a_function_outside_its_domain_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="'shl' for operands of dtype f32"):
+        spell("shl", f32)
+
+
+def test_a_module_carries_the_library_functions_it_calls_and_what_they_call() -> None:
+    sources = library(["y = asinh(x)"])
+    assert [s.split("def ")[1].split("(")[0] for s in sources] == ["is_negative", "copysign", "log1p", "asinh"]
+    written = ast.parse((Path(package.__file__).parent / "functions.py").read_text())
+    assert library_names() == {n.name for n in written.body if isinstance(n, ast.FunctionDef)}
+
+
+def functions_kernel(names: list[str], dtype: DType, arity: int) -> Kernel:
+    """One output for each function of one or two operands."""
+    shape: Shape = (64,)
+    operands = tuple(Load(f"x{n}", (Axis("i"),), dtype) for n in range(arity))
+    statements, outputs = [], []
+    for name in names:
+        value: Expr = Call(name, operands, FUNCTIONS[name].result_dtype(dtype))
+        statements.append(Statement(f"y_{name}", ("i",), value))
+        outputs.append(Param(f"y_{name}", TensorType(value.dtype, shape)))
+    params = tuple(Param(f"x{n}", TensorType(dtype, shape)) for n in range(arity))
+    return Kernel("functions", params, tuple(outputs), (("i", 64),), tuple(statements))
+
+
+def operand(dtype: DType, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if dtype == boolean:
+        return rng.integers(0, 2, 64).astype(bool)
+    if dtype.is_integer:
+        return rng.integers(1, 6, 64).astype(dtype.numpy) * (1 if seed else rng.choice([-1, 1], 64).astype(dtype.numpy))
+    values = rng.standard_normal(64) * 3
+    special = SPECIAL if seed == 0 else SPECIAL[::-1]
+    values[: len(special)] = special
+    return values.astype(dtype.numpy)
+
+
+@pytest.mark.parametrize("arity", [1, 2])
+@pytest.mark.parametrize("dtype", [f32, f64, f16, i32, i64, boolean], ids=str)
+def test_functions_compute_what_the_ir_says(dtype: DType, arity: int, interpreter: TritonInterpreter) -> None:
+    names = [n for n, f in FUNCTIONS.items() if f.arity == arity and n not in STRUCTURAL and _defined(n, dtype)]
+    kernel = functions_kernel(names, dtype, arity)
+    program, text = emitted(program_of(kernel))
+    inputs = [operand(dtype, seed) for seed in range(arity)]
+    found = run_triton(program, text, inputs, interpreter.run)
+    wrong = []
+    for name, ours in zip(names, found, strict=True):
+        with np.errstate(all="ignore"):
+            wide = [x.astype(np.float64) if dtype.is_float else x for x in inputs]
+            wanted = np.asarray(FUNCTIONS[name].reference(*wide))
+        if not _near(ours, wanted, dtype):
+            wrong.append((name, [x[~_same(ours, wanted, dtype)][:4] for x in inputs], ours[~_same(ours, wanted, dtype)][:4],
+                          wanted[~_same(ours, wanted, dtype)][:4]))  # fmt: skip
+    assert not wrong
+
+
+def _defined(name: str, dtype: DType) -> bool:
+    spelling = SPELLINGS[name]
+    return bool(spelling.floats if dtype.is_float else spelling.booleans if dtype == boolean else spelling.integers)
+
+
+def _near(ours: np.ndarray, wanted: np.ndarray, dtype: DType) -> bool:
+    return bool(_same(ours, wanted, dtype).all())
+
+
+def _same(ours: np.ndarray, wanted: np.ndarray, dtype: DType) -> np.ndarray:
+    if ours.dtype.kind in "biu":
+        return np.asarray(ours == wanted)
+    eps = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10}[dtype.name]
+    with np.errstate(all="ignore"):
+        narrow = wanted.astype(ours.dtype)
+        close = np.abs(ours.astype(np.float64) - wanted) <= POSITIVE_ULPS * eps * (np.abs(wanted) + eps)
+    return np.asarray((ours == narrow) | (np.isnan(ours) & np.isnan(narrow)) | close)
