@@ -1,4 +1,15 @@
-"""What graphs, kernels, loops and programs mean, with NumPy: slow, exact about dtypes, the reference of tests."""
+"""What graphs, kernels, loops and programs mean, with NumPy: slow, exact about dtypes, the reference of tests.
+
+>>> import numpy as np
+>>> from effcc.ir.dtypes import f64
+>>> from effcc.ir.parser import parse_graph, parse_kernel
+>>> kernel = parse_kernel("kernel @norm(X: f32[n]) -> (Y: f32[]) over i=n { Y[] = sqrt(sum(i: X[i] * X[i])) }")
+>>> run_kernel(kernel, {"X": np.array([3, 4], np.float32)})
+{'Y': array(5., dtype=float32)}
+>>> graph = parse_graph("graph @g(%x: f32[n]) { %y = relu %x : f32[n] return %y }")
+>>> run_graph(graph, [np.array([-1.0, 2.5])], dtype=f64)
+[array([0. , 2.5])]
+"""
 
 from __future__ import annotations
 

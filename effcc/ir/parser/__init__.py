@@ -1,6 +1,10 @@
 """Text back into the three languages. The grammar, on one page, is `effcc/ir/grammar.lark`.
 
-    >>> print(parse_expression("max(2, 3 * 4)", {}))
+    >>> parse_type("f32[s0,384]").rank
+    2
+    >>> print(parse_encoding("block(4, 1).int8(group=32)"))
+    block(4,1) . int8(group=32)
+    >>> parse_expression("max(2, 3 * 4)", {})
     Traceback (most recent call last):
     ...
     effcc.errors.IRTypeError: <text>:1:1: a reduction is written max(axis: value); for two values use maximum or minimum

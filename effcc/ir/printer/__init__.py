@@ -1,4 +1,16 @@
-"""The three languages and programs as text that `effcc.ir.parser` reads back."""
+"""The three languages and programs as text that `effcc.ir.parser` reads back.
+
+>>> from effcc.ir.dtypes import f32
+>>> from effcc.ir.graph import GraphBuilder
+>>> from effcc.ir.types import tensor
+>>> b = GraphBuilder("twice")
+>>> x = b.param("x", tensor(f32, 4))
+>>> print(print_graph(b.build((b.emit("add", x, x),))))
+graph @twice(%x: f32[4]) {
+  %add = add %x, %x : f32[4]
+  return %add
+}
+"""
 
 from __future__ import annotations
 

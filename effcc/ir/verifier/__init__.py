@@ -1,4 +1,12 @@
-"""Whether graphs, kernels, loop nests and programs make sense: run between passes in tests and under EFFCC_VERIFY=1."""
+"""Whether graphs, kernels, loop nests and programs make sense: run between passes in tests and under EFFCC_VERIFY=1.
+
+>>> from effcc.ir.parser import parse_kernel
+>>> verify_kernel(parse_kernel("kernel @k(X: f32[4]) -> (Y: f32[4]) over i=4, j=5 { Y[j] = 1.0 }"))
+Traceback (most recent call last):
+...
+effcc.errors.IRTypeError: kernel @k: axis 'j' has the extent 5, the dimension of 'Y' the size 4
+  in: Y[j] = 1.0
+"""
 
 from __future__ import annotations
 
