@@ -1,10 +1,10 @@
 """Computes what depends on constants alone, where the result is one number: once here instead of at every call.
 
     %c = constant {value=8.0}; %r = sqrt %c          becomes  %r = constant {value=2.828427}
-    %i = iota {size=8}; %m = lt %i, %n (%n = 100)    becomes  %m = full {shape=(8,), value=true}
+    %i = iota {size=8}; %m = lt %i, %n (%n = 100)  becomes  %m = full {shape=(8,), value=true}
 
-Results with several different numbers stay computed (`iota` in a kernel costs less than a table), and so does what would
-take long to find out.
+Results with several different numbers stay computed (`iota` in a kernel costs less than a table), and so does what
+would take long to find out.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def _evaluate(spec: Op, node: Node, operands: list[Any]) -> Any:
     shapes = [o.type.shape for o in (*node.operands, node.result)]
     if not all(_small(s) for s in shapes):
         return None
-    return _reference(spec, node, [np.broadcast_to(a, o.type.shape) for a, o in zip(operands, node.operands, strict=True)])
+    return _reference(
+        spec, node, [np.broadcast_to(a, o.type.shape) for a, o in zip(operands, node.operands, strict=True)]
+    )
 
 
 def _reference(spec: Op, node: Node, operands: list[Any]) -> Any:

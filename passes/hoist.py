@@ -21,7 +21,7 @@ _FREE_VIEWS = frozenset({"reshape", "transpose", "broadcast", "slice", "flip", "
 
 @dataclass(frozen=True)
 class Hoisted:
-    """`prepare` takes weights and gives what `main` takes as further weights, under the same names; None if nothing moved."""
+    """`prepare` takes weights and gives what `main` takes as further weights, by name; None if nothing moved."""
 
     prepare: Graph | None
     main: Graph
@@ -66,7 +66,9 @@ def hoist(graph: Graph) -> Hoisted:
 def _movable(graph: Graph) -> dict[Node, bool]:
     """The nodes that depend on weights and constants alone, with whether on any weight."""
     updated = {target.name for target, _ in graph.updates}
-    known = {p: True for p in graph.params if p.name in graph.weights and p.name not in updated and p.type.encoding is None}
+    known = {
+        p: True for p in graph.params if p.name in graph.weights and p.name not in updated and p.type.encoding is None
+    }
     movable: dict[Node, bool] = {}
     for node in graph.nodes:
         pure = lookup(node.op).kind not in ("opaque", "control") and not node.regions

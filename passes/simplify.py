@@ -29,5 +29,5 @@ def simplify_counted(graph: Graph, rules: RuleSet | None = None) -> Rewritten:
         rewritten = rewrite(fold_constants(graph), chosen)
         fired += rewritten.fired
         graph = remove_dead_code(share_common_subexpressions(rewritten.graph))
-        if len(graph.nodes) == len(before.nodes) and not rewritten.fired:
+        if graph is before:
             return Rewritten(graph, fired)

@@ -1,14 +1,14 @@
 """Checks every rule against its claim on random instances: `python -m effcc.passes.rules.check`.
 
-    exact               the same bits, any NaN for any NaN, on inputs full of special values
-    reassociates        for floats, as near to the pattern computed in float64 as rounding allows: an error of at most
-                        64 eps times the largest value on the way, and in float64 itself the same; NaN and infinities where
-                        the pattern has them. Inputs stay below the range where another order overflows, and weights
-                        are neither infinite nor denormal. Integers: the same
-    approximate(n ulp)  within n units in the last place of the pattern computed in float64, on special values too; or what
-                        the pattern itself gives
+    exact               the same bits, any NaN for any NaN, on inputs full of special values too
+    reassociates        for floats, as near to the pattern computed in float64 as rounding allows: an error of at
+                        most 64 eps times the largest value on the way, and in float64 itself the same; NaN and
+                        infinities where the pattern has them. Inputs stay below the range where another order
+                        overflows, weights are neither infinite nor denormal. Integers: the same
+    approximate(n ulp)  within n units in the last place of the pattern computed in float64, special values too; or
+                        what the pattern itself gives. With n = 0 the sign of a zero may change
 
-Both sides run through the NumPy interpreter. A rule with fewer than a hundred instances has not been checked, and fails.
+Both sides run through the NumPy interpreter. A rule with fewer than a hundred instances is not checked, and fails.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class Verdict:
 
     def __str__(self) -> str:
         name = f"{self.rule.theme}: {self.rule.name} [{self.rule.claim}]"
-        return f"{'ok  ' if self.passed else 'FAIL'} {self.instances:5d} of {self.draws:5d}  {name}" + (f"\n{self.failure}" if self.failure else "")
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.instances:5d} of {self.draws:5d}  {name}" + (
+            f"\n{self.failure}" if self.failure else ""
+        )
 
 
 def check_rule(rule: Rule, wanted: int = WANTED, seed: int = 0) -> Verdict:
@@ -135,7 +137,9 @@ def _within(got: np.ndarray, wide: np.ndarray, ulp: float) -> np.ndarray:
     return near | (value == rounded) | (np.isnan(value) & np.isnan(rounded))
 
 
-def _reassociated(made: Instance, arrays: list[Any], got: np.ndarray, expected: np.ndarray, wide: np.ndarray) -> np.ndarray:
+def _reassociated(
+    made: Instance, arrays: list[Any], got: np.ndarray, expected: np.ndarray, wide: np.ndarray
+) -> np.ndarray:
     (got_wide,) = run_graph(made.after, arrays, dtype=f64)
     scale = max(_largest(made.before, arrays), _largest(made.after, arrays))
     info = ml_dtypes.finfo(got.dtype)

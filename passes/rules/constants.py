@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def number_of(node: Node) -> Number | None:
-    """The number that fills a constant node, as it was written, before rounding to a floating dtype; None for other nodes."""
+    """The number that fills a constant node, as written, before rounding to a floating dtype; None for other nodes."""
     if node.op not in ("constant", "full"):
         return None
     value: Any = node.attrs["value"]

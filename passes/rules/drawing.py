@@ -34,7 +34,9 @@ def draw(op: Op, known: Known, attrs: Attrs, random: Random) -> tuple[list[Tenso
         if name not in complete:
             complete[name] = _GENERIC[name](types, random) if name in _GENERIC else default
         if complete[name] is REQUIRED:
-            raise ValueError(f"the checker cannot draw the attribute {name!r} of op {op.name!r}; teach effcc.passes.rules.drawing")
+            raise ValueError(
+                f"the checker cannot draw the attribute {name!r} of op {op.name!r}; teach effcc.passes.rules.drawing"
+            )
     return types, complete
 
 
@@ -119,7 +121,13 @@ def _matmul(known: Known, attrs: Attrs, random: Random) -> list[TensorType]:
     batch = near.shape[:-2] if near is not None and near.rank >= 2 else draw_shape(random, 0, 2)
     if random.random() < 0.4:
         batch = _broadcastable(batch, random)[:3] if random.random() < 0.4 else ()
-    k = a.shape[-1] if a is not None and a.rank >= 2 else b.shape[-2] if b is not None and b.rank >= 2 else _size(random)
+    k = (
+        a.shape[-1]
+        if a is not None and a.rank >= 2
+        else b.shape[-2]
+        if b is not None and b.rank >= 2
+        else _size(random)
+    )
     return [
         a or TensorType(dtype, (*batch, _size(random), k)),
         b or TensorType(dtype, (*batch, k, _size(random))),
@@ -141,8 +149,12 @@ def _einsum(known: Known, attrs: Attrs, random: Random) -> list[TensorType]:
             free = [c for c in "abcdefgh" if c not in term]
             if t is not None:
                 fits = [c for c in free if sizes.get(c) == t.shape[axis] and c in "".join(used)]
-                label = random.choice(fits) if fits and random.random() < 0.7 else next(c for c in free if c not in "".join(used))
-                sizes[label] = t.shape[axis]  # type: ignore[assignment]
+                label = (
+                    random.choice(fits)
+                    if fits and random.random() < 0.7
+                    else next(c for c in free if c not in "".join(used))
+                )
+                sizes[label] = t.shape[axis]
             else:
                 label = random.choice([c for c in free if c in sizes][:4])
             term += label
@@ -166,7 +178,9 @@ def _convolution(known: Known, attrs: Attrs, random: Random) -> list[TensorType]
     attrs.setdefault("dilation", tuple(random.choice([1, 1, 2]) for _ in range(space)))
     attrs.setdefault("transposed", False)
     attrs.setdefault("output_padding", None)
-    channels = x.shape[1] if x is not None and x.rank > 1 and isinstance(x.shape[1], int) else groups * random.randint(1, 2)
+    channels = (
+        x.shape[1] if x is not None and x.rank > 1 and isinstance(x.shape[1], int) else groups * random.randint(1, 2)
+    )
     x = x or TensorType(dtype, (random.randint(1, 2), channels, *(random.randint(2, 5) for _ in range(space))))
     outputs = groups * random.randint(1, 2)
     w = w or TensorType(dtype, (outputs, channels // groups, *(random.randint(1, 3) for _ in range(space))))

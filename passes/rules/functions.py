@@ -1,7 +1,7 @@
 """Functions by name that rules use to compute attributes and numbers of the replacement.
 
-Arguments are attributes, numbers and, for `%x`, the tensor's Value. A function that has no value for its arguments gives
-UNDEFINED, and then the rule does not fire.
+Arguments are attributes, numbers and, for `%x`, the tensor's Value. A function that has no value for its arguments
+gives UNDEFINED, and then the rule does not fire.
 """
 
 from __future__ import annotations
@@ -71,10 +71,6 @@ def times(a: Any, b: Any) -> Any:
 
 def plus(a: Any, b: Any) -> Any:
     return a + b
-
-
-def negated(a: Any) -> Any:
-    return -a
 
 
 def inverse(a: float) -> Any:
@@ -173,7 +169,7 @@ def rearranged(spec: str, perm: Axes) -> str:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        shape, dtype, compose, inverse_permutation, merged_axes, united_axes, count_of, copies, times, plus, negated, inverse, larger,
-        smaller, only, axis, length, bound, size, before, column, channels, spatial, added, matmul_spec, relabelled, rearranged,
+        shape, dtype, compose, merged_axes, united_axes, count_of, copies, times, plus, inverse, larger, smaller, only,
+        axis, length, bound, size, before, column, channels, spatial, added, matmul_spec, relabelled, rearranged,
     )
 }  # fmt: skip

@@ -1,8 +1,8 @@
 """Random instances of a rule: a graph in which the rule fires, and inputs for it.
 
 A draft gives every leaf of the pattern a type and every attribute a value, drawn from the pattern's own ops; then the
-conditions propose changes; then everything else is drawn again around what they fixed. Whether the pattern types and the
-conditions hold is not decided here: the draft becomes a graph, and the engine itself must fire on it.
+conditions propose changes; then everything else is drawn again around what they fixed. Whether the pattern's types fit
+and the conditions hold is not decided here: the draft becomes a graph, and the engine itself must fire on it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,29 @@ from effcc.ir.types import TensorType
 from effcc.passes.rules.conditions import CONDITIONS
 from effcc.passes.rules.constants import as_held, constant_attrs, neighbour
 from effcc.passes.rules.drawing import draw, draw_number
-from effcc.passes.rules.engine import Match, Rewritten, rewrite, value_of
+from effcc.passes.rules.engine import Rewritten, rewrite
 from effcc.passes.rules.functions import UNDEFINED
-from effcc.passes.rules.language import Expression, Name, Number, NumberVariable, Operation, Rule, RuleSet, Tensor, Term, operations
+from effcc.passes.rules.language import (
+    Expression,
+    Name,
+    Number,
+    NumberVariable,
+    Operation,
+    Rule,
+    RuleSet,
+    Tensor,
+    Term,
+    operations,
+)
+from effcc.passes.rules.matching import Match, value_of
 
 
 @dataclass
 class Draft:
     """Types of the pattern's tensors (inner ones and `result` too), attribute values, and marks that conditions set.
 
-    `weights` are leaves that become weights, `producers` ops whose result a leaf is; `kept` leaves stay when the rest is
-    drawn again; `constants` has the shapes of constant operands, by operation and position.
+    `weights` are leaves that become weights, `producers` ops whose result a leaf is; `kept` leaves stay when the rest
+    is drawn again; `constants` has the shapes of constant operands, by operation and position.
     """
 
     tensors: dict[str, TensorType] = field(default_factory=dict)
@@ -143,9 +155,7 @@ def _complete(term: Operation, draft: Draft, random: Random) -> TensorType:
     return result
 
 
-def _constant_type(
-    of: Operation, types: list[TensorType], position: int, draft: Draft, random: Random
-) -> TensorType:
+def _constant_type(of: Operation, types: list[TensorType], position: int, draft: Draft, random: Random) -> TensorType:
     """A constant operand has its neighbour's dtype and mostly no axes; a number variable gets its number here."""
     term = of.operands[position]
     near = neighbour(of.op, [None if i == position else t for i, t in enumerate(types)]) or types[position]
@@ -250,9 +260,11 @@ _NONFINITE = ("nan", "inf", "-inf")
 _LARGE = ("max", "-max", "1", "-1")
 
 
-def _filled(t: TensorType, random: np.random.Generator, specials: tuple[str, ...], share: float, scale: float) -> np.ndarray:
-    shape = tuple(int(d) for d in t.shape)  # type: ignore[arg-type]
-    count = int(product(shape))  # type: ignore[arg-type]
+def _filled(
+    t: TensorType, random: np.random.Generator, specials: tuple[str, ...], share: float, scale: float
+) -> np.ndarray:
+    shape = tuple(int(d) for d in t.shape)
+    count = int(product(shape))
     if t.dtype.kind == "bool":
         return random.integers(0, 2, shape).astype(bool)
     if t.dtype.is_integer:

@@ -101,7 +101,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Claim:
-    """How close the replacement comes: `exact`, `reassociates`, or `approximate` within `ulp` units in the last place."""
+    """How close a replacement comes: `exact`, `reassociates`, or `approximate` to `ulp` units in the last place."""
 
     kind: str
     ulp: float = 0.0
@@ -112,7 +112,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Rule:
-    """`pattern => replacement`, where `conditions` hold. `theme` is the file it stands in, `reason` the line above it."""
+    """`pattern => replacement` where `conditions` hold. `theme` is the file it stands in, `reason` the line above."""
 
     name: str
     claim: Claim
@@ -125,7 +125,10 @@ class Rule:
 
     def __str__(self) -> str:
         text = f"rule {self.name} [{self.claim}]: {show(self.pattern)} => {show(self.replacement)}"
-        shown = (f"{'not ' if c.negated else ''}{c.name}({', '.join(map(_show_expression, c.args))})" for c in self.conditions)
+        shown = (
+            f"{'not ' if c.negated else ''}{c.name}({', '.join(map(_show_expression, c.args))})"
+            for c in self.conditions
+        )
         return text + (f" if {', '.join(shown)}" if self.conditions else "")
 
 
@@ -231,8 +234,11 @@ def parse(text: str, theme: str = "rules") -> RuleSet:
         if not above.startswith("#"):
             raise refuse(f"rule {name} needs its reason as a comment in the line above", name.line, name.column)
         try:
-            claim, pattern, replacement, *rest = (reader.transform(c) for c in statement.children[1:])
-            rule = Rule(str(name), claim, pattern, replacement, rest[0] if rest else (), above.lstrip("# "), theme, name.line)
+            parts = [c for c in statement.children[1:] if isinstance(c, Tree)]
+            claim, pattern, replacement, *rest = map(reader.transform, parts)
+            rule = Rule(
+                str(name), claim, pattern, replacement, rest[0] if rest else (), above.lstrip("# "), theme, name.line
+            )
             _verify(rule)
         except ValueError as error:
             raise refuse(f"rule {name}: {error}", name.line, name.column) from None
@@ -335,7 +341,9 @@ def _verify(rule: Rule) -> None:
 
     if not isinstance(rule.pattern, Operation):
         raise ValueError("the pattern must be an operation")
-    bound = {"result"} | {t.name for t in variables(rule.pattern)} | {o.name for o in operations(rule.pattern) if o.name}
+    bound = (
+        {"result"} | {t.name for t in variables(rule.pattern)} | {o.name for o in operations(rule.pattern) if o.name}
+    )
     bound |= {e.name for o in operations(rule.pattern) for _, e in o.attrs if isinstance(e, Name)}
     bound |= {t.name for o in operations(rule.pattern) for t in o.operands if isinstance(t, NumberVariable)}
     for operation in operations(rule.pattern):

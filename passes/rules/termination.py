@@ -1,14 +1,15 @@
 """Why rewriting ends: every rule makes the term smaller in one multiset path order.
 
-The order is that of Dershowitz ("Orderings for term-rewriting systems", 1982) over a precedence of ops that the rule files
-state in `order:` lines. It is well-founded, and it only looks at ops, never at attributes or sizes; so any mixture of
-checked rules, in any sequence, on any graph reaches a fixpoint. Operands are compared as multisets, so commuted operands
-count as equal, and rules that merely shuffle operands or change attributes are refused.
+The order is that of Dershowitz ("Orderings for term-rewriting systems", 1982) over a precedence of ops that the rule
+files state in `order:` lines. It is well-founded, and it only looks at ops, never at attributes or sizes; so any
+mixture of checked rules, in any sequence, on any graph reaches a fixpoint. Operands are compared as multisets, so
+commuted operands count as equal, and rules that merely shuffle operands or change attributes are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from effcc.ir.op import Op
 from effcc.passes.rules.language import Operation, Rule, RuleSet, Tensor, Term, operations
@@ -22,7 +23,7 @@ class Precedence:
     def __init__(self, chains: Sequence[Sequence[str]]) -> None:
         below: dict[str, set[str]] = {}
         for chain in chains:
-            for above, under in zip(chain, chain[1:], strict=False):
+            for above, under in pairwise(chain):
                 below.setdefault(above, set()).add(under)
         self._below: dict[str, frozenset[str]] = {}
         for op in below:
@@ -42,7 +43,7 @@ class Precedence:
 
 
 def violations(rules: RuleSet) -> list[str]:
-    """What is wrong with the measure: a cyclic order, or rules whose replacement is not smaller. Empty when all is well."""
+    """What is wrong with the measure: a circular order, rules whose replacement is not smaller. Empty if all is well."""
     precedence = Precedence(rules.order)
     if precedence.cycle:
         return [f"the order of {', '.join(precedence.cycle)} is circular"]
@@ -101,9 +102,39 @@ def cost(op: Op) -> int:
     """What recomputing one result element costs, roughly, in simple operations: to refuse what would double work."""
     if op.kind == "pointwise":
         return 4 if op.name in _TRANSCENDENTAL else 1
-    return {"view": 0, "create": 0, "gather": 1, "contraction": 64, "norm": 8, "opaque": 64, "control": 256}.get(op.kind, 4)
+    return {"view": 0, "create": 0, "gather": 1, "contraction": 64, "norm": 8, "opaque": 64, "control": 256}.get(
+        op.kind, 4
+    )
 
 
 _TRANSCENDENTAL = frozenset(
-    ["exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "lgamma", "sigmoid", "silu", "gelu", "pow", "atan2"]
+    [
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "erf",
+        "erfc",
+        "lgamma",
+        "sigmoid",
+        "silu",
+        "gelu",
+        "pow",
+        "atan2",
+    ]
 )

@@ -34,7 +34,7 @@ BAD = {
 
 @pytest.mark.parametrize(("text", "message"), BAD.values(), ids=BAD)
 def test_a_bad_rule_is_refused_with_line_and_caret(text, message):
-    with pytest.raises(IRSyntaxError, match="planted.rules:2:") as caught:
+    with pytest.raises(IRSyntaxError, match=r"planted\.rules:2:") as caught:
         parse(f"# A reason.\n{text}", "planted")
     assert message in str(caught.value) and "^" in str(caught.value)
 
