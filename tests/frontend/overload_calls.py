@@ -526,6 +526,16 @@ def _gradients() -> list[Call]:
     ):
         calls.append(Call(aten.avg_pool2d_backward.default, (floats(*aten.avg_pool2d(x, *q).shape), x, *q)))
     calls += [Call(aten._adaptive_avg_pool2d_backward.default, (floats(2, 4, *s), x)) for s in ((1, 1), (7, 3))]
+    q, k, v, grad = (
+        floats(2, 2, 5, 4),
+        floats(2, 2, 6, 4, seed=1),
+        floats(2, 2, 6, 4, seed=2),
+        floats(2, 2, 5, 4, seed=3),
+    )
+    for causal, options in ((False, {}), (True, {"scale": 0.3}), (False, {"attn_mask": floats(2, 1, 5, 6, seed=4)})):
+        out, log_sum = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, **options)
+        arguments = (grad, q, k, v, out, log_sum, 0.0, causal)
+        calls.append(Call(aten._scaled_dot_product_flash_attention_for_cpu_backward.default, arguments, options))
     return [*calls, Call(aten._cdist_forward.default, (floats(2, 3, 4), floats(2, 5, 4), 2.0, None))]
 
 

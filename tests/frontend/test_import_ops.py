@@ -26,17 +26,19 @@ EXTERN = ("scatter_reduce.two(float32[5,4],0,int64[2,3],float32[3,4],mean", "ama
 
 def traced(call: Call) -> Trace:
     """A graph of this one call, imported."""
-    graph, tensors = fx.Graph(), [a for a in pytree.tree_leaves(call.args) if isinstance(a, Tensor)]
-    fake = FakeTensorMode()
+    graph, fake = fx.Graph(), FakeTensorMode()
+    leaves, tree = pytree.tree_flatten((call.args, dict(call.kwargs)))
+    tensors = [a for a in leaves if isinstance(a, Tensor)]
     nodes = {}
     for position, tensor in enumerate(tensors):
         nodes[id(tensor)] = graph.placeholder(f"x{position}")
         nodes[id(tensor)].meta["val"] = fake.from_tensor(tensor)
-    args = pytree.tree_map(lambda a: nodes[id(a)] if isinstance(a, Tensor) else a, call.args)
-    made = graph.call_function(call.overload, tuple(args), dict(call.kwargs))
-    fake_args = pytree.tree_map(lambda a: nodes[id(a)].meta["val"] if isinstance(a, Tensor) else a, call.args)
+    args, kwargs = pytree.tree_unflatten([nodes.get(id(a), a) for a in leaves], tree)
+    made = graph.call_function(call.overload, args, kwargs)
+    fakes = [nodes[id(a)].meta["val"] if isinstance(a, Tensor) else a for a in leaves]
+    args, kwargs = pytree.tree_unflatten(fakes, tree)
     with fake:
-        value = call.overload(*fake_args, **call.kwargs)
+        value = call.overload(*args, **kwargs)
     made.meta["val"] = value
     several = isinstance(value, list | tuple)
     results: list[Any] = [made]
