@@ -52,7 +52,7 @@ def _round(x: Any) -> Any:
 
 
 def _lgamma(x: float) -> float:
-    return math.inf if x == math.inf or (x <= 0 and x == math.floor(x)) else math.lgamma(x)
+    return math.inf if math.isinf(x) or (x <= 0 and x == math.floor(x)) else math.lgamma(x)
 
 
 _UNARY_FLOAT: dict[str, Callable[..., Any]] = {
