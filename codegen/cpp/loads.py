@@ -5,6 +5,7 @@ Coefficient 0 is one scalar for all lanes, 1 a vector, any other a strided acces
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from effcc.codegen.cpp import values
@@ -102,13 +103,25 @@ def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear]) -> None:
     size = storage.dtype.bytes
     if storage.local or not writer.loops or at.lane != 1 or at.vectors or not isinstance(at.constant, int):
         return
-    loop = writer.known[writer.loops[-1]]
     turn = dict(at.terms).get(writer.loops[-1], 0)
     if not isinstance(turn, int) or turn * size < 16 or at.constant * size % 64 != 0:
         return
-    if loop.low is not None and loop.high is not None and (loop.high - loop.low) * turn * size < 2 * _AHEAD:
+    if _stream_length(writer, at) * size < 2 * _AHEAD:
         return
     writer.add(Do(f"__builtin_prefetch({_place(storage, shifted(at, _AHEAD // size))}, 0, 2);"))
+
+
+def _stream_length(writer: Writer, at: Linear) -> float:
+    """How many elements the open loops read without a gap: the innermost one, and those that carry on where it ends."""
+    length: float = 0
+    for name in reversed(writer.loops):
+        step, known = dict(at.terms).get(name, 0), writer.known[name]
+        if not isinstance(step, int) or step <= 0 or (length and step * known.modulus != length):
+            break
+        if known.low is None or known.high is None:
+            return math.inf
+        length = (known.high - known.low + known.modulus) * step
+    return length
 
 
 def _load_scalar(writer: Writer, storage: Memory, at: Linear, mask: Value | None, hint: str, epoch: int) -> Value:
