@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lark import Lark, Token, Transformer, Tree, UnexpectedInput, v_args
+from lark.exceptions import VisitError
 
 from effcc.errors import IRSyntaxError
 from effcc.ir.dtypes import DTYPES
@@ -240,6 +241,10 @@ def parse(text: str, theme: str = "rules") -> RuleSet:
                 str(name), claim, pattern, replacement, rest[0] if rest else (), above.lstrip("# "), theme, name.line
             )
             _verify(rule)
+        except VisitError as error:
+            if not isinstance(error.orig_exc, ValueError):
+                raise error.orig_exc from None
+            raise refuse(f"rule {name}: {error.orig_exc}", name.line, name.column) from None
         except ValueError as error:
             raise refuse(f"rule {name}: {error}", name.line, name.column) from None
         if any(rule.name == other.name for other in rules):

@@ -43,7 +43,7 @@ class Precedence:
 
 
 def violations(rules: RuleSet) -> list[str]:
-    """What is wrong with the measure: a circular order, rules whose replacement is not smaller. Empty if all is well."""
+    """What is wrong with the measure: a circular order, rules that do not decrease. Empty if all is well."""
     precedence = Precedence(rules.order)
     if precedence.cycle:
         return [f"the order of {', '.join(precedence.cycle)} is circular"]
