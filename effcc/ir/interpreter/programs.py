@@ -13,6 +13,8 @@ from effcc.ir.dims import evaluate as evaluate_size
 from effcc.ir.dtypes import DType
 from effcc.ir.interpreter.evaluate import Array, bind_sizes
 from effcc.ir.interpreter.kernels import as_dtype, blank, run_kernel
+from effcc.ir.interpreter.loops import run_loops
+from effcc.ir.loops import LoopNest
 from effcc.ir.ops import TABLE
 from effcc.ir.program import Extern, Launch, Program
 from effcc.ir.types import TensorType
@@ -26,14 +28,16 @@ def run_program(
     sizes: Mapping[str, int] | None = None,
     dtype: DType | None = None,
     externs: Externs | None = None,
+    nests: Mapping[str, LoopNest] | None = None,
 ) -> list[Array]:
     """The outputs of a program, then the values of its updates. Inputs that a step writes are changed in place.
 
+    `nests`, by kernel name, are run in the place of kernels.
     Raises InputError on misfitting inputs, UnsupportedError on an extern call without a reference and a callback.
     """
     if len(inputs) != len(program.inputs):
         raise InputError(f"program @{program.name} expects {len(program.inputs)} inputs, got {len(inputs)}")
-    run = _Run(program, dtype, externs)
+    run = _Run(program, dtype, externs, nests or {})
     pairs = zip(program.inputs, inputs, strict=True)
     given = {name: as_dtype(array, run.types[name].dtype, dtype, name) for name, array in pairs}
     run.sizes = bind_sizes({name: (run.types[name].shape, a.shape) for name, a in given.items()}, sizes)
@@ -53,7 +57,9 @@ def run_program(
 class _Run:
     """One run: the memory of each buffer that is not an alias, as a flat array."""
 
-    def __init__(self, program: Program, wide: DType | None, externs: Externs | None) -> None:
+    def __init__(
+        self, program: Program, wide: DType | None, externs: Externs | None, nests: Mapping[str, LoopNest]
+    ) -> None:
         self.program = program
         self.types = {b.name: b.type for b in program.buffers}
         self.aliases = {b.name: b.alias for b in program.buffers if b.alias}
@@ -61,6 +67,7 @@ class _Run:
         self.sizes: Mapping[str, int] = {}
         self.wide = wide
         self.externs = externs
+        self.nests = nests
 
     def load(self, name: str, type: TensorType) -> Array:
         """The buffer's memory, seen through a type."""
@@ -85,7 +92,10 @@ class _Run:
         kernel = self.program.kernels[step.kernel]
         arguments = dict(zip((*kernel.params, *kernel.outputs), (*step.arguments, *step.results), strict=True))
         arrays = {param.name: self.load(name, param.type) for param, name in arguments.items()}
-        results = run_kernel(kernel, arrays, self.sizes, self.wide)
+        if step.kernel in self.nests:
+            results = run_loops(self.nests[step.kernel], arrays, self.sizes, self.wide)
+        else:
+            results = run_kernel(kernel, arrays, self.sizes, self.wide)
         for output in kernel.outputs:
             self.store(arguments[output], output.type, results[output.name])
 
