@@ -145,9 +145,12 @@ def _bandwidth(size: float, target: Target) -> float:
 
 
 def _decoded(split: Hoisted, node: Node, constant: bool) -> Hoisted:
-    """The weight decoded as a whole: in `prepare` if its components are weights, else where it stands."""
+    """The weight decoded as a whole: in `prepare` if its components are weights, else where it stands.
+
+    A result of the graph is computed at every call, since its storage is handed out.
+    """
     whole = replace(node, attrs={**node.attrs, "whole": True})
-    if not constant:
+    if not constant or node.result in split.main.results:
         return replace(split, main=split.main.with_nodes(tuple(whole if n is node else n for n in split.main.nodes)))
     main = replace(
         split.main,
