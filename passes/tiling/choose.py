@@ -56,7 +56,7 @@ def _sequential(choice: _Choice) -> TiledAxis | None:
     axis = online_axis(kernel)
     if axis is not None:
         extent = elements((kernel.extents[axis],))
-        return TiledAxis(axis, min(256, extent) if isinstance(kernel.extents[axis], int) else 64)
+        return TiledAxis(axis, max(min(256, extent), 1) if isinstance(kernel.extents[axis], int) else 64)
     return None
 
 
@@ -97,7 +97,7 @@ def _count(choice: _Choice, axis: str, sequential: TiledAxis | None) -> int:
     """How many points of an axis a nest can tile: those of its tile where a loop outside already cuts it."""
     if sequential is not None and axis == sequential.axis:
         return sequential.tile
-    return elements((choice.kernel.extents[axis],))
+    return max(elements((choice.kernel.extents[axis],)), 1)
 
 
 def _product_nest(choice: _Choice, plan: NestPlan, product: Statement, sequential: TiledAxis | None) -> Nest:
