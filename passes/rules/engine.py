@@ -125,7 +125,10 @@ class _Sweep:
     def _fire(self, rule: Rule, match: Match) -> Value | None:
         root = match.nodes[0]
         plan = plan_replacement(rule, match, self.facts)
-        if plan is None or not self._worthwhile(match, plan):
+        if plan is None:
+            return None
+        dead = self._dying(match)
+        if not self._worthwhile(match, plan, dead):
             return None
         if isinstance(plan.root, Value):
             found = plan.root
@@ -134,6 +137,8 @@ class _Sweep:
                     return None
                 self.results.add(found)
         self.fired[rule.name] += 1
+        for node in dead:
+            self.reads.subtract(node.operands)
         placed: dict[int, Value] = {}
         for position, made in enumerate(plan.nodes):
             operands = tuple(o if isinstance(o, Value) else placed[o] for o in made.operands)
@@ -149,18 +154,22 @@ class _Sweep:
             self.reads[value] += self.reads[root.result]
         return value
 
-    def _worthwhile(self, match: Match, plan: Plan) -> bool:
-        """Whether what is added costs at most what dies."""
+    def _dying(self, match: Match) -> set[Node]:
+        """The pattern's nodes that nobody else reads: the root, and inner ones as far as all their readers die."""
+        dead: set[Node] = set()
+        inside: Counter[Value] = Counter()
+        dying = [match.nodes[0]]
+        while dying:
+            for node in dict.fromkeys(dying):
+                dead.add(node)
+                inside.update(node.operands)
+            dying = [n for n in match.nodes if n not in dead and self.reads[n.result] <= inside[n.result]]
+        return dead
+
+    def _worthwhile(self, match: Match, plan: Plan, dead: set[Node]) -> bool:
+        """Whether what is added costs at most what dies. One op for another is the rule's own business."""
         if len(match.nodes) == 1 and len(plan.nodes) <= 1:
             return True
-        dead = {match.nodes[0]}
-        inside = Counter(match.nodes[0].operands)
-        dying: list[Node] = [match.nodes[0]]
-        while dying:
-            dead.update(dying)
-            dying = [n for n in match.nodes if n not in dead and self.reads[n.result] <= inside[n.result]]
-            for node in dict.fromkeys(dying):
-                inside.update(node.operands)
         saved = sum(_cost(n.op) for n in dead if n.result not in self.facts.fixed)
         return sum(_cost(m.op) for m in plan.nodes if not m.fixed) <= saved
 
