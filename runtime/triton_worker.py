@@ -47,9 +47,10 @@ def _answer(folder: Path) -> None:
 
 
 def _repair_interpreter() -> None:
-    """Correct two operations of the interpreter (Triton 3.6, 3.7) that the compiler has right.
+    """Correct what the interpreter (Triton 3.6, 3.7) gets wrong and the compiler right.
 
-    It multiplies bf16 blocks as the integers they are stored in, and repeats a scalar comparison as a float.
+    It multiplies bf16 blocks as the integers they are stored in, and repeats a scalar comparison as a float; with
+    NumPy 2.4, that of 3.6 cannot take the end of a range from an argument.
     """
     import numpy as np
     import triton.language as tl
@@ -73,6 +74,12 @@ def _repair_interpreter() -> None:
             return interpreter.TensorHandle(np.full(type.shape, scalar.data), tl.int1)
         return splat(self, type, scalar)
 
+    def patch_tensor(tensor: Any, *rest: Any) -> None:
+        original(tensor, *rest)
+        tensor.__index__ = lambda self: int(np.ravel(self.handle.data)[0])
+
+    original = interpreter._patch_lang_tensor
+    interpreter._patch_lang_tensor = patch_tensor
     builder.create_dot, builder.create_splat, builder.repaired_by_effcc = create_dot, create_splat, True
 
 
