@@ -20,7 +20,7 @@ from effcc.passes.encodings.read import encoded, meets
 from effcc.passes.hoist import Hoisted
 from effcc.target import Target
 
-MARGIN = 1.15
+MARGIN = 1.5
 """A dense copy must be predicted so many times faster than the stored form to be worth its memory."""
 
 DENSE_SHARE = 0.85

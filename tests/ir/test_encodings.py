@@ -1,0 +1,173 @@
+"""Schemes of encodings: what they store, how far decoding is from what was stored, and that expression and reference agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effcc.errors import EncodingError, EffccError, IRSyntaxError, UnknownNameError
+from effcc.ir.dtypes import DType, bf16, f32
+from effcc.ir.encodings import Storage, canonical, storage, stored_as
+from effcc.ir.form import FormBuilder
+from effcc.ir.interpreter import run_kernel
+from effcc.ir.kernel import Kernel, Param
+from effcc.ir.types import TensorType
+from effcc.ir.verifier import verify_kernel
+
+ENCODINGS = (
+    "int8",
+    'int8(per="tensor")',
+    "block(4,1)",
+    "block(2,3)",
+    "block(4,1) . int8",
+    'block(2,2) . int8(per="tensor")',
+)
+
+
+def weight(seed: int, shape: tuple[int, ...] = (8, 12)) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def made(encoding: str, shape: tuple[int, ...] = (8, 12), count: int = 2, dtype: DType = f32) -> Storage:
+    return storage(encoding, shape, dtype, count if "block" in encoding else 0)
+
+
+def decode_kernel(stored: Storage, whole: bool) -> Kernel:
+    """The cascade that decodes `stored`."""
+    params = tuple(Param(c.name, c.type) for c in stored.components)
+    outputs = (Param("W", TensorType(stored.dtype, stored.shape)),)
+    builder = FormBuilder(params, outputs, {})
+    stored.form(builder, whole)
+    return Kernel("decode", params, outputs, tuple(builder.extents.items()), tuple(builder.statements))
+
+
+@given(st.integers(0, 2**32), st.floats(1e-30, 1e30))
+@settings(max_examples=60, deadline=None)
+def test_int8_stays_within_its_error_bound(seed: int, scale: float) -> None:
+    dense = weight(seed) * np.float32(scale)
+    dense[3] = 0
+    stored = storage("int8", dense.shape)
+    arrays = stored.encode(dense)
+    decoded = stored.decode(arrays)
+    assert (np.abs(decoded - dense.astype(np.float64)) <= stored.error_bound(arrays)).all()
+    assert (decoded[dense == 0] == 0).all()
+
+
+def test_a_channel_of_denormals_does_not_divide_by_zero() -> None:
+    dense = np.full((2, 3), 1e-42, np.float32)
+    stored = storage("int8", dense.shape)
+    arrays = stored.encode(dense)
+    assert np.isfinite(stored.decode(arrays)).all()
+    assert (np.abs(stored.decode(arrays) - dense) <= stored.error_bound(arrays)).all()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 12))
+@settings(max_examples=40, deadline=None)
+def test_block_keeps_the_blocks_of_largest_norm_exactly(seed: int, count: int) -> None:
+    dense = weight(seed)
+    stored = made("block(4,1)", count=count)
+    decoded = stored.decode(stored.encode(dense))
+    norms = np.square(dense.reshape(2, 4, 12)).sum(1)
+    kept = decoded.reshape(2, 4, 12).any(1)
+    assert (kept.sum(1) == count).all()
+    assert (decoded[decoded != 0] == dense[decoded != 0]).all()
+    for row in range(2):
+        assert norms[row][kept[row]].min() >= norms[row][~kept[row]].max(initial=0)
+
+
+def test_composed_values_are_those_of_what_the_level_keeps() -> None:
+    dense = weight(1)
+    sparse = made("block(4,1)")
+    pruned = sparse.decode(sparse.encode(dense))
+    both, int8 = made("block(4,1) . int8"), storage("int8", dense.shape)
+    np.testing.assert_array_equal(both.decode(both.encode(dense)), int8.decode(int8.encode(pruned)))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_expression_decodes_as_the_reference(encoding: str, whole: bool) -> None:
+    stored = made(encoding)
+    arrays = stored.encode(weight(7))
+    kernel = decode_kernel(stored, whole)
+    verify_kernel(kernel)
+    given = {c.name: a for c, a in zip(stored.components, arrays, strict=True)}
+    np.testing.assert_array_equal(run_kernel(kernel, given)["W"], stored.decode(arrays))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_components_have_the_types_that_are_promised(encoding: str) -> None:
+    stored = made(encoding)
+    arrays = stored.encode(weight(2))
+    assert [(c.type.dtype.numpy, c.type.shape) for c in stored.components] == [(a.dtype, a.shape) for a in arrays]
+    assert stored.bytes == sum(a.nbytes for a in arrays)
+    assert stored_as(encoding, stored.shape, f32, [a.shape for a in arrays]) == stored
+
+
+def test_half_weights_keep_their_dtype() -> None:
+    dense = weight(3).astype(bf16.numpy)
+    for encoding in ("int8", "block(4,1)"):
+        stored = made(encoding, dtype=bf16)
+        assert stored.decode(stored.encode(dense)).dtype == bf16.numpy
+
+
+def test_a_damaged_coordinate_never_reads_outside() -> None:
+    stored = made("block(4,1)")
+    columns, values = stored.encode(weight(4))
+    columns[0, 0] = 10**6
+    with pytest.raises(EncodingError, match=r"columns must lie in 0\.\.11"):
+        stored.decode([columns, values])
+    decoded = run_kernel(decode_kernel(stored, False), {"columns": columns, "values": values})["W"]
+    assert np.isfinite(decoded).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("int9", UnknownNameError, "did you mean 'int8'"),
+        ("blok(4,1)", UnknownNameError, "did you mean 'block'"),
+        ('int8(pre="channel")', UnknownNameError, "did you mean 'per'"),
+        ('int8(per="row")', EncodingError, "expected int8"),
+        ("block(4)", EncodingError, "expected block"),
+        ("block(4,0)", EncodingError, "expected block"),
+        ("int8 . block(4,1)", EncodingError, "levels stand before values"),
+        ("block(4,1) . block(2,2)", EncodingError, "at most one level"),
+        ("int8 + block(4,1)", EncodingError, "sums of encodings"),
+        ("block(4,1", IRSyntaxError, "1:10"),
+    ],
+)
+def test_bad_notation_is_refused(text: str, error: type[EffccError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        canonical(text)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shape", "count", "message"),
+    [
+        ("block(4,1)", (6, 4), 1, "rows in multiples of 4"),
+        ("block(4,3)", (8, 4), 1, "columns in multiples of 3"),
+        ("block(4,1)", (8, 4, 3, 3), 1, "stores matrices"),
+        ("block(4,1)", (8, 4), 5, "1 to 4 blocks"),
+        ("int8", (0, 4), 0, "at least one element"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_refused(encoding: str, shape: tuple[int, ...], count: int, message: str) -> None:
+    with pytest.raises(EncodingError, match=message):
+        storage(encoding, shape, f32, count)
+
+
+def test_infinities_cannot_be_bytes() -> None:
+    dense = weight(5)
+    dense[0, 0] = np.inf
+    with pytest.raises(EncodingError, match="finite"):
+        storage("int8", dense.shape).encode(dense)
+
+
+def test_misfitting_components_are_refused() -> None:
+    stored = storage("int8", (8, 12))
+    values, scale = stored.encode(weight(6))
+    with pytest.raises(EncodingError, match=r"scale: f32\[8\]"):
+        stored.decode([values, scale[:-1]])

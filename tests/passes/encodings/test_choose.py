@@ -1,0 +1,66 @@
+"""Where encoded weights are decoded: by prediction, and where nothing else is possible."""
+
+from __future__ import annotations
+
+from effcc.ir.encodings import storage
+from effcc.ir.parser import parse_graph
+from effcc.passes.encodings import Choice, encode
+from effcc.passes.encodings.choose import dense_seconds, stored_seconds
+from effcc.passes.hoist import Hoisted, hoist
+from effcc.target import generic
+
+TARGET = generic("avx512")
+
+
+def chosen(text: str) -> tuple[Hoisted, tuple[Choice, ...]]:
+    return encode(hoist(parse_graph(text)), TARGET)
+
+
+def sparse_linear(blocks: int, rows: int) -> str:
+    return f"""
+    graph @g(%x: f32[{rows},768], weight %c: i32[192,{blocks}], weight %v: f32[192,{blocks},4]) {{
+      %w = decode %c, %v {{encoding=<block(4,1)>, dtype=f32, shape=[768,768]}} : f32[768,768]
+      %y = linear %x, %w : f32[{rows},768]
+      return %y
+    }}
+    """
+
+
+def test_a_sparse_weight_is_read_as_stored() -> None:
+    split, (choice,) = chosen(sparse_linear(154, 128))
+    assert choice.decision == "stored"
+    assert split.prepare is None
+    assert "128 rows" in choice.reason
+
+
+def test_a_weight_that_keeps_every_block_is_faster_dense() -> None:
+    split, (choice,) = chosen(sparse_linear(768, 512))
+    assert choice.decision == "decoded"
+    assert split.prepare is not None
+    assert [n.op for n in split.prepare.nodes] == ["decode"]
+    assert split.main.nodes[0].op == "linear"
+
+
+def test_an_int8_weight_is_never_copied_to_floats() -> None:
+    for rows in (1, 2, 5, 12, 128, 4096):
+        for size in (64, 768, 4096):
+            stored = storage("int8", (size, size))
+            assert stored_seconds(stored, rows, TARGET) <= 1.5 * dense_seconds(stored, rows, TARGET)
+
+
+def test_a_decoded_weight_that_is_a_result_is_computed_at_every_call() -> None:
+    text = """
+    graph @g(weight %q: i8[8,12], weight %s: f32[8]) {
+      %w = decode %q, %s {encoding=<int8>, dtype=f32, shape=[8,12]} : f32[8,12]
+      return %w
+    }
+    """
+    split, (choice,) = chosen(text)
+    assert choice.decision == "decoded"
+    assert [n.op for n in split.main.nodes] == ["decode"]
+
+
+def test_graphs_without_encodings_stay_as_they_are() -> None:
+    text = "graph @g(%x: f32[2,3], weight %w: f32[4,3]) { %y = linear %x, %w : f32[2,4] return %y }"
+    split = hoist(parse_graph(text))
+    assert encode(split, TARGET) == (split, ())

@@ -1,0 +1,135 @@
+"""Products read encoded weights as they are stored: text in, text out, and the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effcc.ir.encodings import stored_as
+from effcc.ir.interpreter import run_graph, run_program
+from effcc.ir.parser import parse_graph
+from effcc.ir.printer import print_kernel
+from effcc.ir.program import Program
+from effcc.ir.verifier import verify_program
+from effcc.passes.encodings import encode
+from effcc.passes.fusion import fuse
+from effcc.passes.hoist import hoist
+from effcc.target import generic
+
+LINEAR = """
+graph @g(%x: f32[{rows},{k}], {params}, weight %b: f32[{n}]) {{
+  %w = decode {operands} {{encoding=<{encoding}>, dtype=f32, shape=[{n},{k}]}} : f32[{n},{k}]
+  %y = linear %x, %w, %b : f32[{rows},{n}]
+  return %y
+}}
+"""
+COMPONENTS = {
+    "int8": "weight %q: i8[{n},{k}], weight %s: f32[{n}]",
+    "block(4,1)": "weight %c: i32[{m},{j}], weight %v: f32[{m},{j},4]",
+    "block(4,1) . int8": "weight %c: i32[{m},{j}], weight %q: i8[{m},{j},4], weight %s: f32[{n}]",
+    "block(2,3) . int8": "weight %c: i32[{h},{j}], weight %q: i8[{h},{j},2,3], weight %s: f32[{n}]",
+}
+
+
+def linear(encoding: str, rows: int = 16, n: int = 8, k: int = 12, j: int = 3) -> str:
+    """A linear layer with a stored weight, as text."""
+    params = COMPONENTS[encoding].format(n=n, k=k, m=n // 4, h=n // 2, j=j)
+    operands = ", ".join(part.split(":")[0].split()[-1] for part in params.split(", weight"))
+    return LINEAR.format(rows=rows, n=n, k=k, params=params, operands=operands, encoding=encoding)
+
+
+def fused(text: str) -> Program:
+    split, _ = encode(hoist(parse_graph(text)), generic("avx512"))
+    program = fuse(split.main, generic("avx512"), split.prepare)
+    verify_program(program)
+    return program
+
+
+def products(program: Program) -> str:
+    """The statements of a program's kernels that sum over a product."""
+    lines = [line.strip() for kernel in program.kernels.values() for line in print_kernel(kernel).splitlines()]
+    return "\n".join(line for line in lines if "= sum(" in line)
+
+
+def inputs(text: str, seed: int = 0) -> list[Any]:
+    """Random inputs of a graph whose first node decodes the components of a random weight."""
+    graph = parse_graph(text)
+    random = np.random.default_rng(seed)
+    decode = graph.nodes[0]
+    shapes = [o.type.shape for o in decode.operands]
+    stored = stored_as(decode.attrs["encoding"], decode.attrs["shape"], decode.attrs["dtype"], shapes)  # type: ignore[arg-type]
+    dense = random.standard_normal(stored.shape).astype(np.float32)
+    components = dict(zip((o.name for o in decode.operands), stored.encode(dense), strict=True))
+    return [
+        components[p.name] if p.name in components else random.standard_normal(p.type.shape).astype(p.type.dtype.numpy)
+        for p in graph.params
+    ]
+
+
+def test_a_scale_of_channels_moves_out_of_the_sum() -> None:
+    program = fused(linear("int8"))
+    assert products(program) == "linear[m,n] = sum(k: x0[m,k] * cast<f32>(w0[n,k]))"
+    assert "linear[m,n] * w1[n] + w2[n]" in "".join(map(print_kernel, program.kernels.values()))
+
+
+def test_a_product_over_stored_blocks_runs_over_them_only() -> None:
+    place = "cast<i64>(minimum(maximum(w0[n_o,j], 0), 11))"
+    assert products(fused(linear("block(4,1)"))) == f"linear[m,n_o,n_i] = sum(j: x0[{place},m] * w1[n_o,j,n_i])"
+
+
+def test_levels_and_values_compose_without_a_rewrite_of_their_own() -> None:
+    place = "cast<i64>(minimum(maximum(w0[n_o,j], 0), 11))"
+    assert (
+        products(fused(linear("block(4,1) . int8")))
+        == f"linear[m,n_o,n_i] = sum(j: x0[{place},m] * cast<f32>(w1[n_o,j,n_i]))"
+    )
+
+
+def test_few_rows_are_gathered_from_where_they_are() -> None:
+    text = products(fused(linear("block(4,1)", rows=1)))
+    assert text == "linear[n_o,n_i] = sum(j: x0[cast<i64>(minimum(maximum(w0[n_o,j], 0), 11))] * w1[n_o,j,n_i])"
+
+
+@pytest.mark.parametrize("encoding", COMPONENTS)
+@pytest.mark.parametrize("rows", [1, 5, 16])
+def test_the_program_computes_what_the_graph_does(encoding: str, rows: int) -> None:
+    text = linear(encoding, rows)
+    arrays = inputs(text)
+    (expected,) = run_graph(parse_graph(text), arrays)
+    program = fused(text)
+    named = dict(zip((p.name for p in parse_graph(text).params), arrays, strict=True))
+    (got,) = run_program(program, [named[name] for name in program.inputs])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_two_products_share_the_transposed_operand() -> None:
+    text = """
+    graph @g(%x: f32[16,12], weight %c: i32[2,3], weight %v: f32[2,3,4], weight %d: i32[2,3], weight %u: f32[2,3,4]) {
+      %w = decode %c, %v {encoding=<block(4,1)>, dtype=f32, shape=[8,12]} : f32[8,12]
+      %t = decode %d, %u {encoding=<block(4,1)>, dtype=f32, shape=[8,12]} : f32[8,12]
+      %y = linear %x, %w : f32[16,8]
+      %z = linear %x, %t : f32[16,8]
+      return %y, %z
+    }
+    """
+    assert sum("gathered" in b.name for b in fused(text).buffers) == 1
+
+
+def test_a_weight_read_along_its_rows_is_decoded_once() -> None:
+    """x @ W reads a block's elements in another order than they are stored in."""
+    text = """
+    graph @g(%x: f32[16,8], weight %c: i32[2,3], weight %v: f32[2,3,4]) {
+      %w = decode %c, %v {encoding=<block(4,1)>, dtype=f32, shape=[8,12]} : f32[8,12]
+      %y = matmul %x, %w : f32[16,12]
+      return %y
+    }
+    """
+    program = fused(text)
+    assert len(program.prepare) == 1
+    arrays = inputs(text)
+    (expected,) = run_graph(parse_graph(text), arrays)
+    named = dict(zip(("x", "c", "v"), arrays, strict=True))
+    (got,) = run_program(program, [named[name] for name in program.inputs])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
