@@ -98,7 +98,8 @@ def _same_nest(kernel: Kernel, a: int, b: int) -> bool:
 
 def _looped(kernel: Kernel) -> list[str]:
     """The axes that some program loops over in blocks, the online axis apart."""
-    return [a for a in _private(kernel) if a not in _whole(kernel)]
+    whole = set(_whole(kernel))
+    return [a for a in _private(kernel) if a not in whole]
 
 
 def _private(kernel: Kernel) -> list[str]:

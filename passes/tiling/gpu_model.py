@@ -14,11 +14,12 @@ with `traffic` counted in sectors of 32 bytes, so that a block which is short al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from effcc.gpu import GpuTarget
-from effcc.ir.dims import elements
+from effcc.ir.dims import Shape, elements
 from effcc.ir.dtypes import DType, bf16, f16, f32
 from effcc.ir.expr import Axis, Call, Expr, Load, free_axes, walk
 from effcc.ir.kernel import Kernel, Statement
@@ -188,18 +189,18 @@ class BlockModel:
         for s in self.kernel.statements:
             if s.target in known and s.scatter is None:
                 moved[Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype)] = None
-        terms = [self._moved(load, known[load.buffer], layout) for load in moved]
-        return " + ".join(terms) or "0"
+        terms = Counter(self._moved(load, known[load.buffer], layout) for load in moved)
+        return " + ".join(_product([str(n), term]) for term, n in terms.items()) or "0"
 
-    def _moved(self, load: Load, dtype: DType, layout: Mapping[str, tuple]) -> str:  # type: ignore[type-arg]
+    def _moved(self, load: Load, dtype: DType, layout: Mapping[str, Shape]) -> str:
         """The bytes of a load in one program, in whole sectors."""
         axes = [a for a in self.extents if any(isinstance(e, Axis) and e.name == a for i in load.index for e in walk(i))]
         for axis in axes:
             if stride(load, axis, layout[load.buffer]) == 1:
                 rest = self._points([a for a in axes if a != axis])
                 turns = "1" if axis in self.shared or axis in self.whole else f"ceil(e_{axis} / b_{axis})"
-                return f"{rest} * {turns} * max(b_{axis} * {dtype.bytes}, {SECTOR_BYTES})"
-        return f"{self._points(axes)} * {SECTOR_BYTES if axes else dtype.bytes}"
+                return _product([rest, turns, f"max(b_{axis} * {dtype.bytes}, {SECTOR_BYTES})"])
+        return _product([self._points(axes), str(SECTOR_BYTES if axes else dtype.bytes)])
 
     def _steps(self) -> str:
         turns = []
@@ -214,5 +215,5 @@ def _operations(value: Expr) -> int:
     return 1 + sum(1 if f in _ARITHMETIC else CALL_OPERATIONS for f in calls)
 
 
-def _product(factors: object) -> str:
-    return " * ".join(factors) or "1"  # type: ignore[call-overload]
+def _product(factors: Iterable[str]) -> str:
+    return " * ".join(f for f in factors if f != "1") or "1"

@@ -33,10 +33,14 @@ def recompute(kernel: Kernel, axes: Set[str]) -> Kernel:
     Their right sides stand where they were read.
     """
     outputs = {p.name for p in kernel.outputs}
+    reads: dict[str, set[Load]] = {}
+    for s in kernel.statements:
+        for load in s.reads:
+            reads.setdefault(load.buffer, set()).add(load)
     for s in kernel.statements:
         if s.reduction is not None or s.scatter is not None or s.target in outputs or _in_order(kernel, s):
             continue
-        if axes & set(s.axes) or any(not own_point(kernel, s, load) for load in _reads_of(kernel, s.target)):
+        if axes & set(s.axes) or any(not own_point(kernel, s, load) for load in reads.get(s.target, ())):
             return recompute(_inlined(kernel, s), axes)
     return kernel
 
@@ -104,10 +108,6 @@ def _boundaries(kernel: Kernel) -> Iterator[int]:
 def _in_order(kernel: Kernel, statement: Statement) -> bool:
     """Whether the statement is part of a recurrence, whose earlier points are read on purpose."""
     return bool(set(kernel.scans) & set(statement.axes))
-
-
-def _reads_of(kernel: Kernel, target: str) -> list[Load]:
-    return [load for s in kernel.statements for load in s.reads if load.buffer == target]
 
 
 def _inlined(kernel: Kernel, s: Statement) -> Kernel:
