@@ -9,6 +9,7 @@
                         what the pattern itself gives. With n = 0 the sign of a zero may change
 
 Both sides run through the NumPy interpreter. A rule with fewer than a hundred instances is not checked, and fails.
+Rules on single elements are also read as identities over the reals (`effcc.passes.rules.algebra`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -29,6 +30,7 @@ from effcc.errors import IRTypeError
 from effcc.ir.dtypes import f64
 from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_graph
+from effcc.passes.rules.algebra import decide
 from effcc.passes.rules.instances import Fill, Instance, instance, nonfinite, ordinary, special, tame
 from effcc.passes.rules.language import Rule, load_all
 from effcc.passes.rules.termination import violations
@@ -41,19 +43,23 @@ _SLACK = 64
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of checking one rule: how many instances agreed, in how many draws, and the first failure, if any."""
+    """What came of checking one rule: how many instances agreed, in how many draws, and the first failure, if any.
+
+    `proof` says so where the rule is also an identity over the reals.
+    """
 
     rule: Rule
     instances: int
     draws: int
     failure: str = ""
+    proof: str = ""
 
     @property
     def passed(self) -> bool:
         return not self.failure
 
     def __str__(self) -> str:
-        name = f"{self.rule.theme}: {self.rule.name} [{self.rule.claim}]"
+        name = f"{self.rule.theme}: {self.rule.name} [{self.rule.claim}]{self.proof}"
         return f"{'ok  ' if self.passed else 'FAIL'} {self.instances:5d} of {self.draws:5d}  {name}" + (
             f"\n{self.failure}" if self.failure else ""
         )
@@ -63,7 +69,13 @@ def check_rule(rule: Rule, wanted: int = WANTED, seed: int = 0) -> Verdict:
     """Draw instances until `wanted` of them agreed, or one disagrees, or the draws run out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing, overflow: what special values are for
-        return _check_rule(rule, wanted, seed)
+        verdict = _check_rule(rule, wanted, seed)
+    identity = decide(rule)
+    if identity is None or verdict.failure:
+        return verdict
+    if identity.outcome == "refuted":
+        return replace(verdict, failure=f"  {rule}\n  over the reals, {identity.witness}")
+    return replace(verdict, proof=", proved over the reals" if identity.outcome == "proved" else "")
 
 
 def _check_rule(rule: Rule, wanted: int, seed: int) -> Verdict:
@@ -198,7 +210,11 @@ def main() -> int:
         print(f"FAIL {problem}")
     failed = sum(not v.passed for v in verdicts) + len(problems)
     total = sum(v.instances for v in verdicts)
-    print(f"{len(verdicts)} rules, {total} instances, {failed} failures, {time.perf_counter() - began:.1f} s")
+    proved = sum(bool(v.proof) for v in verdicts)
+    seconds = time.perf_counter() - began
+    print(
+        f"{len(verdicts)} rules, {total} instances, {proved} proved over the reals, {failed} failures, {seconds:.1f} s"
+    )
     return 1 if failed else 0
 
 
