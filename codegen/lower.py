@@ -230,7 +230,9 @@ class _Lowering:
         """A local buffer set at every point of the current tile."""
 
         def emit(inner: Ranges) -> list[Stmt]:
-            return [Tile(_axes(s.axes, inner), _local(s.target), self._local_index(s, s.axes, inner), "set", value(inner))]
+            return [
+                Tile(_axes(s.axes, inner), _local(s.target), self._local_index(s, s.axes, inner), "set", value(inner))
+            ]
 
         return self._over(s.axes, {s.axes[-1]: ("lanes", 16)} if s.axes else {}, ranges, emit)
 
@@ -320,12 +322,16 @@ class _Lowering:
         if s.target in self._previous() and self._accumulates(s):
             before = Load(_local(s.target), self._local_index(s, s.axes, ranges), s.dtype)
             out.append(
-                Tile(tuple(kept_tiles), _local(s.target) + "_before", self._local_index(s, s.axes, ranges), "set", before)
+                Tile(
+                    tuple(kept_tiles), _local(s.target) + "_before", self._local_index(s, s.axes, ranges), "set", before
+                )
             )
         if s.target in self.locals:
             out.append(Tile(tuple(kept_tiles), _local(s.target), self._local_index(s, s.axes, ranges), "set", result))
         elif s.target in {p.name for p in self.kernel.outputs}:
-            out.append(Tile(tuple(kept_tiles), s.target, tuple(self._absolute(Axis(a), ranges) for a in s.axes), "set", result))
+            out.append(
+                Tile(tuple(kept_tiles), s.target, tuple(self._absolute(Axis(a), ranges) for a in s.axes), "set", result)
+            )
         return out
 
     def _resumed(self, s: Statement, ranges: Ranges) -> Expr:

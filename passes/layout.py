@@ -44,7 +44,9 @@ def arrange(program: Program, target: Target) -> Program:
             kernel = program.kernels[step.kernel]
             if kernel not in schedules:
                 schedules[kernel] = choose(kernel, target)
-            names = dict(zip((p.name for p in (*kernel.params, *kernel.outputs)), (*step.arguments, *step.results), strict=True))
+            names = dict(
+                zip((p.name for p in (*kernel.params, *kernel.outputs)), (*step.arguments, *step.results), strict=True)
+            )
             for access in _accesses(kernel, schedules[kernel][1]):
                 accesses[names[access.load.buffer]].append(access)
         fixed = _fixed(program)

@@ -151,7 +151,9 @@ class _Clustering:
     def _pays(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
         extents = self.cascade.extents
         if set(shared) == set(into.shared) and not _is_contraction(item.statement):
-            return set(self._own_axes(item)) <= self._standing_for(item, into, shared) or self._local_fits(item, into, shared)
+            return set(self._own_axes(item)) <= self._standing_for(item, into, shared) or self._local_fits(
+                item, into, shared
+            )
         points = elements(tuple(extents[a] for a in shared))
         if not shared or points < PARALLELISM * self.target.cores:
             before = elements(tuple(extents[a] for a in into.shared))

@@ -127,7 +127,14 @@ class _ProgramBuilder:
         results = tuple(v.name for v in node.results)
         reason = str(node.attrs.get("reason", "no-op"))
         self.steps.append(
-            Extern(node.op, tuple(self.storage.get(v.name, v.name) for v in node.operands), results, dict(node.attrs), reason, node.location)
+            Extern(
+                node.op,
+                tuple(self.storage.get(v.name, v.name) for v in node.operands),
+                results,
+                dict(node.attrs),
+                reason,
+                node.location,
+            )
         )
         self._define(results)
 

@@ -56,7 +56,9 @@ def cut(
     scans = {axes[a] for i in cluster.items for a in i.scans if a in axes}
     if scans:
         # What a scan reads from its own past must outlive the step: it gets a buffer of its own.
-        written += [s.target for s in statements if s.target not in written and any(r.buffer == s.target for r in s.reads)]
+        written += [
+            s.target for s in statements if s.target not in written and any(r.buffer == s.target for r in s.reads)
+        ]
     kernel = Kernel(
         name="",
         params=tuple(Param(buffers[n], types[n]) for n in read),

@@ -44,8 +44,10 @@ class Space:
             return str(value)
         for s in sorted(value.free_symbols, key=str):
             self.parameters.setdefault(str(s), f"{s} >= 0")
-        if value.is_polynomial() and sympy.Poly(value).total_degree() <= 1 and all(
-            c.is_Integer for c in sympy.Poly(value).coeffs()
+        if (
+            value.is_polynomial()
+            and sympy.Poly(value).total_degree() <= 1
+            and all(c.is_Integer for c in sympy.Poly(value).coeffs())
         ):
             return f"({show(value)})"
         name = f"size{abs(hash(show(value))) % 10**8}"
@@ -101,7 +103,9 @@ class Space:
         if not known:
             left, right = self.value(a), self.value(b)
             sign = ">=" if e.function == "maximum" else "<="
-            self.constraints.append(f"({name} {sign} {left} and {name} {sign} {right} and ({name} = {left} or {name} = {right}))")
+            self.constraints.append(
+                f"({name} {sign} {left} and {name} {sign} {right} and ({name} = {left} or {name} = {right}))"
+            )
         return name
 
     def _branches(self, e: Call, condition: Expr, a: Expr, b: Expr) -> str:
@@ -159,7 +163,9 @@ def guard_accesses(kernel: Kernel) -> Kernel:
         box = {a: kernel.extents[a] for a in (*s.axes, *inner)}
         statements.append(replace(s, value=_guarded(s.value, shapes, box, ())))
         if s.scatter is not None and not _inside(s.scatter.index, shapes[s.target], box, ()):
-            raise IRTypeError(f"kernel {kernel.name!r}: cannot prove that the scatter into {s.target!r} stays inside it")
+            raise IRTypeError(
+                f"kernel {kernel.name!r}: cannot prove that the scatter into {s.target!r} stays inside it"
+            )
     return kernel.with_statements(tuple(statements))
 
 
@@ -173,11 +179,17 @@ def unproved(kernel: Kernel) -> list[Load]:
     found = []
     for s in kernel.statements:
         box = {a: kernel.extents[a] for a in (*s.axes, *(a for e in _reductions(s) for a in e.axes))}
-        found += [load for load, conditions in _loads(s.value, ()) if not _inside(load.index, shapes[_bare(load)], box, conditions)]
+        found += [
+            load
+            for load, conditions in _loads(s.value, ())
+            if not _inside(load.index, shapes[_bare(load)], box, conditions)
+        ]
     return [load for load in before if load in found]
 
 
-def _guarded(e: Expr, shapes: Mapping[str, tuple[Dim, ...]], box: Mapping[str, Dim], conditions: tuple[tuple[Expr, bool], ...]) -> Expr:
+def _guarded(
+    e: Expr, shapes: Mapping[str, tuple[Dim, ...]], box: Mapping[str, Dim], conditions: tuple[tuple[Expr, bool], ...]
+) -> Expr:
     if isinstance(e, Call) and e.function == "where":
         c, a, b = e.operands
         parts = (
@@ -213,7 +225,9 @@ def _loads(e: Expr, conditions: tuple[tuple[Expr, bool], ...]) -> Iterator[tuple
         yield from _loads(part, conditions)
 
 
-def _inside(index: tuple[Expr, ...], shape: tuple[Dim, ...], box: Mapping[str, Dim], conditions: tuple[tuple[Expr, bool], ...]) -> bool:
+def _inside(
+    index: tuple[Expr, ...], shape: tuple[Dim, ...], box: Mapping[str, Dim], conditions: tuple[tuple[Expr, bool], ...]
+) -> bool:
     hard = [(i, d) for i, d in zip(index, shape, strict=True) if not _plain(i, d, box)]
     if not hard:
         return True
@@ -256,7 +270,9 @@ def check_dependences(kernel: Kernel, shared: tuple[str, ...]) -> None:
 
 def _check_flow(kernel: Kernel, writer: Statement, reader: Statement, load: Load, shared: tuple[str, ...]) -> None:
     hard = [
-        (axis, index) for axis, index in zip(writer.axes, load.index, strict=True) if axis in shared and index != Axis(axis)
+        (axis, index)
+        for axis, index in zip(writer.axes, load.index, strict=True)
+        if axis in shared and index != Axis(axis)
     ]
     if not hard and all(a in reader.axes for a in shared):
         return

@@ -70,7 +70,11 @@ def _split(kernel: Kernel, axis: str, c: int) -> Kernel:
                 index = []
                 for p, i in enumerate(e.index):
                     cut = p in places[e.buffer.rstrip("'")]
-                    index += [_fold(floor_div(i, Const(c, i64)), bounds), _fold(modulo(i, Const(c, i64)), bounds)] if cut else [i]
+                    index += (
+                        [_fold(floor_div(i, Const(c, i64)), bounds), _fold(modulo(i, Const(c, i64)), bounds)]
+                        if cut
+                        else [i]
+                    )
                 return replace(e, index=tuple(index))
         return _fold(e, bounds)
 

@@ -167,7 +167,9 @@ def _load_cost(kernel: Kernel, load: Load, axis: str, layout: dict[str, Shape]) 
 
 def _store_cost(kernel: Kernel, statement: Statement, axis: str, layout: dict[str, Shape]) -> float:
     """What storing along `axis` costs, spread over the reduction that comes first."""
-    step = stride(Load(statement.target, tuple(Axis(a) for a in statement.axes), statement.dtype), axis, layout[statement.target])
+    step = stride(
+        Load(statement.target, tuple(Axis(a) for a in statement.axes), statement.dtype), axis, layout[statement.target]
+    )
     return 0.02 if step == 1 else 0.3
 
 
@@ -190,7 +192,9 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         candidates = [a for a in candidates if a != sequential.axis]
     statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
     if any(s.scatter is not None for s in statements) or not candidates:
-        return Nest(plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue), phase=plan.phase)
+        return Nest(
+            plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue), phase=plan.phase
+        )
 
     def cost(axis: str) -> float:
         total = 0.0
@@ -201,7 +205,11 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         extent = _count(choice, axis, sequential)
         waste = -(-extent // lanes) * lanes / max(extent, 1)
         fixed = axis in choice.shared and choice.tiles[axis] == 1 and any(a not in choice.shared for a in candidates)
-        return total * waste + (6.0 if axis in plan.reduced else 0.0) * lanes / max(extent, lanes) + (100.0 if fixed else 0.0)
+        return (
+            total * waste
+            + (6.0 if axis in plan.reduced else 0.0) * lanes / max(extent, lanes)
+            + (100.0 if fixed else 0.0)
+        )
 
     axis = min(reversed(candidates), key=cost)
     counts = {a: _count(choice, a, sequential) for a in (*plan.kept, *plan.reduced)}

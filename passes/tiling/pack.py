@@ -24,7 +24,9 @@ def pack(kernel: Kernel, load: Load, axis: str, width: int, order: Sequence[str]
     """
     extents = kernel.extents
     old = next(p for p in kernel.params if p.name == load.buffer)
-    inner = tuple(a for a in order if a != axis and any(a == e.name for i in load.index for e in walk(i) if isinstance(e, Axis)))
+    inner = tuple(
+        a for a in order if a != axis and any(a == e.name for i in load.index for e in walk(i) if isinstance(e, Axis))
+    )
     shape: tuple[Dim, ...] = (ceil_div(extents[axis], width), *(extents[a] for a in inner), width)
     new = Param(old.name, TensorType(old.type.dtype, shape))
     wide = Const(width, i64)

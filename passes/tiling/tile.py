@@ -41,7 +41,9 @@ def tile(program: Program, target: Target) -> Tiled:
                 if wanted.kernel not in packers:
                     label = f"pack_{len(packers)}" if packers else "pack"
                     packers[wanted.kernel] = label
-                    kernels[label], schedules[label] = choose(replace(wanted.kernel, name=label, weights=frozenset()), target)
+                    kernels[label], schedules[label] = choose(
+                        replace(wanted.kernel, name=label, weights=frozenset()), target
+                    )
                 name = _fresh(f"{source}.packed", buffers)
                 buffers[name] = Buffer(name, wanted.kernel.outputs[0].type, "prepared")
                 prepare.append(Launch(packers[wanted.kernel], (source,), (name,)))
