@@ -142,17 +142,24 @@ def show(state: State, step: str) -> str:
     return print_program(state.program)
 
 
-def run_steps(state: State, target: Target, start: str | None = None, see: Callable[[str, State], None] | None = None) -> State:
-    """All steps after `start` (all, if None), in order; `see` is called with each step's name and what came out.
+def run_steps(
+    state: State,
+    target: Target,
+    start: str | None = None,
+    see: Callable[[str, State], None] | None = None,
+    until: str | None = None,
+) -> State:
+    """The steps after `start` (from the first, if None) up to `until` (the last, if None), in order.
 
-    Raises UnknownNameError if there is no step `start`.
+    `see` is called with each step's name and what came out. Raises UnknownNameError if there is no such step.
     """
     names = list(STEPS)
-    if start is not None:
-        if start not in names:
-            raise UnknownNameError("step", start, names)
-        names = names[names.index(start) + 1 :]
-    for name in names:
+    for name in (start, until):
+        if name is not None and name not in names:
+            raise UnknownNameError("step", name, names)
+    first = names.index(start) + 1 if start is not None else 0
+    last = names.index(until) + 1 if until is not None else len(names)
+    for name in names[first:last]:
         begin = time.perf_counter()
         state = STEPS[name](state, target)
         for value in (state.graph, state.program, *state.nests.values()):

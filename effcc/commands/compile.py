@@ -28,7 +28,7 @@ def compile_model(
 ) -> None:
     """Compile an exported program ahead of time, into a package that needs no torch."""
     machine = parse(target)
-    from effcc.driver import compile_file
+    from effcc.ahead import compile_file
 
     steps = print_after or []
     written = output or (None if steps else model.with_suffix(".effcc"))

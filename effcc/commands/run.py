@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import statistics
+import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import safetensors
+import safetensors.numpy
 import typer
 
-from effcc.commands.output import print_json
+from effcc.commands.output import print_json, print_table
+from effcc.errors import InputError
+from effcc.runtime.package import Package
 
 
 def run(
@@ -20,10 +29,54 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a compiled package, and print the shapes and ranges of its results and the time it took."""
-    from effcc.driver import run_package
-
-    report = run_package(package, inputs, output, repeat=repeat)
+    model = Package(package)
+    given = _read(inputs)
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        results = model.run(given)
+        seconds.append(time.perf_counter() - start)
+    if output is not None:
+        _write(output, results)
+    found = {name: _describe(array) for name, array in results.items()}
     if json:
-        print_json(report.as_json())
-    else:
-        print(report)
+        print_json({"outputs": found, "median_seconds": statistics.median(seconds), "repeat": repeat})
+        return
+    print_table(
+        ("output", "dtype", "shape", "least", "most"),
+        [(n, d["dtype"], str(d["shape"]), str(d["least"]), str(d["most"])) for n, d in found.items()],
+    )
+    print(f"{statistics.median(seconds) * 1e3:.3f} ms" + (f", the median of {repeat} runs" if repeat > 1 else ""))
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        found: dict[str, np.ndarray] = safetensors.numpy.load_file(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: expected a safetensors file with the inputs; there is no such file") from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: expected a safetensors file with the inputs; it cannot be read: {error}") from error
+    return found
+
+
+def _write(path: Path, results: dict[str, np.ndarray]) -> None:
+    """Aside first, then renamed: the file is whole or absent."""
+    content = safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in results.items()})
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}.", delete=False) as file:
+            file.write(content)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise InputError(f"cannot write the results to {path}: {error}") from error
+
+
+def _describe(array: np.ndarray) -> dict[str, object]:
+    """Dtype, shape, and the least and the most value that is no NaN."""
+    values = array.astype(np.float64)
+    values = values[~np.isnan(values)]
+    return {
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "least": float(values.min()) if values.size else None,
+        "most": float(values.max()) if values.size else None,
+    }

@@ -1,0 +1,292 @@
+"""Ahead of time: from a `.pt2` file, a module, or a printed IR to a package, through the same steps as torch.compile.
+
+    effcc compile model.pt2 -o model.effcc --print-after fuse > fused.ir
+    effcc compile fused.ir --from fuse
+
+A printed file has no weights: they are inputs of what it compiles to, unless their values come along by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
+from effcc.codegen.cpp.sizes import size_text
+from effcc.driver import STEPS, State, run_steps, show
+from effcc.errors import CaptureError, InputError, UnknownNameError, UnsupportedError
+from effcc.ir.graph import Graph
+from effcc.ir.parser import parse_any
+from effcc.ir.program import Launch, Program
+from effcc.runtime.arrays import aligned, allocate, arena_for, enter, flat
+from effcc.runtime.cache import CompileCache
+from effcc.runtime.library import Library
+from effcc.runtime.manifest import Manifest, PackagedBuffer, this_platform
+from effcc.runtime.measure import recalled
+from effcc.runtime.write_package import require_writable, write_package
+from effcc.target import Target, detect, physical_cores
+
+GRAPH_STEPS = ("simplify", "hoist", "encode")
+PROGRAM_STEPS = ("fuse", "arrange", "tile", "place")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model on its way: what the steps start from, after which step, and what a package needs besides.
+
+    weights: values by parameter name; a weight that has none is an input. single: the model returns one tensor, not a tuple.
+    """
+
+    state: State
+    start: str | None = None
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+    single: bool = False
+
+
+def compile_file(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None,
+    *,
+    target: Target | None = None,
+    print_after: Sequence[str] = (),
+    from_step: str | None = None,
+) -> dict[str, str]:
+    """Compile a `.pt2` or printed IR file into the package `output` (None: only as far as must be printed).
+
+    Returns the text of what came out of each step of `print_after`.
+
+    Raises UnknownNameError for a step that does not exist, CaptureError, IRSyntaxError or IRTypeError for a file that is not
+    what it should be, UnsupportedError with the list of calls that need PyTorch, and PackageError where `output` cannot be
+    written. No output file is left behind by an error.
+    """
+    for step in (*print_after, *([from_step] if from_step else [])):
+        if step not in STEPS:
+            raise UnknownNameError("step", step, STEPS)
+    if output is not None:
+        require_writable(Path(output))
+    target = recalled(target or detect())
+    source = read_model(Path(path), from_step)
+    printed: dict[str, str] = {}
+
+    def see(step: str, state: State) -> None:
+        if step in print_after:
+            printed[step] = show(state, step)
+
+    until = None if output is not None else max(print_after, key=list(STEPS).index, default=None)
+    state = run_steps(source.state, target, source.start, see, until)
+    missing = [step for step in print_after if step not in printed]
+    if missing:
+        raise InputError(f"nothing to print after {missing[0]!r}: the file comes from a later step, {source.start!r}")
+    if output is not None:
+        build_package(dataclasses.replace(source, state=state), target, Path(output))
+    return printed
+
+
+def export(
+    model: Any,
+    args: tuple[Any, ...],
+    path: str | os.PathLike[str],
+    *,
+    kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    target: Target | str | None = None,
+) -> Path:
+    """Compile a module ahead of time, as called with `args` and `kwargs`, into the package `path`; returns the path.
+
+    dynamic_shapes: as torch.export takes them. target: this machine, or a generic one: "avx512", "avx2", "scalar".
+
+        >>> effcc.export(model, (x,), "model.effcc")
+        >>> y = effcc.load("model.effcc")(x)
+
+    Raises CaptureError where torch.export cannot make one graph of the model, and what `compile_file` raises.
+    """
+    from effcc.frontend.export import capture
+
+    require_writable(Path(path))
+    machine = recalled(Target.parse(target) if isinstance(target, str) else target or detect())
+    source = _from_captured(capture(model, args, kwargs, dynamic_shapes))
+    state = run_steps(source.state, machine, source.start)
+    return build_package(dataclasses.replace(source, state=state), machine, Path(path))
+
+
+def read_model(path: Path, from_step: str | None = None) -> Source:
+    """What a `.pt2` or printed IR file holds. Raises as `compile_file` says."""
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise CaptureError(f"{path}: expected a .pt2 file of torch.export or a printed IR, found {found}")
+    if path.suffix in (".pt2", ".pt") or zipfile.is_zipfile(path):
+        if from_step is not None:
+            raise InputError(f"{path}: --from {from_step} is for printed IR; an exported program starts at the first step")
+        from effcc.frontend.export import from_exported, load_exported
+
+        return _from_captured(from_exported(load_exported(path)))
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError as error:
+        start = path.read_bytes()[:8]
+        raise CaptureError(
+            f"{path}: expected a .pt2 file of torch.export or a printed IR, got bytes that begin {start!r}"
+        ) from error
+    return resume(text, str(path), from_step)
+
+
+def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Source:
+    """The state after `from_step` from the text that was printed there; without it, a graph starts at the first step, and
+    a program where programs begin.
+
+    Raises InputError for text of another step, UnsupportedError for steps whose text is not all there is to know.
+    """
+    if from_step is not None and from_step not in (*GRAPH_STEPS, *PROGRAM_STEPS):
+        raise UnsupportedError(
+            f"{path}: what {from_step!r} prints cannot be taken up again: loops and C++ leave out the program around them; "
+            f"print after one of {', '.join((*GRAPH_STEPS, *PROGRAM_STEPS))}"
+        )
+    graphs: list[Graph] = []
+    program: Program | None = None
+    for part in _parts(text):
+        parsed = parse_any(part, path)
+        if isinstance(parsed, Graph):
+            graphs.append(parsed)
+        elif isinstance(parsed, Program) and program is None:
+            program = parsed
+        else:
+            raise InputError(f"{path}: expected a graph or a program, got {type(parsed).__name__} @{parsed.name}")
+    wanted = "a program" if from_step in PROGRAM_STEPS else "a graph" if from_step in GRAPH_STEPS else ""
+    got = "a program" if program is not None else "a graph"
+    if wanted and wanted != got:
+        raise InputError(f"{path}: step {from_step!r} gives {wanted}, the file holds {got}")
+    if program is not None:
+        # Schedules are no part of a program's text; choosing them again, for kernels that already read packed operands,
+        # is what tiling does first.
+        start = "arrange" if from_step in ("tile", "place") else from_step or "fuse"
+        return Source(State(program=program), start)
+    prepare = graphs[0] if len(graphs) == 2 else None
+    if not 1 <= len(graphs) <= 2 or (prepare is not None and from_step in (None, "simplify")):
+        raise InputError(f"{path}: expected one graph (or, from hoist on, one that prepares and one), got {len(graphs)}")
+    return Source(State(graph=graphs[-1], prepare=prepare), from_step)
+
+
+def _parts(text: str) -> list[str]:
+    """The graphs or programs of a text, each preceded by as many empty lines as stand before it."""
+    starts = [m.start() for m in re.finditer(r"^(?=graph\b|program\b|kernel\b|loops\b)", text, re.MULTILINE)]
+    if len(starts) < 2:
+        return [text]
+    ends = [*starts[1:], len(text)]
+    return ["\n" * text.count("\n", 0, start) + text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _from_captured(captured: Any) -> Source:
+    """A capture's graph and the values of its weights."""
+    from effcc.frontend.aten import import_graph
+    from effcc.ir.graph import Value
+
+    imported = import_graph(captured.graph_module, captured.signature)
+    if imported.lone_sizes:
+        raise UnsupportedError(
+            f"the sizes {', '.join(imported.lone_sizes)} are no tensor's: ahead of time, numbers among the arguments are fixed"
+        )
+    other = [o for o in imported.outputs if not isinstance(o, Value)]
+    if other:
+        raise UnsupportedError(f"the model returns {other[0]!r} beside tensors; ahead of time it may return tensors only")
+    weights = {imported.inputs[i].name: t for i, t in captured.state.items() if isinstance(imported.inputs[i], Value)}
+    weights |= imported.constants
+    single = captured.unflatten(list(range(len(imported.outputs)))) == 0
+    return Source(State(graph=imported.graph), None, {n: _to_array(t) for n, t in weights.items()}, single)
+
+
+def _to_array(tensor: Any) -> np.ndarray:
+    import torch
+
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
+    return tensor.numpy()  # type: ignore[no-any-return]
+
+
+def build_package(source: Source, target: Target, path: Path) -> Path:
+    """Write the package of a model that went through all steps. Raises as `compile_file` says."""
+    program, plan = source.state.program, source.state.plan
+    assert program is not None and plan is not None
+    _refuse_externs(program)
+    entries = {e.stage: e.name for e in entry_points(program)}
+    if "run" not in entries:
+        raise UnsupportedError("the model computes nothing: its results are its inputs")
+    library = CompileCache.default().load(source.state.source, target)
+    prepared = _prepare(source, target, library) if "prepare" in entries else {}
+    unknown = {b.name for b in program.buffers if b.space == "weight" and b.name not in source.weights}
+    buffers = tuple(_packaged(program, name, unknown, bool(prepared)) for name in pointer_table(program))
+    stored = {b.name: source.weights[b.name] for b in buffers if b.role in ("weight", "state")} | prepared
+    manifest = Manifest(
+        name=path.stem,
+        effcc=importlib.metadata.version("effcc"),
+        platform=this_platform(),
+        target=target.name,
+        isa=target.isa,
+        features=target.features,
+        buffers=buffers,
+        inputs=tuple(b for b in program.inputs if program.buffer(b).space == "input" or b in unknown),
+        outputs=program.outputs,
+        single=source.single,
+        written=tuple(n for n in program.inputs if any(n in s.results for s in program.steps)),
+        sizes={n: program.ranges.get(n, (0, None)) for n in size_table(program)},
+        arena_bytes=plan.arena_bytes,
+        run=entries["run"],
+        prepare="" if prepared else entries.get("prepare", ""),
+        prepare_at="call" if unknown else "load",
+        sha256={},
+    )
+    flattened = {n: flat(np.asarray(a), program.buffer(n).type) for n, a in stored.items()}
+    return write_package(path, manifest, library.path.read_bytes(), flattened, size_text(plan.arena_bytes))
+
+
+def _refuse_externs(program: Program) -> None:
+    calls = [
+        f"  {s.attrs.get('target', s.op)}: {s.reason}" + (f" (at {s.location})" if s.location else "")
+        for s in program.externs
+    ]
+    if calls:
+        raise UnsupportedError(
+            "a package runs without PyTorch, but the model needs it for\n" + "\n".join(dict.fromkeys(calls)) +
+            "\nuse torch.compile(model, backend='effcc'), which calls PyTorch there, or take these out of the model"
+        )  # fmt: skip
+
+
+def _prepare(source: Source, target: Target, library: Library) -> dict[str, np.ndarray]:
+    """What the program computes from weights alone; empty where values are missing or this machine cannot run the code."""
+    program, plan = source.state.program, source.state.plan
+    assert program is not None and plan is not None
+    read = {n for s in program.prepare for n in s.arguments} & {b.name for b in program.buffers if b.space == "weight"}
+    if not target.runs_here() or not read <= set(source.weights):
+        return {}
+    tensors = {}
+    for name in read:
+        tensors[name] = allocate(program.buffer(name).type, {})
+        tensors[name][...] = source.weights[name]
+    prepared = {b.name: allocate(b.type, {}) for b in program.buffers if b.space == "prepared"}
+    sizes = size_table(program)
+    arena = aligned(arena_for(plan.arena_bytes, {}, sizes))
+    (entry,) = (e.name for e in entry_points(program) if e.stage == "prepare")
+    enter(library.entry_point(entry), pointer_table(program), {**tensors, **prepared}, sizes, {}, arena, physical_cores())
+    return prepared
+
+
+def _packaged(program: Program, name: str, unknown: set[str], prepared: bool) -> PackagedBuffer:
+    """A buffer with its role in the package."""
+    buffer = program.buffer(name)
+    role = buffer.space
+    if role == "weight":
+        steps = program.steps if prepared else (*program.prepare, *program.steps)
+        reads = any(name in s.arguments for s in steps) or name in program.outputs
+        writes = any(name in s.results for s in program.steps if isinstance(s, Launch))
+        role = "input" if name in unknown else "state" if writes else "weight" if reads else "folded"
+    return PackagedBuffer(name, dataclasses.replace(buffer.type, encoding=None), role)
