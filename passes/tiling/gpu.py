@@ -8,7 +8,7 @@ block size, the warps and the pipeline's depth to the integer solver under a mod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from effcc.errors import ScheduleError, UnsupportedError
 from effcc.gpu import GpuTarget
@@ -16,13 +16,13 @@ from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
 from effcc.ir.program import Buffer, Launch, Program, Step
 from effcc.ir.schedule import Nest, Schedule, TiledAxis
-from effcc.passes.tiling.gpu_model import BlockModel, is_product, power_of_two
+from effcc.passes.tiling.gpu_model import FEMTO, BlockModel, is_product, power_of_two
 from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
 from effcc.passes.tiling.solver import solve
 from effcc.passes.tiling.stages import cut_stages, recompute, split
 
-ROW_ELEMENTS = 8192
-"""A program holds whole rows up to this many elements; longer ones it reads in several passes."""
+ROW_ELEMENTS = (8192, 1024, 128, 16, 1)
+"""A program holds whole rows up to so many elements, the first that fits the device; longer ones it reads in passes."""
 
 
 def choose_gpu(kernel: Kernel, target: GpuTarget) -> tuple[tuple[Kernel, Schedule], ...]:
@@ -36,10 +36,20 @@ def choose_gpu(kernel: Kernel, target: GpuTarget) -> tuple[tuple[Kernel, Schedul
             f"kernel @{kernel.name}: a recurrence over {', '.join(kernel.scans)} needs steps that wait for each other "
             "across programs, which the Triton backend does not have; compile it for the CPU"
         )
-    staged = [part for stage in cut_stages(kernel) for part in _with_whole_rows(stage)]
-    if len(staged) > 1:
-        staged = [replace(part, name=f"{kernel.name}_{n}") for n, part in enumerate(staged)]
-    return tuple((part, _schedule(part, target)) for part in staged)
+    found = [launch for stage in cut_stages(kernel) for launch in _launches(stage, target)]
+    if len(found) > 1:
+        found = [(replace(part, name=f"{kernel.name}_{n}"), schedule) for n, (part, schedule) in enumerate(found)]
+    return tuple(found)
+
+
+def _launches(stage: Kernel, target: GpuTarget) -> list[tuple[Kernel, Schedule]]:
+    """The launches of one stage, holding the longest rows for which the device has room."""
+    for longest in ROW_ELEMENTS:
+        try:
+            return [(part, _schedule(part, target, longest)) for part in _with_whole_rows(stage, longest)]
+        except ScheduleError as e:
+            error = e
+    raise ScheduleError(f"kernel @{stage.name} on {target.name}: {error}")
 
 
 def tile_gpu(program: Program, target: GpuTarget) -> tuple[Program, Mapping[str, Schedule]]:
@@ -77,9 +87,9 @@ def tile_gpu(program: Program, target: GpuTarget) -> tuple[Program, Mapping[str,
 # Rows: axes that a program covers alone ------------------------------------------------------------------------------
 
 
-def _with_whole_rows(kernel: Kernel) -> list[Kernel]:
+def _with_whole_rows(kernel: Kernel, longest: int) -> list[Kernel]:
     """The kernel, cut and with pointwise parts recomputed, so that no intermediate runs over an axis that is looped."""
-    looped = set(_looped(kernel))
+    looped = set(_looped(kernel, longest))
     kernel = recompute(kernel, looped)
     extents = kernel.extents
     for position, s in enumerate(kernel.statements):
@@ -88,7 +98,7 @@ def _with_whole_rows(kernel: Kernel) -> list[Kernel]:
         for later, other in enumerate(kernel.statements[position + 1 :], position + 1):
             if any(load.buffer == s.target for load in other.reads) and not _same_nest(kernel, position, later):
                 first, rest = split(kernel, later)
-                return [*_with_whole_rows(first), *_with_whole_rows(rest)]
+                return [*_with_whole_rows(first, longest), *_with_whole_rows(rest, longest)]
     return [kernel]
 
 
@@ -96,9 +106,9 @@ def _same_nest(kernel: Kernel, a: int, b: int) -> bool:
     return any({a, b} <= {*p.body, *p.reductions, *p.epilogue} for p in plan_nests(kernel, online_axis(kernel)))
 
 
-def _looped(kernel: Kernel) -> list[str]:
+def _looped(kernel: Kernel, longest: int) -> list[str]:
     """The axes that some program loops over in blocks, the online axis apart."""
-    whole = set(_whole(kernel))
+    whole = set(_whole(kernel, longest))
     return [a for a in _private(kernel) if a not in whole]
 
 
@@ -108,7 +118,7 @@ def _private(kernel: Kernel) -> list[str]:
     return [a for a, extent in kernel.axes if extent != 1 and a not in outside]
 
 
-def _whole(kernel: Kernel) -> list[str]:
+def _whole(kernel: Kernel, longest: int) -> list[str]:
     """The private axes that a program holds in one block: all but a product's own, while a row of them stays small."""
     plans = plan_nests(kernel, online_axis(kernel))
     stored = {a for s in kernel.statements for a in s.axes}
@@ -123,7 +133,7 @@ def _whole(kernel: Kernel) -> list[str]:
     elements_held = 1
     for axis in sorted(candidates, key=lambda a: (a not in stored, power_of_two(elements((extents[a],))))):
         elements_held *= power_of_two(elements((extents[axis],)))
-        if elements_held <= ROW_ELEMENTS:
+        if elements_held <= longest:
             found.append(axis)
     return found
 
@@ -138,30 +148,21 @@ def shared_axes_of(kernel: Kernel) -> tuple[str, ...]:
 # Blocks --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Decision:
-    """What the solver decided."""
-
-    blocks: Mapping[str, int]
-    warps: int
-    stages: int
-    seconds: float
-
-
-def _schedule(kernel: Kernel, target: GpuTarget) -> Schedule:
+def _schedule(kernel: Kernel, target: GpuTarget, longest: int) -> Schedule:
     online = online_axis(kernel)
     plans = plan_nests(kernel, online)
     shared = shared_axes_of(kernel)
-    decision = _decide(kernel, plans, shared, target)
-    blocks = decision.blocks
+    model = BlockModel(kernel, plans, shared, frozenset(_whole(kernel, longest)), target)
+    best = solve(model.problem())[0]
+    blocks, warps, stages = model.blocks(best.values), best.values["warps"], best.values["stages"]
     parallel = tuple(TiledAxis(a, blocks[a]) for a in shared)
     private = _private(kernel)
     nests = tuple(_nest(p, {a: blocks[a] for a in (*p.kept, *p.reduced) if a in private}) for p in plans)
     shown = ", ".join(f"{a} {b}" for a, b in blocks.items())
-    note = f"{target.name}: blocks {shown or 'of one point'}; {decision.warps} warps, {decision.stages} stages"
+    note = f"{target.name}: blocks {shown or 'of one point'}; {warps} warps, {stages} stages"
     return Schedule(
-        parallel, nests, None if online is None else TiledAxis(online, blocks[online]), (), decision.seconds,
-        (note,), decision.warps, decision.stages,
+        parallel, nests, None if online is None else TiledAxis(online, blocks[online]), (), best.cost / FEMTO,
+        (note,), warps, stages,
     )  # fmt: skip
 
 
@@ -170,12 +171,3 @@ def _nest(plan: NestPlan, blocks: Mapping[str, int]) -> Nest:
         plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
         None, tuple(TiledAxis(a, b) for a, b in blocks.items()), (), plan.phase,
     )  # fmt: skip
-
-
-def _decide(kernel: Kernel, plans: list[NestPlan], shared: tuple[str, ...], target: GpuTarget) -> _Decision:
-    model = BlockModel(kernel, plans, shared, frozenset(_whole(kernel)), target)
-    try:
-        best = solve(model.problem())[0]
-    except ScheduleError as e:
-        raise ScheduleError(f"kernel @{kernel.name} on {target.name}: {e}") from None
-    return _Decision(model.blocks(best.values), best.values["warps"], best.values["stages"], best.cost * 1e-15)

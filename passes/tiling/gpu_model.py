@@ -128,7 +128,7 @@ class BlockModel:
                 lines.append(f"{self._block((*s.axes, *s.reduction.axes))} <= warps * warp * {THREAD_WORDS}")
         lines += [
             "waves = ceil(programs / multiprocessors)",
-            f"compute = flop * ({compute}) * 4 / min(warps, 4)",
+            f"compute = ({compute}) * 4 / min(warps, 4)",
             f"traffic = {traffic}",
             f"steps = {self._steps()}",
             "minimize max(waves * compute, programs * traffic * byte) + waves * (steps * latency / stages + start)",
@@ -144,6 +144,7 @@ class BlockModel:
             "shared_bytes": t.shared_bytes,
             "multiprocessors": t.multiprocessors,
             "flop": max(1, round(FEMTO * t.multiprocessors / t.f32_flops)),
+            "half_flop": max(1, round(2 * 512 * FEMTO * t.multiprocessors / t.half_flops)),  # 512 multiply-adds
             "byte": max(1, round(FEMTO / t.memory_bandwidth)),
             "latency": round(FEMTO * STEP_SECONDS),
             "start": round(FEMTO * START_SECONDS),
@@ -179,7 +180,11 @@ class BlockModel:
         terms = []
         for s in self.kernel.statements:
             reduced = s.reduction.axes if s.reduction is not None else ()
-            terms.append(f"{_operations(s.value)} * {self._points((*s.axes, *reduced))}")
+            points = self._points((*s.axes, *reduced))
+            if is_product(s) and _half_operands(s):
+                terms.append(f"half_flop * {points} / 512")
+            else:
+                terms.append(f"flop * {_operations(s.value)} * {points}")
         return " + ".join(terms)
 
     def _traffic(self) -> str:
@@ -213,6 +218,14 @@ class BlockModel:
 def _operations(value: Expr) -> int:
     calls = [e.function for e in walk(value) if isinstance(e, Call) and e.dtype in (f32, f16, bf16)]
     return 1 + sum(1 if f in _ARITHMETIC else CALL_OPERATIONS for f in calls)
+
+
+def _half_operands(s: Statement) -> bool:
+    """Whether both factors of a product are half types, widened: then the matrix units multiply them."""
+    assert s.reduction is not None and isinstance(s.reduction.body, Call)
+    return all(
+        isinstance(o, Call) and o.function == "cast" and o.operands[0].dtype in (f16, bf16) for o in s.reduction.body.operands
+    )
 
 
 def _product(factors: Iterable[str]) -> str:
