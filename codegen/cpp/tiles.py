@@ -11,7 +11,7 @@ from effcc.codegen.cpp import values
 from effcc.codegen.cpp.expressions import Evaluator, Guard
 from effcc.codegen.cpp.form import Branch, Do, Loop
 from effcc.codegen.cpp.form import Registers as RegisterLines
-from effcc.codegen.cpp.linear import Known, Linear, linear_text, of_atom, shifted, times
+from effcc.codegen.cpp.linear import Known, Linear, bounds, linear_text, of_atom, shifted, times
 from effcc.codegen.cpp.loads import load_memory, load_registers, store_memory, store_registers
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.spelling import Fold, computed, fold, literal, spell, value_type
@@ -179,7 +179,12 @@ class _TileLowering:
         constant = _constant(self.at, axis.limit)
         if constant is not None:
             return constant
-        return self.writer.let("i64", linear_text(self.at.linear(axis.limit)), f"{axis.name}_count")
+        limit = self.at.linear(axis.limit)
+        high = bounds(limit, self.writer.known)[1]
+        body = linear_text(limit)
+        if high is None or high > axis.extent:
+            body = f"minimum<i64>({body}, {axis.extent})"
+        return self.writer.let("i64", body, f"{axis.name}_count")
 
     @contextmanager
     def _guarded(self, conditions: Sequence[str]) -> Iterator[None]:

@@ -35,7 +35,9 @@ def program_of(kernel: Kernel) -> Program:
     buffers = [Buffer(p.name, p.type, "input") for p in kernel.params]
     buffers += [Buffer(p.name, p.type, "output") for p in kernel.outputs]
     inputs, outputs = (tuple(p.name for p in side) for side in (kernel.params, kernel.outputs))
-    return Program("test", tuple(buffers), inputs, outputs, {kernel.name: kernel}, (Launch(kernel.name, inputs, outputs),))
+    return Program(
+        "test", tuple(buffers), inputs, outputs, {kernel.name: kernel}, (Launch(kernel.name, inputs, outputs),)
+    )
 
 
 def emitted(program: Program, target: GpuTarget = SM_80) -> tuple[Program, str]:

@@ -62,7 +62,9 @@ def check_limits(binary: GpuBinary, warps: int, target: GpuTarget) -> None:
     assert binary.spilled_bytes == 0
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in ("sm_80", "sm_90") else pytest.mark.slow) for n in TARGETS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ("sm_80", "sm_90") else pytest.mark.slow) for n in TARGETS]
+)
 def test_the_kernels_of_an_encoder_layer_compile_within_limits(name: str, tmp_path: Path) -> None:
     target = parse(name)
     _, text = emitted(fused(encoder_layer()), target)

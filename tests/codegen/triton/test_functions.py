@@ -101,7 +101,9 @@ def reference(name: str, inputs: list[np.ndarray], dtype: DType) -> np.ndarray |
         return None
     try:
         with np.errstate(all="ignore"):
-            return np.asarray(FUNCTIONS[name].reference(*(x.astype(np.float64) if dtype.is_float else x for x in inputs)))
+            return np.asarray(
+                FUNCTIONS[name].reference(*(x.astype(np.float64) if dtype.is_float else x for x in inputs))
+            )
     except TypeError:
         assert dtype == boolean
         return None
@@ -118,5 +120,7 @@ def same(name: str, ours: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     eps = float(np.finfo(ours.dtype).eps)
     with np.errstate(all="ignore"):
         narrow = wanted.astype(ours.dtype)
-        close = np.abs(ours.astype(np.float64) - wanted) <= ULPS * eps * (np.abs(wanted) + (1.0 if name == "lgamma" else eps))
+        close = np.abs(ours.astype(np.float64) - wanted) <= ULPS * eps * (
+            np.abs(wanted) + (1.0 if name == "lgamma" else eps)
+        )
     return np.asarray((ours == narrow) | (np.isnan(ours) & np.isnan(narrow)) | close)

@@ -31,9 +31,7 @@ def attention(b: GraphBuilder, q: Value, k: Value, v: Value, mask: Value) -> Val
 
 
 def convolution(b: GraphBuilder, x: Value, w: Value, stride: int = 1, groups: int = 1) -> Value:
-    return b.emit(
-        "convolution", x, w, stride=(stride, stride), padding=(1, 1), dilation=(1, 1), groups=groups
-    )
+    return b.emit("convolution", x, w, stride=(stride, stride), padding=(1, 1), dilation=(1, 1), groups=groups)
 
 
 def scaled_weights(b: GraphBuilder, x: Value, q: Value, scale: Value) -> Value:
@@ -113,7 +111,9 @@ def test_a_row_too_long_to_hold_is_read_in_passes(interpreter: TritonInterpreter
 
 @pytest.mark.parametrize(("dtype", "within"), [(f16, 1e-3), (bf16, 1e-2)])
 def test_half_products_accumulate_in_f32(dtype: Any, within: float, interpreter: TritonInterpreter) -> None:
-    graph = graph_of(lambda b, x, w: b.emit("relu", b.emit("linear", x, w)), tensor(dtype, 20, 40), tensor(dtype, 50, 40))
+    graph = graph_of(
+        lambda b, x, w: b.emit("relu", b.emit("linear", x, w)), tensor(dtype, 20, 40), tensor(dtype, 50, 40)
+    )
     text = check_graph(graph, interpreter.run, within=within)
     dot = next(line for line in text.splitlines() if "tl.dot" in line)
     assert "ieee" not in dot and ".to(tl.float32)" not in dot
