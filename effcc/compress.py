@@ -4,24 +4,23 @@
     effcc.sparsify(model, "block(4,1)", density=0.2)      # of every 4 outputs, the fifth of inputs that matters most
     model = torch.compile(model, backend="effcc")
 
-Both work in place, as torchao's `quantize_` does, and return the model. A module keeps its class (an encoded `nn.Linear`
-is an `nn.Linear`), its bias and its hooks; in place of the parameter `weight` it holds component arrays, `weight_values`,
-`weight_scale`, `weight_columns`, and `weight` decodes them. So state_dict, deepcopy, pickling, eager and torch.export work
-as before, and what effcc compiles reads the components.
+Both work in place, as torchao's `quantize_` does, and return the model. A module keeps its class (an encoded
+`nn.Linear` is an `nn.Linear`), its bias and its hooks; in place of the parameter `weight` it holds component arrays,
+`weight_values`, `weight_scale`, `weight_columns`, and `weight` decodes them. So state_dict, deepcopy, pickling, eager
+and torch.export work as before, and what effcc compiles reads the components.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from effcc.errors import EncodingError
-from effcc.frontend.decode import decode, to_numpy, to_tensor
-from effcc.frontend.importer import dtype_of
+from effcc.frontend.decode import decode, storage_of, to_numpy, to_tensor
+from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import Storage, canonical, storage
 from effcc.ir.encodings.levels import Block
@@ -39,11 +38,15 @@ class _Encoded(nn.Module):
     weight_components: tuple[str, ...]
 
     @property
-    def weight(self) -> Tensor:  # type: ignore[override]
+    def weight(self) -> Tensor:
         """The dense weight, decoded."""
         components = [getattr(self, name) for name in self.weight_components]
         made: Tensor = decode(self.encoding, list(self.weight_shape), components)
         return made
+
+    @weight.setter
+    def weight(self, value: object) -> None:
+        raise EncodingError(f"the weight is stored as {self.encoding}; assign its components: {self.weight_components}")
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, weight={self.encoding}"
@@ -82,13 +85,13 @@ ENCODED: dict[type[nn.Module], type[_Encoded]] = {
 def quantize(model: Model, scheme: str = "int8", *, where: Choice | None = None) -> Model:
     """Store weights as small integers, in place; returns `model`.
 
-    scheme: `int8(per="channel")` (short: `int8`) or `int8(per="tensor")`: W = f32(values) * scale, symmetric around zero,
-        |error| <= scale / 2.
+    scheme: `int8(per="channel")` (short: `int8`) or `int8(per="tensor")`: W = f32(values) * scale, symmetric around
+        zero, |error| <= scale / 2.
     where: takes a module's name and the module, says whether its weight is to be stored so; default: every nn.Linear.
         Linear, Embedding and convolutions can be stored. A weight that is sparse already keeps its pattern.
 
-    Raises UnknownNameError or EncodingError for a scheme that does not exist, does not fit a weight (which one is said), or
-    stands where it cannot; the model is then unchanged.
+    Raises UnknownNameError or EncodingError for a scheme that does not exist, does not fit a weight (which one is
+    said), or stands where it cannot; the model is then unchanged.
 
         >>> model = nn.Linear(3, 2)
         >>> quantize(model)
@@ -99,7 +102,8 @@ def quantize(model: Model, scheme: str = "int8", *, where: Choice | None = None)
 
     def store(dense: Any, held: _Stored | None) -> _Stored:
         if held is None:
-            return _Stored.of(storage(wanted, dense.shape, from_dense(dense)), dense)
+            made = storage(wanted, dense.shape, from_numpy(dense.dtype))
+            return _Stored(made, made.encode(dense))
         levels = held.storage.levels
         if not held.storage.values.is_exact:
             raise EncodingError(f"its values are stored as {held.storage.encoding} already; quantize the dense weight")
@@ -119,8 +123,8 @@ def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where:
         max(1, round(density * columns / c)): those of largest L2 norm, of equal ones the first.
     where: as in `quantize`.
 
-    What is kept of a dense weight stays a parameter, so a sparse model can be fine-tuned; what is kept of a quantized weight
-    keeps its bytes and scale.
+    What is kept of a dense weight stays a parameter, so a sparse model can be fine-tuned; what is kept of a quantized
+    weight keeps its bytes and scale.
 
     Raises UnknownNameError or EncodingError as `quantize` does, also for shapes that the blocks do not divide.
     """
@@ -137,7 +141,7 @@ def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where:
         (level,) = wanted.terms[0]
         width = int(level.args[1])
         count = max(1, round(density * (dense.shape[-1] // width)))
-        dtype = from_dense(dense) if held is None else held.storage.dtype
+        dtype = from_numpy(dense.dtype) if held is None else held.storage.dtype
         made = storage(Encoding(((level, *values),)), dense.shape, dtype, count)
         assert isinstance(made.levels, Block)
         coordinates = made.levels.select(numbers)
@@ -147,22 +151,12 @@ def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where:
     return _encode(model, store, where)
 
 
+@dataclass(frozen=True)
 class _Stored:
     """A weight's storage and its component arrays."""
 
-    def __init__(self, storage: Storage, arrays: Sequence[Any]) -> None:
-        self.storage, self.arrays = storage, list(arrays)
-
-    @staticmethod
-    def of(storage: Storage, dense: Any) -> _Stored:
-        return _Stored(storage, storage.encode(dense))
-
-
-def from_dense(dense: Any) -> Any:
-    """effcc's dtype of an array."""
-    from effcc.ir.dtypes import from_numpy
-
-    return from_numpy(dense.dtype)
+    storage: Storage
+    arrays: list[Any]
 
 
 def _count(made: Storage) -> int:
@@ -172,14 +166,18 @@ def _count(made: Storage) -> int:
 def _require_only(wanted: Encoding, names: Sequence[str], verb: str, other: str) -> None:
     found = wanted.terms[0]
     if len(found) != 1 or found[0].name not in names:
-        raise EncodingError(f"effcc.{verb} takes one of {', '.join(names)}, got {wanted or 'dense'}; effcc.{other} takes the others")
+        raise EncodingError(
+            f"effcc.{verb} takes one of {', '.join(names)}, got {wanted or 'dense'}; effcc.{other} takes the others"
+        )
 
 
 def _encode(model: Model, store: Callable[[Any, _Stored | None], _Stored], where: Choice | None) -> Model:
     """Store the chosen modules' weights; all are computed before the first module is changed."""
     chosen = [(name, m) for name, m in model.named_modules() if (where or _is_linear)(name, m)]
     if not chosen:
-        raise EncodingError(f"no weight of {type(model).__name__} was chosen: it has no nn.Linear; say which modules by where=...")
+        raise EncodingError(
+            f"no weight of {type(model).__name__} was chosen: it has no nn.Linear; say which modules by where=..."
+        )
     made: dict[int, _Stored] = {}
     pending: list[tuple[nn.Module, _Stored, Any]] = []
     for name, module in chosen:
@@ -189,7 +187,7 @@ def _encode(model: Model, store: Callable[[Any, _Stored | None], _Stored], where
         held = _held(module)
         source = getattr(module, module.weight_components[-1]) if isinstance(module, _Encoded) else module.weight
         if id(source) not in made:
-            dense = to_numpy(module.weight)  # type: ignore[arg-type]
+            dense = to_numpy(module.weight)
             try:
                 made[id(source)] = store(dense, held)
             except EncodingError as error:
@@ -197,8 +195,9 @@ def _encode(model: Model, store: Callable[[Any, _Stored | None], _Stored], where
         pending.append((module, made[id(source)], source))
     shared: dict[int, dict[str, Tensor]] = {}
     for module, stored, source in pending:
-        components = shared.setdefault(id(stored), _tensors(stored, source))
-        _install(module, stored.storage, components)
+        if id(stored) not in shared:
+            shared[id(stored)] = _tensors(stored, source)
+        _install(module, stored.storage, shared[id(stored)])
     return model
 
 
@@ -210,8 +209,6 @@ def _held(module: nn.Module) -> _Stored | None:
     """What a module stores already."""
     if not isinstance(module, _Encoded):
         return None
-    from effcc.frontend.decode import storage_of
-
     components = [getattr(module, name) for name in module.weight_components]
     made = storage_of(module.encoding, module.weight_shape, components)
     return _Stored(made, [to_numpy(c) for c in components])
@@ -243,6 +240,3 @@ def _install(module: nn.Module, made: Storage, components: dict[str, Tensor]) ->
             module.register_parameter(f"weight_{name}", tensor)
         else:
             module.register_buffer(f"weight_{name}", tensor)
-
-
-__all__ = ["EncodedLinear", "copy", "dtype_of", "quantize", "sparsify", "torch"]

@@ -119,7 +119,9 @@ def test_gradients_pass(encode: Encode) -> None:
         torch.testing.assert_close(got.grad, expected.grad, msg=name)
 
 
-@pytest.mark.parametrize("scheme", ["int8", 'int8(per="tensor")', "block(4,1) . int8", "block(2,2) . int8", "block(2,2)"])
+@pytest.mark.parametrize(
+    "scheme", ["int8", 'int8(per="tensor")', "block(4,1) . int8", "block(2,2) . int8", "block(2,2)"]
+)
 def test_the_gradient_of_a_component_is_that_of_decoding(scheme: str) -> None:
     layer = nn.Linear(8, 8)
     level, _, values = scheme.rpartition(" . ")
@@ -232,7 +234,11 @@ def test_only_what_is_asked_for_is_stored() -> None:
         (lambda m: quantize(m, "block(4,1)"), EncodingError, "effcc.sparsify takes the others"),
         (lambda m: sparsify(m, "int8", density=0.5), EncodingError, "effcc.quantize takes the others"),
         (lambda m: sparsify(m, "block(4,1)", density=0.0), EncodingError, "0 < density <= 1"),
-        (lambda m: sparsify(m, "block(8,1)", density=0.5), EncodingError, r"0: block\(8,1\) needs rows in multiples of 8"),
+        (
+            lambda m: sparsify(m, "block(8,1)", density=0.5),
+            EncodingError,
+            r"0: block\(8,1\) needs rows in multiples of 8",
+        ),
         (lambda m: quantize(quantize(m)), EncodingError, "stored as int8"),
         (lambda m: sparsify(sparsify(m, density=0.5), density=0.5), EncodingError, "stored as block"),
         (lambda m: quantize(m, where=lambda n, _: n == "1"), EncodingError, "1 is a GELU"),

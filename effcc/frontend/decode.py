@@ -1,7 +1,8 @@
-"""The operator by which a stored weight stays one through capture: `effcc::decode(scheme, shape, components) -> Tensor`.
+"""The operator by which a stored weight stays one through capture: `effcc::decode(scheme, shape, components) ->
+Tensor`.
 
-Eager runs the reference decoder. AOTAutograd and torch.export carry the call as it is, and the importer turns it into the
-op `decode`, so that what is compiled sees the components and never the dense weight.
+Eager runs the reference decoder. AOTAutograd and torch.export carry the call as it is, and the importer turns it into
+the op `decode`, so that what is compiled sees the components and never the dense weight.
 
 Gradients pass to components in a floating dtype: decoding is linear in each of them.
 """
@@ -45,7 +46,9 @@ def to_tensor(array: Any) -> Tensor:
     return torch.from_numpy(held.copy() if held.base is not None or held is array else held)
 
 
-@torch.library.custom_op("effcc::decode", mutates_args=(), schema="(str scheme, int[] shape, Tensor[] components) -> Tensor")
+@torch.library.custom_op(
+    "effcc::decode", mutates_args=(), schema="(str scheme, int[] shape, Tensor[] components) -> Tensor"
+)
 def decode(scheme: str, shape: Sequence[int], components: Sequence[Tensor]) -> Tensor:
     """The dense weight of `shape` that `components` store under `scheme`; in the dtype of its first floating component.
 

@@ -1,8 +1,8 @@
 """Which encoded weights are read as they are stored, and which are decoded once, before the first call.
 
-Reading as stored moves fewer bytes, and for sparse weights multiplies less; decoding costs instructions at every use. Both
-are predicted from the machine's peak and bandwidths, and the smaller storage wins unless it is clearly slower: keeping a
-second, dense copy of a weight is what its user wanted to avoid.
+Reading as stored moves fewer bytes, and for sparse weights multiplies less; decoding costs instructions at every use.
+Both are predicted from the machine's peak and bandwidths, and the smaller storage wins unless it is clearly slower:
+keeping a second, dense copy of a weight is what its user wanted to avoid.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from effcc.ir.dims import elements
 from effcc.ir.encodings import Storage, stored_as
 from effcc.ir.expr import Load, Reduce, free_axes
 from effcc.ir.graph import Graph, Node, Value
+from effcc.passes.encodings.read import encoded, meets
 from effcc.passes.fusion.cascade import Cascade, Defined, squeeze, to_cascade
 from effcc.passes.fusion.inline import inline_views
-from effcc.passes.encodings.read import encoded, meets
 from effcc.passes.hoist import Hoisted
 from effcc.target import Target
 
@@ -27,7 +27,7 @@ DENSE_SHARE = 0.85
 """What share of the peak a dense product reaches."""
 
 SPARSE_SHARE = 0.5
-"""What share of the peak a product over stored blocks reaches: each block gathers a row, and shares it among few outputs."""
+"""What share of the peak a product over stored blocks reaches: a gathered row is shared among few outputs only."""
 
 DECODE_SLOTS = 2
 """Instructions to make a vector of floats from a vector of stored bytes, beside the multiply-adds that use it."""
@@ -38,7 +38,7 @@ ROWS_A_TILE = 12
 
 @dataclass(frozen=True)
 class Choice:
-    """What was decided for one weight: `stored` (read in the products' loops) or `decoded` (once, to a dense copy), and why."""
+    """What was decided for one weight: `stored` (read so in loops) or `decoded` (once, to a dense copy), and why."""
 
     weight: str
     encoding: str
@@ -50,7 +50,7 @@ class Choice:
 
 
 def encode(split: Hoisted, target: Target) -> tuple[Hoisted, tuple[Choice, ...]]:
-    """The graphs with every `decode` either left for products to read through, or moved to where weights are prepared."""
+    """The graphs with every `decode` left for products to read through, or moved to where weights are prepared."""
     decodes = [n for n in split.main.nodes if n.op == "decode"]
     if not decodes:
         return split, ()
@@ -72,7 +72,7 @@ def _storage(node: Node) -> Storage:
 
 @dataclass(frozen=True)
 class _Reader:
-    """One reading of a decoded weight: how many rows share it (points that the weight does not depend on), and if it can."""
+    """One reading of a decoded weight: by how many rows (points it does not depend on), and if it can be as stored."""
 
     rows: int
     possible: bool

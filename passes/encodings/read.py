@@ -1,10 +1,12 @@
 """Products read encoded weights as they are stored: three rewrites of the cascade, for any encoding.
 
-*Values* are read through. `W[n,k] = f32(Q[n,k]) * S[n]` in a sum over k gives, with what does not depend on k moved out,
+*Values* are read through. `W[n,k] = f32(Q[n,k]) * S[n]` in a sum over k gives, with what does not depend on k moved
+out,
 
     O[m,n] = sum(k: X[m,k] * f32(Q[n,k])) * S[n]
 
-*Levels* meet the sum. `W[n,k] = sum(j: where(k == C[n//4,j], V[n//4,j,n%4], 0))`: of the sum over k only k = C[n//4,j] is left,
+*Levels* meet the sum. `W[n,k] = sum(j: where(k == C[n//4,j], V[n//4,j,n%4], 0))`: of the sum over k only k = C[n//4,j]
+is left,
 
     O[m,n] = sum(j: X[m,C[n//4,j]] * V[n//4,j,n%4])
 
@@ -54,7 +56,7 @@ def encoded(item: Defined) -> Encoded | None:
 
 
 def meets(reader: Statement, load: Load, weight: Encoded) -> bool:
-    """Whether a reader can take the weight as it is stored: its sum runs over the coordinate, once, and is linear in it."""
+    """Whether a reader can take the weight as stored: it sums over the coordinate, and is linear in the weight."""
     if weight.place is None:
         return True
     reduce = reader.value
@@ -138,7 +140,9 @@ class _Reading:
         assert isinstance(coordinate, Axis)
         value, place = substitute_axes(weight.value, at), substitute_axes(weight.place, at)
         others = [f for f in factors(reduce.body) if _without_casts(f) != load]
-        stored = next(transform(f, lambda e: value if e == load else e) for f in factors(reduce.body) if _without_casts(f) == load)
+        stored = next(
+            transform(f, lambda e: value if e == load else e) for f in factors(reduce.body) if _without_casts(f) == load
+        )
         kept = tuple(a for a in reduce.axes if a != coordinate.name)
         if others:
             others = [self._gather(item, _product(others), coordinate.name, place, kept)]
@@ -148,7 +152,7 @@ class _Reading:
         return replace(item, statement=replace(s, value=total))
 
     def _gather(self, item: Defined, operand: Expr, coordinate: str, place: Expr, reduced: tuple[str, ...]) -> Expr:
-        """The other factors at the stored coordinate; from a copy whose rows are gathered, where rows are long enough."""
+        """The other factors at the stored coordinate; from a copy of rows to gather, where they are long enough."""
         extents = self.cascade.extents
         along = tuple(a for a in (*item.statement.axes, *reduced) if a in free_axes(operand))
         if not along or elements(tuple(extents[a] for a in along)) < ROWS_WORTH_VECTORS:
@@ -163,7 +167,7 @@ class _Reading:
         return Load(self.gathered[key], (place, *(Axis(a) for a in along)), operand.dtype)
 
     def _factored(self, item: Defined) -> list[Defined]:
-        """A sum of products that reads what an encoded weight became, with the factors it does not run over moved out."""
+        """A sum of products over what an encoded weight became, with the factors it does not run over moved out."""
         s = item.statement
         reduce = s.reduction
         if reduce is None or reduce.operator != "sum" or reduce.rescale is not None or not self._reads_components(s):

@@ -1,4 +1,4 @@
-"""Schemes of encodings: what they store, how far decoding is from what was stored, and that expression and reference agree."""
+"""Schemes of encodings: what they keep, how far decoding may be off, and that expression and reference agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effcc.errors import EncodingError, EffccError, IRSyntaxError, UnknownNameError
+from effcc.errors import EffccError, EncodingError, IRSyntaxError, UnknownNameError
 from effcc.ir.dtypes import DType, bf16, f32
 from effcc.ir.encodings import Storage, canonical, storage, stored_as
 from effcc.ir.form import FormBuilder

@@ -106,8 +106,8 @@ class Dense(Levels):
 class Block(Levels):
     """`block(r,c)`: of every r rows of a matrix, the same number `count` of blocks of r x c elements.
 
-    An equal count makes all axes plain: one coordinate array `columns[N/r, count]` (a block's column over c, ascending),
-    and stored elements `[N/r, count, r, c]` (`[N/r, count, r]` where c is 1).
+    An equal count makes all axes plain: one coordinate array `columns[N/r, count]` (a block's column over c,
+    ascending), and stored elements `[N/r, count, r, c]` (`[N/r, count, r]` where c is 1).
     """
 
     shape: tuple[int, ...]
@@ -118,7 +118,9 @@ class Block(Levels):
     def __post_init__(self) -> None:
         scheme = f"block({self.height},{self.width})"
         if len(self.shape) != 2:
-            raise EncodingError(f"{scheme} stores matrices, got a weight of shape {list(self.shape)}; store that one densely")
+            raise EncodingError(
+                f"{scheme} stores matrices, got a weight of shape {list(self.shape)}; store that one densely"
+            )
         n, k = self.shape
         if n % self.height or k % self.width:
             raise EncodingError(
@@ -169,7 +171,7 @@ class Block(Levels):
         return dense
 
     def form(self, b: FormBuilder, element: Element, whole: bool) -> None:
-        height, width = integer(self.height), integer(self.width)
+        height = integer(self.height)
         if whole:
             self._scatter(b, element)
             return
@@ -186,7 +188,9 @@ class Block(Levels):
     def _column(self, b: FormBuilder, block: Expr, j: Expr, inside: Axis | None) -> Expr:
         """Where a stored element stands in its row: inside the row whatever a damaged file says, so access is safe."""
         stored = b.load(0, (block, j))
-        safe = call("minimum", call("maximum", stored, constant(0, stored)), constant(self.shape[1] // self.width - 1, stored))
+        safe = call(
+            "minimum", call("maximum", stored, constant(0, stored)), constant(self.shape[1] // self.width - 1, stored)
+        )
         column = multiply(cast(safe, i64), integer(self.width))
         return column if inside is None else add(column, inside)
 
@@ -198,4 +202,6 @@ class Block(Levels):
         value = element(axes, add(multiply(block, integer(self.height)), row))
         b.define((n, k), constant(0, value))
         channel = add(multiply(block, integer(self.height)), row)
-        b.define(axes, value, scatter=Scatter((channel, self._column(b, block, j, inside[0] if inside else None)), "set"))
+        b.define(
+            axes, value, scatter=Scatter((channel, self._column(b, block, j, inside[0] if inside else None)), "set")
+        )

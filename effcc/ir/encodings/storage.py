@@ -1,8 +1,8 @@
 """One weight in one encoding: a level and a kind of values, composed.
 
-    >>> made = storage("block(4,1) . int8", (8, 6), f32, count=2)
-    >>> print(made.encoding, "|", *made.components, sep="  ")
-    block(4,1) . int8(per="channel")  |  columns: i32[2,2]  values: i8[2,2,4]  scale: f32[8]
+>>> made = storage("block(4,1) . int8", (8, 6), f32, count=2)
+>>> print(made.encoding, "|", *made.components, sep="  ")
+block(4,1) . int8(per="channel")  |  columns: i32[2,2]  values: i8[2,2,4]  scale: f32[8]
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Storage:
-    """A weight of `shape` and `dtype` stored by `levels` and `values`; `encoding` is its notation, written out in full."""
+    """A weight of `shape` and `dtype` stored by `levels` and `values`; `encoding` is the notation, in full."""
 
     encoding: Encoding
     shape: tuple[int, ...]
@@ -87,7 +87,9 @@ class Storage:
         )
         if not fits:
             shown = ", ".join(f"{dtype}{list(shape)}" for dtype, shape in got)
-            raise EncodingError(f"{self.encoding} of {list(self.shape)} is {', '.join(map(str, expected))}; got {shown}")
+            raise EncodingError(
+                f"{self.encoding} of {list(self.shape)} is {', '.join(map(str, expected))}; got {shown}"
+            )
         count = len(self.levels.coordinates)
         return list(arrays[:count]), list(arrays[count:])
 
@@ -120,7 +122,9 @@ def storage(encoding: Encoding | str, shape: Sequence[int], dtype: DType = f32, 
     chain = _chain(canonical(encoding))
     shape = tuple(shape)
     if not shape or 0 in shape:
-        raise EncodingError(f"{encoding}: a stored weight has at least one element and one axis, got shape {list(shape)}")
+        raise EncodingError(
+            f"{encoding}: a stored weight has at least one element and one axis, got shape {list(shape)}"
+        )
     if not dtype.is_float:
         raise EncodingError(f"{encoding}: a stored weight stands for floating numbers, got {dtype}")
     levels: Levels = Dense(shape)
@@ -135,13 +139,17 @@ def storage(encoding: Encoding | str, shape: Sequence[int], dtype: DType = f32, 
     return Storage(Encoding((chain,)), shape, dtype, levels, values)
 
 
-def stored_as(encoding: Encoding | str, shape: Sequence[int], dtype: DType, components: Sequence[Sequence[int]]) -> Storage:
+def stored_as(
+    encoding: Encoding | str, shape: Sequence[int], dtype: DType, components: Sequence[Sequence[int]]
+) -> Storage:
     """The storage whose components have the given shapes, which say what the notation leaves open."""
     chain = _chain(canonical(encoding))
     count = 0
     if any(s.name == "block" for s in chain):
         if not components or len(components[0]) != 2:
-            raise EncodingError(f"{encoding}: the first component is columns[rows, count], got {[list(c) for c in components]}")
+            raise EncodingError(
+                f"{encoding}: the first component is columns[rows, count], got {[list(c) for c in components]}"
+            )
         count = components[0][1]
     return storage(encoding, shape, dtype, count)
 
@@ -164,7 +172,9 @@ def canonical(encoding: Encoding | str) -> Encoding:
 
 def _chain(encoding: Encoding) -> tuple[Scheme, ...]:
     if len(encoding.terms) != 1:
-        raise EncodingError(f"{encoding}: sums of encodings cannot be stored yet; give one chain, such as block(4,1) . int8")
+        raise EncodingError(
+            f"{encoding}: sums of encodings cannot be stored yet; give one chain, such as block(4,1) . int8"
+        )
     return encoding.terms[0]
 
 
