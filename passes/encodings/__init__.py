@@ -1,6 +1,5 @@
-"""Encoded weights: whether a product reads one as it is stored (`choose`), and how (`read`)."""
+"""Encoded weights: whether products read one as it is stored. How they do is `effcc.passes.fusion.encoded`."""
 
 from effcc.passes.encodings.choose import Choice, encode
-from effcc.passes.encodings.read import read_encoded
 
-__all__ = ["Choice", "encode", "read_encoded"]
+__all__ = ["Choice", "encode"]

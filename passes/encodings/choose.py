@@ -14,8 +14,8 @@ from effcc.ir.dims import elements
 from effcc.ir.encodings import Storage, stored_as
 from effcc.ir.expr import Load, Reduce, free_axes
 from effcc.ir.graph import Graph, Node, Value
-from effcc.passes.encodings.read import encoded, meets
 from effcc.passes.fusion.cascade import Cascade, Defined, squeeze, to_cascade
+from effcc.passes.fusion.encoded import encoded, meets
 from effcc.passes.fusion.inline import inline_views
 from effcc.passes.hoist import Hoisted
 from effcc.target import Target

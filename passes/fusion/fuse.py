@@ -8,10 +8,10 @@ from dataclasses import replace
 from effcc.ir.expr import Axis, Load
 from effcc.ir.graph import Graph, Value
 from effcc.ir.kernel import Kernel, Param, Statement
-from effcc.ir.program import Buffer, Extern, Launch, Program, Step
 from effcc.ir.ops import lookup
+from effcc.ir.program import Buffer, Extern, Launch, Program, Step
 from effcc.ir.types import TensorType
-from effcc.passes.encodings.read import read_encoded
+from effcc.passes.fusion.encoded import read_encoded
 from effcc.passes.fusion.cascade import Cascade, Opaque, squeeze, to_cascade
 from effcc.passes.fusion.cluster import Cluster, cluster
 from effcc.passes.fusion.inline import inline, inline_views
@@ -49,7 +49,7 @@ def _append(graph: Graph, target: Target, builder: _ProgramBuilder, weights: fro
     results = {v.name for v in graph.results if v.name not in params}
     stored = stored_behind_views(graph)
     results = {stored[r][0] if r in stored else r for r in results}
-    types_behind = {name: type for name, type in stored.values()}
+    types_behind = dict(stored.values())
     wanted = results | {v.name for n in graph.nodes if lookup(n.op).form is None for v in (*n.operands, *n.results)}
     cascade, gathered = read_encoded(inline_views(squeeze(to_cascade(graph), wanted), results))
     cascade = inline(cascade, results, gathered)

@@ -7,7 +7,7 @@ elements of that channel), and writes decoding as a cascade over any expression 
     block(r,c)    W[n,k] = sum(j, b: where(k == c * C[n//r,j] + b, v(n//r,j,n%r,b), 0))
 
 The second says that element (n,k) is the stored element whose coordinate is k, if there is one. In a product over k the
-sum over k meets the condition on k, and both vanish (`effcc.passes.encodings.sparse`): that is a sparse product.
+sum over k meets the condition on k, and both vanish (`effcc.passes.fusion.encoded`): that is a sparse product.
 """
 
 from __future__ import annotations
