@@ -127,8 +127,10 @@ template <class V>
 EFFCC_INLINE V abs(V v) {
     if constexpr (detail::floating<element<V>>)
         return from_bits<V>(bits(v) & ~detail::sign_bits<V>());
+    else if constexpr (element<V>(-1) < element<V>(0))
+        return select(v < broadcast<V>(0), __builtin_bit_cast(V, decltype(detail::wrapping(v))(0 - detail::wrapping(v))), v);
     else
-        return v < 0 ? -v : v;
+        return v;
 }
 
 template <class V>

@@ -120,10 +120,16 @@ EFFCC_INLINE V log_rest(V f) {
     return mul_add(z, broadcast<V>(-0.5f), z * f * p);
 }
 
+// The bits of v less those of sqrt(1/2), whose exponent field is then n, and whose fraction bits are those of 1 + f.
+template <class V>
+EFFCC_INLINE int_of<V> bits_over_sqrt_half(V v) {
+    return __builtin_bit_cast(int_of<V>, wrapping(bits(v)) - 0x3f3504f3u);
+}
+
 template <class V>
 EFFCC_INLINE log_parts<V> reduce_log(V x) {
     auto denormal = x < broadcast<V>(0x1p-126f);
-    int_of<V> b = bits(select(denormal, x * broadcast<V>(0x1p23f), x)) - 0x3f3504f3;
+    int_of<V> b = bits_over_sqrt_half(select(denormal, x * broadcast<V>(0x1p23f), x));
     V n = convert<f32>(b >> 23) - select(denormal, broadcast<V>(23), broadcast<V>(0));
     V f = from_bits<V>((b & 0x7fffff) + 0x3f3504f3) - broadcast<V>(1);
     return {f, n, log_rest(f)};
@@ -223,7 +229,7 @@ EFFCC_INLINE V log1p(V x) {
         const V one = broadcast<V>(1), zero = broadcast<V>(0);
         V u = one + x;
         V lost = select(x >= one, one - (u - x), x - (u - one));  // 1 + x = u + lost, exactly
-        int_of<V> b = bits(u) - 0x3f3504f3;
+        int_of<V> b = detail::bits_over_sqrt_half(u);
         int_of<V> n = b >> 23;
         V f = from_bits<V>((b & 0x7fffff) + 0x3f3504f3) - one;
         f += lost * from_bits<V>(maximum(127 - n, broadcast<int_of<V>>(0)) << 23);  // at n >= 127 nothing is lost

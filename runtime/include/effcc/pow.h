@@ -31,11 +31,21 @@ EFFCC_INLINE V pow(V a, V b) { return detail::call_lanes(EFFCC_LIBM(pow), a, b);
 
 namespace detail {
 
-// Integer division by lanes, for divisors that trap the machine too.
+// Whether a / b would trap or overflow.
+template <class T>
+EFFCC_INLINE bool traps(T a, T b) {
+    constexpr bool is_signed = T(-1) < T(0);
+    return b == 0 || (is_signed && b == T(-1) && a == T(u64(1) << (8 * sizeof(T) - 1)));
+}
+
 template <class T>
 EFFCC_INLINE T divide(T a, T b) {
-    constexpr bool is_signed = T(-1) < T(0);
-    return b == 0 ? T(0) : is_signed && b == T(-1) ? T(T(0) - a) : T(a / b);
+    return traps(a, b) ? (b == 0 ? T(0) : a) : T(a / b);
+}
+
+template <class T>
+EFFCC_INLINE T modulo(T a, T b) {
+    return traps(a, b) ? T(0) : T(a % b);
 }
 
 }  // namespace detail
@@ -45,15 +55,18 @@ EFFCC_INLINE V fmod(V a, V b) {
     if constexpr (detail::floating<element<V>>)
         return detail::call_lanes(EFFCC_LIBM(fmod), a, b);
     else
-        return detail::each_lane(
-            [](element<V> x, element<V> y) { return y == 0 ? element<V>(0) : element<V>(x - detail::divide(x, y) * y); }, a, b);
+        return detail::each_lane([](element<V> x, element<V> y) { return detail::modulo(x, y); }, a, b);
 }
 
 template <class V>
 EFFCC_INLINE V remainder(V a, V b) {
     const V zero = broadcast<V>(0);
     V m = fmod(a, b);
-    return select((m != zero) & ((m < zero) != (b < zero)), V(m + b), m);
+    auto turn = (m != zero) & ((m < zero) != (b < zero));
+    if constexpr (detail::floating<element<V>>)
+        return select(turn, V(m + b), m);  // keeps m = -0
+    else
+        return m + select(turn, b, zero);  // never overflows
 }
 
 template <class V>
@@ -70,7 +83,7 @@ EFFCC_INLINE V floor_divide(V a, V b) {
         return select(b == zero, a / b, r);
     } else {
         V q = detail::each_lane([](element<V> x, element<V> y) { return detail::divide(x, y); }, a, b);
-        return select(uneven, V(q - one), q);
+        return q - select(uneven, one, zero);
     }
 }
 

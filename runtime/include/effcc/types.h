@@ -200,6 +200,23 @@ EFFCC_INLINE V from_bits(int_of<V> b) {
     return __builtin_bit_cast(V, b);
 }
 
+namespace detail {
+
+template <int Bytes>
+struct unsigned_int;
+template <> struct unsigned_int<1> { using type = u8; };
+template <> struct unsigned_int<2> { using type = u16; };
+template <> struct unsigned_int<4> { using type = u32; };
+template <> struct unsigned_int<8> { using type = u64; };
+
+// Integers for arithmetic that wraps around: of signed ones an overflow is undefined.
+template <class I>
+EFFCC_INLINE auto wrapping(I v) {
+    return __builtin_bit_cast(with_element<I, typename unsigned_int<sizeof(element<I>)>::type>, v);
+}
+
+}  // namespace detail
+
 template <detail::Vector V>
 EFFCC_INLINE vec<element<V>, lanes<V> / 2> low(V v) {
     if constexpr (lanes<V> == 2)

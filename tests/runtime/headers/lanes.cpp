@@ -173,6 +173,8 @@ int main() {
     reductions<8>();
     reductions<16>();
     CHECK(all(maximum(iota<i32x<8>>(0), broadcast<i32x<8>>(3)) >= broadcast<i32x<8>>(3)));
+    CHECK(effcc::abs(i32(-2147483647 - 1)) == -2147483647 - 1);  // wraps, as in torch
+    CHECK(all(effcc::abs(broadcast<i8x<16>>(i8(-128))) == broadcast<i8x<16>>(i8(-128))));
     CHECK(effcc::abs(i32(-5)) == 5 && effcc::sign(i64(-5)) == -1);
     CHECK(all(clamp(iota<i32x<8>>(0), broadcast<i32x<8>>(2), broadcast<i32x<8>>(5)) <= broadcast<i32x<8>>(5)));
     CHECK(std::isnan(clamp(no_number, 0.0f, 1.0f)) && std::isnan(clamp(0.5f, no_number, 1.0f)) && std::isnan(clamp(0.5f, 0.0f, no_number)));
