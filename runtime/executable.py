@@ -237,13 +237,15 @@ class Executable:
         arena = self._arenas.take(sizes.arena_bytes)
         try:
             base = arena.data_ptr()
+            tensors: dict[str, torch.Tensor] = {}
             for segment in self._stages[stage]:
                 if segment.entry is not None:
                     segment.entry(table, sizes.table, base, threads)
                 else:
-                    tensors = dict(zip(self.program.inputs, given, strict=True))
-                    tensors.update(prepared.tensors)
-                    tensors.update(zip(self._owned, owned, strict=False))
+                    if not tensors:
+                        tensors.update(zip(self.program.inputs, given, strict=True))
+                        tensors.update(prepared.tensors)
+                        tensors.update(zip(self._owned, owned, strict=False))
                     self._extern(segment, tensors, arena, sizes)
         finally:
             self._arenas.give(arena)

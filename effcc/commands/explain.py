@@ -20,10 +20,10 @@ def explain(
 ) -> None:
     """Show a model's kernels: what fused, which schedule and why, time against the roofline, what PyTorch runs."""
     machine = parse(target)
-    from effcc.driver import explain as explain_model
+    from effcc.explanation import explain_file
 
     with progress_console.status(f"compiling {model} ..."):
-        report = explain_model(model, target=machine, measure=measure, source=source)
+        report = explain_file(model, target=machine, measure=measure, source=source)
     if json:
         print_json(report.as_json())
     else:

@@ -1,0 +1,208 @@
+"""What the compiler made of a model, and why: kernels, what fused into them, schedules, time against the roofline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from effcc.ahead import Source, read_model
+from effcc.driver import State, run_steps
+from effcc.ir.dims import evaluate
+from effcc.ir.printer import print_kernel
+from effcc.ir.program import Extern, Launch, Program
+from effcc.roofline import work
+from effcc.runtime.measure import recalled
+from effcc.statistics import extern_name, require_programs, size_hints
+from effcc.target import Target, detect
+from effcc.timing import time_steps
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """One distinct kernel. Times are seconds of all its launches in a call together.
+
+    text: the cascade. location: the ops and lines of the user's model that it stands for. notes: its schedule and why.
+    predicted: by the cost model that chose the schedule, where it gives a time. roofline: what the machine's peak and
+    bandwidths allow, and `bound_by` which of them limits it. measured: None where it was not measured.
+    """
+
+    name: str
+    launches: int
+    text: str
+    location: str
+    notes: tuple[str, ...]
+    flops: float
+    bytes: float
+    roofline: float
+    bound_by: str
+    predicted: float | None
+    measured: float | None
+
+
+@dataclass(frozen=True)
+class ExternReport:
+    """A call that PyTorch runs: the operator, why it is not effcc's, where in the model, and its measured seconds."""
+
+    operator: str
+    reason: str
+    location: str
+    measured: float | None
+
+
+@dataclass(frozen=True)
+class ProgramReport:
+    """One program: kernels in the order of their first launch, calls to PyTorch, memory in bytes, seconds by step.
+
+    memory: `arena` of one call, the `bound` that no placement can undercut (None where sizes are dynamic), `weights`,
+    what was `prepared` from them, and `originals`, the weights that only preparing reads (kept all the same).
+    """
+
+    name: str
+    target: str
+    kernels: tuple[KernelReport, ...]
+    externs: tuple[ExternReport, ...]
+    encodings: tuple[str, ...]
+    memory: Mapping[str, int | None]
+    seconds: Mapping[str, float]
+    sizes: Mapping[str, int]
+    source: str
+
+    def __str__(self) -> str:
+        from effcc.explanation_text import program_text
+
+        return program_text(self)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All programs behind a model. `graph_breaks`: reasons that Dynamo gave in this process, with how often."""
+
+    programs: tuple[ProgramReport, ...]
+    graph_breaks: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for programs."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        from effcc.explanation_text import breaks_text
+
+        return "\n\n".join([*map(str, self.programs), *breaks_text(self.graph_breaks)])
+
+
+def explain(compiled: Callable[..., Any], *, measure: bool = True, source: bool = False) -> Explanation:
+    """What effcc made of a callable that `effcc.compile` or torch.compile gave, after its first call.
+
+    measure: run the kernels on random data and say how long each takes. source: keep the generated C++.
+
+        >>> compiled = effcc.compile(model)
+        >>> compiled(x)
+        >>> print(explain(compiled))
+
+    Raises InputError where effcc has compiled nothing for it.
+    """
+    from torch._dynamo.utils import counters
+
+    reports = [
+        report(one.state, one.target, {}, measure=measure, source=source) for one in require_programs(compiled)
+    ]
+    return Explanation(tuple(reports), {str(k).split("\n")[0]: v for k, v in counters["graph_break"].items()})
+
+
+def explain_file(
+    path: Path, *, target: Target | None = None, measure: bool = True, source: bool = False
+) -> Explanation:
+    """What effcc makes of a `.pt2` or printed IR file; raises what `effcc.ahead.compile_file` raises for files."""
+    model = read_model(path)
+    return explain_source(model, recalled(target or detect()), measure=measure, source=source)
+
+
+def explain_source(model: Source, target: Target, *, measure: bool = True, source: bool = False) -> Explanation:
+    """What effcc makes of a model that was read; kernels are measured only where this machine can run the code."""
+    state = run_steps(model.state, target, model.start)
+    known = {n: torch.from_numpy(a) for n, a in model.weights.items() if a.dtype.kind in "fiub" and a.dtype != np.uint16}
+    made = report(state, target, known, measure=measure and target.runs_here(), source=source)
+    return Explanation((made,), {})
+
+
+def report(
+    state: State, target: Target, weights: Mapping[str, torch.Tensor], *, measure: bool, source: bool
+) -> ProgramReport:
+    """The report on a state that all steps have run on."""
+    program, plan = state.program, state.plan
+    assert program is not None and plan is not None
+    sizes = size_hints(program)
+    times = time_steps(state, target, sizes, weights) if measure and program.steps else []
+    seconds: Counter[str] = Counter()
+    for step, taken in zip(program.steps, times, strict=False):
+        if isinstance(step, Launch):
+            seconds[step.kernel] += taken  # type: ignore[assignment]
+    launches = Counter(s.kernel for s in program.steps if isinstance(s, Launch))
+    cached = _working_set(program, sizes) <= target.l3_bytes
+    kernels = []
+    for name, count in launches.items():
+        kernel, schedule = program.kernels[name], state.schedules[name]
+        does = work(kernel, sizes)
+        kernels.append(
+            KernelReport(
+                name=name,
+                launches=count,
+                text=print_kernel(kernel, locations=False),
+                location=kernel.location,
+                notes=schedule.notes,
+                flops=does.flops * count,
+                bytes=does.bytes * count,
+                roofline=does.seconds(target, cached) * count,
+                bound_by=does.bound_by(target, cached),
+                predicted=schedule.seconds * count if schedule.seconds else None,
+                measured=seconds[name] if times else None,
+            )
+        )
+    externs = [
+        ExternReport(extern_name(s), s.reason, s.location, times[i] if times else None)
+        for i, s in enumerate(program.steps)
+        if isinstance(s, Extern)
+    ]
+    return ProgramReport(
+        name=program.name,
+        target=f"{target.name} ({target.isa}, {target.cores} cores, rates {'measured' if target.measured else 'assumed'})",
+        kernels=tuple(kernels),
+        externs=tuple(externs),
+        encodings=tuple(map(str, state.encodings)),
+        memory=_memory(state, program, sizes),
+        seconds=dict(state.seconds),
+        sizes=sizes,
+        source=state.source if source else "",
+    )
+
+
+def _memory(state: State, program: Program, sizes: Mapping[str, int]) -> dict[str, int | None]:
+    assert state.plan is not None
+
+    def total(names: Sequence[str]) -> int:
+        types = [program.buffer(n).type for n in names]
+        return sum(evaluate(t.size, sizes) * t.dtype.bytes for t in types)
+
+    weights = [b.name for b in program.buffers if b.space == "weight"]
+    read = {n for s in program.steps for n in s.arguments}
+    return {
+        "arena": state.plan.bytes_at(sizes),
+        "bound": state.plan.lower_bound,
+        "weights": total(weights),
+        "prepared": total([b.name for b in program.buffers if b.space == "prepared"]),
+        "originals": total([n for n in weights if n not in read]),
+    }
+
+
+def _working_set(program: Program, sizes: Mapping[str, int]) -> int:
+    """Bytes that one call touches at most, but for originals of prepared weights."""
+    used = {n for s in program.steps for n in (*s.arguments, *s.results)}
+    types = [b.type for b in program.buffers if b.name in used]
+    return sum(evaluate(t.size, sizes) * t.dtype.bytes for t in types)

@@ -1,0 +1,89 @@
+"""An explanation as text for people."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from effcc.explanation import KernelReport, ProgramReport
+
+_SHOWN_LOCATIONS = 6
+
+
+def program_text(report: ProgramReport) -> str:
+    """Kernels by time, then each with what fused and why it is scheduled so, calls to PyTorch, memory, compile time."""
+    launches = sum(k.launches for k in report.kernels)
+    head = f"program {report.name} for {report.target}: {len(report.kernels)} kernels, {launches} launches a call"
+    if report.sizes:
+        head += "; figures are at " + ", ".join(f"{n} = {v}" for n, v in report.sizes.items())
+    parts = [head, kernel_table(report)]
+    parts += [_detail(k) for k in _by_time(report)]
+    if report.externs:
+        rows = [f"  {e.operator}: {e.reason}{_at(e.location)}{_took(e.measured)}" for e in report.externs]
+        parts.append("run by PyTorch:\n" + "\n".join(rows))
+    else:
+        parts.append("run by PyTorch: nothing")
+    if report.encodings:
+        parts.append("stored weights:\n" + "\n".join(f"  {e}" for e in report.encodings))
+    memory = {n: "unknown" if b is None else f"{b:,} bytes" for n, b in report.memory.items()}
+    parts.append(
+        f"memory: arena {memory['arena']} (live-range lower bound {memory['bound']}); weights {memory['weights']}, prepared "
+        f"from them {memory['prepared']}, of the weights only read to prepare {memory['originals']}"
+    )
+    parts.append("compile time: " + ", ".join(f"{n} {s:.3f} s" for n, s in report.seconds.items()))
+    if report.source:
+        parts.append(report.source)
+    return "\n\n".join(parts)
+
+
+def kernel_table(report: ProgramReport, most: int | None = None) -> str:
+    """A table of the kernels, those that take longest first; only the first `most`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("kernel", "launches", "MFLOP", "MB", "roofline us", "bound by", "predicted us", "measured us", "of roofline"):
+        table.add_column(heading, justify="left" if heading in ("kernel", "bound by") else "right", overflow="fold")
+    for k in _by_time(report)[:most]:
+        share = f"{100 * k.roofline / k.measured:.0f} %" if k.measured else "-"
+        cells = [k.name, str(k.launches), f"{k.flops / 1e6:.2f}", f"{k.bytes / 1e6:.3f}", _micro(k.roofline), k.bound_by]
+        table.add_row(*map(Text, [*cells, _micro(k.predicted), _micro(k.measured), share]))
+    target = io.StringIO()
+    Console(file=target, width=140, highlight=False, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in target.getvalue().splitlines())
+
+
+def breaks_text(breaks: Mapping[str, int]) -> list[str]:
+    """A paragraph on graph breaks, or none."""
+    if not breaks:
+        return []
+    return ["graph breaks in this process:\n" + "\n".join(f"  {count} x {reason}" for reason, count in breaks.items())]
+
+
+def _by_time(report: ProgramReport) -> list[KernelReport]:
+    return sorted(report.kernels, key=lambda k: -(k.measured or k.roofline))
+
+
+def _detail(kernel: KernelReport) -> str:
+    lines = kernel.text.splitlines()
+    places = [p.strip() for p in kernel.location.split(";") if p.strip()]
+    if places:
+        more = f" and {len(places) - _SHOWN_LOCATIONS} more" if len(places) > _SHOWN_LOCATIONS else ""
+        lines.append("  from: " + "; ".join(places[:_SHOWN_LOCATIONS]) + more)
+    lines += [f"  schedule: {note}" for note in kernel.notes]
+    return "\n".join(lines)
+
+
+def _micro(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e6:.1f}"
+
+
+def _at(location: str) -> str:
+    return f" (at {location})" if location else ""
+
+
+def _took(seconds: float | None) -> str:
+    return "" if seconds is None else f", {seconds * 1e6:.1f} us"

@@ -1,0 +1,81 @@
+"""How long each launch of a program takes: the program again, with a mark for the clock between its launches."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from effcc.codegen.cpp.program import emit_program
+from effcc.driver import State, load
+from effcc.ir.dims import evaluate
+from effcc.ir.program import Buffer, Extern, Step
+from effcc.runtime.executable import TORCH_DTYPES, ExternCall
+from effcc.target import Target
+
+_MARK = Extern("extern", (), (), reason="the clock is read here")
+
+
+def time_steps(
+    state: State,
+    target: Target,
+    sizes: Mapping[str, int],
+    given: Mapping[str, torch.Tensor],
+    budget_s: float = 1.0,
+) -> list[float]:
+    """Median seconds of every step of `state.program.steps`, run in order as a call runs them.
+
+    sizes: of the size symbols. given: inputs by name, such as the weights; those left out are random (integers are 0, so
+    that they index anything). A launch pays for a parallel region of its own here, some microseconds, which it shares with
+    its neighbours in a real call.
+    """
+    program, plan = state.program, state.plan
+    assert program is not None and plan is not None
+    marked: list[Step] = [_MARK]
+    for step in program.steps:
+        marked += [step, _MARK]
+    separated = program.with_steps(tuple(marked))
+    inside = frozenset(b.name for b in program.buffers if b.space == "prepared")
+    source = emit_program(separated, state.nests, target, offsets=plan.offsets, no_alias=inside)
+    times: list[float] = []
+    executable = load(
+        dataclasses.replace(state, program=separated, source=source), target, externs=lambda call: _bind(call, times)
+    )
+    inputs = [given[n] if n in given else random_tensor(program.buffer(n), sizes) for n in program.inputs]
+    rounds: list[list[float]] = []
+    started = time.perf_counter()
+    with torch.no_grad():
+        while len(rounds) < 5 or (len(rounds) < 200 and time.perf_counter() - started < budget_s):
+            times.clear()
+            executable(*inputs)
+            rounds.append([after - before for before, after in zip(times, times[1:], strict=False)])
+    return [statistics.median(column) for column in zip(*rounds[2:], strict=True)]
+
+
+def _bind(call: Extern, times: list[float]) -> ExternCall:
+    """A mark reads the clock; any other call is PyTorch's."""
+    if call is not _MARK:
+        from effcc.frontend.extern import bind
+
+        return bind(call)
+
+    def mark(operands: Sequence[torch.Tensor], sizes: Mapping[str, int]) -> list[Any]:
+        times.append(time.perf_counter())
+        return []
+
+    return mark
+
+
+def random_tensor(buffer: Buffer, sizes: Mapping[str, int]) -> torch.Tensor:
+    """A tensor for an input: normal numbers, zeros for integers, True."""
+    shape = [evaluate(d, sizes) for d in buffer.type.shape]
+    strides = [evaluate(s, sizes) for s in buffer.type.layout]
+    dtype = TORCH_DTYPES[buffer.type.dtype.name]
+    made = torch.empty_strided(shape, strides, dtype=dtype)
+    if dtype.is_floating_point:
+        return made.normal_()
+    return made.fill_(dtype == torch.bool)
