@@ -14,13 +14,28 @@ from dataclasses import dataclass, field, replace
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
-    Axis, Call, Const, Expr, Load, Reduce, add, children, compare, floor_div, integer, modulo, multiply, rebuild, refold,
-    substitute_axes, transform,
+    Axis,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Reduce,
+    add,
+    children,
+    compare,
+    floor_div,
+    integer,
+    modulo,
+    multiply,
+    rebuild,
+    refold,
+    substitute_axes,
+    transform,
 )  # fmt: skip
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile, TileAxis
 from effcc.ir.scalars import reduction
-from effcc.ir.schedule import Nest, Schedule
+from effcc.ir.schedule import Nest, Schedule, TiledAxis
 
 ZERO = Const(0, i64)
 
@@ -40,6 +55,10 @@ class Range:
 
 
 Ranges = dict[str, Range]
+Factors = dict[str, tuple[str, int]]
+"""For each tiled axis, what becomes of its tile (`lanes` or `unroll`) and how many points it has."""
+Registers = dict[str, tuple[str, tuple[str, ...]]]
+"""For each target that is in registers at the moment, the buffer's name and the axes it is indexed by."""
 
 
 def lower(kernel: Kernel, schedule: Schedule) -> LoopNest:
@@ -85,7 +104,7 @@ class _Lowering:
 
     # Parallel tiles -------------------------------------------------------------------------------------------------
 
-    def _variants(self, tiled: list, ranges: Ranges) -> tuple[Stmt, ...]:  # type: ignore[type-arg]
+    def _variants(self, tiled: Sequence[TiledAxis], ranges: Ranges) -> tuple[Stmt, ...]:
         """The code inside the parallel loops, once for whole tiles and once for the rest of each axis that has one."""
         if not tiled:
             return self._inside(ranges)
@@ -111,7 +130,7 @@ class _Lowering:
     # Local buffers --------------------------------------------------------------------------------------------------
 
     def _choose_locals(self) -> None:
-        """Every intermediate that more than one nest touches, or that a sequential loop accumulates, gets a local buffer."""
+        """Intermediates that several nests touch, or that a sequential loop accumulates, get local buffers."""
         tiles = {t.axis: t.tile for t in self.schedule.parallel}
         sequential = self.schedule.sequential
         outputs = {p.name for p in self.kernel.outputs}
@@ -248,10 +267,11 @@ class _Lowering:
         return self._over(kept, factors, ranges, lambda inner: self._at_kept(nest, kept, reduced, factors, inner))
 
     def _at_kept(
-        self, nest: Nest, kept: tuple[str, ...], reduced: tuple[str, ...], factors: dict, ranges: Ranges
-    ) -> list[Stmt]:  # type: ignore[type-arg]
+        self, nest: Nest, kept: tuple[str, ...], reduced: tuple[str, ...], factors: Factors, ranges: Ranges
+    ) -> list[Stmt]:
+        """The reductions of a nest at the current points of its kept axes, and what follows them there."""
         statements = self.kernel.statements
-        registers: dict[str, tuple[str, tuple[str, ...]]] = {}
+        registers: Registers = {}
         out: list[Stmt] = []
         if not nest.reductions:
             for i in nest.body:
@@ -259,7 +279,7 @@ class _Lowering:
             return out
         lanes = nest.lanes.axis if nest.lanes is not None and nest.lanes.axis in nest.reduced else None
         accumulators: dict[int, str] = {}
-        kept_tiles = [r.tile for a in kept if (r := ranges[a]).tile is not None]
+        kept_tiles = _axes(kept, ranges)
         for i in nest.reductions:
             s = statements[i]
             assert s.reduction is not None
@@ -281,28 +301,38 @@ class _Lowering:
 
         def at_point(inner: Ranges) -> list[Stmt]:
             code: list[Stmt] = []
-            point_registers: dict[str, tuple[str, tuple[str, ...]]] = {}
+            point_registers: Registers = {}
             for i in nest.body:
                 code += self._pointwise(statements[i], nest, inner, point_registers)
-            tiles = [inner[a].tile for a in (*kept, *reduced) if inner[a].tile is not None]
+            tiles = _axes((*kept, *reduced), inner)
             for i in nest.reductions:
                 s = statements[i]
                 assert s.reduction is not None
                 index = tuple(Axis(t.name) for t in kept_tiles) + ((Axis(lanes),) if lanes is not None else ())
                 value = self._value(s.reduction.body, s, inner, point_registers)
-                code.append(Tile(tuple(tiles), accumulators[i], index, reduction(s.reduction.operator).combine, value))
+                code.append(Tile(tiles, accumulators[i], index, reduction(s.reduction.operator).combine, value))
             return code
 
         out += self._over(reduced, factors, ranges, at_point)
         for i in nest.reductions:
-            out += self._finish(statements[i], accumulators[i], kept, kept_tiles, lanes, nest, ranges, registers)
+            out += self._finish(statements[i], accumulators[i], kept, nest, ranges, registers)
         for i in nest.epilogue:
             out += self._pointwise(statements[i], nest, ranges, registers)
         return out
 
-    def _finish(self, s, accumulator, kept, kept_tiles, lanes, nest, ranges, registers):  # type: ignore[no-untyped-def]
+    def _finish(
+        self,
+        s: Statement,
+        accumulator: str,
+        kept: tuple[str, ...],
+        nest: Nest,
+        ranges: Ranges,
+        registers: Registers,
+    ) -> list[Stmt]:
         """After the reduced loops: fold the lanes together, resume partial results, store or keep in registers."""
         assert s.reduction is not None
+        kept_tiles = _axes(kept, ranges)
+        lanes = nest.lanes if nest.lanes is not None and nest.lanes.axis in nest.reduced else None
         out: list[Stmt] = []
         combine = reduction(s.reduction.operator).combine
         index = tuple(Axis(t.name) for t in kept_tiles)
@@ -312,8 +342,8 @@ class _Lowering:
             out.append(Alloc(name, s.dtype, tuple(t.extent for t in kept_tiles), "register"))
             identity = Const(reduction(s.reduction.operator).identity(s.dtype), s.dtype)
             start = self._resumed(s, ranges) if self._accumulates(s) else identity
-            lane_tile = TileAxis(lanes, nest.lanes.tile, "lanes")
-            value = Load(accumulator, (*index, Axis(lanes)), s.dtype)
+            lane_tile = TileAxis(lanes.axis, lanes.tile, "lanes")
+            value = Load(accumulator, (*index, Axis(lanes.axis)), s.dtype)
             outer = tuple(replace(t, kind="unroll") for t in kept_tiles)
             out.append(Tile(outer, name, index, "set", start))
             out.append(Tile((*outer, lane_tile), name, index, combine, value))
@@ -322,15 +352,13 @@ class _Lowering:
         if s.target in self._previous() and self._accumulates(s):
             before = Load(_local(s.target), self._local_index(s, s.axes, ranges), s.dtype)
             out.append(
-                Tile(
-                    tuple(kept_tiles), _local(s.target) + "_before", self._local_index(s, s.axes, ranges), "set", before
-                )
+                Tile(kept_tiles, _local(s.target) + "_before", self._local_index(s, s.axes, ranges), "set", before)
             )
         if s.target in self.locals:
-            out.append(Tile(tuple(kept_tiles), _local(s.target), self._local_index(s, s.axes, ranges), "set", result))
+            out.append(Tile(kept_tiles, _local(s.target), self._local_index(s, s.axes, ranges), "set", result))
         elif s.target in {p.name for p in self.kernel.outputs}:
             out.append(
-                Tile(tuple(kept_tiles), s.target, tuple(self._absolute(Axis(a), ranges) for a in s.axes), "set", result)
+                Tile(kept_tiles, s.target, tuple(self._absolute(Axis(a), ranges) for a in s.axes), "set", result)
             )
         return out
 
@@ -343,8 +371,8 @@ class _Lowering:
         factor = self._value(s.reduction.rescale, s, ranges, {})
         return Call("mul", (so_far, factor), s.dtype)
 
-    def _pointwise(self, s: Statement, nest: Nest, ranges: Ranges, registers) -> list[Stmt]:  # type: ignore[no-untyped-def, type-arg]
-        """A statement at the current point: into a register where later members read it, and to its buffer if it has one."""
+    def _pointwise(self, s: Statement, nest: Nest, ranges: Ranges, registers: Registers) -> list[Stmt]:
+        """A statement at the current point: into a register where later members read it, and to its buffer."""
         members = [self.kernel.statements[i] for i in (*nest.body, *nest.reductions, *nest.epilogue)]
         read_here = any(load.buffer == s.target for m in members for load in m.reads)
         order = tuple(a for a in (*nest.kept, *nest.reduced) if a in ranges)
@@ -375,8 +403,8 @@ class _Lowering:
     # Loops over axes ------------------------------------------------------------------------------------------------
 
     def _over(
-        self, axes: Sequence[str], factors: dict, ranges: Ranges, emit: Callable[[Ranges], list[Stmt]]
-    ) -> list[Stmt]:  # type: ignore[type-arg]
+        self, axes: Sequence[str], factors: Factors, ranges: Ranges, emit: Callable[[Ranges], list[Stmt]]
+    ) -> list[Stmt]:
         """Loops over `axes`, tiled by `factors`, around what `emit` makes of the ranges inside."""
         if not axes:
             return emit(ranges)
@@ -464,7 +492,7 @@ class _Lowering:
                 return self._largest(a, ranges) * v
         return math.inf
 
-    def _value(self, e: Expr, s: Statement, ranges: Ranges, registers) -> Expr:  # type: ignore[no-untyped-def, type-arg]
+    def _value(self, e: Expr, s: Statement, ranges: Ranges, registers: Registers) -> Expr:
         """A right side with axes at their place in the loops and loads from locals and registers redirected.
 
         Loads are redirected before axes are substituted: their indices tell which axis they mean."""
@@ -474,8 +502,7 @@ class _Lowering:
                 bare = node.buffer.rstrip("'")
                 if node.buffer in registers:
                     name, order = registers[node.buffer]
-                    tiles = [ranges[a].tile for a in order if ranges[a].tile is not None]
-                    return Load(name, tuple(Axis(t.name) for t in tiles), node.dtype)
+                    return Load(name, tuple(Axis(t.name) for t in _axes(order, ranges)), node.dtype)
                 if bare in self.locals:
                     return self._load_local(bare, node.index, ranges, s, "_before" if node.buffer.endswith("'") else "")
                 return replace(node, index=tuple(walk_in(i) for i in node.index))
@@ -502,7 +529,7 @@ class _Lowering:
         return Load(_local(target) + suffix, at, definition.dtype)
 
     def _place_in(self, local: _Local, axis: str, index: Expr, ranges: Ranges) -> Expr:
-        """An index of a local buffer: from the tile's begin where the buffer holds a tile of the axis, else the axis's value."""
+        """An index of a local buffer: counted from the tile's begin where the buffer holds a tile of the axis."""
         tiled = {t.axis for t in self.schedule.parallel}
         if self.schedule.sequential is not None and self.schedule.sequential.tile > 1:
             tiled.add(self.schedule.sequential.axis)

@@ -1,4 +1,4 @@
-"""Layouts of intermediates: each buffer in the arena gets the dimension innermost that its readers and writer vectorize.
+"""Layouts of intermediates: each buffer in the arena gets that dimension innermost that its users vectorize.
 
 A convolution whose lanes are output channels writes channels last; a key matrix whose positions are lanes is written
 transposed by whoever computes it. Nothing here knows either: the cost of every access along its kernel's lanes decides.

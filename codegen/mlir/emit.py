@@ -25,7 +25,8 @@ from effcc.ir.scalars import reduction
 def emit_graph(graph: Graph) -> str:
     """The MLIR module of a graph: `func.func @main` from its parameters to its results (outputs, then updates' values).
 
-    Raises UnsupportedError for sizes that are not constants and for ops without an index form or with scans or scatters.
+    Raises UnsupportedError for sizes that are not constants, and for ops without an index form, or whose form scans or
+    scatters.
     """
     return _Emitter(graph).run()
 
@@ -75,7 +76,7 @@ class _Emitter:
 
     def _tensor(self, name: str, dtype: DType, shape: Shape) -> _Tensor:
         mlir_type(dtype, shape)
-        made = _Tensor(self._fresh("t"), dtype, tuple(int(d) for d in shape))  # type: ignore[arg-type]
+        made = _Tensor(self._fresh("t"), dtype, tuple(int(d) for d in shape))
         self.tensors[name] = made
         return made
 
@@ -102,7 +103,7 @@ class _Emitter:
         axes = (*s.axes, *(reduce.axes if reduce is not None else ()))
         extents = {a: builder.extents[a] for a in axes}
         direct = self._direct(body, extents)
-        out = _Tensor("", s.dtype, tuple(int(extents[a]) for a in s.axes))  # type: ignore[call-overload]
+        out = _Tensor("", s.dtype, tuple(int(extents[a]) for a in s.axes))
         start = self._fresh("e")
         self.lines.append(f"{start} = tensor.empty() : {out.type}")
         if reduce is not None:
@@ -119,7 +120,7 @@ class _Emitter:
         missing = [a for a in axes if a not in covered]
         if missing:
             # Axes that no operand has: a tensor of that shape, of which nothing is read, gives their extents.
-            shape = _Tensor(self._fresh("s"), boolean, tuple(int(extents[a]) for a in missing))  # type: ignore[call-overload]
+            shape = _Tensor(self._fresh("s"), boolean, tuple(int(extents[a]) for a in missing))
             self.lines.append(f"{shape.name} = tensor.empty() : {shape.type}")
             operands.append((shape, tuple(missing)))
         region = _Region(self, axes, {x: f"%in{n}" for n, x in enumerate(direct)})

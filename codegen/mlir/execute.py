@@ -51,7 +51,7 @@ def run_module(text: str, graph: Graph, inputs: Sequence[Any]) -> list[Any]:
         except Exception as error:  # the bindings raise their own MLIRError
             raise ToolchainError(f"MLIR cannot compile the emitted module: {error}") from error
         arrays = [np.ascontiguousarray(a, p.type.dtype.numpy) for a, p in zip(inputs, graph.params, strict=True)]
-        results = [np.zeros([int(d) for d in v.type.shape], v.type.dtype.numpy) for v in graph.results]  # type: ignore[arg-type]
+        results = [np.zeros([int(d) for d in v.type.shape], v.type.dtype.numpy) for v in graph.results]
         described = [get_ranked_memref_descriptor(a) for a in (*arrays, *results)]
         engine.invoke("main", *[ctypes.pointer(ctypes.pointer(d)) for d in described])
     return results

@@ -114,7 +114,7 @@ NO_SPELLING = {"lgamma": "the math dialect has no log-gamma"}
 
 
 def spelling(function: str, operand: DType) -> tuple[str, ...]:
-    """The operations that compute a scalar function on operands of a dtype. Raises UnsupportedError if MLIR has none."""
+    """The operations that compute a scalar function on a dtype. Raises UnsupportedError if MLIR has none."""
     if operand.is_float:
         found = FLOAT.get(function)
     else:

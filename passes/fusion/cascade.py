@@ -5,8 +5,8 @@ After this step nothing knows ops any more; fusion works on statements, their bo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from effcc.ir.dims import Dim

@@ -72,7 +72,7 @@ class _Clustering:
         return next((c for c in self.clusters if any(i.scans and i.node is item.node for i in c.items)), None)
 
     def _own_axes(self, item: Defined) -> tuple[str, ...]:
-        """The axes of a statement that could run in parallel: those that no scan orders and that have points to share."""
+        """The axes of a statement that could run in parallel: no scan orders them, and they have points to share."""
         if item.statement.scatter is not None:
             return ()
         return tuple(a for a in item.statement.axes if a not in item.scans and self.cascade.extents[a] != 1)
@@ -136,8 +136,10 @@ class _Clustering:
                 shared = into.same.get(axis, axis)
                 if shared not in into.shared:
                     continue
-                whole = isinstance(index, Axis) and same(self.cascade.extents[index.name], self.cascade.extents[axis])
-                if whole and found.get(index.name, shared) == shared and index.name in statement.axes:
+                extents = self.cascade.extents
+                if not isinstance(index, Axis) or not same(extents[index.name], extents[axis]):
+                    broken.add(shared)
+                elif found.get(index.name, shared) == shared and index.name in statement.axes:
                     found[index.name] = shared
                 else:
                     broken.add(shared)

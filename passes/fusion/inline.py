@@ -43,7 +43,7 @@ def inline_views(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] =
 
 
 def inline(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] = frozenset()) -> Cascade:
-    """The cascade with views and cheap producers inlined; targets in `kept` (outputs, operands of calls) keep a statement.
+    """The cascade with views and cheap producers inlined; targets in `kept` (outputs, say) keep a statement.
 
     Those in `stored` are also read where they are stored, not through.
     """

@@ -1,6 +1,6 @@
 """From a cluster of statements to a kernel: axes unified, names made canonical, buffers sorted into in and out.
 
-Names depend on the cluster's shape only, not on the model, so that equal layers give equal kernels and share one function.
+Names depend on the cluster's shape only, not on the model, so that equal layers give equal kernels and share a function.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def cut(
     types: Mapping[str, TensorType],
     weights: frozenset[str],
 ) -> Cut:
-    """The kernel of a cluster. `escaping` tells which targets are read outside it; `types` gives buffers' stored types."""
+    """The kernel of a cluster. `escaping` tells which targets are read outside it; `types` are those of buffers."""
     statements, shared = _unify(cluster, cascade)
     defined = {s.target for s in statements}
     read = list(dict.fromkeys(load.buffer for s in statements for load in s.reads if load.buffer not in defined))

@@ -1,7 +1,7 @@
 """Kernels as polyhedra: what isl is asked, and what it answers.
 
-Axes are set dimensions and sizes are parameters; what is not affine (an index read from memory, a product of sizes) becomes a
-dimension of its own about which nothing is known but what the guards around it say. Two questions are put:
+Axes are set dimensions and sizes are parameters; what is not affine (an index read from memory, a product of sizes)
+becomes a dimension of its own about which nothing is known but what the guards around it say. Two questions are put:
 
     is every access inside its buffer?      { points of the box, guards hold, index outside }  is empty
     may a cluster run tile by tile?         { writer -> reader of one element : shared axes differ }  is empty
@@ -20,7 +20,20 @@ from effcc.errors import IRTypeError
 from effcc.ir.dims import Dim, show
 from effcc.ir.dtypes import boolean, i64
 from effcc.ir.expr import (
-    Axis, Call, Const, Expr, Load, Reduce, Size, both, children, compare, integer, rebuild, walk, where,
+    Axis,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Reduce,
+    Size,
+    both,
+    children,
+    compare,
+    integer,
+    rebuild,
+    walk,
+    where,
 )  # fmt: skip
 from effcc.ir.form import constant
 from effcc.ir.kernel import Kernel, Statement
@@ -89,8 +102,8 @@ class Space:
             case Call("floordiv", (a, Const(value=c))) if c > 0:
                 return f"floor({self.value(a)} / {int(c)})"
             case Call("mod", (a, Const(value=c))) if c > 0:
-                inner = self.value(a)
-                return f"({inner} - {int(c)} * floor({inner} / {int(c)}))"
+                text = self.value(a)
+                return f"({text} - {int(c)} * floor({text} / {int(c)}))"
             case Call("maximum" | "minimum", (a, b)):
                 return self._either(e, a, b)
             case Call("where", (condition, a, b)):
@@ -192,12 +205,12 @@ def _guarded(
 ) -> Expr:
     if isinstance(e, Call) and e.function == "where":
         c, a, b = e.operands
-        parts = (
+        branches = (
             _guarded(c, shapes, box, conditions),
             _guarded(a, shapes, box, (*conditions, (c, False))),
             _guarded(b, shapes, box, (*conditions, (c, True))),
         )
-        return rebuild(e, parts)
+        return rebuild(e, branches)
     parts = tuple(_guarded(p, shapes, box, conditions) for p in children(e))
     made = rebuild(e, parts) if parts else e
     if isinstance(made, Load):

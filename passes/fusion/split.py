@@ -12,7 +12,17 @@ from dataclasses import replace
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
-    Axis, Call, Const, Expr, Load, Reduce, add, floor_div, modulo, multiply, transform,
+    Axis,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Reduce,
+    add,
+    floor_div,
+    modulo,
+    multiply,
+    transform,
 )  # fmt: skip
 from effcc.ir.kernel import Kernel, Param, Scatter, Statement
 from effcc.ir.types import TensorType
@@ -21,7 +31,7 @@ LIMIT = 8
 
 
 def split_axes(kernel: Kernel) -> Kernel:
-    """The kernel with every axis that is divided by a constant split there, until none is left (or splitting stops helping)."""
+    """The kernel with every axis that is divided by a constant split there, until none is left."""
     for _ in range(LIMIT):
         found = _divided(kernel)
         if found is None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, product, same, same_shape
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.types import TensorType
@@ -16,7 +18,7 @@ def stored_behind_views(graph: Graph) -> dict[str, tuple[str, TensorType]]:
     taken = {v.name for v in graph.results}
     found: dict[str, tuple[str, TensorType]] = {}
     for output in graph.outputs:
-        if [v for v in graph.results].count(output) > 1 or output not in producers:
+        if list(graph.results).count(output) > 1 or output not in producers:
             continue
         value, strides = output, output.type.layout
         while value in producers:
@@ -36,7 +38,7 @@ def _behind(node: Node, strides: Shape) -> tuple[Value, Shape] | None:
     """The operand of a view, and the strides that give its elements the places of the result's."""
     if node.op == "transpose":
         (x,) = node.operands
-        perm = [p % x.type.rank for p in node.attrs["perm"]]  # type: ignore[union-attr]
+        perm = [int(p) % x.type.rank for p in cast("tuple[int, ...]", node.attrs["perm"])]
         moved: list[Dim] = [0] * x.type.rank
         for position, source in enumerate(perm):
             moved[source] = strides[position]

@@ -26,7 +26,7 @@ def coefficient(index: Expr, axis: str) -> Dim | None:
             for factor, rest in ((a, b), (b, a)):
                 inner = coefficient(rest, axis)
                 if isinstance(factor, Const | Size) and inner is not None:
-                    return dim(inner * factor.value)  # type: ignore[operator]
+                    return dim(inner * factor.value)
     return None if any(isinstance(e, Axis) and e.name == axis for e in walk(index)) else 0
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from math import prod
+from dataclasses import dataclass, field
 
 from effcc.ir.dims import Shape, elements
 from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.schedule import Nest, Pack, Schedule, TiledAxis
 from effcc.passes.tiling.access import lane_cost, layouts, stride
-from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
 from effcc.passes.tiling.describe import contraction_of, pointwise_of, reduction_of
+from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
 from effcc.passes.tiling.pack import pack
 from effcc.target import Target
 
@@ -39,7 +38,7 @@ def choose(kernel: Kernel, target: Target) -> tuple[Kernel, Schedule]:
     sequential = _sequential(choice)
     plans = plan_nests(kernel, sequential.axis if sequential is not None else None)
     heavy = [p for p in plans if _products(kernel, p)]
-    choice.tiles = {a: 1 for a in choice.shared}
+    choice.tiles = dict.fromkeys(choice.shared, 1)
     nests = [_nest(choice, p, sequential) for p in sorted(plans, key=lambda p: p not in heavy)]
     order = {id(p): n for n, p in enumerate(sorted(plans, key=lambda p: p not in heavy))}
     nests = [nests[order[id(p)]] for p in plans]
@@ -184,7 +183,7 @@ def _reduced_order(reduce: Reduce, rows_of: Sequence[Load], layout: dict[str, Sh
 
 
 def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -> Nest:
-    """Pointwise statements and reductions: lanes where most loads and stores are contiguous, several vectors at once."""
+    """Pointwise statements and reductions: lanes where most loads and stores are contiguous."""
     kernel, lanes = choice.kernel, choice.target.vector_bytes // 4
     layout = layouts(kernel)
     candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1]
@@ -246,7 +245,7 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
 
 
 def _sharing(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> str | None:
-    """A short kept axis that other operands have and gathers along the lanes lack: unrolled, it makes one gather serve all."""
+    """A short kept axis that gathers along the lanes lack: unrolled, it makes one gather serve all its points."""
     reads = [load for i in plan.reductions for load in kernel.statements[i].reads]
     gathers = [x for x in reads if stride(x, axis, layout[x.buffer.rstrip("'")]) is None]
     if not gathers or len(plan.reductions) != 1:
@@ -273,7 +272,7 @@ def _axes(load: Load) -> set[str]:
 
 
 def _parallel_order(choice: _Choice, nests: Sequence[Nest]) -> list[str]:
-    """Shared axes, outermost first: those of lanes of packed products before rows, so that a panel stays in the cache."""
+    """Shared axes, outermost first: lanes of packed products before rows, so that a panel stays in the cache."""
     lanes = [n.lanes.axis for n in nests if n.lanes is not None and n.lanes.axis in choice.shared and n.unroll]
     rows = [t.axis for n in nests for t in n.unroll if t.axis in choice.shared]
     rest = [a for a in choice.shared if a not in lanes and a not in rows]

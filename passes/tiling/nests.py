@@ -1,4 +1,4 @@
-"""The nests of a kernel: which statements share a set of loops, and which axes may run in parallel around all of them."""
+"""The nests of a kernel: which statements share a set of loops, and which axes may run in parallel around them all."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _open(position: int, statement: Statement, phase: str) -> NestPlan:
 
 
 def _join(kernel: Kernel, nest: NestPlan, position: int, statement: Statement, sequential: str | None) -> bool:
-    """Add the statement to the nest if it runs over the same loops and reads nothing the nest has not finished there."""
+    """Add the statement to the nest if it runs over the same loops and reads only what is finished there."""
     statements = kernel.statements
     members = [statements[i] for i in (*nest.body, *nest.reductions, *nest.epilogue)]
     if statement.scatter is not None or any(m.scatter is not None or m.target == statement.target for m in members):

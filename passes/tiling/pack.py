@@ -8,7 +8,20 @@ from dataclasses import replace
 from effcc.ir.dims import Dim, ceil_div
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
-    Axis, Const, Expr, Load, add, compare, floor_div, integer, modulo, multiply, substitute_axes, transform, walk, where,
+    Axis,
+    Const,
+    Expr,
+    Load,
+    add,
+    compare,
+    floor_div,
+    integer,
+    modulo,
+    multiply,
+    substitute_axes,
+    transform,
+    walk,
+    where,
 )  # fmt: skip
 from effcc.ir.form import constant
 from effcc.ir.kernel import Kernel, Param, Statement

@@ -21,7 +21,7 @@ class Tiled:
 
 
 def tile(program: Program, target: Target) -> Tiled:
-    """Choose a schedule for every kernel; packing runs in the program's `prepare` steps, once for each weight and form."""
+    """Choose a schedule for every kernel; packing goes to the `prepare` steps, once for each weight and form."""
     kernels: dict[str, Kernel] = {}
     schedules: dict[str, Schedule] = {}
     for name, kernel in program.kernels.items():

@@ -1,4 +1,4 @@
-"""Graphs as linalg on tensors: MLIR's verifier accepts them, and its execution engine computes what the op table says."""
+"""Graphs as linalg on tensors: MLIR's verifier accepts them, and its engine computes what the op table says."""
 
 from __future__ import annotations
 
