@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -13,12 +14,12 @@ from effcc.codegen.triton.values import Shape, Value, converted, widened
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Shape as Sizes
 from effcc.ir.dtypes import DType, bf16, boolean, f16, i64
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, add, integer, multiply, walk
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, add, children, free_axes, integer, multiply, walk
 
 _INDEX_LIMIT = 2**31 - 1
 _ROUNDING = {"floordiv": "//", "mod": "%"}
 """Divisions of integers, which Triton rounds towards zero: right where nothing is negative."""
-_TAKES_CONSTANTS = frozenset("div maximum minimum".split())
+_TAKES_CONSTANTS = frozenset(["div", "maximum", "minimum"])
 """Functions spelled as calls that accept Python numbers beside blocks."""
 
 
@@ -26,7 +27,7 @@ _TAKES_CONSTANTS = frozenset("div maximum minimum".split())
 class Scope:
     """What a block of code may refer to: loop variables, blocks in registers, and loads made already.
 
-    `bounds` has the greatest value of each axis, where one is known; `define` writes `name = text` and returns the name.
+    `bounds` has the greatest value of each axis, where one is known; `define` writes `name = text` and gives the name.
     """
 
     define: Callable[[str, str], str]
@@ -38,19 +39,40 @@ class Scope:
 
     def inside(self) -> Scope:
         """The scope of a loop's body: what is defined there is forgotten after it."""
-        return replace(self, registers=self.registers, axes=dict(self.axes), bounds=dict(self.bounds), loaded=dict(self.loaded))
+        return replace(self, axes=dict(self.axes), bounds=dict(self.bounds), loaded=dict(self.loaded))
 
 
 @dataclass(frozen=True)
 class Printer:
-    """Prints the expressions of one tile statement. `limits` holds the mask of each axis that sticks out of its extent."""
+    """Prints the expressions of one tile statement. `limits` has the mask of each axis that sticks out of its extent.
+
+    A subexpression that occurs more than once is defined under the name `part` and then referred to.
+    """
 
     scope: Scope
     shape: Shape
     limits: Mapping[str, Value]
+    part: str = "part"
+    parts: dict[Expr, Value | None] = field(default_factory=dict)
+
+    def whole(self, e: Expr) -> Value:
+        """The value of a statement's right side."""
+        self.parts.update(dict.fromkeys(_repeated(e)))
+        return self.value(e)
 
     def value(self, e: Expr, guards: tuple[Value, ...] = ()) -> Value:
         """The value of an expression; loads in it happen only where all `guards` hold."""
+        if guards or not isinstance(e, Call) or e not in self.parts:
+            return self._value(e, guards)
+        known = self.parts[e]
+        if known is None:
+            known = self._value(e, guards)
+            if known.binding < ATOM or "(" in known.text:
+                known = replace(known, text=self.scope.define(self.part, known.text), binding=ATOM)
+            self.parts[e] = known
+        return known
+
+    def _value(self, e: Expr, guards: tuple[Value, ...]) -> Value:
         if _is_index(e):
             return self._index(e, self._bound(e) > _INDEX_LIMIT)
         match e:
@@ -73,12 +95,12 @@ class Printer:
     # Functions ------------------------------------------------------------------------------------------------------
 
     def _call(self, name: str, operands: list[Value], e: Call) -> Value:
-        half = [o.dtype in (f16, bf16) for o in operands]
-        if any(half):
-            operands = [converted(o, "tl.float32") if h and not o.constant else o for o, h in zip(operands, half, strict=True)]
+        if operands[0].dtype in (f16, bf16):
+            operands = [o if o.constant else converted(o, "tl.float32") for o in operands]
         template, binding = spell(name, computed(operands[0].dtype))
         axes = self.shape.union(operands)
-        if binding == ATOM and (len(operands) == 1 or name not in _TAKES_CONSTANTS or all(o.constant for o in operands)):
+        alone = name not in _TAKES_CONSTANTS or all(o.constant for o in operands)
+        if binding == ATOM and alone:
             operands = [self.shape.full(o, ()) if o.constant else o for o in operands]
         expanded = [self.shape.expand(widened(o), axes) for o in operands]
         # Operators associate to the left, comparisons not at all.
@@ -192,7 +214,7 @@ class Printer:
     def address(
         self, buffer: str, index: tuple[Expr, ...], guards: tuple[Value, ...] = (), axes: tuple[str, ...] | None = None
     ) -> tuple[Value, Value | None]:
-        """Pointers to elements of a buffer, over `axes` (default: those that occur), and the mask to touch them under."""
+        """Pointers to elements of a buffer over `axes` (default: those that occur), and the mask to touch them under."""
         pointer, strides = self.scope.pointers[buffer]
         offset: Expr = integer(0)
         for i, stride in zip(index, strides, strict=True):
@@ -211,9 +233,22 @@ class Printer:
 def _is_index(e: Expr) -> bool:
     """Index arithmetic that depends on axes and sizes alone, so that 32 bits usually hold it."""
     return e.dtype == i64 and not isinstance(e, Const) and all(
-        isinstance(n, Axis | Size | Const) or isinstance(n, Call) and n.dtype == i64 and n.function not in ("where", "cast")
+        isinstance(n, Axis | Size | Const)
+        or (isinstance(n, Call) and n.dtype == i64 and n.function not in ("where", "cast"))
         for n in walk(e)
-    )  # fmt: skip
+    )
+
+
+def _repeated(e: Expr) -> list[Expr]:
+    """The calls, other than index arithmetic, that are operands in more than one place."""
+    uses: Counter[Expr] = Counter()
+    left = [e]
+    while left:
+        for child in children(left.pop()):
+            uses[child] += 1
+            if uses[child] == 1:
+                left.append(child)
+    return [x for x, n in uses.items() if n > 1 and isinstance(x, Call) and not _is_index(x) and free_axes(x)]
 
 
 def _nonnegative(e: Expr) -> bool:

@@ -16,6 +16,8 @@ from effcc.ir.scalars import REDUCTIONS
 
 _IDENTITY = {r.combine: r.identity for r in REDUCTIONS.values()}
 _ATOMIC_BITS = (32, 64)
+LONG = 32
+"""Characters of a value above which it gets a line of its own before it is stored."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,15 @@ class TileWriter:
     def _printer(self, tile: Tile, order: tuple[str, ...] | None = None) -> Printer:
         extents = {a.name: a.extent for a in tile.axes}
         shape = Shape(extents if order is None else {a: extents[a] for a in order})
-        return Printer(self.scope, shape, {a: m for a, m in self.limits.items() if a in shape.extents})
+        limits = {a: m for a, m in self.limits.items() if a in shape.extents}
+        return Printer(self.scope, shape, limits, f"{tile.buffer.removesuffix('_block')}_part")
 
     # Registers ------------------------------------------------------------------------------------------------------
 
     def _assign(self, tile: Tile) -> str:
         printer = self._printer(tile)
         kept = tuple(i.name for i in tile.index if isinstance(i, Axis))
-        value = printer.shape.fill(widened(printer.value(tile.value)), kept)
+        value = printer.shape.fill(widened(printer.whole(tile.value)), kept)
         return f"{self.scope.registers[tile.buffer]} = {value.text}"
 
     def _reduce(self, tile: Tile) -> str:
@@ -80,10 +83,10 @@ class TileWriter:
         neutral = literal(_IDENTITY[tile.combine](dtype), dtype)
         limited = [a for a in reduced if a in self.limits]
         if not limited:
-            return printer.value(tile.value)
-        if isinstance(tile.value, Load) and tile.value.buffer in self.scope.pointers and all(_depends(tile.value, a) for a in limited):
+            return printer.whole(tile.value)
+        if isinstance(tile.value, Load) and self._masked_load(tile.value, limited):
             return printer.load(tile.value, other=neutral)
-        value = printer.value(tile.value)
+        value = printer.whole(tile.value)
         mask = printer.shape.all_of(printer.masks(tuple(limited)))
         assert mask is not None
         if value.constant:
@@ -106,12 +109,14 @@ class TileWriter:
         block = result_block(shape, f"tl.dot({left.text}, {right.text}{precision})", dot, kept)
         return f"{name} = {block}" if fresh else f"{name} = {name} + {block}"
 
-    def _side(self, tile: Tile, e: Expr, first: tuple[str, ...], second: tuple[str, ...], outer: tuple[str, ...]) -> Value:
+    def _side(
+        self, tile: Tile, e: Expr, first: tuple[str, ...], second: tuple[str, ...], outer: tuple[str, ...]
+    ) -> Value:
         """One operand as a matrix, zero wherever an axis is beyond its limit."""
         printer = self._printer(tile, (*first, *second))
-        value = widened(printer.value(e))
+        value = widened(printer.whole(e))
         limited = [a for a in (*first, *second) if a in self.limits and a not in outer]
-        if limited and not self._loads_zero(e, limited):
+        if limited and not self._masked_load(e, limited):
             mask = printer.shape.all_of(printer.masks(tuple(limited)))
             assert mask is not None
             value = printer.shape.fill(value, (*first, *second))
@@ -119,11 +124,11 @@ class TileWriter:
             value = Value(text, value.axes, value.dtype)
         return matrix(printer.shape, value, first, second)
 
-    def _loads_zero(self, e: Expr, axes: list[str]) -> bool:
-        """Whether a masked load makes the value zero beyond the limits of all the axes."""
+    def _masked_load(self, e: Expr, axes: list[str]) -> bool:
+        """Whether the value is a load whose mask covers the limits of all the axes (so that it is zero beyond)."""
         match e:
             case Call("cast" | "neg", (operand,)):
-                return self._loads_zero(operand, axes)
+                return self._masked_load(operand, axes)
             case Load(buffer=buffer):
                 return buffer in self.scope.pointers and all(_depends(e, a) for a in axes)
         return False
@@ -133,7 +138,9 @@ class TileWriter:
     def _write(self, tile: Tile) -> str:
         printer = self._printer(tile)
         axes = printer.shape.order
-        value = printer.shape.fill(widened(printer.value(tile.value)), axes)
+        value = printer.shape.fill(widened(printer.whole(tile.value)), axes)
+        if len(value.text) > LONG:
+            value = Value(self.scope.define(f"{tile.buffer}_block", value.text), value.axes, value.dtype)
         address, mask = printer.address(tile.buffer, tile.index, axes=axes)
         masked = "" if mask is None else f", mask={printer.shape.expand(mask, axes).text}"
         if tile.combine == "set":
