@@ -18,6 +18,7 @@ from torch import Tensor, fx
 
 from effcc.errors import CaptureError, UnsupportedError
 from effcc.frontend import (
+    aten_attention,
     aten_creation,
     aten_gradients,
     aten_indexing,
@@ -43,6 +44,7 @@ from effcc.ir.table.create import LARGEST_LITERAL
 from effcc.ir.types import TensorType
 
 FAMILIES = (
+    aten_attention,
     aten_creation,
     aten_gradients,
     aten_indexing,

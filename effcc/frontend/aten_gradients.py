@@ -1,8 +1,7 @@
-"""Importers of gradients that core ATen keeps whole: convolutions, pooling and attention, in terms of forward ops."""
+"""Importers of gradients that core ATen keeps whole: convolutions and pooling, in terms of forward ops."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,35 +116,3 @@ def _share(m: Importer, grad: Value, x: Value, kernel: Any, stride: Any, padding
     ones = m.emit("full", shape=(channels, 1, *kernel), value=1.0 / count, dtype=grad.type.dtype)
     spread = _spread(m, batched, ones, _known(x.type.shape[-2:]), stride, padding, (1, 1), channels)
     return m.reshape(spread, x.type.shape)
-
-
-@imports(aten._scaled_dot_product_flash_attention_for_cpu_backward.default)
-def attention_backward(
-    m: Importer, grad: Value, q: Value, k: Value, v: Value, out: Value, log_sum: Value, dropout: float, causal: bool,
-    *, attn_mask: Value | None = None, scale: float | None = None,
-) -> tuple[Value, Value, Value]:  # fmt: skip
-    """Gradients of `softmax(scale * q k^T + mask) v`, whose weights are found again from the rows' log-sum-exp.
-
-    `P = exp(S - L)`, `dV = P^T dO`, `dS = P * (dO V^T - rowsum(dO * O))`, `dQ = scale * dS K`, `dK = scale * dS^T Q`
-    (Dao et al., arXiv:2205.14135).
-    """
-    width = q.type.shape[-1]
-    if dropout or q.type.rank != 4 or (scale is None and not isinstance(width, int)):
-        raise NotNative("the gradient of attention with dropout")
-    factor = scale if scale is not None else float(width) ** -0.5
-    dtype, wide = q.type.dtype, q.type.dtype.accumulator
-    grad, q, k, v, out, log_sum = (m.cast(x, wide) for x in (grad, q, k, v, out, log_sum))
-    last = (0, 1, 3, 2)
-    scores = m.elementwise("mul", m.emit("matmul", q, m.transpose(k, last)), factor)
-    if attn_mask is not None:
-        scores = m.elementwise("add", scores, m.cast(attn_mask, wide))
-    if causal:
-        row, column = m.unit(m.emit("iota", size=q.type.shape[2]), 1), m.emit("iota", size=k.type.shape[2])
-        scores = m.emit("where", m.emit("le", column, row), scores, m.constant(-math.inf, wide))
-    weights = m.emit("exp", m.elementwise("sub", scores, m.unit(log_sum, 3)))
-    dv = m.emit("matmul", m.transpose(weights, last), grad)
-    rows = reduce(m, "sum", m.emit("mul", grad, out), (3,), keepdim=True)
-    inner = m.emit("mul", weights, m.emit("sub", m.emit("matmul", grad, m.transpose(v, last)), rows))
-    dq = m.elementwise("mul", m.emit("matmul", inner, k), factor)
-    dk = m.elementwise("mul", m.emit("matmul", m.transpose(inner, last), q), factor)
-    return m.cast(dq, dtype), m.cast(dk, dtype), m.cast(dv, dtype)

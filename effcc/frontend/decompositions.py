@@ -1,9 +1,8 @@
 """Which operators are taken apart before import, and which reach the importer whole.
 
 The base is PyTorch's core ATen set. effcc departs from it where its own kernels start from a better form: recurrent
-layers stay whole, so does the softmax of masked attention, and what is pointwise, a gather or a view in terms of
-simpler ops is written that way. Attention itself comes apart into products, scale, mask and softmax: its one-pass
-kernel is derived.
+layers stay whole, so do attention and the softmax of masked attention, and what is pointwise, a gather or a view in
+terms of simpler ops is written that way.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ from effcc.frontend import recurrent
 aten = torch.ops.aten
 
 # `_safe_softmax` is softmax with zeros for a row of nothing but -inf: one guard in the kernel, six ops outside it.
-_KEPT_WHOLE = (aten._safe_softmax.default,)
+# Attention's gradient reads its second result, the rows' log-sum-exp, which the decomposition does not give; the
+# importer takes both apart, so that their kernels can be derived.
+_KEPT_WHOLE = (aten._safe_softmax.default, aten._scaled_dot_product_flash_attention_for_cpu.default)
 
 Table = dict[Any, Callable[..., Any]]
 
@@ -57,4 +58,6 @@ def export_decompositions() -> Table:
     table = core_aten_decompositions()
     table.update(_table())
     table.update(recurrent.DECOMPOSITIONS)
+    for op in _KEPT_WHOLE:
+        table.pop(op, None)
     return table

@@ -532,8 +532,11 @@ def _gradients() -> list[Call]:
         floats(2, 2, 6, 4, seed=2),
         floats(2, 2, 5, 4, seed=3),
     )
-    for causal, options in ((False, {}), (True, {"scale": 0.3}), (False, {"attn_mask": floats(2, 1, 5, 6, seed=4)})):
+    hidden = floats(2, 1, 5, 6, seed=4)
+    hidden[0, 0, 1] = -float("inf")
+    for causal, options in ((False, {}), (True, {"scale": 0.3}), (False, {"attn_mask": hidden})):
         out, log_sum = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, **options)
+        calls.append(Call(aten._scaled_dot_product_flash_attention_for_cpu.default, (q, k, v, 0.0, causal), options))
         arguments = (grad, q, k, v, out, log_sum, 0.0, causal)
         calls.append(Call(aten._scaled_dot_product_flash_attention_for_cpu_backward.default, arguments, options))
     return [*calls, Call(aten._cdist_forward.default, (floats(2, 3, 4), floats(2, 5, 4), 2.0, None))]

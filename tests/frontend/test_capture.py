@@ -119,13 +119,14 @@ def test_a_model_that_learns_is_captured_in_two_halves() -> None:
     assert {backward.input_names[i] for i in backward.static_inputs} <= {"0.weight", "2.weight"}
 
 
-def test_attention_comes_apart_so_that_its_kernel_can_be_derived() -> None:
-    recorder, x = Recorder(), torch.randn(1, 2, 8, 4)
-    with torch.no_grad():
-        recorder.compile(lambda x: nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True))(x)
-    assert recorder.targets().count("aten.bmm.default") == 2
-    assert "aten._safe_softmax.default" in recorder.targets()
-    assert not any("scaled_dot_product" in target for target in recorder.targets())
+def test_attention_stays_whole_forward_and_backward() -> None:
+    recorder, x = Recorder(), torch.randn(1, 2, 8, 4, requires_grad=True)
+    attention = nn.functional.scaled_dot_product_attention
+    (expected,) = torch.autograd.grad(attention(x, x, x, is_causal=True).sin().sum(), x)
+    (got,) = torch.autograd.grad(recorder.compile(lambda x: attention(x, x, x, is_causal=True))(x).sin().sum(), x)
+    torch.testing.assert_close(got, expected)
+    forward = {str(node.target) for node in recorder.calls[0][0].graph.nodes}
+    assert "aten._scaled_dot_product_flash_attention_for_cpu.default" in forward
 
 
 def test_equal_inputs_passed_twice_keep_their_names_apart() -> None:

@@ -1,0 +1,83 @@
+"""Importers of attention: products, scale, mask and softmax apart, so that its one-pass kernel can be derived.
+
+Capture keeps PyTorch's fused operator and its gradient, which belong together: the second result of the one, the
+logarithm of each row's sum of exponentials, is what the other reads.
+"""
+
+from __future__ import annotations
+
+import math
+
+from effcc.frontend.aten_reductions import reduce
+from effcc.frontend.importer import Importer, NotNative, aten, imports
+from effcc.ir.graph import Value
+
+_SWAPPED = (0, 1, 3, 2)
+
+
+def _scores(m: Importer, q: Value, k: Value, mask: Value | None, causal: bool, scale: float) -> Value:
+    """`scale * q k^T + mask`; -inf above the diagonal where `causal`."""
+    scores = m.elementwise("mul", m.emit("matmul", q, m.transpose(k, _SWAPPED)), scale)
+    if mask is not None:
+        scores = m.elementwise("add", scores, m.cast(mask, scores.type.dtype))
+    if causal:
+        lowest = m.constant(-math.inf, scores.type.dtype)
+        row, column = m.unit(m.emit("iota", size=q.type.shape[2]), 1), m.emit("iota", size=k.type.shape[2])
+        scores = m.emit("where", m.emit("le", column, row), scores, lowest)
+    return scores
+
+
+def _factor(q: Value, scale: float | None, dropout: float) -> float:
+    """The factor of the scores: 1 / sqrt(width) unless given."""
+    width = q.type.shape[-1]
+    if dropout or q.type.rank != 4:
+        raise NotNative("attention with dropout")
+    if scale is not None:
+        return scale
+    if not isinstance(width, int):
+        raise NotNative("attention over heads of unknown width")
+    return float(width) ** -0.5
+
+
+@imports(aten._scaled_dot_product_flash_attention_for_cpu.default)
+def attention(
+    m: Importer, q: Value, k: Value, v: Value, dropout: float = 0.0, causal: bool = False, *,
+    attn_mask: Value | None = None, scale: float | None = None,
+) -> tuple[Value, Value]:  # fmt: skip
+    """`softmax(scale * q k^T + mask) v`, in f32 for half types, and each row's `log(sum(exp(scores)))`.
+
+    A row of which nothing may be seen gives zeros, in both.
+    """
+    factor, dtype, wide = _factor(q, scale, dropout), q.type.dtype, q.type.dtype.accumulator
+    q, k, v = (m.cast(x, wide) for x in (q, k, v))
+    scores = _scores(m, q, k, attn_mask, causal, factor)
+    weights = m.emit("softmax", scores, axis=3, safe=attn_mask is not None)
+    result = m.cast(m.emit("matmul", weights, v), dtype)
+    peak = reduce(m, "max", scores, (3,), keepdim=True)
+    hidden = m.emit("eq", peak, m.constant(-math.inf, wide))
+    shift = m.emit("where", hidden, m.constant(0.0, wide), peak)
+    total = reduce(m, "sum", m.emit("exp", m.emit("sub", scores, shift)), (3,), keepdim=True)
+    log_sum = m.emit("where", hidden, m.constant(0.0, wide), m.emit("add", m.emit("log", total), shift))
+    return result, m.reshape(log_sum, log_sum.type.shape[:3])
+
+
+@imports(aten._scaled_dot_product_flash_attention_for_cpu_backward.default)
+def attention_backward(
+    m: Importer, grad: Value, q: Value, k: Value, v: Value, out: Value, log_sum: Value, dropout: float, causal: bool,
+    *, attn_mask: Value | None = None, scale: float | None = None,
+) -> tuple[Value, Value, Value]:  # fmt: skip
+    """Gradients of `attention` for q, k and v, whose weights are found again from the rows' log-sum-exp.
+
+    `P = exp(S - L)`, `dV = P^T dO`, `dS = P * (dO V^T - rowsum(dO * O))`, `dQ = scale * dS K`, `dK = scale * dS^T Q`
+    (Dao et al., arXiv:2205.14135).
+    """
+    factor, dtype, wide = _factor(q, scale, dropout), q.type.dtype, q.type.dtype.accumulator
+    grad, q, k, v, out, log_sum = (m.cast(x, wide) for x in (grad, q, k, v, out, log_sum))
+    scores = _scores(m, q, k, attn_mask, causal, factor)
+    weights = m.emit("exp", m.elementwise("sub", scores, m.unit(log_sum, 3)))
+    dv = m.emit("matmul", m.transpose(weights, _SWAPPED), grad)
+    rows = reduce(m, "sum", m.emit("mul", grad, out), (3,), keepdim=True)
+    inner = m.emit("mul", weights, m.emit("sub", m.emit("matmul", grad, m.transpose(v, _SWAPPED)), rows))
+    dq = m.elementwise("mul", m.emit("matmul", inner, k), factor)
+    dk = m.elementwise("mul", m.emit("matmul", m.transpose(inner, _SWAPPED), q), factor)
+    return m.cast(dq, dtype), m.cast(dk, dtype), m.cast(dv, dtype)
