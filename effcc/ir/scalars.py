@@ -72,7 +72,7 @@ FUNCTIONS: dict[str, ScalarFunction] = {
         ScalarFunction("neg", 1, np.negative),
         ScalarFunction("abs", 1, np.abs),
         ScalarFunction("sign", 1, lambda x: np.where(np.isnan(x), np.zeros_like(x), np.sign(x))),
-        ScalarFunction("not", 1, lambda x: np.logical_not(x) if x.dtype == np.bool_ else np.invert(x)),
+        ScalarFunction("not", 1, lambda x: np.logical_not(x) if x.dtype == np.bool_ else np.invert(x), domain="int"),
         ScalarFunction("isnan", 1, np.isnan, result="bool", domain="float"),
         ScalarFunction("isinf", 1, np.isinf, result="bool", domain="float"),
         ScalarFunction("add", 2, np.add, associative=True),

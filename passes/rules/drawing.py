@@ -23,6 +23,15 @@ _SIZES = [0] + [1] * 5 + [2] * 6 + [3] * 4 + [4] * 2 + [5]
 _NUMBERS = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, -2.5, 0.1, 4.0, 8.0, 1e-5, 100.0]
 
 
+class Preferences(Random):
+    """Randomness that prefers the sizes and dtypes of its choice to those that suit rules; repeat one to prefer it."""
+
+    def __init__(self, seed: int, sizes: Sequence[int], dtypes: Sequence[str]) -> None:
+        super().__init__(seed)
+        self.sizes = sizes
+        self.dtypes = dtypes
+
+
 def draw(op: Op, known: Known, attrs: Attrs, random: Random) -> tuple[list[TensorType], Attrs]:
     """Types for the operands that are None, and values for the attributes that `attrs` lacks."""
     complete = dict(attrs)
@@ -41,11 +50,11 @@ def draw(op: Op, known: Known, attrs: Attrs, random: Random) -> tuple[list[Tenso
 
 
 def draw_dtype(random: Random) -> DType:
-    return DTYPES[random.choice(_DTYPES)]
+    return DTYPES[random.choice(random.dtypes if isinstance(random, Preferences) else _DTYPES)]
 
 
 def draw_shape(random: Random, least: int = 0, most: int = 4) -> Shape:
-    return tuple(random.choice(_SIZES) for _ in range(random.randint(least, most)))
+    return tuple(_size(random) for _ in range(random.randint(least, most)))
 
 
 def draw_number(dtype: DType, random: Random) -> float | int | bool:
@@ -57,7 +66,7 @@ def draw_number(dtype: DType, random: Random) -> float | int | bool:
 
 
 def _size(random: Random) -> int:
-    return random.choice(_SIZES)
+    return random.choice(random.sizes if isinstance(random, Preferences) else _SIZES)
 
 
 def _first(known: Known) -> TensorType | None:

@@ -16,6 +16,7 @@ from effcc.ir.interpreter.kernels import as_dtype
 from effcc.ir.ops import lookup
 
 Externs = Callable[[Node, list[Array]], Sequence[Array]]
+Observe = Callable[[Node, list[Array]], list[Array]]
 
 
 def run_graph(
@@ -24,11 +25,13 @@ def run_graph(
     sizes: Mapping[str, int] | None = None,
     dtype: DType | None = None,
     externs: Externs | None = None,
+    observe: Observe | None = None,
 ) -> list[Array]:
     """The outputs of `graph`, then the values of its updates.
 
     `inputs` are the parameters in order; encoded parameters are given decoded. `dtype=f64` widens all floating
     computation. `externs(node, arrays)` computes the nodes that have no reference (random numbers, PyTorch's own ops).
+    `observe(node, results)` sees what each node computed and gives what stands for it from there on.
     Raises InputError on misfitting inputs and UnsupportedError on an extern without a callback.
     """
     if len(inputs) != len(graph.params):
@@ -36,20 +39,23 @@ def run_graph(
     given = [as_dtype(a, p.type.dtype, dtype, p.name) for a, p in zip(inputs, graph.params, strict=True)]
     shapes = {p.name: (p.type.shape, a.shape) for p, a in zip(graph.params, given, strict=True)}
     bound = bind_sizes(shapes, sizes)
-    return _Run(bound, dtype, externs).graph(graph, given)
+    return _Run(bound, dtype, externs, observe).graph(graph, given)
 
 
 class _Run:
-    def __init__(self, sizes: Mapping[str, int], wide: DType | None, externs: Externs | None) -> None:
+    def __init__(self, sizes: Mapping[str, int], wide: DType | None, externs: Externs | None, observe: Observe | None) -> None:
         self.sizes = sizes
         self.wide = wide
         self.externs = externs
+        self.observe = observe
 
     def graph(self, graph: Graph, inputs: Sequence[Array]) -> list[Array]:
         values: dict[Value, Array] = dict(zip(graph.params, inputs, strict=True))
         with np.errstate(all="ignore"):
             for node in graph.nodes:
                 results = self.node(node, [values[o] for o in node.operands])
+                if self.observe is not None:
+                    results = self.observe(node, results)
                 values.update(zip(node.results, results, strict=True))
         return [values[v] for v in graph.results]
 

@@ -266,6 +266,9 @@ def _infer_pad(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
     shape = tuple(dim(a + size + z) for a, size, z in zip(low, x.shape, high, strict=True))
     fits = all(not isinstance(d, int) or d >= 0 for d in shape)
     require(fits, f"negative padding makes a size negative: {_list(shape)}")
+    for a, size, z in zip(low, x.shape, high, strict=True):
+        if all(isinstance(n, int) for n in (a, size, z)):
+            require(max(-a, 0) + max(-z, 0) <= size, f"negative padding ({a}, {z}) cuts more than the {size} there are")
     return TensorType(x.dtype, shape)
 
 

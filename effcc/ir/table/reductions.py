@@ -37,6 +37,12 @@ def _infer(result: Callable[[DType], DType]) -> Callable[[Types, Mapping[str, An
     return infer
 
 
+def _infer_argument(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
+    axes = attrs["axes"]
+    require(axes is None or len(axes) == 1, f"takes one axis, or null for the flattened tensor; got {axes}")
+    return _infer(lambda d: i64)(operands, attrs)
+
+
 def open_axes(b: FormBuilder) -> tuple[tuple[Axis, ...], tuple[Axis, ...], tuple[Axis, ...]]:
     """The axes of operand 0, those of the result, and the reduced ones, for a reduction with `axes` and `keepdim`."""
     shape = b.operands[0].type.shape
@@ -197,10 +203,10 @@ OPS: list[Op] = [
     Op("mean", "reduction", (1, 1), _infer(lambda d: d), _wide(np.mean), "sum / count over `axes`", _AXES, _mean),
     Op("var", "reduction", (1, 1), _infer(lambda d: d), _wide(_variance),
        "sum((x - mean)^2) / max(count - correction, 0) over `axes`", {**_AXES, "correction": 1}, _var),
-    Op("argmax", "reduction", (1, 1), _infer(lambda d: i64), _argument_reference(np.argmax),
+    Op("argmax", "reduction", (1, 1), _infer_argument, _argument_reference(np.argmax),
        "index of the first maximum along one axis, or of the flattened tensor; NaN counts as the maximum",
        _AXES, _argument("max")),
-    Op("argmin", "reduction", (1, 1), _infer(lambda d: i64), _argument_reference(np.argmin),
+    Op("argmin", "reduction", (1, 1), _infer_argument, _argument_reference(np.argmin),
        "index of the first minimum along one axis, or of the flattened tensor; NaN counts as the minimum",
        _AXES, _argument("min")),
     Op("cumsum", "scan", (1, 1), _running_type, _running_reference(np.cumsum),

@@ -1,0 +1,47 @@
+"""Graphs run by eager PyTorch, on NumPy arrays."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import effcc.frontend.recurrent  # noqa: F401  (registers effcc::recurrent)
+from effcc.fuzz.torch_text import torch_function
+from effcc.ir.graph import Graph
+
+
+def run_eager(graph: Graph, inputs: Sequence[Any]) -> list[np.ndarray]:
+    """The results of `graph`, computed by the torch calls that spell it. Raises what PyTorch raises."""
+    with torch.no_grad():
+        results = _compiled(torch_function(graph))(*(to_torch(a) for a in inputs))
+    return [to_numpy(r) for r in results]
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(text: str) -> Callable[..., Any]:
+    names: dict[str, Any] = {"torch": torch, "F": F}
+    exec(text, names)
+    function: Callable[..., Any] = names["model"]
+    return function
+
+
+def to_torch(array: Any) -> torch.Tensor:
+    """An array as a tensor with memory of its own; NumPy has no bfloat16 of its own."""
+    array = np.array(array)
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as an array, row-major."""
+    tensor = tensor.detach().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return np.asarray(tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16))
+    return np.asarray(tensor.numpy())

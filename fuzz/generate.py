@@ -1,0 +1,273 @@
+"""Random graphs: operators are known through the op table's type rules and declared constraints only.
+
+A graph grows node by node: a kind of op that often follows the last one, an op of that kind, operands among the values
+that are there, and fresh parameters for the rest. Each node is interpreted as it is added; one whose values leave the
+range in which numbers can be compared is taken back, or its operand squashed first. So graphs compute with ordinary
+numbers; special ones are put into the inputs of some cases afterwards.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from effcc.errors import EffccError
+from effcc.fuzz.operands import bounds, is_deterministic, propose
+from effcc.ir.dims import Shape
+from effcc.ir.dtypes import DTYPES, DType, boolean
+from effcc.ir.graph import Graph, GraphBuilder, Value
+from effcc.ir.op import Op
+from effcc.ir.ops import TABLE
+from effcc.ir.types import TensorType
+from effcc.passes.rules.drawing import Preferences, draw_number
+
+Array = np.ndarray[Any, Any]
+
+SIZES = (0, *[1] * 8, *[2] * 10, *[3] * 12, 4, 4, 5, 5, 6, 7, 8, 8, 9, 13, 16, 17, 31, 33, 40)
+MOST_ELEMENTS = 3000
+MOST_WORK = 40_000  # elements of one index space, in multiplications of an interpreted contraction
+LARGEST = 1e4  # magnitude of values that a node may produce
+
+# What often follows what: chains that fusion is made for.
+FOLLOWERS: dict[str, str] = {
+    "": "contraction pointwise view norm reduction gather scan",
+    "contraction": "pointwise pointwise pointwise norm reduction view contraction",
+    "norm": "contraction contraction pointwise view reduction",
+    "pointwise": "pointwise pointwise reduction norm contraction view scan scatter gather create",
+    "reduction": "pointwise pointwise pointwise view contraction norm",
+    "view": "contraction pointwise pointwise reduction norm view scan",
+    "gather": "pointwise contraction norm reduction",
+    "scatter": "pointwise reduction view",
+    "scan": "pointwise reduction contraction",
+    "create": "pointwise view reduction",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph with static sizes, and an array for each of its parameters."""
+
+    graph: Graph
+    inputs: tuple[Array, ...]
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.graph.name}: {len(self.graph.nodes)} nodes"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a graph becomes."""
+
+    nodes: tuple[int, int] = (1, 9)
+
+
+def generate(seed: int, size: Size = Size()) -> Case:
+    """The random case of a seed."""
+    return _Generator(seed, size).run()
+
+
+@functools.cache
+def _ops() -> dict[str, tuple[Op, ...]]:
+    """The ops that can be drawn, by kind: those with a NumPy reference, and no regions."""
+    found: dict[str, tuple[Op, ...]] = {}
+    for op in TABLE.values():
+        if op.reference is not None and op.kind not in ("control", "opaque"):
+            found[op.kind] = (*found.get(op.kind, ()), op)
+    return found
+
+
+def _dtypes(random: Random) -> tuple[str, ...]:
+    """The dtypes of one graph; most graphs are f32 throughout."""
+    share = random.random()
+    if share < 0.6:
+        return ("f32",)
+    if share < 0.75:
+        return (*["f32"] * 4, "i64", "bool", "i32")
+    return random.choice([("f64",), ("bf16",), ("f16",), ("i64", "i32", "bool", "u8", "i8"), ("f32", "f64", "i64")])
+
+
+@dataclass
+class _Generator:
+    seed: int
+    size: Size
+    arrays: dict[Value, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        chooser = Random(self.seed)
+        self.random = Preferences(self.seed, SIZES, _dtypes(chooser))
+        self.data = np.random.default_rng(self.seed)
+        self.builder = GraphBuilder(f"fuzz{self.seed}")
+        self.bounded: set[Value] = set()
+
+    def run(self) -> Case:
+        wanted = self.random.randint(*self.size.nodes)
+        kind = ""
+        for _ in range(wanted * 6):
+            if len(self.builder.nodes) >= wanted:
+                break
+            following = self.random.choice(FOLLOWERS[kind].split())
+            op = self.random.choice(_ops()[following])
+            if self._grow(op):
+                kind = op.kind
+        return self._finish()
+
+    # Nodes
+
+    def _grow(self, op: Op) -> bool:
+        """Append a node of `op` if a drawn call fits its type rule and keeps numbers ordinary."""
+        for attempt in range(4):
+            params, nodes, known = len(self.builder.params), len(self.builder.nodes), len(self.arrays)
+            try:
+                if self._append(op, squash=attempt > 0):
+                    return True
+            except (EffccError, ValueError, IndexError, ZeroDivisionError, StopIteration, OverflowError, TypeError):
+                pass  # the draw does not fit the op, or NumPy has no such function of bools: draw again
+            del self.builder.params[params:], self.builder.nodes[nodes:]
+            for value in list(self.arrays)[known:]:
+                del self.arrays[value]
+        return False
+
+    def _append(self, op: Op, squash: bool) -> bool:
+        least, most = op.arity
+        count = self.random.randint(least, least + 2 if most is None else most)
+        known: list[Value | None] = [None] * count
+        if count and self.arrays and self.random.random() < 0.95:
+            position = 0 if self.random.random() < 0.8 else self.random.randrange(count)
+            known[position] = self._existing(squash)
+        types, attrs = propose(op, [v.type if v is not None else None for v in known], self.random)
+        if len(types) != count or not is_deterministic(op, attrs) or _loses_range(op, types, attrs):
+            return False
+        result_types = op.infer_types(tuple(types), attrs)
+        if any(int(t.size) > MOST_ELEMENTS for t in (*types, *result_types)) or _work(types, result_types) > MOST_WORK:
+            return False
+        limits = bounds(op.name, types, attrs)
+        if any(low > high for low, high in limits.values()):
+            return False
+        operands = [
+            v if v is not None and k not in limits else self._operand(types[k], limits.get(k)) for k, v in enumerate(known)
+        ]
+        node = self.builder.node(op.name, *operands, **attrs)
+        return self._computed(op, node.results, operands, attrs)
+
+    def _computed(self, op: Op, results: Sequence[Value], operands: Sequence[Value], attrs: dict[str, Any]) -> bool:
+        """Interpret the node; whether its values may be compared."""
+        assert op.reference is not None
+        with np.errstate(all="ignore"):
+            found = op.reference(*(self.arrays[o] for o in operands), **attrs)
+        listed = found if isinstance(found, tuple | list) else (found,)
+        arrays = [np.asarray(a) for a in listed]
+        for value, array in zip(results, arrays, strict=True):
+            if value.type.dtype == boolean and array.dtype != np.bool_:
+                return False  # NumPy has this function of integers only
+            if value.type.dtype.is_float and array.size:
+                wide = array.astype(np.float64)
+                if not np.isfinite(wide).all() or np.abs(wide).max() > LARGEST:
+                    return False
+            if value.type.dtype.is_integer and array.size and np.abs(array.astype(np.float64)).max() > 1e9:
+                return False
+        self.arrays.update(zip(results, arrays, strict=True))
+        return True
+
+    # Operands
+
+    def _existing(self, squash: bool) -> Value:
+        """A value that is there, mostly a recent one; squashed into a range where most functions are defined."""
+        values = [v for v in self.arrays if v not in self.bounded] or list(self.arrays)
+        recent = values[-3:]
+        value = self.random.choice(recent if self.random.random() < 0.75 else values)
+        if not (squash and value.type.dtype.is_float):
+            return value
+        op = TABLE[self.random.choice(["sigmoid", "tanh"])]
+        squashed = self.builder.emit(op.name, value)
+        self._computed(op, (squashed,), (value,), {})
+        return squashed
+
+    def _operand(self, type: TensorType, limits: tuple[int, int] | None) -> Value:
+        """A value of exactly this type, or a fresh parameter; always the latter where integers are bounded."""
+        if limits is None:
+            fitting = [v for v, a in self.arrays.items() if v.type.plain() == type.plain() and v not in self.bounded]
+            if fitting and self.random.random() < 0.5:
+                return self.random.choice(fitting[-4:])
+            if self.random.random() < 0.1 and len(type.shape) < 2:
+                return self._constant(type)
+        weight = self.random.random() < 0.4
+        value = self.builder.param("w" if weight else "x", type, weight)
+        self.arrays[value] = ordinary(type, limits, self.data)
+        if limits is not None:
+            self.bounded.add(value)
+        return value
+
+    def _constant(self, type: TensorType) -> Value:
+        attrs = {"shape": type.shape, "value": draw_number(type.dtype, self.random), "dtype": type.dtype}
+        value = self.builder.emit("full", **attrs)
+        self._computed(TABLE["full"], (value,), (), attrs)
+        return value
+
+    # The whole
+
+    def _finish(self) -> Case:
+        builder = self.builder
+        used = {o for n in builder.nodes for o in n.operands}
+        results = [r for n in builder.nodes for r in n.results]
+        outputs = [v for v in results if v not in used or self.random.random() < 0.15]
+        if not outputs:
+            value = self._operand(TensorType(DTYPES["f32"], (3,)), None)
+            outputs = [value]
+        graph = builder.build(tuple(outputs))
+        alive = {o for n in graph.nodes for o in n.operands} | set(outputs)
+        params = tuple(p for p in graph.params if p in alive)
+        graph = replace(graph, params=params, weights=frozenset(p.name for p in params) & graph.weights)
+        inputs = [self.arrays[p] for p in params]
+        if self.random.random() < 0.2:
+            inputs = [a if p in self.bounded else with_specials(a, self.data) for p, a in zip(params, inputs, strict=True)]
+        return Case(graph, tuple(inputs), self.seed)
+
+
+def ordinary(type: TensorType, limits: tuple[int, int] | None, data: np.random.Generator) -> Array:
+    """Normal floats with some zeros and equal values, small integers in their limits, fair bools."""
+    shape = tuple(int(d) for d in type.shape)
+    dtype = type.dtype
+    if dtype == boolean:
+        return np.asarray(data.integers(0, 2, shape).astype(bool))
+    if dtype.is_integer:
+        low, high = limits or ((0, 9) if dtype.kind == "uint" else (-9, 9))
+        return np.asarray(data.integers(low, high + 1, shape)).astype(dtype.numpy)
+    values = data.standard_normal(shape)
+    values = np.where(data.random(shape) < 0.03, 0.0, values)
+    return np.asarray(values).astype(dtype.numpy)
+
+
+def with_specials(array: Array, data: np.random.Generator) -> Array:
+    """Floats with NaN, infinities, signed zeros, denormals and large numbers here and there."""
+    if not _is_float(array):
+        return array
+    import ml_dtypes
+
+    info = ml_dtypes.finfo(array.dtype)
+    table = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, float(info.smallest_subnormal), float(info.tiny), 1e3, -1e3])
+    chosen = data.random(array.shape) < data.choice([0.02, 0.1])
+    found: Array = np.where(chosen, table[data.integers(0, len(table), array.shape)], array.astype(np.float64))
+    return found.astype(array.dtype)
+
+
+def _is_float(array: Array) -> bool:
+    return bool(array.dtype.kind == "f" or array.dtype.name == "bfloat16")
+
+
+def _loses_range(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> bool:
+    """Conversions of floats to integers are unspecified out of range, so they are left out."""
+    wanted: DType | None = attrs.get("dtype")
+    return op.name == "cast" and types[0].dtype.is_float and wanted is not None and wanted.is_integer
+
+
+def _work(types: Sequence[TensorType], results: Sequence[TensorType]) -> int:
+    """An upper estimate of the points of a node's index space: the largest result, once for each point of an operand row."""
+    largest: Shape = max((t.shape for t in types), key=lambda s: int(TensorType(boolean, s).size), default=())
+    row = int(largest[-1]) if largest else 1
+    return int(max((int(t.size) for t in results), default=0)) * max(row, 1)

@@ -1,0 +1,38 @@
+"""Graphs spelled as torch calls compute in eager what the op table says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from effcc.fuzz.eager import run_eager
+from effcc.fuzz.torch_text import torch_function
+from effcc.ir.graph import GraphBuilder
+from effcc.ir.parser import parse_graph
+from tests.ir.op_samples import Sample, all_samples
+from tests.ir.test_ops import assert_close, reference
+from tests.ir.test_ops_against_torch import _refused
+
+
+@pytest.mark.parametrize("op", sorted({s.op for s in all_samples()}))
+def test_an_op_spelled_in_torch_computes_its_reference(op: str) -> None:
+    for sample in [s for s in all_samples() if s.op == op and not _refused(s)]:
+        _check(sample)
+
+
+def _check(sample: Sample) -> None:
+    builder = GraphBuilder("one")
+    values = [builder.param(f"x{n}", t) for n, t in enumerate(sample.types)]
+    graph = builder.build(builder.node(sample.op, *values, **sample.attrs).results)
+    arrays = sample.arrays()
+    for got, expected in zip(run_eager(graph, arrays), reference(sample, arrays), strict=True):
+        assert_close(got, np.asarray(expected))
+
+
+def test_names_that_python_has_taken_are_changed() -> None:
+    graph = parse_graph("graph @g(%lambda: f32[3], %torch: f32[3]) { %y = add %lambda, %torch : f32[3] return %y }")
+    assert torch_function(graph) == (
+        "def model(v_lambda, v_torch):\n    y = torch.add(v_lambda, v_torch)\n    return y,\n"
+    )
+    (result,) = run_eager(graph, [np.ones(3, np.float32), np.ones(3, np.float32)])
+    assert result.tolist() == [2, 2, 2]
