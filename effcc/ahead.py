@@ -43,7 +43,8 @@ PROGRAM_STEPS = ("fuse", "arrange", "tile", "place")
 class Source:
     """A model on its way: what the steps start from, after which step, and what a package needs besides.
 
-    weights: values by parameter name; a weight that has none is an input. single: the model returns one tensor, not a tuple.
+    weights: values by parameter name; a weight that has none is an input. single: the model returns one tensor, not a
+    tuple.
     """
 
     state: State
@@ -64,9 +65,9 @@ def compile_file(
 
     Returns the text of what came out of each step of `print_after`.
 
-    Raises UnknownNameError for a step that does not exist, CaptureError, IRSyntaxError or IRTypeError for a file that is not
-    what it should be, UnsupportedError with the list of calls that need PyTorch, and PackageError where `output` cannot be
-    written. No output file is left behind by an error.
+    Raises UnknownNameError for a step that does not exist, CaptureError, IRSyntaxError or IRTypeError for a file that
+    is not what it should be, UnsupportedError with the list of calls that need PyTorch, and PackageError where
+    `output` cannot be written. No output file is left behind by an error.
     """
     for step in (*print_after, *([from_step] if from_step else [])):
         if step not in STEPS:
@@ -125,7 +126,9 @@ def read_model(path: Path, from_step: str | None = None) -> Source:
         raise CaptureError(f"{path}: expected a .pt2 file of torch.export or a printed IR, found {found}")
     if path.suffix in (".pt2", ".pt") or zipfile.is_zipfile(path):
         if from_step is not None:
-            raise InputError(f"{path}: --from {from_step} is for printed IR; an exported program starts at the first step")
+            raise InputError(
+                f"{path}: --from {from_step} is for printed IR; an exported program starts at the first step"
+            )
         from effcc.frontend.export import from_exported, load_exported
 
         return _from_captured(from_exported(load_exported(path)))
@@ -140,15 +143,15 @@ def read_model(path: Path, from_step: str | None = None) -> Source:
 
 
 def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Source:
-    """The state after `from_step` from the text that was printed there; without it, a graph starts at the first step, and
-    a program where programs begin.
+    """The state after `from_step` from the text that was printed there; without it, a graph starts at the first step,
+    and a program where programs begin.
 
     Raises InputError for text of another step, UnsupportedError for steps whose text is not all there is to know.
     """
     if from_step is not None and from_step not in (*GRAPH_STEPS, *PROGRAM_STEPS):
         raise UnsupportedError(
-            f"{path}: what {from_step!r} prints cannot be taken up again: loops and C++ leave out the program around them; "
-            f"print after one of {', '.join((*GRAPH_STEPS, *PROGRAM_STEPS))}"
+            f"{path}: what {from_step!r} prints cannot be taken up again: loops and C++ leave out the program around "
+            f"them; print after one of {', '.join((*GRAPH_STEPS, *PROGRAM_STEPS))}"
         )
     graphs: list[Graph] = []
     program: Program | None = None
@@ -171,7 +174,9 @@ def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Sou
         return Source(State(program=program), start)
     prepare = graphs[0] if len(graphs) == 2 else None
     if not 1 <= len(graphs) <= 2 or (prepare is not None and from_step in (None, "simplify")):
-        raise InputError(f"{path}: expected one graph (or, from hoist on, one that prepares and one), got {len(graphs)}")
+        raise InputError(
+            f"{path}: expected one graph (or, from hoist on, one that prepares and one), got {len(graphs)}"
+        )
     return Source(State(graph=graphs[-1], prepare=prepare), from_step)
 
 
@@ -192,11 +197,14 @@ def _from_captured(captured: Any) -> Source:
     imported = import_graph(captured.graph_module, captured.signature)
     if imported.lone_sizes:
         raise UnsupportedError(
-            f"the sizes {', '.join(imported.lone_sizes)} are no tensor's: ahead of time, numbers among the arguments are fixed"
+            f"the sizes {', '.join(imported.lone_sizes)} are no tensor's: ahead of time, numbers among the arguments "
+            "are fixed"
         )
     other = [o for o in imported.outputs if not isinstance(o, Value)]
     if other:
-        raise UnsupportedError(f"the model returns {other[0]!r} beside tensors; ahead of time it may return tensors only")
+        raise UnsupportedError(
+            f"the model returns {other[0]!r} beside tensors; ahead of time it may return tensors only"
+        )
     weights = {imported.inputs[i].name: t for i, t in captured.state.items() if isinstance(imported.inputs[i], Value)}
     weights |= imported.constants
     single = captured.unflatten(list(range(len(imported.outputs)))) == 0
@@ -209,8 +217,8 @@ def _to_array(tensor: Any) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         import ml_dtypes
 
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
-    return tensor.numpy()  # type: ignore[no-any-return]
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
 
 
 def build_package(source: Source, target: Target, path: Path) -> Path:
@@ -262,7 +270,7 @@ def _refuse_externs(program: Program) -> None:
 
 
 def _prepare(source: Source, target: Target, library: Library) -> dict[str, np.ndarray]:
-    """What the program computes from weights alone; empty where values are missing or this machine cannot run the code."""
+    """What the program computes from weights; empty where values are missing or this machine cannot run the code."""
     program, plan = source.state.program, source.state.plan
     assert program is not None and plan is not None
     read = {n for s in program.prepare for n in s.arguments} & {b.name for b in program.buffers if b.space == "weight"}
@@ -276,7 +284,9 @@ def _prepare(source: Source, target: Target, library: Library) -> dict[str, np.n
     sizes = size_table(program)
     arena = aligned(arena_for(plan.arena_bytes, {}, sizes))
     (entry,) = (e.name for e in entry_points(program) if e.stage == "prepare")
-    enter(library.entry_point(entry), pointer_table(program), {**tensors, **prepared}, sizes, {}, arena, physical_cores())
+    enter(
+        library.entry_point(entry), pointer_table(program), {**tensors, **prepared}, sizes, {}, arena, physical_cores()
+    )
     return prepared
 
 

@@ -48,7 +48,8 @@ def effcc_backend(
     options: `target`, a Target or the name of one; `print_after`, the name of a step or several, whose results are
     printed to standard error.
 
-    Raises UnknownNameError for an option, a step, a target or a mode that does not exist, and whatever compilation raises.
+    Raises UnknownNameError for an option, a step, a target or a mode that does not exist, and whatever compilation
+    raises.
     """
     if mode is not None and mode not in MODES:
         raise UnknownNameError("mode", mode, MODES)
@@ -101,11 +102,11 @@ _REGISTRY: list[_Entry] = []
 def programs_of(compiled: Callable[..., Any]) -> list[Compiled]:
     """The programs behind a callable that torch.compile gave, in the order they were made; empty before its first call.
 
-    A module's are those whose parameters and buffers are all its own; a function's (and those of graphs that have neither)
-    are found by what Dynamo keeps for the code, and for the frames it resumes in after a graph break.
+    A module's are those whose parameters and buffers are all its own; a function's (and those of graphs that have
+    neither) are found by what Dynamo keeps for the code, and for the frames it resumes in after a graph break.
     """
     _REGISTRY[:] = [e for e in _REGISTRY if not e.programs or any(p() is not None for p in e.programs)]
-    model = getattr(compiled, "_orig_mod", None) or innermost_fn(compiled)
+    model: Any = getattr(compiled, "_orig_mod", None) or innermost_fn(compiled)
     is_module = isinstance(model, nn.Module)
     own: set[int] = set()
     functions = [model]

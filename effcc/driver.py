@@ -1,7 +1,8 @@
-"""One function: a graph in, an executable out. The steps, in order, are `STEPS`; each is a function from value to value.
+"""One function: a graph in, an executable out. The steps, in order, are `STEPS`; each is a function from value to
+value.
 
-What a step gives can be printed (`show`), and the text of the first ones taken up again (`resume`): see `effcc.ahead` for
-`.pt2` files, printed files and packages, and `effcc.backend` for torch.compile.
+What a step gives can be printed (`show`), and the text of the first ones taken up again (`resume`): see `effcc.ahead`
+for `.pt2` files, printed files and packages, and `effcc.backend` for torch.compile.
 """
 
 from __future__ import annotations

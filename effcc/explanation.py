@@ -110,9 +110,7 @@ def explain(compiled: Callable[..., Any], *, measure: bool = True, source: bool 
     """
     from torch._dynamo.utils import counters
 
-    reports = [
-        report(one.state, one.target, {}, measure=measure, source=source) for one in require_programs(compiled)
-    ]
+    reports = [report(one.state, one.target, {}, measure=measure, source=source) for one in require_programs(compiled)]
     return Explanation(tuple(reports), {str(k).split("\n")[0]: v for k, v in counters["graph_break"].items()})
 
 
@@ -127,7 +125,9 @@ def explain_file(
 def explain_source(model: Source, target: Target, *, measure: bool = True, source: bool = False) -> Explanation:
     """What effcc makes of a model that was read; kernels are measured only where this machine can run the code."""
     state = run_steps(model.state, target, model.start)
-    known = {n: torch.from_numpy(a) for n, a in model.weights.items() if a.dtype.kind in "fiub" and a.dtype != np.uint16}
+    known = {
+        n: torch.from_numpy(a) for n, a in model.weights.items() if a.dtype.kind in "fiub" and a.dtype != np.uint16
+    }
     made = report(state, target, known, measure=measure and target.runs_here(), source=source)
     return Explanation((made,), {})
 
@@ -170,9 +170,10 @@ def report(
         for i, s in enumerate(program.steps)
         if isinstance(s, Extern)
     ]
+    rates = "measured" if target.measured else "assumed"
     return ProgramReport(
         name=program.name,
-        target=f"{target.name} ({target.isa}, {target.cores} cores, rates {'measured' if target.measured else 'assumed'})",
+        target=f"{target.name} ({target.isa}, {target.cores} cores, rates {rates})",
         kernels=tuple(kernels),
         externs=tuple(externs),
         encodings=tuple(map(str, state.encodings)),

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from effcc.explanation import KernelReport, ProgramReport
 
 _SHOWN_LOCATIONS = 6
+_HEADINGS = (
+    "kernel", "launches", "MFLOP", "MB", "roofline us", "bound by", "predicted us", "measured us", "of roofline",
+)  # fmt: skip
 
 
 def program_text(report: ProgramReport) -> str:
@@ -33,8 +36,8 @@ def program_text(report: ProgramReport) -> str:
         parts.append("stored weights:\n" + "\n".join(f"  {e}" for e in report.encodings))
     memory = {n: "unknown" if b is None else f"{b:,} bytes" for n, b in report.memory.items()}
     parts.append(
-        f"memory: arena {memory['arena']} (live-range lower bound {memory['bound']}); weights {memory['weights']}, prepared "
-        f"from them {memory['prepared']}, of the weights only read to prepare {memory['originals']}"
+        f"memory: arena {memory['arena']} (live-range lower bound {memory['bound']}); weights {memory['weights']}, "
+        f"prepared from them {memory['prepared']}, of the weights only read to prepare {memory['originals']}"
     )
     parts.append("compile time: " + ", ".join(f"{n} {s:.3f} s" for n, s in report.seconds.items()))
     if report.source:
@@ -45,11 +48,18 @@ def program_text(report: ProgramReport) -> str:
 def kernel_table(report: ProgramReport, most: int | None = None) -> str:
     """A table of the kernels, those that take longest first; only the first `most`."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("kernel", "launches", "MFLOP", "MB", "roofline us", "bound by", "predicted us", "measured us", "of roofline"):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in ("kernel", "bound by") else "right", overflow="fold")
     for k in _by_time(report)[:most]:
         share = f"{100 * k.roofline / k.measured:.0f} %" if k.measured else "-"
-        cells = [k.name, str(k.launches), f"{k.flops / 1e6:.2f}", f"{k.bytes / 1e6:.3f}", _micro(k.roofline), k.bound_by]
+        cells = [
+            k.name,
+            str(k.launches),
+            f"{k.flops / 1e6:.2f}",
+            f"{k.bytes / 1e6:.3f}",
+            _micro(k.roofline),
+            k.bound_by,
+        ]
         table.add_row(*map(Text, [*cells, _micro(k.predicted), _micro(k.measured), share]))
     target = io.StringIO()
     Console(file=target, width=140, highlight=False, color_system=None).print(table)

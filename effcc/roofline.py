@@ -20,7 +20,8 @@ class Work:
     bytes: float
 
     def seconds(self, target: Target, cached: bool) -> float:
-        """The roofline: all operations at the peak, or all bytes from L3 (`cached`) or memory, whichever takes longer."""
+        """The roofline: all operations at the peak, or all bytes from L3 (`cached`) or memory, whichever takes
+        longer."""
         bandwidth = target.l3_bandwidth if cached else target.memory_bandwidth
         return max(self.flops / target.peak_flops, self.bytes / bandwidth)
 

@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -29,9 +30,9 @@ def time_steps(
 ) -> list[float]:
     """Median seconds of every step of `state.program.steps`, run in order as a call runs them.
 
-    sizes: of the size symbols. given: inputs by name, such as the weights; those left out are random (integers are 0, so
-    that they index anything). A launch pays for a parallel region of its own here, some microseconds, which it shares with
-    its neighbours in a real call.
+    sizes: of the size symbols. given: inputs by name, such as the weights; those left out are random (integers are 0,
+    so that they index anything). A launch pays for a parallel region of its own here, some microseconds, which it
+    shares with its neighbours in a real call.
     """
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
@@ -52,7 +53,7 @@ def time_steps(
         while len(rounds) < 5 or (len(rounds) < 200 and time.perf_counter() - started < budget_s):
             times.clear()
             executable(*inputs)
-            rounds.append([after - before for before, after in zip(times, times[1:], strict=False)])
+            rounds.append([after - before for before, after in pairwise(times)])
     return [statistics.median(column) for column in zip(*rounds[2:], strict=True)]
 
 

@@ -1,4 +1,5 @@
-"""The C header of a package: everything a C or C++ program needs to load and run the model, with libc and dlopen alone."""
+"""The C header of a package: everything a C or C++ program needs to load and run the model, with libc and dlopen
+alone."""
 
 from __future__ import annotations
 
@@ -17,9 +18,60 @@ _C_TYPES = {
 
 # Words of C and C++ that the name of an input may be.
 _KEYWORDS = frozenset(
-    "auto break case char class const continue default delete do double else enum extern float for goto if inline int long "
-    "namespace new operator private public register return short signed sizeof static struct switch template this throw "
-    "try typedef union unsigned using virtual void volatile while and or not xor true false".split()
+    [
+        "auto",
+        "break",
+        "case",
+        "char",
+        "class",
+        "const",
+        "continue",
+        "default",
+        "delete",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "extern",
+        "float",
+        "for",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "namespace",
+        "new",
+        "operator",
+        "private",
+        "public",
+        "register",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "template",
+        "this",
+        "throw",
+        "try",
+        "typedef",
+        "union",
+        "unsigned",
+        "using",
+        "virtual",
+        "void",
+        "volatile",
+        "while",
+        "and",
+        "or",
+        "not",
+        "xor",
+        "true",
+        "false",
+    ]
 )
 
 
@@ -40,7 +92,8 @@ def c_header(manifest: Manifest, name: str, arena: str, places: Mapping[str, int
     known = {b.name: b for b in manifest.buffers}
     passed = [known[n] for n in manifest.inputs] + [b for b in manifest.buffers if b.role == "output"]
     rows = [
-        f"    {{{position[b.name]}, {places.get(b.name, -1)}L, {storage_bytes(b.type, {})}L}},  /* {b.name}: {b.type}, {b.role} */"
+        f"    {{{position[b.name]}, {places.get(b.name, -1)}L, {storage_bytes(b.type, {})}L}},"
+        f"  /* {b.name}: {b.type}, {b.role} */"
         for b in kept
     ]
     sizes = [f"int64_t {s}" for s in manifest.sizes]
@@ -53,7 +106,7 @@ def c_header(manifest: Manifest, name: str, arena: str, places: Mapping[str, int
         version=manifest.effcc,
         features=", ".join(manifest.features) or "none",
         signature="\n".join(f" *   {names[b.name]}: {b.type} ({b.role})" for b in passed),
-        ranges="".join(f" *   {s}: {low} to {'any' if high is None else high}\n" for s, (low, high) in manifest.sizes.items()),
+        ranges="".join(f" *   {s}: {low} to {high or 'any'}\n" for s, (low, high) in manifest.sizes.items()),
         count=max(len(manifest.buffers), 1),
         library=LIBRARY,
         weights=WEIGHTS,
@@ -130,7 +183,7 @@ typedef struct {{
     int64_t arena_bytes;
 }} {name};
 
-/* What outlives a call: its place among the buffers, where it begins in {weights} (-1: computed), and its bytes. */
+/* What outlives a call: its place among the buffers, where it begins in {weights} (-1: computed), bytes. */
 typedef struct {{
     int position;
     long begin, bytes;
@@ -143,7 +196,9 @@ static const {name}_kept_buffer {name}_kept[] = {{
 static inline int64_t effcc_{name}_floor_divide(int64_t a, int64_t b) {{
     return a / b - (a % b != 0 && (a < 0) != (b < 0));
 }}
-static inline int64_t effcc_{name}_remainder(int64_t a, int64_t b) {{ return a - b * effcc_{name}_floor_divide(a, b); }}
+static inline int64_t effcc_{name}_remainder(int64_t a, int64_t b) {{
+    return a - b * effcc_{name}_floor_divide(a, b);
+}}
 static inline int64_t effcc_{name}_maximum(int64_t a, int64_t b) {{ return a > b ? a : b; }}
 static inline int64_t effcc_{name}_minimum(int64_t a, int64_t b) {{ return a < b ? a : b; }}
 
@@ -179,7 +234,8 @@ static inline int {name}_open({name} *model, const char *folder) {{
         model->buffers[kept->position] = memory;
         failed = !memory;
         if (!failed && kept->begin >= 0)
-            failed = fseek(file, kept->begin, SEEK_SET) || fread(memory, 1, (size_t)kept->bytes, file) != (size_t)kept->bytes;
+            failed = fseek(file, kept->begin, SEEK_SET) ||
+                     fread(memory, 1, (size_t)kept->bytes, file) != (size_t)kept->bytes;
     }}
     if (file) fclose(file);
     const char *prepare = {prepare};

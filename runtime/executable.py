@@ -12,7 +12,7 @@ import torch
 
 from effcc.errors import InputError
 from effcc.ir.dims import Dim, evaluate
-from effcc.ir.program import Buffer, Extern, Launch, Program
+from effcc.ir.program import Buffer, Extern, Program
 from effcc.runtime.arena import ArenaPool
 from effcc.runtime.weights import WeightWatch
 
@@ -300,7 +300,8 @@ def _describe(tensor: torch.Tensor) -> str:
 
 
 def _results(program: Program, owned: Sequence[str]) -> list[tuple[str, int]]:
-    """Where each output comes from: an input as it is, a tensor made for this call, or a copy of one returned before."""
+    """Where each output comes from: an input as it is, a tensor made for this call, or a copy of one returned
+    before."""
     found: list[tuple[str, int]] = []
     for name in program.outputs:
         if name in program.inputs:

@@ -8,10 +8,10 @@
      "sha256": {"library.so": "...", "weights.safetensors": "...", "main.h": "..."}}
 
 `buffers` are in the order in which the entry points take pointers. A buffer's role is `input` or `output` of a call,
-`weight` (in `weights.safetensors`), `state` (a weight that calls write), `folded` (a weight that is in no file, because what
-was computed from it is) or `prepared` (computed from weights: stored beside them, or by the entry point `prepare`: at `load`
-where the package was made on another machine, at every `call` where weights are inputs). Types and sizes are written as in
-effcc's IR; a stored tensor that is not row-major is stored flat, in memory order.
+`weight` (in `weights.safetensors`), `state` (a weight that calls write), `folded` (a weight that is in no file,
+because what was computed from it is) or `prepared` (computed from weights: stored beside them, or by the entry point
+`prepare`: at `load` where the package was made on another machine, at every `call` where weights are inputs). Types
+and sizes are written as in effcc's IR; a stored tensor that is not row-major is stored flat, in memory order.
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ class Manifest:
     def require_runnable(self) -> None:
         """Raises PackageError where this machine cannot run the package's code."""
         if self.platform != this_platform():
-            raise PackageError(f"the package is for {self.platform}, this machine is {this_platform()}; compile it here")
+            raise PackageError(
+                f"the package is for {self.platform}, this machine is {this_platform()}; compile it here"
+            )
         missing = sorted(set(self.features) - cpu_features())
         if missing:
             raise PackageError(
-                f"the package's code is for {self.isa} and needs CPU features that this machine lacks: {', '.join(missing)}; "
-                "compile with `--target avx2` or `--target scalar`"
+                f"the package's code is for {self.isa} and needs CPU features that this machine lacks: "
+                f"{', '.join(missing)}; compile with `--target avx2` or `--target scalar`"
             )
 
 

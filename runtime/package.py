@@ -6,8 +6,8 @@
         weights.safetensors     weights, packed and folded ones as computed ahead of time
         <name>.h                the interface for C and C++
 
-Loading executes the library, as any compiled program does, and nothing else: no pickles. Every file is checked against its
-SHA-256, the format's version and the CPU's features before that.
+Loading executes the library, as any compiled program does, and nothing else: no pickles. Every file is checked
+against its SHA-256, the format's version and the CPU's features before that.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Package:
         >>> model = Package("model.effcc")
         >>> y = model(x)                       # by position, or by name: model(x=x)
 
-    Arguments are NumPy arrays or torch tensors on the CPU, with the dtypes and sizes of `inputs`; results are of the kind
-    that the first argument is: one where the model returns one tensor, else a tuple in the order of `outputs`.
+    Arguments are NumPy arrays or torch tensors on the CPU, with the dtypes and sizes of `inputs`; results are of the
+    kind that the first argument is: one where the model returns one tensor, else a tuple in the order of `outputs`.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -212,7 +212,9 @@ def _opened(path: Path) -> Any:
                 archive.extractall(unpacked)
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
             start = path.read_bytes()[:8]
-            raise PackageError(f"{path}: {_EXPECTED}, got {path.stat().st_size} bytes that begin {start!r}: {error}") from error
+            raise PackageError(
+                f"{path}: {_EXPECTED}, got {path.stat().st_size} bytes that begin {start!r}: {error}"
+            ) from error
         yield unpacked
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)  # what is loaded stays mapped
@@ -278,8 +280,8 @@ def _to_numpy(name: str, value: Any) -> np.ndarray:
         if not tensor.is_cpu:
             raise InputError(f"input {name}: expected a tensor on the CPU, got one on {tensor.device}")
         if tensor.dtype == torch.bfloat16:
-            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
-        return tensor.numpy()  # type: ignore[no-any-return]
+            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.numpy()
     if not isinstance(value, np.ndarray):
         raise InputError(f"input {name}: expected a NumPy array or a torch tensor, got {type(value).__name__}")
     return value

@@ -27,10 +27,11 @@ def write_package(
 ) -> Path:
     """Write a package to `path`: a folder if the path has no suffix, else a zip archive; returns `path`.
 
-    manifest: without checksums. weights: by name, in memory order where they are not row-major (then flat). arena: scratch
-    bytes as a C expression.
+    manifest: without checksums. weights: by name, in memory order where they are not row-major (then flat). arena:
+    scratch bytes as a C expression.
 
-    Raises PackageError if it cannot be written, or if `path` is a folder that is no package; nothing is then left there.
+    Raises PackageError if it cannot be written, or if `path` is a folder that is no package; nothing is then left
+    there.
     """
     name = identifier(path.stem)
     packed = safetensors.numpy.save({n: np.ascontiguousarray(w) for n, w in weights.items()})

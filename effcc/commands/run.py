@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import safetensors
@@ -70,7 +70,7 @@ def _write(path: Path, results: dict[str, np.ndarray]) -> None:
         raise InputError(f"cannot write the results to {path}: {error}") from error
 
 
-def _describe(array: np.ndarray) -> dict[str, object]:
+def _describe(array: np.ndarray) -> dict[str, Any]:
     """Dtype, shape, and the least and the most value that is no NaN."""
     values = array.astype(np.float64)
     values = values[~np.isnan(values)]
