@@ -28,6 +28,8 @@ class _Choice:
     shared: tuple[str, ...]
     tiles: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    outer: str = ""
+    inner: str = ""
     packs: list[Pack] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -135,6 +137,11 @@ def _product_nest(choice: _Choice, plan: NestPlan, product: Statement, sequentia
         choice.packs.append(packed)
     if lane_axis in choice.shared:
         choice.tiles[lane_axis] = chosen.nc
+        if any(isinstance(e, Load) for x in columns_of for i in x.index for e in walk(i)):
+            # Rows are gathered in any order, so that all of them should be near: as many columns as L2 has room for.
+            columns = max(choice.target.l2_bytes // 2 // _column_bytes(kernel, columns_of, lane_axis), 1)
+            choice.tiles[lane_axis] = min(chosen.nc, max(columns // chosen.nr, 1) * chosen.nr)
+            choice.outer = lane_axis
     if row_axis in choice.shared:
         choice.tiles[row_axis] = chosen.mc
     choice.seconds += chosen.prediction.seconds
@@ -219,6 +226,11 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         pointwise = pointwise_of(kernel, statements, counts, axis, choice.target)
         block = -(-counts[axis] // pointwise.column_parts)
         vectors, prediction, note = pointwise.unroll, pointwise.prediction, str(pointwise)
+        crossing = _crossing(kernel, statements, axis, layout)
+        if crossing is not None and {axis, crossing} <= set(choice.shared):
+            # Every lane has a cache line of its own: few at a time, and all of each line before the next ones.
+            vectors, block, choice.outer, choice.inner = 1, lanes, axis, crossing
+            note += f", line by line along {crossing}"
     sharing = _sharing(kernel, plan, axis, layout)
     if sharing is not None:
         vectors = max(1, min(vectors, choice.target.vector_registers // 2 // counts[sharing]))
@@ -242,6 +254,25 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
         TiledAxis(axis, width), unroll, (*kept, *reduced), plan.phase,
     )  # fmt: skip
+
+
+def _crossing(kernel: Kernel, statements: Sequence[Statement], axis: str, layout: dict[str, Shape]) -> str | None:
+    """The axis along which an operand is contiguous whose elements along the lanes are apart; None if there is none."""
+    stores = [Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype) for s in statements if s.target in layout]
+    for load in [*(x for s in statements for x in s.reads), *stores]:
+        steps = {a: stride(load, a, layout[load.buffer.rstrip("'")]) for a in kernel.extents}
+        if steps[axis] not in (0, 1, None):
+            found = next((a for a, step in steps.items() if step == 1), None)
+            if found is not None:
+                return found
+    return None
+
+
+def _column_bytes(kernel: Kernel, columns_of: Sequence[Load], lane_axis: str) -> int:
+    """Bytes of what operands hold at one point of the lanes axis."""
+    held = {p.name: p.type for p in kernel.params}
+    sizes = [elements(held[x.buffer].shape) * x.dtype.bytes for x in columns_of if x.buffer in held]
+    return max(1, sum(sizes) // max(1, elements((kernel.extents[lane_axis],))))
 
 
 def _sharing(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> str | None:
@@ -276,4 +307,7 @@ def _parallel_order(choice: _Choice, nests: Sequence[Nest]) -> list[str]:
     lanes = [n.lanes.axis for n in nests if n.lanes is not None and n.lanes.axis in choice.shared and n.unroll]
     rows = [t.axis for n in nests for t in n.unroll if t.axis in choice.shared]
     rest = [a for a in choice.shared if a not in lanes and a not in rows]
-    return [*dict.fromkeys((*rest, *lanes, *rows))]
+    order = [*dict.fromkeys((*rest, *lanes, *rows))]
+    outer = [a for a in order if a == choice.outer]
+    inner = [a for a in order if a == choice.inner]
+    return [*outer, *(a for a in order if a not in (*outer, *inner)), *inner]
