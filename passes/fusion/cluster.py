@@ -17,6 +17,9 @@ from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
 from effcc.target import Target
 
 PARALLELISM = 4
+"""Points of the shared axes, for each core, below which a kernel may leave cores idle."""
+SMALL = 8192
+"""Points of a kernel that is done before other cores would have begun."""
 
 
 @dataclass
@@ -159,7 +162,7 @@ class _Clustering:
         points = elements(tuple(extents[a] for a in shared))
         if not shared or points < PARALLELISM * self.target.cores:
             before = elements(tuple(extents[a] for a in into.shared))
-            if points < min(before, PARALLELISM * self.target.cores):
+            if before > SMALL and points < min(before, PARALLELISM * self.target.cores):
                 return False
         for member in (*into.items, item):
             if _is_contraction(member.statement) and not self._operands_stay(member.statement, into, shared):

@@ -18,7 +18,7 @@ from effcc.passes.fusion.inline import inline, inline_views
 from effcc.passes.fusion.kernels import Cut, cut
 from effcc.passes.fusion.online import make_online
 from effcc.passes.fusion.polyhedra import check_dependences, guard_accesses
-from effcc.passes.fusion.split import split_axes
+from effcc.passes.fusion.split import split_axes, split_groups, split_type, split_groups
 from effcc.passes.fusion.storage import stored_behind_views
 from effcc.passes.tiling.nests import shared_axes
 from effcc.target import Target
@@ -52,12 +52,16 @@ def _append(graph: Graph, target: Target, builder: _ProgramBuilder, weights: fro
     types_behind = dict(stored.values())
     wanted = results | {v.name for n in graph.nodes if lookup(n.op).form is None for v in (*n.operands, *n.results)}
     cascade, gathered = read_encoded(inline_views(squeeze(to_cascade(graph), wanted), results))
-    cascade = inline(cascade, results, gathered)
+    cascade, cuts = split_groups(inline(cascade, results, gathered))
     clusters = cluster(cascade, target, weights)
     types = {**_stored_types(graph, cascade), **types_behind}
     builder.storage.update({name: output for output, (name, _) in stored.items()})
     readers = _readers(clusters)
     builder.types.update(types)
+    for name, places in cuts.items():
+        types[name] = split_type(types[name], places)
+        if name not in wanted:
+            builder.types[name] = types[name]
     for one in clusters:
         if one.opaque is not None:
             builder.call(one.opaque)

@@ -26,6 +26,7 @@ from effcc.ir.expr import (
 )  # fmt: skip
 from effcc.ir.kernel import Kernel, Param, Scatter, Statement
 from effcc.ir.types import TensorType
+from effcc.passes.fusion.cascade import Cascade, Defined
 
 LIMIT = 8
 
@@ -97,6 +98,88 @@ def _split(kernel: Kernel, axis: str, c: int) -> Kernel:
         statements.append(Statement(s.target, _expand(s.axes, axis, (outer, inner)), whole(s.value), scatter))
     outputs = tuple(_split_param(p, places.get(p.name, ()), extent // c, c) for p in kernel.outputs)
     return replace(kernel, axes=axes, statements=tuple(statements), outputs=outputs)
+
+
+def split_groups(cascade: Cascade) -> tuple[Cascade, dict[str, tuple[tuple[int, int], ...]]]:
+    """The cascade with kept axes split where a statement reads an earlier result at the axis divided by a constant.
+
+    A group norm reads its means at `channel // 4`; as two axes, group and member, the group is shared with the means, and
+    the norm is one kernel. Readers see the result with the dimension cut in two: for each target, the second value gives
+    the cuts in order, as (dimension, size of the inner part).
+    """
+    items = list(cascade.items)
+    extents = dict(cascade.extents)
+    cuts: dict[str, tuple[tuple[int, int], ...]] = {}
+    defined: set[str] = set()
+    for position, given in enumerate(items):
+        if not isinstance(given, Defined):
+            continue
+        item = given
+        again = any(isinstance(x, Defined) and x.target == item.target for x in items[:position])
+        while not again and (found := _group(item, defined, extents)) is not None:
+            axis, c = found
+            place, size = item.statement.axes.index(axis), extents[axis]
+            if item.statement.axes.count(axis) != 1 or not isinstance(size, int):
+                break
+            outer, inner = f"{axis}g", f"{axis}m"
+            extents.update({outer: size // c, inner: c})
+            items[position] = _split_item(item, axis, outer, inner, c, extents)
+            cuts[item.target] = (*cuts.get(item.target, ()), (place, c))
+            for number, reader in enumerate(items):
+                if isinstance(reader, Defined) and any(x.buffer == item.target for x in reader.statement.reads):
+                    items[number] = _reindex(reader, item.target, place, c, extents)
+            split = items[position]
+            assert isinstance(split, Defined)
+            item = split
+        defined.add(item.target)
+    return Cascade(items, extents, cascade.types), cuts
+
+
+def split_type(type: TensorType, cuts: tuple[tuple[int, int], ...]) -> TensorType:
+    """A type seen with dimensions cut in two, one cut after the other: the same memory."""
+    param = Param("", type)
+    for position, inner in cuts:
+        size = param.type.shape[position]
+        assert isinstance(size, int)
+        param = _split_param(param, (position,), size // inner, inner)
+    return param.type
+
+
+def _group(item: Defined, defined: set[str], extents: Mapping[str, Dim]) -> tuple[str, int] | None:
+    """A kept axis, and the constant by which the index of an earlier result divides it."""
+    for load in item.statement.reads:
+        for index in load.index:
+            match index:
+                case Call("floordiv", (Axis(name=name), Const(value=c))) if load.buffer in defined:
+                    size = extents.get(name)
+                    plain = name in item.statement.axes and name not in item.scans and item.statement.scatter is None
+                    if plain and isinstance(size, int) and 1 < c < size and size % int(c) == 0:
+                        return name, int(c)
+    return None
+
+
+def _split_item(item: Defined, axis: str, outer: str, inner: str, c: int, extents: Mapping[str, Dim]) -> Defined:
+    bounds = {a: e for a, e in extents.items() if isinstance(e, int)}
+    merged = add(multiply(Axis(outer), Const(c, i64)), Axis(inner))
+    s = item.statement
+    value = transform(substitute_free(s.value, axis, merged), lambda e: _fold(e, bounds))
+    return replace(item, statement=Statement(s.target, _expand(s.axes, axis, (outer, inner)), value, s.scatter))
+
+
+def _reindex(item: Defined, target: str, position: int, c: int, extents: Mapping[str, Dim]) -> Defined:
+    """The reader with loads of `target` seen with one dimension cut in two."""
+    bounds = {a: e for a, e in extents.items() if isinstance(e, int)}
+
+    def one(e: Expr) -> Expr:
+        if not isinstance(e, Load) or e.buffer != target:
+            return e
+        i = e.index[position]
+        parts = (_fold(floor_div(i, Const(c, i64)), bounds), _fold(modulo(i, Const(c, i64)), bounds))
+        return replace(e, index=(*e.index[:position], *parts, *e.index[position + 1 :]))
+
+    s = item.statement
+    scatter = s.scatter and Scatter(tuple(transform(i, one) for i in s.scatter.index), s.scatter.combine)
+    return replace(item, statement=replace(s, value=transform(s.value, one), scatter=scatter))
 
 
 def substitute_free(e: Expr, axis: str, value: Expr) -> Expr:
