@@ -174,7 +174,7 @@ class _Clustering:
         return {own for own, canonical in aligned.items() if canonical in shared}
 
     def _local_fits(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
-        """Whether what lives between the statements, for one point of the shared axes, fits a quarter of the L2 cache."""
+        """Whether what lives between the statements, for one point of the shared axes, fits a quarter of L2."""
         extents = self.cascade.extents
         total = 0
         for member in (*into.items, item):

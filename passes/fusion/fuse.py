@@ -11,14 +11,14 @@ from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.ops import lookup
 from effcc.ir.program import Buffer, Extern, Launch, Program, Step
 from effcc.ir.types import TensorType
-from effcc.passes.fusion.encoded import read_encoded
 from effcc.passes.fusion.cascade import Cascade, Opaque, squeeze, to_cascade
 from effcc.passes.fusion.cluster import Cluster, cluster
+from effcc.passes.fusion.encoded import read_encoded
 from effcc.passes.fusion.inline import inline, inline_views
 from effcc.passes.fusion.kernels import Cut, cut
 from effcc.passes.fusion.online import make_online
 from effcc.passes.fusion.polyhedra import check_dependences, guard_accesses
-from effcc.passes.fusion.split import split_axes, split_groups, split_type, split_groups
+from effcc.passes.fusion.split import split_axes, split_groups, split_type
 from effcc.passes.fusion.storage import stored_behind_views
 from effcc.passes.tiling.nests import shared_axes
 from effcc.target import Target

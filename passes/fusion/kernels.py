@@ -1,6 +1,6 @@
 """From a cluster of statements to a kernel: axes unified, names made canonical, buffers sorted into in and out.
 
-Names depend on the cluster's shape only, not on the model, so that equal layers give equal kernels and share a function.
+Names depend on the cluster's shape only, not on the model, so that equal layers give equal kernels and share one.
 """
 
 from __future__ import annotations

@@ -103,9 +103,9 @@ def _split(kernel: Kernel, axis: str, c: int) -> Kernel:
 def split_groups(cascade: Cascade) -> tuple[Cascade, dict[str, tuple[tuple[int, int], ...]]]:
     """The cascade with kept axes split where a statement reads an earlier result at the axis divided by a constant.
 
-    A group norm reads its means at `channel // 4`; as two axes, group and member, the group is shared with the means, and
-    the norm is one kernel. Readers see the result with the dimension cut in two: for each target, the second value gives
-    the cuts in order, as (dimension, size of the inner part).
+    A group norm reads its means at `channel // 4`; as two axes, group and member, the group is shared with the means,
+    and the norm is one kernel. Readers see the result with the dimension cut in two: for each target, the second value
+    gives the cuts in order, as (dimension, size of the inner part).
     """
     items = list(cascade.items)
     extents = dict(cascade.extents)
