@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from effcc.codegen.cpp.expressions import Evaluator
@@ -28,7 +28,7 @@ from effcc.codegen.cpp.tiles import lower_tile
 from effcc.codegen.cpp.values import text
 from effcc.errors import ScheduleError
 from effcc.ir.dims import symbols
-from effcc.ir.expr import Size, walk
+from effcc.ir.expr import Size, free_axes, loads, walk
 from effcc.ir.kernel import Param
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile
 from effcc.target import Target
@@ -182,8 +182,6 @@ class _Vectorizer:
         self.writer.add(Block((shared, body), "parallel " + ", ".join(loop.axis for loop in loops)))
 
     def _mentions(self, loop: For, axis: str) -> bool:
-        from effcc.ir.expr import free_axes
-
         return axis in free_axes(loop.start) | free_axes(loop.stop)
 
     def _position(self, loop: For, index: str) -> str:
@@ -235,13 +233,13 @@ class _Vectorizer:
             last = start.value + max(0, (stop.value - start.value - 1) // loop.step) * loop.step
         self.writer.known[name] = Known(start.value, last, loop.step, start.value % loop.step)
 
-    def _branch(self, branch: If, write: object) -> None:
+    def _branch(self, branch: If, write: Callable[[Sequence[Stmt]], None]) -> None:
         with self.writer.masked():
             condition = text(self.writer, self._evaluator().value(branch.condition))
         sides = []
         for side in (branch.body, branch.orelse):
             with self.writer.block() as lines:
-                write(side)  # type: ignore[operator]
+                write(side)
             sides.append(tuple(lines))
         self.writer.add(Branch(condition, *sides))
 
@@ -293,8 +291,6 @@ def _has_parallel(body: Sequence[Stmt]) -> bool:
 
 
 def _buffers_of(statement: Stmt) -> set[str]:
-    from effcc.ir.expr import loads
-
     found: set[str] = set()
     for inner in statements((statement,)):
         if isinstance(inner, Tile):

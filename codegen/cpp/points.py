@@ -1,0 +1,203 @@
+"""Where a tile's statement is evaluated: every unrolled point and every vector, inside loops and guards."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from effcc.codegen.cpp.expressions import Evaluator, Guard
+from effcc.codegen.cpp.form import Branch, Loop
+from effcc.codegen.cpp.linear import Known, Linear, bounds, linear_text, of_atom, shifted, times
+from effcc.codegen.cpp.scope import Writer
+from effcc.codegen.cpp.storage import Registers, Storage, lanes_axis
+from effcc.ir.expr import free_axes, loads
+from effcc.ir.loops import Tile, TileAxis
+
+GROUP = 4
+"""So many vectors of a long lanes axis are computed together in one turn of a loop."""
+
+_UNROLLED = 16
+"""A tile with more vectors than this, none of which has a register of its own, becomes a loop."""
+
+
+class Points:
+    """Walks over the points of one tile. `at` is the evaluator, standing at the current one.
+
+    A point is a place for each unrolled axis and the number of a vector of the lanes axis (0 where there is none). Axes
+    that index the buffer are `kept`, the others folded away.
+    """
+
+    def __init__(
+        self, writer: Writer, storage: Mapping[str, Storage], variables: Mapping[str, str], tile: Tile
+    ) -> None:
+        self.writer, self.storage, self.tile = writer, storage, tile
+        self.variables = dict(variables)
+        self.axes = {a.name: a for a in tile.axes}
+        self.lanes_axis = lanes_axis(tile)
+        self.kept = frozenset(self.axes) & frozenset[str]().union(*(free_axes(i) for i in tile.index))
+        unrolled = frozenset(a.name for a in tile.axes if a.kind == "unroll")
+        self.at = Evaluator(writer, storage, self.variables, self.lanes_axis, unrolled, tile.buffer)
+        self.masked = True
+
+    @property
+    def folded(self) -> list[str]:
+        """The axes that do not index the buffer."""
+        return [a.name for a in self.tile.axes if a.name not in self.kept]
+
+    @property
+    def folds_lanes(self) -> bool:
+        return self.lanes_axis is not None and self.lanes_axis not in self.kept
+
+    @property
+    def lanes(self) -> int:
+        """The number of lanes of a value: 1 where the tile has no lanes axis."""
+        return self.writer.lanes if self.lanes_axis is not None else 1
+
+    def place(self, axes: Sequence[TileAxis]) -> tuple[int, ...]:
+        """Where the current point stands on `axes`."""
+        return tuple(self.at.point[a.name] for a in axes)
+
+    @property
+    def chunk(self) -> int:
+        """The number of the current vector."""
+        return self.at.point[self.lanes_axis] if self.lanes_axis is not None else 0
+
+    def loop_axes(self, kept: bool) -> list[TileAxis]:
+        """The axes that stay loops, of those that are kept or of those that are folded away."""
+        return [a for a in self.tile.axes if a.kind == "loop" and (a.name in self.kept) == kept]
+
+    def over_lanes(self, visit: Callable[[Sequence[int]], None]) -> None:
+        """Call `visit` with the vectors of the lanes axis: all at once if few, else group by group in a loop."""
+        if self.lanes_axis is None:
+            visit([0])
+            return
+        axis, lanes = self.axes[self.lanes_axis], self.writer.lanes
+        limit = self._limit(axis)
+        points = min(axis.extent, limit) if isinstance(limit, int) else axis.extent
+        chunks = range(-(-points // lanes))
+        unrolled = math.prod(a.extent for a in self.tile.axes if a.kind == "unroll")
+        group = max(1, min(GROUP, _UNROLLED // unrolled))
+        if len(chunks) <= group or len(chunks) * unrolled <= _UNROLLED or self._lanes_in_registers():
+            visit(chunks)
+        elif isinstance(limit, str):
+            self._lane_loop(limit, visit)
+        else:
+            whole = points // lanes // group * group
+            name = self._lane_variable(points, group * lanes)
+            with self.writer.block() as lines:
+                visit(range(group))
+            self.writer.add(Loop(name, "0", str(whole * lanes), group * lanes, tuple(lines)))
+            self.at.lanes_base = Linear()
+            if chunks[whole:]:
+                visit(chunks[whole:])
+
+    def _lane_loop(self, limit: str, visit: Callable[[Sequence[int]], None]) -> None:
+        """Vector by vector up to a limit known at run time: whole ones, then the rest under a mask."""
+        lanes, extent = self.writer.lanes, self.axes[str(self.lanes_axis)].extent
+        whole = self.writer.let("i64", f"{limit} / {lanes} * {lanes}", "whole")
+        for start, stop, self.masked in (("0", whole, False), (whole, limit, True)):
+            name = self._lane_variable(extent, lanes)
+            with self.writer.block() as lines:
+                visit([0])
+            self.writer.add(Loop(name, start, stop, lanes, tuple(lines)))
+        self.at.lanes_base, self.masked = Linear(), True
+
+    def _lane_variable(self, extent: int, step: int) -> str:
+        """The variable of a loop over the lanes axis; vectors are counted from it."""
+        name = self.writer.names.fresh(str(self.lanes_axis))
+        self.writer.known[name] = Known(0, max(0, extent - 1) // step * step, step)
+        self.at.lanes_base = of_atom(name)
+        return name
+
+    def _lanes_in_registers(self) -> bool:
+        """Whether a buffer in registers is indexed by the lanes axis, so that each vector has to be named."""
+        if isinstance(self.storage[self.tile.buffer], Registers) and self.lanes_axis in self.kept:
+            return True
+        found = (load for e in (self.tile.value, *self.tile.index) for load in loads(e))
+        return any(isinstance(self.storage[x.buffer], Registers) and self.lanes_axis in free_axes(x) for x in found)
+
+    def unrolled(self) -> list[TileAxis]:
+        """Axes that are folded away first, so that neighbouring statements do not wait for each other."""
+        unrolled = [a for a in self.tile.axes if a.kind == "unroll"]
+        return [a for a in unrolled if a.name not in self.kept] + [a for a in unrolled if a.name in self.kept]
+
+    def each(self, axes: Sequence[TileAxis], visit: Callable[[], None], chunks: Sequence[int]) -> None:
+        """Call `visit` with the evaluator at every point of `axes` and every vector, inside the guards of the axes."""
+        ranges = [range(a.extent) for a in axes]
+        limits = [self._limit(a) for a in axes]
+        for place in itertools.product(*ranges):
+            conditions = []
+            skipped = False
+            for position, limit in zip(place, limits, strict=True):
+                if isinstance(limit, int):
+                    skipped = skipped or position >= limit
+                elif limit is not None:
+                    conditions.append(f"{position} < {limit}")
+            if skipped:
+                continue
+            self.at.point.update({a.name: p for a, p in zip(axes, place, strict=True)})
+            with self._guarded(conditions):
+                for chunk in chunks:
+                    self._enter(chunk)
+                    visit()
+
+    def _enter(self, chunk: int) -> None:
+        """Go to one vector of the lanes axis."""
+        if self.lanes_axis is None:
+            return
+        self.at.point[self.lanes_axis] = chunk
+        axis, lanes = self.axes[self.lanes_axis], self.writer.lanes
+        limit = self._limit(axis)
+        count: int | str | None = None
+        if isinstance(limit, str):
+            if self.masked:
+                place = linear_text(times(shifted(self.at.lanes_base, chunk * lanes), -1))
+                count = limit if place == "0" else f"{limit} {place}".replace(" -", " - ", 1)
+        elif not self.at.lanes_base.terms:
+            rest = (axis.extent if limit is None else min(axis.extent, limit)) - chunk * lanes
+            count = rest if rest < lanes else None
+        self.at.guard = Guard(count)
+
+    def _limit(self, axis: TileAxis) -> int | str | None:
+        """An axis's limit: a number, or a name."""
+        if axis.limit is None:
+            return None
+        limit = self.at.linear(axis.limit)
+        if limit.value is not None:
+            return limit.value
+        high = bounds(limit, self.writer.known)[1]
+        body = linear_text(limit)
+        if high is None or high > axis.extent:
+            body = f"minimum<i64>({body}, {axis.extent})"
+        return self.writer.let("i64", body, f"{axis.name}_count")
+
+    @contextmanager
+    def _guarded(self, conditions: Sequence[str]) -> Iterator[None]:
+        if not conditions:
+            yield
+            return
+        with self.writer.block() as lines:
+            yield
+        self.writer.add(Branch(" && ".join(conditions), tuple(lines)))
+
+    @contextmanager
+    def loops(self, axes: Sequence[TileAxis]) -> Iterator[None]:
+        if not axes:
+            yield
+            return
+        axis = axes[0]
+        limit = self._limit(axis)
+        stop = str(axis.extent) if limit is None else str(limit)
+        if isinstance(limit, int):
+            stop = str(min(limit, axis.extent))
+        name = self.writer.names.fresh(axis.name)
+        self.variables[axis.name] = name
+        self.writer.known[name] = Known(0, axis.extent - 1)
+        self.at.variables = self.variables
+        self.writer.loops.append(name)
+        with self.writer.block() as lines, self.loops(axes[1:]):
+            yield
+        self.writer.loops.pop()
+        self.writer.add(Loop(name, "0", stop, 1, tuple(lines)))
