@@ -4,8 +4,8 @@ Given `M[i] = max(n: S[i,n])`, every `sum(n: f(S[i,n] - M[i]) * v)` with f = exp
 f(x - m) = f(x - m') * f(m' - m), so it can be accumulated while M is still growing, if the partial sum is multiplied by
 f(m' - m) whenever m' becomes m. Division by something that does not depend on n moves out of the sum first. This is how
 softmax attention becomes one pass (Milakov and Gimelshein, arXiv:1805.02867; FlashAttention, arXiv:2205.14135; stated
-on cascades by FuseMax, arXiv:2406.10491). Nothing here knows attention: masks, biases, windows and several outputs follow
-from the same rewrite.
+on cascades by FuseMax, arXiv:2406.10491). Nothing here knows attention: masks, biases, windows and several outputs
+follow from the same rewrite.
 """
 
 from __future__ import annotations
