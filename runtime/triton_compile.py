@@ -2,6 +2,8 @@
 
     for name, binary in compile_module(text, gpu.parse("sm_90"), folder).items():
         print(name, binary.shared_bytes, binary.registers)
+
+Only Triton is needed, no GPU and no driver.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def load_module(text: str, folder: Path) -> ModuleType:
     return module
 
 
-def compile_module(text: str, target: GpuTarget, folder: Path, kernels: Sequence[str] | None = None) -> dict[str, GpuBinary]:
+def compile_module(
+    text: str, target: GpuTarget, folder: Path, kernels: Sequence[str] | None = None
+) -> dict[str, GpuBinary]:
     """The kernels of an emitted module (all, or those named) compiled for `target`; files go to `folder`.
 
     Raises ToolchainError with Triton's message where it refuses a kernel.

@@ -2,6 +2,8 @@
 
     with TritonInterpreter() as interpreter:
         outputs = run_triton(program, text, inputs, interpreter.run)
+
+Both take and give the memory of a program's buffers.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def run_triton(
     Raises InputError on misfitting inputs, UnsupportedError for a program that calls PyTorch.
     """
     if program.externs:
-        raise UnsupportedError(f"program @{program.name} calls PyTorch ({program.externs[0].op}); run its module's segments")
+        op = program.externs[0].op
+        raise UnsupportedError(f"program @{program.name} calls PyTorch ({op}); expected one of kernels alone")
     if len(inputs) != len(program.inputs):
         raise InputError(f"program @{program.name} expects {len(program.inputs)} inputs, got {len(inputs)}")
     types = {b.name: b.type for b in program.buffers}

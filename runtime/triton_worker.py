@@ -1,8 +1,8 @@
 """The process in which Triton interprets emitted modules: `python -m effcc.runtime.triton_worker`.
 
-Triton decides when it is imported whether it interprets, so it does so in a process of its own. A request is a line with a
-folder that holds `module.py` and `buffers.npz` and `request.json`; the answer is a line of JSON: {"error": text or ""}. The
-buffers after the run are in `results.npz`.
+Triton decides when it is imported whether it interprets, so it does so in a process of its own. A request is a line
+with a folder that holds `module.py` and `buffers.npz` and `request.json`; the answer is a line of JSON:
+{"error": text or ""}. The buffers after the run are in `results.npz`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Kernel and schedule to a nest of whole blocks: how loops look where a program computes on blocks of points.
 
 Parallel axes become the grid. Every other axis is one block, or a serial loop over blocks where it is longer than its
-block. A block that sticks out at an axis's end is masked by the limit of its tile axis, so there is no second copy of the
-code for what is left over. All intermediates are register buffers as large as their blocks.
+block. A block that sticks out at an axis's end is masked by the limit of its tile axis, so there is no second copy of
+the code for what is left over. All intermediates are register buffers as large as their blocks.
 
 The value of axis `m` is `m_0 + m`: the loop variable's and the tile axis's. (`m_0` alone where the block is one point.)
 """
@@ -31,7 +31,7 @@ def block_start(axis: str) -> str:
 
 
 def lower_blocks(kernel: Kernel, schedule: Schedule) -> LoopNest:
-    """The loop nest of `kernel` under a GPU's schedule. Buffers keep the kernel's names; intermediates stay in registers.
+    """The loop nest of `kernel` under a GPU's schedule. Buffers keep their names; intermediates stay in registers.
 
     Raises UnsupportedError where a value would have to survive in memory that programs do not share.
     """
@@ -228,7 +228,7 @@ class _Lowering:
                 self._tiles((e.name,), places)
                 return places[e.name].value
             case Reduce():
-                raise UnsupportedError(f"kernel @{self.kernel.name}: a reduction inside an expression; state it on its own")
+                raise UnsupportedError(f"kernel @{self.kernel.name}: a reduction inside an expression, not on its own")
         parts = children(e)
         return refold(rebuild(e, tuple(self._value(p, places) for p in parts))) if parts else e
 

@@ -1,4 +1,4 @@
-"""Sums of products as block products: the axes of a tile statement sorted into rows, columns and depth of one `tl.dot`."""
+"""Sums of products as block products: the axes of a tile sorted into rows, columns and depth of one `tl.dot`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def as_dot(tile: Tile) -> Dot | None:
     if in_left & in_right != set(depth):
         return None
     rows, columns = (tuple(a for a in kept if a in side) for side in (in_left, in_right))
-    if len(rows) + len(columns) != len(kept) or any(prod(extents[a] for a in g) < SMALLEST for g in (rows, columns, depth)):
+    smallest = min(prod(extents[a] for a in group) for group in (rows, columns, depth))
+    if len(rows) + len(columns) != len(kept) or smallest < SMALLEST:
         return None
     return Dot(left, right, rows, columns, depth)
 
@@ -66,7 +67,7 @@ def result_block(shape: Shape, text: str, dot: Dot, kept: Sequence[str]) -> str:
 
 
 def _without_widening(e: Expr) -> Expr:
-    """An operand before it was widened from a half type: products of half types are exact in f32, where they are summed."""
+    """An operand before it was widened from a half type: products of half types are exact in f32, which sums them."""
     match e:
         case Call("cast", (operand,)) if operand.dtype in (f16, bf16) and e.dtype == f32:
             return operand

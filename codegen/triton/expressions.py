@@ -214,7 +214,7 @@ class Printer:
     def address(
         self, buffer: str, index: tuple[Expr, ...], guards: tuple[Value, ...] = (), axes: tuple[str, ...] | None = None
     ) -> tuple[Value, Value | None]:
-        """Pointers to elements of a buffer over `axes` (default: those that occur), and the mask to touch them under."""
+        """Pointers to elements of a buffer over `axes` (default: those that occur), and the mask to touch them by."""
         pointer, strides = self.scope.pointers[buffer]
         offset: Expr = integer(0)
         for i, stride in zip(index, strides, strict=True):
@@ -232,10 +232,14 @@ class Printer:
 
 def _is_index(e: Expr) -> bool:
     """Index arithmetic that depends on axes and sizes alone, so that 32 bits usually hold it."""
-    return e.dtype == i64 and not isinstance(e, Const) and all(
-        isinstance(n, Axis | Size | Const)
-        or (isinstance(n, Call) and n.dtype == i64 and n.function not in ("where", "cast"))
-        for n in walk(e)
+    return (
+        e.dtype == i64
+        and not isinstance(e, Const)
+        and all(
+            isinstance(n, Axis | Size | Const)
+            or (isinstance(n, Call) and n.dtype == i64 and n.function not in ("where", "cast"))
+            for n in walk(e)
+        )
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from dataclasses import dataclass, field
+from keyword import kwlist
 
 from effcc.codegen.names import Names
 from effcc.codegen.triton.blocks import block_start
@@ -19,16 +21,13 @@ from effcc.ir.dtypes import boolean
 from effcc.ir.expr import Const, Expr, Size, loads
 from effcc.ir.loops import Alloc, For, LoopNest, Stmt, Tile, TileAxis
 
-RESERVED = frozenset(
-    "tl triton and as assert break class continue def del elif else except finally for from global if import in is lambda "
-    "nonlocal not or pass raise return try while with yield True False None range float int min max abs len sum all any "
-    "program print".split()
-)
+RESERVED = frozenset({*kwlist, *dir(builtins), "tl", "triton", "program"})
+"""What no variable of a printed function may be called."""
 
 
 @dataclass(frozen=True)
 class Function:
-    """A printed kernel: its text, the name it has there, its grid (programs along one dimension), and its size arguments."""
+    """A printed kernel: its name and text, its grid (programs along one dimension), and its size arguments."""
 
     name: str
     text: str
@@ -169,7 +168,7 @@ class _FunctionPrinter:
             self._write(line)
 
     def _flush(self, names: set[str] | None = None) -> None:
-        """Write out the constants that blocks were set to, where something other than their first reduction reads them."""
+        """Write out the constants that blocks were set to, where anything but their first reduction reads them."""
         for buffer in list(self.fresh):
             if names is None or buffer in names:
                 tile = self.fresh.pop(buffer)
@@ -213,5 +212,3 @@ def _number(e: Expr) -> str:
 def _short(name: str) -> str:
     """A block is called as what it holds."""
     return name.removesuffix("_block")
-
-

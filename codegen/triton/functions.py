@@ -190,7 +190,8 @@ def asin(x):
 @triton.jit
 def acos(x):
     """2 atan(sqrt(1 - x) / sqrt(1 + x))."""
-    return tl.where(x == -1.0, 3.1415926535897931, 2.0 * atan(tl.sqrt(1.0 - x) / tl.sqrt(tl.where(x == -1.0, 1.0, 1.0 + x))))
+    below = tl.sqrt(tl.where(x == -1.0, 1.0, 1.0 + x))
+    return tl.where(x == -1.0, 3.1415926535897931, 2.0 * atan(tl.sqrt(1.0 - x) / below))
 
 
 @triton.jit
@@ -204,7 +205,7 @@ def atan2(y, x):
 
 @triton.jit
 def erfc(x):
-    """1 - erf(x) below 0.5; above, exp(-x^2) times a continued fraction's rational form (W. J. Cody, Math. Comp. 1969)."""
+    """1 - erf(x) below 0.5; above, exp(-x^2) times a rational function (W. J. Cody, Math. Comp. 23, 1969)."""
     size = tl.abs(x)
     y = tl.where(size < 0.5, 0.5, size)
     near = tl.minimum(y, 4.0)

@@ -1,4 +1,4 @@
-"""A program as one Python module: a Triton function for every kernel, and `prepare` and `run` that launch them in order.
+"""A program as one Python module: a Triton function for every kernel, `prepare` and `run` to launch them in order.
 
     module = load(emit_program(program, schedules, target))
     module.run(buffers, sizes)                       # buffers by name, sizes by symbol
@@ -77,7 +77,9 @@ def _table(emitted: object) -> str:
     return "\n".join([*lines, "}"])
 
 
-def _steps(name: str, purpose: str, program: Program, steps: Sequence[Step], emitted: Mapping[str, EmittedKernel]) -> str:
+def _steps(
+    name: str, purpose: str, program: Program, steps: Sequence[Step], emitted: Mapping[str, EmittedKernel]
+) -> str:
     lines = [f"def {name}(buffers, sizes, extern=None):", f'    """{purpose}"""']
     used = sorted({s for step in steps if isinstance(step, Launch) for s in _symbols(emitted[step.kernel])})
     lines += [f'    {s} = sizes["{s}"]' for s in used]

@@ -14,7 +14,7 @@ SUM, FACTOR, ATOM = 0, 1, 2
 
 
 def size_text(size: Dim, place: int = SUM) -> str:
-    """`size` in Python; symbols are variables of their own names. Sizes are nonnegative, so `//` rounds down everywhere.
+    """`size` in Python; symbols are variables of their own names. Nothing is negative, so `//` rounds down.
 
     >>> from effcc.ir.dims import symbol
     >>> size_text(2 * symbol("s0") + 1)
@@ -41,7 +41,8 @@ def _text(e: sympy.Expr, place: int) -> str:
         return _enclosed(" * ".join([_text(e.base, FACTOR)] * int(e.exp)), place > FACTOR)
     name = e.func.__name__
     if name == "floor":
-        return _quotient(*sympy.fraction(sympy.together(e.args[0])), place)
+        numerator, denominator = sympy.fraction(sympy.together(e.args[0]))
+        return _quotient(numerator, denominator, place)
     if name == "ceiling":
         numerator, denominator = sympy.fraction(sympy.together(e.args[0]))
         return _quotient(numerator + denominator - 1, denominator, place)
@@ -55,8 +56,8 @@ def _text(e: sympy.Expr, place: int) -> str:
     if name in ("Max", "Min"):
         return f"{name.lower()}({', '.join(_text(a, SUM) for a in e.args)})"
     raise UnsupportedError(
-        f"the size expression {e} has no Triton spelling: expected sums, products, floor divisions, remainders, Max and "
-        f"Min of sizes, got {name}"
+        f"the size expression {e} has no Triton spelling: expected sums, products, floor divisions, remainders, Max "
+        f"and Min of sizes, got {name}"
     )
 
 

@@ -1,7 +1,7 @@
 """How every scalar function of the IR is written in Triton, by the kind of its operands.
 
-Templates take operand texts `{0}`, `{1}`, `{2}`. A name without `tl.` is one of `effcc.codegen.triton.functions`, of which
-the emitted module carries a copy. Half types are computed in f32 and rounded once an operation.
+Templates take operand texts `{0}`, `{1}`. A name without `tl.` is one of `effcc.codegen.triton.functions`, of which the
+emitted module carries a copy. Half types are computed in f32 and rounded once an operation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OPERATORS = {
 
 @dataclass(frozen=True)
 class Spelling:
-    """Templates for floats, integers and booleans, '' where the function is not defined; `f64` where it differs there."""
+    """Templates for floats, integers and booleans, '' where it is not defined; `f64` where that one differs."""
 
     floats: str = ""
     integers: str = ""
@@ -92,15 +92,15 @@ TYPES: dict[DType, str] = {
 }  # fmt: skip
 
 POINTERS: dict[DType, str] = {
-    f64: "*fp64", f32: "*fp32", f16: "*fp16", bf16: "*bf16", i64: "*i64", i32: "*i32", i16: "*i16", i8: "*i8", u8: "*u8",
-    boolean: "*i1",
+    f64: "*fp64", f32: "*fp32", f16: "*fp16", bf16: "*bf16", i64: "*i64", i32: "*i32", i16: "*i16", i8: "*i8",
+    u8: "*u8", boolean: "*i1",
 }  # fmt: skip
 """The types of kernel arguments, as Triton's compiler names them."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """How a combine is written: between two values, over an axis of a block (`{0}`, `{1}`), and atomically in memory."""
+    """How a combine is written: between values, over an axis of a block (`{0}`, `{1}`), atomically in memory."""
 
     function: str
     reduce: str
@@ -165,7 +165,7 @@ def literal(value: Scalar, dtype: DType) -> str:
     return f'float("{number}")' if number > 0 or math.isnan(number) else '-float("inf")'
 
 
-# Library functions -----------------------------------------------------------------------------------------------------
+# Library functions ---------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)

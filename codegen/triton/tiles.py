@@ -150,8 +150,8 @@ class TileWriter:
         exact = dtype.bits in _ATOMIC_BITS or (dtype in (f16, bf16) and tile.combine == "add")
         if not atomic or not exact or (dtype.is_float and tile.combine != "add"):
             raise UnsupportedError(
-                f"the Triton backend cannot combine {dtype} values by {tile.combine!r} in {tile.buffer!r}, where programs "
-                "meet: expected sums, or integers of 32 or 64 bits; compile the model for the CPU"
+                f"the Triton backend cannot combine {dtype} values by {tile.combine!r} in {tile.buffer!r}, where "
+                "programs meet: expected sums, or integers of 32 or 64 bits; compile the model for the CPU"
             )
         return f'{atomic}({address.text}, {value.text}{masked}, sem="relaxed")'
 
@@ -163,5 +163,3 @@ def starts_at_identity(tile: Tile) -> bool:
 
 def _depends(load: Load, axis: str) -> bool:
     return any(axis in free_axes(i) for i in load.index)
-
-

@@ -1,6 +1,6 @@
 """Values of a program: Python text for a block with named axes, and how blocks of different axes are brought together.
 
-A value over the axes (m, k) is a two-dimensional block, one over no axes a scalar, which meets any block as it is. Within a
+A value over the axes (m, k) is a two-dimensional block, one over no axes a scalar, which meets any block as it is. In a
 statement all values keep the statement's order of axes, so that what a value lacks is inserted as `None`.
 """
 

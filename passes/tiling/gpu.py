@@ -68,7 +68,9 @@ def tile_gpu(program: Program, target: GpuTarget) -> tuple[Program, Mapping[str,
         if not isinstance(step, Launch):
             return [step]
         kernel = program.kernels[step.kernel]
-        named = dict(zip((p.name for p in (*kernel.params, *kernel.outputs)), (*step.arguments, *step.results), strict=True))
+        named = dict(
+            zip((p.name for p in (*kernel.params, *kernel.outputs)), (*step.arguments, *step.results), strict=True)
+        )
         found: list[Step] = []
         for part in (kernels[name] for name in parts[step.kernel]):
             for p in part.outputs:
@@ -122,9 +124,8 @@ def _whole(kernel: Kernel, longest: int) -> list[str]:
     """The private axes that a program holds in one block: all but a product's own, while a row of them stays small."""
     plans = plan_nests(kernel, online_axis(kernel))
     stored = {a for s in kernel.statements for a in s.axes}
-    only_product = {
-        a for p in plans for a in p.reduced if a not in stored and any(is_product(kernel.statements[i]) for i in p.reductions)
-    }  # fmt: skip
+    products = [p for p in plans if any(is_product(kernel.statements[i]) for i in p.reductions)]
+    only_product = {a for p in products for a in p.reduced if a not in stored}
     extents = kernel.extents
     candidates = [a for a in _private(kernel) if isinstance(extents[a], int)]
     if online_axis(kernel) is None:

@@ -1,7 +1,7 @@
 """The integer problem of a kernel's blocks on a GPU, in the notation of `notation`, written out from its statements.
 
-Names: `b_m` is the block of axis m, `e_m` its extent, `warps` and `stages` as in a schedule. For C[m,n] = sum(k: A * B) on
-a grid over m and n this comes out as
+Names: `b_m` is the block of axis m, `e_m` its extent, `warps` and `stages` as in a schedule. For the product
+C[m,n] = sum(k: A * B) on a grid over m and n this comes out as
 
     programs = ceil(e_m / b_m) * ceil(e_n / b_n)
     b_m >= 16 ; b_n >= 16 ; b_k >= 16                              # what a block product needs
@@ -41,7 +41,29 @@ CALL_OPERATIONS = 16
 """What a transcendental function counts, in additions."""
 STEP_SECONDS, START_SECONDS = 5e-7, 1e-6
 
-_ARITHMETIC = frozenset("add sub mul neg abs maximum minimum where cast eq ne lt le gt ge and or xor not".split())
+_ARITHMETIC = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "abs",
+        "maximum",
+        "minimum",
+        "where",
+        "cast",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "and",
+        "or",
+        "xor",
+        "not",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +140,9 @@ class BlockModel:
         for groups in self.products:
             lines += [f"{_product(f'b_{a}' for a in group)} >= {DOT_BLOCK}" for group in groups]
             lines.append(f"{self._block(sum(groups, ()))} <= warps * warp * {THREAD_OPERATIONS}")
-        operands = [f"4 * {self._block(g)}" for rows, columns, depth in self.products for g in (rows + depth, depth + columns)]
+        operands = [
+            f"4 * {self._block(g)}" for rows, columns, depth in self.products for g in (rows + depth, depth + columns)
+        ]
         if operands:
             lines.append(f"stages * ({' + '.join(operands)}) <= shared_bytes")
         held = list(dict.fromkeys(self._block(s.axes) for s in self.kernel.statements))
@@ -199,7 +223,9 @@ class BlockModel:
 
     def _moved(self, load: Load, dtype: DType, layout: Mapping[str, Shape]) -> str:
         """The bytes of a load in one program, in whole sectors."""
-        axes = [a for a in self.extents if any(isinstance(e, Axis) and e.name == a for i in load.index for e in walk(i))]
+        axes = [
+            a for a in self.extents if any(isinstance(e, Axis) and e.name == a for i in load.index for e in walk(i))
+        ]
         for axis in axes:
             if stride(load, axis, layout[load.buffer]) == 1:
                 rest = self._points([a for a in axes if a != axis])
@@ -224,7 +250,8 @@ def _half_operands(s: Statement) -> bool:
     """Whether both factors of a product are half types, widened: then the matrix units multiply them."""
     assert s.reduction is not None and isinstance(s.reduction.body, Call)
     return all(
-        isinstance(o, Call) and o.function == "cast" and o.operands[0].dtype in (f16, bf16) for o in s.reduction.body.operands
+        isinstance(o, Call) and o.function == "cast" and o.operands[0].dtype in (f16, bf16)
+        for o in s.reduction.body.operands
     )
 
 

@@ -28,7 +28,7 @@ def cut_stages(kernel: Kernel) -> tuple[Kernel, ...]:
 
 
 def recompute(kernel: Kernel, axes: Set[str]) -> Kernel:
-    """The kernel without the pointwise intermediates that run over one of `axes`, or are read away from their own point.
+    """The kernel without the pointwise intermediates that run over one of `axes` or are read away from their point.
 
     Their right sides stand where they were read.
     """
@@ -73,7 +73,9 @@ def split(kernel: Kernel, position: int) -> tuple[Kernel, Kernel]:
     )
 
 
-def _part(kernel: Kernel, statements: tuple[Statement, ...], params: tuple[Param, ...], outputs: tuple[Param, ...]) -> Kernel:
+def _part(
+    kernel: Kernel, statements: tuple[Statement, ...], params: tuple[Param, ...], outputs: tuple[Param, ...]
+) -> Kernel:
     read = {load.buffer.rstrip("'") for s in statements for load in s.reads}
     used = {a for s in statements for e in (s.value, *(s.scatter.index if s.scatter else ())) for a in _axes_in(e)}
     used |= {a for s in statements for a in s.axes}

@@ -62,7 +62,7 @@ def drawn(type: TensorType, sizes: Mapping[str, int], seed: int) -> np.ndarray:
 
 
 def check_graph(graph: Graph, run: Runner, inputs: list[Any] | None = None, within: float = 2e-6, **sizes: int) -> str:
-    """The graph's module, after its result was found near the reference in float64 (relative to the largest element)."""
+    """The graph's module, after its result was found near the reference in float64, relative to its largest."""
     if inputs is None:
         inputs = [drawn(p.type, sizes, n) for n, p in enumerate(graph.params)]
     program, text = emitted(fused(graph))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from effcc.errors import ToolchainError
 from effcc.gpu import TARGETS, GpuTarget, parse
 from effcc.ir.dtypes import f16, f32
 from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.types import tensor
 from effcc.runtime.triton_compile import GpuBinary, compile_module, load_module
-from effcc.errors import ToolchainError
 from tests.codegen.triton.running import emitted, fused, graph_of
 from tests.codegen.triton.test_functions import functions_kernel
 from tests.codegen.triton.test_kernels import CASES

@@ -44,20 +44,28 @@ CASES: dict[str, tuple[Any, list[TensorType]]] = {
     "softmax": (lambda b, x: b.emit("softmax", x, axis=-1), [floats(6, 50)]),
     "softmax_of_columns": (lambda b, x: b.emit("softmax", x, axis=0), [floats(37, 12)]),
     "layer_norm": (lambda b, x, g, h: b.emit("layer_norm", x, g, h), [floats(5, 77), floats(77), floats(77)]),
-    "group_norm": (lambda b, x, g, h: b.emit("group_norm", x, g, h, groups=2), [floats(2, 6, 5, 5), floats(6), floats(6)]),
+    "group_norm": (
+        lambda b, x, g, h: b.emit("group_norm", x, g, h, groups=2), [floats(2, 6, 5, 5), floats(6), floats(6)]
+    ),
     "linear_gelu": (mlp, [floats(20, 40), floats(50, 40), floats(50)]),
     "linear_gelu_of_one_row": (mlp, [floats(1, 40), floats(50, 40), floats(50)]),
     "linear_gelu_dynamic": (mlp, [floats(s0, 40), floats(50, 40), floats(50)]),
     "softmax_dynamic": (lambda b, x: b.emit("softmax", x, axis=-1), [floats(3, s0)]),
     "attention": (attention, [floats(1, 2, 20, 16), floats(1, 2, 50, 16), floats(1, 2, 50, 16), floats(1, 1, 1, 50)]),
-    "attention_dynamic": (attention, [floats(1, 2, 20, 16), floats(1, 2, s0, 16), floats(1, 2, s0, 16), floats(1, 1, 1, s0)]),
+    "attention_dynamic": (
+        attention, [floats(1, 2, 20, 16), floats(1, 2, s0, 16), floats(1, 2, s0, 16), floats(1, 1, 1, s0)]
+    ),
     "int8_weights": (scaled_weights, [floats(20, 40), tensor(i8, 50, 40), floats(50, 1)]),
     "embedding": (lambda b, w, i: b.emit("embedding", w, i), [floats(7, 24), tensor(i64, 3, 5)]),
     "gather": (lambda b, x, i: b.emit("gather", x, i, axis=0), [floats(7, 4), tensor(i64, 3, 4)]),
     "convolution": (convolution, [floats(1, 3, 9, 9), floats(20, 3, 3, 3)]),
-    "convolution_strided": (lambda b, x, w: convolution(b, x, w, stride=2), [floats(2, 20, 9, 9), floats(20, 20, 3, 3)]),
+    "convolution_strided": (
+        lambda b, x, w: convolution(b, x, w, stride=2), [floats(2, 20, 9, 9), floats(20, 20, 3, 3)]
+    ),
     "convolution_depthwise": (lambda b, x, w: convolution(b, x, w, groups=8), [floats(1, 8, 6, 6), floats(8, 1, 3, 3)]),
-    "max_pool": (lambda b, x: b.emit("max_pool", x, kernel=(3, 3), stride=(2, 2), padding=(1, 1)), [floats(1, 2, 7, 7)]),
+    "max_pool": (
+        lambda b, x: b.emit("max_pool", x, kernel=(3, 3), stride=(2, 2), padding=(1, 1)), [floats(1, 2, 7, 7)]
+    ),
     "sum_of_everything": (lambda b, x: b.emit("sum", x, axes=(0, 1)), [floats(33, 77)]),
     "mean_of_the_middle": (lambda b, x: b.emit("mean", x, axes=(1,), keepdim=True), [floats(3, 77, 5)]),
     "argmax": (lambda b, x: b.emit("argmax", x, axes=(1,)), [floats(3, 40)]),
@@ -65,9 +73,14 @@ CASES: dict[str, tuple[Any, list[TensorType]]] = {
     "integer_sum": (lambda b, x: b.emit("sum", x, axes=(1,)), [tensor(i64, 20, 9)]),
     "concat": (lambda b, x, y: b.emit("concat", x, y, axis=1), [floats(4, 5), floats(4, 7)]),
     "pad": (lambda b, x: b.emit("pad", x, low=(1, 0), high=(2, 3), value=1.5), [floats(4, 5)]),
-    "scatter_add": (lambda b, x, i, u: b.emit("scatter", x, i, u, axis=0, combine="add"), [floats(7, 4), tensor(i64, 3, 4), floats(3, 4)]),
+    "scatter_add": (
+        lambda b, x, i, u: b.emit("scatter", x, i, u, axis=0, combine="add"),
+        [floats(7, 4), tensor(i64, 3, 4), floats(3, 4)],
+    ),
     "double": (lambda b, x, w: b.emit("tanh", b.emit("matmul", x, w)), [tensor(f64, 20, 20), tensor(f64, 20, 20)]),
-    "norm_before_product": (lambda b, x, g, w: b.emit("linear", b.emit("rms_norm", x, g), w), [floats(20, 40), floats(40), floats(30, 40)]),
+    "norm_before_product": (
+        lambda b, x, g, w: b.emit("linear", b.emit("rms_norm", x, g), w), [floats(20, 40), floats(40), floats(30, 40)]
+    ),
     "two_products": (
         lambda b, x, w, v: b.emit("linear", b.emit("softmax", b.emit("linear", x, w), axis=-1), v),
         [floats(20, 40), floats(30, 40), floats(25, 30)],
