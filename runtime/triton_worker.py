@@ -50,12 +50,17 @@ def _repair_interpreter() -> None:
     """Correct what the interpreter (Triton 3.6, 3.7) gets wrong and the compiler right.
 
     It multiplies bf16 blocks as the integers they are stored in, and repeats a scalar comparison as a float; with
-    NumPy 2.4, that of 3.6 cannot take the end of a range from an argument.
+    NumPy 2.4, that of 3.6 cannot take the end of a range from an argument. Folds by the library's functions, which it
+    would call for one element after the other, become NumPy's, which treat NaN alike.
     """
     import numpy as np
     import triton.language as tl
     from triton.runtime import interpreter
 
+    folds: dict[str, Any] = {
+        "larger": np.max, "larger_integer": np.max, "smaller": np.min, "smaller_integer": np.min, "times": np.prod,
+        "either": np.bitwise_or.reduce, "all_of": np.bitwise_and.reduce,
+    }  # fmt: skip
     builder = interpreter.InterpreterBuilder
     if getattr(builder, "repaired_by_effcc", False):
         return
@@ -78,6 +83,15 @@ def _repair_interpreter() -> None:
         original(tensor, *rest)
         tensor.__index__ = lambda self: int(np.ravel(self.handle.data)[0])
 
+    def generic_reduce(self: Any, blocks: Any) -> Any:
+        fold = folds.get(self.combine_fn.__name__)
+        if fold is None or len(blocks) != 1 or self.axis is None:
+            return reduce(self, blocks)
+        data = fold(blocks[0].handle.data, axis=self.axis, keepdims=self.keep_dims)
+        return [self.to_tensor(data, blocks[0].dtype)]
+
+    reduce = interpreter.ReduceOps.generic_reduce
+    interpreter.ReduceOps.generic_reduce = generic_reduce
     original = interpreter._patch_lang_tensor
     interpreter._patch_lang_tensor = patch_tensor
     builder.create_dot, builder.create_splat, builder.repaired_by_effcc = create_dot, create_splat, True

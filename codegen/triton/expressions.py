@@ -102,7 +102,7 @@ class Printer:
         alone = name not in _TAKES_CONSTANTS or all(o.constant for o in operands)
         if binding == ATOM and alone:
             operands = [self.shape.full(o, ()) if o.constant else o for o in operands]
-        expanded = [self.shape.expand(widened(o), axes) for o in operands]
+        expanded = [self.shape.expand(o if e.dtype == boolean else widened(o), axes) for o in operands]
         # Operators associate to the left, comparisons not at all.
         left = binding - 1 if binding > COMPARE and len(expanded) == 2 else binding
         texts = [o.text if binding == ATOM else o.within(binding if n else left) for n, o in enumerate(expanded)]
