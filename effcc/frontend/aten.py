@@ -15,6 +15,7 @@ from typing import Any
 import sympy
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from effcc.errors import CaptureError, UnsupportedError
 from effcc.frontend import (
@@ -188,14 +189,18 @@ class _Walk:
             held = getattr(held, part)
         if not isinstance(held, Tensor):
             return held
-        held = held.detach()
+        with unset_fake_temporarily():  # the capture's fake mode refuses real tensors, and constants are real
+            return self._constant(str(node.target), held.detach())
+
+    def _constant(self, name: str, held: Tensor) -> Value:
+        """A small tensor as a literal, a larger one as a weight that the program holds."""
         dtype = dtype_of(held.dtype)
         if held.numel() <= LARGEST_LITERAL and not torch._subclasses.fake_tensor.is_fake(held):
             values = tuple(held.flatten().tolist())
             if held.dim() == 0:
                 return self.importer.constant(values[0], dtype)
             return self.importer.emit("constant", value=values, dtype=dtype, shape=tuple(held.shape))
-        value = self.builder.param(_identifier(str(node.target)), TensorType(dtype, tuple(held.shape)), weight=True)
+        value = self.builder.param(_identifier(name), TensorType(dtype, tuple(held.shape)), weight=True)
         self.constants[value.name] = held.contiguous()
         return value
 
