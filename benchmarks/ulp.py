@@ -1,7 +1,8 @@
 """How many units in the last place the float functions of `runtime/include/effcc` are off, over all 2^32 floats.
 
-    python -m benchmarks.ulp                     # everything; minutes of two cores; rewrites benchmarks/ulp.md
-    python -m benchmarks.ulp exp erf --stride 97 # these functions, every 97th float; prints the table only
+    python -m benchmarks.ulp                     # everything, half a minute of a core each; rewrites benchmarks/ulp.md
+    python -m benchmarks.ulp exp erf             # these functions' rows of it
+    python -m benchmarks.ulp exp erf --stride 97 # every 97th float only; prints the rows and leaves the file alone
 
 For each instruction set this processor runs, every function is compiled as a kernel would have it and compared with the
 C library's double (see `ulp.cpp`). An error of 0.5 is a correctly rounded result. The table also says how often a NaN,
@@ -24,6 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 HEADERS = HERE.parent / "runtime" / "include"
+PAGE = HERE / "ulp.md"
 
 FUNCTIONS = (
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "tanh", "sigmoid", "erf", "erfc"),
@@ -125,45 +127,63 @@ def speed(program: Path, function: str) -> dict[str, float]:
     return {name: nanoseconds * rate for name, nanoseconds in row.items()}
 
 
-def table(results: Sequence[Sequence[Measured]], speeds: Sequence[dict[str, float]]) -> str:
-    """The results as Markdown: one row a function."""
-    isas = [m.isa for m in results[0]]
+def heading() -> str:
+    """The table's first line; it names the instruction sets, so that rows of another machine are not mixed in."""
+    isas = usable_isas()
     errors = [f"worst error, {isa}" for isa in isas]
     cycles = [f"cycles, {name}" for name in (*isas, "libmvec")]
-    heading = ["function", *errors, "worst at", "computed", "true", "special values wrong", *cycles]
-    lines = ["| " + " | ".join(heading) + " |", "|" + "---|" * len(heading)]
-    for row, speed_row in zip(results, speeds, strict=True):
-        worst = max(row, key=lambda m: m.ulp)
-        at = f"{worst.at:.9g}" if worst.function != "pow" else f"{worst.at:.9g}, {worst.second:.9g}"
-        wrong = [f"{m.wrong} (first {m.wrong_at!r}, {m.isa})" for m in row if m.wrong]
-        cells = [worst.function, *(f"{m.ulp:.2f}" for m in row), at, f"{worst.got:.9g}", f"{worst.truth:.12g}"]
-        cells += ["; ".join(wrong) or "none"]
-        cells += [f"{speed_row[name]:.2f}" if name in speed_row else "" for name in (*isas, "libmvec")]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return _row(["function", *errors, "worst at", "computed", "true", "special values wrong", *cycles])
 
 
-def page(body: str, stride: int) -> str:
+def row(measured: Sequence[Measured], cycles: dict[str, float]) -> str:
+    """One function's line of the table."""
+    worst = max(measured, key=lambda m: m.ulp)
+    at = f"{worst.at:.9g}" if worst.function != "pow" else f"{worst.at:.9g}, {worst.second:.9g}"
+    wrong = [f"{m.wrong} (first {m.wrong_at!r}, {m.isa})" for m in measured if m.wrong]
+    cells = [worst.function, *(f"{m.ulp:.2f}" for m in measured), at, f"{worst.got:.9g}", f"{worst.truth:.12g}"]
+    cells += ["; ".join(wrong) or "none"]
+    cells += [f"{cycles[name]:.2f}" if name in cycles else "" for name in (*usable_isas(), "libmvec")]
+    return _row(cells)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def known_rows(text: str) -> dict[str, str]:
+    """The rows of a page that this machine could have written, by function; none if its instruction sets differ."""
+    lines = text.splitlines()
+    if heading() not in lines:
+        return {}
+    rows = lines[lines.index(heading()) + 2 :]
+    return {line.split("|")[1].strip(): line for line in rows if line.startswith("|")}
+
+
+def page(rows: dict[str, str]) -> str:
     """`benchmarks/ulp.md`: the table with what one needs to read it."""
     compiler = subprocess.run(["g++", "--version"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
     libc = " ".join(platform.libc_ver())
-    floats = "all 2^32 floats" if stride == 1 else f"every {stride}th float"
-    widest = usable_isas()[0]
-    return f"""# Errors of the float functions
+    body = [heading(), "|---" * (heading().count("|") - 1) + "|"]
+    body += [rows[name] for name in (*FUNCTIONS, "pow") if name in rows]
+    return (
+        f"""# Errors of the float functions
 
-Written by `python -m benchmarks.ulp` ({compiler}, {libc}). {widest}: over {floats}; the other instruction sets: every
-{OTHERS_STRIDE * stride}th float.
+Written by `python -m benchmarks.ulp` ({compiler}, {libc}).
+{usable_isas()[0]}: over all 2^32 floats; the other instruction sets, where there are any: every {OTHERS_STRIDE}st float.
 
 - *Worst error* is in units in the last place: |computed - true| over the spacing of floats at the true value, denormals
   included; 0.5 is the best there is. An overflow to infinity counts as 2^128. True means the C library in double; the
   input found worst is looked at again in long double.
 - *Special values wrong* counts inputs whose NaN, infinity or sign of zero is not as the C library's.
-- sin, cos and tan call the C library beyond |x| = 2^17 (2^13 without FMA); there every {FAR_STRIDE}th float is taken.
+- sin, cos and tan call the C library beyond |x| = 2^17 (2^13 without FMA); there every {FAR_STRIDE}st float is taken.
 - pow takes two arguments and calls the C library: 2^26 random pairs, half of any bits, half with finite results.
 - sigmoid's truth is 1 / (1 + e^-x) in double, also where a float e^-x would overflow.
 - *Cycles* are core cycles an element, least of 2000 runs over 2048 floats in the first cache.
 
-{body}"""
+"""
+        + "\n".join(body)
+        + "\n"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,20 +198,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = options.functions or [*FUNCTIONS, "pow"]
     if unknown := sorted(set(names) - {*FUNCTIONS, "pow"}):
         parser.error(f"no function {', '.join(unknown)}; there are {', '.join(FUNCTIONS)}, pow")
-    results, speeds = [], []
+    rows = known_rows(PAGE.read_text()) if PAGE.exists() else {}
+    strides = [options.stride * (OTHERS_STRIDE if k else 1) for k in range(len(usable_isas()))]
     with tempfile.TemporaryDirectory() as folder:
         program = build(Path(folder))
         for name in names:
-            strides = [options.stride * (OTHERS_STRIDE if k else 1) for k in range(len(usable_isas()))]
-            rows = zip(usable_isas(), strides, strict=True)
-            results.append([measure(program, name, isa, stride, options.threads) for isa, stride in rows])
-            speeds.append(speed(program, name) if name != "pow" else {})
-            print(f"{name}: " + ", ".join(f"{m.isa} {m.ulp:.2f}" for m in results[-1]), flush=True)
-    body = table(results, speeds)
-    if options.functions or options.stride != 1:
-        print(body)
-    else:
-        (HERE / "ulp.md").write_text(page(body, options.stride))
+            isas = zip(usable_isas(), strides, strict=True)
+            measured = [measure(program, name, isa, stride, options.threads) for isa, stride in isas]
+            rows[name] = row(measured, speed(program, name) if name != "pow" else {})
+            print(rows[name], flush=True)
+            if options.stride == 1:
+                PAGE.write_text(page(rows))
 
 
 if __name__ == "__main__":
