@@ -257,6 +257,16 @@ def _iota(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
     return f"({counter} * {attrs['step']} + {attrs['start']}).to({dtype_text(attrs['dtype'])})"
 
 
+def _linear_recurrence(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
+    a, b, start = operands
+    axis, size = attrs["axis"], node.operands[0].type.shape[attrs["axis"]]
+    state, states = start, []
+    for t in range(int(size)):
+        state = f"({a}.select({axis}, {t}) * {state} + {b}.select({axis}, {t}))"
+        states.append(state)
+    return f"torch.stack(({', '.join(states)},), {axis})" if states else f"torch.zeros_like({a})"
+
+
 def _template(text: str) -> Spell:
     """`{0}`, `{1}` are operands, `{all}` all of them, names in braces attributes."""
 
@@ -276,6 +286,7 @@ _SPELLINGS: dict[str, Spell] = {
     "any": _reduction("any"), "all": _reduction("all"), "prod": _prod, "var": _var,
     "argmax": _argument("argmax"), "argmin": _argument("argmin"),
     "cumsum": _template("torch.cumsum({0}, {axis})"), "cumprod": _template("torch.cumprod({0}, {axis})"),
+    "linear_recurrence": _linear_recurrence,
     "softmax": _softmax, "log_softmax": _template("torch.log_softmax({0}, {axis})"),
     "layer_norm": _trailing("layer_norm"), "rms_norm": _trailing("rms_norm"),
     "group_norm": lambda node, xs, a: f"F.group_norm({_joined([xs[0], str(a['groups']), *xs[1:]], eps=a['eps'])})",

@@ -158,6 +158,11 @@ _SHAPES: dict[str, Callable[[], list[Sample]]] = {
     "argmax": lambda: _arg_reduced("argmax"),
     "argmin": lambda: _arg_reduced("argmin"),
     "cumsum": lambda: [Sample("cumsum", (tensor(d, 3, 4),), {"axis": a}) for d in (f32, i64, boolean) for a in (0, -1)],
+    "linear_recurrence": lambda: [
+        Sample("linear_recurrence", (tensor(d, 3, 4), tensor(d, 3, 4), tensor(d, 4 if a == 0 else 3)), {"axis": a})
+        for d in FLOATS
+        for a in (0, -1)
+    ],
     "cumprod": lambda: [Sample("cumprod", (tensor(d, 3, 4),), {"axis": a}) for d in (f32, i64) for a in (0, -1)],
     "softmax": lambda: [
         Sample("softmax", (tensor(d, 2, 5, 3),), {"axis": a, "safe": s})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -155,6 +156,12 @@ def _layer(cell: str, states: int) -> Eager:
     return eager
 
 
+def _linear_recurrence(a: Tensor, b: Tensor, start: Tensor, axis: int) -> Tensor:
+    steps = zip(a.unbind(axis), b.unbind(axis), strict=True)
+    states = itertools.accumulate(steps, lambda state, step: step[0] * state + step[1], initial=start)
+    return torch.stack(list(states)[1:], axis)
+
+
 EAGER: dict[str, Eager] = {
     **{name: getattr(torch, name) for name in _SAME},
     "not": torch.bitwise_not,
@@ -179,6 +186,7 @@ EAGER: dict[str, Eager] = {
     "argmax": _argument(torch.argmax),
     "argmin": _argument(torch.argmin),
     "cumsum": torch.cumsum,
+    "linear_recurrence": _linear_recurrence,
     "cumprod": torch.cumprod,
     "softmax": lambda x, axis, safe: torch.softmax(x, axis),
     "log_softmax": lambda x, axis: torch.log_softmax(x, axis),

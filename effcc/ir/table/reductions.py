@@ -1,4 +1,4 @@
-"""Reductions over axes, arg-max and arg-min, variance, and running sums and products."""
+"""Reductions over axes, arg-max and arg-min, variance, running sums and products, and linear recurrences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from effcc.ir.dims import Dim, product
+from effcc.ir.dims import Dim, product, same_shape
 from effcc.ir.dtypes import DType, boolean, from_numpy, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, both, cast, compare, integer, where
 from effcc.ir.form import Form, FormBuilder, call, constant
@@ -35,6 +35,11 @@ def _infer(result: Callable[[DType], DType]) -> Callable[[Types, Mapping[str, An
         return TensorType(result(x.dtype), reduced_shape(x.shape, axes, attrs["keepdim"]))
 
     return infer
+
+
+def _infer_float(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
+    require(operands[0].dtype.is_float, f"needs a floating dtype, got {operands[0].dtype.name}")
+    return _infer(lambda d: d)(operands, attrs)
 
 
 def _infer_argument(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
@@ -175,6 +180,40 @@ def _running_reference(f: Callable[..., Any]) -> Callable[..., Any]:
     return reference
 
 
+def _linear_recurrence(b: FormBuilder) -> None:
+    """H[.., t] = A[.., t] * (t > 0 ? H[.., t-1] : H0[..]) + B[.., t]; t is a scan axis."""
+    result = b.results[0]
+    axes = b.axes(result.type.shape)
+    position = normalize_axis(b.attrs["axis"], len(axes))
+    t = axes[position]
+    b.scans.append(t.name)
+    before: list[Expr] = [*axes]
+    before[position] = call("add", t, Const(-1, i64))
+    previous = Load(result.name, tuple(before), result.type.dtype)
+    start = b.load(2, [*axes[:position], *axes[position + 1 :]])
+    state = where(compare("gt", t, Const(0, i64)), previous, start)
+    b.define(axes, call("add", call("mul", b.load(0, axes), state), b.load(1, axes)))
+
+
+def _linear_recurrence_reference(a: Any, b: Any, start: Any, axis: int) -> Any:
+    factors, summands, state, states = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0), start, []
+    for factor, summand in zip(factors, summands, strict=True):
+        state = factor * state + summand
+        states.append(state)
+    return np.moveaxis(np.stack(states), 0, axis) if states else np.zeros_like(a)
+
+
+def _linear_recurrence_type(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
+    a, b, start = operands
+    for x in operands:
+        require(x.dtype.is_float and x.dtype == a.dtype, "operands must have one floating dtype")
+    require(a.rank > 0 and same_shape(a.shape, b.shape), f"factors and summands must have one shape, got {a} and {b}")
+    axis = normalize_axis(attrs["axis"], a.rank)
+    expected = (*a.shape[:axis], *a.shape[axis + 1 :])
+    require(same_shape(start.shape, expected), f"the start must have the shape of one step, got {start}")
+    return a.plain()
+
+
 def _running_type(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
     (x,) = operands
     normalize_axis(attrs["axis"], x.rank)
@@ -200,8 +239,8 @@ OPS: list[Op] = [
     _reduction("min", "min", lambda d: d, "minimum over `axes`; NaN wins"),
     _reduction("any", "any", lambda d: boolean, "whether any element over `axes` is nonzero"),
     _reduction("all", "all", lambda d: boolean, "whether all elements over `axes` are nonzero"),
-    Op("mean", "reduction", (1, 1), _infer(lambda d: d), _wide(np.mean), "sum / count over `axes`", _AXES, _mean),
-    Op("var", "reduction", (1, 1), _infer(lambda d: d), _wide(_variance),
+    Op("mean", "reduction", (1, 1), _infer_float, _wide(np.mean), "sum / count over `axes`", _AXES, _mean),
+    Op("var", "reduction", (1, 1), _infer_float, _wide(_variance),
        "sum((x - mean)^2) / max(count - correction, 0) over `axes`", {**_AXES, "correction": 1}, _var),
     Op("argmax", "reduction", (1, 1), _infer_argument, _argument_reference(np.argmax),
        "index of the first maximum along one axis, or of the flattened tensor; NaN counts as the maximum",
@@ -213,4 +252,7 @@ OPS: list[Op] = [
        "running sum along `axis`", {"axis": REQUIRED}, _running("add", 0)),
     Op("cumprod", "scan", (1, 1), _running_type, _running_reference(np.cumprod),
        "running product along `axis`", {"axis": REQUIRED}, _running("mul", 1)),
+    Op("linear_recurrence", "scan", (3, 3), _linear_recurrence_type, _linear_recurrence_reference,
+       "h[t] = a[t] * h[t-1] + b[t] along `axis` of a and b, from h[-1] = start",
+       {"axis": REQUIRED}, _linear_recurrence),
 ]  # fmt: skip
