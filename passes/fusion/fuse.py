@@ -36,8 +36,11 @@ def fuse(main: Graph, target: Target, prepare: Graph | None = None) -> Program:
         builder.turn_to_main()
     builder.declare(main, {v.name: "output" for v in main.outputs})
     _append(main, target, builder, main.weights)
+    written = {target_value for target_value, _ in main.updates}
+    saved = {v: builder.save(v) for _, v in main.updates if v in written}  # its buffer may be written before it is read
     for target_value, value in main.updates:
-        builder.copy(value, target_value)
+        if value is not target_value:
+            builder.copy(saved.get(value, value.name), target_value.name)
     prepared = {v.name for v in prepare.outputs} if prepare is not None else set()
     inputs = tuple(p.name for p in main.params if p.name not in prepared)
     return builder.finish(inputs, tuple(v.name for v in main.outputs), dict(main.ranges))
@@ -142,17 +145,26 @@ class _ProgramBuilder:
         )
         self._define(results)
 
-    def copy(self, value: Value, into: Value) -> None:
-        """A launch that stores an update's value in its parameter's buffer."""
-        if value is into:
-            return
-        axes = tuple(f"i{n}" for n in range(value.type.rank))
-        load = Load("x0", tuple(Axis(a) for a in axes), value.type.dtype)
+    def copy(self, source: str, into: str) -> None:
+        """A launch that stores one buffer's value in another."""
+        of, to = self.buffers[source].type, self.buffers[into].type
+        axes = tuple(f"i{n}" for n in range(of.rank))
+        load = Load("x0", tuple(Axis(a) for a in axes), of.dtype)
         kernel = Kernel(
-            "", (Param("x0", self.buffers[value.name].type),), (Param("update", into.type),),
-            tuple(zip(axes, value.type.shape, strict=True)), (Statement("update", axes, load),),
+            "", (Param("x0", of),), (Param("update", to),),
+            tuple(zip(axes, of.shape, strict=True)), (Statement("update", axes, load),),
         )  # fmt: skip
-        self.steps.append(Launch(self._name(kernel), (value.name,), (into.name,)))
+        self.steps.append(Launch(self._name(kernel), (source,), (into,)))
+
+    def save(self, value: Value) -> str:
+        """A buffer that keeps an updated parameter's value from before the updates."""
+        name, n = f"{value.name}.before", 0
+        while name in self.buffers:
+            n += 1
+            name = f"{value.name}.before_{n}"
+        self.buffers[name] = Buffer(name, value.type.plain(), "arena")
+        self.copy(value.name, name)
+        return name
 
     def _define(self, names: tuple[str, ...]) -> None:
         for name in names:
