@@ -169,7 +169,7 @@ def page(rows: dict[str, str]) -> str:
         f"""# Errors of the float functions
 
 Written by `python -m benchmarks.ulp` ({compiler}, {libc}).
-{usable_isas()[0]}: over all 2^32 floats; the other instruction sets, where there are any: every {OTHERS_STRIDE}st float.
+{usable_isas()[0]}: over all 2^32 floats; other instruction sets, where there are any: every {OTHERS_STRIDE}st float.
 
 - *Worst error* is in units in the last place: |computed - true| over the spacing of floats at the true value, denormals
   included; 0.5 is the best there is. An overflow to infinity counts as 2^128. True means the C library in double; the
