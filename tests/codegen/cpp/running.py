@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from effcc.ir.kernel import Param
 from effcc.ir.loops import For, LoopNest, Stmt, TileAxis
 from effcc.ir.program import Buffer, Launch, Program
 from effcc.runtime.cache import CompileCache
+from effcc.runtime.library import Library
+from effcc.runtime.toolchain import compile_flags, compile_library
 from effcc.target import Target
 
 
@@ -74,9 +77,18 @@ def run_program(
     sizes: Mapping[str, int] | None = None,
     threads: int = 2,
     entry: str = "effcc_run",
+    quick: bool = False,
 ) -> None:
-    """Compile a program and run it on arrays, which hold its inputs and outputs under the buffers' names."""
-    library = cache.load(emit_program(program, nests, target), target, openmp=False)
+    """Compile a program and run it on arrays, which hold its inputs and outputs under the buffers' names.
+
+    `quick` compiles with -O1: for large sources whose meaning is tested, not their speed.
+    """
+    source = emit_program(program, nests, target)
+    if quick:
+        flags = ["-O1" if flag == "-O3" else flag for flag in compile_flags(target)]
+        library = Library(compile_library(source, cache.folder / f"{uuid.uuid4().hex}.so", flags))
+    else:
+        library = cache.load(source, target)
     pointers = (ctypes.c_void_p * len(arrays))(*(arrays[n].ctypes.data for n in pointer_table(program)))
     values = (ctypes.c_int64 * 64)(*((sizes or {})[n] for n in size_table(program)))
     arena = np.zeros(1 << 16, np.uint8)
@@ -90,9 +102,10 @@ def run_nest(
     cache: CompileCache,
     sizes: Mapping[str, int] | None = None,
     threads: int = 2,
+    quick: bool = False,
 ) -> None:
     """Compile a nest and run it on arrays, which hold its parameters and outputs by name."""
-    run_program(program_of(nest), {nest.name: nest}, arrays, target, cache, sizes, threads)
+    run_program(program_of(nest), {nest.name: nest}, arrays, target, cache, sizes, threads, quick=quick)
 
 
 def param(name: str, dtype: DType, *shape: Any, strides: tuple[Any, ...] | None = None) -> Param:
