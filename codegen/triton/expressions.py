@@ -17,6 +17,8 @@ from effcc.ir.dtypes import DType, bf16, boolean, f16, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, add, children, free_axes, integer, multiply, walk
 
 _INDEX_LIMIT = 2**31 - 1
+LONG = 40
+"""Characters of an offset, a mask or a result above which it gets a line and a name of its own."""
 _ROUNDING = {"floordiv": "//", "mod": "%"}
 """Divisions of integers, which Triton rounds towards zero: right where nothing is negative."""
 _TAKES_CONSTANTS = frozenset(["div", "maximum", "minimum"])
@@ -25,7 +27,7 @@ _TAKES_CONSTANTS = frozenset(["div", "maximum", "minimum"])
 
 @dataclass
 class Scope:
-    """What a block of code may refer to: loop variables, blocks in registers, and loads made already.
+    """What a block of code may refer to: loop variables, blocks in registers, and texts that have a name already.
 
     `bounds` has the greatest value of each axis, where one is known; `define` writes `name = text` and gives the name.
     """
@@ -35,11 +37,17 @@ class Scope:
     registers: dict[str, str]
     axes: dict[str, str]
     bounds: dict[str, float]
-    loaded: dict[str, str] = field(default_factory=dict)
+    known: dict[str, str] = field(default_factory=dict)
+
+    def named(self, base: str, text: str) -> str:
+        """The name of `text`, which is defined here unless it has been before."""
+        if text not in self.known:
+            self.known[text] = self.define(base, text)
+        return self.known[text]
 
     def inside(self) -> Scope:
         """The scope of a loop's body: what is defined there is forgotten after it."""
-        return replace(self, axes=dict(self.axes), bounds=dict(self.bounds), loaded=dict(self.loaded))
+        return replace(self, axes=dict(self.axes), bounds=dict(self.bounds), known=dict(self.known))
 
 
 @dataclass(frozen=True)
@@ -207,9 +215,8 @@ class Printer:
             text = f"tl.load({address.text}, mask={self.shape.expand(mask, address.axes).text}, other={default})"
         if dtype == boolean:
             text += ".to(tl.int1)"
-        if text not in self.scope.loaded:
-            self.scope.loaded[text] = self.scope.define(f"{self.scope.pointers[e.buffer][0]}_block", text)
-        return Value(self.scope.loaded[text], address.axes, dtype)
+        name = self.scope.named(f"{self.scope.pointers[e.buffer][0]}_block", text)
+        return Value(name, address.axes, dtype)
 
     def address(
         self, buffer: str, index: tuple[Expr, ...], guards: tuple[Value, ...] = (), axes: tuple[str, ...] | None = None
@@ -226,6 +233,10 @@ class Printer:
             over = self.shape.union([where, mask]) if axes is None else axes
         if where.axes != over:
             where = self.shape.fill(where, over)
+        if len(where.text) > LONG:
+            where = replace(where, text=self.scope.named(f"{pointer}_at", where.text), binding=ATOM)
+        if mask is not None and len(mask.text) > LONG:
+            mask = replace(mask, text=self.scope.named("inside", mask.text), binding=ATOM)
         text = pointer if where.constant and where.text == "0" else f"{pointer} + {where.within(UNARY)}"
         return Value(text, over, i64, SUM), mask
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from effcc.codegen.triton.contraction import Dot, as_dot, matrix, result_block
-from effcc.codegen.triton.expressions import Printer, Scope
+from effcc.codegen.triton.expressions import LONG, Printer, Scope
 from effcc.codegen.triton.spelling import ATOM, TYPES, fold, literal, spell
 from effcc.codegen.triton.values import Shape, Value, widened
 from effcc.errors import UnsupportedError
@@ -16,8 +16,6 @@ from effcc.ir.scalars import REDUCTIONS
 
 _IDENTITY = {r.combine: r.identity for r in REDUCTIONS.values()}
 _ATOMIC_BITS = (32, 64)
-LONG = 32
-"""Characters of a value above which it gets a line of its own before it is stored."""
 
 
 @dataclass(frozen=True)

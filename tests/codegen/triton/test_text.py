@@ -58,11 +58,14 @@ def test_a_product_is_a_loop_over_blocks_of_its_depth() -> None:
         "    n_inside = n < 50\n"
         "    k = tl.arange(0, 64)\n"
         "    k_inside = k < 40\n"
-        "    X_block = tl.load(X + ((m * 40)[:, None] + k[None, :]), mask=m_inside[:, None] & k_inside[None, :], other=0.0)\n"
-        "    W_block = tl.load(W + ((n * 40)[None, :] + k[:, None]), mask=k_inside[:, None] & n_inside[None, :], other=0.0)\n"
+        "    X_block = tl.load(X + ((m * 40)[:, None] + k[None, :]), "
+        "mask=m_inside[:, None] & k_inside[None, :], other=0.0)\n"
+        "    W_block = tl.load(W + ((n * 40)[None, :] + k[:, None]), "
+        "mask=k_inside[:, None] & n_inside[None, :], other=0.0)\n"
         '    S = tl.dot(X_block, W_block, input_precision="ieee")\n'
         "    B_block = tl.load(B + n, mask=n_inside, other=0.0)\n"
-        "    tl.store(Y + ((m * 50)[:, None] + n[None, :]), S + B_block[None, :], mask=m_inside[:, None] & n_inside[None, :])"
+        "    tl.store(Y + ((m * 50)[:, None] + n[None, :]), S + B_block[None, :], "
+        "mask=m_inside[:, None] & n_inside[None, :])"
     )
 
 
