@@ -95,10 +95,12 @@ def _closure(graph: Graph, outputs: tuple[Value, ...], producers: dict[Value, No
             needed.add(value)
             node = producers.get(value)
             pending.extend(node.operands if node is not None else ())
+    params = tuple(p for p in graph.params if p in needed)
     return replace(
         graph,
         name=f"{graph.name}_prepare",
-        params=tuple(p for p in graph.params if p in needed),
+        params=params,
+        weights=graph.weights & {p.name for p in params},
         nodes=tuple(n for n in graph.nodes if any(r in needed for r in n.results)),
         outputs=outputs,
         updates=(),

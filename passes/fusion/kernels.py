@@ -74,12 +74,12 @@ def cut(
 
 def _without_ones(kernel: Kernel) -> Kernel:
     """The kernel with its parameters and outputs seen without dimensions of size 1, so that equal work looks equal."""
-    ones = {a for a, e in kernel.axes if e == 1}
-    scattered = {s.target for s in kernel.statements if s.scatter is not None}
+    ones = {a for a, e in kernel.axes if e == 1} - set(kernel.scans)  # a scan's guard needs its axis
+    whole = {s.target for s in kernel.statements if s.scatter is not None or set(s.axes) & set(kernel.scans)}
     places = {
         p.name: tuple(n for n, d in enumerate(p.type.shape) if d == 1)
         for p in (*kernel.params, *kernel.outputs)
-        if p.name not in scattered
+        if p.name not in whole
     }
 
     def narrow(p: Param) -> Param:

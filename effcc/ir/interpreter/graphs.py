@@ -43,7 +43,9 @@ def run_graph(
 
 
 class _Run:
-    def __init__(self, sizes: Mapping[str, int], wide: DType | None, externs: Externs | None, observe: Observe | None) -> None:
+    def __init__(
+        self, sizes: Mapping[str, int], wide: DType | None, externs: Externs | None, observe: Observe | None
+    ) -> None:
         self.sizes = sizes
         self.wide = wide
         self.externs = externs

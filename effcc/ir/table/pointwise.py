@@ -54,8 +54,15 @@ def _primitive(f: ScalarFunction) -> Op:
     )
 
 
-def _composite(name: str, summary: str, scalar: Callable[..., Expr], reference: Callable[..., Any], **attrs: Any) -> Op:
-    return Op(name, "pointwise", (1, 1), _infer("same", "any"), reference, summary, attrs, elementwise(scalar))
+def _composite(
+    name: str,
+    summary: str,
+    scalar: Callable[..., Expr],
+    reference: Callable[..., Any],
+    domain: str = "float",
+    **attrs: Any,
+) -> Op:
+    return Op(name, "pointwise", (1, 1), _infer("same", domain), reference, summary, attrs, elementwise(scalar))
 
 
 def _gelu(x: Expr, approximate: str) -> Expr:
@@ -99,7 +106,7 @@ OPS: list[Op] = [
        "x converted to `dtype`", {"dtype": REQUIRED}, elementwise(lambda x, dtype: cast(x, dtype), widen=False)),
     _composite("relu", "x < 0 ? 0 : x, which keeps NaN and the sign of zero, as eager does",
                lambda x: call("where", call("lt", x, constant(0, x)), constant(0, x), x),
-               lambda x: np.where(x < 0, np.zeros_like(x), x)),
+               lambda x: np.where(x < 0, np.zeros_like(x), x), domain="any"),
     _composite("silu", "x * sigmoid(x)", lambda x: call("mul", x, call("sigmoid", x)),
                lambda x: (x * FUNCTIONS["sigmoid"].reference(x)).astype(x.dtype)),
     _composite("gelu", "x/2 * (1 + erf(x/sqrt 2)), or its tanh approximation (Hendrycks and Gimpel, arXiv:1606.08415)",
