@@ -1,0 +1,168 @@
+"""What a case must compute, and how far numbers may be off.
+
+The reference is the graph interpreted in float64. How much rounding matters in a graph is measured, not guessed: it is
+interpreted again with every value disturbed by a few units in the last place of its own dtype, several times. The
+spread is what any order of computation may differ by; elements of integers or NaN that the disturbance changes hang on a
+discontinuity (a comparison, a rounding, an arg-max) and are not compared.
+
+A result is right when its largest error is at most `4 x eager's + 2 eps max|reference|` (DESIGN.md) plus that spread,
+NaN and infinities are where eager has them, and integers are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from effcc.fuzz.generate import Case
+from effcc.ir.dtypes import DType, f64
+from effcc.ir.graph import Node, Value
+from effcc.ir.interpreter import run_graph
+from effcc.ir.ops import TABLE
+
+Array = np.ndarray[Any, Any]
+
+_MOVES = ("view", "gather", "create")  # kinds of ops whose results are copies: nothing is rounded
+_HUGE = 1e15  # beyond it, where numbers overflow depends on the order of computation
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result of a case: in its own dtypes, in float64, the spread, and the elements that can be compared."""
+
+    dtype: DType
+    own: Array
+    wide: Array
+    spread: float
+    stable: Array
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The results of a case; `overflows` where a value came so near the end of a dtype that infinities are arbitrary."""
+
+    results: tuple[Result, ...]
+    overflows: bool
+
+
+def expect(case: Case, trials: int = 3, strength: float = 4.0) -> Expected:
+    """Interpret a case in its own dtypes, in float64, and `trials` times disturbed by `strength` units."""
+    own = run_graph(case.graph, case.inputs)
+    largest = [0.0]
+
+    def measure(node: Node, results: list[Array]) -> list[Array]:
+        for result in results:
+            if result.dtype == np.float64:
+                largest[0] = max(largest[0], float(np.abs(result[np.isfinite(result)]).max(initial=0.0)))
+        return results
+
+    wide = run_graph(case.graph, case.inputs, dtype=f64, observe=measure)
+    disturbed = [_disturbed(case, np.random.default_rng([case.seed, k]), strength) for k in range(trials)]
+    results = []
+    for number, value in enumerate(case.graph.results):
+        spread, stable = _spread(wide[number], [d[number] for d in disturbed])
+        results.append(Result(value.type.dtype, own[number], wide[number], spread, stable))
+    limit = min((float(ml_dtypes.finfo(d.numpy).max) for d in _float_dtypes(case)), default=np.inf)
+    return Expected(tuple(results), largest[0] > min(_HUGE, limit / 100))
+
+
+def _float_dtypes(case: Case) -> set[DType]:
+    values = [*case.graph.params, *(r for n in case.graph.nodes for r in n.results)]
+    return {v.type.dtype for v in values if v.type.dtype.is_float}
+
+
+def _disturbed(case: Case, data: np.random.Generator, strength: float) -> list[Array]:
+    def shake(value: Value, array: Array) -> Array:
+        if not value.type.dtype.is_float or array.size == 0:
+            return array
+        unit = strength * float(ml_dtypes.finfo(value.type.dtype.numpy).eps)
+        return np.asarray(array * (1 + unit * data.uniform(-1, 1, array.shape)))
+
+    def observe(node: Node, results: list[Array]) -> list[Array]:
+        if TABLE[node.op].kind in _MOVES:
+            return results
+        return [shake(v, a) for v, a in zip(node.results, results, strict=True)]
+
+    inputs = [a.astype(np.float64) if p.type.dtype.is_float else a for p, a in zip(case.graph.params, case.inputs, strict=True)]
+    with np.errstate(all="ignore"):
+        shaken = [shake(p, a) for p, a in zip(case.graph.params, inputs, strict=True)]
+        return run_graph(case.graph, shaken, dtype=f64, observe=observe)
+
+
+def _spread(wide: Array, disturbed: Sequence[Array]) -> tuple[float, Array]:
+    stable = np.ones(wide.shape, bool)
+    spread = 0.0
+    for other in disturbed:
+        if wide.dtype != np.float64:
+            stable &= wide == other
+            continue
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(wide) & np.isfinite(other)
+            stable &= finite | (wide == other) | (np.isnan(wide) & np.isnan(other))
+            difference = np.abs(wide - other)[finite]
+        spread = max(spread, float(difference.max()) if difference.size else 0.0)
+    return spread, stable
+
+
+def difference(candidate: Any, eager: Array | None, expected: Expected, number: int) -> str:
+    """How `candidate` is wrong as result `number`; empty where it is right.
+
+    A candidate in float64 for a narrower result was interpreted wide, and must have its special values where the
+    reference has them; others must have them where eager has (or the interpreter, where there is no eager).
+    """
+    want = expected.results[number]
+    got: Array = np.asarray(candidate)
+    if got.shape != want.own.shape:
+        return f"result {number} has the shape {list(got.shape)}, expected {list(want.own.shape)}"
+    widened = got.dtype == np.float64 and want.own.dtype != np.float64
+    if not widened and got.dtype != want.own.dtype:
+        return f"result {number} has the dtype {got.dtype}, expected {want.own.dtype}"
+    if not want.dtype.is_float:
+        wrong = (got != want.own) & want.stable
+        return _where(number, wrong, want.own, got) if wrong.any() else ""
+    model = want.wide if widened else want.own if eager is None else eager
+    return _floating(number, got.astype(np.float64), model.astype(np.float64), want, eager, expected.overflows)
+
+
+def _floating(number: int, got: Array, model: Array, want: Result, eager: Array | None, overflows: bool) -> str:
+    with np.errstate(invalid="ignore"):
+        finite = np.isfinite(got) & np.isfinite(model) & np.isfinite(want.wide)
+        special = ~(np.isfinite(got) & np.isfinite(model))
+        same = (got == model) | (np.isnan(got) & np.isnan(model))
+        wrong = special & ~same & want.stable
+        if eager is not None:  # where eager itself depends on the order of computation, anything goes
+            wrong &= _same_kind(model, want.own.astype(np.float64))
+        if wrong.any() and not overflows:
+            return _where(number, wrong, model, got)
+        exact = want.wide[finite]
+        errors = np.abs(got[finite] - exact)
+        eager_errors = np.abs(model[finite] - exact)
+    if not errors.size:
+        return ""
+    eps = float(ml_dtypes.finfo(want.dtype.numpy).eps)
+    bound = 4 * eager_errors.max() + 2 * eps * np.abs(exact).max() + want.spread + _smallest(want.dtype)
+    if errors.max() <= bound:
+        return ""
+    wrong = np.zeros(got.shape, bool)
+    wrong[finite] = errors > bound
+    return _where(number, wrong, want.wide, got) + f" (bound {bound:.3g})"
+
+
+def _smallest(dtype: DType) -> float:
+    return 4 * float(ml_dtypes.finfo(dtype.numpy).smallest_subnormal)
+
+
+def _same_kind(a: Array, b: Array) -> Array:
+    return np.asarray((np.isfinite(a) & np.isfinite(b)) | (a == b) | (np.isnan(a) & np.isnan(b)))
+
+
+def _where(number: int, wrong: Array, expected: Array, got: Array) -> str:
+    place = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return (
+        f"result {number}: {int(wrong.sum())} of {wrong.size} elements differ, the first at {list(place)}: "
+        f"expected {expected[place]}, got {got[place]}"
+    )

@@ -1,0 +1,217 @@
+"""Who says whether a case is right: eager PyTorch, every step of the compiler interpreted, the compiled C++, and MLIR.
+
+`examine` takes a case through the steps. After each of them what came out must verify, and its text must parse back to
+the same text. The last is interpreted in float64; where it is wrong, so are the earlier ones in turn, to name the step
+that broke it. `judge` then looks at what the compiled code computed.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from effcc.driver import STEPS, State
+from effcc.errors import EffccError, UnsupportedError
+from effcc.fuzz.eager import run_eager
+from effcc.fuzz.expected import Array, Expected, difference, expect
+from effcc.fuzz.generate import Case
+from effcc.fuzz.native import Native, Outcome
+from effcc.ir.dtypes import f64
+from effcc.ir.graph import Graph
+from effcc.ir.interpreter import run_graph, run_program
+from effcc.ir.parser import parse_any
+from effcc.ir.printer import print_any
+from effcc.ir.verifier import verify_any
+from effcc.target import Target
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that failed: at which step (`eager`, one of the driver's, `build` or `mlir`), and how."""
+
+    case: Case
+    step: str
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"seed {self.case.seed}, {self.step}: {self.kind}: {self.message.splitlines()[0][:200]}"
+
+    def resembles(self, other: Failure) -> bool:
+        """Whether both are likely one bug: a reduced case must fail as the whole did."""
+        alike = self.message.split(":")[0][:60] == other.message.split(":")[0][:60]
+        return (self.step, self.kind) == (other.step, other.kind) and (self.kind != "error" or alike)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A case after all steps: what the compiled code must compute, or the failure so far."""
+
+    case: Case
+    expected: Expected
+    eager: Sequence[Array] | None = None
+    state: State | None = None
+    failure: Failure | None = None
+
+
+def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
+    """Take a case through eager and all steps of the compiler; stops at the first failure."""
+    expected = expect(case)
+    found = Examined(case, expected)
+    try:
+        eager = run_eager(case.graph, case.inputs)
+    except (RuntimeError, IndexError, NotImplementedError, TypeError, UnsupportedError):
+        eager = None  # eager has no such call (a dtype or a shape that its kernels lack)
+    if eager is not None and any(e.dtype != r.own.dtype for e, r in zip(eager, expected.results, strict=True)):
+        eager = None  # nor for this dtype: integer convolutions come out as floats
+    if eager is not None:
+        problem = _compare(eager, None, expected)
+        if problem:
+            return replace(found, failure=Failure(case, "eager", "interpreter and eager differ", problem))
+    found = replace(found, eager=eager)
+    states: list[tuple[str, State]] = []
+    state = State(graph=case.graph)
+    for name, step in STEPS.items():
+        try:
+            after = step(state, target)
+            for value in _new(state, after):
+                _check_text(value)
+        except Exception as error:  # a compiler must not raise on a graph that verifies, whatever it raises
+            return replace(found, failure=Failure(case, name, "error", _told(error)))
+        state = after
+        states.append((name, state))
+    failure = _interpreted(case, expected, states)
+    if failure is None and mlir:
+        failure = _mlir(case, expected, eager)
+    return replace(found, state=state, failure=failure)
+
+
+def judge(examined: Examined, outcome: Outcome) -> Failure | None:
+    """What the compiled code did, against what it must do."""
+    if outcome.problem:
+        return Failure(examined.case, "build", "compiled code fails", outcome.problem)
+    problem = _compare(outcome.outputs, examined.eager, examined.expected)
+    return Failure(examined.case, "build", "compiled code is wrong", problem) if problem else None
+
+
+def native(examined: Examined) -> Native | None:
+    """The compiled program to run; None where there is none, or PyTorch would have to take part."""
+    state = examined.state
+    if examined.failure is not None or state is None or state.program is None or state.program.externs:
+        return None
+    if not state.source or not state.program.steps:
+        return None
+    threads = (1, 3, -3, 4, -2)[examined.case.seed % 5]
+    return Native(state, examined.case.inputs, threads)
+
+
+
+
+def _compare(results: Sequence[Any], eager: Sequence[Array] | None, expected: Expected) -> str:
+    if len(results) != len(expected.results):
+        return f"{len(results)} results, expected {len(expected.results)}"
+    for number, result in enumerate(results):
+        problem = difference(result, eager[number] if eager is not None else None, expected, number)
+        if problem:
+            return problem
+    return ""
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, EffccError):
+        return f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    return f"{type(error).__name__}{where}: {error}"
+
+
+def _new(before: State, after: State) -> list[Any]:
+    """What a step made."""
+    values: list[Any] = []
+    for name in ("graph", "prepare", "program"):
+        value = getattr(after, name)
+        if value is not None and value is not getattr(before, name):
+            values.append(value)
+    return [*values, *(n for key, n in after.nests.items() if before.nests.get(key) is not n)]
+
+
+def _check_text(value: Any) -> None:
+    """Verify, and print-parse-print."""
+    verify_any(value)
+    text = _print(value)
+    again = _print(parse_any(text))
+    if again != text:
+        lines = zip(text.splitlines(), again.splitlines(), strict=False)
+        first = next((f"{a!r} became {b!r}" for a, b in lines if a != b), "its end changed")
+        raise EffccError(f"the text of a {type(value).__name__} changes when it is parsed and printed: {first}")
+
+
+def _print(value: Any) -> str:
+    from effcc.ir.printer import print_graph, print_program
+    from effcc.ir.program import Program
+
+    if isinstance(value, Graph):
+        return print_graph(value, locations=False)
+    if isinstance(value, Program):
+        return print_program(value, locations=False)
+    return print_any(value)
+
+
+def _interpreted(case: Case, expected: Expected, states: Sequence[tuple[str, State]]) -> Failure | None:
+    """Interpret what the last step made; if that is wrong, find the first step whose result is."""
+    problem = _wrong(case, expected, states[-1][1])
+    if not problem:
+        return None
+    for name, state in states:
+        earlier = _wrong(case, expected, replace(state, nests={}) if name != "lower" else state)
+        if earlier:
+            return Failure(case, name, "wrong result", earlier)
+    return Failure(case, "lower", "wrong result", problem)
+
+
+def _wrong(case: Case, expected: Expected, state: State) -> str:
+    inputs = [a.copy() for a in case.inputs]
+    try:
+        if state.program is not None:
+            results = run_program(state.program, inputs, nests=state.nests or None, dtype=f64)
+        else:
+            assert state.graph is not None
+            results = run_graph(state.graph, [*inputs, *_prepared(state, case, inputs)], dtype=f64)
+    except Exception as error:
+        return _told(error)
+    return _compare([np.asarray(r) for r in results], None, expected)
+
+
+def _prepared(state: State, case: Case, inputs: Sequence[Array]) -> list[Array]:
+    """What `prepare` computes from the weights, for the parameters that `main` has besides the graph's."""
+    if state.prepare is None:
+        return []
+    given = dict(zip((p.name for p in case.graph.params), inputs, strict=True))
+    return run_graph(state.prepare, [given[p.name] for p in state.prepare.params], dtype=f64)
+
+
+def _mlir(case: Case, expected: Expected, eager: Sequence[Array] | None) -> Failure | None:
+    """MLIR's execution engine on the graph as linalg; graphs that it does not spell pass."""
+    values = [*case.graph.params, *(r for n in case.graph.nodes for r in n.results)]
+    if any(v.type.dtype.name in ("bf16", "f16") or 0 in v.type.shape for v in values):
+        return None
+    try:
+        from effcc.codegen.mlir.emit import emit_graph
+        from effcc.codegen.mlir.execute import run_module
+
+        text = emit_graph(case.graph)
+    except UnsupportedError:
+        return None
+    try:
+        results = run_module(text, case.graph, case.inputs)
+    except EffccError as error:
+        return Failure(case, "mlir", "error", _told(error))
+    problem = _compare(results, eager, expected)
+    return Failure(case, "mlir", "wrong result", problem) if problem else None
+
+
+Oracle = Callable[[Case], Failure | None]
