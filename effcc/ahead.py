@@ -168,16 +168,29 @@ def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Sou
     if wanted and wanted != got:
         raise InputError(f"{path}: step {from_step!r} gives {wanted}, the file holds {got}")
     if program is not None:
-        # Schedules are no part of a program's text; choosing them again, for kernels that already read packed operands,
-        # is what tiling does first.
-        start = "arrange" if from_step in ("tile", "place") else from_step or "fuse"
-        return Source(State(program=program), start)
+        if from_step in ("tile", "place"):
+            # Schedules are no part of the text; they are chosen again, for kernels that read packed operands already.
+            return Source(State(program=program), "arrange")
+        return Source(State(program=_with_weights(program)), from_step or "fuse")
     prepare = graphs[0] if len(graphs) == 2 else None
     if not 1 <= len(graphs) <= 2 or (prepare is not None and from_step in (None, "simplify")):
         raise InputError(
             f"{path}: expected one graph (or, from hoist on, one that prepares and one), got {len(graphs)}"
         )
     return Source(State(graph=graphs[-1], prepare=prepare), from_step)
+
+
+def _with_weights(program: Program) -> Program:
+    """The program whose kernels know again which parameters are weights, which their text does not say."""
+    constant = {b.name for b in program.buffers if b.space in ("weight", "prepared")}
+    found: dict[str, set[str]] = {}
+    for step in program.steps:
+        if isinstance(step, Launch):
+            params = [p.name for p in program.kernels[step.kernel].params]
+            weights = {p for p, b in zip(params, step.arguments, strict=True) if b in constant}
+            found[step.kernel] = found.get(step.kernel, weights) & weights
+    kernels = {n: dataclasses.replace(k, weights=frozenset(found.get(n, ()))) for n, k in program.kernels.items()}
+    return dataclasses.replace(program, kernels=kernels)
 
 
 def _parts(text: str) -> list[str]:

@@ -109,21 +109,25 @@ def programs_of(compiled: Callable[..., Any]) -> list[Compiled]:
     model: Any = getattr(compiled, "_orig_mod", None) or innermost_fn(compiled)
     is_module = isinstance(model, nn.Module)
     own: set[int] = set()
-    functions = [model]
+    functions, wrapped = [model], []
     if is_module:
         own = {id(t) for t in (*model.parameters(), *model.buffers())}
-        functions = [m.forward for m in model.modules()] + ([] if own else [wrap_inline(model.forward)])
-    names: set[str] = set()
-    for function in functions:
-        plain = getattr(function, "__func__", function)
-        if hasattr(plain, "__code__"):
-            names |= set(_graph_names(plain, set()))
-    found = []
-    for entry in _REGISTRY:
-        held = {id(w()) for w in entry.weights}
-        if (held and held <= own) or (entry.name in names and not (held and is_module)):
-            found += [c for c in (p() for p in entry.programs) if c is not None]
-    return found
+        functions, wrapped = [m.forward for m in model.modules()], [wrap_inline(model.forward)]
+    names, shared_names = _all_graph_names(functions), _all_graph_names(wrapped)
+    if not own:
+        names |= shared_names
+    found = [e for e in _REGISTRY if e.weights and {id(w()) for w in e.weights} <= own]
+    found += [e for e in _REGISTRY if e.name in names and not (e.weights and is_module)]
+    if not found:  # what was made for another module of the class, and reused
+        found = [e for e in _REGISTRY if e.name in names | shared_names]
+    chosen = {id(e) for e in found}
+    programs = [p() for e in _REGISTRY if id(e) in chosen for p in e.programs]
+    return [p for p in programs if p is not None]
+
+
+def _all_graph_names(functions: Sequence[Any]) -> set[str]:
+    plain = [getattr(f, "__func__", f) for f in functions]
+    return {name for f in plain if hasattr(f, "__code__") for name in _graph_names(f, set())}
 
 
 def _graph_names(function: Any, seen: set[CodeType]) -> Iterator[str]:

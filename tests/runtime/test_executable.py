@@ -44,7 +44,10 @@ def double_in_place() -> Compiled:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((torch.zeros(3, 4), torch.zeros(3, 4).double()), "input 1 (y): expected f32[3,4] on the CPU, got float64[3, 4]"),
+        (
+            (torch.zeros(3, 4), torch.zeros(3, 4).double()),
+            "input 1 (y): expected f32[3,4] on the CPU, got float64[3, 4]",
+        ),
         ((torch.zeros(3, 4), torch.zeros(12)), "input 1 (y): expected f32[3,4] on the CPU, got float32[12]"),
         ((torch.zeros(3, 5), torch.zeros(3, 4)), "input 0 (x): expected f32[3,4] on the CPU, got float32[3, 5]"),
         ((torch.zeros(3, 4), 1.0), "input 1 (y): expected f32[3,4] on the CPU, got float"),

@@ -1,0 +1,261 @@
+"""The steps in order: what each prints is taken up again and computes the same; bad files and names are said to be so."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import effcc
+from effcc.ahead import GRAPH_STEPS, PROGRAM_STEPS, compile_file
+from effcc.driver import STEPS
+from effcc.errors import (
+    CaptureError,
+    EffccError,
+    InputError,
+    IRSyntaxError,
+    IRTypeError,
+    PackageError,
+    UnknownNameError,
+    UnsupportedError,
+)
+
+
+def small_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(24, 40), nn.GELU(), nn.LayerNorm(40), nn.Linear(40, 8)).eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .pt2 file of `small_model`."""
+    path = tmp_path_factory.mktemp("exported") / "model.pt2"
+    torch.export.save(torch.export.export(small_model(), (torch.zeros(3, 24),)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def printed(exported: Path) -> dict[str, str]:
+    """What every step prints."""
+    return compile_file(exported, None, print_after=list(STEPS))
+
+
+def without_comments(text: str) -> str:
+    """The text without the places in the model, which are comments and so are not read again."""
+    return re.sub(r"  #.*", "", text)
+
+
+def test_every_step_prints(printed: dict[str, str]) -> None:
+    assert list(printed) == list(STEPS)
+    assert "graph @main" in printed["simplify"]
+    assert "program @main" in printed["fuse"]
+    assert "loops @" in printed["lower"]
+    assert 'extern "C" int effcc_run' in printed["emit"]
+
+
+def test_the_same_model_prints_the_same_source(exported: Path, printed: dict[str, str]) -> None:
+    assert compile_file(exported, None, print_after=["emit"])["emit"] == printed["emit"]
+
+
+@pytest.mark.parametrize("step", [*GRAPH_STEPS, *PROGRAM_STEPS])
+def test_what_a_step_prints_is_taken_up_again(step: str, printed: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "model.ir"
+    path.write_text(printed[step])
+    compile_file(path, tmp_path / "model.effcc", from_step=step)
+    model, loaded, x = small_model(), effcc.load(tmp_path / "model.effcc"), torch.randn(3, 24)
+    weights = {f"p{name}": tensor for name, tensor in model.state_dict().items()}
+    given = {name: x if name == "input" else weights[name] for name in loaded.inputs}
+    (y,) = loaded(**given)
+    torch.testing.assert_close(y, model(x).detach())
+
+
+@pytest.mark.parametrize("step", ["fuse", "arrange"])
+def test_what_follows_a_printed_step_is_what_followed_it(step: str, printed: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "model.ir"
+    path.write_text(printed[step])
+    again = compile_file(path, None, print_after=["tile"], from_step=step)["tile"]
+    assert without_comments(again) == without_comments(printed["tile"])
+
+
+def test_a_graph_starts_at_the_first_step_and_a_program_where_programs_begin(
+    printed: dict[str, str], tmp_path: Path
+) -> None:
+    for step in ("simplify", "fuse"):
+        path = tmp_path / f"{step}.ir"
+        path.write_text(printed[step])
+        again = compile_file(path, None, print_after=["arrange"])["arrange"]
+        assert without_comments(again) == without_comments(printed["arrange"])
+
+
+@pytest.mark.parametrize("step", ["lower", "emit"])
+def test_what_cannot_be_taken_up_again_says_so(step: str, printed: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "model.ir"
+    path.write_text(printed[step])
+    with pytest.raises(UnsupportedError, match="cannot be taken up again.*print after one of simplify, hoist"):
+        compile_file(path, tmp_path / "model.effcc", from_step=step)
+
+
+def test_text_of_another_step_is_refused(printed: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "model.ir"
+    path.write_text(printed["simplify"])
+    with pytest.raises(InputError, match="step 'fuse' gives a program, the file holds a graph"):
+        compile_file(path, tmp_path / "model.effcc", from_step="fuse")
+    with pytest.raises(InputError, match="nothing to print after 'simplify'"):
+        compile_file(path, None, print_after=["simplify"], from_step="hoist")
+    assert not (tmp_path / "model.effcc").exists()
+
+
+BAD_FILES: dict[str, tuple[bytes, type[EffccError], str]] = {
+    "syntax.ir": (b"graph @main(%x: f32[3]) {\n  %y = exp %x :: f32[3]\n  return %y\n}", IRSyntaxError, ":2:16"),
+    "types.ir": (b"graph @main(%x: f32[3]) {\n  %y = exp %x : f32[4]\n  return %y\n}", IRTypeError, ":2:"),
+    "op.ir": (b"graph @main(%x: f32[3]) {\n  %y = expp %x : f32[3]\n  return %y\n}", UnknownNameError, "'exp'"),
+    "dtype.ir": (b"graph @main(%x: f23[3]) {\n  return %x\n}", UnknownNameError, "'f32'"),
+    "binary.ir": (b"\xff\xfe\x00\x01 binary", CaptureError, "got bytes that begin"),
+    "empty.ir": (b"", EffccError, ""),
+    "not.pt2": (b"not a zip archive", CaptureError, "written by torch.export.save"),
+    "kernel.ir": (b"kernel @k(x: f32[3]) -> (y: f32[3]) over i=3 {\n  y[i] = x[i]\n}", InputError, "got Kernel @k"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_refused_with_its_place(name: str, tmp_path: Path) -> None:
+    content, error, message = BAD_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(error) as caught:
+        compile_file(tmp_path / name, tmp_path / "model.effcc")
+    assert message in str(caught.value)
+    assert name in str(caught.value)
+    assert [f.name for f in tmp_path.iterdir()] == [name]
+
+
+def test_an_error_in_the_second_graph_of_a_file_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "model.ir"
+    path.write_text(
+        "graph @main_prepare(weight %w: f32[3]) {\n  %v = exp %w : f32[3]\n  return %v\n}\n"
+        "graph @main(weight %w: f32[3], weight %v: f32[3]) {\n  %y = add %v %w : f32[3]\n  return %y\n}\n"
+    )
+    with pytest.raises(IRSyntaxError) as caught:
+        compile_file(path, None, print_after=["fuse"], from_step="hoist")
+    assert caught.value.line == 6
+    assert "^" in str(caught.value)
+
+
+def test_unknown_steps_and_targets_have_near_misses(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown step 'fus'; did you mean 'fuse'"):
+        compile_file(exported, None, print_after=["fus"])
+    with pytest.raises(UnknownNameError, match="unknown target 'axv2'; did you mean 'avx2'"):
+        effcc.export(small_model(), (torch.zeros(3, 24),), tmp_path / "m.effcc", target="axv2")
+    with pytest.raises(InputError, match="is for printed IR"):
+        compile_file(exported, None, print_after=["fuse"], from_step="hoist")
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_compiling(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="there is no folder"):
+        compile_file(exported, tmp_path / "no" / "model.effcc")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targt": "avx2"}, "unknown option 'targt'; did you mean 'target'"),
+        ({"target": "avx51"}, "unknown target 'avx51'; did you mean 'avx512'"),
+        ({"print_after": "fus"}, "unknown step 'fus'; did you mean 'fuse'"),
+    ],
+)
+def test_torch_compile_options_have_near_misses(options: dict[str, str], message: str) -> None:
+    with pytest.raises(Exception) as caught, torch.no_grad():
+        effcc.compile(small_model(), **options)(torch.zeros(3, 24))
+    assert message in str(caught.value)
+
+
+def test_torch_compile_prints_a_step_where_asked(capfd: pytest.CaptureFixture[str]) -> None:
+    with torch.no_grad():
+        effcc.compile(small_model(), print_after="fuse")(torch.zeros(3, 24))
+    assert "program @main" in capfd.readouterr().err
+
+
+def test_a_graph_computes_the_same_for_every_instruction_set_that_runs_here() -> None:
+    from effcc.target import detect, generic
+
+    x, expected = torch.randn(3, 24), None
+    for isa in ("scalar", "avx2", "avx512"):
+        target = generic(isa)  # type: ignore[arg-type]
+        if not target.runs_here():
+            continue
+        torch.compiler.reset()
+        with torch.no_grad():
+            y = effcc.compile(small_model(), target=isa)(x)
+            expected = small_model()(x)
+        torch.testing.assert_close(y, expected)
+    assert expected is not None
+    assert detect().runs_here()
+
+
+FOUR = """
+import sys, torch, effcc
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(24, 40), torch.nn.GELU(), torch.nn.Linear(40, 8)).eval()
+x = torch.randn(3, 24)
+with torch.no_grad():
+    torch.testing.assert_close(effcc.compile(model)(x), model(x))
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_compile_one_model_at_once(tmp_path: Path) -> None:
+    environment = os.environ | {"EFFCC_CACHE_DIR": str(tmp_path / "cache")}
+    running = [subprocess.Popen([sys.executable, "-c", FOUR], env=environment) for _ in range(4)]
+    assert [process.wait(timeout=600) for process in running] == [0, 0, 0, 0]
+    entries = list((tmp_path / "cache" / "entries").iterdir())
+    assert 1 <= len(entries) <= 3
+    assert not list((tmp_path / "cache" / "staging").iterdir())
+
+
+def test_a_damaged_cache_entry_is_built_again_at_the_next_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EFFCC_CACHE_DIR", str(tmp_path / "cache"))
+    model, x = small_model(), torch.randn(3, 24)
+    effcc.export(model, (x,), tmp_path / "model.effcc")
+    libraries = list((tmp_path / "cache" / "entries").glob("*/library.so"))
+    assert libraries
+    for library in libraries:
+        damaged = library.with_suffix(".damaged")
+        damaged.write_bytes(library.read_bytes()[:1000])
+        damaged.replace(library)
+    effcc.export(model, (x,), tmp_path / "model.effcc")
+    torch.testing.assert_close(effcc.load(tmp_path / "model.effcc")(x), model(x).detach())
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [("echo 'internal compiler error' >&2; exit 1", "internal compiler error"), ("kill -9 $$", "signal 9")],
+)
+def test_a_compiler_that_fails_in_the_middle_of_a_call_shows_its_output(
+    body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "cxx"
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo fake 1.0 && exit 0\n{body}\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("EFFCC_CACHE_DIR", str(tmp_path / "cache"))
+    torch.compiler.reset()
+    model, x = small_model(), torch.randn(3, 24)
+    with pytest.raises(Exception) as caught, torch.no_grad():
+        effcc.compile(model)(x)
+    assert message in str(caught.value)
+    assert "ToolchainError" in f"{type(caught.value)}{caught.value}"
+    assert not list((tmp_path / "cache" / "entries").iterdir())
+    with pytest.raises(EffccError, match=message):
+        effcc.export(model, (x,), tmp_path / "model.effcc")
+    assert not (tmp_path / "model.effcc").exists()
+    monkeypatch.delenv("CXX")
+    torch.compiler.reset()
+    with torch.no_grad():
+        torch.testing.assert_close(effcc.compile(model)(x), model(x))
