@@ -17,8 +17,8 @@ from effcc.ir.graph import Graph, Node, Value
 
 
 def has_effect(node: Node) -> bool:
-    """Whether a node must run even where nobody reads it, and as often as it stands there: random numbers do."""
-    return node.op == "extern" and node.attrs.get("reason") == "random"
+    """Whether a node must run even where nobody reads it, and as often as it stands there: draws and checks must."""
+    return node.op == "extern" and node.attrs.get("reason") in ("random", "effect")
 
 
 def remove_dead_code(graph: Graph) -> Graph:

@@ -59,6 +59,8 @@ FAMILIES = (
     decode,
 )
 
+_LEAVE_OUT = "leave it out of the compiled model with torch.compiler.disable"
+
 Output = Value | Dim | bool | float | None
 DTYPE_NAMES = ", ".join(d.name for d in DTYPES.values())
 
@@ -131,11 +133,13 @@ class _Walk:
         self.constants: dict[str, Tensor] = {}
         self.inputs: list[Value | Dim | None] = []
         self.updates: dict[Value, Value] = {}
+        self.symbols: frozenset[str] = frozenset()
 
     def run(self) -> Imported:
         nodes = list(self.graph_module.graph.nodes)
         examples = [n.meta.get("val") for n in nodes if n.op == "placeholder"]
         self.builder.ranges = ranges(examples)
+        self.symbols = frozenset(self.builder.ranges)
         outputs: list[Output] = []
         for node in nodes:
             if node.op == "placeholder":
@@ -159,7 +163,7 @@ class _Walk:
         position = len(self.inputs)
         example = node.meta.get("val")
         known: Value | Dim | None = None
-        if isinstance(example, Tensor):
+        if isinstance(example, Tensor) and not _is_token(node):
             try:
                 type_ = type_of(example)
             except NotNative as error:
@@ -209,7 +213,9 @@ class _Walk:
         self.importer.name = node.name
         example = node.meta.get("val")
         if isinstance(example, torch.SymInt | torch.SymFloat | torch.SymBool | int):
-            self.known[node] = size(example)
+            known = size(example)
+            self._require_known(node.target, self.builder.location or node.name, [known])
+            self.known[node] = known
         elif node.target is operator.getitem:
             source, index = node.args
             self.known[node] = self.known[source][index]  # type: ignore[index]
@@ -230,6 +236,9 @@ class _Walk:
     def _native_or_extern(self, node: fx.Node) -> Any:
         target: Any = node.target
         args, kwargs = self._arguments(node.args), self._arguments(node.kwargs)
+        if target is torch.ops.higher_order.with_effects:
+            _, target, *args = args  # an ordered call: its results follow a token, which only keeps the order
+            return (None, *self._extern(node, target, args, kwargs, node.meta["val"][1:], "effect"))
         importer = REGISTRY.get(target)
         if importer is not None:
             before = len(self.builder.nodes)
@@ -238,7 +247,8 @@ class _Walk:
                 return self._conforming(node, importer(self.importer, *positional, **named))
             except NotNative:
                 self.importer.forget(before)
-        return self._extern(node, args, kwargs)
+        random = isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
+        return self._extern(node, target, args, kwargs, node.meta["val"], "random" if random else "no-op")
 
     def _conforming(self, node: fx.Node, result: Any) -> Any:
         """What an importer gave, in the dtypes that capture saw; a result of another shape is a bug of the importer."""
@@ -255,27 +265,34 @@ class _Walk:
             raise CaptureError(f"{node.format_node()}: expected a result of shape {expected}, imported as {value}")
         return self.importer.cast(value, dtype_of(example.dtype))
 
-    def _extern(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        target: Any = node.target
+    def _extern(self, node: fx.Node, target: Any, args: Any, kwargs: Any, example: Any, reason: str) -> Any:
+        where = _location(node) or node.name
         if not isinstance(target, torch._ops.OpOverload):
             name = getattr(target, "__name__", target)
-            raise UnsupportedError(f"{name} (at {_location(node) or node.name}) cannot be compiled")
+            raise UnsupportedError(f"{name} (at {where}) cannot be compiled; {_LEAVE_OUT}")
         operands, template = make_template(args, kwargs)
-        example = node.meta["val"]
         several = isinstance(example, list | tuple)
         kept = [e for e in (example if several else [example]) if isinstance(e, Tensor)]
         try:
-            types = tuple(_as_attribute(type_of(e)) for e in kept)
+            types = tuple(type_of(e) for e in kept)
         except NotNative as error:
-            where = _location(node) or node.name
-            raise UnsupportedError(f"{target} (at {where}) gives a tensor with {error}") from None
-        reason = "random" if torch.Tag.nondeterministic_seeded in target.tags else "no-op"
+            raise UnsupportedError(f"{target} (at {where}) gives a tensor with {error}; {_LEAVE_OUT}") from None
+        self._require_known(target, where, [d for t in types for d in t.shape])
         made = self.importer.node(
-            "extern", *operands, target=target_name(target), template=template, results=types, reason=reason
-        )
+            "extern", *operands, target=target_name(target), template=template,
+            results=tuple(_as_attribute(t) for t in types), reason=reason,
+        )  # fmt: skip
         results = iter(made.results)
         found = tuple(next(results) if isinstance(e, Tensor) else None for e in (example if several else [example]))
         return found if several else found[0]
+
+    def _require_known(self, target: Any, where: str, sizes: list[Dim]) -> None:
+        """Refuse sizes that no input tells."""
+        unknown = [s.name for s in symbols(sizes) if s.name not in self.symbols]
+        if unknown:
+            raise UnsupportedError(
+                f"{target} (at {where}) gives sizes that depend on data ({', '.join(unknown)}); {_LEAVE_OUT}"
+            )
 
     def _arguments(self, argument: Any) -> Any:
         """An FX argument with nodes replaced by what they became."""
@@ -290,6 +307,12 @@ class _Walk:
     def _outputs(self, node: fx.Node) -> list[Output]:
         returned = node.args[0]
         return [self._arguments(r) for r in (returned if isinstance(returned, list | tuple) else [returned])]
+
+
+def _is_token(node: fx.Node) -> bool:
+    """Whether a placeholder only orders calls that have effects; a call passes None for it."""
+    ordered = torch.ops.higher_order.with_effects
+    return any(user.target is ordered and user.args[0] is node for user in node.users)
 
 
 def _surely_differ(a: Shape, b: Shape) -> bool:

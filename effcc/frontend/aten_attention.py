@@ -10,6 +10,7 @@ import math
 
 from effcc.frontend.aten_reductions import reduce
 from effcc.frontend.importer import Importer, NotNative, aten, imports
+from effcc.ir.dims import Dim, same
 from effcc.ir.graph import Value
 
 _SWAPPED = (0, 1, 3, 2)
@@ -39,6 +40,17 @@ def _factor(q: Value, scale: float | None, dropout: float) -> float:
     return float(width) ** -0.5
 
 
+def _for_every_head(m: Importer, x: Value, heads: Dim) -> Value:
+    """Keys or values with fewer heads than the queries (grouped-query attention, arXiv:2305.13245), each repeated."""
+    batch, own, length, width = x.type.shape
+    if same(own, heads):
+        return x
+    if not isinstance(own, int) or not isinstance(heads, int) or heads % own:
+        raise NotNative("attention whose numbers of heads do not divide")
+    spread = m.broadcast(m.reshape(x, (batch, own, 1, length, width)), (batch, own, heads // own, length, width))
+    return m.reshape(spread, (batch, heads, length, width))
+
+
 @imports(aten._scaled_dot_product_flash_attention_for_cpu.default)
 def attention(
     m: Importer, q: Value, k: Value, v: Value, dropout: float = 0.0, causal: bool = False, *,
@@ -50,6 +62,7 @@ def attention(
     """
     factor, dtype, wide = _factor(q, scale, dropout), q.type.dtype, q.type.dtype.accumulator
     q, k, v = (m.cast(x, wide) for x in (q, k, v))
+    k, v = (_for_every_head(m, x, q.type.shape[1]) for x in (k, v))
     scores = _scores(m, q, k, attn_mask, causal, factor)
     weights = m.emit("softmax", scores, axis=3, safe=attn_mask is not None)
     result = m.cast(m.emit("matmul", weights, v), dtype)
@@ -72,6 +85,8 @@ def attention_backward(
     (Dao et al., arXiv:2205.14135).
     """
     factor, dtype, wide = _factor(q, scale, dropout), q.type.dtype, q.type.dtype.accumulator
+    if not same(q.type.shape[1], k.type.shape[1]):
+        raise NotNative("the gradient of attention with grouped heads")
     grad, q, k, v, out, log_sum = (m.cast(x, wide) for x in (grad, q, k, v, out, log_sum))
     scores = _scores(m, q, k, attn_mask, causal, factor)
     weights = m.emit("exp", m.elementwise("sub", scores, m.unit(log_sum, 3)))

@@ -56,8 +56,9 @@ for _name, _op in _BINARY.items():
     imports(*_overloads(_name, "Tensor", "Scalar"))(_binary(_op))
 imports(aten.maximum.default)(_binary("maximum"))
 imports(aten.minimum.default)(_binary("minimum"))
-imports(aten.bitwise_left_shift.Tensor)(_binary("shl"))
-imports(aten.bitwise_right_shift.Tensor)(_binary("shr"))
+imports(aten.bitwise_left_shift.Tensor, aten.__lshift__.Scalar, aten.__lshift__.Tensor)(_binary("shl"))
+imports(aten.bitwise_right_shift.Tensor, aten.__rshift__.Scalar, aten.__rshift__.Tensor)(_binary("shr"))
+imports(torch.ops.prims.div.default)(_binary("div"))
 for _name in _COMPARISONS:
     imports(*_overloads(_name, "Tensor", "Scalar"))(_binary(_name))
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from effcc.frontend.aten_pointwise import as_bool
 from effcc.frontend.importer import Import, Importer, aten, dtype_of, imports
 from effcc.ir.dtypes import i64
@@ -99,6 +101,16 @@ imports(aten.all.default, aten.all.dim, aten.all.dims)(_truth("all"))
 @imports(aten.var.correction)
 def var(m: Importer, x: Value, dims: Any = None, correction: Any = None, keepdim: bool = False) -> Value:
     return reduce(m, "var", x, _axes(x, dims), keepdim, correction=1 if correction is None else correction)
+
+
+@imports(torch.ops.prims.sum.default)
+def prims_sum(m: Importer, x: Value, dims: Any, output_dtype: Any = None) -> Value:
+    return sum_axes(m, x, dims, dtype=output_dtype)
+
+
+@imports(torch.ops.prims.var.default)
+def prims_var(m: Importer, x: Value, dims: Any, correction: Any = 1, output_dtype: Any = None) -> Value:
+    return var(m, _widened(m, x, output_dtype), dims, correction)
 
 
 @imports(aten.var.dim)

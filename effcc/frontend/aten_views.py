@@ -181,6 +181,20 @@ def as_strided(m: Importer, x: Value, sizes: Any, strides: Any, offset: Any = No
     return m.emit("as_strided", x, shape=sizes, strides=strides, offset=dim(offset or 0))
 
 
+@imports(aten.unfold.default)
+def unfold(m: Importer, x: Value, axis: int, size: int, step: int) -> Value:
+    """Windows of one axis, as a last axis: `y[.., i, .., k] = x[.., i * step + k, ..]`."""
+    shape = x.type.shape
+    if not all(isinstance(n, int) for n in shape):
+        raise NotNative("windows over a tensor of unknown size")
+    if x.type.rank == 0:
+        return m.reshape(x, (size,))
+    axis, strides = normalize_axis(axis, x.type.rank), list(contiguous_strides(shape))
+    windows = [n if i != axis else (n - size) // step + 1 for i, n in enumerate(shape)]
+    steps = [s if i != axis else s * step for i, s in enumerate(strides)]
+    return m.emit("as_strided", x, shape=(*windows, size), strides=(*steps, strides[axis]), offset=0)
+
+
 @imports(aten.slice_scatter.default)
 def slice_scatter(
     m: Importer, x: Value, source: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1

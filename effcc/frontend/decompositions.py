@@ -15,6 +15,7 @@ import torch
 from torch._decomp import core_aten_decompositions, decomposition_table, get_decompositions
 
 from effcc.frontend import recurrent
+from effcc.frontend.transformer_layer import encoder_layer
 
 aten = torch.ops.aten
 
@@ -43,6 +44,7 @@ def _table() -> Table:
     # Composite operators without an entry of their own come apart by themselves while tracing.
     table: Table = {op: rule for op, rule in core_aten_decompositions().items() if op in decomposition_table}
     table.update(get_decompositions(_ALSO_DECOMPOSED))
+    table[aten._transformer_encoder_layer_fwd.default] = encoder_layer
     for op in _KEPT_WHOLE:
         table.pop(op, None)
     return table

@@ -79,11 +79,11 @@ def _leading(collapsed: Sequence[Dim], target: Sequence[Dim]) -> tuple[Dim, ...]
 
 
 def without_dead_nodes(graph: Graph) -> Graph:
-    """`graph` without nodes that no result needs. Draws of random numbers stay, so that later draws are eager's."""
+    """`graph` without nodes that no result needs. Draws stay (later draws must be eager's), and so do checks."""
     needed = set(graph.results)
     nodes: list[Node] = []
     for node in reversed(graph.nodes):
-        if any(r in needed for r in node.results) or node.attrs.get("reason") == "random":
+        if any(r in needed for r in node.results) or node.attrs.get("reason") in ("random", "effect"):
             nodes.append(node)
             needed.update(node.operands)
     return graph.with_nodes(tuple(reversed(nodes)))

@@ -170,6 +170,9 @@ def _binary() -> list[Call]:
         ]
         calls += [Call(getattr(aten, f"logical_{name}").default, pair) for pair in ((c, bools(3)), (i, a))]
     shift = integers(3, low=0, high=3)
+    for packet in (aten.__lshift__, aten.__rshift__):
+        calls += [Call(packet.Tensor, (i, shift)), Call(packet.Scalar, (i, 2))]
+    calls += [Call(torch.ops.prims.div.default, (a, a + 5))]
     calls += [Call(aten.bitwise_left_shift.Tensor, (i, shift)), Call(aten.bitwise_right_shift.Tensor, (i, shift))]
     for e in (0, 1, 2, 3, 0.5, -0.5, -1, -2, 2.5):
         calls.append(Call(aten.pow.Tensor_Scalar, (positive(2, 3), e)))
@@ -207,7 +210,8 @@ def _binary() -> list[Call]:
 
 def _reductions() -> list[Call]:
     x, h, i = floats(2, 3, 4), floats(2, 3, 4, dtype=HALF), integers(2, 3, 4)
-    calls = []
+    prims = torch.ops.prims
+    calls = [Call(prims.sum.default, (x, [1])), Call(prims.var.default, (x, [0, 2], 1.0))]
     for v in (x, h, i, bools(2, 3)):
         calls += [
             Call(aten.sum.default, (v,)),
@@ -358,6 +362,7 @@ def _views() -> list[Call]:
         for v in (floats(2, 3, 4), bools(3, 3))
         for k in (0, 1, -1)
     ]
+    calls += [Call(aten.unfold.default, (x, k, 2, 3)) for k in (1, -1)]
     return calls
 
 

@@ -143,6 +143,34 @@ def test_an_op_without_a_form_is_a_call_to_pytorch() -> None:
     assert (extern.attrs["target"], extern.attrs["reason"]) == ("aten::sort.default", "no-op")
 
 
+def test_a_check_that_gives_nothing_still_runs() -> None:
+    """`inv` reports a singular matrix by a call of its own, ordered by a token."""
+    traced = trace(function(torch.linalg.inv), gaussian(3, 3))
+    token, *results = traced.interpreted()
+    assert token is None
+    assert_same(results, traced.eager()[1:])
+    assert "effect" in {n.attrs.get("reason") for n in traced.imported.graph.nodes}
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (lambda x: torch.fft.rfft(x).abs(), "gives a tensor with dtype torch.complex64; leave it out"),
+        (lambda x: torch.bincount(x.abs().long()), "gives sizes that depend on data"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_with_its_line(f: Any, message: str) -> None:
+    with pytest.raises(Exception, match=message) as caught:
+        trace(function(f), gaussian(8))
+    assert "test_import_graphs.py:" in str(caught.value)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_an_encoder_layer_comes_apart(norm_first: bool) -> None:
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=norm_first).eval()
+    assert "extern" not in [n.op for n in check(model, gaussian(2, 5, 8)).graph.nodes]
+
+
 @pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_recurrent_layers_are_scans(make: Any, bidirectional: bool) -> None:

@@ -135,7 +135,7 @@ def _decode(b: FormBuilder) -> None:
     _stored(tuple(o.type for o in b.operands), b.attrs).form(b, b.attrs["whole"])
 
 
-REASONS = ("no-op", "random", "chosen")
+REASONS = ("no-op", "random", "effect", "chosen")
 
 OPS: list[Op] = [
     Op("cond", "control", (1, None), _infer_cond, _cond_reference,
@@ -147,7 +147,7 @@ OPS: list[Op] = [
        "`length` steps of the region (state, slices of scanned operands, fixed operands) to (state, results to stack)",
        {"carried": REQUIRED, "scanned": REQUIRED, "length": REQUIRED, "reverse": False}),
     Op("extern", "opaque", (0, None), _infer_extern, None,
-       "a call to PyTorch's operator `target`; reason: no-op (none fits), random, or chosen (it is faster here)",
+       "a call to PyTorch's operator `target`; reason: no-op (none fits), random, effect, or chosen (faster here)",
        {"target": REQUIRED, "template": REQUIRED, "results": REQUIRED, "reason": "no-op"}),
     Op("decode", "opaque", (1, None), _infer_decode, _decode_reference,
        "the dense tensor that the operands, components of `encoding`, stand for; `whole`: as an array of its own, not for "
