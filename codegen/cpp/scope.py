@@ -27,7 +27,7 @@ _WORDS = """
     mask_cast mask_not mask_of max maximum min minimum mul_add neg_mul_add parallel pow range reduce reduce_max
     reduce_min reduce_prod reduce_sum region remainder round round_to rsqrt saturate scatter scatter_fold
     scatter_if select set_lane share shift_left shift_right sigmoid sign sin sinh sqrt store store_if store_mask
-    store_mask_if store_mask_n store_n store_spread store_strided store_strided_n sync tan tanh team thread
+    store_mask_if store_mask_n store_n store_rows store_spread store_strided store_strided_n sync tan tanh team thread
     to_mask trunc u16 u16v u16x u32 u64 u8 u8v u8x vec with_element Call call effcc std main arena buffers sizes
     threads context NULL EOF
 """

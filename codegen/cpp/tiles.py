@@ -9,9 +9,10 @@ from effcc.codegen.cpp.accumulators import fold_away
 from effcc.codegen.cpp.combine import Combine
 from effcc.codegen.cpp.loads import load_memory, load_registers, store_memory, store_registers
 from effcc.codegen.cpp.points import Points
+from effcc.codegen.cpp.rows import neighbours, store_rows
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.spelling import spell
-from effcc.codegen.cpp.storage import Registers, Storage
+from effcc.codegen.cpp.storage import Memory, Registers, Storage
 from effcc.ir.expr import loads
 from effcc.ir.loops import Tile
 
@@ -38,6 +39,10 @@ def _write(points: Points, combine: Combine, target: Storage, chunks: Sequence[i
         fold_away(points, combine, target, chunks)
         return
     with points.loops(points.loop_axes(kept=False)):
+        row = neighbours(points, combine, target)
+        if row is not None and isinstance(target, Memory):
+            store_rows(points, combine, target, row, chunks)
+            return
         points.each(points.unrolled(), lambda: _assign(points, combine, target), chunks)
 
 

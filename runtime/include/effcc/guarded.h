@@ -7,6 +7,7 @@
 //   store_if(mask, p, v), store_mask_if(mask, p, m)
 //   store_spread(p, stride, v, count)      the first count lanes to p[0], p[stride], ...: a short loop, as 16 stores a
 //                                          vector, written out for every row of a register tile, compile slowly
+//   store_rows(p, stride, a, b, c, d, count)   p[i * stride + 0 .. 3] = a[i], b[i], c[i], d[i] for the first count lanes i
 //   first_lanes<V>(count)                  a mask of the first count lanes; count may be anything
 //   scatter_fold(p, index, v, count, f)    p[index[lane]] = f(p[index[lane]], v[lane]) in lane order, for the first count
 //   saturate(x)                            an i64 as an i32, cut to +-2^30: for comparing with lane numbers
@@ -65,6 +66,42 @@ EFFCC_INLINE void store_spread(S* p, i64 stride, V v, i64 count = lanes<V>) {
     const int n = count < lanes<V> ? int(count) : lanes<V>;
 #pragma GCC unroll 1
     for (int i = 0; i < n; ++i) detail::store_raw(p + i * stride, x[i]);
+}
+
+namespace detail {
+
+// Of every four lanes, the First-th and its next: alternating between a and b, or a's pair before b's.
+template <int First, bool Alternate, class V>
+EFFCC_INLINE V pairs(V a, V b) {
+    return [&]<int... I>(indices<I...>) __attribute__((always_inline)) {
+        constexpr int n = lanes<V>;
+        return __builtin_shufflevector(
+            a, b, (Alternate ? I / 4 * 4 + First + I % 4 / 2 + I % 2 * n : I / 4 * 4 + First + I % 2 + I % 4 / 2 * n)...);
+    }(index_pack<lanes<V>>{});
+}
+
+// Every fourth row, from four neighbouring lanes of each: rows of v are stored 4 * stride apart.
+template <class V>
+EFFCC_INLINE void store_fourths(f32* p, i64 step, V v, i64 count) {
+    if constexpr (lanes<V> == 4) {
+        if (count > 0) store(p, v);
+    } else {
+        store_fourths(p, step, low(v), count);
+        store_fourths(p + lanes<V> / 8 * step, step, high(v), count - lanes<V> / 2);
+    }
+}
+
+}  // namespace detail
+
+template <class V>
+EFFCC_INLINE void store_rows(f32* p, i64 stride, V a, V b, V c, V d, i64 count = lanes<V>) {
+    const V ab = detail::pairs<0, true>(a, b), ab2 = detail::pairs<2, true>(a, b);
+    const V cd = detail::pairs<0, true>(c, d), cd2 = detail::pairs<2, true>(c, d);
+    const i64 step = 4 * stride;
+    detail::store_fourths(p, step, detail::pairs<0, false>(ab, cd), count);
+    detail::store_fourths(p + stride, step, detail::pairs<2, false>(ab, cd), count - 1);
+    detail::store_fourths(p + 2 * stride, step, detail::pairs<0, false>(ab2, cd2), count - 2);
+    detail::store_fourths(p + 3 * stride, step, detail::pairs<2, false>(ab2, cd2), count - 3);
 }
 
 template <class W, class M>

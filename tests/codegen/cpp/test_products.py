@@ -114,3 +114,24 @@ def test_a_long_panel_is_asked_for_ahead_one_line_at_a_time() -> None:
     assert long.count("__builtin_prefetch(B") == 2, "two cache lines a step"
     assert source_of(matmul(28, 64, 384, 6, 16), generic("avx2")).count("__builtin_prefetch(B") == 1
     assert "__builtin_prefetch" not in short
+
+
+@pytest.mark.parametrize("rows", [48, 37])
+def test_neighbouring_columns_of_rows_in_lanes_are_stored_together(
+    target: Target, cache: CompileCache, rows: int
+) -> None:
+    """O[m,n] with lanes along m: four columns are four vectors, and each row of them is one store."""
+    tile = (TileAxis("m", 16, "lanes"), TileAxis("n", 4, "unroll"))
+    tail = (TileAxis("m", rows % 16 or 16, "lanes"), TileAxis("n", 4, "unroll"))
+    whole = rows - rows % 16
+    value = apply("mul", at("A", n, add(m0, m)), number(2.0))
+    body = [loop("m0", whole, 16, (Tile(tile, "O", (add(m0, m), n), "set", value),))]
+    if rows % 16:
+        rest = apply("mul", at("A", n, add(index(whole), m)), number(2.0))
+        body.append(Tile(tail, "O", (add(index(whole), m), n), "set", rest))
+    nest = LoopNest("rows", (param("A", f32, 4, rows),), (param("O", f32, rows, 4),), tuple(body))
+    assert "store_rows(" in source_of(nest, generic("avx512"))
+    a = np.random.default_rng(0).standard_normal((4, rows), np.float32)
+    o = np.full((rows, 4), np.nan, np.float32)
+    run_nest(nest, {"A": a, "O": o}, target, cache)
+    np.testing.assert_array_equal(o, 2 * a.T)

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "check.h"
+#include "effcc/guarded.h"
 #include "effcc/vec.h"
 
 using namespace effcc;
@@ -154,9 +155,28 @@ void small_floats() {
     }
 }
 
+// Rows of four neighbours, a stride apart: of the last row nothing beyond its fourth element may be touched.
+template <class V>
+void rows() {
+    constexpr int n = lanes<V>, stride = 7;
+    V v[4];
+    for (int c = 0; c < 4; ++c)
+        for (int i = 0; i < n; ++i) set_lane(v[c], i, float(10 * i + c));
+    for (int k = 0; k <= n; ++k) {
+        const int size = k == 0 ? 0 : (k - 1) * stride + 4;
+        f32* p = guarded.last<f32>(size);
+        for (int i = 0; i < size; ++i) p[i] = -1;
+        store_rows(p, stride, v[0], v[1], v[2], v[3], opaque(k));
+        for (int i = 0; i < size; ++i) CHECK(p[i] == (i % stride < 4 ? float(10 * (i / stride) + i % stride) : -1));
+    }
+}
+
 }  // namespace
 
 int main() {
+    rows<f32x<4>>();
+    rows<f32x<8>>();
+    rows<f32x<16>>();
     tails<float, float>();
     tails<f32x<4>, float>();
     tails<f32x<8>, float>();

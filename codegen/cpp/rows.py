@@ -1,0 +1,67 @@
+"""Stores across a register tile: lanes whose places are far apart, and neighbours along an unrolled axis.
+
+A product whose lanes are rows of its result (tokens, say) holds four neighbouring columns in four vectors. Stored one
+by one, every element is a store of its own; transposed in registers, every row is one store of four elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from effcc.codegen.cpp import values
+from effcc.codegen.cpp.combine import Combine
+from effcc.codegen.cpp.form import Do
+from effcc.codegen.cpp.linear import Linear, linear_text, minus
+from effcc.codegen.cpp.loads import offset
+from effcc.codegen.cpp.points import Points
+from effcc.codegen.cpp.storage import Memory, Storage
+from effcc.ir.dtypes import f32
+from effcc.ir.loops import TileAxis
+
+WIDTH = 4
+"""Neighbours that are stored together."""
+
+
+def neighbours(points: Points, combine: Combine, target: Storage) -> TileAxis | None:
+    """The unrolled axis along which the target's elements are neighbours, where its lanes are apart; None if not so."""
+    if combine.fold is not None or not isinstance(target, Memory) or target.dtype != f32:
+        return None
+    if points.lanes_axis is None or points.writer.lanes % WIDTH:
+        return None
+    unrolled = points.unrolled()
+    for axis in unrolled:
+        if axis.extent % WIDTH == 0 and axis.limit is None and axis.name in points.kept:
+            points.at.point.update({a.name: 0 for a in (*unrolled, points.axes[points.lanes_axis])})
+            here = _place(points, target)
+            points.at.point[axis.name] = 1
+            next_ = _place(points, target)
+            if here.lane not in (0, 1) and not here.vectors and minus(next_, here).value == 1:
+                return axis
+    return None
+
+
+def store_rows(points: Points, combine: Combine, target: Memory, along: TileAxis, chunks: Sequence[int]) -> None:
+    """Compute the tile's vectors and store them as rows of neighbours along an axis."""
+    others = [a for a in points.unrolled() if a is not along]
+
+    def at_point() -> None:
+        writer, at = points.writer, points.at
+        for first in range(0, along.extent, WIDTH):
+            vectors = []
+            for position in range(first, first + WIDTH):
+                at.point[along.name] = position
+                vectors.append(values.bare(values.in_lanes(writer, combine.value())))
+            at.point[along.name] = first
+            place = _place(points, target)
+            count = "" if at.guard.count is None else f", {at.guard.count}"
+            stride = linear_text(Linear(constant=place.lane))
+            writer.add(
+                Do(f"store_rows({target.pointer} + {linear_text(place)}, {stride}, {', '.join(vectors)}{count});")
+            )
+        at.epoch += 1
+
+    points.each(others, at_point, chunks)
+
+
+def _place(points: Points, target: Memory) -> Linear:
+    return offset(target, [points.at.linear(i) for i in points.tile.index])
