@@ -83,9 +83,9 @@ class _Lowering:
         return _Place(add(base, Axis(axis)), TileAxis(axis, block, "unroll", limit))
 
     def _fits(self, axis: str) -> bool:
-        """Whether one block holds the whole axis."""
+        """Whether one block holds the whole axis. (An empty axis is a loop that never turns.)"""
         extent: Dim = self.kernel.extents[axis]
-        return isinstance(extent, int) and self.blocks.get(axis, 1) >= extent
+        return isinstance(extent, int) and 1 <= extent <= self.blocks.get(axis, 1)
 
     # A program ------------------------------------------------------------------------------------------------------
 
