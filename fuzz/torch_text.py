@@ -258,11 +258,12 @@ def _iota(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
 
 
 def _linear_recurrence(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
-    a, b, start = operands
+    a, b, *start = operands
     axis, size = attrs["axis"], node.operands[0].type.shape[attrs["axis"]]
-    state, states = start, []
+    state, states = start[0] if start else "", []
     for t in range(int(size)):
-        state = f"({a}.select({axis}, {t}) * {state} + {b}.select({axis}, {t}))"
+        step = f"{b}.select({axis}, {t})"
+        state = f"({a}.select({axis}, {t}) * {state} + {step})" if state else step
         states.append(state)
     return f"torch.stack(({', '.join(states)},), {axis})" if states else f"torch.zeros_like({a})"
 

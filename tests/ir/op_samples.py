@@ -159,9 +159,10 @@ _SHAPES: dict[str, Callable[[], list[Sample]]] = {
     "argmin": lambda: _arg_reduced("argmin"),
     "cumsum": lambda: [Sample("cumsum", (tensor(d, 3, 4),), {"axis": a}) for d in (f32, i64, boolean) for a in (0, -1)],
     "linear_recurrence": lambda: [
-        Sample("linear_recurrence", (tensor(d, 3, 4), tensor(d, 3, 4), tensor(d, 4 if a == 0 else 3)), {"axis": a})
+        Sample("linear_recurrence", (tensor(d, 3, 4), tensor(d, 3, 4), *start), {"axis": a})
         for d in FLOATS
         for a in (0, -1)
+        for start in ((), (tensor(d, 4 if a == 0 else 3),))
     ],
     "cumprod": lambda: [Sample("cumprod", (tensor(d, 3, 4),), {"axis": a}) for d in (f32, i64) for a in (0, -1)],
     "softmax": lambda: [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -156,10 +155,12 @@ def _layer(cell: str, states: int) -> Eager:
     return eager
 
 
-def _linear_recurrence(a: Tensor, b: Tensor, start: Tensor, axis: int) -> Tensor:
-    steps = zip(a.unbind(axis), b.unbind(axis), strict=True)
-    states = itertools.accumulate(steps, lambda state, step: step[0] * state + step[1], initial=start)
-    return torch.stack(list(states)[1:], axis)
+def _linear_recurrence(a: Tensor, b: Tensor, *start: Tensor, axis: int) -> Tensor:
+    state, states = start[0] if start else torch.zeros_like(a.select(axis, 0)), []
+    for factor, summand in zip(a.unbind(axis), b.unbind(axis), strict=True):
+        state = factor * state + summand
+        states.append(state)
+    return torch.stack(states, axis)
 
 
 EAGER: dict[str, Eager] = {

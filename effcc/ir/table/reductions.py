@@ -181,7 +181,7 @@ def _running_reference(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _linear_recurrence(b: FormBuilder) -> None:
-    """H[.., t] = A[.., t] * (t > 0 ? H[.., t-1] : H0[..]) + B[.., t]; t is a scan axis."""
+    """H[.., t] = A[.., t] * (t > 0 ? H[.., t-1] : H0[..]) + B[.., t], or B[.., 0] at first; t is a scan axis."""
     result = b.results[0]
     axes = b.axes(result.type.shape)
     position = normalize_axis(b.attrs["axis"], len(axes))
@@ -190,27 +190,31 @@ def _linear_recurrence(b: FormBuilder) -> None:
     before: list[Expr] = [*axes]
     before[position] = call("add", t, Const(-1, i64))
     previous = Load(result.name, tuple(before), result.type.dtype)
-    start = b.load(2, [*axes[:position], *axes[position + 1 :]])
-    state = where(compare("gt", t, Const(0, i64)), previous, start)
-    b.define(axes, call("add", call("mul", b.load(0, axes), state), b.load(1, axes)))
+    later = compare("gt", t, Const(0, i64))
+    factor, summand = b.load(0, axes), b.load(1, axes)
+    if len(b.operands) == 2:
+        b.define(axes, where(later, call("add", call("mul", factor, previous), summand), summand))
+        return
+    state = where(later, previous, b.load(2, [*axes[:position], *axes[position + 1 :]]))
+    b.define(axes, call("add", call("mul", factor, state), summand))
 
 
-def _linear_recurrence_reference(a: Any, b: Any, start: Any, axis: int) -> Any:
-    factors, summands, state, states = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0), start, []
-    for factor, summand in zip(factors, summands, strict=True):
-        state = factor * state + summand
+def _linear_recurrence_reference(a: Any, b: Any, start: Any = None, *, axis: int) -> Any:
+    state, states = start, []
+    for factor, summand in zip(np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0), strict=True):
+        state = summand if state is None else factor * state + summand
         states.append(state)
     return np.moveaxis(np.stack(states), 0, axis) if states else np.zeros_like(a)
 
 
 def _linear_recurrence_type(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
-    a, b, start = operands
+    a, b, *starts = operands
     for x in operands:
         require(x.dtype.is_float and x.dtype == a.dtype, "operands must have one floating dtype")
     require(a.rank > 0 and same_shape(a.shape, b.shape), f"factors and summands must have one shape, got {a} and {b}")
     axis = normalize_axis(attrs["axis"], a.rank)
     expected = (*a.shape[:axis], *a.shape[axis + 1 :])
-    require(same_shape(start.shape, expected), f"the start must have the shape of one step, got {start}")
+    require(all(same_shape(s.shape, expected) for s in starts), "the start must have the shape of one step")
     return a.plain()
 
 
@@ -252,7 +256,7 @@ OPS: list[Op] = [
        "running sum along `axis`", {"axis": REQUIRED}, _running("add", 0)),
     Op("cumprod", "scan", (1, 1), _running_type, _running_reference(np.cumprod),
        "running product along `axis`", {"axis": REQUIRED}, _running("mul", 1)),
-    Op("linear_recurrence", "scan", (3, 3), _linear_recurrence_type, _linear_recurrence_reference,
-       "h[t] = a[t] * h[t-1] + b[t] along `axis` of a and b, from h[-1] = start",
+    Op("linear_recurrence", "scan", (2, 3), _linear_recurrence_type, _linear_recurrence_reference,
+       "h[t] = a[t] * h[t-1] + b[t] along `axis` of a and b, from h[-1] = start, or from h[0] = b[0] without one",
        {"axis": REQUIRED}, _linear_recurrence),
 ]  # fmt: skip
