@@ -202,6 +202,9 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
             plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue), phase=plan.phase
         )
 
+    # Rows of their own stay so where a row fills a vector; a window of 3 x 3 does not.
+    fills = any(a not in choice.shared and _count(choice, a, sequential) >= lanes for a in candidates)
+
     def cost(axis: str) -> float:
         total = 0.0
         for s in statements:
@@ -210,7 +213,7 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
                 total += lane_cost(Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype), axis, layout)
         extent = _count(choice, axis, sequential)
         waste = -(-extent // lanes) * lanes / max(extent, 1)
-        fixed = axis in choice.shared and choice.tiles[axis] == 1 and any(a not in choice.shared for a in candidates)
+        fixed = axis in choice.shared and choice.tiles[axis] == 1 and fills
         return (
             total * waste
             + (6.0 if axis in plan.reduced else 0.0) * lanes / max(extent, lanes)
