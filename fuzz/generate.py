@@ -143,6 +143,8 @@ class _Generator:
         types, attrs = propose(op, [v.type if v is not None else None for v in known], self.random)
         if len(types) != count or not is_deterministic(op, attrs) or _loses_range(op, types, attrs):
             return False
+        if "value" in attrs:
+            attrs["value"] = draw_number(attrs["dtype"] if "dtype" in attrs else types[0].dtype, self.random)
         result_types = op.infer_types(tuple(types), attrs)
         if any(int(t.size) > MOST_ELEMENTS for t in (*types, *result_types)) or _work(types, result_types) > MOST_WORK:
             return False

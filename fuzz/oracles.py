@@ -8,7 +8,7 @@ that broke it. `judge` then looks at what the compiled code computed.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,7 +69,7 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
     if eager is not None and any(e.dtype != r.own.dtype for e, r in zip(eager, expected.results, strict=True)):
         eager = None  # nor for this dtype: integer convolutions come out as floats
     if eager is not None:
-        problem = _compare(eager, None, expected)
+        problem = _compare(eager, None, expected, is_eager=True)
         if problem:
             return replace(found, failure=Failure(case, "eager", "interpreter and eager differ", problem))
     found = replace(found, eager=eager)
@@ -111,11 +111,13 @@ def native(examined: Examined) -> Native | None:
 
 
 
-def _compare(results: Sequence[Any], eager: Sequence[Array] | None, expected: Expected) -> str:
+def _compare(
+    results: Sequence[Any], eager: Sequence[Array] | None, expected: Expected, is_eager: bool = False
+) -> str:
     if len(results) != len(expected.results):
         return f"{len(results)} results, expected {len(expected.results)}"
     for number, result in enumerate(results):
-        problem = difference(result, eager[number] if eager is not None else None, expected, number)
+        problem = difference(result, eager[number] if eager is not None else None, expected, number, is_eager)
         if problem:
             return problem
     return ""
@@ -212,6 +214,3 @@ def _mlir(case: Case, expected: Expected, eager: Sequence[Array] | None) -> Fail
         return Failure(case, "mlir", "error", _told(error))
     problem = _compare(results, eager, expected)
     return Failure(case, "mlir", "wrong result", problem) if problem else None
-
-
-Oracle = Callable[[Case], Failure | None]

@@ -1,0 +1,197 @@
+"""A campaign: random cases for some minutes, failures reduced and written down.
+
+Cases go through eager and all interpreted steps one by one; their C++ is compiled a batch at a time.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from effcc.errors import ToolchainError
+from effcc.fuzz.generate import Case, generate
+from effcc.fuzz.native import Runner
+from effcc.fuzz.oracles import Examined, Failure, examine, judge, native
+from effcc.fuzz.reduce import reduce
+from effcc.fuzz.repro import write_failure
+from effcc.ir.ops import TABLE
+from effcc.target import Target
+
+BATCH = 16
+MLIR_EVERY = 4  # MLIR's engine takes longer than everything else
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a campaign did."""
+
+    seed: int
+    graphs: int
+    nodes: int
+    compiled: int
+    seconds: float
+    ops: dict[str, int]
+    failures: tuple[Failure, ...]
+    files: tuple[Path, ...] = ()
+
+    @property
+    def graphs_per_minute(self) -> float:
+        """Cases taken through all oracles in a minute, reduction of failures included."""
+        return self.graphs / self.seconds * 60 if self.seconds else 0.0
+
+    @property
+    def by_step(self) -> dict[str, int]:
+        """Failures by the step that broke."""
+        return dict(Counter(f.step for f in self.failures))
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for programs."""
+        return {
+            "seed": self.seed,
+            "graphs": self.graphs,
+            "nodes": self.nodes,
+            "compiled": self.compiled,
+            "seconds": self.seconds,
+            "graphs_per_minute": self.graphs_per_minute,
+            "ops": self.ops,
+            "ops_of_table": len(_drawable()),
+            "by_step": self.by_step,
+            "failures": [
+                {"seed": f.case.seed, "step": f.step, "kind": f.kind, "message": f.message} for f in self.failures
+            ],
+            "files": [str(f) for f in self.files],
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.graphs} graphs of {self.nodes} nodes in {self.seconds:.0f} s "
+            f"({self.graphs_per_minute:.0f} a minute), {self.compiled} of them compiled and run, from seed {self.seed}",
+            f"{len(self.ops)} of {len(_drawable())} ops covered",
+        ]
+        if not self.failures:
+            return "\n".join([*lines, "no failures"])
+        steps = ", ".join(f"{step} {count}" for step, count in self.by_step.items())
+        lines.append(f"{len(self.failures)} failures by step: {steps}")
+        lines += [f"  {failure}" for failure in self.failures]
+        lines += [f"  written: {path}" for path in self.files]
+        return "\n".join(lines)
+
+
+def run(
+    minutes: float,
+    seed: int,
+    output: Path | None = None,
+    target: Target | None = None,
+    most: int | None = None,
+    mlir: bool = True,
+    progress: bool = True,
+) -> Report:
+    """Go on for `minutes`, or until `most` graphs, from `seed`; failures go to the folder `output`, if there is one.
+
+    The same seed gives the same graphs; how many of them depends on the machine. `target`: what to compile for, one
+    instruction set after the other by default. `mlir`: ask MLIR's execution engine too, where its bindings are there.
+    """
+    with warnings.catch_warnings(), np.errstate(all="ignore"), Runner() as runner:
+        warnings.simplefilter("ignore")
+        campaign = _Campaign(seed, output, runner, target, mlir and _has_mlir())
+        return campaign.run(minutes, most, progress)
+
+
+@dataclass
+class _Campaign:
+    seed: int
+    output: Path | None
+    runner: Runner
+    target: Target | None
+    mlir: bool
+    graphs: int = 0
+    nodes: int = 0
+    compiled: int = 0
+    ops: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+    def run(self, minutes: float, most: int | None, progress: bool) -> Report:
+        begin = time.monotonic()
+        end = begin + minutes * 60
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress) as bar:
+            task = bar.add_task("fuzz", total=minutes * 60)
+            number = self.seed
+            targets = self._targets()
+            while time.monotonic() < end and (most is None or self.graphs < most):
+                count = BATCH if most is None else min(BATCH, most - self.graphs)
+                self._batch(range(number, number + count), next(targets), end)
+                number += count
+                told = f"{self.graphs} graphs, {len(self.ops)} ops, {len(self.failures)} failures"
+                bar.update(task, completed=time.monotonic() - begin, description=told)
+        return Report(
+            self.seed, self.graphs, self.nodes, self.compiled, time.monotonic() - begin, dict(self.ops),
+            tuple(self.failures), tuple(self.files),
+        )  # fmt: skip
+
+    def _targets(self) -> Iterator[Target]:
+        host = self.target or Target.detect()
+        others = [host] if self.target else [host, host, Target.parse("avx2"), Target.parse("scalar")]
+        while True:
+            yield from (t for t in others if t.runs_here())
+
+    def _batch(self, seeds: Sequence[int], target: Target, end: float) -> None:
+        done: list[Examined] = []
+        for seed in seeds:
+            if time.monotonic() > end:
+                break
+            case = generate(seed)
+            self.graphs += 1
+            self.nodes += len(case.graph.nodes)
+            self.ops.update(n.op for n in case.graph.nodes)
+            done.append(examine(case, target, self.mlir and seed % MLIR_EVERY == 0))
+        for failure in [*(e.failure for e in done), *self._compiled(done, target)]:
+            if failure is not None:
+                self._failed(failure, target)
+
+    def _compiled(self, done: Sequence[Examined], target: Target) -> list[Failure | None]:
+        programs = [(e, n) for e in done if (n := native(e)) is not None]
+        self.compiled += len(programs)
+        outcomes = self.runner.run([n for _, n in programs], target)
+        return [judge(e, o) for (e, _), o in zip(programs, outcomes, strict=True)]
+
+    def _failed(self, failure: Failure, target: Target) -> None:
+        """Reduce, unless the like has been seen often; write down."""
+        alike = sum(failure.resembles(f) for f in self.failures)
+        if alike < 3:
+            failure = reduce(failure, lambda case: self.check(case, target, failure.step), seconds=20.0)
+            if self.output is not None:
+                self.files += write_failure(failure, self.output)
+        self.failures.append(failure)
+
+    def check(self, case: Case, target: Target, step: str) -> Failure | None:
+        """How one case fails; the compiler is called only where the failure sought is its."""
+        examined = examine(case, target, mlir=step == "mlir")
+        if examined.failure is not None or step != "build":
+            return examined.failure
+        program = native(examined)
+        return judge(examined, self.runner.run([program], target)[0]) if program is not None else None
+
+
+def _drawable() -> list[str]:
+    return [op.name for op in TABLE.values() if op.reference is not None and op.kind not in ("control", "opaque")]
+
+
+def _has_mlir() -> bool:
+    try:
+        from effcc.codegen.mlir.execute import verify_module
+
+        verify_module("module {}")
+    except (ImportError, ToolchainError):
+        return False
+    return True

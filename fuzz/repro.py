@@ -1,0 +1,82 @@
+"""What is written of a failure: the graph as an IR file, and a Python script that shows it without the fuzzer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effcc.fuzz.oracles import Failure
+from effcc.fuzz.torch_text import TORCH_NAMES, torch_function
+from effcc.ir.graph import Graph
+from effcc.ir.printer import print_graph
+
+_SCRIPT = '''"""{title}
+
+    python {name}
+
+Found by `effcc fuzz`, seed {seed}, at the step `{step}`; the same graph is in {ir}.
+"""
+
+import torch
+import torch.nn.functional as F
+
+import effcc
+{extra}
+nan, inf = float("nan"), float("inf")
+
+
+{function}
+
+inputs = (
+{inputs}
+)
+
+if __name__ == "__main__":
+    expected = model(*inputs)
+    compiled = effcc.compile(model)
+    wrong = False
+    for number, (got, want) in enumerate(zip(compiled(*inputs), expected, strict=True)):
+        same = torch.allclose(got.double(), want.double(), rtol=1e-3, atol=1e-5, equal_nan=True)
+        print(f"result {{number}}:", "equal" if same else f"expected\\n{{want}}\\ngot\\n{{got}}")
+        wrong |= not same
+    raise SystemExit(wrong)
+'''
+
+
+def write_failure(failure: Failure, folder: Path) -> tuple[Path, Path]:
+    """Write `fuzz_<seed>.ir` and `repro_<seed>.py` into `folder`, which is made; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    graph, seed = failure.case.graph, failure.case.seed
+    ir, script = folder / f"fuzz_{seed}.ir", folder / f"repro_{seed}.py"
+    message = "\n".join(f"# {line}" for line in [str(failure), *failure.message.splitlines()[1:20]])
+    ir.write_text(f"{message}\n{print_graph(graph)}\n")
+    script.write_text(
+        _SCRIPT.format(
+            title=re.sub(r'[\\"]', "'", str(failure)),
+            name=script.name,
+            seed=seed,
+            step=failure.step,
+            ir=ir.name,
+            extra="import effcc.frontend.recurrent\n" if _has_recurrence(graph) else "",
+            function=torch_function(graph),
+            inputs="\n".join(f"    {tensor_text(a)}," for a in failure.case.inputs),
+        )
+    )
+    return ir, script
+
+
+def _has_recurrence(graph: Graph) -> bool:
+    return any(n.op in ("lstm", "gru", "rnn") for n in graph.nodes)
+
+
+def tensor_text(array: Any) -> str:
+    """An array as a call of torch.tensor that makes exactly it."""
+    dtype = np.dtype(array.dtype)
+    name = {"bfloat16": "bfloat16", "bool": "bool"}.get(dtype.name, dtype.name)
+    assert name in TORCH_NAMES.values()
+    values = array.astype(np.float64) if dtype.kind == "f" or name == "bfloat16" else array
+    text = f"torch.tensor({values.reshape(-1).tolist()}, dtype=torch.{name})"
+    return f"{text}.reshape({list(array.shape)})"
