@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +128,7 @@ class Executable:
         addresses = [t.data_ptr() for t in given]
         prepared = self._prepare(given, addresses, sizes) if self._stages["prepare"] else self._prepared
         owned = [s.allocate() for s in sizes.owned]
-        table = self._table(*addresses, *prepared.addresses, *[t.data_ptr() for t in owned])
+        table = self._table.from_buffer(array("Q", [*addresses, *prepared.addresses, *[t.data_ptr() for t in owned]]))
         self._run("run", table, sizes, given, prepared, owned)
         for i, tensor in enumerate(given):
             if tensor is not inputs[i] and self._inputs[i].name in self._written:

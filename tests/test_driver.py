@@ -1,4 +1,4 @@
-"""The steps in order: what each prints is taken up again and computes the same; bad files and names are said to be so."""
+"""What each step prints is taken up again and computes the same; bad files and names are said to be so."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_graph_starts_at_the_first_step_and_a_program_where_programs_begin(
 def test_what_cannot_be_taken_up_again_says_so(step: str, printed: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "model.ir"
     path.write_text(printed[step])
-    with pytest.raises(UnsupportedError, match="cannot be taken up again.*print after one of simplify, hoist"):
+    with pytest.raises(UnsupportedError, match=r"cannot be taken up again.*print after one of simplify, hoist"):
         compile_file(path, tmp_path / "model.effcc", from_step=step)
 
 
