@@ -1,7 +1,8 @@
-"""Simplification: constants folded, rules applied and equal expressions shared, in turn until nothing changes.
+"""Simplification: constants folded, rules applied, equal expressions shared, unrolled loops rolled up, in turn until
+nothing changes.
 
 The rules stand in `passes/rules/*.rules`; all themes are applied together, which their common measure allows
-(`effcc.passes.rules.termination`). Folding and sharing only remove nodes, so the whole ends too.
+(`effcc.passes.rules.termination`). Folding, sharing and rolling up only make fewer nodes, so the whole ends too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import Counter
 from effcc.ir.graph import Graph
 from effcc.passes.constant_folding import fold_constants
 from effcc.passes.dead_code import remove_dead_code, share_common_subexpressions
+from effcc.passes.reroll import reroll
 from effcc.passes.rules.engine import Rewritten, rewrite
 from effcc.passes.rules.language import RuleSet, load_all
 
@@ -28,6 +30,6 @@ def simplify_counted(graph: Graph, rules: RuleSet | None = None) -> Rewritten:
         before = graph
         rewritten = rewrite(fold_constants(graph), chosen)
         fired += rewritten.fired
-        graph = remove_dead_code(share_common_subexpressions(rewritten.graph))
+        graph = reroll(remove_dead_code(share_common_subexpressions(rewritten.graph)))
         if graph is before:
             return Rewritten(graph, fired)
