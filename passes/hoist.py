@@ -60,7 +60,28 @@ def hoist(graph: Graph) -> Hoisted:
         nodes=tuple(n for n in graph.nodes if n in stays),
         weights=graph.weights | {v.name for v in outputs},
     )
-    return Hoisted(prepare, main)
+    return Hoisted(_apart(prepare, main), main)
+
+
+def _apart(prepare: Graph, main: Graph) -> Graph:
+    """`prepare` with other names for what both compute: a result of `main` that `prepare` needs on its way."""
+    again = {r for n in main.nodes for r in n.results}
+    taken = {v.name for g in (prepare, main) for v in (*g.params, *(r for n in g.nodes for r in n.results))}
+    own: dict[Value, Value] = {}
+    for value in (r for n in prepare.nodes for r in n.results if r in again):
+        name = f"{value.name}.prepared"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        own[value] = Value(name, value.type)
+    if not own:
+        return prepare
+
+    def renamed(node: Node) -> Node:
+        operands, results = (tuple(own.get(v, v) for v in side) for side in (node.operands, node.results))
+        return replace(node, operands=operands, results=results)
+
+    return prepare.with_nodes(tuple(renamed(n) for n in prepare.nodes))
 
 
 def _movable(graph: Graph) -> dict[Node, bool]:

@@ -132,3 +132,18 @@ def test_a_parameter_that_the_call_updates_is_no_weight():
         }
     """)
     assert hoist(graph).prepare is None
+
+
+def test_what_both_halves_compute_has_two_names() -> None:
+    graph = parse_graph("""graph @g(weight %w: f32[6,2]) {
+      %c = cumsum %w {axis=0} : f32[6,2]
+      %e = exp %c : f32[6,2]
+      %s = sum %e {axes=[0], keepdim=false} : f32[2]
+      %t = tanh %s : f32[2]
+      return %c, %t
+    }""")
+    split = hoist(graph)
+    assert split.prepare is not None
+    inner = {r.name for n in split.prepare.nodes for r in n.results} - {v.name for v in split.prepare.outputs}
+    assert not inner & {r.name for n in split.main.nodes for r in n.results}
+    assert split.prepare.weights == {"w"}
