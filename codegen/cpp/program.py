@@ -107,7 +107,7 @@ class _Emitter:
         headers = {h for f in self.functions.values() for h in f.headers}
         if any(uses_division(self._offset(b)) for b in self.program.buffers if self._is_placed(b)):
             headers.add("pow.h")
-        return "\n".join([self._head(sorted(headers)), *texts, *regions]) + "\n"
+        return "\n".join([self._head(sorted(headers)), *texts, *regions, "}  // namespace effcc"]) + "\n"
 
     def _head(self, headers: Sequence[str]) -> str:
         table = pointer_table(self.program)
@@ -210,8 +210,7 @@ class _Emitter:
             "};",
             "",
         ]
-        closing = ["}  // namespace effcc"] if entry is self.entries[-1] else []
-        return [*(call if entry is self.entries[0] else []), *lines, *closing]
+        return [*(call if entry is self.entries[0] else []), *lines]
 
     def _pointer(self, buffer: Buffer, name: str) -> str:
         type = stored_type(buffer.type.dtype)
