@@ -54,6 +54,7 @@ class _Lowering:
     kernel: Kernel
     schedule: Schedule
     blocks: dict[str, int] = field(default_factory=dict)
+    nest: frozenset[str] = frozenset()
 
     def run(self) -> LoopNest:
         parallel = self.schedule.parallel
@@ -122,6 +123,7 @@ class _Lowering:
 
     def _nest(self, nest: Nest, places: _Places) -> list[Stmt]:
         order = nest.order or (*nest.kept, *nest.reduced)
+        self.nest = frozenset(self.kernel.statements[i].target for i in (*nest.body, *nest.reductions, *nest.epilogue))
         kept = [a for a in order if a in nest.kept]
         reduced = [a for a in order if a in nest.reduced]
         return self._over(kept, places, lambda inner: self._at_kept(nest, reduced, inner))
@@ -184,6 +186,12 @@ class _Lowering:
 
     # Buffers --------------------------------------------------------------------------------------------------------
 
+    def _in_memory(self, source: Statement, load: Load) -> bool:
+        """Whether a recurrence reads a result from where it was stored: at an earlier step, or in another nest."""
+        if not self.kernel.scans or not self._is_output(source.target):
+            return False
+        return source.target not in self.nest or load.index != tuple(Axis(a) for a in source.axes)
+
     def _is_output(self, target: str) -> bool:
         return any(p.name == target for p in self.kernel.outputs)
 
@@ -221,7 +229,7 @@ class _Lowering:
         match e:
             case Load():
                 source = self.kernel.definition(e.buffer.rstrip("'"))
-                if source is not None:
+                if source is not None and not self._in_memory(source, e):
                     return self._register(source, places, e.buffer)
                 return replace(e, index=tuple(self._value(i, places) for i in e.index))
             case Axis():

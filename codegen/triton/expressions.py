@@ -29,7 +29,7 @@ _TAKES_CONSTANTS = frozenset(["div", "maximum", "minimum"])
 class Scope:
     """What a block of code may refer to: loop variables, blocks in registers, and texts that have a name already.
 
-    `bounds` has the greatest value of each axis, where one is known; `define` writes `name = text` and gives the name.
+    `changing` buffers are stored to and loaded from, so that a load holds for one statement only. `bounds` has the greatest value of each axis, where one is known; `define` writes `name = text` and gives the name.
     """
 
     define: Callable[[str, str], str]
@@ -37,6 +37,7 @@ class Scope:
     registers: dict[str, str]
     axes: dict[str, str]
     bounds: dict[str, float]
+    changing: frozenset[str]
     known: dict[str, str] = field(default_factory=dict)
 
     def named(self, base: str, text: str) -> str:
@@ -215,8 +216,9 @@ class Printer:
             text = f"tl.load({address.text}, mask={self.shape.expand(mask, address.axes).text}, other={default})"
         if dtype == boolean:
             text += ".to(tl.int1)"
-        name = self.scope.named(f"{self.scope.pointers[e.buffer][0]}_block", text)
-        return Value(name, address.axes, dtype)
+        base = f"{self.scope.pointers[e.buffer][0]}_block"
+        again = e.buffer in self.scope.changing
+        return Value(self.scope.define(base, text) if again else self.scope.named(base, text), address.axes, dtype)
 
     def address(
         self, buffer: str, index: tuple[Expr, ...], guards: tuple[Value, ...] = (), axes: tuple[str, ...] | None = None

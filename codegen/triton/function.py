@@ -66,7 +66,8 @@ class _FunctionPrinter:
         axes = dict.fromkeys([*(f.axis for f in grid), *self.tiles])
         scope_axes = {a: self.names.fresh(a) for a in axes}
         pointers = {p.name: (self.names.fresh(p.name), p.type.layout) for p in buffers}
-        self.scope = Scope(self._define, pointers, {}, {}, {})
+        loaded, stored = _touched(body)
+        self.scope = Scope(self._define, pointers, {}, {}, {}, frozenset(loaded & stored & pointers.keys()))
         self.axis_names = scope_axes
         self._decode(grid)
         for axis, tile in self.tiles.items():
@@ -198,6 +199,20 @@ def _grid(body: tuple[Stmt, ...]) -> tuple[list[For], tuple[Stmt, ...]]:
         grid.append(body[0])
         body = body[0].body
     return grid, body
+
+
+def _touched(body: tuple[Stmt, ...]) -> tuple[set[str], set[str]]:
+    """The buffers that statements load from, and those that they store to."""
+    loaded: set[str] = set()
+    stored: set[str] = set()
+    for s in body:
+        if isinstance(s, For):
+            inside = _touched(s.body)
+            loaded, stored = loaded | inside[0], stored | inside[1]
+        elif isinstance(s, Tile):
+            loaded |= {load.buffer for e in (s.value, *s.index) for load in loads(e)}
+            stored.add(s.buffer)
+    return loaded, stored
 
 
 def _blocks(loop: For) -> Dim:

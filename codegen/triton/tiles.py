@@ -30,7 +30,8 @@ class TileWriter:
     def lines(self, tile: Tile) -> list[str]:
         """The statement's text; what it loads has been defined through the scope by then."""
         if tile.buffer not in self.scope.registers:
-            return [self._write(tile)]
+            barrier = ["tl.debug_barrier()"] if tile.buffer in self.scope.changing else []
+            return [self._write(tile), *barrier]
         if tile.combine == "set":
             return [self._assign(tile)]
         dot = as_dot(tile)

@@ -19,7 +19,7 @@ from effcc.ir.schedule import Nest, Schedule, TiledAxis
 from effcc.passes.tiling.gpu_model import FEMTO, BlockModel, is_product, power_of_two
 from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
 from effcc.passes.tiling.solver import solve
-from effcc.passes.tiling.stages import cut_stages, recompute, split
+from effcc.passes.tiling.stages import cut_stages, recompute, split, store_between_nests
 
 ROW_ELEMENTS = (8192, 1024, 128, 16, 1)
 """A program holds whole rows up to so many elements, the first that fits the device; longer ones it reads in passes."""
@@ -29,17 +29,26 @@ def choose_gpu(kernel: Kernel, target: GpuTarget) -> tuple[tuple[Kernel, Schedul
     """The launches that compute `kernel` one after the other, each with its schedule on `target`.
 
     What one launch leaves for the next is an output of the one and a parameter of the other, under the same name.
-    Raises UnsupportedError for a recurrence, ScheduleError where nothing fits the device.
+    Raises ScheduleError where nothing fits the device, UnsupportedError for nested or scattering recurrences.
     """
     if kernel.scans:
-        raise UnsupportedError(
-            f"kernel @{kernel.name}: a recurrence over {', '.join(kernel.scans)} needs steps that wait for each other "
-            "across programs, which the Triton backend does not have; compile it for the CPU"
-        )
+        return (_recurrence(kernel, target),)
     found = [launch for stage in cut_stages(kernel) for launch in _launches(stage, target)]
     if len(found) > 1:
         found = [(replace(part, name=f"{kernel.name}_{n}"), schedule) for n, (part, schedule) in enumerate(found)]
     return tuple(found)
+
+
+def _recurrence(kernel: Kernel, target: GpuTarget) -> tuple[Kernel, Schedule]:
+    """One launch whose programs each go through all steps, with a barrier wherever one reads what it stored."""
+    if len(kernel.scans) > 1 or any(s.scatter is not None for s in kernel.statements):
+        raise UnsupportedError(
+            f"kernel @{kernel.name}: the Triton backend has no nested recurrences and none that scatter; "
+            f"expected one axis to run in order, got {', '.join(kernel.scans)}; compile it for the CPU"
+        )
+    plans = plan_nests(kernel, kernel.scans[0])
+    stored = store_between_nests(kernel, [(*p.body, *p.reductions, *p.epilogue) for p in plans])
+    return stored, _schedule(stored, target, 0)
 
 
 def _launches(stage: Kernel, target: GpuTarget) -> list[tuple[Kernel, Schedule]]:
@@ -86,6 +95,11 @@ def tile_gpu(program: Program, target: GpuTarget) -> tuple[Program, Mapping[str,
     return replace(program, buffers=tuple(buffers.values()), kernels=kernels, steps=steps, prepare=prepare), schedules
 
 
+def sequential_axis(kernel: Kernel) -> str | None:
+    """The axis whose blocks a program goes through in order: of online reductions, or of a recurrence."""
+    return kernel.scans[0] if kernel.scans else online_axis(kernel)
+
+
 # Rows: axes that a program covers alone ------------------------------------------------------------------------------
 
 
@@ -116,7 +130,7 @@ def _looped(kernel: Kernel, longest: int) -> list[str]:
 
 def _private(kernel: Kernel) -> list[str]:
     """The axes that are neither spread over the grid nor followed online."""
-    outside = {*shared_axes_of(kernel), online_axis(kernel)}
+    outside = {*shared_axes_of(kernel), sequential_axis(kernel)}
     return [a for a, extent in kernel.axes if extent != 1 and a not in outside]
 
 
@@ -150,8 +164,8 @@ def shared_axes_of(kernel: Kernel) -> tuple[str, ...]:
 
 
 def _schedule(kernel: Kernel, target: GpuTarget, longest: int) -> Schedule:
-    online = online_axis(kernel)
-    plans = plan_nests(kernel, online)
+    sequential = sequential_axis(kernel)
+    plans = plan_nests(kernel, sequential)
     shared = shared_axes_of(kernel)
     model = BlockModel(kernel, plans, shared, frozenset(_whole(kernel, longest)), target)
     best = solve(model.problem())[0]
@@ -162,7 +176,7 @@ def _schedule(kernel: Kernel, target: GpuTarget, longest: int) -> Schedule:
     shown = ", ".join(f"{a} {b}" for a, b in blocks.items())
     note = f"{target.name}: blocks {shown or 'of one point'}; {warps} warps, {stages} stages"
     return Schedule(
-        parallel, nests, None if online is None else TiledAxis(online, blocks[online]), (), best.cost / FEMTO,
+        parallel, nests, None if sequential is None else TiledAxis(sequential, blocks.get(sequential, 1)), (), best.cost / FEMTO,
         (note,), warps, stages,
     )  # fmt: skip
 

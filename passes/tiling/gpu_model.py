@@ -108,15 +108,17 @@ class BlockModel:
         self.kernel, self.plans, self.target = kernel, plans, target
         self.shared, self.whole = shared, whole
         self.extents = {a: elements((e,)) for a, e in kernel.axes if e != 1}
-        found = [x for s in kernel.statements if (x := sides(s)) is not None]
-        self.products = [tuple(self._real(g) for g in (x.rows, x.columns, x.depth)) for x in found]
-        self.products = [groups for groups in self.products if all(groups)]
-        self.batch = {a for x in found for a in x.batch}
+        found = {s.target: x for s in kernel.statements if (x := sides(s)) is not None}
+        groups = {name: tuple(self._real(g) for g in (x.rows, x.columns, x.depth)) for name, x in found.items()}
+        self.product_sides = {name: three for name, three in groups.items() if all(three)}
+        self.products = list(self.product_sides.values())
+        self.batch = {a for name in self.product_sides for a in found[name].batch}
         self.in_products = {a for groups in self.products for g in groups for a in g}
         self.loops = [a for a in self.extents if a not in shared and a not in whole]
 
     def _real(self, group: frozenset[str]) -> tuple[str, ...]:
-        return tuple(a for a, _ in self.kernel.axes if a in group and a in self.extents)
+        """The axes of a group that can be blocks: not those of one point, and no steps of a recurrence."""
+        return tuple(a for a in self.extents if a in group and a not in self.kernel.scans)
 
     def blocks(self, values: Mapping[str, int]) -> dict[str, int]:
         """The block of every axis in a solution."""
@@ -125,7 +127,7 @@ class BlockModel:
     def problem(self) -> Problem:
         """The problem, with domains and numbers."""
         warps = [w for w in (1, 2, 4, 8) if w <= self.target.max_warps]
-        deep = self.products and self.loops
+        deep = self.products and self.loops and not self.kernel.scans
         domains: dict[str, list[int]] = {f"b_{a}": self._domain(a) for a in self.extents if a not in self.whole}
         domains |= {"warps": warps, "stages": [1, 2, 3, 4] if deep else [1]}
         parameters = {f"e_{a}": e for a, e in self.extents.items()}
@@ -148,7 +150,7 @@ class BlockModel:
         held = list(dict.fromkeys(self._block(s.axes) for s in self.kernel.statements))
         lines.append(f"{' + '.join(held)} <= warps * warp * {THREAD_WORDS}")
         for s in self.kernel.statements:
-            if s.reduction is not None and not is_product(s):
+            if s.reduction is not None and s.target not in self.product_sides:
                 lines.append(f"{self._block((*s.axes, *s.reduction.axes))} <= warps * warp * {THREAD_WORDS}")
         lines += [
             "waves = ceil(programs / multiprocessors)",
@@ -175,7 +177,7 @@ class BlockModel:
         }
 
     def _domain(self, axis: str) -> list[int]:
-        if axis in self.batch:
+        if axis in self.batch or axis in self.kernel.scans:
             return [1]
         top = power_of_two(self.extents[axis])
         limit = MAX_BLOCK if self.in_products or axis == online_axis(self.kernel) else 8 * MAX_BLOCK
@@ -205,7 +207,7 @@ class BlockModel:
         for s in self.kernel.statements:
             reduced = s.reduction.axes if s.reduction is not None else ()
             points = self._points((*s.axes, *reduced))
-            if is_product(s) and _half_operands(s):
+            if s.target in self.product_sides and _half_operands(s):
                 terms.append(f"half_flop * {points} / 512")
             else:
                 terms.append(f"flop * {_operations(s.value)} * {points}")

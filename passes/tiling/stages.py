@@ -7,7 +7,7 @@ to, ends the launch and goes through memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import replace
 
 from effcc.ir.expr import Axis, Expr, Load, Reduce, free_axes, substitute_axes, transform, walk
@@ -25,6 +25,33 @@ def cut_stages(kernel: Kernel) -> tuple[Kernel, ...]:
         first, rest = split(kernel, position)
         return (*cut_stages(first), *cut_stages(rest))
     return (kernel,)
+
+
+def store_between_nests(kernel: Kernel, nests: Sequence[Collection[int]]) -> Kernel:
+    """The kernel of a recurrence with all that outlives a nest, or is read away from its point, stored as an output.
+
+    `nests` holds the positions of the statements that share loops. What one program stores it may read again, so a
+    recurrence stays one launch: a program goes through the steps alone.
+    """
+    home = {i: n for n, members in enumerate(nests) for i in members}
+    known = {p.name for p in (*kernel.params, *kernel.outputs)}
+    definitions: dict[str, int] = {}
+    for position, s in enumerate(kernel.statements):
+        definitions.setdefault(s.target, position)
+    outlives = {
+        load.buffer
+        for position, s in enumerate(kernel.statements)
+        for load in s.reads
+        if load.buffer not in known
+        and (
+            home[definitions[load.buffer]] != home[position]
+            or not own_point(kernel, kernel.statements[definitions[load.buffer]], load)
+        )
+    }
+    extents = kernel.extents
+    stored = [s for p, s in enumerate(kernel.statements) if s.target in outlives and definitions[s.target] == p]
+    more = tuple(Param(s.target, TensorType(s.dtype, tuple(extents[a] for a in s.axes))) for s in stored)
+    return replace(kernel, outputs=(*kernel.outputs, *more))
 
 
 def recompute(kernel: Kernel, axes: Set[str]) -> Kernel:
@@ -127,4 +154,4 @@ def _inlined(kernel: Kernel, s: Statement) -> Kernel:
     return kernel.with_statements(tuple(expanded(o) for o in kernel.statements if o is not s))
 
 
-__all__ = ["cut_stages", "own_point", "recompute", "split"]
+__all__ = ["cut_stages", "own_point", "recompute", "split", "store_between_nests"]

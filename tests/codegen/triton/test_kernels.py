@@ -74,6 +74,7 @@ CASES: dict[str, tuple[Any, list[TensorType]]] = {
     "strided": (lambda b, x: b.emit("softmax", x, axis=-1), [TensorType(f32, (8, s0), (1, 8))]),
     "batched_product": (lambda b, x, y: b.emit("matmul", x, y), [floats(3, 20, 33), floats(3, 33, 18)]),
     "select": (lambda b, c, x, y: b.emit("where", c, x, y), [tensor(boolean, 8, 30), floats(8, 30), floats(30)]),
+    "running_sum": (lambda b, x: b.emit("cumsum", x, axis=1), [floats(3, 20)]),
     "argmax": (lambda b, x: b.emit("argmax", x, axes=(1,)), [floats(3, 40)]),
     "any": (lambda b, x: b.emit("any", x, axes=(1,)), [tensor(boolean, 5, 20)]),
     "integer_sum": (lambda b, x: b.emit("sum", x, axes=(1,)), [tensor(i64, 20, 9)]),

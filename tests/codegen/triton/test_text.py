@@ -123,12 +123,23 @@ def test_sizes_are_python_expressions() -> None:
     assert size_text(ceil_div(s0, 16)) == "(s0 + 15) // 16"
 
 
-def test_a_recurrence_is_refused_with_what_to_do() -> None:
-    kernel = parse_kernel(
-        "kernel @scan(X: f32[4]) -> (H: f32[4]) over t=4 scan t {\n  H[t] = where(t > 0, H[t - 1], 0.0) + X[t]\n}\n"
-    )
-    with pytest.raises(UnsupportedError, match="compile it for the CPU"):
-        choose_gpu(kernel, SM_80)
+RUNNING_SUM = """
+kernel @running(X: f32[4,9]) -> (H: f32[4,9]) over i=4, t=9 scan {axes} {{
+  H[i,t] = where(t > 0, H[i,t - 1], 0.0) + X[i,t]
+}}
+"""
+
+
+def test_a_recurrence_waits_before_it_reads_what_it_stored() -> None:
+    lines = [line.strip() for line in function_of(RUNNING_SUM.format(axes="t")).splitlines()]
+    store = next(n for n, line in enumerate(lines) if line.startswith("tl.store(H"))
+    assert lines[store + 1] == "tl.debug_barrier()"
+    assert any(line.startswith("for t_0 in range(0, 9, 1)") for line in lines)
+
+
+def test_a_nested_recurrence_is_refused_with_what_to_do() -> None:
+    with pytest.raises(UnsupportedError, match="expected one axis to run in order, got i, t; compile it for the CPU"):
+        choose_gpu(parse_kernel(RUNNING_SUM.format(axes="i, t")), SM_80)
 
 
 def test_dtypes_of_arguments_are_listed_for_the_compiler() -> None:
