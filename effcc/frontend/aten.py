@@ -10,6 +10,7 @@ import dataclasses
 import operator
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import sympy
@@ -62,6 +63,8 @@ FAMILIES = (
 _LEAVE_OUT = "leave it out of the compiled model with torch.compiler.disable"
 
 Output = Value | Dim | bool | float | None
+
+_TORCH = str(Path(torch.__file__).parent)
 DTYPE_NAMES = ", ".join(d.name for d in DTYPES.values())
 
 # Overloads that only ask for a size; their nodes carry a SymInt and become one.
@@ -360,12 +363,12 @@ def _identifier(name: str) -> str:
 
 
 def _location(node: fx.Node) -> str:
-    """`file.py:12: the line` of the user's code that a node comes from, if known."""
+    """`file.py:12: the line` of the user's code that a node comes from, if known: the innermost that is not torch's."""
     trace = node.meta.get("stack_trace") or node.stack_trace or ""
     frames = re.findall(r'File "([^"]*)", line (\d+), in [^\n]*\n\s*([^\n]*)', trace)
     if not frames:
         return ""
-    path, line, code = frames[-1]
+    path, line, code = next((f for f in reversed(frames) if not f[0].startswith(_TORCH)), frames[-1])
     return f"{path.rsplit('/', 1)[-1]}:{line}: {code.strip()}"
 
 
