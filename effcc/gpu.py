@@ -6,11 +6,10 @@ Triton: code for any of these machines can be chosen, printed and compiled anywh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from effcc.errors import UnknownNameError
-
-KIB = 1 << 10
+from effcc.target import KIB, MIB, Target, generic
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class GpuTarget:
     on the matrix units, dense, both over the whole device in FLOP/s; `memory_bandwidth` in bytes/s.
 
     `shared_bytes` is what one program (thread block) may use, `registers` the 32-bit registers of a multiprocessor and
-    `thread_registers` the most that one thread may hold.
+    `thread_registers` the most that one thread may hold; `l2_bytes` is the cache that all multiprocessors share.
 
     >>> parse("sm_90").multiprocessors
     132
@@ -38,17 +37,41 @@ class GpuTarget:
     f32_flops: float
     half_flops: float
     memory_bandwidth: float
+    l2_bytes: int
+
+    def as_target(self) -> Target:
+        """What fusion asks of a machine: processors to keep busy, and a cache in which shared operands stay."""
+        return replace(
+            generic("scalar"), name=self.name, cores=self.multiprocessors, l2_bytes=self.l2_bytes,
+            l3_bytes=self.l2_bytes, peak_flops=self.f32_flops, memory_bandwidth=self.memory_bandwidth,
+        )  # fmt: skip
 
 
 TARGETS: dict[str, GpuTarget] = {
     t.name: t
     for t in [
-        GpuTarget("sm_80", "A100 SXM 80 GB", "cuda", 80, 32, 108, 163 * KIB, 65536, 255, 32, 19.5e12, 312e12, 2.039e12),
-        GpuTarget("sm_90", "H100 SXM", "cuda", 90, 32, 132, 227 * KIB, 65536, 255, 32, 66.9e12, 989e12, 3.35e12),
-        GpuTarget("sm_100", "B200", "cuda", 100, 32, 148, 227 * KIB, 65536, 255, 32, 75e12, 2250e12, 7.7e12),
-        GpuTarget("gfx942", "MI300X", "hip", "gfx942", 64, 304, 64 * KIB, 131072, 512, 16, 163.4e12, 1307e12, 5.3e12),
+        GpuTarget(
+            "sm_80", "A100 SXM 80 GB", backend="cuda", arch=80, warp=32, multiprocessors=108,
+            shared_bytes=163 * KIB, registers=65536, thread_registers=255, max_warps=32,
+            f32_flops=19.5e12, half_flops=312e12, memory_bandwidth=2.039e12, l2_bytes=40 * MIB,
+        ),
+        GpuTarget(
+            "sm_90", "H100 SXM", backend="cuda", arch=90, warp=32, multiprocessors=132,
+            shared_bytes=227 * KIB, registers=65536, thread_registers=255, max_warps=32,
+            f32_flops=66.9e12, half_flops=989e12, memory_bandwidth=3.35e12, l2_bytes=50 * MIB,
+        ),
+        GpuTarget(
+            "sm_100", "B200", backend="cuda", arch=100, warp=32, multiprocessors=148,
+            shared_bytes=227 * KIB, registers=65536, thread_registers=255, max_warps=32,
+            f32_flops=75e12, half_flops=2250e12, memory_bandwidth=7.7e12, l2_bytes=126 * MIB,
+        ),
+        GpuTarget(
+            "gfx942", "MI300X", backend="hip", arch="gfx942", warp=64, multiprocessors=304,
+            shared_bytes=64 * KIB, registers=131072, thread_registers=512, max_warps=16,
+            f32_flops=163.4e12, half_flops=1307e12, memory_bandwidth=5.3e12, l2_bytes=256 * MIB,
+        ),
     ]
-}
+}  # fmt: skip
 
 
 def parse(name: str) -> GpuTarget:

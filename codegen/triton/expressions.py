@@ -29,7 +29,8 @@ _TAKES_CONSTANTS = frozenset(["div", "maximum", "minimum"])
 class Scope:
     """What a block of code may refer to: loop variables, blocks in registers, and texts that have a name already.
 
-    `changing` buffers are stored to and loaded from, so that a load holds for one statement only. `bounds` has the greatest value of each axis, where one is known; `define` writes `name = text` and gives the name.
+    `changing` buffers are stored to and loaded from, so that a load holds for one statement only. `bounds` has the
+    greatest value of each axis, where one is known; `define` writes `name = text` and gives the name.
     """
 
     define: Callable[[str, str], str]

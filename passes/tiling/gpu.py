@@ -175,8 +175,9 @@ def _schedule(kernel: Kernel, target: GpuTarget, longest: int) -> Schedule:
     nests = tuple(_nest(p, {a: blocks[a] for a in (*p.kept, *p.reduced) if a in private}) for p in plans)
     shown = ", ".join(f"{a} {b}" for a, b in blocks.items())
     note = f"{target.name}: blocks {shown or 'of one point'}; {warps} warps, {stages} stages"
+    followed = None if sequential is None else TiledAxis(sequential, blocks.get(sequential, 1))
     return Schedule(
-        parallel, nests, None if sequential is None else TiledAxis(sequential, blocks.get(sequential, 1)), (), best.cost / FEMTO,
+        parallel, nests, followed, (), best.cost / FEMTO,
         (note,), warps, stages,
     )  # fmt: skip
 

@@ -19,7 +19,6 @@ from effcc.ir.types import TensorType
 from effcc.passes.fusion import fuse
 from effcc.passes.tiling.gpu import tile_gpu
 from effcc.runtime.triton_run import Runner, run_triton
-from effcc.target import generic
 
 SM_80 = parse("sm_80")
 
@@ -47,7 +46,7 @@ def emitted(program: Program, target: GpuTarget = SM_80) -> tuple[Program, str]:
 
 
 def fused(graph: Graph) -> Program:
-    return fuse(graph, generic("avx2"))
+    return fuse(graph, SM_80.as_target())
 
 
 def drawn(type: TensorType, sizes: Mapping[str, int], seed: int) -> np.ndarray:
