@@ -1,0 +1,139 @@
+"""Functions that people write, compiled through `torch.compile`, give what eager gives: values and strides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from effcc.errors import UnsupportedError
+
+
+def g(*shape: int) -> Tensor:
+    """Normal numbers, the same at every call."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def i(high: int, *shape: int) -> Tensor:
+    """Integers from 0 to `high - 1`."""
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(high))
+
+
+def assign(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[1] = 0
+    y[:, 2] = y[:, 2] * 2
+    y[x > 1] = 5.0
+    y[..., -1] += 1
+    return y
+
+
+def activations(x: Tensor) -> Any:
+    names = "mish elu selu celu softplus hardswish hardsigmoid hardtanh leaky_relu logsigmoid softsign tanhshrink relu6"
+    return [getattr(F, name)(x) for name in names.split()]
+
+
+def losses(x: Tensor, y: Tensor) -> Any:
+    return (
+        F.mse_loss(x, y), F.l1_loss(x, y), F.smooth_l1_loss(x, y), F.huber_loss(x, y), F.cosine_similarity(x, y),
+        F.binary_cross_entropy_with_logits(x, y.sigmoid()), F.kl_div(x.log_softmax(-1), y.softmax(-1), reduction="sum"),
+    )  # fmt: skip
+
+
+NOT_A_NUMBER = torch.tensor([1.0, float("nan"), float("inf")])
+
+CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+    "einsum": (lambda a, b: torch.einsum("bij,bkj->bik", a, b), (g(2, 3, 4), g(2, 5, 4))),
+    "nearest": (lambda x: F.interpolate(x, scale_factor=2), (g(1, 2, 3, 4),)),
+    "bilinear": (lambda x: F.interpolate(x, size=(5, 7), mode="bilinear"), (g(1, 2, 3, 4),)),
+    "bicubic": (lambda x: F.interpolate(x, size=(5, 7), mode="bicubic"), (g(1, 2, 3, 4),)),
+    "grid_sample": (lambda x, y: F.grid_sample(x, y.tanh(), align_corners=False), (g(1, 2, 5, 5), g(1, 4, 4, 2))),
+    "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), (g(1, 8, 3, 3),)),
+    "roll": (lambda x: torch.roll(x, (1, -2), (0, 1)), (g(4, 5),)),
+    "im2col": (lambda x: F.unfold(x, 2, padding=1), (g(1, 2, 4, 4),)),
+    "windows": (lambda x: x.unfold(1, 3, 2), (g(2, 9),)),
+    "reflect": (lambda x: F.pad(x, (1, 2, 1, 1), mode="reflect"), (g(1, 2, 4, 5),)),
+    "replicate": (lambda x: F.pad(x, (1, 2, 1, 1), mode="replicate"), (g(1, 2, 4, 5),)),
+    "circular": (lambda x: F.pad(x, (1, 2, 1, 1), mode="circular"), (g(1, 2, 4, 5),)),
+    "glu": (F.glu, (g(2, 6),)),
+    "activations": (activations, (g(3, 4),)),
+    "prelu": (F.prelu, (g(2, 3, 4), g(3))),
+    "cross_entropy": (F.cross_entropy, (g(4, 5), i(5, 4))),
+    "losses": (losses, (g(4, 5), g(4, 5) + 1)),
+    "instance_norm": (F.instance_norm, (g(2, 4, 3, 3),)),
+    "local_response_norm": (lambda x: F.local_response_norm(x, 2), (g(2, 4, 3, 3),)),
+    "normalize": (lambda x: F.normalize(x, dim=1), (g(2, 4),)),
+    "adaptive_max_pool": (lambda x: F.adaptive_max_pool2d(x, 2), (g(1, 2, 5, 5),)),
+    "top_k": (lambda x: torch.topk(x, 2), (g(3, 5),)),
+    "arg_sort": (lambda x: (x * 2).argsort(-1) + 1, (g(3, 5),)),
+    "one_hot": (lambda k: F.one_hot(k, 5), (i(5, 4),)),
+    "running": (lambda x: (x.cumsum(0), x.cumprod(1), x.logcumsumexp(1), x.cummax(1)), (g(3, 4),)),
+    "deviations": (lambda x: (x.std(1), torch.var_mean(x, 1), torch.std_mean(x), x.logsumexp(1)), (g(3, 4),)),
+    "triangles": (lambda x: (x.tril(), x.triu(1), torch.diag(x), torch.diag_embed(x)), (g(4, 4),)),
+    "masks": (lambda x: (x.masked_fill(x > 0, 1.0), torch.where(x > 0, x, 0.0)), (g(4, 4),)),
+    "assignment": (assign, (g(4, 4),)),
+    "advanced_indexing": (lambda x, k: x[k, :, k], (g(4, 5, 4), i(4, 3))),
+    "mesh_grid": (lambda x: torch.stack(torch.meshgrid(x, x + 1, indexing="ij")), (g(3),)),
+    "kronecker": (torch.kron, (g(2, 2), g(2, 3))),
+    "distances": (torch.cdist, (g(3, 4), g(5, 4))),
+    "integers": (lambda a, b: (a // b, a % b, a << 1, a & b, a**2, ~a, a / b, -a), (i(9, 5), i(4, 5) + 1)),
+    "dtypes": (lambda x: (x.half() + 1, x.int(), x.bool(), x.double() * 2, x.to(torch.bfloat16)), (g(4),)),
+    "attention_layer": (nn.MultiheadAttention(8, 2, batch_first=True).eval(), (g(2, 5, 8),) * 3),
+    "encoder_layer": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval(), (g(2, 5, 8),)),
+    "conv1d_same": (lambda x, w: F.conv1d(x, w, padding="same"), (g(1, 2, 7), g(3, 2, 3))),
+    "conv3d": (F.conv3d, (g(1, 2, 4, 4, 4), g(3, 2, 2, 2, 2))),
+    "transposed": (
+        lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1, output_padding=1), (g(1, 2, 4, 4), g(2, 3, 3, 3))
+    ),
+    "channels_last": (
+        lambda x, w: F.conv2d(x, w).relu(), (g(1, 3, 6, 6).to(memory_format=torch.channels_last), g(4, 3, 3, 3))
+    ),
+    "scatter": (lambda x, k: torch.zeros(3, 4).scatter_add(1, k, x[:, :2]), (g(3, 4), i(4, 3, 2))),
+    "index_add": (lambda x, k, y: (x.index_add(0, k, y), x.index_copy(0, k, y)), (g(4, 3), i(4, 1), g(1, 3))),
+    "not_a_number": (lambda x: (x.nan_to_num(), x.isnan(), x.isfinite(), torch.nansum(x)), (NOT_A_NUMBER,)),
+    "half_softmax": (lambda x: x.softmax(-1, dtype=torch.float32), (g(3, 4).half(),)),
+    "special": (lambda x: (torch.special.expit(x), torch.logit(x.sigmoid()), torch.sinc(x), torch.digamma(x)), (g(4),)),
+    "inverse": (lambda x: torch.linalg.inv(x + 3 * torch.eye(3)), (g(3, 3),)),
+    "bits": (lambda x: x.view(torch.int32), (g(4),)),
+    "repeats": (lambda x: (x.repeat_interleave(2, 0), x.repeat(2, 2), x.tile(3)), (g(3, 2),)),
+    "aliases": (lambda x: (x, x.t(), x + 1, x.expand(2, 3, 4)), (g(3, 4),)),
+    "other_outputs": (lambda x: (x.sum(), 3, None, "a"), (g(3),)),
+    "nothing": (lambda x: (x[5:2] * 2, x[:0].sum(), torch.cat([x[:0], x])), (g(7),)),
+    "many": (lambda a, b: torch._foreach_add([a, b], [b, a]), (g(3), g(3) + 1)),
+    "random": (lambda x: (torch.bernoulli(x.sigmoid()), x + torch.randn(3), F.dropout(x, 0.5)), (g(3),)),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_compiled_function_gives_what_eager_gives(name: str) -> None:
+    function, arguments = CASES[name]
+    torch._dynamo.reset()
+    with torch.no_grad():
+        torch.manual_seed(0)
+        expected = pytree.tree_leaves(function(*(a.clone() for a in arguments)))
+        torch.manual_seed(0)
+        compiled: Any = torch.compile(function, backend="effcc", fullgraph=True)
+        got = pytree.tree_leaves(compiled(*(a.clone() for a in arguments)))
+    for result, wanted in zip(got, expected, strict=True):
+        if not isinstance(wanted, Tensor):
+            assert result == wanted
+            continue
+        half = wanted.dtype in (torch.float16, torch.bfloat16)
+        tolerance = {"rtol": 1e-2 if half else 1e-4, "atol": 1e-2 if half else 1e-5}
+        torch.testing.assert_close(result, wanted, equal_nan=True, **tolerance)
+        if wanted.numel() > 1 and 0 not in wanted.stride():
+            assert result.stride() == wanted.stride()
+
+
+@pytest.mark.parametrize("f", [lambda x: torch.fft.rfft(x).abs(), lambda x: torch.bincount(x.abs().long())])
+def test_what_cannot_be_compiled_says_so(f: Callable[..., Any]) -> None:
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(f, backend="effcc", fullgraph=True)
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match=UnsupportedError.__name__), torch.no_grad():
+        compiled(g(8))
