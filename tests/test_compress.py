@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,6 +91,17 @@ def test_exported_models_come_back_and_compile(encode: Encode) -> None:
     imported = import_graph(captured.graph_module, captured.signature)
     (got,) = compile_graph(imported.graph)(*captured.state.values(), x)
     assert_right(encoded, x, got)
+
+
+def test_a_file_with_stored_weights_is_read_in_a_fresh_process(tmp_path: Path) -> None:
+    encoded, x = ENCODINGS["int8 then block"](model()), torch.randn(7, 24)
+    torch.export.save(torch.export.export(encoded, (x,)), tmp_path / "model.pt2")
+    torch.save((x, encoded(x)), tmp_path / "expected.pt")
+    code = (
+        "import torch; from effcc.frontend.export import load_exported; "
+        "x, y = torch.load('expected.pt'); assert torch.equal(load_exported('model.pt2').module()(x), y)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 @every_encoding

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+import effcc.frontend.decode  # noqa: F401 - registers the operator of stored weights, which files may hold
 from effcc.errors import CaptureError
 from effcc.frontend.capture import Signature, mutated_inputs, placeholders, results, strides
 from effcc.frontend.decompositions import export_decompositions
