@@ -25,7 +25,7 @@ Names = Mapping[tuple[tuple[int, ...], int], str]
 
 
 def fold_away(points: Points, combine: Combine, target: Storage, chunks: Sequence[int] | None = None) -> None:
-    """Fold into `target` through accumulators. `chunks`: the vectors of a kept lanes axis; None: lanes are folded too."""
+    """Fold into `target` through accumulators. `chunks`: the vectors of a kept lanes axis; None folds the lanes too."""
     kept = [a for a in points.unrolled() if a.name in points.kept]
     places = list(itertools.product(*(range(a.extent) for a in kept)))
     chains = range(_chains(points, len(places))) if chunks is None else chunks

@@ -63,17 +63,14 @@ def load_memory(
     width = computed(dtype).bytes
     flag = values.mask(writer, mask, 4 if dtype == boolean else width) if mask is not None else ""
     kind = "_mask" if dtype == boolean else ""
-    if at.vectors or (masked and at.lane != 1):
-        position = values.vector_index(
-            writer, Linear(tuple(t for t in at.terms if t[0] not in dict(at.base.terms)), 0, at.vectors)
-        )
+    if at.vectors:
+        along = Linear(tuple(t for t in at.terms if t[0] not in dict(at.base.terms)), 0, at.vectors)
+        position = values.vector_index(writer, along)
         if mask is None and count is not None:
             mask = values.first_lanes(writer, str(count))
             flag = values.mask(writer, mask, 4 if dtype == boolean else width)
-        body = f"gather_if<{{}}>({flag}, {place}, {position})" if flag else f"gather<{{}}>({place}, {position})"
-        if dtype == boolean:
-            body = f"to_mask({body.format(f'i32x<{lanes}>')})"
-        body = body.format(type)
+        of = f"i32x<{lanes}>" if dtype == boolean else type
+        body = f"gather_if<{of}>({flag}, {place}, {position})" if flag else f"gather<{of}>({place}, {position})"
     elif at.lane == 1:
         if masked:
             body = f"load{kind}_if<{type}>({flag}, {place})"
@@ -84,11 +81,14 @@ def load_memory(
     else:
         stride = linear_text(Linear(constant=at.lane))
         of = f"i32x<{lanes}>" if dtype == boolean else type
-        body = f"load_strided<{of}>({place}, {stride})"
-        if count is not None:
+        if masked:
+            body = f"load_apart_if<{of}>({flag}, {place}, {stride})"
+        elif count is not None:
             body = f"load_strided_n<{of}>({place}, {stride}, {count})"
-        if dtype == boolean:
-            body = f"to_mask({body})"
+        else:
+            body = f"load_apart<{of}>({place}, {stride})"
+    if dtype == boolean and at.lane != 1:
+        body = f"to_mask({body})"
     return Value(writer.let(type, body, hint, epoch), dtype, lanes)
 
 

@@ -160,6 +160,9 @@ def _only(own: Sequence[Load], other: Sequence[Load], kept: Sequence[str]) -> li
 
 
 def _packable(kernel: Kernel, load: Load, axis: str) -> bool:
+    """Whether the buffer can be stored anew: read at one index only, which depends on no data and known sizes."""
+    if any(other.buffer == load.buffer and other != load for s in kernel.statements for other in s.reads):
+        return False
     return not any(isinstance(e, Load) for i in load.index for e in walk(i)) and all(
         isinstance(kernel.extents[e.name], int) for i in load.index for e in walk(i) if isinstance(e, Axis)
     )
@@ -216,7 +219,7 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         fixed = axis in choice.shared and choice.tiles[axis] == 1 and fills
         return (
             total * waste
-            + (6.0 if axis in plan.reduced else 0.0) * lanes / max(extent, lanes)
+            + (6.0 if axis in plan.reduced else 0.0) * lanes / max(extent, 1)
             + (100.0 if fixed else 0.0)
         )
 

@@ -4,6 +4,8 @@
 //
 //   load_if<V>(mask, p, fill = 0)          consecutive elements, only where mask
 //   load_mask_if<V>(mask, p)               the same for bools, as a mask
+//   load_apart<V>(p, stride)               p[0], p[stride], ...; a stride of 2 takes two loads and a shuffle
+//   load_apart_if<V>(mask, p, stride)      the same, only where mask
 //   store_if(mask, p, v), store_mask_if(mask, p, m)
 //   store_spread(p, stride, v, count)      the first count lanes to p[0], p[stride], ...: a short loop, as 16 stores a
 //                                          vector, written out for every row of a register tile, compile slowly
@@ -42,6 +44,30 @@ EFFCC_INLINE V load_if(M mask, const S* p, element<V> fill = 0) {
     V v = broadcast<V>(fill);
     for (int i = 0; i < lanes<V>; ++i)
         if (lane(mask, i)) set_lane(v, i, load<element<V>>(p + i));
+    return v;
+}
+
+template <class V, class S>
+EFFCC_INLINE V load_apart(const S* p, i64 stride) {
+    if constexpr (detail::Vector<V> && detail::same<S, element<V>>) {
+        if (__builtin_constant_p(stride) && stride == 2) {
+            // The second half begins an element early, so that nothing is read beyond the last lane's.
+            V first = load<V>(p), second = load<V>(p + lanes<V> - 1);
+            return [&]<int... I>(detail::indices<I...>) __attribute__((always_inline)) {
+                return __builtin_shufflevector(first, second, (I < lanes<V> / 2 ? 2 * I : 2 * I + 1)...);
+            }(detail::index_pack<lanes<V>>{});
+        }
+    }
+    return load_strided<V>(p, stride);
+}
+
+template <class V, class M, class S>
+EFFCC_INLINE V load_apart_if(M mask, const S* p, i64 stride) {
+    if (all(mask)) return load_apart<V>(p, stride);
+    V v = broadcast<V>(0);
+#pragma GCC unroll 1
+    for (int i = 0; i < lanes<V>; ++i)
+        if (lane(mask, i)) set_lane(v, i, load<element<V>>(p + i * stride));
     return v;
 }
 

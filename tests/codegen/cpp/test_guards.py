@@ -205,3 +205,27 @@ def test_a_boolean_mask_from_memory(target: Target, cache: CompileCache) -> None
     run_nest(nest, {"K": at_page_end(keep), "X": at_page_end(x), "O": o, "N": inverse}, target, cache)
     np.testing.assert_array_equal(o, np.where(keep, x, 0))
     np.testing.assert_array_equal(inverse, ~keep)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_strides_along_the_lanes_read_nothing_beyond_the_last_element(
+    target: Target, cache: CompileCache, step: int
+) -> None:
+    """Every second (third) element, plainly and under a guard that fails in the first lane."""
+    size = step * 47 + 1
+    plain = at("X", multiply(j, index(step)))
+    before = add(multiply(j, index(step)), index(-1))
+    guarded = where(compare("ge", before, index(0)), at("X", before), number(-1.0))
+    nest = LoopNest(
+        "strided", (param("X", f32, size),), (param("O", f32, 48), param("G", f32, 48)),
+        (
+            Tile(axes(("j", 48, "lanes")), "O", (j,), "set", plain),
+            Tile(axes(("j", 48, "lanes")), "G", (j,), "set", guarded),
+        ),
+    )  # fmt: skip
+    x = at_page_end(np.random.default_rng(9).standard_normal(size).astype(np.float32))
+    o, g = np.zeros(48, np.float32), np.zeros(48, np.float32)
+    run_nest(nest, {"X": x, "O": o, "G": g}, target, cache)
+    np.testing.assert_array_equal(o, x[::step])
+    np.testing.assert_array_equal(g[1:], x[step - 1 :: step][:47])
+    assert g[0] == -1.0
