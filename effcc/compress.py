@@ -7,8 +7,8 @@
 Both work in place, as torchao's `quantize_` does, and return the model. A module keeps its class (an encoded
 `nn.Linear` is an `nn.Linear`), its bias and its hooks; in place of the parameter `weight` it holds component arrays,
 `weight_values`, `weight_scale`, `weight_columns`, and `weight` decodes them. So state_dict, deepcopy, pickling, eager
-and torch.export work as before, and what effcc compiles reads the components. (A process that only loads such a `.pt2` file or pickle with torch
-imports `effcc.frontend.decode` or this module first.)
+and torch.export work as before, and what effcc compiles reads the components. (A process that only loads such a `.pt2`
+file or pickle with torch imports `effcc.frontend.decode` or this module first.)
 """
 
 from __future__ import annotations
