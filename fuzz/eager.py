@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import ml_dtypes
@@ -25,7 +26,7 @@ def run_eager(graph: Graph, inputs: Sequence[Any]) -> list[np.ndarray]:
 
 @functools.lru_cache(maxsize=8)
 def _compiled(text: str) -> Callable[..., Any]:
-    names: dict[str, Any] = {"torch": torch, "F": F}
+    names: dict[str, Any] = {"torch": torch, "F": F, "accumulate": accumulate}
     exec(text, names)
     function: Callable[..., Any] = names["model"]
     return function

@@ -9,7 +9,7 @@ numbers; special ones are put into the inputs of some cases afterwards.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -28,10 +28,25 @@ from effcc.passes.rules.drawing import Preferences, draw_number
 
 Array = np.ndarray[Any, Any]
 
-SIZES = (0, *[1] * 8, *[2] * 10, *[3] * 12, 4, 4, 5, 5, 6, 7, 8, 8, 9, 13, 16, 17, 31, 33, 40)
-MOST_ELEMENTS = 3000
-MOST_WORK = 40_000  # elements of one index space, in multiplications of an interpreted contraction
+SIZES = (0, *[1] * 8, *[2] * 10, *[3] * 12, 4, 4, 5, 5, 6, 7, 8, 8, 9, 13, 16, 17, 31, 33, 40, 65, 130)
+MOST_ELEMENTS = 5000
+MOST_WORK = 80_000  # elements of one index space, in multiplications of an interpreted contraction
+_NOTHING: Mapping[str, Any] = {}
 LARGEST = 1e4  # magnitude of values that a node may produce
+
+# Structures that whole passes exist for, as chains: each op takes the result before it as its first operand.
+CHAINS: tuple[tuple[tuple[str, dict[str, Any]], ...], ...] = (
+    (("matmul", {}), ("mul", {}), ("softmax", {"axis": -1}), ("matmul", {})),
+    (("matmul", {}), ("softmax", {"axis": -1}), ("matmul", {})),
+    (("add", {}), ("softmax", {"axis": -1}), ("matmul", {})),
+    (("linear", {}), ("gelu", {}), ("linear", {}), ("layer_norm", {"axes": 1})),
+    (("linear", {}), ("sigmoid", {}), ("mul", {}), ("rms_norm", {"axes": 1}), ("linear", {})),
+    (("convolution", {}), ("batch_norm", {}), ("relu", {}), ("convolution", {})),
+    (("convolution", {}), ("relu", {}), ("max_pool", {}), ("mean", {"axes": (-1,)})),
+    (("transpose", {}), ("matmul", {}), ("reshape", {}), ("transpose", {}), ("add", {})),
+    (("max", {"axes": (-1,), "keepdim": True}), ("sub", {}), ("exp", {}), ("sum", {"axes": (-1,)})),
+    (("where", {}), ("max", {"axes": (-1,)}), ("linear", {})),
+)
 
 # What often follows what: chains that fusion is made for.
 FOLLOWERS: dict[str, str] = {
@@ -108,6 +123,8 @@ class _Generator:
     def run(self) -> Case:
         wanted = self.random.randint(*self.size.nodes)
         kind = ""
+        if self.random.random() < 0.35:
+            self._chain(self.random.choice(CHAINS))
         for _ in range(wanted * 6):
             if len(self.builder.nodes) >= wanted:
                 break
@@ -119,12 +136,17 @@ class _Generator:
 
     # Nodes
 
-    def _grow(self, op: Op) -> bool:
+    def _chain(self, chain: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        for name, attrs in chain:
+            results = self.builder.nodes[-1].results if self.builder.nodes else ()
+            self._grow(TABLE[name], attrs, results[0] if results else None)
+
+    def _grow(self, op: Op, fixed: Mapping[str, Any] = _NOTHING, first: Value | None = None) -> bool:
         """Append a node of `op` if a drawn call fits its type rule and keeps numbers ordinary."""
         for attempt in range(4):
             params, nodes, known = len(self.builder.params), len(self.builder.nodes), len(self.arrays)
             try:
-                if self._append(op, squash=attempt > 0):
+                if self._append(op, attempt > 0, fixed, first):
                     return True
             except (EffccError, ValueError, IndexError, ZeroDivisionError, StopIteration, OverflowError, TypeError):
                 pass  # the draw does not fit the op, or NumPy has no such function of bools: draw again
@@ -133,14 +155,16 @@ class _Generator:
                 del self.arrays[value]
         return False
 
-    def _append(self, op: Op, squash: bool) -> bool:
+    def _append(self, op: Op, squash: bool, fixed: Mapping[str, Any], first: Value | None) -> bool:
         least, most = op.arity
         count = self.random.randint(least, least + 2 if most is None else most)
         known: list[Value | None] = [None] * count
-        if count and self.arrays and self.random.random() < 0.95:
+        if first is not None:
+            known[0] = self._squashed(first) if squash and first.type.dtype.is_float else first
+        elif count and self.arrays and self.random.random() < 0.95:
             position = 0 if self.random.random() < 0.8 else self.random.randrange(count)
             known[position] = self._existing(squash)
-        types, attrs = propose(op, [v.type if v is not None else None for v in known], self.random)
+        types, attrs = propose(op, [v.type if v is not None else None for v in known], self.random, fixed)
         if len(types) != count or not is_deterministic(op, attrs) or _loses_range(op, types, attrs):
             return False
         if "value" in attrs:
@@ -183,8 +207,9 @@ class _Generator:
         values = [v for v in self.arrays if v not in self.bounded] or list(self.arrays)
         recent = values[-3:]
         value = self.random.choice(recent if self.random.random() < 0.75 else values)
-        if not (squash and value.type.dtype.is_float):
-            return value
+        return self._squashed(value) if squash and value.type.dtype.is_float else value
+
+    def _squashed(self, value: Value) -> Value:
         op = TABLE[self.random.choice(["sigmoid", "tanh"])]
         squashed = self.builder.emit(op.name, value)
         self._computed(op, (squashed,), (value,), {})
@@ -243,6 +268,17 @@ def ordinary(type: TensorType, limits: tuple[int, int] | None, data: np.random.G
     values = data.standard_normal(shape)
     values = np.where(data.random(shape) < 0.03, 0.0, values)
     return np.asarray(values).astype(dtype.numpy)
+
+
+def case_of(graph: Graph, seed: int = 0) -> Case:
+    """A case of a given graph, of static sizes: ordinary inputs, positions inside the axes that they index."""
+    limits: dict[Value, tuple[int, int]] = {}
+    for node in graph.nodes:
+        for position, found in bounds(node.op, [o.type for o in node.operands], node.attrs).items():
+            low, high = limits.get(node.operands[position], found)
+            limits[node.operands[position]] = (max(low, found[0]), min(high, found[1]))
+    data = np.random.default_rng(seed)
+    return Case(graph, tuple(ordinary(p.type, limits.get(p), data) for p in graph.params), seed)
 
 
 def with_specials(array: Array, data: np.random.Generator) -> Array:

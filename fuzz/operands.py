@@ -22,9 +22,9 @@ Attrs = dict[str, Any]
 Bounds = tuple[int, int]
 
 
-def propose(op: Op, known: Known, random: Random) -> tuple[list[TensorType], Attrs]:
-    """Types for the operands that are None, and all attributes."""
-    attrs: Attrs = {}
+def propose(op: Op, known: Known, random: Random, fixed: Mapping[str, Any]) -> tuple[list[TensorType], Attrs]:
+    """Types for the operands that are None, and all attributes; those in `fixed` are kept where no rule sets them."""
+    attrs: Attrs = dict(fixed)
     special = _PROPOSALS.get(op.name)
     if special is None:
         return draw(op, known, attrs, random)
@@ -191,9 +191,17 @@ def _cell(states: int, gates: int) -> Callable[[list[TensorType | None], Attrs, 
     return propose_layer
 
 
+def _recurrence(types: list[TensorType | None], attrs: Attrs, random: Random) -> list[TensorType]:
+    x = types[0]
+    assert x is not None
+    axis = attrs["axis"] = random.randrange(max(x.rank, 1))
+    return [x, x, TensorType(x.dtype, (*x.shape[:axis], *x.shape[axis + 1 :]))][: len(types)]
+
+
 _PROPOSALS: dict[str, Callable[[Any, Attrs, Random], list[TensorType]]] = {
     "max_pool": _dilated_window, "argmax_pool": _dilated_window, "avg_pool": _average_window,
     "adaptive_avg_pool": _adaptive, "diagonal": _diagonal, "as_strided": _as_strided, "slice_scatter": _slice_scatter,
     "index_select": _index_select, "gather": _gather, "scatter": _scatter, "index_put": _index_put,
     "lstm": _cell(2, 4), "gru": _cell(1, 3), "rnn": _cell(1, 1),
+    "linear_recurrence": _recurrence,
 }  # fmt: skip

@@ -64,7 +64,7 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
     found = Examined(case, expected)
     try:
         eager = run_eager(case.graph, case.inputs)
-    except (RuntimeError, IndexError, NotImplementedError, TypeError, UnsupportedError):
+    except (RuntimeError, ValueError, IndexError, NotImplementedError, TypeError, UnsupportedError):
         eager = None  # eager has no such call (a dtype or a shape that its kernels lack)
     if eager is not None and any(e.dtype != r.own.dtype for e, r in zip(eager, expected.results, strict=True)):
         eager = None  # nor for this dtype: integer convolutions come out as floats

@@ -20,7 +20,7 @@ _SCRIPT = '''"""{title}
 Found by `effcc fuzz`, seed {seed}, at the step `{step}`; the same graph is in {ir}.
 """
 
-import torch
+{first}import torch
 import torch.nn.functional as F
 
 import effcc
@@ -50,6 +50,7 @@ def write_failure(failure: Failure, folder: Path) -> tuple[Path, Path]:
     """Write `fuzz_<seed>.ir` and `repro_<seed>.py` into `folder`, which is made; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     graph, seed = failure.case.graph, failure.case.seed
+    function = torch_function(graph)
     ir, script = folder / f"fuzz_{seed}.ir", folder / f"repro_{seed}.py"
     message = "\n".join(f"# {line}" for line in [str(failure), *failure.message.splitlines()[1:20]])
     ir.write_text(f"{message}\n{print_graph(graph)}\n")
@@ -60,8 +61,9 @@ def write_failure(failure: Failure, folder: Path) -> tuple[Path, Path]:
             seed=seed,
             step=failure.step,
             ir=ir.name,
+            first="from itertools import accumulate\n\n" if "accumulate(" in function else "",
             extra="import effcc.frontend.recurrent\n" if _has_recurrence(graph) else "",
-            function=torch_function(graph),
+            function=function,
             inputs="\n".join(f"    {tensor_text(a)}," for a in failure.case.inputs),
         )
     )

@@ -5,7 +5,7 @@
         relu = torch.relu(matmul)
         return relu,
 
-Sizes must be known. Names are the graph's, changed where Python would not have them.
+The text needs `torch`, `torch.nn.functional` as `F` and `itertools.accumulate`. Sizes must be known. Names are the graph's, changed where Python would not have them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def dtype_text(dtype: DType) -> str:
 def _names(graph: Graph) -> dict[Value, str]:
     found: dict[Value, str] = {}
     values = [*graph.params, *(r for n in graph.nodes for r in n.results)]
-    taken = {"torch", "F", "math", *dir(__builtins__)}
+    taken = {"torch", "F", "accumulate", *dir(__builtins__)}
     for value in values:
         name = re.sub(r"\W", "_", value.name)
         if not name.isidentifier() or keyword.iskeyword(name) or name in taken:
@@ -206,6 +206,16 @@ def _layer(cell: str, states: int) -> Spell:
     return spell
 
 
+def _linear_recurrence(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
+    axis = attrs["axis"]
+    pairs = f"list(zip({operands[0]}.unbind({axis}), {operands[1]}.unbind({axis})))"
+    step = "lambda state, pair: pair[0] * state + pair[1]"
+    if len(operands) == 3:
+        return f"torch.stack(list(accumulate({pairs}, {step}, initial={operands[2]}))[1:], {axis})"
+    first = f"{operands[1]}.select({axis}, 0)"
+    return f"torch.stack(list(accumulate({pairs}[1:], {step}, initial={first})), {axis})"
+
+
 def _pad(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
     pairs = zip(attrs["low"][::-1], attrs["high"][::-1], strict=True)
     return f"F.pad({_joined(operands, tuple(p for pair in pairs for p in pair), value=attrs['value'])})"
@@ -305,5 +315,5 @@ _SPELLINGS: dict[str, Spell] = {
     "index_select": _template("torch.index_select({0}, {axis}, {1})"),
     "gather": _template("torch.gather({0}, {axis}, {1})"), "index": _index, "scatter": _scatter,
     "index_put": _index_put, "constant": _constant, "full": _template("torch.full({shape}, {value}, dtype={dtype})"),
-    "iota": _iota,
+    "iota": _iota, "linear_recurrence": _linear_recurrence,
 }  # fmt: skip
