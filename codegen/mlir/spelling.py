@@ -110,6 +110,10 @@ UNSIGNED = {"maximum": ("arith.maxui {0}, {1} : {t}",), "minimum": ("arith.minui
             **{n: (f"arith.cmpi {p}, {{0}}, {{1}} : {{t}}",) for n, p in
                {"lt": "ult", "le": "ule", "gt": "ugt", "ge": "uge"}.items()}}  # fmt: skip
 
+# i1 wraps around in arith.addi, so that true + true is false; of bools, add is "or" and mul is "and".
+BOOLEAN = {"add": ("arith.ori {0}, {1} : {t}",), "mul": ("arith.andi {0}, {1} : {t}",),
+           "sign": ("arith.ori {0}, {0} : {t}",), "abs": ("arith.ori {0}, {0} : {t}",)}
+
 NO_SPELLING = {"lgamma": "the math dialect has no log-gamma"}
 
 
@@ -120,6 +124,7 @@ def spelling(function: str, operand: DType) -> tuple[str, ...]:
     else:
         unsigned = operand.kind == "uint" or operand == boolean
         found = (UNSIGNED.get(function) if unsigned else None) or INTEGER.get(function)
+        found = (BOOLEAN.get(function) if operand == boolean else None) or found
     if found is None:
         why = NO_SPELLING.get(function, f"it is not defined on {operand.name}")
         raise UnsupportedError(f"MLIR: no spelling of {function!r} on {operand.name}: {why}")
