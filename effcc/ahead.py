@@ -22,7 +22,7 @@ import numpy as np
 
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
 from effcc.codegen.cpp.sizes import size_text
-from effcc.driver import STEPS, State, run_steps, show
+from effcc.driver import STEPS, State, require_cpu, run_steps, show
 from effcc.errors import CaptureError, InputError, UnknownNameError, UnsupportedError
 from effcc.ir.graph import Graph
 from effcc.ir.parser import parse_any
@@ -72,9 +72,10 @@ def compile_file(
     for step in (*print_after, *([from_step] if from_step else [])):
         if step not in STEPS:
             raise UnknownNameError("step", step, STEPS)
-    if output is not None:
-        require_writable(Path(output))
     target = recalled(target or detect())
+    if output is not None:
+        require_cpu(target)
+        require_writable(Path(output))
     source = read_model(Path(path), from_step)
     printed: dict[str, str] = {}
 
@@ -114,6 +115,7 @@ def export(
 
     require_writable(Path(path))
     machine = recalled(Target.parse(target) if isinstance(target, str) else target or detect())
+    require_cpu(machine)
     source = _from_captured(capture(model, args, kwargs, dynamic_shapes))
     state = run_steps(source.state, machine, source.start)
     return build_package(dataclasses.replace(source, state=state), machine, Path(path))

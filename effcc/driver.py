@@ -15,7 +15,10 @@ import torch
 
 from effcc.codegen.cpp.program import emit_program, entry_points, pointer_table, size_table
 from effcc.codegen.lower import lower
+from effcc.codegen.triton import program as triton
+from effcc.codegen.triton.blocks import lower_blocks
 from effcc.errors import UnknownNameError, UnsupportedError
+from effcc.gpu import device_of
 from effcc.ir.graph import Graph
 from effcc.ir.loops import LoopNest
 from effcc.ir.printer import print_graph, print_loops, print_program
@@ -28,6 +31,7 @@ from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
 from effcc.passes.simplify import simplify
+from effcc.passes.tiling.gpu import tile_gpu
 from effcc.passes.tiling.tile import tile
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.executable import Executable, ExternCall, Segment
@@ -88,29 +92,42 @@ def _fuse(state: State, target: Target) -> State:
 
 def _arrange(state: State, target: Target) -> State:
     assert state.program is not None
+    if device_of(target) is not None:
+        return state
     return replace(state, program=arrange(state.program, target))
 
 
 def _tile(state: State, target: Target) -> State:
     assert state.program is not None
+    device = device_of(target)
+    if device is not None:
+        program, schedules = tile_gpu(state.program, device)
+        return replace(state, program=program, schedules=schedules)
     tiled = tile(state.program, target)
     return replace(state, program=tiled.program, schedules=tiled.schedules)
 
 
 def _place(state: State, target: Target) -> State:
     assert state.program is not None
+    if device_of(target) is not None:
+        return state
     program, plan = place(state.program)
     return replace(state, program=program, plan=plan)
 
 
 def _lower(state: State, target: Target) -> State:
     assert state.program is not None
-    nests = {name: lower(kernel, state.schedules[name]) for name, kernel in state.program.kernels.items()}
+    follow = lower if device_of(target) is None else lower_blocks
+    nests = {name: follow(kernel, state.schedules[name]) for name, kernel in state.program.kernels.items()}
     return replace(state, nests=nests)
 
 
 def _emit(state: State, target: Target) -> State:
-    assert state.program is not None and state.plan is not None
+    assert state.program is not None
+    device = device_of(target)
+    if device is not None:
+        return replace(state, source=triton.emit_program(state.program, state.schedules, device))
+    assert state.plan is not None
     inside = frozenset(b.name for b in state.program.buffers if b.space in ("prepared",))
     source = emit_program(state.program, state.nests, target, offsets=state.plan.offsets, no_alias=inside)
     return replace(state, source=source)
@@ -201,11 +218,21 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
     return Compiled(executable, replace(state, seconds=seconds), target)
 
 
+def require_cpu(target: Target) -> None:
+    """Raise UnsupportedError for a GPU, whose code is printed and compiled but not loaded or packed."""
+    if device_of(target) is not None:
+        raise UnsupportedError(
+            f"code for {target.name} can be printed (`effcc compile --target {target.name} --print-after emit`); "
+            "programs that run here, and packages, are made for CPUs: expected host, avx512, avx2 or scalar"
+        )
+
+
 def load(state: State, target: Target, options: Options = Options(), externs: BindExtern | None = None) -> Executable:
     """Build the emitted source, or take it from the cache, and make it callable.
 
     Raises UnsupportedError for a target whose code this machine cannot run.
     """
+    require_cpu(target)
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
     if not target.runs_here():

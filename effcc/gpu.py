@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from effcc.errors import UnknownNameError
 from effcc.target import KIB, MIB, Target, generic
+from effcc.target import parse as parse_cpu
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,22 @@ def parse(name: str) -> GpuTarget:
         return TARGETS[name.strip().lower()]
     except KeyError:
         raise UnknownNameError("GPU target", name, TARGETS) from None
+
+
+def machine(name: str) -> Target:
+    """The machine that a user names: a GPU as its `as_target`, or a CPU as `effcc.target.parse` reads it.
+
+    Raises UnknownNameError with the near misses.
+    """
+    wanted = name.strip().lower()
+    if wanted in TARGETS:
+        return TARGETS[wanted].as_target()
+    try:
+        return parse_cpu(name)
+    except UnknownNameError:
+        raise UnknownNameError("target", name, ["host", "native", "avx512", "avx2", "scalar", *TARGETS]) from None
+
+
+def device_of(target: Target) -> GpuTarget | None:
+    """The GPU that a machine stands for; None for a CPU."""
+    return TARGETS.get(target.name)

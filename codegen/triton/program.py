@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from effcc.codegen.names import Names
 from effcc.codegen.triton.blocks import lower_blocks
 from effcc.codegen.triton.function import RESERVED, Function, print_function
-from effcc.codegen.triton.sizes import ATOM, size_text
+from effcc.codegen.triton.sizes import size_text
 from effcc.codegen.triton.spelling import POINTERS, library, library_names
 from effcc.gpu import GpuTarget
 from effcc.ir.dims import symbols
@@ -95,7 +95,7 @@ def _steps(
         options = f"num_warps={e.warps}, num_stages={e.stages}, enable_fp_fusion=False"
         call = f"{e.function.name}[({size_text(e.function.programs)},)]({', '.join([*arguments, options])})"
         if symbols([e.function.programs]):
-            lines += [f"    if {size_text(e.function.programs, ATOM)} > 0:", f"        {call}"]
+            lines += [f"    if {size_text(e.function.programs)} > 0:", f"        {call}"]
         elif e.function.programs != 0:
             lines.append(f"    {call}")
     return "\n".join(lines if len(lines) > 2 else [*lines, "    return"])

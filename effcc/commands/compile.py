@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from effcc.commands.output import print_json, progress_console
-from effcc.target import parse
+from effcc.gpu import machine as machine_named
 
 
 def compile_model(
@@ -17,7 +17,10 @@ def compile_model(
         Path | None,
         typer.Option("--output", "-o", help="The package to write; the model's name with .effcc if left out."),
     ] = None,
-    target: Annotated[str, typer.Option(help="host, or a generic avx512, avx2 or scalar machine.")] = "host",
+    target: Annotated[
+        str,
+        typer.Option(help="host, a generic avx512, avx2 or scalar CPU, or a GPU to print code for: sm_80, sm_90, ..."),
+    ] = "host",
     print_after: Annotated[
         list[str] | None, typer.Option(help="Print the IR that comes out of a step, such as fuse; may be repeated.")
     ] = None,
@@ -27,7 +30,7 @@ def compile_model(
     json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Compile an exported program ahead of time, into a package that needs no torch."""
-    machine = parse(target)
+    machine = machine_named(target)
     from effcc.ahead import compile_file
 
     steps = print_after or []
