@@ -18,10 +18,11 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list, innermost_fn
+from torch._dynamo.exc import ShortenTraceback
 from torch._dynamo.external_utils import wrap_inline
 
 from effcc.driver import STEPS, Compiled, Options, State, compile_graph, show
-from effcc.errors import UnknownNameError
+from effcc.errors import EffccError, UnknownNameError
 from effcc.frontend import capture
 from effcc.frontend.aten import import_graph
 from effcc.frontend.dynamo import bound
@@ -51,9 +52,13 @@ def effcc_backend(
     Raises UnknownNameError for an option, a step, a target or a mode that does not exist, and whatever compilation
     raises.
     """
-    if mode is not None and mode not in MODES:
-        raise UnknownNameError("mode", mode, MODES)
-    chosen = _options(options or {})
+    try:
+        return _compile(graph_module, example_inputs, _options(mode, options or {}))
+    except EffccError as error:
+        raise _through_dynamo(error) from error
+
+
+def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen: Options) -> Callable[..., Any]:
     made: list[weakref.ref[Compiled]] = []
     _REGISTRY.append(_Entry(str(graph_module.meta.get("backend_id", "")), _weights(graph_module), made))
 
@@ -69,7 +74,19 @@ def effcc_backend(
     return capture.aot_backend(graph_module, example_inputs, compile_fx)
 
 
-def _options(given: Mapping[str, Any]) -> Options:
+def _through_dynamo(error: EffccError) -> EffccError:
+    """The error as one that Dynamo hands to the user as it is, instead of as `BackendCompilerFailed`."""
+    kind = type(error)
+    passed: Any = type(kind.__name__, (kind, ShortenTraceback), {"__module__": kind.__module__})
+    shown = passed.__new__(passed, *error.args)
+    shown.__dict__.update(error.__dict__, first_useful_frame=None)
+    found: EffccError = shown
+    return found
+
+
+def _options(mode: str | None, given: Mapping[str, Any]) -> Options:
+    if mode is not None and mode not in MODES:
+        raise UnknownNameError("mode", mode, MODES)
     for name in given:
         if name not in OPTIONS:
             raise UnknownNameError("option", name, OPTIONS)

@@ -33,7 +33,7 @@ import platformdirs
 
 from effcc.errors import CacheError
 from effcc.runtime.library import Library
-from effcc.runtime.toolchain import DEFAULT_TIMEOUT, Compiler, compile_flags, compile_library, find_compiler
+from effcc.runtime.toolchain import Compiler, compile_flags, compile_library, compile_timeout, find_compiler
 from effcc.target import GIB, Target
 
 DEFAULT_LIMIT = 2 * GIB
@@ -90,12 +90,13 @@ class CompileCache:
         openmp: bool = False,
         contract: bool = False,
         compiler: Compiler | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | None = None,
     ) -> Library:
         """The library that `source` compiles to for `target`, from the cache or compiled now, loaded into the process.
 
-        Raises ToolchainError if there is no compiler, it fails, or it takes longer than `timeout` seconds, and
-        CacheError if the folder cannot be written to or the disk is full; the cache is then as it was before.
+        Raises ToolchainError if there is no compiler, it fails, or it takes longer than `timeout` seconds
+        (`compile_timeout()` by default), and CacheError if the folder cannot be written to or the disk is full; the
+        cache is then as it was before.
         """
         compiler = compiler or find_compiler()
         flags = compile_flags(target, openmp=openmp, contract=contract)
@@ -103,7 +104,7 @@ class CompileCache:
         with self._explained(), self._lock(key):
             missing = not self._is_intact(key)
             if missing:
-                self._build(key, source, compiler, flags, timeout)
+                self._build(key, source, compiler, flags, compile_timeout() if timeout is None else timeout)
             os.utime(self._entry_folder(key) / "manifest.json")
             library = Library(self._entry_folder(key) / "library.so")
         if missing:

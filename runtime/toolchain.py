@@ -34,7 +34,7 @@ from effcc.target import Target
 
 INCLUDE_DIR = Path(__file__).absolute().parent / "include"
 DEFAULT_TIMEOUT = 300.0
-"""Seconds after which a compiler call is given up."""
+"""Seconds after which a compiler call is given up, unless `EFFCC_COMPILE_TIMEOUT` says otherwise."""
 
 _NEWEST_GCC, _OLDEST_GCC = 16, 10
 _NEWEST_CLANG, _OLDEST_CLANG = 22, 14
@@ -106,6 +106,21 @@ def _identify(command: tuple[str, ...]) -> Compiler:
     lines = output.splitlines()
     family: Literal["gcc", "clang"] = "clang" if "clang" in output.lower() else "gcc"
     return Compiler(command, family, lines[0].strip() if lines else "unknown version")
+
+
+def compile_timeout() -> float:
+    """Seconds to wait for a compiler call: `EFFCC_COMPILE_TIMEOUT`, else `DEFAULT_TIMEOUT`.
+
+    Raises ToolchainError where the variable holds no positive number.
+    """
+    text = os.environ.get("EFFCC_COMPILE_TIMEOUT", "").strip()
+    try:
+        seconds = float(text) if text else DEFAULT_TIMEOUT
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ToolchainError(f"EFFCC_COMPILE_TIMEOUT: expected a positive number of seconds, got {text!r}")
+    return seconds
 
 
 def compile_flags(target: Target, *, openmp: bool = False, contract: bool = False) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from effcc.errors import (
     IRSyntaxError,
     IRTypeError,
     PackageError,
+    ToolchainError,
     UnknownNameError,
     UnsupportedError,
 )
@@ -169,9 +170,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_compiling(exported: 
     ],
 )
 def test_torch_compile_options_have_near_misses(options: dict[str, str], message: str) -> None:
-    with pytest.raises(Exception) as caught, torch.no_grad():
+    with pytest.raises(UnknownNameError, match=message), torch.no_grad():
         effcc.compile(small_model(), **options)(torch.zeros(3, 24))
-    assert message in str(caught.value)
 
 
 def test_torch_compile_prints_a_step_where_asked(capfd: pytest.CaptureFixture[str]) -> None:
@@ -235,27 +235,31 @@ def test_a_damaged_cache_entry_is_built_again_at_the_next_compile(
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [("echo 'internal compiler error' >&2; exit 1", "internal compiler error"), ("kill -9 $$", "signal 9")],
+    [
+        ("echo 'internal compiler error' >&2; exit 1", "internal compiler error"),
+        ("kill -9 $$", "signal 9"),
+        ("echo thinking; sleep 60 & wait", "(?s)did not finish within 2 s and was stopped.*thinking"),
+    ],
 )
-def test_a_compiler_that_fails_in_the_middle_of_a_call_shows_its_output(
+def test_a_compiler_that_fails_or_hangs_in_the_middle_of_a_call_shows_its_output(
     body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "cxx"
     script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo fake 1.0 && exit 0\n{body}\n')
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("EFFCC_COMPILE_TIMEOUT", "2")
     monkeypatch.setenv("EFFCC_CACHE_DIR", str(tmp_path / "cache"))
     torch.compiler.reset()
     model, x = small_model(), torch.randn(3, 24)
-    with pytest.raises(Exception) as caught, torch.no_grad():
+    with pytest.raises(ToolchainError, match=message), torch.no_grad():
         effcc.compile(model)(x)
-    assert message in str(caught.value)
-    assert "ToolchainError" in f"{type(caught.value)}{caught.value}"
     assert not list((tmp_path / "cache" / "entries").iterdir())
     with pytest.raises(EffccError, match=message):
         effcc.export(model, (x,), tmp_path / "model.effcc")
     assert not (tmp_path / "model.effcc").exists()
     monkeypatch.delenv("CXX")
+    monkeypatch.delenv("EFFCC_COMPILE_TIMEOUT")
     torch.compiler.reset()
     with torch.no_grad():
         torch.testing.assert_close(effcc.compile(model)(x), model(x))
