@@ -7,7 +7,7 @@ from effcc.codegen.cpp.points import Points
 from effcc.codegen.cpp.scope import Value
 from effcc.codegen.cpp.spelling import Fold, computed, fold, literal, spell, value_type
 from effcc.errors import UnsupportedError
-from effcc.ir.dtypes import DType, boolean
+from effcc.ir.dtypes import DType, boolean, i64
 from effcc.ir.expr import Call, Expr
 from effcc.ir.scalars import reduction
 
@@ -85,6 +85,8 @@ class Combine:
         lanes = max(before.lanes, value.lanes)
         if lanes > 1:
             texts = [values.in_lanes(self.writer, v, 4) for v in (value, before)]
+        elif dtype == i64 and not spelling.operator:  # a literal alone would be an int
+            texts = [f"i64({values.bare(values.text(self.writer, v))})" for v in (value, before)]
         else:
             texts = [values.text(self.writer, v) for v in (value, before)]
         if spelling.operator:
