@@ -6,6 +6,7 @@ sought are wrong programs, not the compiler's bugs; and against the fuzzer's own
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import select
@@ -22,7 +23,7 @@ import numpy as np
 from effcc.codegen.cpp.program import entry_points, pointer_table
 from effcc.driver import State
 from effcc.errors import ToolchainError
-from effcc.fuzz.worker import Answer, Job
+from effcc.fuzz.worker import LENGTH, Answer, Job
 from effcc.ir.dims import evaluate
 from effcc.ir.program import Buffer, Program
 from effcc.runtime.toolchain import INCLUDE_DIR, compile_flags, compile_library
@@ -104,16 +105,28 @@ class Runner:
             pickle.dump((str(library), list(jobs)), process.stdin)
             process.stdin.flush()
             for _ in jobs:
-                if not select.select([process.stdout], [], [], self.timeout)[0]:
-                    found.append(Answer((), f"did not return within {self.timeout:g} s"))
-                    self._stop()
-                    return found
-                found.append(pickle.load(process.stdout))
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+                size = int.from_bytes(self._received(process.stdout.fileno(), LENGTH), "little")
+                found.append(pickle.loads(self._received(process.stdout.fileno(), size)))
+        except TimeoutError:
+            found.append(Answer((), f"did not return within {self.timeout:g} s"))
+            self._stop()
+        except (EOFError, BrokenPipeError):
             code = process.wait()
             self._process = None
             found.append(Answer((), f"crashed with {'signal' if code < 0 else 'exit code'} {abs(code)}"))
         return found
+
+    def _received(self, stream: int, size: int) -> bytes:
+        """The next `size` bytes of an answer; raises TimeoutError, or EOFError where the process has ended."""
+        content = b""
+        while len(content) < size:
+            if not select.select([stream], [], [], self.timeout)[0]:
+                raise TimeoutError
+            part = os.read(stream, size - len(content))
+            if not part:
+                raise EOFError
+            content += part
+        return content
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:

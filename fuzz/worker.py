@@ -1,8 +1,8 @@
 """A process that runs compiled code for the fuzzer: where that crashes or hangs, only this process is lost.
 
-Reads pickled requests (a library, and jobs for it) from standard input and writes one pickled answer per job to
-standard output. Every buffer lies between two zones of bytes 0xFF, and begins as 0xFF itself where nothing is given, so
-that reading what nobody wrote gives NaN or -1, and writing past an end shows.
+Reads pickled requests (a library, and jobs for it) from standard input and writes one answer per job, its length and
+its pickle, to standard output. Every buffer lies between two zones of bytes 0xFF, and begins as 0xFF itself where
+nothing is given, so that reading what nobody wrote gives NaN or -1, and writing past an end shows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 ZONE = 512  # bytes on each side
 ALIGNMENT = 64
+LENGTH = 8  # bytes before each answer that say how long it is
 
 
 @dataclass(frozen=True)
@@ -88,5 +89,6 @@ def main() -> None:
             return
         library = libraries.setdefault(path, ctypes.CDLL(path))
         for job in jobs:
-            pickle.dump(run_job(library, job), sys.stdout.buffer)
+            answer = pickle.dumps(run_job(library, job))
+            sys.stdout.buffer.write(len(answer).to_bytes(LENGTH, "little") + answer)
             sys.stdout.buffer.flush()
