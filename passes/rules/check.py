@@ -8,7 +8,8 @@
     approximate(n ulp)  within n units in the last place of the pattern computed in float64, special values too; or
                         what the pattern itself gives. With n = 0 the sign of a zero may change
 
-Both sides run through the NumPy interpreter. A rule with fewer than a hundred instances is not checked, and fails.
+Both sides run through the NumPy interpreter; every fourth instance again with a symbolic size, where the rule fires on
+that too. A rule with fewer than a hundred instances is not checked, and fails.
 Rules on single elements are also read as identities over the reals (`effcc.passes.rules.algebra`).
 """
 
@@ -31,8 +32,10 @@ from effcc.ir.dtypes import f64
 from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_graph
 from effcc.passes.rules.algebra import decide
+from effcc.passes.rules.engine import rewrite
 from effcc.passes.rules.instances import Fill, Instance, instance, nonfinite, ordinary, special, tame
-from effcc.passes.rules.language import Rule, load_all
+from effcc.passes.rules.language import Rule, RuleSet, load_all
+from effcc.passes.rules.symbolic import symbolic
 from effcc.passes.rules.termination import violations
 
 WANTED = 120
@@ -45,7 +48,8 @@ _SLACK = 64
 class Verdict:
     """What came of checking one rule: how many instances agreed, in how many draws, and the first failure, if any.
 
-    `proof` says so where the rule is also an identity over the reals.
+    `proof` says so where the rule is also an identity over the reals; `on_symbols` counts the instances that were tried
+    with a symbolic size too.
     """
 
     rule: Rule
@@ -53,6 +57,7 @@ class Verdict:
     draws: int
     failure: str = ""
     proof: str = ""
+    on_symbols: int = 0
 
     @property
     def passed(self) -> bool:
@@ -82,7 +87,7 @@ def _check_rule(rule: Rule, wanted: int, seed: int) -> Verdict:
     key = zlib.crc32(rule.name.encode()) ^ seed
     random, numbers = Random(key), np.random.default_rng(key)
     fills: Sequence[Fill] = (ordinary, nonfinite if rule.claim.kind == "reassociates" else special)
-    found = 0
+    found = on_symbols = 0
     for draws in range(1, _DRAWS + 1):
         made = instance(rule, random)
         if made is None:
@@ -95,15 +100,27 @@ def _check_rule(rule: Rule, wanted: int, seed: int) -> Verdict:
                 (expected,) = run_graph(made.before, list(inputs.values()))
             except (TypeError, ValueError, IndexError, IRTypeError):
                 continue  # NumPy refuses this op on this dtype or position, as torch does: nothing to compare with
-            problem = _disagreement(rule, made, inputs, expected)
-            if problem is not None:
-                return Verdict(rule, found, draws, problem)
+            dynamic = _dynamic(rule, made.before) if found % 4 == 0 else None
+            for applied in (made, dynamic):
+                problem = None if applied is None else _disagreement(rule, applied, inputs, expected)
+                if problem is not None:
+                    return Verdict(rule, found, draws, problem)
+            on_symbols += dynamic is not None
             ran = True
         found += ran
         if found == wanted:
-            return Verdict(rule, found, draws)
+            return Verdict(rule, found, draws, on_symbols=on_symbols)
     failure = "" if found >= LEAST else f"  only {found} instances in {_DRAWS} draws; at least {LEAST} must match"
-    return Verdict(rule, found, _DRAWS, failure)
+    return Verdict(rule, found, _DRAWS, failure, on_symbols=on_symbols)
+
+
+def _dynamic(rule: Rule, graph: Graph) -> Instance | None:
+    """The instance with a symbolic size, if the rule can prove there what it needs."""
+    before = symbolic(graph)
+    rewritten = None if before is None else rewrite(before, RuleSet((rule,)))
+    return (
+        Instance(before, rewritten.graph) if before is not None and rewritten is not None and rewritten.fired else None
+    )
 
 
 def check_rules(rules: Iterable[Rule], wanted: int = WANTED) -> list[Verdict]:

@@ -32,7 +32,7 @@ from effcc.passes.rules.termination import cost
 _SWEEPS = 100
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rewritten:
     """A graph at the rules' fixpoint, and how often each rule fired on the way."""
 

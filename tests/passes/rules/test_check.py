@@ -27,6 +27,12 @@ def test_there_are_at_least_forty_rules_in_the_themes_that_models_need():
     assert {r.theme for r in RULES} >= {"identities", "casts", "views", "reductions", "convolutions", "products"}
 
 
+@pytest.mark.parametrize("name", ["merge_reshapes", "merge_broadcasts", "softmax", "sum_of_copies", "scale_linear"])
+def test_rules_are_tried_on_symbolic_sizes_too(name):
+    (rule,) = (r for r in RULES if r.name == name)
+    assert check_rule(rule).on_symbols >= 5
+
+
 WRONG = {
     "overflow": "[exact]: div(mul(%a, c), c) => %a",
     "overflow_even_for_powers_of_two": "[exact]: div(mul(%a, c), c) => %a if inverse_is_exact(c, %a)",
