@@ -137,9 +137,13 @@ def _product_nest(choice: _Choice, plan: NestPlan, product: Statement, sequentia
         choice.packs.append(packed)
     if lane_axis in choice.shared:
         choice.tiles[lane_axis] = chosen.nc
-        if any(isinstance(e, Load) for x in columns_of for i in x.index for e in walk(i)):
-            # Rows are gathered in any order, so that all of them should be near: as many columns as L2 has room for.
-            columns = max(choice.target.l2_bytes // 2 // _column_bytes(kernel, columns_of, lane_axis), 1)
+        columns = max(choice.target.l2_bytes // 2 // _column_bytes(kernel, columns_of, lane_axis), 1)
+        gathered = any(isinstance(e, Load) for x in columns_of for i in x.index for e in walk(i))
+        elsewhere = {x.name for load in columns_of for i in load.index for x in walk(i) if isinstance(x, Axis)}
+        again = [a for a in kept if a in choice.shared and a not in elsewhere and _count(choice, a, sequential) > 1]
+        if gathered or (again and columns < _count(choice, lane_axis, sequential)):
+            # Gathered rows come in any order, and a third axis reads all columns again at each point of it: either way
+            # as many columns as L2 has room for, and all that is done with them before the next ones.
             choice.tiles[lane_axis] = min(chosen.nc, max(columns // chosen.nr, 1) * chosen.nr)
             choice.outer = lane_axis
     if row_axis in choice.shared:
