@@ -17,8 +17,8 @@ from effcc.codegen.triton.tiles import TileWriter, starts_at_identity
 from effcc.codegen.triton.values import Value
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Dim, ceil_div, product, symbols
-from effcc.ir.dtypes import boolean
-from effcc.ir.expr import Const, Expr, Size, loads
+from effcc.ir.dtypes import DType, boolean
+from effcc.ir.expr import Call, Const, Expr, Size, loads, walk
 from effcc.ir.loops import Alloc, For, LoopNest, Stmt, Tile, TileAxis
 
 RESERVED = frozenset({*kwlist, *dir(builtins), "tl", "triton", "program"})
@@ -27,11 +27,15 @@ RESERVED = frozenset({*kwlist, *dir(builtins), "tl", "triton", "program"})
 
 @dataclass(frozen=True)
 class Function:
-    """A printed kernel: its name and text, its grid (programs along one dimension), and its size arguments."""
+    """A printed kernel: its name and text, its grid (programs along one dimension), and its arguments.
+
+    `pointers` are the names of the buffers' arguments in the nest's order, `sizes` those of the sizes, which follow.
+    """
 
     name: str
     text: str
     programs: Dim
+    pointers: tuple[str, ...]
     sizes: tuple[str, ...]
 
 
@@ -50,25 +54,28 @@ class _FunctionPrinter:
     comment: tuple[str, ...]
     lines: list[str] = field(default_factory=list)
     indent: str = "    "
-    dtypes: dict[str, object] = field(default_factory=dict)
+    dtypes: dict[str, DType] = field(default_factory=dict)
     tiles: dict[str, TileAxis] = field(default_factory=dict)
     limits: dict[str, Value] = field(default_factory=dict)
     fresh: dict[str, Tile] = field(default_factory=dict)
+    axis_names: dict[str, str] = field(default_factory=dict)
+    names: Names = field(init=False)
+    scope: Scope = field(init=False)
 
     def run(self) -> Function:
         nest = self.nest
         buffers = (*nest.params, *nest.outputs)
         grid, body = _grid(nest.body)
-        sizes = tuple(s.name for s in symbols(d for p in buffers for d in (*p.type.shape, *p.type.layout)))
+        dims = [d for p in buffers for d in (*p.type.shape, *p.type.layout)]
+        sizes = tuple(s.name for s in symbols([*dims, *_sizes_in(nest.body)]))
         self.names = Names({*RESERVED, *library_names(), *sizes})
         self.dtypes = {p.name: p.type.dtype for p in buffers}
         self._collect(body)
         axes = dict.fromkeys([*(f.axis for f in grid), *self.tiles])
-        scope_axes = {a: self.names.fresh(a) for a in axes}
+        self.axis_names = {a: self.names.fresh(a) for a in axes}
         pointers = {p.name: (self.names.fresh(p.name), p.type.layout) for p in buffers}
         loaded, stored = _touched(body)
         self.scope = Scope(self._define, pointers, {}, {}, {}, frozenset(loaded & stored & pointers.keys()))
-        self.axis_names = scope_axes
         self._decode(grid)
         for axis, tile in self.tiles.items():
             if block_start(axis) in self.scope.axes or not self._looped(axis, body):
@@ -79,7 +86,9 @@ class _FunctionPrinter:
         frozen = f"(do_not_specialize={list(sizes)!r})".replace("'", '"') if sizes else ""
         head = [f"@triton.jit{frozen}", f"def {self.name}({arguments}):"]
         notes = [f"    # {line}" for line in (*self.comment, *nest.notes)]
-        return Function(self.name, "\n".join([*head, *notes, *self.lines]), product(_blocks(f) for f in grid), sizes)
+        text = "\n".join([*head, *notes, *self.lines])
+        programs = product(_blocks(f) for f in grid)
+        return Function(self.name, text, programs, tuple(p for p, _ in pointers.values()), sizes)
 
     def _write(self, text: str) -> None:
         self.lines.append(self.indent + text)
@@ -139,11 +148,10 @@ class _FunctionPrinter:
 
     def _extent(self, limit: Expr) -> str:
         """The extent that a limit stands for: `extent`, or `extent - start` where the block has a start."""
-        extent = limit.operands[0] if hasattr(limit, "operands") else limit
-        if isinstance(extent, Size):
-            return size_text(extent.value)
-        assert isinstance(extent, Const)
-        return str(extent.value)
+        match limit:
+            case Call("sub", (extent, _)):
+                return _number(extent)
+        return _number(limit)
 
     # Statements -----------------------------------------------------------------------------------------------------
 
@@ -164,7 +172,7 @@ class _FunctionPrinter:
         if tile.buffer in self.scope.registers and starts_at_identity(tile):
             self.fresh[tile.buffer] = tile
             return
-        writer = TileWriter(self.scope, self.limits, self.dtypes, self.fresh)  # type: ignore[arg-type]
+        writer = TileWriter(self.scope, self.limits, self.dtypes, self.fresh)
         for line in writer.lines(tile):
             self._write(line)
 
@@ -173,7 +181,7 @@ class _FunctionPrinter:
         for buffer in list(self.fresh):
             if names is None or buffer in names:
                 tile = self.fresh.pop(buffer)
-                for line in TileWriter(self.scope, self.limits, self.dtypes, {}).lines(tile):  # type: ignore[arg-type]
+                for line in TileWriter(self.scope, self.limits, self.dtypes, {}).lines(tile):
                     self._write(line)
 
     def _for(self, loop: For) -> None:
@@ -215,13 +223,27 @@ def _touched(body: tuple[Stmt, ...]) -> tuple[set[str], set[str]]:
     return loaded, stored
 
 
+def _sizes_in(body: tuple[Stmt, ...]) -> list[Dim]:
+    """The sizes that loops and statements mention."""
+    found: list[Dim] = []
+    for s in body:
+        expressions = [s.start, s.stop] if isinstance(s, For) else [s.value, *s.index] if isinstance(s, Tile) else []
+        found += [e.value for x in expressions for e in walk(x) if isinstance(e, Size)]
+        found += _sizes_in(s.body) if isinstance(s, For) else []
+    return found
+
+
 def _blocks(loop: For) -> Dim:
-    extent = loop.stop.value if isinstance(loop.stop, Size) else int(loop.stop.value)  # type: ignore[union-attr]
+    """How many blocks a loop has."""
+    assert isinstance(loop.stop, Const | Size)
+    extent = loop.stop.value if isinstance(loop.stop, Size) else int(loop.stop.value)
     return ceil_div(extent, loop.step)
 
 
 def _number(e: Expr) -> str:
-    return size_text(e.value) if isinstance(e, Size) else str(e.value)  # type: ignore[union-attr]
+    """A size or a constant as text."""
+    assert isinstance(e, Const | Size)
+    return size_text(e.value) if isinstance(e, Size) else str(e.value)
 
 
 def _short(name: str) -> str:

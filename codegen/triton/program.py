@@ -1,14 +1,15 @@
 """A program as one Python module: a Triton function for every kernel, `prepare` and `run` to launch them in order.
 
-    module = load(emit_program(program, schedules, target))
-    module.run(buffers, sizes)                       # buffers by name, sizes by symbol
+    program, schedules = tile_gpu(program, target)              # effcc.passes.tiling.gpu
+    module = load_module(emit_program(program, schedules, target), folder)
+    module.run(buffers, sizes)                                  # buffers by name, sizes by symbol
 
 The module needs Triton and nothing of effcc. `KERNELS` lists, for each function, what a compiler has to know.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from effcc.codegen.names import Names
@@ -36,13 +37,11 @@ class EmittedKernel:
 
 def emit_kernel(kernel: Kernel, schedule: Schedule, name: str = "") -> EmittedKernel:
     """The Triton function of a kernel under its schedule."""
-    text = print_kernel(kernel)
-    comment = tuple(line for line in text.splitlines() if line.strip())
+    comment = tuple(line for line in print_kernel(kernel).splitlines() if line.strip())
     function = print_function(lower_blocks(kernel, schedule), name or Names(_reserved()).fresh(kernel.name), comment)
-    head = function.text[function.text.index("def ") :]
-    arguments = [a.strip() for a in head[head.index("(") + 1 : head.index("):")].split(",") if a.strip()]
-    types = [POINTERS[p.type.dtype] for p in (*kernel.params, *kernel.outputs)] + ["i64"] * len(function.sizes)
-    return EmittedKernel(function, tuple(zip(arguments, types, strict=True)), schedule.warps, schedule.stages)
+    types = [POINTERS[p.type.dtype] for p in (*kernel.params, *kernel.outputs)]
+    signature = (*zip(function.pointers, types, strict=True), *((s, "i64") for s in function.sizes))
+    return EmittedKernel(function, signature, schedule.warps, schedule.stages)
 
 
 def emit_program(program: Program, schedules: Mapping[str, Schedule], target: GpuTarget) -> str:
@@ -69,9 +68,9 @@ def _reserved() -> frozenset[str]:
     return RESERVED | library_names()
 
 
-def _table(emitted: object) -> str:
+def _table(emitted: Iterable[EmittedKernel]) -> str:
     lines = ["# Argument types, warps and stages of every kernel.", "KERNELS = {"]
-    for e in emitted:  # type: ignore[attr-defined]
+    for e in emitted:
         signature = ", ".join(f'"{name}": "{type}"' for name, type in e.signature)
         lines.append(f'    "{e.function.name}": ({{{signature}}}, {e.warps}, {e.stages}),')
     return "\n".join([*lines, "}"])

@@ -10,12 +10,12 @@ import numpy as np
 from effcc.codegen.triton.program import emit_program
 from effcc.gpu import GpuTarget, parse
 from effcc.ir.dims import evaluate
-from effcc.ir.dtypes import boolean, f64
+from effcc.ir.dtypes import boolean, f32, f64
 from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.interpreter import run_graph, run_kernel
 from effcc.ir.kernel import Kernel
 from effcc.ir.program import Buffer, Launch, Program
-from effcc.ir.types import TensorType
+from effcc.ir.types import TensorType, tensor
 from effcc.passes.fusion import fuse
 from effcc.passes.tiling.gpu import tile_gpu
 from effcc.runtime.triton_run import Runner, run_triton
@@ -27,6 +27,33 @@ def graph_of(build: Callable[..., Value], *types: TensorType) -> Graph:
     """The graph that `build(builder, *params)` makes of parameters with the given types."""
     builder = GraphBuilder("test")
     return builder.build((build(builder, *(builder.param(f"p{n}", t) for n, t in enumerate(types))),))
+
+
+def encoder_layer(heads: int = 12, width: int = 384, tokens: int = 32) -> Graph:
+    """A layer of MiniLM: attention, its projections, two norms, and the wide linear with gelu."""
+    b = GraphBuilder("layer")
+    head = width // heads
+    x, mask = b.param("x", tensor(f32, 1, tokens, width)), b.param("mask", tensor(f32, 1, 1, 1, tokens))
+
+    def linear(name: str, value: Value, columns: int, rows: int) -> Value:
+        weight = b.param(f"{name}.weight", tensor(f32, rows, columns), weight=True)
+        return b.emit("linear", value, weight, b.param(f"{name}.bias", tensor(f32, rows), weight=True))
+
+    def norm(name: str, value: Value) -> Value:
+        parts = (b.param(f"{name}.{p}", tensor(f32, width), weight=True) for p in ("weight", "bias"))
+        return b.emit("layer_norm", value, *parts)
+
+    def split(value: Value) -> Value:
+        return b.emit("transpose", b.emit("reshape", value, shape=(1, tokens, heads, head)), perm=(0, 2, 1, 3))
+
+    q, k, v = (split(linear(name, x, width, width)) for name in ("query", "key", "value"))
+    scores = b.emit("matmul", q, b.emit("transpose", k, perm=(0, 1, 3, 2)))
+    scores = b.emit("add", b.emit("mul", scores, b.emit("constant", value=head**-0.5, dtype=f32)), mask)
+    mixed = b.emit("transpose", b.emit("matmul", b.emit("softmax", scores, axis=-1), v), perm=(0, 2, 1, 3))
+    attended = linear("output", b.emit("reshape", mixed, shape=(1, tokens, width)), width, width)
+    x = norm("norm1", b.emit("add", attended, x))
+    wide = b.emit("gelu", linear("wide", x, width, 4 * width))
+    return b.build((norm("norm2", b.emit("add", linear("narrow", wide, 4 * width, width), x)),))
 
 
 def program_of(kernel: Kernel) -> Program:

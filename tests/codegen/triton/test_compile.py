@@ -9,10 +9,9 @@ import pytest
 from effcc.errors import ToolchainError
 from effcc.gpu import TARGETS, GpuTarget, parse
 from effcc.ir.dtypes import f16, f32
-from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.types import tensor
 from effcc.runtime.triton_compile import GpuBinary, compile_module, load_module
-from tests.codegen.triton.running import emitted, fused, graph_of
+from tests.codegen.triton.running import emitted, encoder_layer, fused, graph_of
 from tests.codegen.triton.test_functions import functions_kernel
 from tests.codegen.triton.test_kernels import CASES
 
@@ -25,33 +24,6 @@ def _own_triton_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
         yield
-
-
-def encoder_layer(heads: int = 12, width: int = 384, tokens: int = 32) -> Graph:
-    """A layer of MiniLM: attention, its projections, two norms, and the wide linear with gelu."""
-    b = GraphBuilder("layer")
-    head = width // heads
-    x, mask = b.param("x", tensor(f32, 1, tokens, width)), b.param("mask", tensor(f32, 1, 1, 1, tokens))
-
-    def linear(name: str, value: Value, columns: int, rows: int) -> Value:
-        weight = b.param(f"{name}.weight", tensor(f32, rows, columns), weight=True)
-        return b.emit("linear", value, weight, b.param(f"{name}.bias", tensor(f32, rows), weight=True))
-
-    def norm(name: str, value: Value) -> Value:
-        parts = (b.param(f"{name}.{p}", tensor(f32, width), weight=True) for p in ("weight", "bias"))
-        return b.emit("layer_norm", value, *parts)
-
-    def split(value: Value) -> Value:
-        return b.emit("transpose", b.emit("reshape", value, shape=(1, tokens, heads, head)), perm=(0, 2, 1, 3))
-
-    q, k, v = (split(linear(name, x, width, width)) for name in ("query", "key", "value"))
-    scores = b.emit("matmul", q, b.emit("transpose", k, perm=(0, 1, 3, 2)))
-    scores = b.emit("add", b.emit("mul", scores, b.emit("constant", value=head**-0.5, dtype=f32)), mask)
-    mixed = b.emit("transpose", b.emit("matmul", b.emit("softmax", scores, axis=-1), v), perm=(0, 2, 1, 3))
-    attended = linear("output", b.emit("reshape", mixed, shape=(1, tokens, width)), width, width)
-    x = norm("norm1", b.emit("add", attended, x))
-    wide = b.emit("gelu", linear("wide", x, width, 4 * width))
-    return b.build((norm("norm2", b.emit("add", linear("narrow", wide, 4 * width, width), x)),))
 
 
 def check_limits(binary: GpuBinary, warps: int, target: GpuTarget) -> None:

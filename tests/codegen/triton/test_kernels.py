@@ -12,7 +12,7 @@ from effcc.ir.dtypes import bf16, boolean, f16, f32, f64, i8, i32, i64
 from effcc.ir.graph import GraphBuilder, Value
 from effcc.ir.types import TensorType, tensor
 from effcc.runtime.triton_run import TritonInterpreter
-from tests.codegen.triton.running import check_graph, drawn, graph_of
+from tests.codegen.triton.running import check_graph, drawn, encoder_layer, graph_of
 
 s0 = symbol("s0")
 
@@ -100,6 +100,12 @@ def test_triton_agrees_with_the_reference(name: str, interpreter: TritonInterpre
     build, types = CASES[name]
     sizes = {"s0": 45} if any(not isinstance(d, int) for t in types for d in t.shape) else {}
     check_graph(graph_of(build, *types), interpreter.run, **sizes)
+
+
+def test_an_encoder_layer_agrees_with_the_reference(interpreter: TritonInterpreter) -> None:
+    graph = encoder_layer(heads=2, width=32, tokens=20)
+    inputs = [drawn(p.type, {}, n) * np.float32(0.3) for n, p in enumerate(graph.params)]
+    check_graph(graph, interpreter.run, inputs)
 
 
 def test_one_module_serves_every_dynamic_size(interpreter: TritonInterpreter) -> None:
