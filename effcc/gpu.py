@@ -41,9 +41,12 @@ class GpuTarget:
     l2_bytes: int
 
     def as_target(self) -> Target:
-        """What fusion asks of a machine: processors to keep busy, and a cache in which shared operands stay."""
+        """What fusion asks of a machine: processors to keep busy, and a cache in which shared operands stay.
+
+        The processors are few: a launch costs more than multiprocessors that idle through a small kernel.
+        """
         return replace(
-            generic("scalar"), name=self.name, cores=self.multiprocessors, l2_bytes=self.l2_bytes,
+            generic("scalar"), name=self.name, cores=max(1, self.multiprocessors // 32), l2_bytes=self.l2_bytes,
             l3_bytes=self.l2_bytes, peak_flops=self.f32_flops, memory_bandwidth=self.memory_bandwidth,
         )  # fmt: skip
 
