@@ -68,6 +68,21 @@ def test_compiled_models_compute_with_the_decoded_weights(encode: Encode, rows: 
 
 
 @every_encoding
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_weights_of_other_dtypes_are_stored_and_read_so(encode: Encode, dtype: torch.dtype) -> None:
+    encoded, x = encode(model().to(dtype)), torch.randn(9, 24, dtype=dtype)
+    torch._dynamo.reset()
+    compiled = torch.compile(encoded, backend="effcc")
+    with torch.no_grad():
+        got = compiled(x)
+    assert got.dtype == dtype
+    assert_right(encoded, x, got)
+    (program,) = programs_of(compiled)
+    assert [c.decision for c in program.state.encodings] == ["stored", "stored"]
+    assert not effcc.stats(compiled).externs
+
+
+@every_encoding
 def test_rows_whose_number_changes_use_one_program(encode: Encode) -> None:
     encoded = encode(model())
     torch._dynamo.reset()

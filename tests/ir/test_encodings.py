@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effcc.errors import EffccError, EncodingError, IRSyntaxError, UnknownNameError
-from effcc.ir.dtypes import DType, bf16, f32
+from effcc.ir.dtypes import DType, bf16, f16, f32, f64
 from effcc.ir.encodings import Storage, canonical, storage, stored_as
 from effcc.ir.form import FormBuilder
 from effcc.ir.interpreter import run_kernel
@@ -107,11 +107,19 @@ def test_components_have_the_types_that_are_promised(encoding: str) -> None:
     assert stored_as(encoding, stored.shape, f32, [a.shape for a in arrays]) == stored
 
 
-def test_half_weights_keep_their_dtype() -> None:
-    dense = weight(3).astype(bf16.numpy)
-    for encoding in ("int8", "block(4,1)"):
-        stored = made(encoding, dtype=bf16)
-        assert stored.decode(stored.encode(dense)).dtype == bf16.numpy
+@pytest.mark.parametrize("dtype", [bf16, f16, f64], ids=str)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_weights_of_other_dtypes_keep_them(encoding: str, dtype: DType) -> None:
+    dense = weight(3).astype(dtype.numpy)
+    stored = made(encoding, dtype=dtype)
+    arrays = stored.encode(dense)
+    decoded = stored.decode(arrays)
+    assert decoded.dtype == dtype.numpy
+    kept = decoded != 0
+    error = np.abs(decoded.astype(np.float64) - dense.astype(np.float64))
+    assert (error <= stored.error_bound(arrays))[kept].all()
+    given = {c.name: a for c, a in zip(stored.components, arrays, strict=True)}
+    np.testing.assert_array_equal(run_kernel(decode_kernel(stored, False), given)["W"], decoded)
 
 
 def test_a_damaged_coordinate_never_reads_outside() -> None:

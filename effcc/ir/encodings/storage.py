@@ -82,7 +82,7 @@ class Storage:
         expected = self.components
         got = [(np.dtype(a.dtype), tuple(a.shape)) for a in arrays]
         fits = len(got) == len(expected) and all(
-            shape == c.type.shape and (dtype == c.type.dtype.numpy or (c.type.dtype.is_float and dtype.kind == "f"))
+            shape == c.type.shape and (dtype == c.type.dtype.numpy or (c.type.dtype.is_float and dtype == np.float64))
             for (dtype, shape), c in zip(got, expected, strict=True)
         )
         if not fits:

@@ -1,8 +1,8 @@
 """Values: how a stored element becomes a number.
 
     (nothing)              v = values[p]
-    int8(per="channel")    v = f32(values[p]) * scale[n]        scale[n] = max|W[n,:]| / 127
-    int8(per="tensor")     v = f32(values[p]) * scale[0]
+    int8(per="channel")    v = values[p] * scale[n]        scale[n] = max|W[n,:]| / 127
+    int8(per="tensor")     v = values[p] * scale[0]
 
 p is the element's place in the stored array, n its channel (its first coordinate in the weight).
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from effcc.ir.dtypes import DType, f32, i8
+from effcc.ir.dtypes import DType, bf16, f16, f32, f64, from_numpy, i8
 from effcc.ir.encodings.levels import Levels
 from effcc.ir.expr import Expr, cast, integer
 from effcc.ir.form import call
@@ -24,6 +24,10 @@ from effcc.ir.form import call
 Array = Any
 LoadComponent = Callable[[int, Sequence[Expr]], Expr]
 LARGEST_INT8 = 127
+SMALLEST = {f64: 2.0**-1022, f32: 2.0**-126, bf16: 2.0**-126, f16: 2.0**-14}
+"""The smallest normal number of each dtype."""
+EPSILON = {f64: 2.0**-52, f32: 2.0**-23, bf16: 2.0**-7, f16: 2.0**-10}
+"""The distance from 1 to the next number of each dtype."""
 
 
 class Values(ABC):
@@ -81,33 +85,39 @@ class Plain(Values):
 
 @dataclass(frozen=True)
 class Int8(Values):
-    """Signed bytes -127..127 times an f32 scale for each channel, or for the whole weight. Zero stays zero."""
+    """Signed bytes -127..127 times a scale, in the weight's dtype, for each channel or for the whole weight.
+
+    Products are computed in f32 and rounded to the weight's dtype. Zero stays zero.
+    """
 
     per_channel: bool
 
     def components(self, levels: Levels, dtype: DType) -> tuple[tuple[str, DType, tuple[int, ...]], ...]:
-        return ("values", i8, levels.stored), ("scale", f32, (levels.shape[0] if self.per_channel else 1,))
+        return ("values", i8, levels.stored), ("scale", dtype, (levels.shape[0] if self.per_channel else 1,))
 
     def encode(self, levels: Levels, stored: Array) -> list[Array]:
         rows = levels.rows(np.asarray(stored, np.float32))
         largest = np.abs(rows).max(axis=1 if self.per_channel else None, keepdims=True, initial=0.0)
-        scale = np.where(largest > 0, largest / np.float32(LARGEST_INT8), np.float32(1)).astype(np.float32)
+        scale = np.where(largest > 0, largest / np.float32(LARGEST_INT8), np.float32(1))
         # A scale that underflows would divide by zero; the smallest normal number is as good for such tiny weights.
-        scale = np.maximum(scale, np.finfo(np.float32).tiny)
-        whole = np.clip(np.rint(rows / scale), -LARGEST_INT8, LARGEST_INT8).astype(np.int8)
+        scale = np.maximum(scale, SMALLEST[from_numpy(stored.dtype)]).astype(stored.dtype)
+        whole = np.clip(np.rint(rows / scale.astype(np.float32)), -LARGEST_INT8, LARGEST_INT8).astype(np.int8)
         return [levels.from_rows(whole), scale.reshape(-1)]
 
     def decode(self, levels: Levels, arrays: Sequence[Array], dtype: DType) -> Array:
-        rows = levels.rows(arrays[0]).astype(arrays[1].dtype) * arrays[1].reshape(-1, 1)
-        return levels.from_rows(rows).astype(dtype.numpy if arrays[1].dtype == np.float32 else arrays[1].dtype)
+        wide = np.promote_types(arrays[1].dtype, np.float32) if arrays[1].dtype.kind == "f" else np.float32
+        rows = levels.rows(arrays[0]).astype(wide) * arrays[1].astype(wide).reshape(-1, 1)
+        return levels.from_rows(rows).astype(arrays[1].dtype)
 
     def element(self, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType) -> Expr:
         scale = load(1, (channel if self.per_channel else integer(0),))
-        return cast(call("mul", cast(load(0, place), f32), scale), dtype)
+        wide = dtype.accumulator
+        return cast(call("mul", cast(load(0, place), wide), cast(scale, wide)), dtype)
 
     def error_bound(self, levels: Levels, arrays: Sequence[Array]) -> Array:
-        half = np.asarray(arrays[1], np.float64).reshape(-1, 1) * (0.5 + 127 * np.finfo(np.float32).eps)
-        return np.broadcast_to(half, (levels.shape[0], 1))
+        scale = arrays[1].astype(np.float64).reshape(-1, 1)
+        rounding = LARGEST_INT8 * EPSILON[from_numpy(arrays[1].dtype)]
+        return np.broadcast_to(scale * (0.5 + rounding), (levels.shape[0], 1))
 
     @property
     def is_exact(self) -> bool:
