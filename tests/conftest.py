@@ -7,6 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    # Tests already run side by side, one on each core; those about threads ask for theirs.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
