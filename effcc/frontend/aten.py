@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from effcc.errors import CaptureError, UnsupportedError
+from effcc.errors import CaptureError, IRTypeError, UnsupportedError
 from effcc.frontend import (
     aten_attention,
     aten_creation,
@@ -250,6 +250,11 @@ class _Walk:
                 return self._conforming(node, importer(self.importer, *positional, **named))
             except NotNative:
                 self.importer.forget(before)
+            except IRTypeError:
+                # A type rule may be unable to prove for symbolic sizes what eager will check for real ones.
+                if not _has_symbols(node):
+                    raise
+                self.importer.forget(before)
         random = isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
         return self._extern(node, target, args, kwargs, node.meta["val"], "random" if random else "no-op")
 
@@ -310,6 +315,13 @@ class _Walk:
     def _outputs(self, node: fx.Node) -> list[Output]:
         returned = node.args[0]
         return [self._arguments(r) for r in (returned if isinstance(returned, list | tuple) else [returned])]
+
+
+def _has_symbols(node: fx.Node) -> bool:
+    """Whether a call reads or gives a tensor with a symbolic size."""
+    values = [node.meta.get("val"), *(n.meta.get("val") for n in node.all_input_nodes)]
+    tensors = [t for v in values for t in (v if isinstance(v, list | tuple) else [v]) if isinstance(t, Tensor)]
+    return any(isinstance(n, torch.SymInt) for t in tensors for n in t.shape)
 
 
 def _is_token(node: fx.Node) -> bool:

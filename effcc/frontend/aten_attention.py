@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 
 from effcc.frontend.aten_reductions import reduce
-from effcc.frontend.importer import Importer, NotNative, aten, imports
+from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports
 from effcc.ir.dims import Dim, same
 from effcc.ir.graph import Value
 
 _SWAPPED = (0, 1, 3, 2)
 
 
-def _scores(m: Importer, q: Value, k: Value, mask: Value | None, causal: bool, scale: float) -> Value:
+def _scores(m: Importer, q: Value, k: Value, mask: Value | None, causal: bool, scale: Operand) -> Value:
     """`scale * q k^T + mask`; -inf above the diagonal where `causal`."""
     scores = m.elementwise("mul", m.emit("matmul", q, m.transpose(k, _SWAPPED)), scale)
     if mask is not None:
@@ -28,16 +28,16 @@ def _scores(m: Importer, q: Value, k: Value, mask: Value | None, causal: bool, s
     return scores
 
 
-def _factor(q: Value, scale: float | None, dropout: float) -> float:
+def _factor(m: Importer, q: Value, scale: float | None, dropout: float) -> Operand:
     """The factor of the scores: 1 / sqrt(width) unless given."""
     width = q.type.shape[-1]
     if dropout or q.type.rank != 4:
         raise NotNative("attention with dropout")
     if scale is not None:
         return scale
-    if not isinstance(width, int):
-        raise NotNative("attention over heads of unknown width")
-    return float(width) ** -0.5
+    if isinstance(width, int):
+        return float(width) ** -0.5
+    return m.emit("rsqrt", m.constant(width, q.type.dtype.accumulator))
 
 
 def _for_every_head(m: Importer, x: Value, heads: Dim) -> Value:
@@ -60,7 +60,7 @@ def attention(
 
     A row of which nothing may be seen gives zeros, in both.
     """
-    factor, dtype, wide = _factor(q, scale, dropout), q.type.dtype, q.type.dtype.accumulator
+    factor, dtype, wide = _factor(m, q, scale, dropout), q.type.dtype, q.type.dtype.accumulator
     q, k, v = (m.cast(x, wide) for x in (q, k, v))
     k, v = (_for_every_head(m, x, q.type.shape[1]) for x in (k, v))
     scores = _scores(m, q, k, attn_mask, causal, factor)
@@ -84,7 +84,7 @@ def attention_backward(
     `P = exp(S - L)`, `dV = P^T dO`, `dS = P * (dO V^T - rowsum(dO * O))`, `dQ = scale * dS K`, `dK = scale * dS^T Q`
     (Dao et al., arXiv:2205.14135).
     """
-    factor, dtype, wide = _factor(q, scale, dropout), q.type.dtype, q.type.dtype.accumulator
+    factor, dtype, wide = _factor(m, q, scale, dropout), q.type.dtype, q.type.dtype.accumulator
     if not same(q.type.shape[1], k.type.shape[1]):
         raise NotNative("the gradient of attention with grouped heads")
     grad, q, k, v, out, log_sum = (m.cast(x, wide) for x in (grad, q, k, v, out, log_sum))

@@ -174,9 +174,17 @@ class _Clustering:
         return {own for own, canonical in aligned.items() if canonical in shared}
 
     def _local_fits(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
-        """Whether what lives between the statements, for one point of the shared axes, fits a quarter of L2."""
+        """Whether what lives between the statements, for one point of the shared axes, fits a quarter of L2.
+
+        What is read again and has a run-time size there fits nowhere.
+        """
         extents = self.cascade.extents
         total = 0
+        read = {load.buffer for member in (*into.items, item) for load in member.statement.reads}
+        for member in into.items:
+            inner = [a for a in member.statement.axes if into.same.get(a, a) not in shared]
+            if member.target in read and not all(isinstance(extents[a], int) for a in inner):
+                return False
         for member in (*into.items, item):
             inner = [a for a in member.statement.axes if into.same.get(a, a) not in shared]
             total += elements(tuple(extents[a] for a in inner)) * member.statement.dtype.bytes
