@@ -95,7 +95,7 @@ class Printer:
             case Call("cast", (operand,)):
                 return self._cast(self.value(operand, guards), operand.dtype, e.dtype)
             case Call():
-                return self._call(e.function, [self.value(o, guards) for o in e.operands], e)
+                return self.call(e.function, [self.value(o, guards) for o in e.operands], e.dtype)
         raise UnsupportedError(f"the Triton backend cannot print {e!r} inside an expression")
 
     def masks(self, axes: tuple[str, ...]) -> list[Value]:
@@ -104,7 +104,8 @@ class Printer:
 
     # Functions ------------------------------------------------------------------------------------------------------
 
-    def _call(self, name: str, operands: list[Value], e: Call) -> Value:
+    def call(self, name: str, operands: list[Value], dtype: DType) -> Value:
+        """A function of values."""
         if operands[0].dtype in (f16, bf16):
             operands = [o if o.constant else converted(o, "tl.float32") for o in operands]
         template, binding = spell(name, computed(operands[0].dtype))
@@ -112,13 +113,13 @@ class Printer:
         alone = name not in _TAKES_CONSTANTS or all(o.constant for o in operands)
         if binding == ATOM and alone:
             operands = [self.shape.full(o, ()) if o.constant else o for o in operands]
-        expanded = [self.shape.expand(o if e.dtype == boolean else widened(o), axes) for o in operands]
+        expanded = [self.shape.expand(o if dtype == boolean else widened(o), axes) for o in operands]
         # Operators associate to the left, comparisons not at all.
         left = binding - 1 if binding > COMPARE and len(expanded) == 2 else binding
         texts = [o.text if binding == ATOM else o.within(binding if n else left) for n, o in enumerate(expanded)]
-        result = Value(template.format(*texts), axes, e.dtype, binding)
-        if e.dtype in (f16, bf16):
-            return converted(result, TYPES[e.dtype])
+        result = Value(template.format(*texts), axes, dtype, binding)
+        if dtype in (f16, bf16):
+            return converted(result, TYPES[dtype])
         return result
 
     def _cast(self, value: Value, source: DType, target: DType) -> Value:
@@ -169,7 +170,7 @@ class Printer:
                     axes = self.shape.union(parts)
                     first, second = (self.shape.expand(p, axes).within(PRODUCT) for p in parts)
                     return Value(f"{first} {_ROUNDING[function]} {second}", axes, i64, PRODUCT, not wide)
-                return replace(self._call(function, parts, e), narrow=not wide)
+                return replace(self.call(function, parts, e.dtype), narrow=not wide)
         raise UnsupportedError(f"the Triton backend cannot print the index {e!r}")
 
     def _axis(self, name: str, wide: bool) -> Value:

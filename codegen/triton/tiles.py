@@ -30,8 +30,9 @@ class TileWriter:
     def lines(self, tile: Tile) -> list[str]:
         """The statement's text; what it loads has been defined through the scope by then."""
         if tile.buffer not in self.scope.registers:
-            barrier = ["tl.debug_barrier()"] if tile.buffer in self.scope.changing else []
-            return [self._write(tile), *barrier]
+            alone = not tile.axes and tile.combine != "set"
+            barrier = ["tl.debug_barrier()"] if tile.buffer in self.scope.changing or alone else []
+            return [self._update(tile) if alone else self._write(tile), *barrier]
         if tile.combine == "set":
             return [self._assign(tile)]
         dot = as_dot(tile)
@@ -133,6 +134,16 @@ class TileWriter:
         return False
 
     # Memory ---------------------------------------------------------------------------------------------------------
+
+    def _update(self, tile: Tile) -> str:
+        """One element of memory combined with a value, by the only program there is."""
+        printer = self._printer(tile)
+        value = widened(printer.whole(tile.value))
+        address, _ = printer.address(tile.buffer, tile.index, axes=())
+        dtype = self.dtypes[tile.buffer]
+        before = Value(self.scope.define("before", f"tl.load({address.text})"), (), dtype)
+        combined = printer.call(fold(tile.combine).function, [before, value], dtype)
+        return f"tl.store({address.text}, {combined.text})"
 
     def _write(self, tile: Tile) -> str:
         printer = self._printer(tile)

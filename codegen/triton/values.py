@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from effcc.codegen.triton.spelling import AND, ATOM, TYPES
+from effcc.codegen.triton.spelling import AND, ATOM, TYPES, computed
 from effcc.ir.dtypes import DType, boolean, i64
 
 
@@ -69,8 +69,10 @@ class Shape:
         return replace(value, text=text, axes=tuple(axes), binding=ATOM)
 
     def full(self, value: Value, axes: Sequence[str]) -> Value:
-        """A block of one constant."""
-        text = f"tl.full({self.sizes(axes)}, {value.text}, {TYPES[value.dtype]})"
+        """A block of one constant. (bf16 by way of f32: the interpreter makes no bf16 constants.)"""
+        text = f"tl.full({self.sizes(axes)}, {value.text}, {TYPES[computed(value.dtype)]})"
+        if computed(value.dtype) != value.dtype:
+            text += f".to({TYPES[value.dtype]})"
         return replace(value, text=text, axes=tuple(axes), binding=ATOM, constant=False, narrow=False)
 
     def permute(self, value: Value, axes: Sequence[str]) -> Value:

@@ -16,7 +16,7 @@ from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
 from effcc.ir.program import Buffer, Launch, Program, Step
 from effcc.ir.schedule import Nest, Schedule, TiledAxis
-from effcc.passes.tiling.gpu_model import FEMTO, BlockModel, is_product, power_of_two
+from effcc.passes.tiling.gpu_model import FEMTO, BlockModel, is_product, power_of_two, scatters_in_turn
 from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
 from effcc.passes.tiling.solver import solve
 from effcc.passes.tiling.stages import cut_stages, recompute, split, store_between_nests
@@ -141,7 +141,7 @@ def _whole(kernel: Kernel, longest: int) -> list[str]:
     products = [p for p in plans if any(is_product(kernel.statements[i]) for i in p.reductions)]
     only_product = {a for p in products for a in p.reduced if a not in stored}
     extents = kernel.extents
-    candidates = [a for a in _private(kernel) if isinstance(extents[a], int)]
+    candidates = [a for a in _private(kernel) if isinstance(extents[a], int) and not scatters_in_turn(kernel)]
     if online_axis(kernel) is None:
         candidates = [a for a in candidates if a not in only_product]
     found: list[str] = []
@@ -154,9 +154,10 @@ def _whole(kernel: Kernel, longest: int) -> list[str]:
 
 
 def shared_axes_of(kernel: Kernel) -> tuple[str, ...]:
-    """The axes of the grid: those whose points do not meet. A lone scattering statement combines atomically, so all."""
-    if len(kernel.statements) == 1 and kernel.statements[0].scatter is not None:
-        return tuple(a for a in kernel.statements[0].axes if kernel.extents[a] != 1)
+    """The axes of the grid: those whose points do not meet, or meet atomically. (A scatter is alone in its kernel.)"""
+    first = kernel.statements[0]
+    if first.scatter is not None and not scatters_in_turn(kernel):
+        return tuple(a for a in first.axes if kernel.extents[a] != 1)
     return shared_axes(kernel)
 
 

@@ -94,6 +94,16 @@ def is_product(s: Statement) -> bool:
     return sides(s) is not None
 
 
+def scatters_in_turn(kernel: Kernel) -> bool:
+    """Whether a kernel scatters what memory cannot combine atomically: then one program takes point after point."""
+    s = kernel.statements[0]
+    if s.scatter is None or s.scatter.combine == "set":
+        return False
+    if s.dtype.is_float:
+        return s.scatter.combine != "add"
+    return s.scatter.combine == "mul" or s.dtype.bits < 32
+
+
 def power_of_two(n: int) -> int:
     """The least power of two that is at least n."""
     return 1 << max(0, n - 1).bit_length()
@@ -177,7 +187,7 @@ class BlockModel:
         }
 
     def _domain(self, axis: str) -> list[int]:
-        if axis in self.batch or axis in self.kernel.scans:
+        if axis in self.batch or axis in self.kernel.scans or scatters_in_turn(self.kernel):
             return [1]
         top = power_of_two(self.extents[axis])
         limit = MAX_BLOCK if self.in_products or axis == online_axis(self.kernel) else 8 * MAX_BLOCK

@@ -50,7 +50,7 @@ def test_the_kernels_of_an_encoder_layer_compile_within_limits(name: str, tmp_pa
 @pytest.mark.parametrize("name", ["sm_80", "sm_90"])
 def test_attention_compiles_to_one_kernel(name: str, tmp_path: Path) -> None:
     target = parse(name)
-    build, types = CASES["attention_dynamic"]
+    build, types = CASES["attention"]
     _, text = emitted(fused(graph_of(build, *types)), target)
     (binary,) = compile_module(text, target, tmp_path).values()
     assert binary.forms["cubin"]
