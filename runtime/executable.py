@@ -15,7 +15,7 @@ from effcc.errors import InputError
 from effcc.ir.dims import Dim, evaluate
 from effcc.ir.program import Buffer, Extern, Program
 from effcc.runtime.arena import ArenaPool
-from effcc.runtime.weights import WeightWatch
+from effcc.runtime.weights import NOTHING, Seen, look, watch_optimizers
 
 TORCH_DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64,
@@ -24,6 +24,7 @@ TORCH_DTYPES = {
 
 ExternCall = Callable[[Sequence[torch.Tensor], Mapping[str, int]], list[torch.Tensor]]
 
+_KEPT_MODELS = 4  # for how many sets of weights what was computed from them is kept
 _KEPT_SIZES = 256  # how many assignments of the size symbols are remembered with the shapes they give
 
 
@@ -110,11 +111,11 @@ class Executable:
         self._known_sizes: dict[tuple[int, ...], _Sizes] = {}
         self._fixed = None if self._bindings else self._resolve({})
         self._seen_weights: list[int] | None = None
-        self._prepared = _Prepared({}, ())
+        self._prepared: list[_Prepared] = []
         self._prepare_lock = threading.Lock()
         used = {n for s in program.prepare for n in s.arguments}
+        watch_optimizers()
         self._watched = [i for i in self._weights if self._inputs[i].name in used]
-        self._watch = WeightWatch()
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         """Run the program.
@@ -126,7 +127,7 @@ class Executable:
         sizes = self._fixed or self._sizes(inputs)
         given = self._fitted(inputs, sizes)
         addresses = [t.data_ptr() for t in given]
-        prepared = self._prepare(given, addresses, sizes) if self._stages["prepare"] else self._prepared
+        prepared = self._prepare(given, addresses, sizes) if self._stages["prepare"] else _NOTHING
         owned = [s.allocate() for s in sizes.owned]
         table = self._table.from_buffer(array("Q", [*addresses, *prepared.addresses, *[t.data_ptr() for t in owned]]))
         self._run("run", table, sizes, given, prepared, owned)
@@ -138,16 +139,11 @@ class Executable:
     @property
     def prepared_bytes(self) -> int:
         """Bytes of what was computed from weights: packed and folded copies."""
-        return sum(t.numel() * t.element_size() for t in self._prepared.tensors.values())
-
-    @property
-    def prepared(self) -> Mapping[str, torch.Tensor]:
-        """What was computed from weights, by the names of its buffers; empty before the first call."""
-        return self._prepared.tensors
+        return sum(t.numel() * t.element_size() for made in self._prepared for t in made.tensors.values())
 
     def invalidate(self) -> None:
         """Take the weights as changed at the next call."""
-        self._watch.forget()
+        self._prepared = []
 
     # Inputs ---------------------------------------------------------------------------------------------------------
 
@@ -202,25 +198,31 @@ class Executable:
     # Weights --------------------------------------------------------------------------------------------------------
 
     def _prepare(self, given: list[torch.Tensor], addresses: list[int], sizes: _Sizes) -> _Prepared:
-        """What depends on weights alone: as computed before, unless they changed."""
+        """What depends on weights alone: as computed before, unless they changed.
+
+        Models of one class share a program in Dynamo, so the results for the last few sets of weights are kept, as long
+        as the weights live.
+        """
         weights = [given[i] for i in self._watched]
         at = [addresses[i] for i in self._watched]
-        prepared = self._prepared
-        if prepared.tensors and not self.always_prepare and self._watch.unchanged(weights, at):
-            return prepared
+        for made in self._prepared:
+            if made.seen.holds(weights, at):
+                return made
         with self._prepare_lock:
-            if self._prepared is not prepared and not self.always_prepare and self._watch.unchanged(weights, at):
-                return self._prepared  # another thread was faster
+            for made in self._prepared:
+                if made.seen.holds(weights, at):
+                    return made  # another thread was faster
             for i in self._weights:
                 given[i] = self._fit(i, given[i], sizes.inputs[i])
                 addresses[i] = given[i].data_ptr()
-            seen = self._watch.look(weights, at)
+            seen = look(weights, at)
             tensors = {n: _shape(self._buffers[n], sizes.values).allocate() for n in self._prepared_names}
-            made = _Prepared(tensors, tuple(t.data_ptr() for t in tensors.values()))
+            made = _Prepared(seen, tensors, tuple(t.data_ptr() for t in tensors.values()))
             table = self._table(*addresses, *made.addresses)
             self._run("prepare", table, sizes, given, made, [])
-            self._watch.remember(seen)
-            self._prepared = made
+            if not self.always_prepare:
+                others = [p for p in self._prepared if p.seen.addresses != at and p.seen.alive()]
+                self._prepared = [made, *others[: _KEPT_MODELS - 1]]
             return made
 
     # Running --------------------------------------------------------------------------------------------------------
@@ -284,10 +286,14 @@ class Executable:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Tensors computed from weights, and where they lie, in the order of the pointer table."""
+    """Tensors computed from weights as `seen`, and where they lie, in the order of the pointer table."""
 
+    seen: Seen
     tensors: Mapping[str, torch.Tensor]
     addresses: tuple[int, ...]
+
+
+_NOTHING = _Prepared(NOTHING, {}, ())
 
 
 def _shape(buffer: Buffer, sizes: Mapping[str, int]) -> _Shape:

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 SAMPLES = 8
 
@@ -75,42 +76,34 @@ class Seen:
     pointers: Any
     extents: Any
     sample: int
+    storages: tuple[StorageWeakRef, ...]
 
-
-class WeightWatch:
-    """Remembers a list of weight tensors as last seen."""
-
-    def __init__(self) -> None:
-        watch_optimizers()
-        self._seen: Seen | None = None
-
-    def unchanged(self, weights: Sequence[torch.Tensor], addresses: list[int]) -> bool:
-        """Whether these are the weights remembered, with the values they had then as far as can be told cheaply.
+    def holds(self, weights: Sequence[torch.Tensor], addresses: list[int]) -> bool:
+        """Whether these are the same weights, with the values they had then as far as can be told cheaply.
 
         addresses: `data_ptr()` of each.
         """
-        seen = self._seen
-        if seen is None or seen.epoch != _Epoch.value or seen.addresses != addresses:
+        if self.epoch != _Epoch.value or self.addresses != addresses or self.versions != _versions(weights):
             return False
-        if seen.versions != _versions(weights):
-            return False
-        return bool(_sampler()(seen.pointers, seen.extents, len(addresses)) == seen.sample)
+        return bool(_sampler()(self.pointers, self.extents, len(addresses)) == self.sample)
 
-    def look(self, weights: Sequence[torch.Tensor], addresses: list[int]) -> Seen:
-        """What the weights look like now."""
-        n = len(weights)
-        pointers = (ctypes.c_void_p * n)(*addresses)
-        extents = (ctypes.c_longlong * n)(*map(_extent, weights))
-        sample = int(_sampler()(pointers, extents, n))
-        return Seen(_Epoch.value, list(addresses), _versions(weights), pointers, extents, sample)
+    def alive(self) -> bool:
+        """Whether the memory of all of them is still theirs."""
+        return not any(storage.expired() for storage in self.storages)
 
-    def remember(self, seen: Seen) -> None:
-        """Take the weights as they were when they were looked at."""
-        self._seen = seen
 
-    def forget(self) -> None:
-        """Remember nothing."""
-        self._seen = None
+NOTHING = Seen(-1, [], [], None, None, 0, ())
+"""What was seen where there are no weights to watch."""
+
+
+def look(weights: Sequence[torch.Tensor], addresses: list[int]) -> Seen:
+    """What the weights look like now; `addresses` are their `data_ptr()`s."""
+    n = len(weights)
+    pointers = (ctypes.c_void_p * n)(*addresses)
+    extents = (ctypes.c_longlong * n)(*map(_extent, weights))
+    sample = int(_sampler()(pointers, extents, n))
+    storages = tuple(StorageWeakRef(w.untyped_storage()) for w in weights)
+    return Seen(_Epoch.value, list(addresses), _versions(weights), pointers, extents, sample, storages)
 
 
 def _versions(weights: Sequence[torch.Tensor]) -> list[int]:

@@ -135,6 +135,34 @@ def test_two_threads_call_one_model() -> None:
     assert not wrong
 
 
+def test_models_of_one_class_keep_what_was_prepared_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    from effcc.runtime import executable
+
+    looks: list[int] = []
+    original = executable.look
+    monkeypatch.setattr(executable, "look", lambda *seen: looks.append(1) or original(*seen))
+    models, x = [small_model(), copy.deepcopy(small_model())], torch.randn(3, 24)
+    with torch.no_grad():
+        models[1][0].weight.mul_(2.0)  # type: ignore[index, operator, union-attr]
+        compiled = [torch.compile(m, backend="effcc") for m in models]
+        for _ in range(3):
+            for run, model in zip(compiled, models, strict=True):
+                torch.testing.assert_close(run(x), model(x))
+    assert len(looks) == 2
+
+
+def test_what_was_prepared_goes_with_its_weights() -> None:
+    model, x = small_model(), torch.randn(3, 24)
+    compiled = torch.compile(model, backend="effcc")
+    with torch.no_grad():
+        compiled(x)
+        once = effcc.stats(compiled).prepared_bytes
+        for _ in range(3):
+            assign_other_state(model, x)
+            compiled(x)
+    assert 0 < effcc.stats(compiled).prepared_bytes <= 2 * once
+
+
 def test_a_copy_of_a_model_has_weights_of_its_own() -> None:
     model, x = small_model(), torch.randn(3, 24)
     compiled = torch.compile(model, backend="effcc")
