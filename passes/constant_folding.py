@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from effcc.ir.dims import Dim
+from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.op import Op
 from effcc.ir.ops import lookup
@@ -39,7 +40,11 @@ def fold_constants(graph: Graph) -> Graph:
 def _folded(node: Node, arrays: dict[Value, Any]) -> Node:
     """`node`, or a constant in its place; `arrays` learns what the result is (0-d for one number, however often)."""
     spec = lookup(node.op)
-    if len(node.results) != 1 or node.regions or spec.reference is None or not all(o in arrays for o in node.operands):
+    if len(node.results) != 1 or node.regions or spec.reference is None:
+        return node
+    if 0 in node.result.type.shape and spec.kind != "create":
+        return _empty(node)
+    if not all(o in arrays for o in node.operands):
         return node
     number = number_of(node)
     if number is not None:
@@ -53,6 +58,12 @@ def _folded(node: Node, arrays: dict[Value, Any]) -> Node:
         return node
     arrays[node.result] = array.reshape(-1)[0]
     op, attrs = constant_attrs(arrays[node.result].item(), node.result.type.plain())
+    return replace(node, op=op, operands=(), attrs=attrs)
+
+
+def _empty(node: Node) -> Node:
+    """A tensor without elements: nothing to compute, whatever the operands are."""
+    op, attrs = constant_attrs(False if node.result.type.dtype == boolean else 0, node.result.type.plain())
     return replace(node, op=op, operands=(), attrs=attrs)
 
 
