@@ -94,15 +94,18 @@ def run(
     most: int | None = None,
     mlir: bool = True,
     progress: bool = True,
+    reduce_seconds: float = 20.0,
+    stop_after: int | None = None,
 ) -> Report:
     """Go on for `minutes`, or until `most` graphs, from `seed`; failures go to the folder `output`, if there is one.
 
     The same seed gives the same graphs; how many of them depends on the machine. `target`: what to compile for, one
     instruction set after the other by default. `mlir`: ask MLIR's execution engine too, where its bindings are there.
+    `reduce_seconds`: how long to reduce a failure. `stop_after`: end after so many failures.
     """
     with warnings.catch_warnings(), np.errstate(all="ignore"), Runner() as runner:
         warnings.simplefilter("ignore")
-        campaign = _Campaign(seed, output, runner, target, mlir and _has_mlir())
+        campaign = _Campaign(seed, output, runner, target, mlir and _has_mlir(), reduce_seconds, stop_after)
         return campaign.run(minutes, most, progress)
 
 
@@ -113,6 +116,8 @@ class _Campaign:
     runner: Runner
     target: Target | None
     mlir: bool
+    reduce_seconds: float
+    stop_after: int | None
     graphs: int = 0
     nodes: int = 0
     compiled: int = 0
@@ -128,7 +133,7 @@ class _Campaign:
             task = bar.add_task("fuzz", total=minutes * 60)
             number = self.seed
             targets = self._targets()
-            while time.monotonic() < end and (most is None or self.graphs < most):
+            while time.monotonic() < end and (most is None or self.graphs < most) and not self._enough():
                 count = BATCH if most is None else min(BATCH, most - self.graphs)
                 self._batch(range(number, number + count), next(targets), end)
                 number += count
@@ -138,6 +143,9 @@ class _Campaign:
             self.seed, self.graphs, self.nodes, self.compiled, time.monotonic() - begin, dict(self.ops),
             tuple(self.failures), tuple(self.files),
         )  # fmt: skip
+
+    def _enough(self) -> bool:
+        return self.stop_after is not None and len(self.failures) >= self.stop_after
 
     def _targets(self) -> Iterator[Target]:
         host = self.target or Target.detect()
@@ -155,7 +163,11 @@ class _Campaign:
             self.nodes += len(case.graph.nodes)
             self.ops.update(n.op for n in case.graph.nodes)
             done.append(examine(case, target, self.mlir and seed % MLIR_EVERY == 0))
-        for failure in [*(e.failure for e in done), *self._compiled(done, target)]:
+            if done[-1].failure is not None:
+                self._failed(done[-1].failure, target)
+            if self._enough():
+                return
+        for failure in self._compiled(done, target):
             if failure is not None:
                 self._failed(failure, target)
 
@@ -168,10 +180,10 @@ class _Campaign:
     def _failed(self, failure: Failure, target: Target) -> None:
         """Reduce, unless the like has been seen often; write down."""
         alike = sum(failure.resembles(f) for f in self.failures)
-        if alike < 3:
-            failure = reduce(failure, lambda case: self.check(case, target, failure.step), seconds=20.0)
-            if self.output is not None:
-                self.files += write_failure(failure, self.output)
+        if alike < 3 and self.reduce_seconds:
+            failure = reduce(failure, lambda case: self.check(case, target, failure.step), self.reduce_seconds)
+        if alike < 3 and self.output is not None:
+            self.files += write_failure(failure, self.output)
         self.failures.append(failure)
 
     def check(self, case: Case, target: Target, step: str) -> Failure | None:

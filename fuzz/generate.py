@@ -18,34 +18,35 @@ import numpy as np
 
 from effcc.errors import EffccError
 from effcc.fuzz.operands import bounds, is_deterministic, propose
-from effcc.ir.dims import Shape
 from effcc.ir.dtypes import DTYPES, DType, boolean
 from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.op import Op
 from effcc.ir.ops import TABLE
 from effcc.ir.types import TensorType
-from effcc.passes.rules.drawing import Preferences, draw_number
+from effcc.passes.rules.drawing import Preferences, draw_dtype, draw_number
 
 Array = np.ndarray[Any, Any]
 
 SIZES = (0, *[1] * 8, *[2] * 10, *[3] * 12, 4, 4, 5, 5, 6, 7, 8, 8, 9, 13, 16, 17, 31, 33, 40, 65, 130)
-MOST_ELEMENTS = 5000
-MOST_WORK = 80_000  # elements of one index space, in multiplications of an interpreted contraction
-_NOTHING: Mapping[str, Any] = {}
+MOST_ELEMENTS = 6000
+MOST_WORK = 150_000  # elements of one index space, in multiplications of an interpreted contraction
 LARGEST = 1e4  # magnitude of values that a node may produce
 
-# Structures that whole passes exist for, as chains: each op takes the result before it as its first operand.
-CHAINS: tuple[tuple[tuple[str, dict[str, Any]], ...], ...] = (
-    (("matmul", {}), ("mul", {}), ("softmax", {"axis": -1}), ("matmul", {})),
-    (("matmul", {}), ("softmax", {"axis": -1}), ("matmul", {})),
-    (("add", {}), ("softmax", {"axis": -1}), ("matmul", {})),
-    (("linear", {}), ("gelu", {}), ("linear", {}), ("layer_norm", {"axes": 1})),
-    (("linear", {}), ("sigmoid", {}), ("mul", {}), ("rms_norm", {"axes": 1}), ("linear", {})),
-    (("convolution", {}), ("batch_norm", {}), ("relu", {}), ("convolution", {})),
-    (("convolution", {}), ("relu", {}), ("max_pool", {}), ("mean", {"axes": (-1,)})),
-    (("transpose", {}), ("matmul", {}), ("reshape", {}), ("transpose", {}), ("add", {})),
-    (("max", {"axes": (-1,), "keepdim": True}), ("sub", {}), ("exp", {}), ("sum", {"axes": (-1,)})),
-    (("where", {}), ("max", {"axes": (-1,)}), ("linear", {})),
+# Structures that whole passes exist for: ops with attributes and, where they matter, the shapes of their operands, a
+# letter an axis; `_` is the result before. `n` may be long, so that it takes several tiles.
+Chain = tuple[tuple[str, Mapping[str, Any], str | None], ...]
+CHAINS: tuple[Chain, ...] = (
+    (("matmul", {}, "bmd,bdn"), ("mul", {}, "_,"), ("softmax", {"axis": -1}, "_"), ("matmul", {}, "_,bnf")),
+    (("matmul", {}, "md,dn"), ("add", {}, "_,mn"), ("softmax", {"axis": -1}, "_"), ("matmul", {}, "_,nf")),
+    (("einsum", {"spec": "bmd,bnd->bmn"}, "bmd,bnd"), ("softmax", {"axis": -1}, "_"), ("matmul", {}, "_,bnf")),
+    (("add", {}, "mn,n"), ("softmax", {"axis": -1}, "_"), ("matmul", {}, "_,nf")),
+    (("linear", {}, "md,nd,n"), ("gelu", {}, "_"), ("linear", {}, "_,fn,f"), ("layer_norm", {"axes": 1}, "_,f,f")),
+    (("linear", {}, "bmd,fd"), ("sigmoid", {}, "_"), ("mul", {}, "_,f"), ("rms_norm", {"axes": 1}, "_,f")),
+    (("convolution", {}, None), ("batch_norm", {}, None), ("relu", {}, "_"), ("convolution", {}, None)),
+    (("convolution", {}, None), ("relu", {}, "_"), ("max_pool", {}, None), ("mean", {"axes": (-1,)}, "_")),
+    (("transpose", {}, "dm"), ("linear", {}, "_,nd"), ("reshape", {}, "_"), ("transpose", {}, "_"), ("add", {}, None)),
+    (("max", {"axes": (-1,), "keepdim": True}, "mn"), ("sub", {}, "_,mn"), ("exp", {}, "_"), ("sum", {}, "_")),
+    (("where", {}, None), ("max", {"axes": (-1,)}, "_"), ("mul", {}, None)),
 )
 
 # What often follows what: chains that fusion is made for.
@@ -80,6 +81,15 @@ class Size:
     """How large a graph becomes."""
 
     nodes: tuple[int, int] = (1, 9)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a chain says of its next node: attributes, the first operand, and the types of the others."""
+
+    attrs: Mapping[str, Any]
+    first: Value | None = None
+    types: Sequence[TensorType | None] | None = None
 
 
 def generate(seed: int, size: Size = Size()) -> Case:
@@ -123,7 +133,7 @@ class _Generator:
     def run(self) -> Case:
         wanted = self.random.randint(*self.size.nodes)
         kind = ""
-        if self.random.random() < 0.35:
+        if self.random.random() < 0.45:
             self._chain(self.random.choice(CHAINS))
         for _ in range(wanted * 6):
             if len(self.builder.nodes) >= wanted:
@@ -136,17 +146,27 @@ class _Generator:
 
     # Nodes
 
-    def _chain(self, chain: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        for name, attrs in chain:
-            results = self.builder.nodes[-1].results if self.builder.nodes else ()
-            self._grow(TABLE[name], attrs, results[0] if results else None)
+    def _chain(self, chain: Chain) -> None:
+        """Append a chain, its axes of sizes drawn for it."""
+        sizes = {letter: self.random.choice((1, 2, 3, 4, 8, 9, 17)) for letter in "mdf"}
+        sizes |= {"b": self.random.choice((1, 2, 3)), "n": self.random.choice((3, 8, 17, 33, 130, 300))}
+        dtype = draw_dtype(self.random)
+        last: Value | None = None
+        for name, attrs, letters in chain:
+            given = _Given(attrs, last)
+            if letters is not None:
+                shapes = [tuple(sizes[c] for c in part) if part != "_" else None for part in letters.split(",")]
+                given = _Given(attrs, last, [None if s is None else TensorType(dtype, s) for s in shapes])
+            if not self._grow(TABLE[name], given):
+                return
+            last = self.builder.nodes[-1].results[0]
 
-    def _grow(self, op: Op, fixed: Mapping[str, Any] = _NOTHING, first: Value | None = None) -> bool:
+    def _grow(self, op: Op, given: _Given | None = None) -> bool:
         """Append a node of `op` if a drawn call fits its type rule and keeps numbers ordinary."""
         for attempt in range(4):
             params, nodes, known = len(self.builder.params), len(self.builder.nodes), len(self.arrays)
             try:
-                if self._append(op, attempt > 0, fixed, first):
+                if self._append(op, attempt > 0, given or _Given({})):
                     return True
             except (EffccError, ValueError, IndexError, ZeroDivisionError, StopIteration, OverflowError, TypeError):
                 pass  # the draw does not fit the op, or NumPy has no such function of bools: draw again
@@ -155,16 +175,21 @@ class _Generator:
                 del self.arrays[value]
         return False
 
-    def _append(self, op: Op, squash: bool, fixed: Mapping[str, Any], first: Value | None) -> bool:
+    def _append(self, op: Op, squash: bool, given: _Given) -> bool:
         least, most = op.arity
         count = self.random.randint(least, least + 2 if most is None else most)
+        first = given.first
+        if given.types is not None:
+            count = len(given.types)
         known: list[Value | None] = [None] * count
         if first is not None:
             known[0] = self._squashed(first) if squash and first.type.dtype.is_float else first
-        elif count and self.arrays and self.random.random() < 0.95:
+        elif given.types is None and count and self.arrays and self.random.random() < 0.95:
             position = 0 if self.random.random() < 0.8 else self.random.randrange(count)
             known[position] = self._existing(squash)
-        types, attrs = propose(op, [v.type if v is not None else None for v in known], self.random, fixed)
+        wanted = given.types or [None] * count
+        types = [v.type if v is not None else t for v, t in zip(known, wanted, strict=True)]
+        types, attrs = propose(op, types, self.random, given.attrs)
         if len(types) != count or not is_deterministic(op, attrs) or _loses_range(op, types, attrs):
             return False
         if "value" in attrs:
@@ -305,7 +330,6 @@ def _loses_range(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> 
 
 
 def _work(types: Sequence[TensorType], results: Sequence[TensorType]) -> int:
-    """An upper estimate of the points of a node's index space: the largest result, once for each point of an operand row."""
-    largest: Shape = max((t.shape for t in types), key=lambda s: int(TensorType(boolean, s).size), default=())
-    row = int(largest[-1]) if largest else 1
-    return int(max((int(t.size) for t in results), default=0)) * max(row, 1)
+    """An estimate of the points of a node's index space: its largest result, once for each point of an operand's row."""
+    row = int(types[0].shape[-1]) if types and types[0].shape else 1
+    return max((int(t.size) for t in results), default=0) * max(row, 1)

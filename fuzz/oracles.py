@@ -1,7 +1,7 @@
 """Who says whether a case is right: eager PyTorch, every step of the compiler interpreted, the compiled C++, and MLIR.
 
-`examine` takes a case through the steps. After each of them what came out must verify, and its text must parse back to
-the same text. The last is interpreted in float64; where it is wrong, so are the earlier ones in turn, to name the step
+`examine` takes a case through the steps. After each of them what came out must verify, and (in one case of four) its
+text must parse back to the same text. The last is interpreted in float64; where it is wrong, so are the earlier ones in turn, to name the step
 that broke it. `judge` then looks at what the compiled code computed.
 """
 
@@ -27,6 +27,8 @@ from effcc.ir.parser import parse_any
 from effcc.ir.printer import print_any
 from effcc.ir.verifier import verify_any
 from effcc.target import Target
+
+TEXT_EVERY = 4  # parsing takes as long as all the steps
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
         eager = run_eager(case.graph, case.inputs)
     except (RuntimeError, ValueError, IndexError, NotImplementedError, TypeError, UnsupportedError):
         eager = None  # eager has no such call (a dtype or a shape that its kernels lack)
-    if eager is not None and any(e.dtype != r.own.dtype for e, r in zip(eager, expected.results, strict=True)):
-        eager = None  # nor for this dtype: integer convolutions come out as floats
+    if eager is not None and not all(_is_eager_s(e, r.own) for e, r in zip(eager, expected.results, strict=True)):
+        eager = None
     if eager is not None:
         problem = _compare(eager, None, expected, is_eager=True)
         if problem:
@@ -79,7 +81,9 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
         try:
             after = step(state, target)
             for value in _new(state, after):
-                _check_text(value)
+                verify_any(value)
+                if case.seed % TEXT_EVERY == 0:
+                    _check_text(value)
         except Exception as error:  # a compiler must not raise on a graph that verifies, whatever it raises
             return replace(found, failure=Failure(case, name, "error", _told(error)))
         state = after
@@ -88,6 +92,11 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
     if failure is None and mlir:
         failure = _mlir(case, expected, eager)
     return replace(found, state=state, failure=failure)
+
+
+def _is_eager_s(result: Array, own: Array) -> bool:
+    """Whether eager has this call: integer convolutions come out as floats, those over no channels without any."""
+    return result.dtype == own.dtype and (result.shape == own.shape or result.size > 0)
 
 
 def judge(examined: Examined, outcome: Outcome) -> Failure | None:
@@ -142,8 +151,7 @@ def _new(before: State, after: State) -> list[Any]:
 
 
 def _check_text(value: Any) -> None:
-    """Verify, and print-parse-print."""
-    verify_any(value)
+    """Print-parse-print is the identity."""
     text = _print(value)
     again = _print(parse_any(text))
     if again != text:

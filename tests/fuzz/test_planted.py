@@ -1,0 +1,255 @@
+"""Bugs planted in passes and code generators, one at a time: a short campaign from a fixed seed finds each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from effcc import driver
+from effcc.codegen.cpp import program as cpp_program
+from effcc.codegen.cpp import tiles
+from effcc.fuzz.campaign import run
+from effcc.ir import scalars
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, add, compare, integer, transform
+from effcc.ir.graph import Graph, Node
+from effcc.ir.kernel import Kernel
+from effcc.ir.loops import For, If, LoopNest, Stmt, Tile
+from effcc.ir.program import Program
+from effcc.ir.table import products
+from effcc.passes import layout, memory
+from effcc.passes.fusion import online
+from effcc.passes.fusion.cascade import Defined
+from effcc.passes.tiling import choose
+from effcc.target import Target
+
+Patch = pytest.MonkeyPatch
+MOST = 160  # graphs
+
+fuse = importlib.import_module("effcc.passes.fusion.fuse")  # the package exports a function of this name
+
+PLANTED: dict[str, Callable[[Patch], None]] = {}
+
+
+def planted(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+    """Register a bug under the name of the function that plants it."""
+    PLANTED[plant.__name__.replace("_", " ")] = plant
+    return plant
+
+
+def changed_graph(graph: Graph, change: Callable[[Node], Node]) -> Graph:
+    return graph.with_nodes(tuple(change(n) for n in graph.nodes))
+
+
+@planted
+def simplify_takes_mod_for_fmod(patch: Patch) -> None:
+    def wrong(graph: Graph) -> Graph:
+        return changed_graph(original(graph), lambda n: replace(n, op="fmod") if n.op == "mod" else n)
+
+    original = driver.simplify
+    patch.setattr(driver, "simplify", wrong)
+
+
+@planted
+def simplify_swaps_the_operands_of_sub(patch: Patch) -> None:
+    def swap(node: Node) -> Node:
+        a_b = node.operands
+        return replace(node, operands=a_b[::-1]) if node.op == "sub" else node
+
+    original = driver.simplify
+    patch.setattr(driver, "simplify", lambda graph: changed_graph(original(graph), swap))
+
+
+@planted
+def simplify_takes_softmax_over_the_first_axis(patch: Patch) -> None:
+    def wrong(node: Node) -> Node:
+        return replace(node, attrs={**node.attrs, "axis": 0}) if node.op in ("softmax", "log_softmax") else node
+
+    original = driver.simplify
+    patch.setattr(driver, "simplify", lambda graph: changed_graph(original(graph), wrong))
+
+
+@planted
+def inlining_swaps_the_branches_of_where(patch: Patch) -> None:
+    def swapped(e: Expr) -> Expr:
+        if isinstance(e, Call) and e.function == "where":
+            condition, a, b = e.operands
+            return replace(e, operands=(condition, b, a))
+        return e
+
+    def wrong(*args: Any) -> Any:
+        cascade = original(*args)
+        items = [
+            replace(i, statement=replace(i.statement, value=transform(i.statement.value, swapped)))
+            if isinstance(i, Defined)
+            else i
+            for i in cascade.items
+        ]
+        return replace(cascade, items=items)
+
+    original = fuse.inline
+    patch.setattr(fuse, "inline", wrong)
+
+
+@planted
+def convolution_misses_the_last_row(patch: Patch) -> None:
+    def wrong(position: Expr, size: Any, below: bool, above: bool) -> list[Expr]:
+        found = original(position, size, below, False)
+        return [*found, compare("lt", position, integer(size - 1))] if above else found
+
+    original = products.inside
+    patch.setattr(products, "inside", wrong)
+
+
+@planted
+def online_softmax_does_not_rescale(patch: Patch) -> None:
+    def wrong(*args: Any) -> Any:
+        kernel = original(*args)
+        if kernel is None:
+            return None
+        statements = []
+        for s in kernel.statements:
+            if isinstance(s.value, Reduce) and s.value.rescale is not None:
+                one = Const(1.0, s.value.rescale.dtype)
+                s = replace(s, value=replace(s.value, rescale=one))
+            statements.append(s)
+        return kernel.with_statements(tuple(statements))
+
+    original = online._rescale
+    patch.setattr(online, "_rescale", wrong)
+
+
+@planted
+def maximum_begins_at_zero(patch: Patch) -> None:
+    maximum = scalars.REDUCTIONS["max"]
+    patch.setitem(scalars.REDUCTIONS, "max", replace(maximum, identity=lambda d: 0.0 if d.is_float else 0))
+
+
+@planted
+def layout_changes_what_is_written_only(patch: Patch) -> None:
+    def wrong(program: Program, changed: Mapping[str, Any]) -> Program:
+        kernels = {
+            name: replace(k, params=tuple(replace(p, type=p.type.plain()) for p in k.params))
+            for name, k in original(program, changed).kernels.items()
+        }
+        return replace(original(program, changed), kernels=kernels)
+
+    original = layout._retype
+    patch.setattr(layout, "_retype", wrong)
+
+
+@planted
+def packing_shifts_the_columns(patch: Patch) -> None:
+    def shifted(e: Expr) -> Expr:
+        if isinstance(e, Load) and len(e.index) > 1:
+            return replace(e, index=(*e.index[1:], e.index[0])) if e.buffer == "source" else e
+        return e
+
+    def wrong(*args: Any) -> Any:
+        kernel, made = original(*args)
+        packing: Kernel = made.kernel
+        statements = tuple(replace(s, value=transform(s.value, shifted)) for s in packing.statements)
+        return kernel, replace(made, kernel=packing.with_statements(statements))
+
+    original = choose.pack
+    patch.setattr(choose, "pack", wrong)
+
+
+@planted
+def memory_forgets_later_readers(patch: Patch) -> None:
+    def wrong(program: Program) -> dict[str, tuple[int, int]]:
+        return {name: (first, first) for name, (first, _) in original(program).items()}
+
+    original = memory.live_ranges
+    patch.setattr(memory, "live_ranges", wrong)
+
+
+def changed_tiles(body: tuple[Stmt, ...], change: Callable[[Tile], Tile]) -> tuple[Stmt, ...]:
+    found: list[Stmt] = []
+    for s in body:
+        match s:
+            case Tile():
+                found.append(change(s))
+            case For():
+                found.append(replace(s, body=changed_tiles(s.body, change)))
+            case If():
+                then, orelse = changed_tiles(s.then, change), changed_tiles(s.orelse, change)
+                found.append(replace(s, then=then, orelse=orelse))
+            case _:
+                found.append(s)
+    return tuple(found)
+
+
+def lowering_changes(patch: Patch, change: Callable[[Tile], Tile]) -> None:
+    def wrong(*args: Any) -> LoopNest:
+        nest = original(*args)
+        return replace(nest, body=changed_tiles(nest.body, change))
+
+    original = driver.lower
+    patch.setattr(driver, "lower", wrong)
+
+
+@planted
+def lowering_leaves_out_the_end_of_a_tail(patch: Patch) -> None:
+    def change(tile: Tile) -> Tile:
+        axes = tuple(
+            replace(a, extent=a.extent - 1) if a.kind == "lanes" and a.extent % 4 == 3 else a for a in tile.axes
+        )
+        return replace(tile, axes=axes)
+
+    lowering_changes(patch, change)
+
+
+@planted
+def lowering_sets_where_it_should_add(patch: Patch) -> None:
+    lowering_changes(patch, lambda tile: replace(tile, combine="set") if tile.combine == "add" else tile)
+
+
+@planted
+def code_does_not_wait_for_other_threads(patch: Patch) -> None:
+    patch.setattr(cpp_program._Emitter, "_conflict", lambda self, before, after: False)
+
+
+@planted
+def code_stores_lanes_beyond_the_tail(patch: Patch) -> None:
+    def wrong(writer: Any, storage: Any, index: Any, value: Any, count: Any, *rest: Any) -> None:
+        original(writer, storage, index, value, None, *rest)
+
+    original = tiles.store_memory
+    patch.setattr(tiles, "store_memory", wrong)
+
+
+@planted
+def code_addresses_the_next_element(patch: Patch) -> None:
+    def wrong(tile: Tile) -> Tile:
+        index = tuple(add(i, Const(-1, i.dtype)) if isinstance(i, Axis) and n else i for n, i in enumerate(tile.index))
+        return replace(tile, index=index)
+
+    def emitted(program: Program, nests: Mapping[str, LoopNest], *rest: Any, **named: Any) -> str:
+        broken = {
+            name: replace(n, body=changed_tiles(n.body, wrong)) if len(n.outputs) == 1 else n for name, n in nests.items()
+        }
+        return original(program, broken, *rest, **named)
+
+    original = driver.emit_program
+    patch.setattr(driver, "emit_program", emitted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_found(bug: str, monkeypatch: Patch) -> None:
+    PLANTED[bug](monkeypatch)
+    report = run(
+        10, seed=0, target=Target.detect(), most=MOST, mlir=False, progress=False, reduce_seconds=0, stop_after=1
+    )
+    assert report.failures, f"not found in {report.graphs} graphs"
+    assert report.failures[0].step != "eager"
+
+
+@pytest.mark.slow
+def test_without_a_bug_nothing_is_found() -> None:
+    report = run(10, seed=0, target=Target.detect(), most=48, mlir=False, progress=False, reduce_seconds=0)
+    assert not report.failures, str(report)
