@@ -7,7 +7,7 @@ whether joining pays is decided from footprints and from how often operands woul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from effcc.ir.dims import elements, same
@@ -162,12 +162,18 @@ class _Clustering:
         points = elements(tuple(extents[a] for a in shared))
         if not shared or points < PARALLELISM * self.target.cores:
             before = elements(tuple(extents[a] for a in into.shared))
-            if before > SMALL and points < min(before, PARALLELISM * self.target.cores):
+            if self._points((*into.items, item)) > SMALL and points < min(before, PARALLELISM * self.target.cores):
                 return False
         for member in (*into.items, item):
             if _is_contraction(member.statement) and not self._operands_stay(member.statement, into, shared):
                 return False
         return self._local_fits(item, into, shared)
+
+    def _points(self, members: Iterable[Defined]) -> int:
+        """The points of the largest box among statements, what they reduce over included."""
+        extents = self.cascade.extents
+        boxes = [(*m.statement.axes, *(m.statement.reduction.axes if m.statement.reduction else ())) for m in members]
+        return max(elements(tuple(extents[a] for a in box)) for box in boxes)
 
     def _standing_for(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> set[str]:
         aligned = self._align(item.statement, into)
