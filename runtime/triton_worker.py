@@ -49,9 +49,9 @@ def _answer(folder: Path) -> None:
 def _repair_interpreter() -> None:
     """Correct what the interpreter (Triton 3.6, 3.7) gets wrong and the compiler right.
 
-    It multiplies bf16 blocks as the integers they are stored in, and repeats a scalar comparison as a float; with
-    NumPy 2.4, that of 3.6 cannot take the end of a range from an argument. Folds by the library's functions, which it
-    would call for one element after the other, become NumPy's, which treat NaN alike.
+    It multiplies bf16 blocks as the integers they are stored in, rounds to bf16 by cutting off, and repeats a scalar
+    comparison as a float; with NumPy 2.4, that of 3.6 cannot take the end of a range from an argument. Folds by the
+    library's functions, which it would call for one element after the other, become NumPy's, which treat NaN alike.
     """
     import numpy as np
     import triton.language as tl
@@ -64,12 +64,19 @@ def _repair_interpreter() -> None:
     builder = interpreter.InterpreterBuilder
     if getattr(builder, "repaired_by_effcc", False):
         return
-    dot, splat = builder.create_dot, builder.create_splat
+    dot, splat, cast = builder.create_dot, builder.create_splat, builder.cast_impl
 
     def widened(block: Any) -> Any:
         if block.dtype.scalar != tl.bfloat16:
             return block
         return interpreter.TensorHandle((block.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def cast_impl(self: Any, block: Any, type: Any) -> Any:
+        if (block.dtype.scalar, type.scalar) != (tl.float32, tl.bfloat16):
+            return cast(self, block, type)
+        bits = block.data.astype(np.float32).view(np.uint32)
+        rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+        return interpreter.TensorHandle(np.where(np.isnan(block.data), np.uint16(0x7FC0), rounded), tl.bfloat16)
 
     def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
         return dot(self, widened(a), widened(b), *rest)
@@ -94,7 +101,8 @@ def _repair_interpreter() -> None:
     interpreter.ReduceOps.generic_reduce = generic_reduce
     original = interpreter._patch_lang_tensor
     interpreter._patch_lang_tensor = patch_tensor
-    builder.create_dot, builder.create_splat, builder.repaired_by_effcc = create_dot, create_splat, True
+    builder.create_dot, builder.create_splat, builder.cast_impl = create_dot, create_splat, cast_impl
+    builder.repaired_by_effcc = True
 
 
 if __name__ == "__main__":

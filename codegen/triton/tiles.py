@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from effcc.codegen.triton.contraction import Dot, as_dot, matrix, result_block
 from effcc.codegen.triton.expressions import LONG, Printer, Scope
-from effcc.codegen.triton.spelling import ATOM, TYPES, fold, literal, spell
-from effcc.codegen.triton.values import Shape, Value, widened
+from effcc.codegen.triton.spelling import ATOM, COMPARE, TYPES, fold, literal
+from effcc.codegen.triton.values import Shape, Value, converted, widened
 from effcc.errors import UnsupportedError
 from effcc.ir.dtypes import DType, bf16, boolean, f16
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, free_axes
@@ -61,22 +61,22 @@ class TileWriter:
         present = tuple(a for a in printer.shape.order if a in value.axes or a in reduced)
         value = printer.shape.fill(value, present)
         spelled = fold(tile.combine)
+        if dtype in (f16, bf16):
+            value = converted(value, "tl.float32")
         text = value.text
         template = spelled.reduce if dtype.is_float else spelled.integer_reduce
         for axis in reversed(reduced):
             text = template.format(text, present.index(axis))
-        if reduced and dtype == boolean:
-            text = f"{text} != 0" if tile.combine == "add" else text
-        elif reduced and dtype.bits < 32:
-            text = f"{text}.to({TYPES[dtype]})"
         rest = tuple(a for a in present if a not in reduced)
-        folded = Value(text, rest, dtype, ATOM if reduced and dtype != boolean else value.binding)
+        folded = Value(text, rest, dtype, ATOM if reduced else value.binding)
+        if reduced and dtype == boolean:
+            folded = Value(f"{text} != 0", rest, dtype, COMPARE)
+        elif reduced and dtype.bits < 32:
+            folded = converted(folded, TYPES[dtype])
         name = self.scope.registers[tile.buffer]
-        if self.fresh.pop(tile.buffer, None) is not None:
-            return f"{name} = {printer.shape.fill(folded, kept).text}"
-        operation, binding = spell(spelled.function, dtype)
-        folded = printer.shape.expand(folded, kept)
-        return f"{name} = {operation.format(name, folded.text if binding == ATOM else folded.within(binding))}"
+        if self.fresh.pop(tile.buffer, None) is None:
+            folded = printer.call(spelled.function, [Value(name, kept, dtype), folded], dtype)
+        return f"{name} = {printer.shape.fill(folded, kept).text}"
 
     def _neutral(self, printer: Printer, tile: Tile, reduced: tuple[str, ...], dtype: DType) -> Value:
         """The value to reduce, the operator's identity wherever a reduced axis is beyond its limit."""
