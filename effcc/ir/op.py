@@ -28,8 +28,7 @@ class Op:
     `create`, `gather`, `scatter`, `scan`, `control` or `opaque`. `arity`: the least and most operands (None: any
     number). `attrs`: name to default (`REQUIRED` for none). `infer(operand types, attrs)` gives the result type or
     types and raises IRTypeError. `reference(*arrays, **attrs)` computes them with NumPy. `form` states the index
-    form; ops without one are run by PyTorch (`extern`) or have regions. `flops`: operations for each result element,
-    for cost estimates.
+    form; ops without one are run by PyTorch (`extern`) or have regions.
     """
 
     name: str
