@@ -196,3 +196,12 @@ def test_a_recurrence_stays_in_one_kernel_and_in_order() -> None:
         return (b.emit("cumsum", b.param("x", tensor(f32, 4, 9)), axis=1),)
 
     assert "scan" in only_kernel(build(body))
+
+
+def test_two_matrices_times_a_vector_stay_apart_so_that_each_runs_on_all_cores() -> None:
+    def body(b: GraphBuilder) -> tuple[Value, ...]:
+        x = b.param("x", tensor(f32, 1, 768))
+        hidden = b.emit("linear", x, b.param("w", tensor(f32, 768, 768), weight=True))
+        return (b.emit("linear", hidden, b.param("v", tensor(f32, 768, 768), weight=True)),)
+
+    assert len(fuse(build(body), TARGET).steps) == 2
