@@ -135,7 +135,9 @@ def programs_of(compiled: Callable[..., Any]) -> list[Compiled]:
         names |= shared_names
     found = [e for e in _REGISTRY if e.weights and {id(w()) for w in e.weights} <= own]
     found += [e for e in _REGISTRY if e.name in names and not (e.weights and is_module)]
-    if not found:  # what was made for another module of the class, and reused
+    marks = ("_orig_mod", "_torchdynamo_orig_callable", "_compiled_call_impl")
+    if not found and any(getattr(compiled, mark, None) is not None for mark in marks):
+        # What was made for another module of the class, and reused.
         found = [e for e in _REGISTRY if e.name in names | shared_names]
     chosen = {id(e) for e in found}
     programs = [p() for e in _REGISTRY if id(e) in chosen for p in e.programs]
