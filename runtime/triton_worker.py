@@ -49,8 +49,8 @@ def _answer(folder: Path) -> None:
 def _repair_interpreter() -> None:
     """Correct what the interpreter (Triton 3.6, 3.7) gets wrong and the compiler right.
 
-    It multiplies bf16 blocks as the integers they are stored in, rounds to bf16 by cutting off, and repeats a scalar
-    comparison as a float; with NumPy 2.4, that of 3.6 cannot take the end of a range from an argument. Folds by the
+    It multiplies bf16 blocks as the integers they are stored in, makes bf16 by cutting off, and of integers not at all;
+    it repeats a scalar comparison as a float; with NumPy 2.4, that of 3.6 cannot take the end of a range from an argument. Folds by the
     library's functions, which it would call for one element after the other, become NumPy's, which treat NaN alike.
     """
     import numpy as np
@@ -72,7 +72,7 @@ def _repair_interpreter() -> None:
         return interpreter.TensorHandle((block.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
 
     def cast_impl(self: Any, block: Any, type: Any) -> Any:
-        if (block.dtype.scalar, type.scalar) != (tl.float32, tl.bfloat16):
+        if type.scalar != tl.bfloat16 or block.dtype.scalar == tl.bfloat16:
             return cast(self, block, type)
         bits = block.data.astype(np.float32).view(np.uint32)
         rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)

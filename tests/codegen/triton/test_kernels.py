@@ -93,6 +93,7 @@ CASES: dict[str, tuple[Any, list[TensorType]]] = {
         [floats(7, 4), tensor(i64, 3, 4), floats(3, 4)],
     ),
     "bf16_maximum": (lambda b, x: b.emit("max", x, axes=(1,)), [tensor(bf16, 5, 20)]),
+    "bf16_of_integers": (lambda b, x: b.emit("cast", x, dtype=bf16), [tensor(i64, 40)]),
     "double": (lambda b, x, w: b.emit("tanh", b.emit("matmul", x, w)), [tensor(f64, 20, 20), tensor(f64, 20, 20)]),
     "norm_before_product": (
         lambda b, x, g, w: b.emit("linear", b.emit("rms_norm", x, g), w), [floats(20, 40), floats(40), floats(30, 40)]
