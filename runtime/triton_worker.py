@@ -50,8 +50,9 @@ def _repair_interpreter() -> None:
     """Correct what the interpreter (Triton 3.6, 3.7) gets wrong and the compiler right.
 
     It multiplies bf16 blocks as the integers they are stored in, makes bf16 by cutting off, and of integers not at all;
-    it repeats a scalar comparison as a float; with NumPy 2.4, that of 3.6 cannot take the end of a range from an argument. Folds by the
-    library's functions, which it would call for one element after the other, become NumPy's, which treat NaN alike.
+    it repeats a scalar comparison as a float; with NumPy 2.4, that of 3.6 cannot take the end of a range from an
+    argument. Folds by the library's functions, which it would call for one element after the other, become NumPy's,
+    which treat NaN alike.
     """
     import numpy as np
     import triton.language as tl
