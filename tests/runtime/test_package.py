@@ -146,6 +146,18 @@ def test_a_model_with_state_keeps_it_between_calls(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded(torch.ones(4)), torch.full((4,), 2.0 * n))
 
 
+@pytest.mark.parametrize("schemes", [("int8",), ("block(4,1)",), ("int8", "block(4,1)")])
+def test_a_model_with_stored_weights_is_exported_and_loaded_again(schemes: tuple[str, ...], tmp_path: Path) -> None:
+    model, x = small_model(), torch.randn(3, 24)
+    for scheme in schemes:
+        if scheme == "int8":
+            effcc.quantize(model, scheme)
+        else:
+            effcc.sparsify(model, scheme, density=0.25)
+    loaded = effcc.load(effcc.export(model, (x,), tmp_path / "model.effcc"))
+    torch.testing.assert_close(loaded(x), model(x).detach())
+
+
 def test_several_results_come_in_order(tmp_path: Path) -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
