@@ -91,7 +91,6 @@ INTEGER: dict[str, tuple[str, ...]] = {
         "arith.addi {n0}, {1} : {t}", "arith.select {n5}, {n6}, {n0} : {t}",
     ),
     "fmod": ("arith.remsi {0}, {1} : {t}",),
-    "pow": ("math.ipowi {0}, {1} : {t}",),
     "maximum": ("arith.maxsi {0}, {1} : {t}",),
     "minimum": ("arith.minsi {0}, {1} : {t}",),
     "and": ("arith.andi {0}, {1} : {t}",),
@@ -111,8 +110,12 @@ UNSIGNED = {"maximum": ("arith.maxui {0}, {1} : {t}",), "minimum": ("arith.minui
                {"lt": "ult", "le": "ule", "gt": "ugt", "ge": "uge"}.items()}}  # fmt: skip
 
 # i1 wraps around in arith.addi, so that true + true is false; of bools, add is "or" and mul is "and".
-BOOLEAN = {"add": ("arith.ori {0}, {1} : {t}",), "mul": ("arith.andi {0}, {1} : {t}",),
-           "sign": ("arith.ori {0}, {0} : {t}",), "abs": ("arith.ori {0}, {0} : {t}",)}
+BOOLEAN = {
+    "add": ("arith.ori {0}, {1} : {t}",),
+    "mul": ("arith.andi {0}, {1} : {t}",),
+    "sign": ("arith.ori {0}, {0} : {t}",),
+    "abs": ("arith.ori {0}, {0} : {t}",),
+}
 
 NO_SPELLING = {"lgamma": "the math dialect has no log-gamma"}
 

@@ -44,6 +44,10 @@ def split_axes(kernel: Kernel) -> Kernel:
 def _divided(kernel: Kernel) -> tuple[str, int] | None:
     """An axis with a known extent, and a constant that divides it and that some index divides it by."""
     extents = kernel.extents
+    scattered = {
+        s.target for s in kernel.statements if s.scatter is not None
+    }  # their stores name dimensions as they are
+    whole = {a for s in kernel.statements if s.target in scattered for a in s.axes}
     divisors: dict[str, set[int]] = {}
     for e in kernel.expressions():
         match e:
@@ -52,7 +56,7 @@ def _divided(kernel: Kernel) -> tuple[str, int] | None:
     for axis, found in divisors.items():
         extent = extents.get(axis)
         c = min(found)
-        if isinstance(extent, int) and 1 < c < extent and extent % c == 0 and axis not in kernel.scans:
+        if isinstance(extent, int) and 1 < c < extent and extent % c == 0 and axis not in {*kernel.scans, *whole}:
             return axis, c
     return None
 
@@ -115,7 +119,7 @@ def split_groups(cascade: Cascade) -> tuple[Cascade, dict[str, tuple[tuple[int, 
         if not isinstance(given, Defined):
             continue
         item = given
-        again = any(isinstance(x, Defined) and x.target == item.target for x in items[:position])
+        again = any(isinstance(x, Defined) and x.target == item.target for x in items if x is not given)
         while not again and (found := _group(item, defined, extents)) is not None:
             axis, c = found
             place, size = item.statement.axes.index(axis), extents[axis]
