@@ -2,8 +2,8 @@
 
 The reference is the graph interpreted in float64. How much rounding matters in a graph is measured, not guessed: it is
 interpreted again with every value disturbed by a few units in the last place of its own dtype, several times. The
-spread is what any order of computation may differ by; elements of integers or NaN that the disturbance changes hang on a
-discontinuity (a comparison, a rounding, an arg-max) and are not compared.
+spread is what any order of computation may differ by; elements of integers or NaN that the disturbance changes hang on
+a discontinuity (a comparison, a rounding, an arg-max) and are not compared.
 
 A result is right when its largest error is at most `4 x eager's + 2 eps max|reference|` (DESIGN.md) plus that spread,
 NaN and infinities are where eager has them, and integers are equal.
@@ -27,6 +27,7 @@ from effcc.ir.ops import TABLE
 Array = np.ndarray[Any, Any]
 
 _MOVES = ("view", "gather", "create")  # kinds of ops whose results are copies: nothing is rounded
+_SUMS = ("contraction", "norm", "reduction", "scan")  # kinds whose errors go by the terms, which may cancel out
 _HUGE = 1e15  # beyond it, where numbers overflow depends on the order of computation
 
 
@@ -80,16 +81,21 @@ def _float_dtypes(case: Case) -> set[DType]:
 
 
 def _disturbed(case: Case, data: np.random.Generator, strength: float) -> list[Array]:
-    def shake(value: Value, array: Array) -> Array:
+    def shake(value: Value, array: Array, sums: bool = False) -> Array:
         if not value.type.dtype.is_float or array.size == 0:
             return array
         unit = strength * float(ml_dtypes.finfo(value.type.dtype.numpy).eps)
-        return np.asarray(array * (1 + unit * data.uniform(-1, 1, array.shape)))
+        shaken = array * (1 + unit * data.uniform(-1, 1, array.shape))
+        if sums:
+            largest = np.abs(array[np.isfinite(array)]).max(initial=0.0)
+            shaken = shaken + unit / 4 * largest * data.uniform(-1, 1, array.shape)
+        return np.asarray(shaken)
 
     def observe(node: Node, results: list[Array]) -> list[Array]:
         if TABLE[node.op].kind in _MOVES:
             return results
-        return [shake(v, a) for v, a in zip(node.results, results, strict=True)]
+        sums = TABLE[node.op].kind in _SUMS
+        return [shake(v, a, sums) for v, a in zip(node.results, results, strict=True)]
 
     with np.errstate(all="ignore"):
         pairs = zip(case.graph.params, case.inputs, strict=True)
@@ -113,15 +119,13 @@ def _spread(wide: Array, disturbed: Sequence[Array]) -> tuple[float, Array]:
     return spread, stable
 
 
-def difference(
-    candidate: Any, eager: Array | None, expected: Expected, number: int, is_eager: bool = False
-) -> str:
+def difference(candidate: Any, eager: Array | None, expected: Expected, number: int, is_eager: bool = False) -> str:
     """How `candidate` is wrong as result `number`; empty where it is right.
 
     A candidate in float64 for a narrower result was interpreted wide, and must have its special values where the
-    reference has them; others must have them where eager has (or the interpreter, where there is no eager). Eager itself
-    may have NaN for an infinity of the interpreter, and the other way round (it orders the products of an einsum), and
-    be off by roundings of what cancels out on the way.
+    reference has them; others must have them where eager has (or the interpreter, where there is no eager). Eager
+    itself may have NaN for an infinity of the interpreter, and the other way round (it orders the products of an
+    einsum), and be off by roundings of what cancels out on the way.
     """
     want = expected.results[number]
     got: Array = np.asarray(candidate)
@@ -135,7 +139,8 @@ def difference(
         return _where(number, wrong, want.own, got) if wrong.any() else ""
     model = want.wide if widened else want.own if eager is None else eager
     anything = expected.overflows or (is_eager and not np.isfinite(got[~np.isfinite(model)].astype(np.float64)).any())
-    return _floating(number, got.astype(np.float64), model.astype(np.float64), want, eager, anything, expected.scale if is_eager else 0.0)
+    scale = expected.scale if is_eager else 0.0
+    return _floating(number, got.astype(np.float64), model.astype(np.float64), want, eager, anything, scale)
 
 
 def _floating(

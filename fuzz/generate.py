@@ -188,8 +188,8 @@ class _Generator:
             position = 0 if self.random.random() < 0.8 else self.random.randrange(count)
             known[position] = self._existing(squash)
         wanted = given.types or [None] * count
-        types = [v.type if v is not None else t for v, t in zip(known, wanted, strict=True)]
-        types, attrs = propose(op, types, self.random, given.attrs)
+        fixed = [v.type if v is not None else t for v, t in zip(known, wanted, strict=True)]
+        types, attrs = propose(op, fixed, self.random, given.attrs)
         if len(types) != count or not is_deterministic(op, attrs) or _loses_range(op, types, attrs):
             return False
         if "value" in attrs:
@@ -201,7 +201,8 @@ class _Generator:
         if any(low > high for low, high in limits.values()):
             return False
         operands = [
-            v if v is not None and k not in limits else self._operand(types[k], limits.get(k)) for k, v in enumerate(known)
+            v if v is not None and k not in limits else self._operand(types[k], limits.get(k))
+            for k, v in enumerate(known)
         ]
         node = self.builder.node(op.name, *operands, **attrs)
         return self._computed(op, node.results, operands, attrs)
@@ -256,7 +257,11 @@ class _Generator:
         return value
 
     def _constant(self, type: TensorType) -> Value:
-        attrs = {"shape": type.shape, "value": draw_number(type.dtype, self.random), "dtype": type.dtype}
+        attrs: dict[str, Any] = {
+            "shape": type.shape,
+            "value": draw_number(type.dtype, self.random),
+            "dtype": type.dtype,
+        }
         value = self.builder.emit("full", **attrs)
         self._computed(TABLE["full"], (value,), (), attrs)
         return value
@@ -277,7 +282,7 @@ class _Generator:
         graph = replace(graph, params=params, weights=frozenset(p.name for p in params) & graph.weights)
         inputs = [self.arrays[p] for p in params]
         if self.random.random() < 0.2:
-            inputs = [a if p in self.bounded else with_specials(a, self.data) for p, a in zip(params, inputs, strict=True)]
+            inputs = [self.arrays[p] if p in self.bounded else with_specials(self.arrays[p], self.data) for p in params]
         return Case(graph, tuple(inputs), self.seed)
 
 
@@ -330,6 +335,6 @@ def _loses_range(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> 
 
 
 def _work(types: Sequence[TensorType], results: Sequence[TensorType]) -> int:
-    """An estimate of the points of a node's index space: its largest result, once for each point of an operand's row."""
+    """An estimate of the points of a node's index space: its largest result, once a point of an operand's row."""
     row = int(types[0].shape[-1]) if types and types[0].shape else 1
     return max((int(t.size) for t in results), default=0) * max(row, 1)

@@ -159,9 +159,7 @@ def _job(native: Native, number: int) -> Job:
     assert program is not None and plan is not None
     given = dict(zip(program.inputs, native.inputs, strict=True))
     known = program.by_name
-    buffers = tuple(
-        _bytes(known[n], given[n]) if n in given else _storage(known[n]) for n in pointer_table(program)
-    )
+    buffers = tuple(_bytes(known[n], given[n]) if n in given else _storage(known[n]) for n in pointer_table(program))
     entries = tuple(f"{e.name}__{number}" for e in entry_points(program))
     return Job(entries, buffers, int(evaluate(plan.arena_bytes, {})), native.threads)
 
@@ -206,5 +204,3 @@ def _root(program: Program, name: str) -> str:
     while program.by_name[name].alias:
         name = program.by_name[name].alias
     return name
-
-

@@ -15,7 +15,7 @@ from effcc.ir.dtypes import i64
 from effcc.ir.op import Op, normalize_axis
 from effcc.ir.table.movement import slice_bounds
 from effcc.ir.types import TensorType
-from effcc.passes.rules.drawing import draw, draw_shape
+from effcc.passes.rules.drawing import draw, draw_dtype, draw_shape
 
 Known = list[TensorType | None]
 Attrs = dict[str, Any]
@@ -28,19 +28,12 @@ def propose(op: Op, known: Known, random: Random, fixed: Mapping[str, Any]) -> t
     special = _PROPOSALS.get(op.name)
     if special is None:
         return draw(op, known, attrs, random)
-    x = known[0] or TensorType(draw_like(random), draw_shape(random, 1, 4))
-    return special([x, *known[1:]], attrs, random), {**op.complete_attrs({**_placeholders(op), **attrs})}
-
-
-def draw_like(random: Random) -> Any:
-    """A dtype as the generator prefers them."""
-    from effcc.passes.rules.drawing import draw_dtype
-
-    return draw_dtype(random)
+    x = known[0] or TensorType(draw_dtype(random), draw_shape(random, 1, 4))
+    return special([x, *known[1:]], attrs, random), op.complete_attrs(attrs)
 
 
 def bounds(op: str, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> dict[int, Bounds]:
-    """The integers that operands may hold, by position (inclusive): positions on an axis, shifts, exponents, divisors."""
+    """The integers that operands may hold, by position (inclusive): places on an axis, shifts, exponents, divisors."""
     element = types[0].dtype if types else None
     if op in ("floordiv", "mod", "fmod") and element is not None and not element.is_float:
         return {1: (1, 5)}
@@ -63,12 +56,6 @@ def bounds(op: str, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> di
 def is_deterministic(op: Op, attrs: Mapping[str, Any]) -> bool:
     """Whether the result does not depend on the order in which elements are written."""
     return op.kind != "scatter" or attrs["combine"] != "set"
-
-
-def _placeholders(op: Op) -> Attrs:
-    from effcc.ir.op import REQUIRED
-
-    return {name: 0 for name, default in op.attrs.items() if default is REQUIRED}
 
 
 def _axis(x: TensorType, random: Random) -> int:

@@ -1,14 +1,16 @@
 """Who says whether a case is right: eager PyTorch, every step of the compiler interpreted, the compiled C++, and MLIR.
 
 `examine` takes a case through the steps. After each of them what came out must verify, and (in one case of four) its
-text must parse back to the same text. The last is interpreted in float64; where it is wrong, so are the earlier ones in turn, to name the step
-that broke it. `judge` then looks at what the compiled code computed.
+text must parse back to the same text. The last is interpreted in float64; where it is wrong, so are the earlier ones in
+turn, to name the step that broke it. `judge` then looks at what the compiled code computed.
 """
 
 from __future__ import annotations
 
+import os
+import pickle
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,11 +120,7 @@ def native(examined: Examined) -> Native | None:
     return Native(state, examined.case.inputs, threads)
 
 
-
-
-def _compare(
-    results: Sequence[Any], eager: Sequence[Array] | None, expected: Expected, is_eager: bool = False
-) -> str:
+def _compare(results: Sequence[Any], eager: Sequence[Array] | None, expected: Expected, is_eager: bool = False) -> str:
     if len(results) != len(expected.results):
         return f"{len(results)} results, expected {len(expected.results)}"
     for number, result in enumerate(results):
@@ -130,6 +128,25 @@ def _compare(
         if problem:
             return problem
     return ""
+
+
+def in_child(function: Callable[[], list[Any]]) -> list[Any] | str:
+    """What `function` returns in a forked process, or what went wrong there: an engine's crash must not be ours."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            found: list[Any] | str = function()
+        except Exception as error:
+            found = _told(error)
+        with os.fdopen(writing, "wb") as stream:
+            pickle.dump(found, stream)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        content = stream.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return f"crashed with signal {-code}" if code or not content else pickle.loads(content)
 
 
 def _told(error: Exception) -> str:
@@ -216,9 +233,8 @@ def _mlir(case: Case, expected: Expected, eager: Sequence[Array] | None) -> Fail
         text = emit_graph(case.graph)
     except UnsupportedError:
         return None
-    try:
-        results = run_module(text, case.graph, case.inputs)
-    except EffccError as error:
-        return Failure(case, "mlir", "error", _told(error))
-    problem = _compare(results, eager, expected)
+    found = in_child(lambda: run_module(text, case.graph, case.inputs))
+    if isinstance(found, str):
+        return Failure(case, "mlir", "error", found)
+    problem = _compare(found, eager, expected)
     return Failure(case, "mlir", "wrong result", problem) if problem else None

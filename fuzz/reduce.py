@@ -36,9 +36,7 @@ def reduce(failure: Failure, check: Check, seconds: float = 30.0) -> Failure:
     return failure
 
 
-def _first(
-    failure: Failure, changes: Callable[[Case], Iterator[Case]], check: Check, end: float
-) -> Failure | None:
+def _first(failure: Failure, changes: Callable[[Case], Iterator[Case]], check: Check, end: float) -> Failure | None:
     """The first proposal that fails as `failure` does."""
     proposals = changes(failure.case)
     while time.monotonic() < end:
@@ -55,7 +53,7 @@ def _first(
     return None
 
 
-# Changes ---------------------------------------------------------------------------------------------------------------
+# Changes --------------------------------------------------------------------------------------------------------------
 
 
 def _results(case: Case) -> Iterator[Case]:
@@ -108,12 +106,12 @@ def _numbers(case: Case) -> Iterator[Case]:
         for position, array in enumerate(case.inputs):
             if array.dtype.kind != "f":
                 continue
-            simpler: Array = np.asarray(simplify(array))  # type: ignore[operator]
+            simpler: Array = np.asarray(simplify(array))
             if not np.array_equal(simpler, array, equal_nan=True):
                 yield replace(case, inputs=(*case.inputs[:position], simpler, *case.inputs[position + 1 :]))
 
 
-# Rebuilding ------------------------------------------------------------------------------------------------------------
+# Rebuilding -----------------------------------------------------------------------------------------------------------
 
 
 def _kept(case: Case, outputs: tuple[Value, ...]) -> Case:
@@ -132,9 +130,7 @@ def _values(case: Case) -> dict[Value, Array]:
     return found
 
 
-def _rebuilt(
-    case: Case, cuts: Mapping[Value, Array], aliases: Mapping[Value, Value] | None = None
-) -> Case:
+def _rebuilt(case: Case, cuts: Mapping[Value, Array], aliases: Mapping[Value, Value] | None = None) -> Case:
     """The case with the values in `cuts` as parameters, those in `aliases` replaced, and what nobody needs left out."""
     graph = case.graph
     arrays = {**dict(zip(graph.params, case.inputs, strict=True)), **cuts}
@@ -157,11 +153,16 @@ def _rebuilt(
     for node in graph.nodes:
         if any(r in needed and r in producers for r in node.results):
             operands = [made[aliases.get(o, o)] for o in node.operands]
-            results = builder.node(node.op, *operands, name=node.results[0].name, **node.attrs).results
+            results = _again(builder, node, operands, node.attrs)
             made.update(zip(node.results, results, strict=True))
     outputs = tuple(made[aliases.get(v, v)] for v in graph.outputs)
     inputs = tuple(arrays[v] for v in arrays if v in needed)
     return replace(case, graph=builder.build(outputs), inputs=inputs)
+
+
+def _again(builder: GraphBuilder, node: Node, operands: Sequence[Value], attrs: Mapping[str, Any]) -> Sequence[Value]:
+    """The results of the node once more, on other operands."""
+    return builder.node(node.op, *operands, name=node.results[0].name, regions=node.regions, **attrs).results
 
 
 def _resized(case: Case, size: int, less: int) -> Case:
@@ -183,7 +184,7 @@ def _resized(case: Case, size: int, less: int) -> Case:
     for node in graph.nodes:
         attrs = {name: smaller(v) if _is_shape(name) else v for name, v in node.attrs.items()}
         operands = [made[o] for o in node.operands]
-        results: Sequence[Value] = builder.node(node.op, *operands, name=node.results[0].name, **attrs).results
+        results = _again(builder, node, operands, attrs)
         made.update(zip(node.results, results, strict=True))
     return replace(case, graph=builder.build(tuple(made[v] for v in graph.outputs)), inputs=tuple(inputs))
 

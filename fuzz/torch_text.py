@@ -5,7 +5,8 @@
         relu = torch.relu(matmul)
         return relu,
 
-The text needs `torch`, `torch.nn.functional` as `F` and `itertools.accumulate`. Sizes must be known. Names are the graph's, changed where Python would not have them.
+The text needs `torch`, `torch.nn.functional` as `F` and `itertools.accumulate`. Sizes must be known. Names are the
+graph's, changed where Python would not have them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from effcc.errors import UnsupportedError
 from effcc.ir.dtypes import DType
 from effcc.ir.graph import Graph, Node, Value
+from effcc.ir.scalars import FUNCTIONS
 
 TORCH_NAMES = {
     "f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
@@ -71,13 +73,9 @@ def _call(node: Node, names: Mapping[Value, str]) -> str:
 
 
 _SAME = {
-    name: name
-    for name in (
-        "sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf "
-        "erfc lgamma sigmoid floor ceil trunc round neg abs sign isnan isinf add sub mul div fmod pow atan2 copysign "
-        "maximum minimum eq ne lt le gt ge where relu reciprocal matmul"
-    ).split()
-} | {
+    **{name: name for name in FUNCTIONS if name not in ("cast", "floordiv")},
+    "relu": "relu", "reciprocal": "reciprocal",
+    "matmul": "matmul",
     "not": "bitwise_not", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "mod": "remainder",
     "shl": "bitwise_left_shift", "shr": "bitwise_right_shift",
 }  # fmt: skip
@@ -267,17 +265,6 @@ def _iota(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
     return f"({counter} * {attrs['step']} + {attrs['start']}).to({dtype_text(attrs['dtype'])})"
 
 
-def _linear_recurrence(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
-    a, b, *start = operands
-    axis, size = attrs["axis"], node.operands[0].type.shape[attrs["axis"]]
-    state, states = start[0] if start else "", []
-    for t in range(int(size)):
-        step = f"{b}.select({axis}, {t})"
-        state = f"({a}.select({axis}, {t}) * {state} + {step})" if state else step
-        states.append(state)
-    return f"torch.stack(({', '.join(states)},), {axis})" if states else f"torch.zeros_like({a})"
-
-
 def _template(text: str) -> Spell:
     """`{0}`, `{1}` are operands, `{all}` all of them, names in braces attributes."""
 
@@ -315,5 +302,5 @@ _SPELLINGS: dict[str, Spell] = {
     "index_select": _template("torch.index_select({0}, {axis}, {1})"),
     "gather": _template("torch.gather({0}, {axis}, {1})"), "index": _index, "scatter": _scatter,
     "index_put": _index_put, "constant": _constant, "full": _template("torch.full({shape}, {value}, dtype={dtype})"),
-    "iota": _iota, "linear_recurrence": _linear_recurrence,
+    "iota": _iota,
 }  # fmt: skip

@@ -229,9 +229,7 @@ def code_addresses_the_next_element(patch: Patch) -> None:
         return replace(tile, index=index)
 
     def emitted(program: Program, nests: Mapping[str, LoopNest], *rest: Any, **named: Any) -> str:
-        broken = {
-            name: replace(n, body=changed_tiles(n.body, wrong)) if len(n.outputs) == 1 else n for name, n in nests.items()
-        }
+        broken = {name: replace(n, body=changed_tiles(n.body, wrong)) for name, n in nests.items()}
         return original(program, broken, *rest, **named)
 
     original = driver.emit_program
