@@ -162,6 +162,17 @@ def _pending(kernel: Kernel, axis: str) -> list[Statement]:
     for s in kernel.statements:
         over = axis in s.axes or (s.reduction is not None and axis in s.reduction.axes)
         reads = {load.buffer for load in s.reads}
-        if over and reads & (finished - maxima | online) - {s.target}:
+        if (over and reads & (finished - maxima | online) - {s.target}) or _reads_elsewhere(kernel, s, axis):
             pending.append(s)
     return pending
+
+
+def _reads_elsewhere(kernel: Kernel, s: Statement, axis: str) -> bool:
+    """Whether a statement reads what is defined over `axis` at a point of it that is not its own: that is not there."""
+    definitions = {d.target: d.axes for d in kernel.statements if axis in d.axes}
+    return any(
+        a == axis and index != Axis(axis)
+        for load in s.reads
+        if load.buffer in definitions
+        for a, index in zip(definitions[load.buffer], load.index, strict=True)
+    )
