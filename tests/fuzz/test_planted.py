@@ -27,7 +27,7 @@ from effcc.passes.tiling import choose
 from effcc.target import Target
 
 Patch = pytest.MonkeyPatch
-MOST = 160  # graphs
+MOST = 240  # graphs
 
 fuse = importlib.import_module("effcc.passes.fusion.fuse")  # the package exports a function of this name
 
