@@ -57,7 +57,10 @@ class Expected:
 def expect(case: Case, trials: int = 3, strength: float = 4.0) -> Expected:
     """Interpret a case in its own dtypes, in float64, and `trials` times disturbed by `strength` units."""
     own = run_graph(case.graph, case.inputs)
-    largest = [0.0]
+    floats = [
+        a.astype(np.float64) for a, p in zip(case.inputs, case.graph.params, strict=True) if p.type.dtype.is_float
+    ]
+    largest = [max((float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in floats), default=0.0)]
 
     def measure(node: Node, results: list[Array]) -> list[Array]:
         for result in results:
@@ -162,7 +165,7 @@ def _floating(
         return ""
     eps = float(ml_dtypes.finfo(want.dtype.numpy).eps)
     bound = 4 * eager_errors.max() + 2 * eps * np.abs(exact).max() + want.spread + _smallest(want.dtype)
-    bound += 4 * eps * scale
+    bound += 400 * eps * scale  # for eager: its norms of equal elements are not quite 0
     if errors.max() <= bound:
         return ""
     wrong = np.zeros(got.shape, bool)
