@@ -91,7 +91,9 @@ def _disturbed(case: Case, data: np.random.Generator, strength: float) -> list[A
             return array
         unit = strength * float(ml_dtypes.finfo(value.type.dtype.numpy).eps)
         shaken = array * (1 + unit * data.uniform(-1, 1, array.shape))
-        if sums:
+        if not sums:  # whole numbers come out as they are
+            shaken = np.where(array == np.rint(array), array, shaken)
+        else:
             largest = np.abs(array[np.isfinite(array)]).max(initial=0.0)
             shaken = shaken + unit / 4 * largest * data.uniform(-1, 1, array.shape)
         return np.asarray(shaken)

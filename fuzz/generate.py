@@ -155,7 +155,7 @@ class _Generator:
     def _chain(self, chain: Chain) -> None:
         """Append a chain, its axes of sizes drawn for it."""
         sizes = {letter: self.random.choice((1, 2, 3, 4, 8, 9, 17)) for letter in "mdf"}
-        sizes |= {"b": self.random.choice((1, 2, 3)), "n": self.random.choice((3, 8, 17, 33, 300, 300))}
+        sizes |= {"b": self.random.choice((1, 2, 3)), "n": self.random.choice((3, 8, 33, 300, 600, 600))}
         dtype = draw_dtype(self.random)
         last: Value | None = None
         for name, attrs, letters in chain:
