@@ -1,8 +1,9 @@
 """Places in the arena: buffers whose lives do not meet share memory.
 
 Where all sizes are known, a greedy fit by size (Pisarchyk and Lee, arXiv:2001.03288): buffers in order of decreasing
-size, each at the lowest offset where no buffer alive at the same time stands. Where sizes depend on symbols, offsets are
-expressions: buffers of provably equal size whose lives do not meet share a slot, and slots stand one after the other.
+size, each at the lowest offset where no buffer alive at the same time stands. Where sizes depend on symbols, offsets
+are expressions: buffers of provably equal size whose lives do not meet share a slot, and slots stand one after the
+other.
 """
 
 from __future__ import annotations

@@ -111,9 +111,8 @@ class _Emitter:
             value = reduction(reduce.operator).identity(s.dtype)
             filled = self._fresh("f")
             self.lines.append(f"{identity} = {_constant(value, s.dtype)}")
-            self.lines.append(
-                f"{filled} = linalg.fill ins({identity} : {TYPES[s.dtype.name]}) outs({start} : {out.type}) -> {out.type}"
-            )
+            source = f"ins({identity} : {TYPES[s.dtype.name]})"
+            self.lines.append(f"{filled} = linalg.fill {source} outs({start} : {out.type}) -> {out.type}")
             start = filled
         operands = [(self.tensors[x.buffer], tuple(i.name for i in x.index)) for x in direct]  # type: ignore[union-attr]
         covered = {a for _, index in operands for a in index} | set(s.axes)

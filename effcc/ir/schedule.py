@@ -1,7 +1,8 @@
 """Schedules: how a kernel becomes a loop nest. Chosen by `effcc.passes.tiling`, followed by `effcc.codegen.lower`.
 
-A kernel runs as parallel loops over tiles of its shared axes, inside them at most one sequential loop (tiles of a reduced
-axis, whose partial results then rest in local buffers, or the points of a scan), and around and inside that, nests.
+A kernel runs as parallel loops over tiles of its shared axes, inside them at most one sequential loop (tiles of a
+reduced axis, whose partial results then rest in local buffers, or the points of a scan), and around and inside that,
+nests.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ class Nest:
     """Statements computed in one set of loops, by their positions in the kernel.
 
     The nest runs over `kept` axes (which index its results) and `reduced` axes inside them. `body` statements are
-    evaluated at every point of both, `reductions` fold over the reduced axes, `epilogue` statements follow at each point of
-    the kept axes, in registers. `lanes` is the axis on the vector unit with the number of elements it takes at once (a
-    multiple of the vector's); `unroll` gives the other axes kept in registers. `order` lists all loop axes, outermost
-    first. `phase` places the nest `before`, `inside` or `after` the kernel's sequential loop (`inside` where there is none).
+    evaluated at every point of both, `reductions` fold over the reduced axes, `epilogue` statements follow at each
+    point of the kept axes, in registers. `lanes` is the axis on the vector unit with the number of elements it takes
+    at once (a multiple of the vector's); `unroll` gives the other axes kept in registers. `order` lists all loop
+    axes, outermost first. `phase` places the nest `before`, `inside` or `after` the kernel's sequential loop
+    (`inside` if there is none).
     """
 
     kept: tuple[str, ...]
@@ -45,8 +47,8 @@ class Nest:
 class Pack:
     """A constant operand stored anew so that lanes are contiguous and loads follow the loops.
 
-    The kernel's parameter `packed` takes the place of `buffer[index]`: `packed[axis // width, order..., axis % width]`, zero
-    where `axis` is out of range. `kernel` computes it from `buffer`.
+    The kernel's parameter `packed` takes the place of `buffer[index]`: `packed[axis // width, order..., axis % width]`,
+    zero where `axis` is out of range. `kernel` computes it from `buffer`.
     """
 
     buffer: str

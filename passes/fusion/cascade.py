@@ -119,8 +119,8 @@ def squeeze(cascade: Cascade, kept: Collection[str]) -> Cascade:
         gone = dropped.get(s.target, ())
         scatter = s.scatter and Scatter(tuple(transform(i, one) for i in s.scatter.index), s.scatter.combine)
         axes = tuple(a for p, a in enumerate(s.axes) if p not in gone)
-        scans = tuple(a for a in item.scans if a not in ones)
-        items.append(Defined(Statement(s.target, axes, transform(s.value, one), scatter), item.node, scans))
+        ordered = tuple(a for a in item.scans if a not in ones)
+        items.append(Defined(Statement(s.target, axes, transform(s.value, one), scatter), item.node, ordered))
     return Cascade(items, cascade.extents, types)
 
 

@@ -222,9 +222,7 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         waste = -(-extent // lanes) * lanes / max(extent, 1)
         fixed = axis in choice.shared and choice.tiles[axis] == 1 and fills
         return (
-            total * waste
-            + (6.0 if axis in plan.reduced else 0.0) * lanes / max(extent, 1)
-            + (100.0 if fixed else 0.0)
+            total * waste + (6.0 if axis in plan.reduced else 0.0) * lanes / max(extent, 1) + (100.0 if fixed else 0.0)
         )
 
     axis = min(reversed(candidates), key=cost)

@@ -66,7 +66,7 @@ def pointwise_of(
     kernel: Kernel, statements: Sequence[Statement], counts: Mapping[str, int], axis: str, target: Target
 ) -> PointwiseSchedule:
     """The best schedule of pointwise statements with lanes along `axis`."""
-    axes = tuple(Axis(a, max(n, 1)) for a, n in counts.items() if a != axis) + (Axis(axis, max(counts[axis], 1)),)
+    axes = (*(Axis(a, max(n, 1)) for a, n in counts.items() if a != axis), Axis(axis, max(counts[axis], 1)))
     work = max(1, round(sum(scalar_cost(s.value) for s in statements)))
     return _pointwise(PointwiseNest(axes, _operands(kernel, statements, counts), work), axis, target)
 

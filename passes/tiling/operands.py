@@ -17,8 +17,8 @@ CACHE_LINE = 64
 class Axis:
     """A named axis, its extent (the hint, when it is dynamic), and its role.
 
-    In a contraction `batch` indexes everything, `m` only A and C, `n` only B and C, `k` only A and B. In pointwise nests
-    all axes are `kept`; in reductions the others are `reduced`.
+    In a contraction `batch` indexes everything, `m` only A and C, `n` only B and C, `k` only A and B. In pointwise
+    nests all axes are `kept`; in reductions the others are `reduced`.
     """
 
     name: str
@@ -52,7 +52,7 @@ def operand_bytes(operand: Operand, axes: Iterable[Axis]) -> int:
 def access_slots(operand: Operand, axis: str, lanes: int) -> int:
     """Issue slots to load or store one vector of an operand along an axis.
 
-    A load is one slot where neighbours are adjacent, none where all lanes are one element (it is hoisted), and otherwise a
+    A load is one slot where neighbours are adjacent, none where all lanes are one element (it is hoisted), otherwise a
     scalar load and an insertion for each lane; a store takes twice as long as a load, since there is one store port.
     """
     stride = abs(operand.strides.get(axis, 0))

@@ -33,9 +33,9 @@ from effcc.passes.fusion.polyhedra import guard_accesses
 def pack(kernel: Kernel, load: Load, axis: str, width: int, order: Sequence[str]) -> tuple[Kernel, Pack]:
     """The kernel reading `load`'s buffer packed along `axis`, and the pack.
 
-    `order` gives the other axes of the load's index, outermost first. The packed array has a place for every point of
-    the axes, so an index that reads an element twice stores it twice, and one that lies outside, where a condition keeps
-    the kernel from reading, stores 0.
+    `order` gives the other axes of the load's index, outermost first. The packed array has a place for every point
+    of the axes, so an index that reads an element twice stores it twice, and one that lies outside, where a condition
+    keeps the kernel from reading, stores 0.
     """
     extents = kernel.extents
     old = next(p for p in kernel.params if p.name == load.buffer)
@@ -65,6 +65,4 @@ def pack(kernel: Kernel, load: Load, axis: str, width: int, order: Sequence[str]
         statements=(Statement("packed", (outer, *inner, lane), source),),
         weights=frozenset({"source"}),
     )
-    return replace(kernel, params=params, statements=statements), Pack(
-        old.name, old.name, guard_accesses(packing)
-    )
+    return replace(kernel, params=params, statements=statements), Pack(old.name, old.name, guard_accesses(packing))

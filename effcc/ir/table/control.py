@@ -150,7 +150,7 @@ OPS: list[Op] = [
        "a call to PyTorch's operator `target`; reason: no-op (none fits), random, effect, or chosen (faster here)",
        {"target": REQUIRED, "template": REQUIRED, "results": REQUIRED, "reason": "no-op"}),
     Op("decode", "opaque", (1, None), _infer_decode, _decode_reference,
-       "the dense tensor that the operands, components of `encoding`, stand for; `whole`: as an array of its own, not for "
-       "products to read through",
+       "the dense tensor that the operands, components of `encoding`, stand for; `whole`: as an array of its own, not "
+       "for products to read through",
        {"encoding": REQUIRED, "dtype": REQUIRED, "shape": REQUIRED, "whole": False}, _decode),
 ]  # fmt: skip
