@@ -28,7 +28,7 @@ from effcc.passes.rules.drawing import Preferences, draw_dtype, draw_number
 Array = np.ndarray[Any, Any]
 
 SIZES = (0, *[1] * 8, *[2] * 10, *[3] * 12, 4, 4, 5, 5, 6, 7, 8, 8, 9, 13, 16, 17, 31, 33, 40, 65, 130)
-MOST_ELEMENTS = 6000
+MOST_ELEMENTS = 8000
 MOST_WORK = 400_000  # elements of one index space, in multiplications of an interpreted contraction
 LARGEST = 1e4  # magnitude of values that a node may produce
 
@@ -154,8 +154,10 @@ class _Generator:
 
     def _chain(self, chain: Chain) -> None:
         """Append a chain, its axes of sizes drawn for it."""
-        sizes = {letter: self.random.choice((1, 2, 3, 4, 8, 9, 17)) for letter in "mdf"}
-        sizes |= {"b": self.random.choice((1, 2, 3)), "n": self.random.choice((3, 8, 33, 300, 600, 600))}
+        n = self.random.choice((3, 8, 33, 300, 600, 600))
+        others = (1, 2, 3, 4, 8) if n > 100 else (1, 2, 3, 4, 8, 9, 17)
+        sizes = {"n": n, "b": self.random.choice((1, 1, 2, 3))}
+        sizes |= {letter: self.random.choice(others) for letter in "mdf"}
         dtype = draw_dtype(self.random)
         last: Value | None = None
         for name, attrs, letters in chain:
@@ -345,6 +347,5 @@ def _loses_range(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> 
 
 def _work(op: Op, types: Sequence[TensorType], results: Sequence[TensorType]) -> int:
     """An estimate of the points of a node's index space: its largest result, once a point of an operand's row."""
-    sums = op.kind in ("contraction", "reduction", "norm", "scan")
-    row = int(types[0].shape[-1]) if sums and types and types[0].shape else 1
+    row = int(types[0].shape[-1]) if op.kind == "contraction" and types[0].shape else 1
     return max((int(t.size) for t in results), default=0) * max(row, 1)
