@@ -21,8 +21,8 @@ from effcc.ir.kernel import Kernel, Statement
 def make_online(kernel: Kernel) -> Kernel:
     """The kernel with its exponential sums made online, where it contains a product that follows them."""
     maximum = _maximum(kernel)
-    if maximum is None:
-        return kernel
+    if maximum is None or any(s.scatter is not None for s in kernel.statements):
+        return kernel  # a scatter must see its target whole, once
     index, axis = maximum
     moved = _move_divisions_out(kernel, axis)
     rescaled = _rescale(moved, kernel.statements[index], axis)

@@ -106,6 +106,9 @@ def convolution_misses_the_last_row(patch: Patch) -> None:
 
 @planted
 def online_softmax_does_not_rescale(patch: Patch) -> None:
+    def never(e: Expr) -> Expr:
+        return Const(1.0, e.dtype) if isinstance(e, Call) and e.function == "exp" else e
+
     def wrong(*args: Any) -> Any:
         kernel = original(*args)
         if kernel is None:
@@ -113,8 +116,7 @@ def online_softmax_does_not_rescale(patch: Patch) -> None:
         statements = []
         for s in kernel.statements:
             if isinstance(s.value, Reduce) and s.value.rescale is not None:
-                one = Const(1.0, s.value.rescale.dtype)
-                s = replace(s, value=replace(s.value, rescale=one))
+                s = replace(s, value=replace(s.value, rescale=transform(s.value.rescale, never)))
             statements.append(s)
         return kernel.with_statements(tuple(statements))
 
