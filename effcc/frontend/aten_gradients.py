@@ -82,9 +82,7 @@ def max_pool_backward(
     windows = _known(grad.type.shape[-2:])
     zeros = m.emit("full", shape=(*lead, height * width), value=0.0, dtype=grad.type.dtype)
     flat = (*lead, windows[0] * windows[1])
-    added = m.emit(
-        "scatter", zeros, m.reshape(index, flat), m.reshape(grad, flat), axis=len(lead), combine="add"
-    )
+    added = m.emit("scatter", zeros, m.reshape(index, flat), m.reshape(grad, flat), axis=len(lead), combine="add")
     return m.reshape(added, x.type.shape)
 
 

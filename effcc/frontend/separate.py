@@ -103,8 +103,6 @@ def _renamed(graph: Graph, new: Mapping[Value, Value]) -> Graph:
     def replace(values: Sequence[Value]) -> tuple[Value, ...]:
         return tuple(new.get(v, v) for v in values)
 
-    nodes = tuple(
-        dataclasses.replace(n, operands=replace(n.operands), results=replace(n.results)) for n in graph.nodes
-    )
+    nodes = tuple(dataclasses.replace(n, operands=replace(n.operands), results=replace(n.results)) for n in graph.nodes)
     updates = tuple((p, new.get(value, value)) for p, value in graph.updates)
     return dataclasses.replace(graph, nodes=nodes, outputs=replace(graph.outputs), updates=updates)
