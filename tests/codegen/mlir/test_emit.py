@@ -9,7 +9,7 @@ from effcc.codegen.mlir.emit import emit_graph
 from effcc.codegen.mlir.spelling import NO_SPELLING, spelling
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import symbol
-from effcc.ir.dtypes import boolean, f32, f64, i64
+from effcc.ir.dtypes import DType, boolean, f32, f64, i64
 from effcc.ir.graph import Graph, GraphBuilder
 from effcc.ir.interpreter import run_graph
 from effcc.ir.ops import TABLE
@@ -21,6 +21,7 @@ pytest.importorskip("torch_mlir")
 execute = pytest.importorskip("effcc.codegen.mlir.execute")
 
 PLAIN = {f32, f64, i64, boolean}
+REFUSED = {("not", f32), ("pow", i64)}
 
 
 def graph_of(sample: Sample) -> Graph:
@@ -59,7 +60,13 @@ def test_every_scalar_function_is_spelled_or_refused_with_a_reason() -> None:
         if name in ("where", "cast") or name in NO_SPELLING:
             continue
         operands = {"int": (i64,), "float": (f32,)}.get(function.domain, (i64, f32))
-        assert all(spelling(name, d) for d in operands if not (name == "not" and d == f32))
+        assert all(spelling(name, d) for d in operands if (name, d) not in REFUSED)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("not", f32), ("pow", i64)])
+def test_what_mlir_cannot_lower_is_refused(name: str, dtype: DType) -> None:
+    with pytest.raises(UnsupportedError, match="no spelling"):
+        spelling(name, dtype)
 
 
 def test_a_symbolic_size_is_refused_with_what_to_do() -> None:
