@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from effcc.codegen.lower_nests import Nests
 from effcc.codegen.lower_places import ZERO, Local, Range, Ranges, count_of, local_name, tile_axes
+from effcc.errors import ScheduleError
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
     Axis,
@@ -93,7 +94,10 @@ class _Lowering(Nests):
                 else:
                     extent = self.kernel.extents[axis]
                     if not isinstance(extent, int):
-                        raise NotImplementedError(f"local buffer {s.target} over the unsized axis {axis}")
+                        raise ScheduleError(
+                            f"kernel {self.kernel.name!r}: the local buffer {s.target!r} needs a known extent of "
+                            f"axis {axis!r}, which is a run-time size; give that size a constant, or keep its readers in another kernel"
+                        )
                     kept.append((position, axis, extent))
             self.locals[s.target] = Local(tuple((p, a) for p, a, _ in kept), tuple(e for _, _, e in kept))
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from effcc.errors import ScheduleError
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
@@ -204,7 +205,10 @@ class Places:
                 r = ranges.get(node.name)
                 return r.absolute if r is not None and r.absolute is not None else node
             if isinstance(node, Reduce):
-                raise NotImplementedError("a reduction inside an expression")
+                raise ScheduleError(
+                    f"kernel {self.kernel.name!r}: the reduction over {', '.join(node.axes)} stands inside an "
+                    "expression; give it a statement of its own"
+                )
             parts = children(node)
             return self._divide(refold(rebuild(node, tuple(walk_in(p) for p in parts))), ranges) if parts else node
 
