@@ -96,7 +96,8 @@ class _Lowering(Nests):
                     if not isinstance(extent, int):
                         raise ScheduleError(
                             f"kernel {self.kernel.name!r}: the local buffer {s.target!r} needs a known extent of "
-                            f"axis {axis!r}, which is a run-time size; give that size a constant, or keep its readers in another kernel"
+                            f"axis {axis!r}, which is a run-time size; "
+                            "give that size a constant, or keep its readers in another kernel"
                         )
                     kept.append((position, axis, extent))
             self.locals[s.target] = Local(tuple((p, a) for p, a, _ in kept), tuple(e for _, _, e in kept))
