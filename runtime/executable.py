@@ -110,7 +110,6 @@ class Executable:
         self._arenas = ArenaPool()
         self._known_sizes: dict[tuple[int, ...], _Sizes] = {}
         self._fixed = None if self._bindings else self._resolve({})
-        self._seen_weights: list[int] | None = None
         self._prepared: list[_Prepared] = []
         self._prepare_lock = threading.Lock()
         used = {n for s in program.prepare for n in s.arguments}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from effcc.codegen.cpp.spelling import computed
 from effcc.ir.dims import Shape
-from effcc.ir.dtypes import DType, boolean, i64
+from effcc.ir.dtypes import DType, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, children, free_axes, walk
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile
 
@@ -129,8 +129,3 @@ def _role(e: Expr, kinds: dict[str, str], lanes: int) -> str:
         case Call("add" | "sub" | "mul" | "floordiv" | "mod"):
             return "point" if all(_role(part, kinds, lanes) == "point" for part in children(e)) else "unknown"
     return "unknown"
-
-
-def is_mask(dtype: DType, lanes: int) -> bool:
-    """Whether a value of this dtype is held as a mask."""
-    return dtype == boolean and lanes > 1

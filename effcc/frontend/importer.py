@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import sympy
 import torch
 
-from effcc.frontend.sizes import shape, size
+from effcc.frontend.sizes import shape
 from effcc.ir import dtypes
 from effcc.ir.dims import Dim, Shape, dim, product, same_shape
 from effcc.ir.dtypes import DType, boolean, f32
@@ -229,11 +229,6 @@ class Importer:
 def _is_rounded(x: Operand, dtype: DType) -> bool:
     """Whether a number changes when it is rounded to `dtype`."""
     return isinstance(x, float) and x == x and float(torch.tensor(x, dtype=TORCH_DTYPES[dtype])) != x
-
-
-def sizes_of(values: Sequence[Any]) -> Shape:
-    """A list argument of sizes as Dims."""
-    return tuple(size(v) for v in values)
 
 
 def resolve_shape(x: Value, sizes: Sequence[Dim]) -> Shape:

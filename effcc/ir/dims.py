@@ -70,13 +70,6 @@ def evaluate(size: Dim, bindings: Mapping[str, int]) -> int:
     return int(size.subs({s: bindings[s.name] for s in size.free_symbols}))
 
 
-def substitute(size: Dim, replacement: Mapping[str, Dim]) -> Dim:
-    """`size` with symbols replaced by name."""
-    if isinstance(size, int):
-        return size
-    return dim(size.subs({s: replacement[s.name] for s in size.free_symbols if s.name in replacement}))
-
-
 def show(size: Dim) -> str:
     """The text of a size, without spaces, that the IR grammar reads back."""
     return str(size).replace(" ", "")

@@ -104,16 +104,6 @@ class Kernel:
         """The statements that load `target`."""
         return [s for s in self.statements if any(load.buffer == target for load in s.reads)]
 
-    def intermediates(self) -> list[Statement]:
-        """The first definitions of everything that is neither parameter nor output."""
-        known = {p.name for p in self.outputs}
-        found = []
-        for statement in self.statements:
-            if statement.target not in known:
-                known.add(statement.target)
-                found.append(statement)
-        return found
-
     def expressions(self) -> Iterator[Expr]:
         """Every node of every right side."""
         for statement in self.statements:

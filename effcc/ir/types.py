@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from effcc.ir.dims import Dim, Shape, contiguous_strides, product, same_shape, show
 from effcc.ir.dtypes import DType
@@ -42,9 +42,6 @@ class TensorType:
     def plain(self) -> TensorType:
         """The same tensor, row-major and without an encoding."""
         return self if self.strides is None and self.encoding is None else TensorType(self.dtype, self.shape)
-
-    def with_encoding(self, encoding: Encoding | None) -> TensorType:
-        return replace(self, encoding=encoding)
 
     def __str__(self) -> str:
         text = f"{self.dtype.name}[{','.join(show(d) for d in self.shape)}]"

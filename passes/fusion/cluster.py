@@ -7,7 +7,7 @@ whether joining pays is decided from footprints and from how often operands woul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from effcc.ir.dims import elements, same
@@ -263,8 +263,3 @@ def _own_axes(load: Load) -> set[str]:
         return set() if isinstance(e, Load) else set().union(*map(outside, children(e)))
 
     return set().union(*map(outside, load.index))
-
-
-def axis_classes(clusters: list[Cluster]) -> Mapping[str, str]:
-    """Every axis under the name of the shared axis it stands for."""
-    return {a: s for c in clusters for a, s in c.same.items()}

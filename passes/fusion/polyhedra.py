@@ -182,24 +182,6 @@ def guard_accesses(kernel: Kernel) -> Kernel:
     return kernel.with_statements(tuple(statements))
 
 
-def unproved(kernel: Kernel) -> list[Load]:
-    """The loads that isl cannot prove to stay inside their buffers, guards considered."""
-    before = [load for s in kernel.statements for load in s.reads]
-    guarded = guard_accesses(kernel)
-    if guarded == kernel:
-        return []
-    shapes = _shapes(kernel)
-    found = []
-    for s in kernel.statements:
-        box = {a: kernel.extents[a] for a in (*s.axes, *(a for e in _reductions(s) for a in e.axes))}
-        found += [
-            load
-            for load, conditions in _loads(s.value, ())
-            if not _inside(load.index, shapes[_bare(load)], box, conditions)
-        ]
-    return [load for load in before if load in found]
-
-
 def _guarded(
     e: Expr, shapes: Mapping[str, tuple[Dim, ...]], box: Mapping[str, Dim], conditions: tuple[tuple[Expr, bool], ...]
 ) -> Expr:

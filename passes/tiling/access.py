@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from effcc.ir.dims import Dim, Shape, dim
+from effcc.ir.dims import Dim, Shape, contiguous_strides, dim
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, walk
 from effcc.ir.kernel import Kernel
+
+CONTIGUOUS_LOAD = 1.0
+"""The unit: one vector load."""
+BROADCAST_LOAD = 0.5
+"""One element for all lanes: it stays in a register over many vectors."""
+STRIDED_LOAD, GATHERED_LOAD = 12.0, 20.0
+"""A load and an insertion for each of 16 lanes, of which some overlap; gathered, an index for each lane besides."""
 
 
 def coefficient(index: Expr, axis: str) -> Dim | None:
@@ -43,8 +50,6 @@ def stride(load: Load, axis: str, layout: Shape) -> Dim | None:
 
 def layouts(kernel: Kernel) -> dict[str, Shape]:
     """The strides of every buffer of a kernel: as typed for parameters and outputs, row-major for intermediates."""
-    from effcc.ir.dims import contiguous_strides
-
     extents = kernel.extents
     found: dict[str, Shape] = {
         s.target: contiguous_strides(tuple(extents[a] for a in s.axes)) for s in reversed(kernel.statements)
@@ -57,7 +62,7 @@ def lane_cost(load: Load, axis: str, layout: Mapping[str, Shape]) -> float:
     """Cost of loading one vector along `axis`, in vector loads: one broadcast, one load, or a load for each lane."""
     step = stride(load, axis, layout[load.buffer.rstrip("'")])
     if step is None:
-        return 20.0
+        return GATHERED_LOAD
     if step == 0:
-        return 0.5
-    return 1.0 if step == 1 else 12.0
+        return BROADCAST_LOAD
+    return CONTIGUOUS_LOAD if step == 1 else STRIDED_LOAD

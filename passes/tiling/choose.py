@@ -9,7 +9,7 @@ from effcc.ir.dims import Shape, elements
 from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.schedule import Nest, Pack, Schedule, TiledAxis
-from effcc.passes.tiling.access import lane_cost, layouts, stride
+from effcc.passes.tiling.access import CONTIGUOUS_LOAD, lane_cost, layouts, stride
 from effcc.passes.tiling.describe import contraction_of, pointwise_of, reduction_of
 from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
 from effcc.passes.tiling.pack import pack
@@ -17,6 +17,21 @@ from effcc.target import Target
 
 SHARED_BY = 8
 """So many results at most share one gather: each needs accumulators of its own."""
+ONLINE_TILE, ONLINE_TILE_DYNAMIC = 256, 64
+"""Points of the axis that a one-pass kernel (attention's keys) walks at a time: a tile of scores for some 16 rows then
+fits beside its operands in L1. Fewer where the extent is known at run time only: what is left over runs unvectorized.
+"""
+ROWS_WANTED = 14
+"""A row axis this long serves any register tile: with two vectors of columns, 14 rows fill 32 registers."""
+PACKED_LOAD = 0.8 * CONTIGUOUS_LOAD
+"""One vector of an operand that will be packed, in vector loads: contiguous, aligned, and no page of its own."""
+STORE_CONTIGUOUS, STORE_STRIDED = 0.02, 0.3
+"""One vector of a product's result, in vector loads: a store comes once for a whole reduction of some 50 steps and
+more; apart, it is as many stores as there are lanes."""
+COMBINE_LANES = 6.0
+"""To combine the lanes of one vector at the end of a row, in vector loads: shuffles and additions in sequence."""
+LOSES_ROWS = 100.0
+"""Added where lanes would run along rows that tasks already take one by one: more than any sum of loads."""
 
 
 @dataclass
@@ -56,8 +71,8 @@ def _sequential(choice: _Choice) -> TiledAxis | None:
         return TiledAxis(kernel.scans[0], 1)
     axis = online_axis(kernel)
     if axis is not None:
-        extent = elements((kernel.extents[axis],))
-        return TiledAxis(axis, max(min(256, extent), 1) if isinstance(kernel.extents[axis], int) else 64)
+        known, extent = isinstance(kernel.extents[axis], int), elements((kernel.extents[axis],))
+        return TiledAxis(axis, max(min(ONLINE_TILE, extent), 1) if known else ONLINE_TILE_DYNAMIC)
     return None
 
 
@@ -103,7 +118,7 @@ def _count(choice: _Choice, axis: str, sequential: TiledAxis | None) -> int:
 
 def _product_nest(choice: _Choice, plan: NestPlan, product: Statement, sequential: TiledAxis | None) -> Nest:
     """A register tile: lanes along an axis of one factor only, rows along an axis of the other only."""
-    kernel, lanes = choice.kernel, choice.target.vector_bytes // 4
+    kernel, lanes = choice.kernel, choice.target.vector_lanes
     pair = operands(product)
     assert pair is not None and product.reduction is not None
     layout = layouts(kernel)
@@ -123,7 +138,7 @@ def _product_nest(choice: _Choice, plan: NestPlan, product: Statement, sequentia
     rows_of, columns_of = pair[1 - side], pair[side]
     row_axes = _only(rows_of, columns_of, product.axes)
     tileable = [a for a in row_axes if a in plan.kept]
-    row_axis = max(reversed(tileable), key=lambda a: min(_count(choice, a, sequential), 14))
+    row_axis = max(reversed(tileable), key=lambda a: min(_count(choice, a, sequential), ROWS_WANTED))
     reduced = _reduced_order(product.reduction, rows_of, layout)
     kept = [a for a in plan.kept if a not in (lane_axis, row_axis)]
     order = (*kept, lane_axis, row_axis, *reduced)
@@ -174,7 +189,7 @@ def _packable(kernel: Kernel, load: Load, axis: str) -> bool:
 
 def _load_cost(kernel: Kernel, load: Load, axis: str, layout: dict[str, Shape]) -> float:
     if load.buffer in kernel.weights and _packable(kernel, load, axis):
-        return 0.8
+        return PACKED_LOAD
     return lane_cost(load, axis, layout)
 
 
@@ -183,7 +198,7 @@ def _store_cost(kernel: Kernel, statement: Statement, axis: str, layout: dict[st
     step = stride(
         Load(statement.target, tuple(Axis(a) for a in statement.axes), statement.dtype), axis, layout[statement.target]
     )
-    return 0.02 if step == 1 else 0.3
+    return STORE_CONTIGUOUS if step == 1 else STORE_STRIDED
 
 
 def _reduced_order(reduce: Reduce, rows_of: Sequence[Load], layout: dict[str, Shape]) -> tuple[str, ...]:
@@ -198,7 +213,7 @@ def _reduced_order(reduce: Reduce, rows_of: Sequence[Load], layout: dict[str, Sh
 
 def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -> Nest:
     """Pointwise statements and reductions: lanes where most loads and stores are contiguous."""
-    kernel, lanes = choice.kernel, choice.target.vector_bytes // 4
+    kernel, lanes = choice.kernel, choice.target.vector_lanes
     layout = layouts(kernel)
     candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1]
     if sequential is not None and sequential.tile == 1:
@@ -221,9 +236,8 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         extent = _count(choice, axis, sequential)
         waste = -(-extent // lanes) * lanes / max(extent, 1)
         fixed = axis in choice.shared and choice.tiles[axis] == 1 and fills
-        return (
-            total * waste + (6.0 if axis in plan.reduced else 0.0) * lanes / max(extent, 1) + (100.0 if fixed else 0.0)
-        )
+        combine = COMBINE_LANES * lanes / max(extent, 1) if axis in plan.reduced else 0.0
+        return total * waste + combine + (LOSES_ROWS if fixed else 0.0)
 
     axis = min(reversed(candidates), key=cost)
     counts = {a: _count(choice, a, sequential) for a in (*plan.kept, *plan.reduced)}
