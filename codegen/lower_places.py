@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from effcc.errors import ScheduleError
 from effcc.ir.dims import Dim
+from effcc.ir.division import fold_division
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
     Axis,
-    Call,
     Const,
     Expr,
     Load,
@@ -147,40 +146,13 @@ class Places:
         return transform(placed, lambda node: self._divide(node, ranges))
 
     def _divide(self, e: Expr, ranges: Ranges) -> Expr:
-        """(c*x + y) // c = x and (c*x + y) % c = y, where loop steps and tile extents prove 0 <= y < c."""
-        match e:
-            case Call("floordiv" | "mod", (a, Const(value=c))) if isinstance(c, int) and c > 1:
-                whole: Expr = ZERO
-                rest: Expr = ZERO
-                for term in _terms(a):
-                    if self._multiple(term, c):
-                        whole = add(whole, term)
-                    else:
-                        rest = add(rest, term)
-                if sum(self._largest(t, ranges) for t in _terms(rest)) < c:
-                    return floor_div(whole, Const(c, i64)) if e.function == "floordiv" else rest
-        return e
+        """Divisions folded where the loops around decide them."""
 
-    def _multiple(self, e: Expr, c: int) -> bool:
-        match e:
-            case Const(value=v):
-                return int(v) % c == 0
-            case Axis(name=name):
-                return self.steps.get(name, 1) % c == 0
-            case Call("mul", (a, b)):
-                return self._multiple(a, c) or self._multiple(b, c)
-        return False
+        def extent(axis: str) -> int | None:
+            tile = ranges[axis].tile if axis in ranges else None
+            return None if tile is None else tile.extent
 
-    def _largest(self, e: Expr, ranges: Ranges) -> float:
-        """An upper bound of a nonnegative term; infinity where none is known."""
-        match e:
-            case Const(value=v) if v >= 0:
-                return float(v)
-            case Axis(name=name) if name in ranges and (tile := ranges[name].tile) is not None:
-                return float(tile.extent - 1)
-            case Call("mul", (a, Const(value=v))) if v >= 0:
-                return self._largest(a, ranges) * v
-        return math.inf
+        return fold_division(e, extent, lambda axis: self.steps.get(axis, 1))
 
     def _value(self, e: Expr, s: Statement, ranges: Ranges, registers: Registers) -> Expr:
         """A right side with axes at their place in the loops and loads from locals and registers redirected.
@@ -240,14 +212,6 @@ class Places:
             assert relative is not None
             out.append(relative)
         return tuple(out)
-
-
-def _terms(e: Expr) -> list[Expr]:
-    """The summands of a sum."""
-    match e:
-        case Call("add", (a, b)):
-            return _terms(a) + _terms(b)
-    return [e]
 
 
 def tile_axes(axes: Sequence[str], ranges: Ranges) -> tuple[TileAxis, ...]:

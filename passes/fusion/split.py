@@ -5,11 +5,11 @@ Every access is then affine again: lanes, packing and layouts see strides where 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from effcc.ir.dims import Dim
+from effcc.ir.division import fold_division
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
     Axis,
@@ -85,13 +85,9 @@ def _split(kernel: Kernel, axis: str, c: int) -> Kernel:
                 index = []
                 for p, i in enumerate(e.index):
                     cut = p in places[e.buffer.rstrip("'")]
-                    index += (
-                        [_fold(floor_div(i, Const(c, i64)), bounds), _fold(modulo(i, Const(c, i64)), bounds)]
-                        if cut
-                        else [i]
-                    )
+                    index += _cut_index(i, c, bounds) if cut else [i]
                 return replace(e, index=tuple(index))
-        return _fold(e, bounds)
+        return fold_division(e, bounds.get)
 
     def whole(e: Expr) -> Expr:
         return transform(substitute_free(e, axis, merged), rewrite)
@@ -166,7 +162,7 @@ def _split_item(item: Defined, axis: str, outer: str, inner: str, c: int, extent
     bounds = {a: e for a, e in extents.items() if isinstance(e, int)}
     merged = add(multiply(Axis(outer), Const(c, i64)), Axis(inner))
     s = item.statement
-    value = transform(substitute_free(s.value, axis, merged), lambda e: _fold(e, bounds))
+    value = transform(substitute_free(s.value, axis, merged), lambda e: fold_division(e, bounds.get))
     return replace(item, statement=Statement(s.target, _expand(s.axes, axis, (outer, inner)), value, s.scatter))
 
 
@@ -177,8 +173,7 @@ def _reindex(item: Defined, target: str, position: int, c: int, extents: Mapping
     def one(e: Expr) -> Expr:
         if not isinstance(e, Load) or e.buffer != target:
             return e
-        i = e.index[position]
-        parts = (_fold(floor_div(i, Const(c, i64)), bounds), _fold(modulo(i, Const(c, i64)), bounds))
+        parts = _cut_index(e.index[position], c, bounds)
         return replace(e, index=(*e.index[:position], *parts, *e.index[position + 1 :]))
 
     s = item.statement
@@ -189,6 +184,12 @@ def _reindex(item: Defined, target: str, position: int, c: int, extents: Mapping
 def substitute_free(e: Expr, axis: str, value: Expr) -> Expr:
     """`e` with an axis replaced everywhere, also where a reduction inside it binds the axis (and will be rebound)."""
     return transform(e, lambda node: value if isinstance(node, Axis) and node.name == axis else node)
+
+
+def _cut_index(index: Expr, c: int, bounds: Mapping[str, int]) -> list[Expr]:
+    """The places in the outer and in the inner part of a dimension that is cut into parts of `c`."""
+    divisor = Const(c, i64)
+    return [fold_division(part, bounds.get) for part in (floor_div(index, divisor), modulo(index, divisor))]
 
 
 def _expand(axes: tuple[str, ...], axis: str, parts: tuple[str, str]) -> tuple[str, ...]:
@@ -210,40 +211,3 @@ def _split_param(p: Param, positions: tuple[int, ...], outer: int, inner: int) -
             strides.append(step)
     packed = None if p.type.strides is None else tuple(strides)
     return Param(p.name, TensorType(p.type.dtype, tuple(shape), packed))
-
-
-def _fold(e: Expr, bounds: Mapping[str, int]) -> Expr:
-    """(c*x + y) // c = x and (c*x + y) % c = y where 0 <= y < c by the axes' extents."""
-    match e:
-        case Call("floordiv" | "mod", (a, Const(value=c))) if isinstance(c, int) and c > 0:
-            quotient: Expr = Const(0, i64)
-            rest: Expr = Const(0, i64)
-            for term in _terms(a):
-                match term:
-                    case Call("mul", (x, Const(value=v))) if v % c == 0:
-                        quotient = add(quotient, multiply(x, Const(v // c, i64)))
-                    case Const(value=v) if v % c == 0:
-                        quotient = add(quotient, Const(v // c, i64))
-                    case _:
-                        rest = add(rest, term)
-            if sum(_largest(t, bounds) for t in _terms(rest)) < c:
-                return quotient if e.function == "floordiv" else rest
-    return e
-
-
-def _terms(e: Expr) -> list[Expr]:
-    match e:
-        case Call("add", (a, b)):
-            return _terms(a) + _terms(b)
-    return [e]
-
-
-def _largest(e: Expr, bounds: Mapping[str, int]) -> float:
-    match e:
-        case Const(value=v) if v >= 0:
-            return float(v)
-        case Axis(name=name) if name in bounds:
-            return float(bounds[name] - 1)
-        case Call("mul", (a, Const(value=v))) if v >= 0:
-            return _largest(a, bounds) * v
-    return math.inf
