@@ -109,19 +109,11 @@ def _contraction(nest: ContractionNest, target: Target) -> ContractionSchedule:
     return schedule_contraction(nest, target)[0]
 
 
-_SOLVED_POINTWISE: dict[str, PointwiseSchedule] = {}
-_SOLVED_REDUCTION: dict[str, ReductionSchedule] = {}
-
-
+@lru_cache(maxsize=4096)
 def _pointwise(nest: PointwiseNest, axis: str, target: Target) -> PointwiseSchedule:
-    key = f"{nest}{axis}{target}"
-    if key not in _SOLVED_POINTWISE:
-        _SOLVED_POINTWISE[key] = schedule_pointwise(nest, target, 1, axis)[0]
-    return _SOLVED_POINTWISE[key]
+    return schedule_pointwise(nest, target, 1, axis)[0]
 
 
+@lru_cache(maxsize=4096)
 def _reduction(nest: ReductionNest, axis: str, target: Target) -> ReductionSchedule:
-    key = f"{nest}{axis}{target}"
-    if key not in _SOLVED_REDUCTION:
-        _SOLVED_REDUCTION[key] = schedule_reduction(nest, target, 1, axis)[0]
-    return _SOLVED_REDUCTION[key]
+    return schedule_reduction(nest, target, 1, axis)[0]

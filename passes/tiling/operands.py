@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from effcc.passes.tiling.constraints import Domain
@@ -31,7 +31,7 @@ class Operand:
     """A buffer that a nest reads or writes: its stride along each axis, in elements (0, or no entry: does not move)."""
 
     name: str
-    strides: Mapping[str, int]
+    strides: Mapping[str, int] = field(hash=False)
     element_bytes: int = 4
     written: bool = False
 

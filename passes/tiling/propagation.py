@@ -131,28 +131,26 @@ class LessEqual:
     def _cut_high(self, box: Box, i: int) -> bool:
         if self._with(box, i, box.hi[i]) <= 0:
             return False
-        domain, mask = box.domains[i], box.masks[i]
-        good, bad = (mask & -mask).bit_length() - 1, mask.bit_length() - 1
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            if self._with(box, i, domain[middle]) <= 0:
-                good = middle
-            else:
-                bad = middle
-        return box.restrict(i, mask & ((1 << bad) - 1))
+        mask = box.masks[i]
+        _, beyond = self._bisect(box, i, (mask & -mask).bit_length() - 1, mask.bit_length() - 1)
+        return box.restrict(i, mask & ((1 << beyond) - 1))
 
     def _cut_low(self, box: Box, i: int) -> bool:
         if self._with(box, i, box.lo[i]) <= 0:
             return False
-        domain, mask = box.domains[i], box.masks[i]
-        bad, good = (mask & -mask).bit_length() - 1, mask.bit_length() - 1
-        while good - bad > 1:
+        mask = box.masks[i]
+        first, _ = self._bisect(box, i, mask.bit_length() - 1, (mask & -mask).bit_length() - 1)
+        return box.restrict(i, mask >> first << first)
+
+    def _bisect(self, box: Box, i: int, good: int, bad: int) -> tuple[int, int]:
+        """The neighbours in the domain between `good` and `bad`, in this order, where a monotone constraint turns."""
+        while abs(bad - good) > 1:
             middle = (good + bad) // 2
-            if self._with(box, i, domain[middle]) <= 0:
+            if self._with(box, i, box.domains[i][middle]) <= 0:
                 good = middle
             else:
                 bad = middle
-        return box.restrict(i, mask >> good << good)
+        return good, bad
 
     def _shave(self, box: Box, i: int) -> bool:
         while self._with(box, i, box.hi[i]) > 0:

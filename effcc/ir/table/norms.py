@@ -125,25 +125,28 @@ def _inverse_root(b: FormBuilder, rows: Sequence[Axis], square: Expr) -> Load:
 
 
 def _layer_norm(b: FormBuilder) -> None:
-    shape, n = b.operands[0].type.shape, b.attrs["axes"]
-    rows, reduced = b.axes(shape[:-n], "i"), b.axes(shape[-n:], "n")
-    x = b.load(0, (*rows, *reduced))
-    x_wide = cast(x, x.dtype.accumulator)
-    mean = _mean(b, rows, reduced, x_wide)
-    deviation = call("sub", x_wide, mean)
-    scale = _inverse_root(b, rows, _mean(b, rows, reduced, call("mul", deviation, deviation)))
-    normal = call("mul", deviation, scale)
-    b.define((*rows, *reduced), _affine(normal, [b.load(k, reduced) for k in range(1, len(b.operands))]))
+    rows, reduced, x = _rows(b)
+    deviation = call("sub", x, _mean(b, rows, reduced, x))
+    _scaled(b, rows, reduced, deviation)
 
 
 def _rms_norm(b: FormBuilder) -> None:
+    _scaled(b, *_rows(b))
+
+
+def _rows(b: FormBuilder) -> tuple[tuple[Axis, ...], tuple[Axis, ...], Expr]:
+    """Axes that are kept, the last `axes` ones, over which the norm runs, and the input, in its accumulator's type."""
     shape, n = b.operands[0].type.shape, b.attrs["axes"]
     rows, reduced = b.axes(shape[:-n], "i"), b.axes(shape[-n:], "n")
     x = b.load(0, (*rows, *reduced))
-    x_wide = cast(x, x.dtype.accumulator)
-    scale = _inverse_root(b, rows, _mean(b, rows, reduced, call("mul", x_wide, x_wide)))
-    normal = call("mul", x_wide, scale)
-    b.define((*rows, *reduced), _affine(normal, [b.load(k, reduced) for k in range(1, len(b.operands))]))
+    return rows, reduced, cast(x, x.dtype.accumulator)
+
+
+def _scaled(b: FormBuilder, rows: Sequence[Axis], reduced: Sequence[Axis], x: Expr) -> None:
+    """Define the result: `x / sqrt(mean(x^2) + eps)`, times the weight, plus the bias."""
+    scale = _inverse_root(b, rows, _mean(b, rows, reduced, call("mul", x, x)))
+    affine = [b.load(k, reduced) for k in range(1, len(b.operands))]
+    b.define((*rows, *reduced), _affine(call("mul", x, scale), affine))
 
 
 def _layer_norm_reference(x: Any, *affine: Any, axes: int, eps: float) -> Any:

@@ -222,56 +222,56 @@ def overhangs(size: Dim, out: Dim, stride: int, pad: int, reach: int) -> bool:
 
 
 def _convolution(b: FormBuilder) -> None:
-    if b.attrs["transposed"]:
-        _transposed_convolution(b)
-        return
+    """`y[n,o,i] = sum(c,k: x[n,c,p] * w[o,c,k])`, with the positions p of the taps k, and 0 where p is outside."""
+    transposed = b.attrs["transposed"]
     x, w, y = b.operands[0].type.shape, b.operands[1].type.shape, b.results[0].type.shape
     n, o, *out = axes = (b.axis(y[0], "n"), b.axis(y[1], "o"), *b.axes(y[2:], "y"))
+    per_group = _quotient(x[1], b.attrs["groups"]) if transposed else w[1]
     summed: list[Axis] = []
-    c = _reduction_axis(b, w[1], "c", summed)
-    positions, taps, guards = [], [], []
-    for d, i in enumerate(out):
-        stride, pad, dilation = b.attrs["stride"][d], b.attrs["padding"][d], b.attrs["dilation"][d]
-        tap = _reduction_axis(b, w[2 + d], "k", summed)
-        position = add(add(multiply(i, integer(stride)), multiply(tap, integer(dilation))), integer(-pad))
-        reach = dilation * (w[2 + d] - 1) + 1
-        guards += inside(position, x[2 + d], pad > 0, overhangs(x[2 + d], y[2 + d], stride, pad, reach))
-        positions.append(position)
-        taps.append(tap)
-    channel = add(multiply(_group(b, o, y[1]), integer(w[1])), c)
-    value: Expr = b.load(0, (n, channel, *positions))
-    if guards:
-        value = where(both(*guards), value, constant(0, value))
-    total = b.reduce("sum", summed or [b.axis(1, "c")], _product(b, value, b.load(1, (o, c, *taps))))
-    _with_bias(b, axes, total, o if len(b.operands) == 3 else None)
-
-
-def _transposed_convolution(b: FormBuilder) -> None:
-    """`y[n,o,i] = sum(c,k: (i + pad - k*dilation) is stride*p with p inside ? x[n,c,p] * w[c,o,k] : 0)`."""
-    x, w, y = b.operands[0].type.shape, b.operands[1].type.shape, b.results[0].type.shape
-    n, o, *out = axes = (b.axis(y[0], "n"), b.axis(y[1], "o"), *b.axes(y[2:], "y"))
-    summed: list[Axis] = []
-    per_group = dim(x[1] / b.attrs["groups"]) if not isinstance(x[1], int) else x[1] // b.attrs["groups"]
     c = _reduction_axis(b, per_group, "c", summed)
-    positions, taps, guards = [], [], []
-    for d, i in enumerate(out):
-        stride, pad, dilation = b.attrs["stride"][d], b.attrs["padding"][d], b.attrs["dilation"][d]
-        tap = _reduction_axis(b, w[2 + d], "k", summed)
-        reached = add(add(i, multiply(tap, integer(-dilation))), integer(pad))
-        if stride > 1:
-            guards.append(compare("eq", modulo(reached, integer(stride)), integer(0)))
-        position = floor_div(reached, integer(stride))
-        exact = stride == 1 and w[2 + d] == 1 and pad == 0
-        guards += inside(position, x[2 + d], not exact, not exact)
-        positions.append(position)
-        taps.append(tap)
+    taps = [_reduction_axis(b, size, "k", summed) for size in w[2:]]
+    positions, guards = (_reaching if transposed else _under_window)(b, out, taps)
     channel = add(multiply(_group(b, o, y[1]), integer(per_group)), c)
     value: Expr = b.load(0, (n, channel, *positions))
     if guards:
         value = where(both(*guards), value, constant(0, value))
-    weight = b.load(1, (channel, modulo(o, integer(w[1])) if b.attrs["groups"] > 1 else o, *taps))
+    own = modulo(o, integer(w[1])) if b.attrs["groups"] > 1 else o
+    weight = b.load(1, (channel, own, *taps) if transposed else (o, c, *taps))
     total = b.reduce("sum", summed or [b.axis(1, "c")], _product(b, value, weight))
     _with_bias(b, axes, total, o if len(b.operands) == 3 else None)
+
+
+def _under_window(b: FormBuilder, out: Sequence[Axis], taps: Sequence[Expr]) -> tuple[list[Expr], list[Expr]]:
+    """Where each tap of a convolution reads: p = i*stride + k*dilation - pad, and the conditions for p to be inside."""
+    x, w, y = (v.type.shape[2:] for v in (b.operands[0], b.operands[1], b.results[0]))
+    positions, guards = [], []
+    for d, (i, tap) in enumerate(zip(out, taps, strict=True)):
+        stride, pad, dilation = b.attrs["stride"][d], b.attrs["padding"][d], b.attrs["dilation"][d]
+        position = add(add(multiply(i, integer(stride)), multiply(tap, integer(dilation))), integer(-pad))
+        reach = dilation * (w[d] - 1) + 1
+        guards += inside(position, x[d], pad > 0, overhangs(x[d], y[d], stride, pad, reach))
+        positions.append(position)
+    return positions, guards
+
+
+def _reaching(b: FormBuilder, out: Sequence[Axis], taps: Sequence[Expr]) -> tuple[list[Expr], list[Expr]]:
+    """Where each tap of a transposed convolution reads: p with i + pad - k*dilation = stride*p, where there is one."""
+    x, w = b.operands[0].type.shape[2:], b.operands[1].type.shape[2:]
+    positions, guards = [], []
+    for d, (i, tap) in enumerate(zip(out, taps, strict=True)):
+        stride, pad, dilation = b.attrs["stride"][d], b.attrs["padding"][d], b.attrs["dilation"][d]
+        reached = add(add(i, multiply(tap, integer(-dilation))), integer(pad))
+        if stride > 1:
+            guards.append(compare("eq", modulo(reached, integer(stride)), integer(0)))
+        position = floor_div(reached, integer(stride))
+        exact = stride == 1 and w[d] == 1 and pad == 0
+        guards += inside(position, x[d], not exact, not exact)
+        positions.append(position)
+    return positions, guards
+
+
+def _quotient(size: Dim, by: int) -> Dim:
+    return size // by if isinstance(size, int) else dim(size / by)
 
 
 def _reduction_axis(b: FormBuilder, extent: Dim, base: str, summed: list[Axis]) -> Expr:

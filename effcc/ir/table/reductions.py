@@ -154,21 +154,24 @@ def _variance(x: Any, axis: Any, keepdims: bool, correction: float) -> Any:
     return x.var(axis=axis, keepdims=keepdims) * n / max(n - correction, 0)
 
 
+def _recurrence(b: FormBuilder) -> tuple[tuple[Axis, ...], int, Expr, Load]:
+    """Make the axis t that the attribute `axis` names a scan: all axes, t's position, t > 0, and the result at t-1."""
+    result = b.results[0]
+    axes = b.axes(result.type.shape)
+    position = normalize_axis(b.attrs["axis"], len(axes))
+    t = axes[position]
+    b.scans.append(t.name)
+    before: tuple[Expr, ...] = (*axes[:position], call("add", t, Const(-1, i64)), *axes[position + 1 :])
+    return axes, position, compare("gt", t, Const(0, i64)), Load(result.name, before, result.type.dtype)
+
+
 def _running(operator: str, identity: float) -> Form:
     """C[.., t] = combine(t > 0 ? C[.., t-1] : identity, X[.., t]); t is a scan axis."""
 
     def form(b: FormBuilder) -> None:
-        result = b.results[0]
-        axes = b.axes(result.type.shape)
-        position = normalize_axis(b.attrs["axis"], len(axes))
-        t = axes[position]
-        b.scans.append(t.name)
-        x = cast(b.load(0, axes), result.type.dtype)
-        before: list[Expr] = [*axes]
-        before[position] = call("add", t, Const(-1, i64))
-        previous = Load(result.name, tuple(before), result.type.dtype)
-        start = constant(identity, x)
-        b.define(axes, call(operator, where(compare("gt", t, Const(0, i64)), previous, start), x))
+        axes, _, later, previous = _recurrence(b)
+        x = cast(b.load(0, axes), previous.dtype)
+        b.define(axes, call(operator, where(later, previous, constant(identity, x)), x))
 
     return form
 
@@ -182,15 +185,7 @@ def _running_reference(f: Callable[..., Any]) -> Callable[..., Any]:
 
 def _linear_recurrence(b: FormBuilder) -> None:
     """H[.., t] = A[.., t] * (t > 0 ? H[.., t-1] : H0[..]) + B[.., t], or B[.., 0] at first; t is a scan axis."""
-    result = b.results[0]
-    axes = b.axes(result.type.shape)
-    position = normalize_axis(b.attrs["axis"], len(axes))
-    t = axes[position]
-    b.scans.append(t.name)
-    before: list[Expr] = [*axes]
-    before[position] = call("add", t, Const(-1, i64))
-    previous = Load(result.name, tuple(before), result.type.dtype)
-    later = compare("gt", t, Const(0, i64))
+    axes, position, later, previous = _recurrence(b)
     factor, summand = b.load(0, axes), b.load(1, axes)
     if len(b.operands) == 2:
         b.define(axes, where(later, call("add", call("mul", factor, previous), summand), summand))
