@@ -93,9 +93,18 @@ def takes_eager_inputs(node: fx.Node) -> bool:
 def takes_eager_results(node: fx.Node) -> bool:
     """Whether a node's results are not arithmetic: random numbers, decoded weights."""
     target = node.target
-    return isinstance(target, torch._ops.OpOverload) and (
-        torch.Tag.nondeterministic_seeded in target.tags or target.name().startswith("effcc::decode")
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    return target.name().startswith("effcc::decode") or (
+        torch.Tag.nondeterministic_seeded in target.tags and not _drops_nothing(node, target)
     )
+
+
+def _drops_nothing(node: fx.Node, target: torch._ops.OpOverload) -> bool:
+    """Whether an op with a dropout inside, such as fused attention, is called with probability zero: no randomness."""
+    given = {a.name: a.default_value for a in target._schema.arguments} | dict(node.kwargs)
+    given |= {a.name: value for a, value in zip(target._schema.arguments, node.args, strict=False)}
+    return given.get("dropout_p") == 0.0
 
 
 def _floating(node: fx.Node) -> bool:

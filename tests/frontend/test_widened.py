@@ -86,3 +86,13 @@ def test_nothing_is_mutated() -> None:
     model = Counter()
     assert reference(model, torch.ones(1)).item() == 1.0
     assert model.count.item() == 0.0
+
+
+def test_fused_attention_without_dropout_is_widened() -> None:
+    q, k, v = seeded(3, 1, 2, 9, 8)
+
+    def model(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(q, k, v)
+
+    truth = model(q.double(), k.double(), v.double())
+    assert (reference(model, q, k, v) - truth).abs().max() < 1e-12
