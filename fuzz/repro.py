@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from effcc.fuzz.oracles import Failure
-from effcc.fuzz.torch_text import TORCH_NAMES, torch_function
+from effcc.fuzz.torch_text import dtype_text, torch_function
+from effcc.ir.dtypes import from_numpy
 from effcc.ir.graph import Graph
 from effcc.ir.printer import print_graph
 
@@ -76,9 +77,7 @@ def _has_recurrence(graph: Graph) -> bool:
 
 def tensor_text(array: Any) -> str:
     """An array as a call of torch.tensor that makes exactly it."""
-    dtype = np.dtype(array.dtype)
-    name = {"bfloat16": "bfloat16", "bool": "bool"}.get(dtype.name, dtype.name)
-    assert name in TORCH_NAMES.values()
-    values = array.astype(np.float64) if dtype.kind == "f" or name == "bfloat16" else array
-    text = f"torch.tensor({values.reshape(-1).tolist()}, dtype=torch.{name})"
+    dtype = from_numpy(array.dtype)
+    values = array.astype(np.float64) if dtype.is_float else array
+    text = f"torch.tensor({values.reshape(-1).tolist()}, dtype={dtype_text(dtype)})"
     return f"{text}.reshape({list(array.shape)})"

@@ -22,11 +22,6 @@ from effcc.ir.dtypes import DType
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.scalars import FUNCTIONS
 
-TORCH_NAMES = {
-    "f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
-    "i16": "int16", "i8": "int8", "u8": "uint8", "bool": "bool",
-}  # fmt: skip
-
 Spell = Callable[..., str]
 
 
@@ -45,7 +40,7 @@ def torch_function(graph: Graph, name: str = "model") -> str:
 
 def dtype_text(dtype: DType) -> str:
     """`torch.float32`."""
-    return f"torch.{TORCH_NAMES[dtype.name]}"
+    return f"torch.{dtype.long_name}"
 
 
 def _names(graph: Graph) -> dict[Value, str]:

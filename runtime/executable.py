@@ -13,14 +13,12 @@ import torch
 
 from effcc.errors import InputError
 from effcc.ir.dims import Dim, evaluate
+from effcc.ir.dtypes import DTYPES
 from effcc.ir.program import Buffer, Extern, Program
 from effcc.runtime.arena import ArenaPool
 from effcc.runtime.weights import NOTHING, Seen, look, watch_optimizers
 
-TORCH_DTYPES = {
-    "f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64,
-    "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8, "bool": torch.bool,
-}  # fmt: skip
+TORCH_DTYPES: dict[str, torch.dtype] = {d.name: getattr(torch, d.long_name) for d in DTYPES.values()}
 
 ExternCall = Callable[[Sequence[torch.Tensor], Mapping[str, int]], list[torch.Tensor]]
 

@@ -33,11 +33,6 @@ Storage = dict[str, np.ndarray]
 Runner = Callable[[str, Storage, Mapping[str, DType], Mapping[str, int]], Storage]
 """Runs a module's text on storage; gives the storage after its last step."""
 
-_TORCH_NAMES = {
-    "f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
-    "i16": "int16", "i8": "int8", "u8": "uint8", "bool": "bool",
-}  # fmt: skip
-
 
 def run_triton(
     program: Program, text: str, inputs: Sequence[Any], runner: Runner, sizes: Mapping[str, int] | None = None
@@ -115,7 +110,7 @@ class TritonInterpreter:
         folder.mkdir()
         (folder / "module.py").write_text(text)
         np.savez(folder / "buffers.npz", **{n: a.view(np.uint8) for n, a in storage.items()})  # type: ignore[arg-type]
-        names = {n: _TORCH_NAMES[dtypes[n].name] for n in storage}
+        names = {n: dtypes[n].long_name for n in storage}
         (folder / "request.json").write_text(json.dumps({"dtypes": names, "sizes": dict(sizes)}))
         error = self._ask(str(folder))
         if error:
@@ -155,7 +150,7 @@ def run_on_device(text: str, storage: Storage, dtypes: Mapping[str, DType], size
     with tempfile.TemporaryDirectory(prefix="effcc-triton-") as folder:
         module = load_module(text, Path(folder))
         views = {
-            n: torch.from_numpy(a.view(np.uint8).copy()).cuda().view(getattr(torch, _TORCH_NAMES[dtypes[n].name]))
+            n: torch.from_numpy(a.view(np.uint8).copy()).cuda().view(getattr(torch, dtypes[n].long_name))
             for n, a in storage.items()
         }  # fmt: skip
         module.prepare(views, sizes)

@@ -17,12 +17,11 @@ from effcc.codegen.cpp.form import (
     Note,
     Registers,
 )  # fmt: skip
+from effcc.ir.dtypes import DTYPES
 
 _WIDTH = 110
 _STACK_LIMIT = 64 << 10
 """Local arrays of more bytes live in each thread's own static storage: stacks of threads can be small."""
-
-_BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2, "i8": 1, "u8": 1, "bool": 1}
 
 
 def print_function(function: Function) -> str:
@@ -59,7 +58,7 @@ def _lines(body: Sequence[Line], indent: str) -> Iterator[str]:
                 items = [f"{name}{value}" if value == "{}" else f"{name} = {value}" for name in names]
                 yield from _wrapped(f"{indent}{type} ", items, ";", indent + "    ")
             case Array(type, name, length):
-                storage = "static thread_local " if length * _BYTES[type] > _STACK_LIMIT else ""
+                storage = "static thread_local " if length * DTYPES[type].bytes > _STACK_LIMIT else ""
                 yield f"{indent}alignas(64) {storage}{type} {name}[{length}];"
             case Do(text):
                 yield indent + text

@@ -97,12 +97,12 @@ EXTERN: dict[Any, str] = {
 class Imported:
     """A graph, and how a call's values meet it.
 
-    inputs: what each placeholder became: a parameter, a size (to be matched with the graph's size symbols), or None
-    for a
-        value that the graph does not read.
+    inputs: what each placeholder became: a parameter, a size (to be matched with the graph's size symbols), or None for
+        a value that the graph does not read.
     outputs: what each result of the captured graph is: a value (one of `graph.outputs`, in their order), a size, or a
-    constant. constants: further parameters, after those of the placeholders, with their values. lone_sizes: size
-    symbols that stand alone in no tensor's shape; for each, a last parameter `bool[s]` that is all one
+        constant.
+    constants: further parameters, after those of the placeholders, with their values.
+    lone_sizes: size symbols that stand alone in no tensor's shape; for each, a last parameter `bool[s]` that is all one
         element (stride 0) carries it.
     hints: the value of each size symbol in the example inputs.
     """

@@ -23,18 +23,7 @@ from effcc.ir.types import TensorType
 
 aten = torch.ops.aten
 
-DTYPES: Mapping[torch.dtype, DType] = {
-    torch.float64: dtypes.f64,
-    torch.float32: dtypes.f32,
-    torch.float16: dtypes.f16,
-    torch.bfloat16: dtypes.bf16,
-    torch.int64: dtypes.i64,
-    torch.int32: dtypes.i32,
-    torch.int16: dtypes.i16,
-    torch.int8: dtypes.i8,
-    torch.uint8: dtypes.u8,
-    torch.bool: dtypes.boolean,
-}
+DTYPES: Mapping[torch.dtype, DType] = {getattr(torch, d.long_name): d for d in dtypes.DTYPES.values()}
 TORCH_DTYPES: Mapping[DType, torch.dtype] = {ours: theirs for theirs, ours in DTYPES.items()}
 
 Number: TypeAlias = "bool | int | float | sympy.Expr"

@@ -21,6 +21,15 @@ class DType:
     numpy: Any
 
     @property
+    def long_name(self) -> str:
+        """What NumPy and PyTorch call it: `float32`.
+
+        >>> [d.long_name for d in (f32, bf16, boolean)]
+        ['float32', 'bfloat16', 'bool']
+        """
+        return str(self.numpy.name)
+
+    @property
     def bytes(self) -> int:
         return self.bits // 8
 

@@ -42,9 +42,7 @@ CALL_SLOTS = 60
 STORE_SLOTS, RELOAD_SLOTS = 8, 6
 """Slots to put a vector of accumulators into C, and to get it back: C's rows are far apart, so each is a miss in L1."""
 LOOP_FMAS = 256
-"""Multiply-adds in one unrolled loop body, at most, so that it stays in the micro-op cache and costs little to
-compile.
-"""
+"""Multiply-adds in one unrolled loop body, at most: it then stays in the micro-op cache and compiles fast."""
 TASK_SLOTS = 200
 """Slots to take the next task: an atomic counter, and cold addresses; about 100 cycles."""
 START_SECONDS = 2e-6

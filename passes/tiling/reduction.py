@@ -4,8 +4,7 @@ Vectors lie either along a reduced axis (partial results per lane, combined at t
 (each lane its own row, nothing to combine). `accumulators` independent vectors hide the latency of the combining
 operation:
 
-    parallel over tasks = row_parts * splits:              # splits > 1: several threads share a row, and combine at the
-    end
+    parallel over tasks = row_parts * splits:            # splits > 1: threads share a row, and combine at its end
       for rows (or vectors of rows):
         for passes over the row:                           # 3 for a softmax that reads its row three times
           for vectors in the row, `accumulators` at once
