@@ -33,6 +33,7 @@ from effcc.passes.memory import Plan, place
 from effcc.passes.simplify import simplify
 from effcc.passes.tiling.gpu import tile_gpu
 from effcc.passes.tiling.tile import tile
+from effcc.passes.widen import widen
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.executable import Executable, ExternCall, Segment
 from effcc.runtime.measure import host_target
@@ -76,7 +77,7 @@ def _simplify(state: State, target: Target) -> State:
 def _hoist(state: State, target: Target) -> State:
     assert state.graph is not None
     split = hoist(state.graph)
-    return replace(state, graph=split.main, prepare=split.prepare)
+    return replace(state, graph=split.main, prepare=widen(split.prepare) if split.prepare is not None else None)
 
 
 def _encode(state: State, target: Target) -> State:
