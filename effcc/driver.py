@@ -35,6 +35,7 @@ from effcc.passes.tiling.gpu import tile_gpu
 from effcc.passes.tiling.tile import tile
 from effcc.passes.widen import widen
 from effcc.runtime.cache import CompileCache
+from effcc.runtime.control import CONTROL
 from effcc.runtime.executable import Executable, ExternCall, Segment
 from effcc.runtime.measure import host_target
 from effcc.target import Target, cpu_features
@@ -253,6 +254,10 @@ def load(state: State, target: Target, options: Options = Options(), externs: Bi
                 continue
             (call,) = segment
             assert isinstance(call, Extern)
+            if call.regions:
+                bodies = [compile_graph(region, options, externs) for region in call.regions]
+                stages[stage].append(Segment(call=CONTROL[call.op](bodies, call.attrs), extern=call))
+                continue
             if externs is None:
                 raise UnsupportedError(f"{call.op} {call.attrs.get('target', '')} needs PyTorch, which is not here")
             stages[stage].append(Segment(call=externs(call), extern=call))

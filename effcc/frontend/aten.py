@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from effcc.errors import CaptureError, IRTypeError, UnsupportedError
 from effcc.frontend import (
     aten_attention,
+    aten_control,
     aten_creation,
     aten_gradients,
     aten_indexing,
@@ -32,11 +33,12 @@ from effcc.frontend import (
     aten_views,
     aten_windows,
     decode,
+    regions,
 )
 from effcc.frontend.capture import Signature
 from effcc.frontend.decompositions import compile_decompositions
 from effcc.frontend.extern import make_template, target_name
-from effcc.frontend.importer import DTYPES, REGISTRY, Importer, NotNative, aten, dtype_of, strided, type_of
+from effcc.frontend.importer import DTYPES, REGISTRY, Import, Importer, NotNative, aten, dtype_of, strided, type_of
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
 from effcc.frontend.sizes import hints, ranges, shape, size
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
@@ -47,6 +49,7 @@ from effcc.ir.types import TensorType
 
 FAMILIES = (
     aten_attention,
+    aten_control,
     aten_creation,
     aten_gradients,
     aten_indexing,
@@ -173,6 +176,7 @@ class _Walk:
                 name = self.signature.input_names[position]
                 raise UnsupportedError(f"input {name!r}: expected a strided {DTYPE_NAMES}, got {error}") from None
             name = _identifier(self.signature.input_names[position])
+            type_ = type_.plain() if self.signature.role == "body" else type_
             known = self.builder.param(name, type_, weight=position in self.signature.static_inputs)
         elif isinstance(example, int | torch.SymInt):
             known = size(example)
@@ -243,6 +247,8 @@ class _Walk:
             _, target, *args = args  # an ordered call: its results follow a token, which only keeps the order
             return (None, *self._extern(node, target, args, kwargs, node.meta["val"][1:], "effect"))
         importer = REGISTRY.get(target)
+        if importer is not None and isinstance(target, torch._ops.HigherOrderOperator):
+            return self._control(node, importer, args)
         if importer is not None:
             before = len(self.builder.nodes)
             positional, named = _by_schema(target, args, kwargs)
@@ -257,6 +263,21 @@ class _Walk:
                 self.importer.forget(before)
         random = isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
         return self._extern(node, target, args, kwargs, node.meta["val"], "random" if random else "no-op")
+
+    def _control(self, node: fx.Node, importer: Import, args: tuple[Any, ...]) -> Any:
+        """A call of control flow; the last of its arguments are the operands that every body takes last."""
+        where = _location(node) or node.name
+        bodies = regions.known_bodies(args)
+        imported = [import_graph(body, regions.signature(body), f"body_{n}") for n, body in enumerate(bodies.values())]
+        graphs = dict(zip(bodies, regions.share_parameters(imported, where), strict=True))
+        *given, last = (graphs.get(n, argument) for n, argument in enumerate(args))
+        *given, last = (_tensors_only(a) if isinstance(a, tuple) else a for a in (*given, last))
+        last += regions.further_operands(imported, self.importer, self._constant)
+        made = iter(importer(self.importer, *given, last))
+        example = node.meta["val"]
+        found = tuple(next(made) if isinstance(e, Tensor) else None for e in example)
+        self._require_known(node.target, where, [d for v in found if v is not None for d in v.type.shape])
+        return found
 
     def _conforming(self, node: fx.Node, result: Any) -> Any:
         """What an importer gave, in the dtypes that capture saw; a result of another shape is a bug of the importer."""
@@ -322,6 +343,11 @@ def _has_symbols(node: fx.Node) -> bool:
     values = [node.meta.get("val"), *(n.meta.get("val") for n in node.all_input_nodes)]
     tensors = [t for v in values for t in (v if isinstance(v, list | tuple) else [v]) if isinstance(t, Tensor)]
     return any(isinstance(n, torch.SymInt) for t in tensors for n in t.shape)
+
+
+def _tensors_only(operands: tuple[Any, ...]) -> tuple[Value, ...]:
+    """The operands of control flow without sizes, which its bodies know by their symbols."""
+    return tuple(o for o in operands if isinstance(o, Value))
 
 
 def _is_token(node: fx.Node) -> bool:

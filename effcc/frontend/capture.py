@@ -22,7 +22,7 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from effcc.frontend import recurrent
 from effcc.frontend.decompositions import compile_decompositions
 
-Role = Literal["inference", "forward", "backward"]
+Role = Literal["inference", "forward", "backward", "body"]
 Strides = tuple[int | torch.SymInt, ...]
 
 
@@ -30,7 +30,8 @@ Strides = tuple[int | torch.SymInt, ...]
 class Signature:
     """What a captured graph's placeholders and results are.
 
-    role: "inference", or the "forward" or "backward" half of a graph that needs gradients.
+    role: "inference", or the "forward" or "backward" half of a graph that needs gradients, or the "body" of control
+        flow, whose operands are row-major whatever their examples were.
     input_names: one per placeholder, in the user's terms where they are known (`encoder.weight`, `input_ids`).
     static_inputs: positions of the placeholders that are parameters, buffers or tensors marked static; their values may
         change between calls.

@@ -18,7 +18,7 @@ from effcc.frontend.sizes import shape
 from effcc.ir import dtypes
 from effcc.ir.dims import Dim, Shape, dim, product, same_shape
 from effcc.ir.dtypes import DType, boolean, f32
-from effcc.ir.graph import GraphBuilder, Node, Value
+from effcc.ir.graph import Graph, GraphBuilder, Node, Value
 from effcc.ir.types import TensorType
 
 aten = torch.ops.aten
@@ -121,9 +121,9 @@ class Importer:
         self._constants: dict[tuple[Any, DType], Value] = {}
         self._producers: dict[Value, Node] = {}
 
-    def node(self, op: str, *operands: Value, **attrs: Any) -> Node:
+    def node(self, op: str, *operands: Value, regions: tuple[Graph, ...] = (), **attrs: Any) -> Node:
         """Append an op, for its several results."""
-        made = self.builder.node(op, *operands, name=self.name, **attrs)
+        made = self.builder.node(op, *operands, name=self.name, regions=regions, **attrs)
         self._producers.update((result, made) for result in made.results)
         return made
 

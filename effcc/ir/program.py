@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from effcc.ir.graph import Attribute
+from effcc.ir.graph import Attribute, Graph
 from effcc.ir.kernel import Kernel
 from effcc.ir.types import TensorType
 
@@ -59,7 +59,8 @@ class Launch:
 
 @dataclass(frozen=True)
 class Extern:
-    """Call PyTorch: the graph op `op` on buffers. `reason` says why: no index form, or PyTorch is faster here."""
+    """A step outside native code: the graph op `op` on buffers, run by PyTorch or, where it has regions, by Python
+    around programs of their own. `reason` says why: no index form, control flow, or PyTorch is faster here."""
 
     op: str
     arguments: tuple[str, ...]
@@ -67,6 +68,7 @@ class Extern:
     attrs: Mapping[str, Attribute] = field(default_factory=dict)
     reason: str = ""
     location: str = ""
+    regions: tuple[Graph, ...] = ()
 
 
 Step = Launch | Extern

@@ -132,7 +132,7 @@ class _ProgramBuilder:
     def call(self, opaque: Opaque) -> None:
         node = opaque.node
         results = tuple(v.name for v in node.results)
-        reason = str(node.attrs.get("reason", "no-op"))
+        reason = str(node.attrs.get("reason", "control flow" if node.regions else "no-op"))
         self.steps.append(
             Extern(
                 node.op,
@@ -141,6 +141,7 @@ class _ProgramBuilder:
                 dict(node.attrs),
                 reason,
                 node.location,
+                node.regions,
             )
         )
         self._define(results)

@@ -282,7 +282,7 @@ def _branch(draw: st.DrawFn, b: GraphBuilder, x: Value) -> Value:
 
 @st.composite
 def programs(draw: st.DrawFn) -> Program:
-    """Programs that verify: a kernel, launches and an extern call with attributes of every kind."""
+    """Programs that verify: a kernel, launches, an extern call with attributes of every kind, one with regions."""
     kernel = draw(kernels())
     spaces = [(p, "input") for p in kernel.params] + [(p, "output") for p in kernel.outputs]
     buffers = [Buffer(f"b.{p.name}", p.type, space, draw(st.none() | st.integers(0, 4096))) for p, space in spaces]
@@ -290,9 +290,18 @@ def programs(draw: st.DrawFn) -> Program:
     inputs = tuple(f"b.{p.name}" for p in kernel.params)
     attrs = draw(st.dictionaries(st.sampled_from(["a", "dim", "value"]), attributes(), max_size=3))
     extern = Extern("aten::sort.stable", inputs[:1], ("alias",), attrs, draw(st.text(max_size=8)))
+    branch = Extern("cond", inputs[:1], ("alias",), {}, "control flow", regions=(draw(graphs(3)), draw(graphs(3))))
     launch = Launch("k", inputs, ("b.Out",))
     prepare = (launch,) if draw(st.booleans()) else ()
     updates = ((inputs[0], inputs[0]),) if draw(st.booleans()) else ()
     return Program(
-        "p", tuple(buffers), inputs, ("b.Out",), {"k": kernel}, (launch, extern), prepare, updates, {"s0": (1, 64)}
+        "p",
+        tuple(buffers),
+        inputs,
+        ("b.Out",),
+        {"k": kernel},
+        (launch, extern, branch),
+        prepare,
+        updates,
+        {"s0": (1, 64)},
     )

@@ -11,7 +11,9 @@ import numpy as np
 from effcc.errors import InputError, UnsupportedError
 from effcc.ir.dims import evaluate as evaluate_size
 from effcc.ir.dtypes import DType
+from effcc.ir.graph import Graph
 from effcc.ir.interpreter.evaluate import Array, bind_sizes
+from effcc.ir.interpreter.graphs import run_graph
 from effcc.ir.interpreter.kernels import as_dtype, blank, run_kernel
 from effcc.ir.interpreter.loops import run_loops
 from effcc.ir.loops import LoopNest
@@ -99,13 +101,17 @@ class _Run:
         for output in kernel.outputs:
             self.store(arguments[output], output.type, results[output.name])
 
+    def region(self, graph: Graph) -> Callable[..., tuple[Array, ...]]:
+        return lambda *inputs: tuple(run_graph(graph, inputs, self.sizes, self.wide))
+
     def call(self, step: Extern) -> None:
         arrays = [self.load(name, self.types[name]) for name in step.arguments]
         spec = TABLE.get(step.op)
         if self.externs is not None:
             results = list(self.externs(step, arrays))
         elif spec is not None and spec.reference is not None:
-            found = spec.reference(*arrays, **step.attrs)
+            regions = {"regions": tuple(self.region(r) for r in step.regions)} if step.regions else {}
+            found = spec.reference(*arrays, **step.attrs, **regions)
             results = list(found) if isinstance(found, tuple | list) else [found]
         else:
             raise UnsupportedError(f"extern {step.op!r} has no NumPy reference; give run_program a callback")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lark import Token, Tree
 
 from effcc.errors import UnknownNameError
-from effcc.ir.parser.graphs import read_op, read_ranges
+from effcc.ir.parser.graphs import read_graph, read_op, read_ranges
 from effcc.ir.parser.kernels import read_kernel
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.parser.types import literal, read_attributes, read_type
@@ -30,11 +30,12 @@ def read_program(source: Source, tree: Syntax) -> Program:
     def step(part: Syntax) -> Step:
         arguments, results = (names(tokens(t)) for t in trees(part, "names"))
         if part.data == "extern":
-            op, _, attributes, _, reason = part.children
+            op, _, attributes, *regions, _, reason = part.children
             assert isinstance(op, Tree)
             attrs = read_attributes(source, attributes if isinstance(attributes, Tree) else None)
             why = literal(reason) if isinstance(reason, Token) else ""
-            return Extern(read_op(op), arguments, results, attrs, why)
+            bodies = tuple(read_graph(source, r) for r in regions if isinstance(r, Tree))
+            return Extern(read_op(op), arguments, results, attrs, why, regions=bodies)
         (kernel,) = tokens(part)
         if str(kernel)[1:] not in kernels:
             with source.at(kernel):

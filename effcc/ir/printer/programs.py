@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from effcc.ir.printer.graphs import show_attributes, show_ranges
+from effcc.ir.printer.graphs import print_graph, show_attributes, show_ranges
 from effcc.ir.printer.kernels import print_kernel, show_location
 from effcc.ir.program import Buffer, Launch, Program, Step
 
@@ -41,4 +41,5 @@ def _step(step: Step, locations: bool) -> str:
         return f"launch @{step.kernel}{names}{results}"
     attrs = f" {show_attributes(step.attrs)}" if step.attrs else ""
     reason = f" because {json.dumps(step.reason)}" if step.reason else ""
-    return f"extern {step.op}{names}{attrs}{results}{reason}{show_location(step.location, locations)}"
+    regions = "".join(" " + print_graph(region, "    ", locations).lstrip() for region in step.regions)
+    return f"extern {step.op}{names}{attrs}{regions}{results}{reason}{show_location(step.location, locations)}"

@@ -1,0 +1,47 @@
+"""Importers of control flow: `torch.cond`, `while_loop`, `scan` and `map`, whose bodies capture keeps as graphs.
+
+A body arrives as a `Graph`: `effcc.frontend.regions` imports it, and makes the bodies of one call take the same
+operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from effcc.errors import UnsupportedError
+from effcc.frontend.importer import Importer, imports
+from effcc.ir.graph import Graph, Value
+
+higher_order = torch.ops.higher_order
+
+
+@imports(higher_order.cond)
+def cond(m: Importer, condition: Any, then: Graph, orelse: Graph, operands: Sequence[Value]) -> tuple[Value, ...]:
+    if not isinstance(condition, Value):
+        raise UnsupportedError(f"torch.cond on a size ({condition}); compare tensors, or branch in Python")
+    return m.node("cond", condition, *operands, regions=(then, orelse)).results
+
+
+@imports(higher_order.while_loop)
+def while_loop(
+    m: Importer, condition: Graph, body: Graph, carried: Sequence[Value], fixed: Sequence[Value]
+) -> tuple[Value, ...]:
+    return m.node("while", *carried, *fixed, regions=(condition, body), carried=len(carried)).results
+
+
+@imports(higher_order.scan)
+def scan(
+    m: Importer, body: Graph, initial: Sequence[Value], scanned: Sequence[Value], fixed: Sequence[Value]
+) -> tuple[Value, ...]:
+    length = scanned[0].type.shape[0]
+    return m.node(
+        "scan", *initial, *scanned, *fixed, regions=(body,), carried=len(initial), scanned=len(scanned), length=length
+    ).results
+
+
+@imports(higher_order.map_impl)
+def map_(m: Importer, body: Graph, scanned: Sequence[Value], fixed: Sequence[Value]) -> tuple[Value, ...]:
+    return scan(m, body, (), scanned, fixed)
