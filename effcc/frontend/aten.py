@@ -335,7 +335,22 @@ class _Walk:
 
     def _outputs(self, node: fx.Node) -> list[Output]:
         returned = node.args[0]
-        return [self._arguments(r) for r in (returned if isinstance(returned, list | tuple) else [returned])]
+        return [self._returned(r) for r in (returned if isinstance(returned, list | tuple) else [returned])]
+
+    def _returned(self, result: Any) -> Output:
+        """One result: an input that a computation gave back as it was (a clone) becomes a tensor of its own."""
+        known: Output = self._arguments(result)
+        if not isinstance(known, Value) or known not in self.builder.params or _is_input(result):
+            return known
+        self.importer.name = result.name
+        return self.importer.emit("cast", known, dtype=known.type.dtype)
+
+
+def _is_input(node: fx.Node) -> bool:
+    """Whether a result is an input, or one seen through views: AOTAutograd hands out the input itself."""
+    while isinstance(node.target, torch._ops.OpOverload) and node.target.is_view:
+        node = node.args[0]  # type: ignore[assignment]
+    return node.op == "placeholder"
 
 
 def _has_symbols(node: fx.Node) -> bool:

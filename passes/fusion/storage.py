@@ -9,13 +9,18 @@ from typing import cast
 
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, product, same, same_shape
 from effcc.ir.graph import Graph, Node, Value
+from effcc.ir.ops import lookup
 from effcc.ir.types import TensorType
 
 
 def stored_behind_views(graph: Graph) -> dict[str, tuple[str, TensorType]]:
-    """For each output that only renames another node's result: that result, and its type with the output's strides."""
+    """For each output that only renames another node's result: that result, and its type with the output's strides.
+
+    What PyTorch reads or gives stays: it is handed over as a tensor of its own shape.
+    """
     producers = graph.producers()
-    taken = {v.name for v in graph.results}
+    opaque = [n for n in graph.nodes if lookup(n.op).form is None]
+    taken = {v.name for v in graph.results} | {v.name for n in opaque for v in (*n.operands, *n.results)}
     found: dict[str, tuple[str, TensorType]] = {}
     for output in graph.outputs:
         if list(graph.results).count(output) > 1 or output not in producers:

@@ -69,6 +69,8 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "local_response_norm": (lambda x: F.local_response_norm(x, 2), (g(2, 4, 3, 3),)),
     "normalize": (lambda x: F.normalize(x, dim=1), (g(2, 4),)),
     "adaptive_max_pool": (lambda x: F.adaptive_max_pool2d(x, 2), (g(1, 2, 5, 5),)),
+    "views_of_externs": (lambda x: [v.squeeze(1).t() for v in x.topk(2)], (g(3, 1, 5),)),
+    "externs_of_what_is_viewed": (lambda x: ((x + 1).view(-1), (x + 1).sort(1)[0]), (g(3, 5),)),
     "top_k": (lambda x: torch.topk(x, 2), (g(3, 5),)),
     "arg_sort": (lambda x: (x * 2).argsort(-1) + 1, (g(3, 5),)),
     "one_hot": (lambda k: F.one_hot(k, 5), (i(5, 4),)),

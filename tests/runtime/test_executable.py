@@ -106,6 +106,27 @@ def test_results_that_repeat_or_are_inputs() -> None:
     check_eager(lambda x: (x, x + 1, x + 1, x), torch.randn(3, 4))
 
 
+def test_a_copy_of_an_input_is_a_tensor_of_its_own() -> None:
+    def copies(x: Tensor) -> tuple[Tensor, ...]:
+        return x.clone(), torch.cat([x[:0], x]), x.t().clone(memory_format=torch.contiguous_format), x.clone()
+
+    check_eager(copies, torch.randn(3, 4))
+    x = torch.zeros(3, 4)
+    with torch.no_grad():
+        for copy in torch.compile(copies, backend="effcc")(x):
+            copy.add_(1.0)
+    assert torch.equal(x, torch.zeros(3, 4))
+
+
+def test_a_copy_of_an_input_from_before_it_is_written() -> None:
+    def update(x: Tensor) -> Tensor:
+        old = x.clone()
+        x.add_(1.0)
+        return old
+
+    check_eager(update, torch.zeros(4))
+
+
 def test_equal_results_do_not_share_memory() -> None:
     with torch.no_grad():
         a, b = torch.compile(lambda x: (x + 1, x + 1), backend="effcc")(torch.zeros(4))
