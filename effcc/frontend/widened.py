@@ -112,7 +112,18 @@ def _floating(node: fx.Node) -> bool:
     return isinstance(value, Tensor) and value.dtype.is_floating_point
 
 
-class _EagerRun(fx.Interpreter):
+class _Run(fx.Interpreter):
+    """Runs a captured graph whatever strides its tensors have.
+
+    Decompositions may give other strides than capture wrote down, under which a `view` need not exist.
+    """
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        reshapes = target in (aten.view.default, aten._unsafe_view.default)
+        return super().call_function(aten.reshape.default if reshapes else target, args, kwargs)
+
+
+class _EagerRun(_Run):
     """Runs the graph as it is and keeps what the widened run will ask for."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
@@ -133,7 +144,7 @@ class _EagerRun(fx.Interpreter):
         return value
 
 
-class _WidenedRun(fx.Interpreter):
+class _WidenedRun(_Run):
     """Runs the graph in float64."""
 
     def __init__(self, graph_module: fx.GraphModule, eager: dict[fx.Node, Any]) -> None:

@@ -96,3 +96,18 @@ def test_fused_attention_without_dropout_is_widened() -> None:
 
     truth = model(q.double(), k.double(), v.double())
     assert (reference(model, q, k, v) - truth).abs().max() < 1e-12
+
+
+def test_views_need_not_fit_the_strides_that_decompositions_give() -> None:
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.linear = nn.BatchNorm1d(4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(self.norm(x.transpose(1, 2)).transpose(1, 2))
+
+    model, x = Normalised().eval(), seeded(2, 3, 4)
+    with torch.no_grad():
+        expected = model(x)
+    torch.testing.assert_close(reference(model, x), expected.double(), rtol=1e-5, atol=1e-6)
