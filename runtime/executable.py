@@ -13,12 +13,12 @@ import torch
 
 from effcc.errors import InputError
 from effcc.ir.dims import Dim, evaluate
-from effcc.ir.dtypes import DTYPES
+from effcc.ir.dtypes import NAMED
 from effcc.ir.program import Buffer, Extern, Program
 from effcc.runtime.arena import ArenaPool
 from effcc.runtime.weights import NOTHING, Seen, look, watch_optimizers
 
-TORCH_DTYPES: dict[str, torch.dtype] = {d.name: getattr(torch, d.long_name) for d in DTYPES.values()}
+TORCH_DTYPES: dict[str, torch.dtype] = {d.name: getattr(torch, d.long_name) for d in NAMED.values()}
 
 ExternCall = Callable[[Sequence[torch.Tensor], Mapping[str, int]], list[torch.Tensor]]
 
@@ -175,7 +175,7 @@ class Executable:
         return _Sizes(values, table, inputs, owned, evaluate(self.arena_bytes, values))
 
     def _fitted(self, inputs: Sequence[torch.Tensor], sizes: _Sizes) -> list[torch.Tensor]:
-        """The inputs, checked; one whose strides differ from those compiled for is copied."""
+        """The inputs, checked; copied where their strides are not those compiled for, or they are lazily negated."""
         given = list(inputs)
         for i in self._checked:
             given[i] = self._fit(i, given[i], sizes.inputs[i])
@@ -186,7 +186,8 @@ class Executable:
             raise InputError(self._complaint(position, type(tensor).__name__))
         if tensor.dtype != wanted.dtype or tensor.shape != wanted.shape or not tensor.is_cpu:
             raise InputError(self._complaint(position, _describe(tensor)))
-        return tensor if wanted.fits(tensor) else wanted.allocate().copy_(tensor.detach())
+        plain = wanted.fits(tensor) and not tensor.is_neg()  # the imaginary part of a conjugate is negated when read
+        return tensor if plain else wanted.allocate().copy_(tensor.detach())
 
     def _complaint(self, position: int, got: str) -> str:
         buffer = self._inputs[position]

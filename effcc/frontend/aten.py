@@ -44,6 +44,7 @@ from effcc.frontend.sizes import hints, ranges, shape, size
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, GraphBuilder, Value
+from effcc.ir.table.control import COPY_CALL
 from effcc.ir.table.create import LARGEST_LITERAL
 from effcc.ir.types import TensorType
 
@@ -91,8 +92,8 @@ EXTERN: dict[Any, str] = {
     aten.atan2.out: "it writes its result in place; capture turns it into atan2",
     aten.resize_.default: "it changes storage, not values",
     aten._local_scalar_dense.default: "it takes a number out of a tensor, to Python",
-    aten._fft_c2r.default: "complex numbers have no dtype here",
-    aten._fft_r2c.default: "complex numbers have no dtype here",
+    aten._fft_c2r.default: "no kernel computes on complex numbers",
+    aten._fft_r2c.default: "no kernel computes on complex numbers",
 }
 
 
@@ -206,7 +207,8 @@ class _Walk:
     def _constant(self, name: str, held: Tensor) -> Value:
         """A small tensor as a literal, a larger one as a weight that the program holds."""
         dtype = dtype_of(held.dtype)
-        if held.numel() <= LARGEST_LITERAL and not torch._subclasses.fake_tensor.is_fake(held):
+        literal = held.numel() <= LARGEST_LITERAL and not dtype.is_carried
+        if literal and not torch._subclasses.fake_tensor.is_fake(held):
             values = tuple(held.flatten().tolist())
             if held.dim() == 0:
                 return self.importer.constant(values[0], dtype)
@@ -236,7 +238,10 @@ class _Walk:
         target, source = (self.known[a] for a in node.args[:2])  # type: ignore[index]
         if not isinstance(target, Value) or target not in self.builder.params:
             raise CaptureError(f"{node.format_node()} writes something that is not an input")
-        value = self.importer.broadcast(self.importer.cast(source, target.type.dtype), target.type.shape)
+        if _carries(node):
+            value = self._extern(node, aten.copy.default, (target, source), {}, node.meta["val"], "no-op")
+        else:
+            value = self.importer.broadcast(self.importer.cast(source, target.type.dtype), target.type.shape)
         self.updates[target] = value
         self.known[node] = value
 
@@ -246,7 +251,7 @@ class _Walk:
         if target is torch.ops.higher_order.with_effects:
             _, target, *args = args  # an ordered call: its results follow a token, which only keeps the order
             return (None, *self._extern(node, target, args, kwargs, node.meta["val"][1:], "effect"))
-        importer = REGISTRY.get(target)
+        importer = None if _carries(node) else REGISTRY.get(target)
         if importer is not None and isinstance(target, torch._ops.HigherOrderOperator):
             return self._control(node, importer, args)
         if importer is not None:
@@ -343,7 +348,25 @@ class _Walk:
         if not isinstance(known, Value) or known not in self.builder.params or _is_input(result):
             return known
         self.importer.name = result.name
-        return self.importer.emit("cast", known, dtype=known.type.dtype)
+        return self._copy(known)
+
+    def _copy(self, value: Value) -> Value:
+        """The same elements at another place."""
+        if not value.type.dtype.is_carried:
+            return self.importer.emit("cast", value, dtype=value.type.dtype)
+        return self.importer.emit("extern", value, results=(_as_attribute(value.type.plain()),), **COPY_CALL)
+
+
+def _carries(node: fx.Node) -> bool:
+    """Whether a call reads or gives a tensor of a dtype that no kernel computes on."""
+    found = (DTYPES.get(t.dtype) for t in _examples(node))
+    return any(dtype is not None and dtype.is_carried for dtype in found)
+
+
+def _examples(node: fx.Node) -> list[Tensor]:
+    """The (fake) tensors that a call reads and gives."""
+    values = [node.meta.get("val"), *(n.meta.get("val") for n in node.all_input_nodes)]
+    return [t for v in values for t in (v if isinstance(v, list | tuple) else [v]) if isinstance(t, Tensor)]
 
 
 def _is_input(node: fx.Node) -> bool:
@@ -355,9 +378,7 @@ def _is_input(node: fx.Node) -> bool:
 
 def _has_symbols(node: fx.Node) -> bool:
     """Whether a call reads or gives a tensor with a symbolic size."""
-    values = [node.meta.get("val"), *(n.meta.get("val") for n in node.all_input_nodes)]
-    tensors = [t for v in values for t in (v if isinstance(v, list | tuple) else [v]) if isinstance(t, Tensor)]
-    return any(isinstance(n, torch.SymInt) for t in tensors for n in t.shape)
+    return any(isinstance(n, torch.SymInt) for t in _examples(node) for n in t.shape)
 
 
 def _tensors_only(operands: tuple[Any, ...]) -> tuple[Value, ...]:

@@ -1,8 +1,9 @@
 """Calls that PyTorch runs: how a call's arguments are kept as attributes of an `extern` node, and made again from them.
 
 A template is nested tuples: `("tensor", k)` stands for operand k, `("list", ...)` for a list, `("value", v)` for a
-number, a string, None or a size, and `("dtype" | "device" | "layout" | "memory_format", text)` for torch's own
-values. The whole is `(args, kwargs)` where kwargs are pairs of a name and a template.
+number, a string, None or a size, `("complex", re, im)` for a complex number, and `("dtype" | "device" | "layout" |
+"memory_format", text)` for torch's own values. The whole is `(args, kwargs)` where kwargs are pairs of a name and a
+template.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def make_template(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[
         for kind, tag in _TORCH_VALUES.items():
             if isinstance(argument, kind):
                 return (tag, str(argument).removeprefix("torch."))
+        if isinstance(argument, complex):
+            return ("complex", argument.real, argument.imag)
         if argument is None or isinstance(argument, bool | int | float | str | sympy.Expr):
             return ("value", argument)
         raise UnsupportedError(f"cannot keep an argument of type {type(argument).__name__} for a call to PyTorch")
@@ -81,6 +84,8 @@ def bind(node: Node | Extern) -> Callable[[Sequence[Tensor], Mapping[str, int]],
                 return [decode(t) for t in rest]
             if tag == "value":
                 return evaluate(rest[0], sizes) if isinstance(rest[0], sympy.Expr) else rest[0]
+            if tag == "complex":
+                return complex(*rest)
             return torch.device(rest[0]) if tag == "device" else getattr(torch, rest[0])
 
         results = target(*(decode(a) for a in args), **{name: decode(a) for name, a in kwargs})

@@ -23,7 +23,7 @@ from effcc.ir.types import TensorType
 
 aten = torch.ops.aten
 
-DTYPES: Mapping[torch.dtype, DType] = {getattr(torch, d.long_name): d for d in dtypes.DTYPES.values()}
+DTYPES: Mapping[torch.dtype, DType] = {getattr(torch, d.long_name): d for d in dtypes.NAMED.values()}
 TORCH_DTYPES: Mapping[DType, torch.dtype] = {ours: theirs for theirs, ours in DTYPES.items()}
 
 Number: TypeAlias = "bool | int | float | sympy.Expr"
@@ -50,7 +50,7 @@ def imports(*overloads: Any) -> Callable[[Function], Function]:
 
 
 def dtype_of(torch_dtype: torch.dtype) -> DType:
-    """effcc's dtype for torch's; raises NotNative for complex, float8 and others that have no counterpart."""
+    """effcc's dtype for torch's; raises NotNative where there is none (quantized and sub-byte types)."""
     found = DTYPES.get(torch_dtype)
     if found is None:
         raise NotNative(f"dtype {torch_dtype}")

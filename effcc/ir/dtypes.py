@@ -13,7 +13,11 @@ from effcc.errors import UnknownNameError
 
 @dataclass(frozen=True)
 class DType:
-    """An element type. `kind` is 'float', 'int', 'uint' or 'bool'; `bits` its storage size (bool takes a byte)."""
+    """An element type. `kind` is 'float', 'int', 'uint' or 'bool'; `bits` its storage size (bool takes a byte).
+
+    `kind` is 'carried' for one that no kernel computes on: programs pass such tensors from one call of PyTorch's to the
+    next.
+    """
 
     name: str
     kind: str
@@ -42,6 +46,10 @@ class DType:
         return self.kind in ("int", "uint")
 
     @property
+    def is_carried(self) -> bool:
+        return self.kind == "carried"
+
+    @property
     def accumulator(self) -> DType:
         """What a sum over this type accumulates in: f32 for half types, i64 for integers, itself otherwise."""
         if self in (f16, bf16):
@@ -65,13 +73,29 @@ boolean = DType("bool", "bool", 8, np.dtype(np.bool_))
 
 DTYPES: dict[str, DType] = {d.name: d for d in (f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean)}
 
+CARRIED: dict[str, DType] = {
+    d.name: d
+    for d in (
+        DType("c64", "carried", 64, np.dtype(np.complex64)),
+        DType("c128", "carried", 128, np.dtype(np.complex128)),
+        DType("u16", "carried", 16, np.dtype(np.uint16)),
+        DType("u32", "carried", 32, np.dtype(np.uint32)),
+        DType("u64", "carried", 64, np.dtype(np.uint64)),
+        DType("f8e4m3", "carried", 8, np.dtype(ml_dtypes.float8_e4m3fn)),
+        DType("f8e5m2", "carried", 8, np.dtype(ml_dtypes.float8_e5m2)),
+    )
+}
+
+NAMED: dict[str, DType] = {**DTYPES, **CARRIED}
+"""Every dtype that a type may have, by its name in the IR's text: those that kernels compute on, and the others."""
+
 
 def dtype(name: str) -> DType:
     """The dtype called `name`; raises UnknownNameError with near misses."""
     try:
-        return DTYPES[name]
+        return NAMED[name]
     except KeyError:
-        raise UnknownNameError("dtype", name, DTYPES) from None
+        raise UnknownNameError("dtype", name, NAMED) from None
 
 
 def from_numpy(np_dtype: Any) -> DType:

@@ -10,6 +10,7 @@ from effcc.ir.graph import Graph, Value
 from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.ops import lookup
 from effcc.ir.program import Buffer, Extern, Launch, Program, Step
+from effcc.ir.table.control import COPY_CALL
 from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade, Opaque, squeeze, to_cascade
 from effcc.passes.fusion.cluster import Cluster, cluster
@@ -147,8 +148,12 @@ class _ProgramBuilder:
         self._define(results)
 
     def copy(self, source: str, into: str) -> None:
-        """A launch that stores one buffer's value in another."""
+        """A step that stores one buffer's value in another."""
         of, to = self.buffers[source].type, self.buffers[into].type
+        if of.dtype.is_carried:
+            attrs = {**COPY_CALL, "results": ((of.dtype, of.shape),)}
+            self.steps.append(Extern("extern", (source,), (into,), attrs, str(COPY_CALL["reason"])))
+            return
         axes = tuple(f"i{n}" for n in range(of.rank))
         load = Load("x0", tuple(Axis(a) for a in axes), of.dtype)
         kernel = Kernel(

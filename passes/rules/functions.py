@@ -36,8 +36,8 @@ def inverse_permutation(p: Axes) -> Axes:
 
 
 def normalized(axes: Axes | None, rank: int) -> Axes:
-    """A reduction's axes, nonnegative and in order; None is all of them."""
-    return tuple(range(rank)) if axes is None else tuple(sorted({a % rank if rank else 0 for a in axes}))
+    """A reduction's axes, nonnegative and in order; None is all of them. A 0-d tensor has none, whatever they say."""
+    return tuple(range(rank)) if axes is None else tuple(sorted({a % rank for a in axes if rank}))
 
 
 def merged_axes(x: Value, inner: Axes | None, outer: Axes | None) -> Any:

@@ -69,6 +69,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "local_response_norm": (lambda x: F.local_response_norm(x, 2), (g(2, 4, 3, 3),)),
     "normalize": (lambda x: F.normalize(x, dim=1), (g(2, 4),)),
     "adaptive_max_pool": (lambda x: F.adaptive_max_pool2d(x, 2), (g(1, 2, 5, 5),)),
+    "reduced_0d": (lambda x: (x.sum(0), x.amax(-1, keepdim=True), x.logsumexp(0)), (g(),)),
     "views_of_externs": (lambda x: [v.squeeze(1).t() for v in x.topk(2)], (g(3, 1, 5),)),
     "externs_of_what_is_viewed": (lambda x: ((x + 1).view(-1), (x + 1).sort(1)[0]), (g(3, 5),)),
     "top_k": (lambda x: torch.topk(x, 2), (g(3, 5),)),
@@ -133,6 +134,39 @@ def test_a_compiled_function_gives_what_eager_gives(name: str) -> None:
             assert result.stride() == wanted.stride()
 
 
+def write_complex(z: Tensor, w: Tensor) -> Tensor:
+    old = z.clone()
+    z.copy_(w)
+    w.mul_(old)
+    return z.abs()
+
+
+CARRIED: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+    "spectrum": (lambda x: torch.fft.rfft(x * 2).abs() + 1, (g(4, 6),)),
+    "parts": (lambda z: (z.real + 1, z.imag * 2, z.conj().imag, z.angle()), (torch.view_as_complex(g(3, 4, 2)),)),
+    "copies": (lambda z: (z.clone(), z.t().contiguous(), z * 2j, z), (torch.view_as_complex(g(3, 4, 2)),)),
+    "constant": (lambda z: z @ torch.full((4, 2), 1 - 2j), (torch.view_as_complex(g(3, 4, 2)),)),
+    "written": (write_complex, (torch.view_as_complex(g(3, 4, 2)), torch.view_as_complex(g(4, 3, 2)).t())),
+    "negated": (lambda x: x + 1, (torch.view_as_complex(g(3, 4, 2)).conj().imag,)),
+    "small_floats": (lambda x: x.to(torch.float8_e4m3fn).float() + 1, (g(4),)),
+    "unsigned": (lambda x: x.to(torch.uint32).long() + 1, (i(9, 5),)),
+}
+
+
+@pytest.mark.parametrize("name", list(CARRIED))
+def test_dtypes_that_no_kernel_computes_on_pass_through_pytorch(name: str) -> None:
+    function, arguments = CARRIED[name]
+    theirs, ours = (tuple(a.detach().clone(memory_format=torch.preserve_format) for a in arguments) for _ in range(2))
+    if name == "negated":
+        theirs = ours = arguments
+    torch._dynamo.reset()
+    with torch.no_grad():
+        expected = function(*theirs)
+        got = torch.compile(function, backend="effcc", fullgraph=True)(*ours)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(ours, theirs)
+
+
 def causal(x: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(x, x, x, is_causal=True)
 
@@ -168,7 +202,7 @@ def test_one_program_serves_many_sizes(name: str) -> None:
             torch.testing.assert_close(compiled(*arguments), function(*arguments), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("f", [lambda x: torch.fft.rfft(x).abs(), lambda x: torch.bincount(x.abs().long())])
+@pytest.mark.parametrize("f", [lambda x: x.to(torch.complex32), lambda x: torch.bincount(x.abs().long())])
 def test_what_cannot_be_compiled_says_so(f: Callable[..., Any]) -> None:
     torch._dynamo.reset()
     compiled: Any = torch.compile(f, backend="effcc", fullgraph=True)

@@ -174,3 +174,15 @@ def test_buffers_may_have_the_names_of_operators_and_keywords() -> None:
 def test_comments_and_locations_are_dropped() -> None:
     text = "# why\ngraph @g(%x: f32[2]) {  # here\n  %y = exp %x : f32[2]  # model.py:3\n  return %y\n}"
     assert print_graph(parse_any(text)) == "graph @g(%x: f32[2]) {\n  %y = exp %x : f32[2]\n  return %y\n}"
+
+
+def test_dtypes_that_no_kernel_computes_on_print_and_parse() -> None:
+    for name, dtype in dtypes.CARRIED.items():
+        text = (
+            f"graph @call(%z: {name}[3]) {{\n"
+            f'  %y = extern %z {{target="aten::clone.default", template=[[["tensor", 0]], []], '
+            f"results=[[{name}, [3]]]}} : {name}[3]\n  return %y\n}}\n"
+        )
+        graph = parse_graph(text)
+        assert graph.params[0].type.dtype is dtype
+        assert print_graph(parse_graph(print_graph(graph))) == print_graph(graph)

@@ -11,7 +11,7 @@ from lark import Token, Tree
 
 from effcc.errors import IRTypeError, UnknownNameError
 from effcc.ir.dims import Dim, dim, symbol
-from effcc.ir.dtypes import DTYPES, DType
+from effcc.ir.dtypes import NAMED, DType
 from effcc.ir.dtypes import dtype as dtype_named
 from effcc.ir.encoding import Argument, Encoding, Scheme
 from effcc.ir.graph import Attribute
@@ -152,8 +152,8 @@ def _attribute(source: Source, tree: Syntax) -> Attribute:
             return tuple(_attribute(source, item) for item in trees(tree))
         case "encoding":
             return read_encoding(source, tree)
-        case "size_symbol" if str(tree.children[0]) in DTYPES:
-            return DTYPES[str(tree.children[0])]
+        case "size_symbol" if str(tree.children[0]) in NAMED:
+            return NAMED[str(tree.children[0])]
     return read_size(source, tree)
 
 

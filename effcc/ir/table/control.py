@@ -135,6 +135,9 @@ def _decode(b: FormBuilder) -> None:
     _stored(tuple(o.type for o in b.operands), b.attrs).form(b, b.attrs["whole"])
 
 
+# The call that copies an operand of a dtype that no kernel computes on.
+COPY_CALL: Mapping[str, Any] = {"target": "aten::clone.default", "template": ((("tensor", 0),), ()), "reason": "no-op"}
+
 REASONS = ("no-op", "random", "effect", "chosen")
 
 OPS: list[Op] = [
