@@ -89,6 +89,6 @@ def broadcast_shapes(shapes: Sequence[Sequence[Dim]]) -> tuple[Dim, ...]:
 
 
 def normalize_axis(axis: int, rank: int) -> int:
-    """A possibly negative axis as one in 0..rank-1."""
-    require(-rank <= axis < max(rank, 1), f"axis {axis} is outside a tensor of rank {rank}")
+    """A possibly negative axis as one in 0..rank-1; as in PyTorch, a 0-d tensor has axis 0, which is also -1."""
+    require(-max(rank, 1) <= axis < max(rank, 1), f"axis {axis} is outside a tensor of rank {rank}")
     return axis % rank if rank else 0
