@@ -127,41 +127,19 @@ class _Lowering(Nests):
         for s in self.kernel.statements:
             if self._accumulates(s):
                 out += self._initialize(s, ranges)
-        out += self._sequence(sequential.axis, sequential.tile, by_phase["inside"], ranges)
+        out += self._cut(
+            sequential.axis,
+            self._outer(sequential.axis),
+            sequential.tile,
+            ranges,
+            lambda inner: [x for nest in by_phase["inside"] for x in self._nest(nest, inner)],
+        )
         for s in self.kernel.statements:
             if self._accumulates(s) and s.target in {p.name for p in self.kernel.outputs}:
                 out += self._store_result(s, ranges)
         for nest in by_phase["after"]:
             out += self._nest(nest, ranges)
         return tuple(out)
-
-    def _sequence(self, axis: str, tile: int, nests: list[Nest], ranges: Ranges) -> list[Stmt]:
-        """The sequential loop: whole tiles, then the rest."""
-        extent = self.kernel.extents[axis]
-        var = self._outer(axis)
-        self.steps[var] = tile
-
-        def turn(count: int | Expr, base: Expr) -> tuple[Stmt, ...]:
-            at = Range(base, count) if tile > 1 else Range(base, 1, base, ZERO)
-            inner = {**ranges, axis: at}
-            return tuple(x for nest in nests for x in self._nest(nest, inner))
-
-        if tile == 1:
-            return [For(var, ZERO, integer(extent), 1, "serial", turn(1, Axis(var)))]
-        if isinstance(extent, int):
-            whole = extent - extent % tile
-            out: list[Stmt] = []
-            if whole == tile:
-                out += turn(tile, ZERO)
-            elif whole:
-                out.append(For(var, ZERO, Const(whole, i64), tile, "serial", turn(tile, Axis(var))))
-            if extent % tile:
-                out += turn(extent % tile, Const(whole, i64))
-            return out
-        size = integer(extent)
-        fits = compare("le", add(Axis(var), Const(tile, i64)), size)
-        rest = turn(Call("sub", (size, Axis(var)), i64), Axis(var))
-        return [For(var, ZERO, size, tile, "serial", (If(fits, turn(tile, Axis(var)), rest),))]
 
     def _initialize(self, s: Statement, ranges: Ranges) -> list[Stmt]:
         assert s.reduction is not None

@@ -15,7 +15,10 @@ from effcc.ir.expr import (
 from effcc.ir.kernel import Statement
 from effcc.ir.loops import Alloc, Stmt, Tile, TileAxis
 from effcc.ir.scalars import reduction
-from effcc.ir.schedule import Nest
+from effcc.ir.schedule import Nest, TiledAxis
+
+Accumulators = dict[int, str]
+"""The register buffer of each reduction, by the statement's position."""
 
 
 class Nests(Places):
@@ -41,48 +44,73 @@ class Nests(Places):
             for i in nest.body:
                 out += self._pointwise(statements[i], nest, ranges, registers)
             return out
-        lanes = nest.lanes.axis if nest.lanes is not None and nest.lanes.axis in nest.reduced else None
-        accumulators: dict[int, str] = {}
-        kept_tiles = tile_axes(kept, ranges)
-        for i in nest.reductions:
-            s = statements[i]
-            assert s.reduction is not None
-            name = self._fresh(f"{local_name(s.target)}_acc")
-            shape = tuple(t.extent for t in kept_tiles)
-            lane_tile: list[TileAxis] = []
-            if lanes is not None:
-                assert nest.lanes is not None
-                lane_tile = [TileAxis(lanes, nest.lanes.tile, "lanes")]
-                shape = (*shape, nest.lanes.tile)
-            accumulators[i] = name
-            out.append(Alloc(name, s.dtype, shape, "register"))
-            index = tuple(Axis(t.name) for t in (*kept_tiles, *lane_tile))
-            identity: Expr = Const(reduction(s.reduction.operator).identity(s.dtype), s.dtype)
-            start = identity
-            if self._accumulates(s) and lanes is None:
-                start = self._resumed(s, ranges)
-            out.append(Tile((*kept_tiles, *lane_tile), name, index, "set", start))
-
-        def at_point(inner: Ranges) -> list[Stmt]:
-            code: list[Stmt] = []
-            point_registers: Registers = {}
-            for i in nest.body:
-                code += self._pointwise(statements[i], nest, inner, point_registers)
-            tiles = tile_axes((*kept, *reduced), inner)
-            for i in nest.reductions:
-                s = statements[i]
-                assert s.reduction is not None
-                index = tuple(Axis(t.name) for t in kept_tiles) + ((Axis(lanes),) if lanes is not None else ())
-                value = self._value(s.reduction.body, s, inner, point_registers)
-                code.append(Tile(tiles, accumulators[i], index, reduction(s.reduction.operator).combine, value))
-            return code
-
-        out += self._over(reduced, factors, ranges, at_point)
+        if nest.chunk is None:
+            code, accumulators = self._accumulate(nest, kept, reduced, factors, ranges)
+        else:
+            code, accumulators = self._accumulate_in_chunks(nest, nest.chunk, kept, reduced, factors, ranges)
+        out += code
         for i in nest.reductions:
             out += self._finish(statements[i], accumulators[i], kept, nest, ranges, registers)
         for i in nest.epilogue:
             out += self._pointwise(statements[i], nest, ranges, registers)
         return out
+
+    def _accumulate(
+        self, nest: Nest, kept: tuple[str, ...], axes: tuple[str, ...], factors: Factors, ranges: Ranges
+    ) -> tuple[list[Stmt], Accumulators]:
+        """Fresh accumulators, and the loops over `axes` that fill them."""
+        statements = self.kernel.statements
+        tiles = _accumulator_tiles(nest, kept, ranges)
+        index = tuple(Axis(t.name) for t in tiles)
+        accumulators = {i: self._fresh(f"{local_name(statements[i].target)}_acc") for i in nest.reductions}
+        code: list[Stmt] = []
+        for i, name in accumulators.items():
+            code += _cleared(statements[i], name, tiles)
+
+        def at_point(inner: Ranges) -> list[Stmt]:
+            code: list[Stmt] = []
+            registers: Registers = {}
+            for i in nest.body:
+                code += self._pointwise(statements[i], nest, inner, registers)
+            at = tile_axes((*kept, *nest.reduced), inner)
+            for i, name in accumulators.items():
+                s = statements[i]
+                assert s.reduction is not None
+                code.append(Tile(at, name, index, _combine(s), self._value(s.reduction.body, s, inner, registers)))
+            return code
+
+        return code + self._over(axes, factors, ranges, at_point), accumulators
+
+    def _accumulate_in_chunks(
+        self,
+        nest: Nest,
+        chunk: TiledAxis,
+        kept: tuple[str, ...],
+        reduced: tuple[str, ...],
+        factors: Factors,
+        ranges: Ranges,
+    ) -> tuple[list[Stmt], Accumulators]:
+        """Totals, and the loops over chunks whose accumulators join them."""
+        statements = self.kernel.statements
+        tiles = _accumulator_tiles(nest, kept, ranges)
+        index = tuple(Axis(t.name) for t in tiles)
+        totals = {i: self._fresh(f"{local_name(statements[i].target)}_sum") for i in nest.reductions}
+        outside = reduced.index(chunk.axis)
+        code: list[Stmt] = []
+        for i, name in totals.items():
+            code += _cleared(statements[i], name, tiles)
+
+        def in_chunk(inner: Ranges) -> list[Stmt]:
+            code, accumulators = self._accumulate(nest, kept, reduced[outside:], factors, inner)
+            for i, name in totals.items():
+                part = Load(accumulators[i], index, statements[i].dtype)
+                code.append(Tile(tiles, name, index, _combine(statements[i]), part))
+            return code
+
+        def at_chunk(inner: Ranges) -> list[Stmt]:
+            return self._cut(chunk.axis, self._fresh(f"{chunk.axis}_chunk"), chunk.tile, inner, in_chunk)
+
+        return code + self._over(reduced[:outside], factors, ranges, at_chunk), totals
 
     def _finish(
         self,
@@ -101,16 +129,18 @@ class Nests(Places):
         combine = reduction(s.reduction.operator).combine
         index = tuple(Axis(t.name) for t in kept_tiles)
         name = accumulator
-        if lanes is not None:
+        if lanes is not None or self._accumulates(s):
             name = self._fresh(f"{local_name(s.target)}_total")
             out.append(Alloc(name, s.dtype, tuple(t.extent for t in kept_tiles), "register"))
             identity = Const(reduction(s.reduction.operator).identity(s.dtype), s.dtype)
             start = self._resumed(s, ranges) if self._accumulates(s) else identity
-            lane_tile = TileAxis(lanes.axis, lanes.tile, "lanes")
-            value = Load(accumulator, (*index, Axis(lanes.axis)), s.dtype)
-            outer = tuple(replace(t, kind="unroll") for t in kept_tiles)
+            outer, folded = kept_tiles, index
+            if lanes is not None:
+                outer = tuple(replace(t, kind="unroll") for t in kept_tiles)
+                folded = (*index, Axis(lanes.axis))
             out.append(Tile(outer, name, index, "set", start))
-            out.append(Tile((*outer, lane_tile), name, index, combine, value))
+            part = (*outer, TileAxis(lanes.axis, lanes.tile, "lanes")) if lanes is not None else outer
+            out.append(Tile(part, name, index, combine, Load(accumulator, folded, s.dtype)))
         registers[s.target] = (name, kept)
         result = Load(name, index, s.dtype)
         if s.target in self._previous() and self._accumulates(s):
@@ -163,3 +193,25 @@ class Nests(Places):
         else:
             out.append(Tile(tiles, s.target, tuple(self._absolute(Axis(a), ranges) for a in s.axes), "set", value))
         return out
+
+
+def _accumulator_tiles(nest: Nest, kept: tuple[str, ...], ranges: Ranges) -> tuple[TileAxis, ...]:
+    """The axes of a nest's accumulators: the kept axes' tiles, and the lanes where they run along a reduced axis."""
+    tiles = tile_axes(kept, ranges)
+    if nest.lanes is not None and nest.lanes.axis in nest.reduced:
+        return (*tiles, TileAxis(nest.lanes.axis, nest.lanes.tile, "lanes"))
+    return tiles
+
+
+def _cleared(s: Statement, name: str, tiles: tuple[TileAxis, ...]) -> list[Stmt]:
+    """A register buffer that holds the identity of the statement's reduction."""
+    assert s.reduction is not None
+    identity = Const(reduction(s.reduction.operator).identity(s.dtype), s.dtype)
+    index = tuple(Axis(t.name) for t in tiles)
+    shape = tuple(t.extent for t in tiles)
+    return [Alloc(name, s.dtype, shape, "register"), Tile(tiles, name, index, "set", identity)]
+
+
+def _combine(s: Statement) -> str:
+    assert s.reduction is not None
+    return reduction(s.reduction.operator).combine

@@ -11,6 +11,7 @@ from effcc.ir.division import fold_division
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
     Axis,
+    Call,
     Const,
     Expr,
     Load,
@@ -140,6 +141,35 @@ class Places:
             tail = self._fresh(axis)
             out.append(For(tail, whole_count, r.count, 1, "serial", tuple(at(Axis(tail), 1, scalar=True))))
         return out
+
+    def _cut(
+        self, axis: str, var: str, tile: int, ranges: Ranges, emit: Callable[[Ranges], Sequence[Stmt]]
+    ) -> list[Stmt]:
+        """A serial loop `var` over tiles of an axis, around what `emit` makes of one tile; the rest comes last."""
+        r = ranges[axis]
+        self.steps[var] = tile
+
+        def turn(count: int | Expr, start: Expr) -> tuple[Stmt, ...]:
+            base = add(r.base, start)
+            at = Range(base, count) if tile > 1 else Range(base, 1, base, ZERO)
+            return tuple(emit({**ranges, axis: at}))
+
+        if tile == 1:
+            stop = Const(r.count, i64) if isinstance(r.count, int) else r.count
+            return [For(var, ZERO, stop, 1, "serial", turn(1, Axis(var)))]
+        if isinstance(r.count, int):
+            whole = r.count - r.count % tile
+            out: list[Stmt] = []
+            if whole == tile:
+                out += turn(tile, ZERO)
+            elif whole:
+                out.append(For(var, ZERO, Const(whole, i64), tile, "serial", turn(tile, Axis(var))))
+            if r.count % tile:
+                out += turn(r.count % tile, Const(whole, i64))
+            return out
+        fits = compare("le", add(Axis(var), Const(tile, i64)), r.count)
+        rest = turn(Call("sub", (r.count, Axis(var)), i64), Axis(var))
+        return [For(var, ZERO, r.count, tile, "serial", (If(fits, turn(tile, Axis(var)), rest),))]
 
     def _absolute(self, e: Expr, ranges: Ranges) -> Expr:
         placed = substitute_axes(e, {a: r.absolute for a, r in ranges.items() if r.absolute is not None})

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# A busy machine is no failure: no test is timed.
+hypothesis.settings.register_profile("effcc", deadline=None)
+hypothesis.settings.load_profile("effcc")
 
 if os.environ.get("PYTEST_XDIST_WORKER"):
     # Tests already run side by side, one on each core; those about threads ask for theirs.

@@ -28,8 +28,9 @@ class Nest:
     evaluated at every point of both, `reductions` fold over the reduced axes, `epilogue` statements follow at each
     point of the kept axes, in registers. `lanes` is the axis on the vector unit with the number of elements it takes
     at once (a multiple of the vector's); `unroll` gives the other axes kept in registers. `order` lists all loop
-    axes, outermost first. `phase` places the nest `before`, `inside` or `after` the kernel's sequential loop
-    (`inside` if there is none).
+    axes, outermost first. `chunk` says how far an accumulator goes before it is set aside: the nest sums `tile` points
+    of that reduced axis, with all reduced axes inside it, in fresh accumulators, which then join the total. `phase`
+    places the nest `before`, `inside` or `after` the kernel's sequential loop (`inside` if there is none).
     """
 
     kept: tuple[str, ...]
@@ -41,6 +42,7 @@ class Nest:
     unroll: tuple[TiledAxis, ...] = ()
     order: tuple[str, ...] = ()
     phase: str = "inside"
+    chunk: TiledAxis | None = None
 
 
 @dataclass(frozen=True)

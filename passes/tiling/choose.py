@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from effcc.ir.dims import Shape, elements
 from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.schedule import Nest, Pack, Schedule, TiledAxis
 from effcc.passes.tiling.access import CONTIGUOUS_LOAD, lane_cost, layouts, stride
+from effcc.passes.tiling.chunk import PRODUCT, SUM, chunk_of
 from effcc.passes.tiling.describe import contraction_of, pointwise_of, reduction_of
 from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
 from effcc.passes.tiling.pack import pack
@@ -30,8 +32,9 @@ STORE_CONTIGUOUS, STORE_STRIDED = 0.02, 0.3
 more; apart, it is as many stores as there are lanes."""
 COMBINE_LANES = 6.0
 """To combine the lanes of one vector at the end of a row, in vector loads: shuffles and additions in sequence."""
-LOSES_ROWS = 100.0
-"""Added where lanes would run along rows that tasks already take one by one: more than any sum of loads."""
+LOSES_ROWS = 4.0
+"""By how many times dearer lanes are along rows that tasks could take one by one: intermediates grow from one row to as
+many as there are lanes, and leave L1. Loads apart in memory cost more than that."""
 
 
 @dataclass
@@ -168,6 +171,7 @@ def _product_nest(choice: _Choice, plan: NestPlan, product: Statement, sequentia
     return Nest(
         plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
         TiledAxis(lane_axis, chosen.nr), (TiledAxis(row_axis, chosen.mr),), order, plan.phase,
+        chunk_of(kernel, plan.reductions, reduced, counts, longest=PRODUCT),
     )  # fmt: skip
 
 
@@ -237,13 +241,16 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         waste = -(-extent // lanes) * lanes / max(extent, 1)
         fixed = axis in choice.shared and choice.tiles[axis] == 1 and fills
         combine = COMBINE_LANES * lanes / max(extent, 1) if axis in plan.reduced else 0.0
-        return total * waste + combine + (LOSES_ROWS if fixed else 0.0)
+        return total * waste * (LOSES_ROWS if fixed else 1.0) + combine
 
     axis = min(reversed(candidates), key=cost)
     counts = {a: _count(choice, a, sequential) for a in (*plan.kept, *plan.reduced)}
     if plan.reductions:
         reduction = reduction_of(kernel, statements, counts, plan.reduced, axis, choice.target)
-        vectors, block, prediction, note = reduction.accumulators, counts[axis], reduction.prediction, str(reduction)
+        vectors, prediction, note = reduction.accumulators, reduction.prediction, str(reduction)
+        # Tasks are rows; where lanes are rows too, and the other rows are fewer than the tasks, tasks cut the lanes.
+        others = prod(counts[a] for a in choice.shared if a != axis and a in plan.kept)
+        block = -(-counts[axis] // -(-reduction.row_parts // others))
     else:
         pointwise = pointwise_of(kernel, statements, counts, axis, choice.target)
         block = -(-counts[axis] // pointwise.column_parts)
@@ -275,6 +282,7 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
     return Nest(
         plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
         TiledAxis(axis, width), unroll, (*kept, *reduced), plan.phase,
+        chunk_of(kernel, plan.reductions, reduced, counts, SUM, lanes=width if axis in plan.reduced else 1),
     )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree
 
 from benchmarks.models import TINY, ZOO
 from effcc.accuracy import check
-from effcc.errors import NumericsError
 from effcc.frontend import capture
 from effcc.frontend.widened import reference
 
@@ -61,13 +60,7 @@ def test_a_model_is_captured_whole_and_functional(name: str) -> None:
     assert {op for op in ops if op._schema.is_mutable} <= {torch.ops.aten.copy_.default}
 
 
-NOT_YET = pytest.mark.xfail(
-    raises=NumericsError, strict=False, reason="root mean square error 1.02 to 1.35 times the bound: open"
-)
-"""The maximum error of these two is within its bound; the root mean square is not yet, and should be."""
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=NOT_YET if n in ("vit", "mobilenet_v2") else ()) for n in TINY])
+@pytest.mark.parametrize("name", TINY)
 def test_effcc_is_right_by_the_measure_without_graph_breaks(name: str) -> None:
     entry = TINY[name]
     model, args = entry.build(), entry.inputs(0)

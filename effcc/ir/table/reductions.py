@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from effcc.ir.dims import Dim, product, same_shape
-from effcc.ir.dtypes import DType, boolean, from_numpy, i64
+from effcc.ir.dtypes import DType, boolean, f64, from_numpy, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, both, cast, compare, integer, where
 from effcc.ir.form import Form, FormBuilder, call, constant
 from effcc.ir.op import REQUIRED, Op, Types, normalize_axis, require
@@ -154,24 +154,27 @@ def _variance(x: Any, axis: Any, keepdims: bool, correction: float) -> Any:
     return x.var(axis=axis, keepdims=keepdims) * n / max(n - correction, 0)
 
 
-def _recurrence(b: FormBuilder) -> tuple[tuple[Axis, ...], int, Expr, Load]:
-    """Make the axis t that the attribute `axis` names a scan: all axes, t's position, t > 0, and the result at t-1."""
-    result = b.results[0]
-    axes = b.axes(result.type.shape)
+def _recurrence(b: FormBuilder, state: str, dtype: DType) -> tuple[tuple[Axis, ...], int, Expr, Load]:
+    """Make the axis t that the attribute `axis` names a scan: all axes, t's position, t > 0, and `state` at t-1."""
+    axes = b.axes(b.results[0].type.shape)
     position = normalize_axis(b.attrs["axis"], len(axes))
     t = axes[position]
     b.scans.append(t.name)
     before: tuple[Expr, ...] = (*axes[:position], call("add", t, Const(-1, i64)), *axes[position + 1 :])
-    return axes, position, compare("gt", t, Const(0, i64)), Load(result.name, before, result.type.dtype)
+    return axes, position, compare("gt", t, Const(0, i64)), Load(state, before, dtype)
 
 
 def _running(operator: str, identity: float) -> Form:
-    """C[.., t] = combine(t > 0 ? C[.., t-1] : identity, X[.., t]); t is a scan axis."""
+    """C[.., t] = combine(t > 0 ? C[.., t-1] : identity, X[.., t]); t is a scan axis. Floats run in f64, as in eager."""
 
     def form(b: FormBuilder) -> None:
-        axes, _, later, previous = _recurrence(b)
-        x = cast(b.load(0, axes), previous.dtype)
-        b.define(axes, call(operator, where(later, previous, constant(identity, x)), x))
+        result = b.results[0]
+        wide = f64 if result.type.dtype.is_float else result.type.dtype
+        state = result.name if wide == result.type.dtype else b.fresh()
+        axes, _, later, previous = _recurrence(b, state, wide)
+        x = cast(b.load(0, axes), wide)
+        value = call(operator, where(later, previous, constant(identity, x)), x)
+        b.define(axes, value if state == result.name else b.temporary(axes, value, state))
 
     return form
 
@@ -185,7 +188,7 @@ def _running_reference(f: Callable[..., Any]) -> Callable[..., Any]:
 
 def _linear_recurrence(b: FormBuilder) -> None:
     """H[.., t] = A[.., t] * (t > 0 ? H[.., t-1] : H0[..]) + B[.., t], or B[.., 0] at first; t is a scan axis."""
-    axes, position, later, previous = _recurrence(b)
+    axes, position, later, previous = _recurrence(b, b.results[0].name, b.results[0].type.dtype)
     factor, summand = b.load(0, axes), b.load(1, axes)
     if len(b.operands) == 2:
         b.define(axes, where(later, call("add", call("mul", factor, previous), summand), summand))
