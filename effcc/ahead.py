@@ -23,7 +23,7 @@ import numpy as np
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
 from effcc.codegen.cpp.sizes import size_text
 from effcc.driver import STEPS, State, require_cpu, run_steps, show
-from effcc.errors import CaptureError, InputError, UnknownNameError, UnsupportedError
+from effcc.errors import CaptureError, EncodingError, InputError, UnknownNameError, UnsupportedError
 from effcc.ir.graph import Graph
 from effcc.ir.parser import parse_any
 from effcc.ir.program import Launch, Program
@@ -32,7 +32,7 @@ from effcc.runtime.cache import CompileCache
 from effcc.runtime.library import Library
 from effcc.runtime.manifest import Manifest, PackagedBuffer, this_platform
 from effcc.runtime.measure import recalled
-from effcc.runtime.write_package import require_writable, write_package
+from effcc.runtime.write_package import is_package, require_writable, write_package
 from effcc.target import Target, detect, physical_cores
 
 GRAPH_STEPS = ("simplify", "hoist", "encode")
@@ -123,6 +123,8 @@ def export(
 
 def read_model(path: Path, from_step: str | None = None) -> Source:
     """What a `.pt2` or printed IR file holds. Raises as `compile_file` says."""
+    if path.exists() and is_package(path):
+        raise CaptureError(f"{path}: expected a .pt2 file or a printed IR, got a compiled package: `effcc run` runs it")
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise CaptureError(f"{path}: expected a .pt2 file of torch.export or a printed IR, found {found}")
@@ -165,6 +167,8 @@ def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Sou
             program = parsed
         else:
             raise InputError(f"{path}: expected a graph or a program, got {type(parsed).__name__} @{parsed.name}")
+    if program is not None or from_step is not None:
+        _refuse_encodings(graphs, program, path)
     wanted = "a program" if from_step in PROGRAM_STEPS else "a graph" if from_step in GRAPH_STEPS else ""
     got = "a program" if program is not None else "a graph"
     if wanted and wanted != got:
@@ -180,6 +184,18 @@ def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Sou
             f"{path}: expected one graph (or, from hoist on, one that prepares and one), got {len(graphs)}"
         )
     return Source(State(graph=graphs[-1], prepare=prepare), from_step)
+
+
+def _refuse_encodings(graphs: Sequence[Graph], program: Program | None, path: str) -> None:
+    """From the first step on, stored weights are components and a `decode`: an encoding in a type would be lost."""
+    named = [(p.name, p.type) for g in graphs for p in g.params] + [
+        (b.name, b.type) for b in (program.buffers if program is not None else ())
+    ]
+    for name, type in named:
+        if type.encoding is not None:
+            raise EncodingError(
+                f"{path}: {name} is {type}; encodings in types are for graphs that start at the first step (no --from)"
+            )
 
 
 def _with_weights(program: Program) -> Program:

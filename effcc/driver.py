@@ -25,7 +25,7 @@ from effcc.ir.printer import print_graph, print_loops, print_program
 from effcc.ir.program import Extern, Program
 from effcc.ir.schedule import Schedule
 from effcc.ir.verifier import verify_if_asked
-from effcc.passes.encodings.choose import Choice, encode
+from effcc.passes.encodings import Choice, encode, spell_out_encodings
 from effcc.passes.fusion import fuse
 from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.layout import arrange
@@ -72,7 +72,7 @@ class State:
 
 def _simplify(state: State, target: Target) -> State:
     assert state.graph is not None
-    return replace(state, graph=simplify(state.graph))
+    return replace(state, graph=simplify(spell_out_encodings(state.graph)))
 
 
 def _hoist(state: State, target: Target) -> State:

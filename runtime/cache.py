@@ -274,9 +274,15 @@ def cache_folder() -> Path:
 
 
 def cache_limit() -> int:
-    """The size limit in bytes: `EFFCC_CACHE_LIMIT` (`1500000`, `500MB`, `2GiB`), else 2 GiB."""
+    """The size limit in bytes: `EFFCC_CACHE_LIMIT` (`1500000`, `500MB`, `2GiB`), else 2 GiB.
+
+    Raises CacheError where the variable holds no size.
+    """
     text = os.environ.get("EFFCC_CACHE_LIMIT", "")
-    return parse_size(text) if text else DEFAULT_LIMIT
+    try:
+        return parse_size(text) if text else DEFAULT_LIMIT
+    except CacheError as error:
+        raise CacheError(f"EFFCC_CACHE_LIMIT: {error}") from None
 
 
 def parse_size(text: str) -> int:

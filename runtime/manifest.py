@@ -1,11 +1,11 @@
 """What a package says about itself: `manifest.json`, versioned, checked field by field when read.
 
-    {"format": 1, "effcc": "0.1.0", "name": "main", "platform": "linux-x86_64",
+    {"format": 2, "effcc": "0.1.0", "name": "main", "platform": "linux-x86_64",
      "target": {"name": "host", "isa": "avx512", "features": ["avx2", ...]},
      "buffers": [{"name": "x", "type": "f32[s0,64]", "role": "input"}, ...],
      "inputs": ["x"], "outputs": ["y"], "single": true, "written": [],
      "sizes": {"s0": [1, 512]}, "arena_bytes": "256*s0", "run": "effcc_run", "prepare": "", "prepare_at": "load",
-     "sha256": {"library.so": "...", "weights.safetensors": "...", "main.h": "..."}}
+     "sha256": {"library.so": "...", "weights.safetensors": "...", "main.h": "..."}, "digest": "..."}
 
 `buffers` are in the order in which the entry points take pointers. A buffer's role is `input` or `output` of a call,
 `weight` (in `weights.safetensors`), `state` (a weight that calls write), `folded` (a weight that is in no file,
@@ -16,6 +16,8 @@ and sizes are written as in effcc's IR; a stored tensor that is not row-major is
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import sys
 from collections.abc import Mapping
@@ -28,7 +30,7 @@ from effcc.ir.parser import parse_type
 from effcc.ir.types import TensorType
 from effcc.target import cpu_features
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "library.so", "weights.safetensors"
 ROLES = ("input", "output", "weight", "state", "folded", "prepared")
 
@@ -77,6 +79,7 @@ class Manifest:
         del found["isa"], found["features"]
         found["buffers"] = [{"name": b.name, "type": str(b.type), "role": b.role} for b in self.buffers]
         found["arena_bytes"] = show(self.arena_bytes)
+        found["digest"] = document_digest(found)
         return found
 
     def require_runnable(self) -> None:
@@ -91,6 +94,12 @@ class Manifest:
                 f"the package's code is for {self.isa} and needs CPU features that this machine lacks: "
                 f"{', '.join(missing)}; compile with `--target avx2` or `--target scalar`"
             )
+
+
+def document_digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's fields other than `digest`: sizes that were edited would make the library write wild."""
+    fields = {name: value for name, value in document.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(document: Any) -> Manifest:
@@ -134,6 +143,9 @@ def read_manifest(document: Any) -> Manifest:
     for name in (*found.inputs, *found.outputs, *found.written):
         if name not in known:
             raise PackageError(f"{MANIFEST}: {name!r} is none of the package's buffers")
+    expected, digest = _field(document, "digest", str), document_digest(document)
+    if digest != expected:
+        raise PackageError(f"{MANIFEST} is damaged or edited: its digest says {expected}, its fields give {digest}")
     return found
 
 

@@ -57,10 +57,24 @@ def require_writable(path: Path) -> None:
     """Raises PackageError where a package could not be written, before anything is compiled for it."""
     if not path.absolute().parent.is_dir():
         raise PackageError(f"cannot write the package {path}: there is no folder {path.absolute().parent}")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise PackageError(f"cannot write the package {path}: the folder {path.absolute().parent} is not writable")
     if path.suffix and path.is_dir():
         raise PackageError(f"cannot write the package {path}: it is a folder")
-    if not path.suffix and path.exists() and not (path / MANIFEST).is_file():
+    if path.suffix not in ("", ".effcc") and path.is_file() and path.stat().st_size and not is_package(path):
+        raise PackageError(f"cannot write the package {path}: it exists and is no package; remove it first")
+    if not path.suffix and path.exists() and not is_package(path):
         raise PackageError(f"cannot write the package {path}: it exists and is no package (it has no {MANIFEST})")
+
+
+def is_package(path: Path) -> bool:
+    """Whether a path is a folder or an archive with a manifest."""
+    if path.is_dir():
+        return (path / MANIFEST).is_file()
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return MANIFEST in archive.namelist()
 
 
 def _places(packed: bytes) -> dict[str, int]:

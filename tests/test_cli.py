@@ -12,6 +12,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from effcc.cli import app
+from effcc.driver import STEPS
 from effcc.errors import CacheError
 from effcc.ir.ops import TABLE
 from effcc.runtime.cache import CompileCache
@@ -79,7 +80,7 @@ def test_an_effcc_error_is_one_message_and_exit_code_2(cache_dir: Path, monkeypa
     result = runner.invoke(app, ["cache", "list"])
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert result.stderr.startswith("effcc: error: a size is a number of bytes")
+    assert result.stderr.startswith("effcc: error: EFFCC_CACHE_LIMIT: a size is a number of bytes")
     assert "Traceback" not in result.stderr
 
 
@@ -126,6 +127,10 @@ def test_ops_shows_one_status_and_refuses_an_unknown_one() -> None:
 def test_ops_lists_effccs_own() -> None:
     names = {row["op"] for row in json.loads(runner.invoke(app, ["ops", "--own", "--json"]).stdout)}
     assert names == set(TABLE)
+
+
+def test_help_of_compile_names_every_step() -> None:
+    assert f"The steps: {', '.join(STEPS)}." in plain(runner.invoke(app, ["compile", "--help"]).output)
 
 
 def test_version_names_effcc_and_torch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ def test_explain_lists_calls_to_pytorch_with_their_reason(tmp_path: Path) -> Non
     (program,) = json.loads(result.stdout)["programs"]
     (call,) = program["externs"]
     assert call["operator"].startswith("aten::sort")
-    assert call["reason"] and call["measured"] > 0
+    assert call["reason"] == "sorting is not a cascade" and call["measured"] > 0
     refused = runner.invoke(app, ["compile", str(path)])
     assert refused.exit_code == 2
     assert "aten::sort" in refused.stderr
@@ -113,6 +114,12 @@ def test_explain_lists_calls_to_pytorch_with_their_reason(tmp_path: Path) -> Non
 BAD: dict[str, tuple[list[str], str]] = {
     "no such file": (["compile", "nothing.pt2"], "found no such file"),
     "not a pt2": (["compile", "text.pt2"], "written by torch.export.save"),
+    "an archive of something else": (["compile", "zip.pt2"], "a zip archive, but torch.export.load"),
+    "a package": (["compile", "good.effcc"], "got a compiled package"),
+    "a folder": (["compile", "."], "found a folder"),
+    "an encoding that does not fit": (["compile", "encoding.ir"], "%w: block(4,1) needs rows in multiples of 4"),
+    "an unknown encoding": (["compile", "scheme.ir"], "did you mean 'int8'"),
+    "an output that is something else": (["compile", "good.ir", "-o", "text.pt2"], "exists and is no package"),
     "a syntax error": (["compile", "syntax.ir"], "syntax.ir:2:"),
     "a type error": (["compile", "types.ir"], "types.ir:2:"),
     "an unknown op": (["compile", "op.ir"], "did you mean 'exp'"),
@@ -126,6 +133,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "run on no inputs": (["run", "good.effcc", "nothing.safetensors"], "there is no such file"),
     "run on a file of another kind": (["run", "good.effcc", "text.pt2"], "cannot be read"),
     "run on other inputs": (["run", "good.effcc", "inputs.safetensors"], "'x' is missing"),
+    "run into its inputs": (["run", "good.effcc", "size.safetensors", "-o", "size.safetensors"], "would overwrite"),
     "run on inputs of another size": (["run", "good.effcc", "size.safetensors"], "expected f32[3], got float32[4]"),
 }
 
@@ -139,7 +147,12 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "syntax.ir").write_text(good.replace("= exp", "exp"))
     (made / "types.ir").write_text(good.replace("%x : f32[3]", "%x : f32[4]"))
     (made / "op.ir").write_text(good.replace("exp", "expp"))
+    stored = "graph @main(%w: f32[9,4] = block(4,1)) {\n  %y = exp %w : f32[9,4]\n  return %y\n}\n"
+    (made / "encoding.ir").write_text(stored)
+    (made / "scheme.ir").write_text(stored.replace("block(4,1)", "int9"))
     (made / "text.pt2").write_text("not an archive")
+    with zipfile.ZipFile(made / "zip.pt2", "w") as archive:
+        archive.writestr("a/b", "c")
     save_file({"z": torch.zeros(3)}, made / "inputs.safetensors")
     save_file({"x": torch.zeros(4)}, made / "size.safetensors")
     result = runner.invoke(app, ["compile", str(made / "good.ir")])

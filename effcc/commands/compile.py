@@ -22,10 +22,15 @@ def compile_model(
         typer.Option(help="host, a generic avx512, avx2 or scalar CPU, or a GPU to print code for: sm_80, sm_90, ..."),
     ] = "host",
     print_after: Annotated[
-        list[str] | None, typer.Option(help="Print the IR that comes out of a step, such as fuse; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Print what comes out of a step, and stop there without --output; may be repeated. The steps: "
+            "simplify, hoist, encode, fuse, arrange, tile, place, lower, emit."
+        ),
     ] = None,
     from_step: Annotated[
-        str | None, typer.Option("--from", help="The step that printed the given IR; go on after it.")
+        str | None,
+        typer.Option("--from", help="Go on after the step that printed the given IR: simplify to place."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
@@ -34,7 +39,7 @@ def compile_model(
     from effcc.ahead import compile_file
 
     steps = print_after or []
-    written = output or (None if steps else model.with_suffix(".effcc"))
+    written = output or (None if steps else model.parent / f"{model.stem}.effcc")
     with progress_console.status(f"compiling {model} ..."):
         printed = compile_file(model, written, target=machine, print_after=steps, from_step=from_step)
     if json:

@@ -29,6 +29,8 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a compiled package, and print the shapes and ranges of its results and the time it took."""
+    if output is not None and output.resolve() in (package.resolve(), inputs.resolve()):
+        raise InputError(f"--output {output} would overwrite what is read; name another file")
     model = Package(package)
     given = _read(inputs)
     seconds = []
@@ -63,9 +65,10 @@ def _write(path: Path, results: dict[str, np.ndarray]) -> None:
     """Aside first, then renamed: the file is whole or absent."""
     content = safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in results.items()})
     try:
-        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}.", delete=False) as file:
-            file.write(content)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as staging:
+            staged = Path(staging, "results")
+            staged.write_bytes(content)
+            os.replace(staged, path)
     except OSError as error:
         raise InputError(f"cannot write the results to {path}: {error}") from error
 

@@ -64,6 +64,7 @@ FAMILIES = (
     decode,
 )
 
+_CARRIED = "no kernel computes on its dtype"
 _LEAVE_OUT = "leave it out of the compiled model with torch.compiler.disable"
 
 Output = Value | Dim | bool | float | None
@@ -239,7 +240,7 @@ class _Walk:
         if not isinstance(target, Value) or target not in self.builder.params:
             raise CaptureError(f"{node.format_node()} writes something that is not an input")
         if _carries(node):
-            value = self._extern(node, aten.copy.default, (target, source), {}, node.meta["val"], "no-op")
+            value = self._extern(node, aten.copy.default, (target, source), {}, node.meta["val"], "no-op", _CARRIED)
         else:
             value = self.importer.broadcast(self.importer.cast(source, target.type.dtype), target.type.shape)
         self.updates[target] = value
@@ -250,8 +251,13 @@ class _Walk:
         args, kwargs = self._arguments(node.args), self._arguments(node.kwargs)
         if target is torch.ops.higher_order.with_effects:
             _, target, *args = args  # an ordered call: its results follow a token, which only keeps the order
-            return (None, *self._extern(node, target, args, kwargs, node.meta["val"][1:], "effect"))
-        importer = None if _carries(node) else REGISTRY.get(target)
+            results = node.meta["val"][1:]
+            return (None, *self._extern(node, target, args, kwargs, results, "effect", "its effects keep their order"))
+        random = isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
+        why = "random numbers come in eager's order" if random else EXTERN.get(target, "effcc has no form for it")
+        importer = REGISTRY.get(target)
+        if _carries(node):
+            importer, why = None, _CARRIED
         if importer is not None and isinstance(target, torch._ops.HigherOrderOperator):
             return self._control(node, importer, args)
         if importer is not None:
@@ -259,15 +265,16 @@ class _Walk:
             positional, named = _by_schema(target, args, kwargs)
             try:
                 return self._conforming(node, importer(self.importer, *positional, **named))
-            except NotNative:
+            except NotNative as error:
                 self.importer.forget(before)
+                why = str(error)
             except IRTypeError:
                 # A type rule may be unable to prove for symbolic sizes what eager will check for real ones.
                 if not _has_symbols(node):
                     raise
                 self.importer.forget(before)
-        random = isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
-        return self._extern(node, target, args, kwargs, node.meta["val"], "random" if random else "no-op")
+                why = "its type cannot be proved for symbolic sizes"
+        return self._extern(node, target, args, kwargs, node.meta["val"], "random" if random else "no-op", why)
 
     def _control(self, node: fx.Node, importer: Import, args: tuple[Any, ...]) -> Any:
         """A call of control flow; the last of its arguments are the operands that every body takes last."""
@@ -299,7 +306,8 @@ class _Walk:
             raise CaptureError(f"{node.format_node()}: expected a result of shape {expected}, imported as {value}")
         return self.importer.cast(value, dtype_of(example.dtype))
 
-    def _extern(self, node: fx.Node, target: Any, args: Any, kwargs: Any, example: Any, reason: str) -> Any:
+    def _extern(self, node: fx.Node, target: Any, args: Any, kwargs: Any, example: Any, reason: str, why: str) -> Any:
+        """A call that PyTorch runs; `why` says in words what `reason` classifies."""
         where = _location(node) or node.name
         if not isinstance(target, torch._ops.OpOverload):
             name = getattr(target, "__name__", target)
@@ -314,7 +322,7 @@ class _Walk:
         self._require_known(target, where, [d for t in types for d in t.shape])
         made = self.importer.node(
             "extern", *operands, target=target_name(target), template=template,
-            results=tuple(_as_attribute(t) for t in types), reason=reason,
+            results=tuple(_as_attribute(t) for t in types), reason=reason, why=why,
         )  # fmt: skip
         results = iter(made.results)
         found = tuple(next(results) if isinstance(e, Tensor) else None for e in (example if several else [example]))

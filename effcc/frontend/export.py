@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +82,33 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedProgram:
     if file.is_dir() or not zipfile.is_zipfile(file):
         found = "a folder" if file.is_dir() else f"{file.stat().st_size} bytes that begin {file.read_bytes()[:8]!r}"
         raise CaptureError(f"{file}: expected a .pt2 file written by torch.export.save (a zip archive), got {found}")
+    logged: list[BaseException] = []
     try:
-        return torch.export.load(file)
+        with _collected(logging.getLogger("torch.export"), logged):
+            return torch.export.load(file)
     except Exception as error:  # whatever a damaged or foreign archive makes the reader raise
         raise CaptureError(
             f"{file}: a zip archive, but torch.export.load (torch {torch.__version__}) cannot read it: "
-            f"{type(error).__name__}: {error}\n"
+            f"{': '.join(str(e) for e in logged) or f'{type(error).__name__}: {error}'}\n"
             "Write it again with torch.export.save(torch.export.export(model, args), path)."
         ) from error
+
+
+@contextlib.contextmanager
+def _collected(logger: logging.Logger, errors: list[BaseException]) -> Iterator[None]:
+    """Exceptions that a logger would print with their traceback go to `errors` instead."""
+
+    def take(record: logging.LogRecord) -> bool:
+        cause = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if cause is not None:
+            errors.append(cause)
+        return cause is None
+
+    logger.addFilter(take)
+    try:
+        yield
+    finally:
+        logger.removeFilter(take)
 
 
 def from_exported(program: ExportedProgram) -> Captured:

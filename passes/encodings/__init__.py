@@ -1,5 +1,9 @@
-"""Encoded weights: whether products read one as it is stored. How they do is `effcc.passes.fusion.encoded`."""
+"""Encoded weights: from the notation in a type to what is stored, and whether products read one as it is stored.
+
+How they read it is `effcc.passes.fusion.encoded`.
+"""
 
 from effcc.passes.encodings.choose import Choice, encode
+from effcc.passes.encodings.spell_out import spell_out_encodings
 
-__all__ = ["Choice", "encode"]
+__all__ = ["Choice", "encode", "spell_out_encodings"]

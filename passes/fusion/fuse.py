@@ -133,7 +133,8 @@ class _ProgramBuilder:
     def call(self, opaque: Opaque) -> None:
         node = opaque.node
         results = tuple(v.name for v in node.results)
-        reason = str(node.attrs.get("reason", "control flow" if node.regions else "no-op"))
+        kind = node.attrs.get("reason", "control flow" if node.regions else "no-op")
+        reason = str(node.attrs.get("why") or kind)
         self.steps.append(
             Extern(
                 node.op,

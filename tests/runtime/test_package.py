@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import effcc
 from effcc.errors import InputError, PackageError, UnsupportedError
-from effcc.runtime.manifest import FORMAT
+from effcc.runtime.manifest import FORMAT, document_digest
 from effcc.runtime.toolchain import find_compiler
 from effcc.target import detect
 
@@ -194,10 +194,18 @@ def test_a_size_outside_its_range_is_refused(folder: Path) -> None:
 
 def change_manifest(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+        manifest = json.loads((folder / "manifest.json").read_text()) | changes
+        signed = manifest | {"digest": document_digest(manifest)}
+        (folder / "manifest.json").write_text(json.dumps(signed))
 
     return change
+
+
+def edit_manifest(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    edited = text.replace('"arena_bytes": "', '"arena_bytes": "0*')
+    assert edited != text
+    (folder / "manifest.json").write_text(edited)
 
 
 def flip_a_byte(name: str) -> Callable[[Path], None]:
@@ -227,6 +235,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "wrong type": (change_manifest(inputs="x"), "expected list as 'inputs', got 'x'"),
     "wrong name": (change_manifest(inputs=["who"]), "'who' is none of the package's buffers"),
     "no checksums": (change_manifest(sha256={}), "has no checksum of library.so"),
+    "edited": (edit_manifest, "manifest.json is damaged or edited"),
     "bad type": (change_manifest(arena_bytes="f("), "manifest.json"),
 }
 

@@ -150,8 +150,9 @@ OPS: list[Op] = [
        "`length` steps of the region (state, slices of scanned operands, fixed operands) to (state, results to stack)",
        {"carried": REQUIRED, "scanned": REQUIRED, "length": REQUIRED, "reverse": False}),
     Op("extern", "opaque", (0, None), _infer_extern, None,
-       "a call to PyTorch's operator `target`; reason: no-op (none fits), random, effect, or chosen (faster here)",
-       {"target": REQUIRED, "template": REQUIRED, "results": REQUIRED, "reason": "no-op"}),
+       "a call to PyTorch's operator `target`; reason: no-op (none fits), random, effect, or chosen (faster here); "
+       "`why`: the same in words",
+       {"target": REQUIRED, "template": REQUIRED, "results": REQUIRED, "reason": "no-op", "why": ""}),
     Op("decode", "opaque", (1, None), _infer_decode, _decode_reference,
        "the dense tensor that the operands, components of `encoding`, stand for; `whole`: as an array of its own, not "
        "for products to read through",
