@@ -91,8 +91,10 @@ def _readers(graph: Graph) -> dict[str, list[_Reader]]:
                     found[operand.name].append(_Reader(1, False))
             continue
         for load in set(item.statement.reads):
-            if load.buffer in definitions:
-                possible = meets(item.statement, load, definitions[load.buffer])
+            if load.buffer in found:
+                # A weight in a half dtype whose blocks are summed in f32 is rounded after it: no product reads through.
+                one = definitions.get(load.buffer)
+                possible = one is not None and meets(item.statement, load, one)
                 found[load.buffer].append(_Reader(_rows(cascade, item, load), possible))
     for name in results & set(found):
         found[name].append(_Reader(1, False))

@@ -51,6 +51,7 @@ class _Clustering:
         self.cascade, self.target, self.weights = cascade, target, weights
         self.clusters: list[Cluster] = []
         self.home: dict[str, Cluster] = {}
+        self.scattered = {i.target for i in cascade.items if isinstance(i, Defined) and i.statement.scatter is not None}
 
     def run(self) -> list[Cluster]:
         for item in self.cascade.items:
@@ -118,6 +119,8 @@ class _Clustering:
                 return False
         if item.statement.scatter is not None or any(i.statement.scatter for i in into.items):
             return item.target in into.targets
+        if item.target in self.scattered and not self._all_known(into):
+            return False  # a scatter shares no axis, so what the others keep would need a buffer of run-time size
         aligned = self._align(item.statement, into)
         kept = frozenset(aligned[a] for a in self._own_axes(item) if a in aligned)
         shared = tuple(a for a in into.shared if a in kept)
@@ -155,6 +158,8 @@ class _Clustering:
 
     def _pays(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
         extents = self.cascade.extents
+        if self._read_twice(item, into, shared):
+            return False
         if set(shared) == set(into.shared) and not _is_contraction(item.statement):
             return set(self._own_axes(item)) <= self._standing_for(item, into, shared) or self._local_fits(
                 item, into, shared
@@ -168,6 +173,26 @@ class _Clustering:
             if _is_contraction(member.statement) and not self._operands_stay(member.statement, into, shared):
                 return False
         return self._local_fits(item, into, shared)
+
+    def _all_known(self, into: Cluster) -> bool:
+        return all(isinstance(self.cascade.extents[a], int) for m in into.items for a in m.statement.axes)
+
+    def _read_twice(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
+        """Whether `item` reads something of run-time size again, beside what was reduced from it.
+
+        It would have to be kept for each point of the shared axes, and there is no buffer whose size is not known.
+        """
+        reads = {load.buffer for load in item.statement.reads}
+        behind: dict[str, set[str]] = {}  # for each member, what it was computed from
+        long: set[str] = set()
+        for member in into.items:
+            own = {load.buffer for load in member.statement.reads}
+            behind[member.target] = own.union(*(behind.get(b, ()) for b in own))
+            inner = [a for a in member.statement.axes if into.same.get(a, a) not in shared]
+            if not all(isinstance(self.cascade.extents[a], int) for a in inner):
+                long.add(member.target)
+        reduced = [m.target for m in into.items if m.target in reads and m.statement.reduction is not None]
+        return any(reads & long & behind[target] for target in reduced)
 
     def _points(self, members: Iterable[Defined]) -> int:
         """The points of the largest box among statements, what they reduce over included."""

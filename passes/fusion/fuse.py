@@ -30,7 +30,7 @@ def fuse(main: Graph, target: Target, prepare: Graph | None = None) -> Program:
 
     `prepare` computes from weights what `main` takes as further weights, under the same names.
     """
-    builder = _ProgramBuilder(main.name)
+    builder = _ProgramBuilder(main.name, main.ranges)
     if prepare is not None:
         builder.declare(prepare, {v.name: "prepared" for v in prepare.outputs})
         _append(prepare, target, builder, frozenset())
@@ -100,8 +100,9 @@ def _escapes(one: Cluster, readers: Mapping[str, set[int]], results: set[str]) -
 class _ProgramBuilder:
     """Collects buffers and steps; kernels that are equal but for their name become one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, ranges: Mapping[str, tuple[int, int | None]]) -> None:
         self.name = name
+        self.ranges = ranges
         self.types: dict[str, TensorType] = {}
         self.storage: dict[str, str] = {}
         self.spaces: dict[str, str] = {}
@@ -123,7 +124,7 @@ class _ProgramBuilder:
         self.prepare, self.steps = self.steps, []
 
     def launch(self, piece: Cut) -> None:
-        kernel = guard_accesses(make_online(split_axes(piece.kernel)))
+        kernel = guard_accesses(make_online(split_axes(piece.kernel)), self.ranges)
         check_dependences(kernel, shared_axes(kernel))
         params = tuple(self.storage.get(n, n) for n in piece.params)
         outputs = tuple(self.storage.get(n, n) for n in piece.outputs)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from effcc.ir.dtypes import boolean
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, cast, free_axes, loads, substitute_axes, where
 from effcc.ir.kernel import Kernel, Statement
+from effcc.passes.tiling.nests import shared_axes
 
 
 def make_online(kernel: Kernel) -> Kernel:
@@ -26,7 +27,9 @@ def make_online(kernel: Kernel) -> Kernel:
     index, axis = maximum
     moved = _move_divisions_out(kernel, axis)
     rescaled = _rescale(moved, kernel.statements[index], axis)
-    return rescaled if rescaled is not None and len(_pending(rescaled, axis)) == 0 else kernel
+    if rescaled is None or _pending(rescaled, axis) or _unbounded(rescaled):
+        return kernel
+    return rescaled
 
 
 def _maximum(kernel: Kernel) -> tuple[int, str] | None:
@@ -130,6 +133,18 @@ def _guard(s: Statement, exponentials: set[str]) -> Statement:
             safe = where(Call("eq", (m, low), boolean), Const(0.0, m.dtype), m)
             return replace(s, value=Call("exp", (Call("sub", (x, safe), x.dtype),), x.dtype))
     return s
+
+
+def _unbounded(kernel: Kernel) -> bool:
+    """Whether a partial sum has a run-time size beside the axes that points run on their own: no buffer holds it."""
+    shared = shared_axes(kernel)
+    return any(
+        not isinstance(kernel.extents[a], int)
+        for s in kernel.statements
+        if s.reduction is not None and s.reduction.rescale is not None
+        for a in s.axes
+        if a not in shared
+    )
 
 
 def _linear(body: Expr, load: Load) -> bool:

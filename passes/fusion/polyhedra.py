@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from types import MappingProxyType
 
 import islpy as isl
 import sympy
@@ -164,10 +165,14 @@ def _is_empty(text: str) -> bool:
 # In bounds ------------------------------------------------------------------------------------------------------------
 
 
-def guard_accesses(kernel: Kernel) -> Kernel:
+Ranges = Mapping[str, tuple[int, int | None]]
+NO_RANGES: Ranges = MappingProxyType({})
+
+
+def guard_accesses(kernel: Kernel, ranges: Ranges = NO_RANGES) -> Kernel:
     """The kernel with every load that cannot be proved to stay inside its buffer guarded: outside, it gives 0.
 
-    Raises IRTypeError for a store that cannot be proved to stay inside.
+    `ranges` bounds size symbols. Raises IRTypeError for a store that cannot be proved to stay inside.
     """
     shapes = _shapes(kernel)
     statements = []
@@ -175,7 +180,7 @@ def guard_accesses(kernel: Kernel) -> Kernel:
         inner = {a for e in _reductions(s) for a in e.axes}
         box = {a: kernel.extents[a] for a in (*s.axes, *inner)}
         statements.append(replace(s, value=_guarded(s.value, shapes, box, ())))
-        if s.scatter is not None and not _inside(s.scatter.index, shapes[s.target], box, ()):
+        if s.scatter is not None and not _inside(s.scatter.index, shapes[s.target], box, (), ranges):
             raise IRTypeError(
                 f"kernel {kernel.name!r}: cannot prove that the scatter into {s.target!r} stays inside it"
             )
@@ -221,7 +226,11 @@ def _loads(e: Expr, conditions: tuple[tuple[Expr, bool], ...]) -> Iterator[tuple
 
 
 def _inside(
-    index: tuple[Expr, ...], shape: tuple[Dim, ...], box: Mapping[str, Dim], conditions: tuple[tuple[Expr, bool], ...]
+    index: tuple[Expr, ...],
+    shape: tuple[Dim, ...],
+    box: Mapping[str, Dim],
+    conditions: tuple[tuple[Expr, bool], ...],
+    ranges: Ranges = NO_RANGES,
 ) -> bool:
     hard = [(i, d) for i, d in zip(index, shape, strict=True) if not _plain(i, d, box)]
     if not hard:
@@ -230,6 +239,7 @@ def _inside(
     outside = " or ".join(f"{space.value(i)} < 0 or {space.value(i)} >= {space.size(d)}" for i, d in hard)
     held = [space.condition(c, negate) for c, negate in conditions]
     space.box(box)
+    held += [f"{size} >= {low}" for size, (low, _) in ranges.items() if size in space.parameters]
     text = f"{space.parameter_text()}{{ [{', '.join(space.dimensions)}] : {space.where(*held, f'({outside})')} }}"
     return _is_empty(text)
 

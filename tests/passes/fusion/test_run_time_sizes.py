@@ -1,0 +1,51 @@
+"""Kernels over sizes known at run time only: what would need a buffer of such a size is cut, not refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from effcc.driver import State, run_steps
+from effcc.ir.interpreter import run_graph, run_program
+from effcc.ir.parser import parse_graph
+from effcc.target import Target
+
+ROWS_OF_SCORES = """graph @rows(%x: f32[4,s0], %v: f32[s0,1]) where s0 in 2.. {
+  %p = softmax %x {axis=-1, safe=false} : f32[4,s0]
+  %y = matmul %p, %v : f32[4,1]
+  return %y
+}"""
+COLUMNS_OF_VALUES = """graph @columns(%q: f32[2,1,s0], %k: f32[2,4,s0]) where s0 in 2.. {
+  %s = einsum %q, %k {spec="bmd,bnd->bmn"} : f32[2,1,4]
+  %p = softmax %s {axis=-1, safe=false} : f32[2,1,4]
+  %y = matmul %p, %k : f32[2,1,s0]
+  return %y
+}"""
+SCATTER_AFTER_TWO_READERS = """graph @g(%x: f32[9,s0,s0,1], %i: i64[7,4,s0,1], %v: f32[7,4,s0,1]) where s0 in 2.. {
+  %r = relu %x : f32[9,s0,s0,1]
+  %g = sigmoid %r : f32[9,s0,s0,1]
+  %a = acos %g : f32[9,s0,s0,1]
+  %s = scatter %r, %i, %v {axis=-3, combine="add"} : f32[9,s0,s0,1]
+  return %a, %s
+}"""
+SCATTER_OF_KNOWN_SIZE = """graph @into(%x: f32[s0], %i: i64[3], %v: f32[3]) where s0 in 2.. {
+  %s = scatter %x, %i, %v {axis=-1, combine="add"} : f32[s0]
+  return %s
+}"""
+
+
+@pytest.mark.parametrize("text", [ROWS_OF_SCORES, COLUMNS_OF_VALUES, SCATTER_AFTER_TWO_READERS, SCATTER_OF_KNOWN_SIZE])
+@pytest.mark.parametrize("size", [2, 37])
+def test_a_graph_of_run_time_sizes_goes_through_all_steps(text: str, size: int) -> None:
+    graph = parse_graph(text)
+    random = np.random.default_rng(0)
+    inputs = []
+    for p in graph.params:
+        shape = tuple(d if isinstance(d, int) else size for d in p.type.shape)
+        drawn = random.uniform(-1, 1, shape) if p.type.dtype.is_float else random.integers(0, 2, shape)
+        inputs.append(drawn.astype(p.type.dtype.numpy))
+    state = run_steps(State(graph=graph), Target.parse("avx2"))
+    assert state.program is not None
+    found = run_program(state.program, inputs, nests=state.nests)
+    for got, expected in zip(found, run_graph(graph, inputs), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
