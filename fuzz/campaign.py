@@ -1,6 +1,7 @@
 """A campaign: random cases for some minutes, failures reduced and written down.
 
-Cases go through eager and all interpreted steps one by one; their C++ is compiled a batch at a time.
+Cases go through eager and the steps one by one; their C++ is compiled and run a batch at a time, while the next batch
+goes through the steps. Every batch also draws instances of some rewrite rules, which random graphs seldom match.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from effcc.errors import ToolchainError
 from effcc.fuzz.generate import Case, generate
-from effcc.fuzz.native import Runner
-from effcc.fuzz.oracles import Examined, Failure, examine, judge, native
+from effcc.fuzz.native import Outcome, Runner
+from effcc.fuzz.oracles import Examined, Failure, examine, interpreted, judge, native
 from effcc.fuzz.reduce import reduce
 from effcc.fuzz.repro import write_failure
+from effcc.fuzz.rules import RuleChecks
 from effcc.ir.ops import TABLE
 from effcc.target import Target
 
 BATCH = 16
-MLIR_EVERY = 4  # MLIR's engine takes longer than everything else
+MLIR_EVERY = 8  # MLIR's engine takes longer than everything else
+SANITIZE_EVERY = 6  # batches: compiling for the sanitizers takes three times as long
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,17 @@ def run(
     instruction set after the other by default. `mlir`: ask MLIR's execution engine too, where its bindings are there.
     `reduce_seconds`: how long to reduce a failure. `stop_after`: end after so many failures.
     """
-    with warnings.catch_warnings(), np.errstate(all="ignore"), Runner() as runner:
+    with (
+        warnings.catch_warnings(),
+        np.errstate(all="ignore"),
+        Runner() as runner,
+        Runner(sanitize=True) as sanitized,
+        ThreadPoolExecutor(1) as background,
+    ):
         warnings.simplefilter("ignore")
-        campaign = _Campaign(seed, output, runner, target, mlir and _has_mlir(), reduce_seconds, stop_after)
+        campaign = _Campaign(
+            seed, output, runner, sanitized, background, target, mlir and _has_mlir(), reduce_seconds, stop_after
+        )
         return campaign.run(minutes, most, progress)
 
 
@@ -114,6 +126,8 @@ class _Campaign:
     seed: int
     output: Path | None
     runner: Runner
+    sanitized: Runner
+    background: ThreadPoolExecutor
     target: Target | None
     mlir: bool
     reduce_seconds: float
@@ -131,14 +145,23 @@ class _Campaign:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress) as bar:
             task = bar.add_task("fuzz", total=minutes * 60)
-            number = self.seed
+            number, batches = self.seed, 0
             targets = self._targets()
+            rules = RuleChecks(self.seed)
+            running: _Running | None = None
             while time.monotonic() < end and (most is None or self.graphs < most) and not self._enough():
                 count = BATCH if most is None else min(BATCH, most - self.graphs)
-                self._batch(range(number, number + count), next(targets), end)
-                number += count
+                target = next(targets)
+                examined = self._examine(range(number, number + count), target, end)
+                wrong = rules.some()
+                self._finish(running)
+                for failure in [*wrong, *(e.failure for e in examined if e.failure is not None)]:
+                    self._failed(failure, target)
+                running = self._start(examined, target, batches % SANITIZE_EVERY == SANITIZE_EVERY // 2)
+                number, batches = number + count, batches + 1
                 told = f"{self.graphs} graphs, {len(self.ops)} ops, {len(self.failures)} failures"
                 bar.update(task, completed=time.monotonic() - begin, description=told)
+            self._finish(running)
         return Report(
             self.seed, self.graphs, self.nodes, self.compiled, time.monotonic() - begin, dict(self.ops),
             tuple(self.failures), tuple(self.files),
@@ -153,7 +176,8 @@ class _Campaign:
         while True:
             yield from (t for t in others if t.runs_here())
 
-    def _batch(self, seeds: Sequence[int], target: Target, end: float) -> None:
+    def _examine(self, seeds: Sequence[int], target: Target, end: float) -> list[Examined]:
+        """The cases of some seeds after all steps."""
         done: list[Examined] = []
         for seed in seeds:
             if time.monotonic() > end:
@@ -163,36 +187,53 @@ class _Campaign:
             self.nodes += len(case.graph.nodes)
             self.ops.update(n.op for n in case.graph.nodes)
             done.append(examine(case, target, self.mlir and seed % MLIR_EVERY == 0))
-            if done[-1].failure is not None:
-                self._failed(done[-1].failure, target)
-            if self._enough():
-                return
-        for failure in self._compiled(done, target):
-            if failure is not None:
-                self._failed(failure, target)
+        return done
 
-    def _compiled(self, done: Sequence[Examined], target: Target) -> list[Failure | None]:
-        programs = [(e, n) for e in done if (n := native(e)) is not None]
+    def _start(self, examined: Sequence[Examined], target: Target, sanitize: bool) -> _Running:
+        """Begin to compile and run what was examined, beside what comes next."""
+        programs = [(e, n) for e in examined if (n := native(e)) is not None]
         self.compiled += len(programs)
-        outcomes = self.runner.run([n for _, n in programs], target)
-        return [judge(e, o) for (e, _), o in zip(programs, outcomes, strict=True)]
+        runner = self.sanitized if sanitize else self.runner
+        outcomes = self.background.submit(runner.run, [n for _, n in programs], target)
+        return _Running([e for e, _ in programs], outcomes, target, sanitize)
 
-    def _failed(self, failure: Failure, target: Target) -> None:
+    def _finish(self, running: _Running | None) -> None:
+        """Wait for what runs, and judge it."""
+        if running is not None and not self._enough():
+            for examined, outcome in zip(running.examined, running.outcomes.result(), strict=True):
+                failure = judge(examined, outcome)
+                if failure is not None and not self._enough():
+                    self._failed(failure, running.target, running.sanitize)
+
+    def _failed(self, failure: Failure, target: Target, sanitize: bool = False) -> None:
         """Reduce, unless the like has been seen often; write down."""
         alike = sum(failure.resembles(f) for f in self.failures)
-        if alike < 3 and self.reduce_seconds:
-            failure = reduce(failure, lambda case: self.check(case, target, failure.step), self.reduce_seconds)
+        if alike < 3 and self.reduce_seconds and failure.step != "rules":
+            runner = self.sanitized if sanitize else self.runner
+            failure = reduce(failure, lambda case: self.check(case, target, failure, runner), self.reduce_seconds)
         if alike < 3 and self.output is not None:
             self.files += write_failure(failure, self.output)
         self.failures.append(failure)
 
-    def check(self, case: Case, target: Target, step: str) -> Failure | None:
+    def check(self, case: Case, target: Target, sought: Failure, runner: Runner) -> Failure | None:
         """How one case fails; the compiler is called only where the failure sought is its."""
-        examined = examine(case, target, mlir=step == "mlir")
-        if examined.failure is not None or step != "build":
+        examined = examine(case, target, mlir=sought.step == "mlir")
+        if examined.failure is not None:
             return examined.failure
+        if sought.step != "build":
+            return interpreted(examined)
         program = native(examined)
-        return judge(examined, self.runner.run([program], target)[0]) if program is not None else None
+        return judge(examined, runner.run([program], target)[0]) if program is not None else None
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A batch that is being compiled and run."""
+
+    examined: Sequence[Examined]
+    outcomes: Future[list[Outcome]]
+    target: Target
+    sanitize: bool
 
 
 def _drawable() -> list[str]:

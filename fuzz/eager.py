@@ -12,16 +12,35 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-import effcc.frontend.recurrent  # noqa: F401  (registers effcc::recurrent)
+import effcc.frontend.decode
+import effcc.frontend.recurrent  # noqa: F401  (both register operators: effcc::decode, effcc::recurrent)
 from effcc.fuzz.torch_text import torch_function
 from effcc.ir.graph import Graph
+
+_REFUSALS = (
+    "not implemented for", "is not implemented", "not supported", "does not support", "expected scalar type",
+    "can't be cast to the desired output type", "Kernel size can't be greater than actual input size",
+    "zero batch or zero channel inputs", "optional 0 dim batch size", "out of range for tensor of size [0]",
+    "Expected more than 1 value per channel",
+)  # fmt: skip
 
 
 def run_eager(graph: Graph, inputs: Sequence[Any]) -> list[np.ndarray]:
     """The results of `graph`, computed by the torch calls that spell it. Raises what PyTorch raises."""
+    return run_spelled(torch_function(graph), inputs)
+
+
+def run_spelled(text: str, inputs: Sequence[Any]) -> list[np.ndarray]:
+    """The results of the function `model` of a text of torch calls. Raises what PyTorch raises."""
     with torch.no_grad():
-        results = _compiled(torch_function(graph))(*(to_torch(a) for a in inputs))
+        results = _compiled(text)(*(to_torch(a) for a in inputs))
     return [to_numpy(r) for r in results]
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether PyTorch says that it has no such call: no kernel for a dtype, or an operator narrower than effcc's."""
+    message = str(error)
+    return any(said in message for said in _REFUSALS)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,9 +1,10 @@
 """Random graphs: operators are known through the op table's type rules and declared constraints only.
 
 A graph grows node by node: a kind of op that often follows the last one, an op of that kind, operands among the values
-that are there, and fresh parameters for the rest. Each node is interpreted as it is added; one whose values leave the
-range in which numbers can be compared is taken back, or its operand squashed first. So graphs compute with ordinary
-numbers; special ones are put into the inputs of some cases afterwards.
+that are there, and fresh parameters for the rest. Many begin with a chain or a structure (`effcc.fuzz.structures`) that
+a pass exists for. Each node is interpreted as it is added; one whose values leave the range in which numbers can be
+compared is taken back, or its operand squashed first. So graphs compute with ordinary numbers; special ones are put
+into the inputs of some cases afterwards. How the compiler sees a graph is drawn last (`effcc.fuzz.variation`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import numpy as np
 
 from effcc.errors import EffccError
 from effcc.fuzz.operands import bounds, is_deterministic, propose
-from effcc.ir.dtypes import DTYPES, DType, boolean
+from effcc.fuzz.structures import STRUCTURES, Refused, Structure
+from effcc.fuzz.variation import PLAIN, Variation, draw_variation, varied
+from effcc.ir.dtypes import DTYPES, DType, boolean, from_numpy
 from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.op import Op
 from effcc.ir.ops import TABLE
@@ -28,8 +31,8 @@ from effcc.passes.rules.drawing import Preferences, draw_dtype, draw_number
 Array = np.ndarray[Any, Any]
 
 SIZES = (0, *[1] * 8, *[2] * 10, *[3] * 12, 4, 4, 5, 5, 6, 7, 8, 8, 9, 13, 16, 17, 31, 33, 40, 65, 130)
-MOST_ELEMENTS = 8000
-MOST_WORK = 400_000  # elements of one index space, in multiplications of an interpreted contraction
+MOST_ELEMENTS = 40_000
+MOST_WORK = 4_000_000  # elements of one index space, in multiplications of a contraction
 LARGEST = 1e4  # magnitude of values that a node may produce
 
 # Structures that whole passes exist for: ops with attributes and, where they matter, the shapes of their operands, a
@@ -72,11 +75,23 @@ FOLLOWERS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A graph with static sizes, and an array for each of its parameters."""
+    """A graph with static sizes and row-major tensors, an array for each of its parameters, and a variation of it."""
 
     graph: Graph
     inputs: tuple[Array, ...]
     seed: int = 0
+    variation: Variation = PLAIN
+
+    @functools.cached_property
+    def compiled(self) -> Graph:
+        """The graph as the compiler gets it."""
+        return varied(self.graph, self.variation)
+
+    @property
+    def work(self) -> int:
+        """The points of all index spaces, about: how long it takes to interpret the loops of the case."""
+        graph = self.graph
+        return sum(_work(TABLE[n.op], [o.type for o in n.operands], [r.type for r in n.results]) for n in graph.nodes)
 
     def __str__(self) -> str:
         return f"{self.graph.name}: {len(self.graph.nodes)} nodes"
@@ -135,12 +150,18 @@ class _Generator:
         self.data = np.random.default_rng(self.seed)
         self.builder = GraphBuilder(f"fuzz{self.seed}")
         self.bounded: set[Value] = set()
+        self.updates: dict[Value, Value] = {}
+        self.tame = False  # no special values: floats become integers somewhere
 
     def run(self) -> Case:
         wanted = self.random.randint(*self.size.nodes)
         kind = ""
-        if self.random.random() < 0.45:
+        begin = self.random.random()
+        if begin < 0.25:
             self._chain(self.random.choice(CHAINS))
+        elif begin < 0.7:
+            self._structure(self.random.choice(STRUCTURES))
+            wanted = len(self.builder.nodes) + self.random.choice((0, 0, 1, 2, 4))
         for _ in range(wanted * 6):
             if len(self.builder.nodes) >= wanted:
                 break
@@ -169,19 +190,69 @@ class _Generator:
                 return
             last = self.builder.nodes[-1].results[0]
 
+    def _structure(self, build: Structure) -> None:
+        """Append a structure; nothing of it where it leaves the range of numbers."""
+        sizes = self._mark()
+        try:
+            build(self)
+        except (Refused, EffccError, ValueError, TypeError):
+            self._back(sizes)  # as for single ops: NumPy has no such function of this dtype, or sizes do not fit
+
+    def _mark(self) -> tuple[int, int, int]:
+        return len(self.builder.params), len(self.builder.nodes), len(self.arrays)
+
+    def _back(self, mark: tuple[int, int, int]) -> None:
+        """Take back what was appended since."""
+        params, nodes, known = mark
+        del self.builder.params[params:], self.builder.nodes[nodes:]
+        for value in list(self.arrays)[known:]:
+            del self.arrays[value]
+            self.updates.pop(value, None)
+
     def _grow(self, op: Op, given: _Given | None = None) -> bool:
         """Append a node of `op` if a drawn call fits its type rule and keeps numbers ordinary."""
         for attempt in range(4):
-            params, nodes, known = len(self.builder.params), len(self.builder.nodes), len(self.arrays)
+            mark = self._mark()
             try:
                 if self._append(op, attempt > 0, given or _Given({})):
                     return True
             except (EffccError, ValueError, IndexError, ZeroDivisionError, StopIteration, OverflowError, TypeError):
                 pass  # the draw does not fit the op, or NumPy has no such function of bools: draw again
-            del self.builder.params[params:], self.builder.nodes[nodes:]
-            for value in list(self.arrays)[known:]:
-                del self.arrays[value]
+            self._back(mark)
         return False
+
+    # What structures write with
+
+    def dtype(self) -> DType:
+        """A dtype of this graph."""
+        return draw_dtype(self.random)
+
+    def emit(self, op: str, *operands: Value, **attrs: Any) -> Value:
+        """Append a node; raises Refused where its values leave the range; infinities and NaN of masks are in it."""
+        node = self.builder.node(op, *operands, **attrs)
+        if not self._computed(TABLE[op], node.results, operands, dict(node.attrs), special=True):
+            raise Refused(f"{op} leaves the range of numbers")
+        return node.result
+
+    def fresh(self, type: TensorType, weight: bool = False, limits: tuple[int, int] | None = None) -> Value:
+        """A parameter with ordinary values, or with integers in limits."""
+        value = self.builder.param("w" if weight else "x", type, weight)
+        self.arrays[value] = ordinary(type, limits, self.data)
+        if limits is not None:
+            self.bounded.add(value)
+        return value
+
+    def given(self, array: Array, weight: bool = False) -> Value:
+        """A parameter with these values."""
+        type = TensorType(from_numpy(array.dtype), tuple(int(n) for n in array.shape))
+        value = self.builder.param("w" if weight else "x", type, weight)
+        self.arrays[value] = array
+        self.bounded.add(value)
+        return value
+
+    def update(self, parameter: Value, value: Value) -> None:
+        """The parameter's buffer holds the value after the call."""
+        self.updates[parameter] = value
 
     def _append(self, op: Op, squash: bool, given: _Given) -> bool:
         least, most = op.arity
@@ -198,7 +269,7 @@ class _Generator:
         wanted = given.types or [None] * count
         fixed = [v.type if v is not None else t for v, t in zip(known, wanted, strict=True)]
         types, attrs = propose(op, fixed, self.random, given.attrs)
-        if len(types) != count or not is_deterministic(op, attrs) or _loses_range(op, types, attrs):
+        if len(types) != count or not is_deterministic(op, attrs):
             return False
         if "value" in attrs:
             attrs["value"] = draw_number(attrs["dtype"] if "dtype" in attrs else types[0].dtype, self.random)
@@ -218,9 +289,20 @@ class _Generator:
         node = self.builder.node(op.name, *operands, **attrs)
         return self._computed(op, node.results, operands, attrs)
 
-    def _computed(self, op: Op, results: Sequence[Value], operands: Sequence[Value], attrs: dict[str, Any]) -> bool:
-        """Interpret the node; whether its values may be compared."""
+    def _computed(
+        self,
+        op: Op,
+        results: Sequence[Value],
+        operands: Sequence[Value],
+        attrs: dict[str, Any],
+        special: bool = False,
+    ) -> bool:
+        """Interpret the node; whether its values may be compared. `special`: so may infinities and NaN."""
         assert op.reference is not None
+        to_integer = op.name == "cast" and operands[0].type.dtype.is_float and not results[0].type.dtype.is_float
+        if to_integer and not _in_range(self.arrays[operands[0]], results[0].type.dtype):
+            return False  # conversions of floats to integers are unspecified out of range
+        self.tame |= to_integer
         with np.errstate(all="ignore"):
             found = op.reference(*(self.arrays[o] for o in operands), **attrs)
         listed = found if isinstance(found, tuple | list) else (found,)
@@ -230,7 +312,8 @@ class _Generator:
                 return False  # NumPy has this function of integers only
             if value.type.dtype.is_float and array.size:
                 wide = array.astype(np.float64)
-                if not np.isfinite(wide).all() or np.abs(wide).max() > LARGEST:
+                finite = np.isfinite(wide)
+                if not (special or finite.all()) or np.abs(wide[finite]).max(initial=0.0) > LARGEST:
                     return False
             if value.type.dtype.is_integer and array.size and np.abs(array.astype(np.float64)).max() > 1e9:
                 return False
@@ -249,7 +332,7 @@ class _Generator:
     def _squashed(self, value: Value) -> Value:
         op = TABLE[self.random.choice(["sigmoid", "tanh"])]
         squashed = self.builder.emit(op.name, value)
-        self._computed(op, (squashed,), (value,), {})
+        self._computed(op, (squashed,), (value,), {}, special=True)
         return squashed
 
     def _operand(self, type: TensorType, limits: tuple[int, int] | None) -> Value:
@@ -260,12 +343,7 @@ class _Generator:
                 return self.random.choice(fitting[-4:])
             if self.random.random() < 0.1 and len(type.shape) < 2:
                 return self._constant(type)
-        weight = self.random.random() < 0.4
-        value = self.builder.param("w" if weight else "x", type, weight)
-        self.arrays[value] = ordinary(type, limits, self.data)
-        if limits is not None:
-            self.bounded.add(value)
-        return value
+        return self.fresh(type, self.random.random() < 0.4, limits)
 
     def _constant(self, type: TensorType) -> Value:
         attrs: dict[str, Any] = {
@@ -283,18 +361,41 @@ class _Generator:
         builder = self.builder
         used = {o for n in builder.nodes for o in n.operands}
         results = [r for n in builder.nodes for r in n.results]
-        outputs = [v for v in results if v not in used or self.random.random() < 0.15]
-        if not outputs:
+        self._more_updates(results)
+        taken = set(self.updates.values())
+        outputs = [v for v in results if v not in used | taken or self.random.random() < 0.15]
+        if not outputs and not self.updates:
             value = self._operand(TensorType(DTYPES["f32"], (3,)), None)
             outputs = [value]
-        graph = builder.build(tuple(outputs))
-        alive = {o for n in graph.nodes for o in n.operands} | set(outputs)
+        if outputs and self.random.random() < 0.06:  # one result twice, or an input handed back
+            outputs.append(self.random.choice([*outputs, *(p for p in builder.params if p not in self.updates)]))
+        graph = builder.build(tuple(outputs), tuple(self.updates.items()))
+        alive = {o for n in graph.nodes for o in n.operands} | {*graph.results, *self.updates}
         params = tuple(p for p in graph.params if p in alive)
         graph = replace(graph, params=params, weights=frozenset(p.name for p in params) & graph.weights)
         inputs = [self.arrays[p] for p in params]
-        if self.random.random() < 0.2:
+        if self.random.random() < 0.2 and not self.tame:
             inputs = [self.arrays[p] if p in self.bounded else with_specials(self.arrays[p], self.data) for p in params]
-        return Case(graph, tuple(inputs), self.seed)
+        variation = draw_variation(graph, self.random)
+        layouts = dict(variation.layouts)
+        inputs = [_expanded(a) if layouts.get(p.name) == "expanded" else a for p, a in zip(params, inputs, strict=True)]
+        return Case(graph, tuple(inputs), self.seed, variation)
+
+    def _more_updates(self, results: Sequence[Value]) -> None:
+        """Parameters that take the value of a result of their type."""
+        if self.random.random() < 0.1:
+            free = [p for p in self.builder.params if p not in self.updates and p not in self.bounded]
+            pairs = [(p, v) for p in free for v in results if v.type == p.type]
+            if pairs:
+                self.update(*self.random.choice(pairs))
+
+
+def _expanded(array: Array) -> Array:
+    """The array with its first axis of more than one element repeating its first element."""
+    first = next((k for k, n in enumerate(array.shape) if n != 1), 0)
+    if array.size == 0:
+        return array
+    return np.ascontiguousarray(np.broadcast_to(np.take(array, [0], first), array.shape))
 
 
 def ordinary(type: TensorType, limits: tuple[int, int] | None, data: np.random.Generator) -> Array:
@@ -339,10 +440,13 @@ def _is_float(array: Array) -> bool:
     return bool(array.dtype.kind == "f" or array.dtype.name == "bfloat16")
 
 
-def _loses_range(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> bool:
-    """Conversions of floats to integers are unspecified out of range, so they are left out."""
-    wanted: DType | None = attrs.get("dtype")
-    return op.name == "cast" and types[0].dtype.is_float and wanted is not None and wanted.is_integer
+def _in_range(array: Array, dtype: DType) -> bool:
+    """Whether floats are numbers of an integer dtype, far enough from its ends that rounding does not matter."""
+    if dtype == boolean or array.size == 0:
+        return True
+    info = np.iinfo(dtype.numpy)
+    wide = array.astype(np.float64)
+    return bool(np.isfinite(wide).all() and wide.min() > max(info.min, -1e9) and wide.max() < min(info.max, 1e9) - 1)
 
 
 def _work(op: Op, types: Sequence[TensorType], results: Sequence[TensorType]) -> int:

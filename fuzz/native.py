@@ -2,6 +2,8 @@
 
 Programs are bundled by giving each a namespace and entry points of its own. They are compiled with `-O1`: what is
 sought are wrong programs, not the compiler's bugs; and against the fuzzer's own threads.h, which runs threads in turn.
+A share is compiled with the address and undefined-behaviour sanitizers, and runs in a process that has the address
+sanitizer's library loaded first, without which sanitized code does not load into Python.
 """
 
 from __future__ import annotations
@@ -14,19 +16,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from effcc.codegen.cpp.program import entry_points, pointer_table
+from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
 from effcc.driver import State
 from effcc.errors import ToolchainError
 from effcc.fuzz.worker import LENGTH, Answer, Job
 from effcc.ir.dims import evaluate
-from effcc.ir.program import Buffer, Program
-from effcc.runtime.toolchain import INCLUDE_DIR, compile_flags, compile_library
+from effcc.ir.program import Program
+from effcc.ir.types import TensorType
+from effcc.runtime.arrays import allocate, storage_bytes
+from effcc.runtime.toolchain import INCLUDE_DIR, compile_flags, compile_library, find_compiler, run_command
 from effcc.target import Target
 
 Array = np.ndarray[Any, Any]
@@ -43,21 +47,27 @@ class Native:
     state: State
     inputs: tuple[Array, ...]
     threads: int = 3
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    updated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outputs, or why there are none: the compiler's message, a crash, a write beyond a buffer."""
+    """The outputs and updated inputs, or why there are none: the compiler's message, a crash, a forbidden write."""
 
     outputs: tuple[Array, ...] = ()
     problem: str = ""
 
 
 class Runner:
-    """Compiles and runs bundles; use it as a context manager, which ends its process and removes its files."""
+    """Compiles and runs bundles; use it as a context manager, which ends its process and removes its files.
 
-    def __init__(self, timeout: float = 60.0) -> None:
+    sanitize: with the address and undefined-behaviour sanitizers. Raises ToolchainError where the compiler has none.
+    """
+
+    def __init__(self, timeout: float = 60.0, sanitize: bool = False) -> None:
         self.timeout = timeout
+        self.sanitizer = sanitizer_library() if sanitize else None
         self._folder = tempfile.TemporaryDirectory(prefix="effcc-fuzz-")
         self._process: subprocess.Popen[bytes] | None = None
         self._count = 0
@@ -91,6 +101,8 @@ class Runner:
 
     def _compile(self, programs: Sequence[Native], target: Target) -> Path:
         flags = ["-O1" if f == "-O3" else f for f in compile_flags(target)]
+        if self.sanitizer is not None:
+            flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
         self._count += 1
         destination = Path(self._folder.name) / f"bundle{self._count}.so"
         source = bundle([p.state.source for p in programs])
@@ -113,8 +125,17 @@ class Runner:
         except (EOFError, BrokenPipeError):
             code = process.wait()
             self._process = None
-            found.append(Answer((), f"crashed with {'signal' if code < 0 else 'exit code'} {abs(code)}"))
+            how = f"crashed with {'signal' if code < 0 else 'exit code'} {abs(code)}"
+            found.append(Answer((), self._report() or how))
         return found
+
+    def _report(self) -> str:
+        """What the sanitizer wrote before it ended the process: its first line that says what is wrong, and where."""
+        text = self._messages.read_text(errors="replace") if self._messages.is_file() else ""
+        lines = [line.strip() for line in text.splitlines()]
+        said = [line for line in lines if "runtime error" in line or "ERROR: AddressSanitizer" in line]
+        where = next((line for line in lines if line.startswith("#") and "effcc::" in line), "")
+        return f"{re.sub(r'0x[0-9a-f]+|==[0-9]+==', '', said[0]).strip()} {where}".strip() if said else ""
 
     def _received(self, stream: int, size: int) -> bytes:
         """The next `size` bytes of an answer; raises TimeoutError, or EOFError where the process has ended."""
@@ -131,8 +152,20 @@ class Runner:
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             command = [sys.executable, "-c", "from effcc.fuzz.worker import main; main()"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            if self.sanitizer is None:
+                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            else:
+                given = {"LD_PRELOAD": str(self.sanitizer), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+                with self._messages.open("w") as messages:
+                    self._process = subprocess.Popen(
+                        [*command, "exact"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages,
+                        env={**os.environ, **given},
+                    )  # fmt: skip
         return self._process
+
+    @property
+    def _messages(self) -> Path:
+        return Path(self._folder.name) / "messages.txt"
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -154,38 +187,46 @@ def bundle(sources: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
+def sanitizer_library() -> Path:
+    """The compiler's library of the address sanitizer; raises ToolchainError where there is none."""
+    said = run_command([*find_compiler().command, "-print-file-name=libasan.so"], timeout=60).strip()
+    if not Path(said).is_absolute():
+        raise ToolchainError("the compiler has no address sanitizer (libasan.so); install it, or fuzz without")
+    return Path(said)
+
+
 def _job(native: Native, number: int) -> Job:
     program, plan = native.state.program, native.state.plan
     assert program is not None and plan is not None
     given = dict(zip(program.inputs, native.inputs, strict=True))
-    known = program.by_name
-    buffers = tuple(_bytes(known[n], given[n]) if n in given else _storage(known[n]) for n in pointer_table(program))
-    entries = tuple(f"{e.name}__{number}" for e in entry_points(program))
-    return Job(entries, buffers, int(evaluate(plan.arena_bytes, {})), native.threads)
+    known, table = program.by_name, pointer_table(program)
+    written = {_root(program, name) for step in program.steps for name in step.results}
+    stages = [e.stage for e in entry_points(program)]
+
+    def numbers(*spaces: str) -> frozenset[int]:
+        return frozenset(k for k, n in enumerate(table) if known[n].space in spaces)
+
+    floats = {k for k, n in enumerate(table) if known[n].type.dtype.is_float}
+    return Job(
+        entries=tuple(f"{e.name}__{number}" for e in entry_points(program)),
+        buffers=tuple(_content(known[n].type, native.sizes, given.get(n)) for n in table),
+        arena=int(evaluate(plan.arena_bytes, native.sizes)),
+        threads=native.threads,
+        sizes=tuple(native.sizes[s] for s in size_table(program)),
+        kept=frozenset(k for k, n in enumerate(table) if n in given and n not in written),
+        rehearsed=frozenset(numbers("weight") & floats) if "prepare" in stages else frozenset(),
+        prepared=numbers("prepared"),
+    )
 
 
-def _storage(buffer: Buffer) -> int:
-    """Bytes from the first to past the last element."""
-    shape, strides = [int(d) for d in buffer.type.shape], [int(s) for s in buffer.type.layout]
-    if 0 in shape:
-        return 0
-    return (sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) + 1) * buffer.type.dtype.bytes
-
-
-def _bytes(buffer: Buffer, array: Array) -> bytes:
-    memory = np.full(_storage(buffer), 0xFF, np.uint8)
-    _view(memory, buffer)[...] = array
+def _content(type: TensorType, sizes: Mapping[str, int], array: Array | None) -> bytes | int:
+    """A buffer's bytes, 0xFF between its elements; how many it has where nothing is given."""
+    size = storage_bytes(type, sizes)
+    if array is None:
+        return size
+    memory = np.full(size, 0xFF, np.uint8)
+    allocate(type, sizes, memory)[...] = array
     return memory.tobytes()
-
-
-def _view(memory: Array, buffer: Buffer) -> Array:
-    """Memory seen as a buffer's type says."""
-    dtype = np.dtype(buffer.type.dtype.numpy)
-    shape = tuple(int(d) for d in buffer.type.shape)
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    strides = tuple(int(s) * dtype.itemsize for s in buffer.type.layout)
-    return np.ndarray(shape, dtype, memory, strides=strides)
 
 
 def _outcome(native: Native, answer: Answer) -> Outcome:
@@ -196,8 +237,8 @@ def _outcome(native: Native, answer: Answer) -> Outcome:
         name: np.frombuffer(content, np.uint8)
         for name, content in zip(pointer_table(program), answer.buffers, strict=True)
     }
-    wanted = (*program.outputs, *(value for _, value in program.updates))
-    return Outcome(tuple(_view(memory[_root(program, n)], known[n]).copy() for n in wanted))
+    wanted = (*program.outputs, *native.updated)
+    return Outcome(tuple(allocate(known[n].type, native.sizes, memory[_root(program, n)]).copy() for n in wanted))
 
 
 def _root(program: Program, name: str) -> str:

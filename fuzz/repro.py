@@ -54,7 +54,9 @@ def write_failure(failure: Failure, folder: Path) -> tuple[Path, Path]:
     function = torch_function(graph)
     ir, script = folder / f"fuzz_{seed}.ir", folder / f"repro_{seed}.py"
     message = "\n".join(f"# {line}" for line in [str(failure), *failure.message.splitlines()[1:20]])
-    ir.write_text(f"{message}\n{print_graph(graph)}\n")
+    varied = failure.case.variation
+    given = f"\n# compiled with {varied}:\n" + _commented(print_graph(failure.case.compiled)) if varied.changes else ""
+    ir.write_text(f"{message}\n{print_graph(graph)}\n{given}")
     script.write_text(
         _SCRIPT.format(
             title=re.sub(r'[\\"]', "'", str(failure)),
@@ -63,7 +65,7 @@ def write_failure(failure: Failure, folder: Path) -> tuple[Path, Path]:
             step=failure.step,
             ir=ir.name,
             first="from itertools import accumulate\n\n" if "accumulate(" in function else "",
-            extra="import effcc.frontend.recurrent\n" if _has_recurrence(graph) else "",
+            extra="".join(f"import effcc.frontend.{module}\n" for module in _modules(graph)),
             function=function,
             inputs="\n".join(f"    {tensor_text(a)}," for a in failure.case.inputs),
         )
@@ -71,8 +73,14 @@ def write_failure(failure: Failure, folder: Path) -> tuple[Path, Path]:
     return ir, script
 
 
-def _has_recurrence(graph: Graph) -> bool:
-    return any(n.op in ("lstm", "gru", "rnn") for n in graph.nodes)
+def _commented(text: str) -> str:
+    return "".join(f"# {line}\n" for line in text.splitlines())
+
+
+def _modules(graph: Graph) -> list[str]:
+    """The modules that register the operators of ours that a graph is spelled with."""
+    ops = {n.op for n in graph.nodes}
+    return [*(["decode"] if "decode" in ops else []), *(["recurrent"] if ops & {"lstm", "gru", "rnn"} else [])]
 
 
 def tensor_text(array: Any) -> str:

@@ -49,7 +49,7 @@ class Verdict:
     """What came of checking one rule: how many instances agreed, in how many draws, and the first failure, if any.
 
     `proof` says so where the rule is also an identity over the reals; `on_symbols` counts the instances that were tried
-    with a symbolic size too.
+    with a symbolic size too; `witness` is the instance that failed, before the rule, and its inputs.
     """
 
     rule: Rule
@@ -58,6 +58,7 @@ class Verdict:
     failure: str = ""
     proof: str = ""
     on_symbols: int = 0
+    witness: tuple[Graph, tuple[np.ndarray, ...]] | None = None
 
     @property
     def passed(self) -> bool:
@@ -104,7 +105,7 @@ def _check_rule(rule: Rule, wanted: int, seed: int) -> Verdict:
             for applied in (made, dynamic):
                 problem = None if applied is None else _disagreement(rule, applied, inputs, expected)
                 if problem is not None:
-                    return Verdict(rule, found, draws, problem)
+                    return Verdict(rule, found, draws, problem, witness=(made.before, tuple(inputs.values())))
             on_symbols += dynamic is not None
             ran = True
         found += ran

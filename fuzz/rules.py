@@ -1,0 +1,41 @@
+"""Rewrite rules drawn one by one: instances of their own patterns, which random graphs match too seldom.
+
+The rules' own checker (`effcc.passes.rules.check`) holds a rule to its claim on a hundred instances; here every rule
+gets a few from another seed each time it comes round.
+"""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+
+from effcc.fuzz.generate import Case
+from effcc.fuzz.oracles import Failure
+from effcc.passes.rules.check import check_rule
+from effcc.passes.rules.language import load_all
+
+AT_ONCE = 38  # rules checked beside one batch of graphs: a quarter of them
+INSTANCES = 2
+
+
+class RuleChecks:
+    """Goes round all rules, some at a time."""
+
+    def __init__(self, seed: int) -> None:
+        rules = load_all().rules
+        self._size = len(rules)
+        self._rules = cycle(rules)
+        self._done = 0
+        self._seed = seed
+
+    def some(self, count: int = AT_ONCE) -> list[Failure]:
+        """The next rules, checked on a few instances each: those that do not keep their claim."""
+        found = []
+        for rule in islice(self._rules, count):
+            verdict = check_rule(rule, INSTANCES, seed=self._seed + 1 + self._done // self._size)
+            self._done += 1
+            if verdict.witness is not None:
+                graph, inputs = verdict.witness
+                found.append(
+                    Failure(Case(graph, inputs), "rules", f"rule {rule.name} is wrong", verdict.failure.strip())
+                )
+        return found
