@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch._dynamo.exc import ShortenTraceback
 from torch._dynamo.external_utils import wrap_inline
 
 from effcc.driver import STEPS, Compiled, Options, State, compile_graph, show
-from effcc.errors import EffccError, UnknownNameError
+from effcc.errors import EffccError, InputError, UnknownNameError
 from effcc.frontend import capture
 from effcc.frontend.aten import import_graph
 from effcc.frontend.dynamo import bound
@@ -31,7 +31,7 @@ from effcc.frontend.recurrent import let_recurrent_layers_through
 from effcc.ir.graph import Graph
 from effcc.target import Target
 
-OPTIONS = ("print_after", "target")
+OPTIONS = ("print_after", "target", "threads")
 MODES = ("default",)
 
 let_recurrent_layers_through()
@@ -46,14 +46,15 @@ def effcc_backend(
 ) -> Callable[..., Any]:
     """Compile one graph of Dynamo's.
 
-    options: `target`, a Target or the name of one; `print_after`, the name of a step or several, whose results are
-    printed to standard error.
+    options: `target`, a Target or the name of one; `threads`, how many run a call (default: torch.get_num_threads());
+        `print_after`, the name of a step or several, whose results are printed to standard error.
+    mode: None or "default"; there are no others yet.
 
-    Raises UnknownNameError for an option, a step, a target or a mode that does not exist, and whatever compilation
-    raises.
+    Raises UnknownNameError for an option, a step, a target or a mode that does not exist, InputError for a value of the
+    wrong kind, and whatever compilation raises.
     """
     try:
-        return _compile(graph_module, example_inputs, _options(mode, options or {}))
+        return _compile(graph_module, example_inputs, read_options(mode, options or {}))
     except EffccError as error:
         raise _through_dynamo(error) from error
 
@@ -65,7 +66,7 @@ def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen
     def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
         def compile_one(graph: Graph, signature: capture.Signature) -> Compiled:
             always = signature.role != "inference"
-            compiled = compile_graph(graph, Options(chosen.target, always, chosen.see), bind)
+            compiled = compile_graph(graph, replace(chosen, always_prepare=always), bind)
             made.append(weakref.ref(compiled))
             return compiled
 
@@ -84,24 +85,34 @@ def _through_dynamo(error: EffccError) -> EffccError:
     return found
 
 
-def _options(mode: str | None, given: Mapping[str, Any]) -> Options:
+def read_options(mode: str | None, given: Mapping[str, Any]) -> Options:
+    """What a user asked for, checked; see `effcc_backend` for the options and the errors."""
     if mode is not None and mode not in MODES:
         raise UnknownNameError("mode", mode, MODES)
     for name in given:
         if name not in OPTIONS:
             raise UnknownNameError("option", name, OPTIONS)
     target = given.get("target")
+    if isinstance(target, str):
+        target = Target.parse(target)
+    if not isinstance(target, Target | None):
+        raise InputError(f"option 'target': expected a name or a Target, got {target!r}")
+    threads = given.get("threads")
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise InputError(f"option 'threads': expected a whole number of at least 1, got {threads!r}")
     wanted = given.get("print_after", ())
-    steps = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    steps = (wanted,) if isinstance(wanted, str) else wanted
+    if not isinstance(steps, list | tuple):
+        raise InputError(f"option 'print_after': expected the name of a step or a list of names, got {wanted!r}")
     for step in steps:
         if step not in STEPS:
-            raise UnknownNameError("step", step, STEPS)
+            raise UnknownNameError("step", str(step), STEPS)
 
     def see(step: str, state: State) -> None:
         if step in steps:
             print(show(state, step), file=sys.stderr)
 
-    return Options(Target.parse(target) if isinstance(target, str) else target, see=see if steps else None)
+    return Options(target, see=see if steps else None, threads=threads)
 
 
 @dataclass(frozen=True)

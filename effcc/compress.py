@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from effcc.errors import EncodingError
+from effcc.errors import EncodingError, InputError
 from effcc.frontend.decode import decode, storage_of, to_numpy, to_tensor
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
@@ -98,6 +98,7 @@ def quantize(model: Model, scheme: str = "int8", *, where: Choice | None = None)
         >>> quantize(model)
         EncodedLinear(in_features=3, out_features=2, bias=True, weight=int8(per="channel"))
     """
+    _require_module(model, "quantize")
     wanted = canonical(scheme)
     _require_only(wanted, VALUES, "quantize", "sparsify")
 
@@ -129,6 +130,7 @@ def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where:
 
     Raises UnknownNameError or EncodingError as `quantize` does, also for shapes that the blocks do not divide.
     """
+    _require_module(model, "sparsify")
     wanted = canonical(scheme)
     _require_only(wanted, LEVELS, "sparsify", "quantize")
     if not 0.0 < density <= 1.0:
@@ -150,6 +152,11 @@ def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where:
         return _Stored(made, [*coordinates, made.levels.compress(kept, coordinates), *rest])
 
     return _encode(model, store, where)
+
+
+def _require_module(model: object, verb: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{verb}: expected an nn.Module, got {type(model).__name__}")
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,13 @@ class Options:
     target: the machine; default: the one this process runs on, with measured rates if `effcc doctor` has measured them.
     always_prepare: recompute what depends on weights at every call (a training graph's weights change at every step).
     see: called after every step with its name and what came out.
+    threads: how many run a call; default: as many as torch.get_num_threads() says then.
     """
 
     target: Target | None = None
     always_prepare: bool = False
     see: Callable[[str, State], None] | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -263,5 +265,5 @@ def load(state: State, target: Target, options: Options = Options(), externs: Bi
             stages[stage].append(Segment(call=externs(call), extern=call))
     return Executable(
         program, stages, pointer_table(program), size_table(program), plan.offsets, plan.arena_bytes,
-        options.always_prepare,
+        options.always_prepare, options.threads,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from effcc.runtime import weights
 
@@ -15,17 +16,36 @@ if TYPE_CHECKING:
     from effcc.explanation import Explanation
     from effcc.runtime.package import Package
     from effcc.statistics import Stats
+    from effcc.target import Target
 
 
-def compile(model: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def compile(
+    model: Callable[..., Any],
+    *,
+    dynamic: bool | None = None,
+    fullgraph: bool = False,
+    mode: str | None = None,
+    **options: Any,
+) -> Callable[..., Any]:
     """`model` compiled by effcc at its first call: `torch.compile(model, backend="effcc", ...)` in one call.
 
-    options: `dynamic`, `fullgraph` and `mode` go to torch.compile as they are; everything else to effcc (`target`).
+    dynamic, fullgraph: as torch.compile takes them. mode: None or "default". options: `target` ("avx2", or a Target;
+        default: this machine), `threads` (default: torch.get_num_threads() at each call), `print_after` ("fuse", or a
+        list of steps, printed to standard error).
 
-    The result takes and gives what `model` does. Errors are effcc's (`effcc.errors.EffccError`), at the first call.
+    The result takes and gives what `model` does. Raises UnknownNameError or InputError for options that do not exist
+    or do not fit; other errors of effcc's (`effcc.errors.EffccError`) come at the first call.
+
+        >>> model = effcc.compile(nn.Linear(3, 2), threads=1)
+        >>> tuple(model(torch.zeros(5, 3)).shape)
+        (5, 2)
     """
-    passed = {name: options.pop(name) for name in ("dynamic", "fullgraph", "mode") if name in options}
-    made: Callable[..., Any] = torch.compile(model, backend="effcc", options=options or None, **passed)
+    from effcc.backend import read_options
+
+    read_options(mode, options)
+    made: Callable[..., Any] = torch.compile(
+        model, backend="effcc", dynamic=dynamic, fullgraph=fullgraph, options=options or None
+    )
     return made
 
 
@@ -38,18 +58,29 @@ def invalidate(model: Any = None) -> None:
     weights.advance(model)
 
 
-def export(model: Any, args: tuple[Any, ...], path: str | os.PathLike[str], **options: Any) -> Path:
+def export(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    path: str | os.PathLike[str],
+    *,
+    kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    target: Target | str | None = None,
+) -> Path:
     """Compile ahead of time, as called with `args`, into a package that needs no PyTorch: see `effcc.ahead.export`."""
     from effcc import ahead
 
-    return ahead.export(model, args, path, **options)
+    return ahead.export(model, args, path, kwargs=kwargs, dynamic_shapes=dynamic_shapes, target=target)
 
 
-def load(path: str | os.PathLike[str]) -> Package:
-    """Load a package that `export` or `effcc compile` wrote: see `effcc.runtime.package.Package`."""
+def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Package:
+    """Load a package that `export` or `effcc compile` wrote: see `effcc.runtime.package.Package`.
+
+    threads: how many run each call; default: all physical cores.
+    """
     from effcc.runtime.package import Package
 
-    return Package(path)
+    return Package(path, threads=threads)
 
 
 def stats(compiled: Callable[..., Any]) -> Stats:

@@ -74,7 +74,7 @@ class Executable:
     program updates are written in place, whatever their strides.
 
     pointers, size_names: what the entry points of `stages` take (`effcc.codegen.cpp.program`); offsets and arena_bytes:
-    the memory plan.
+    the memory plan. threads: how many run each call, whose result does not depend on it; default: torch's own number.
     """
 
     def __init__(
@@ -86,10 +86,12 @@ class Executable:
         offsets: Mapping[str, Dim],
         arena_bytes: Dim,
         always_prepare: bool = False,
+        threads: int | None = None,
     ) -> None:
         self.program = program
         self.arena_bytes = arena_bytes
         self.always_prepare = always_prepare
+        self.threads = threads
         self._stages = stages
         self._buffers = program.by_name
         self._size_names = tuple(size_names)
@@ -234,7 +236,7 @@ class Executable:
         prepared: _Prepared,
         owned: Sequence[torch.Tensor],
     ) -> None:
-        threads = torch.get_num_threads()
+        threads = self.threads or torch.get_num_threads()
         arena = self._arenas.take(sizes.arena_bytes)
         try:
             base = arena.data_ptr()

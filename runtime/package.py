@@ -51,8 +51,11 @@ class Package:
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
         """Load the package at `path`; `threads` (all physical cores by default) run each call.
 
-        Raises PackageError for a file that is no package, is damaged, of another version, or for another machine.
+        Raises PackageError for a file that is no package, is damaged, of another version, or for another machine;
+        InputError for a number of threads that is none.
         """
+        if threads is not None and threads < 1:
+            raise InputError(f"threads: expected a whole number of at least 1, got {threads}")
         self.path = Path(path)
         self.threads = threads or physical_cores()
         with _opened(self.path) as folder:

@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import effcc
 from effcc.ahead import GRAPH_STEPS, PROGRAM_STEPS, compile_file
@@ -169,9 +170,55 @@ def test_an_output_that_cannot_be_written_is_refused_before_compiling(exported: 
         ({"print_after": "fus"}, "unknown step 'fus'; did you mean 'fuse'"),
     ],
 )
-def test_torch_compile_options_have_near_misses(options: dict[str, str], message: str) -> None:
+def test_options_have_near_misses(options: dict[str, str], message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        effcc.compile(small_model(), **options)
+    compiled = torch.compile(small_model(), backend="effcc", options=options)
     with pytest.raises(UnknownNameError, match=message), torch.no_grad():
-        effcc.compile(small_model(), **options)(torch.zeros(3, 24))
+        compiled(torch.zeros(3, 24))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": 512}, "option 'target': expected a name or a Target, got 512"),
+        ({"threads": 0}, "option 'threads': expected a whole number of at least 1, got 0"),
+        ({"threads": "all"}, "option 'threads': expected a whole number"),
+        ({"print_after": 3}, "option 'print_after': expected the name of a step or a list of names, got 3"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        effcc.compile(small_model(), **options)
+
+
+def test_a_mode_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="unknown mode 'max-autotune'; known: default"):
+        effcc.compile(small_model(), mode="max-autotune")
+
+
+class Sums(nn.Module):
+    """Products, a softmax, sums over everything, a running sum and a sum by index: what threads could reorder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(64, 48)
+
+    def forward(self, x: Tensor, i: Tensor) -> tuple[Tensor, ...]:
+        y = torch.softmax(self.project(x), -1)
+        return y.sum(), y.sum(0), torch.cumsum(y, 0), torch.zeros(5, 48).index_add(0, i, y)
+
+
+def test_results_are_the_same_bit_for_bit_for_any_number_of_threads() -> None:
+    torch.manual_seed(0)
+    model, x, i = Sums().eval(), torch.randn(203, 64), torch.randint(0, 5, (203,))
+    expected: tuple[Tensor, ...] | None = None
+    for threads in (1, 2, 3, 5):
+        torch.compiler.reset()
+        with torch.no_grad():
+            found = effcc.compile(model, threads=threads)(x, i)
+        expected = expected or found
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)), threads
 
 
 def test_torch_compile_prints_a_step_where_asked(capfd: pytest.CaptureFixture[str]) -> None:

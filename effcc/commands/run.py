@@ -25,13 +25,16 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the results to this safetensors file.")
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="How many threads run it; all physical cores if left out.")
+    ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Run so many times, and report the median time.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a compiled package, and print the shapes and ranges of its results and the time it took."""
     if output is not None and output.resolve() in (package.resolve(), inputs.resolve()):
         raise InputError(f"--output {output} would overwrite what is read; name another file")
-    model = Package(package)
+    model = Package(package, threads=threads)
     given = _read(inputs)
     seconds = []
     for _ in range(repeat):

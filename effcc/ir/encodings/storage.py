@@ -160,6 +160,8 @@ def canonical(encoding: Encoding | str) -> Encoding:
         from effcc.ir.parser import parse_encoding  # the parser is needed for text only, and loads a grammar
 
         encoding = parse_encoding(encoding, "<encoding>")
+    if not isinstance(encoding, Encoding):
+        raise EncodingError(f"expected an encoding or its notation, such as 'int8', got {encoding!r}")
     chain = tuple(s for s in map(_check, _chain(encoding)) if s.name != "dense")
     levels = [s for s in chain if s.name in LEVELS]
     values = [s for s in chain if s.name in VALUES]
