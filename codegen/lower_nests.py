@@ -108,7 +108,7 @@ class Nests(Places):
             return code
 
         def at_chunk(inner: Ranges) -> list[Stmt]:
-            return self._cut(chunk.axis, self._fresh(f"{chunk.axis}_chunk"), chunk.tile, inner, in_chunk)
+            return self._cut(chunk.axis, self._fresh(f"{chunk.axis}_chunk"), chunk.tile, inner, in_chunk, again=True)
 
         return code + self._over(reduced[:outside], factors, ranges, at_chunk), totals
 

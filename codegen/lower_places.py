@@ -39,7 +39,8 @@ ZERO = Const(0, i64)
 class Range:
     """Where an axis runs at some depth: from `base`, `count` points (an expression where unknown), and its place there.
 
-    `absolute` is the axis's value, `relative` its distance from the tile's begin, once loops are open around it.
+    `absolute` is the axis's value, `relative` its distance from the tile's begin, once loops are open around it; that
+    begin lies `origin` points before `base`, where a tile is cut once more.
     """
 
     base: Expr
@@ -47,6 +48,7 @@ class Range:
     absolute: Expr | None = None
     relative: Expr | None = None
     tile: TileAxis | None = None
+    origin: Expr = ZERO
 
 
 Ranges = dict[str, Range]
@@ -108,11 +110,11 @@ class Places:
 
         def at(offset: Expr, extent: int, limit: Expr | None = None, scalar: bool = False) -> list[Stmt]:
             if scalar or (kind == "loop" and extent == 1):
-                inner = Range(r.base, r.count, add(r.base, offset), offset)
+                inner = replace(r, absolute=add(r.base, offset), relative=add(r.origin, offset))
             else:
                 tile = TileAxis(axis, extent, kind, limit)
                 place = add(offset, Axis(axis))
-                inner = Range(r.base, r.count, add(r.base, place), place, tile)
+                inner = replace(r, absolute=add(r.base, place), relative=add(r.origin, place), tile=tile)
             return self._over(rest, factors, {**ranges, axis: inner}, emit)
 
         if isinstance(r.count, int):
@@ -143,15 +145,25 @@ class Places:
         return out
 
     def _cut(
-        self, axis: str, var: str, tile: int, ranges: Ranges, emit: Callable[[Ranges], Sequence[Stmt]]
+        self,
+        axis: str,
+        var: str,
+        tile: int,
+        ranges: Ranges,
+        emit: Callable[[Ranges], Sequence[Stmt]],
+        again: bool = False,
     ) -> list[Stmt]:
-        """A serial loop `var` over tiles of an axis, around what `emit` makes of one tile; the rest comes last."""
+        """A serial loop `var` over tiles of an axis, around what `emit` makes of one tile; the rest comes last.
+
+        `again`: what is cut is itself a tile, whose local buffers hold all of it.
+        """
         r = ranges[axis]
         self.steps[var] = tile
 
         def turn(count: int | Expr, start: Expr) -> tuple[Stmt, ...]:
             base = add(r.base, start)
-            at = Range(base, count) if tile > 1 else Range(base, 1, base, ZERO)
+            origin = add(r.origin, start) if again else ZERO
+            at = Range(base, count, origin=origin) if tile > 1 else Range(base, 1, base, origin, origin=origin)
             return tuple(emit({**ranges, axis: at}))
 
         if tile == 1:
