@@ -24,10 +24,11 @@ from torch._dynamo.external_utils import wrap_inline
 from effcc.driver import STEPS, Compiled, Options, State, compile_graph, show
 from effcc.errors import EffccError, InputError, UnknownNameError
 from effcc.frontend import capture
-from effcc.frontend.aten import import_graph
+from effcc.frontend.aten import call_between, import_graph
 from effcc.frontend.dynamo import bound
 from effcc.frontend.extern import bind
 from effcc.frontend.recurrent import let_recurrent_layers_through
+from effcc.frontend.stages import compile_in_stages
 from effcc.ir.graph import Graph
 from effcc.target import Target
 
@@ -63,14 +64,20 @@ def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen
     made: list[weakref.ref[Compiled]] = []
     _REGISTRY.append(_Entry(str(graph_module.meta.get("backend_id", "")), _weights(graph_module), made))
 
-    def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
+    def compile_whole(
+        module: fx.GraphModule, signature: capture.Signature, between: Sequence[fx.Node]
+    ) -> Callable[..., Any]:
         def compile_one(graph: Graph, signature: capture.Signature) -> Compiled:
             always = signature.role != "inference"
             compiled = compile_graph(graph, replace(chosen, always_prepare=always), bind)
+            compiled = replace(compiled, between=tuple(map(call_between, between)))
             made.append(weakref.ref(compiled))
             return compiled
 
         return bound(import_graph(module, signature), compile_one, signature)
+
+    def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
+        return compile_in_stages(module, signature, compile_whole)
 
     return capture.aot_backend(graph_module, example_inputs, compile_fx)
 

@@ -195,11 +195,15 @@ def run_steps(
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program that runs, and everything the steps made on the way to it. Call it as its `executable`."""
+    """A program that runs, and everything the steps made on the way to it. Call it as its `executable`.
+
+    between: the calls that PyTorch runs after it, for sizes that the next program needs (`effcc.frontend.stages`).
+    """
 
     executable: Executable
     state: State
     target: Target
+    between: tuple[Extern, ...] = ()
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         return self.executable(*inputs)

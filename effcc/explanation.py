@@ -110,7 +110,11 @@ def explain(compiled: Callable[..., Any], *, measure: bool = True, source: bool 
     """
     from torch._dynamo.utils import counters
 
-    reports = [report(one.state, one.target, {}, measure=measure, source=source) for one in require_programs(compiled)]
+    reports = []
+    for one in require_programs(compiled):
+        made = report(one.state, one.target, {}, measure=measure, source=source)
+        between = tuple(ExternReport(extern_name(c), c.reason, c.location, None) for c in one.between)
+        reports.append(dataclasses.replace(made, externs=(*made.externs, *between)))
     return Explanation(tuple(reports), {str(k).split("\n")[0]: v for k, v in counters["graph_break"].items()})
 
 

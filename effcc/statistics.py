@@ -77,7 +77,7 @@ def summarize(programs: Sequence[Compiled]) -> Stats:
         arena = plan.bytes_at(size_hints(program))
         arenas.append((arena, arena if plan.lower_bound is None else plan.lower_bound))
         seconds.update(one.state.seconds)
-        calls.update(extern_name(s) for s in program.externs)
+        calls.update(extern_name(s) for s in (*program.externs, *one.between))
     arena_bytes, live_bytes = max(arenas, default=(0, 0))
     return Stats(
         programs=len(programs),

@@ -44,6 +44,7 @@ from effcc.frontend.sizes import hints, ranges, shape, size
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, GraphBuilder, Value
+from effcc.ir.program import Extern
 from effcc.ir.table.control import COPY_CALL
 from effcc.ir.table.create import LARGEST_LITERAL
 from effcc.ir.types import TensorType
@@ -452,6 +453,11 @@ def _location(node: fx.Node) -> str:
         return ""
     path, line, code = next((f for f in reversed(frames) if not f[0].startswith(_TORCH)), frames[-1])
     return f"{path.rsplit('/', 1)[-1]}:{line}: {code.strip()}"
+
+
+def call_between(node: fx.Node) -> Extern:
+    """A call that PyTorch runs between two stages, as an extern that says so."""
+    return Extern("extern", (), (), {"target": target_name(node.target)}, "its sizes depend on data", _location(node))
 
 
 @dataclasses.dataclass(frozen=True)

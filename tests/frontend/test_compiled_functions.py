@@ -202,9 +202,8 @@ def test_one_program_serves_many_sizes(name: str) -> None:
             torch.testing.assert_close(compiled(*arguments), function(*arguments), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("f", [lambda x: x.to(torch.complex32), lambda x: torch.bincount(x.abs().long())])
-def test_what_cannot_be_compiled_says_so(f: Callable[..., Any]) -> None:
+def test_what_cannot_be_compiled_says_so() -> None:
     torch._dynamo.reset()
-    compiled: Any = torch.compile(f, backend="effcc", fullgraph=True)
+    compiled: Any = torch.compile(lambda x: x.to(torch.complex32), backend="effcc", fullgraph=True)
     with pytest.raises(UnsupportedError, match="leave it out"), torch.no_grad():
         compiled(g(8))
