@@ -106,9 +106,6 @@ def export(
 
     dynamic_shapes: as torch.export takes them. target: this machine, or a generic one: "avx512", "avx2", "scalar".
 
-        >>> effcc.export(model, (x,), "model.effcc")
-        >>> y = effcc.load("model.effcc")(x)
-
     Raises CaptureError where torch.export cannot make one graph of the model, and what `compile_file` raises.
     """
     from effcc.frontend.export import capture

@@ -129,6 +129,9 @@ def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where:
     weight keeps its bytes and scale.
 
     Raises UnknownNameError or EncodingError as `quantize` does, also for shapes that the blocks do not divide.
+
+        >>> sparsify(nn.Linear(6, 8), "block(4,1)", density=0.5)
+        EncodedLinear(in_features=6, out_features=8, bias=True, weight=block(4,1))
     """
     _require_module(model, "sparsify")
     wanted = canonical(scheme)

@@ -36,7 +36,7 @@ def compile(
     The result takes and gives what `model` does. Raises UnknownNameError or InputError for options that do not exist
     or do not fit; other errors of effcc's (`effcc.errors.EffccError`) come at the first call.
 
-        >>> model = effcc.compile(nn.Linear(3, 2), threads=1)
+        >>> model = compile(nn.Linear(3, 2), threads=1)
         >>> tuple(model(torch.zeros(5, 3)).shape)
         (5, 2)
     """
@@ -67,7 +67,13 @@ def export(
     dynamic_shapes: Any = None,
     target: Target | str | None = None,
 ) -> Path:
-    """Compile ahead of time, as called with `args`, into a package that needs no PyTorch: see `effcc.ahead.export`."""
+    """Compile ahead of time, as called with `args`, into a package that needs no PyTorch: see `effcc.ahead.export`.
+
+    >>> print(export(nn.Linear(3, 2), (torch.zeros(5, 3),), "model.effcc"))
+    model.effcc
+    >>> tuple(load("model.effcc")(torch.zeros(5, 3)).shape)
+    (5, 2)
+    """
     from effcc import ahead
 
     return ahead.export(model, args, path, kwargs=kwargs, dynamic_shapes=dynamic_shapes, target=target)
@@ -77,6 +83,10 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Package
     """Load a package that `export` or `effcc compile` wrote: see `effcc.runtime.package.Package`.
 
     threads: how many run each call; default: all physical cores.
+
+        >>> path = export(nn.Linear(3, 2), (torch.zeros(5, 3),), "linear.effcc")
+        >>> load(path, threads=1).inputs
+        {'input': 'f32[5,3]'}
     """
     from effcc.runtime.package import Package
 
@@ -91,7 +101,14 @@ def stats(compiled: Callable[..., Any]) -> Stats:
 
 
 def explain(compiled: Callable[..., Any], *, measure: bool = True) -> Explanation:
-    """What effcc made of a compiled callable, and why: see `effcc.explanation.explain`."""
+    """What effcc made of a compiled callable, and why: see `effcc.explanation.explain`.
+
+    >>> model = compile(nn.Softmax(-1))
+    >>> y = model(torch.zeros(5, 3))
+    >>> (program,) = explain(model, measure=False).programs
+    >>> len(program.kernels), program.externs
+    (1, ())
+    """
     from effcc import explanation
 
     return explanation.explain(compiled, measure=measure)

@@ -102,10 +102,6 @@ def explain(compiled: Callable[..., Any], *, measure: bool = True, source: bool 
 
     measure: run the kernels on random data and say how long each takes. source: keep the generated C++.
 
-        >>> compiled = effcc.compile(model)
-        >>> compiled(x)
-        >>> print(explain(compiled))
-
     Raises InputError where effcc has compiled nothing for it.
     """
     from torch._dynamo.utils import counters

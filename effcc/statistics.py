@@ -43,8 +43,9 @@ def stats(compiled: Callable[..., Any]) -> Stats:
 
     Raises InputError where effcc has compiled nothing for it.
 
-        >>> compiled = effcc.compile(model)
-        >>> compiled(x)
+        >>> import torch
+        >>> compiled = torch.compile(torch.nn.Softmax(-1), backend="effcc")
+        >>> y = compiled(torch.zeros(5, 3))
         >>> stats(compiled).externs
         {}
     """

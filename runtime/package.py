@@ -41,11 +41,9 @@ _EXPECTED = f"expected a package that `effcc compile` or effcc.export wrote (a z
 class Package:
     """A compiled model, loaded. Several threads may call one package at a time, unless the model keeps state.
 
-        >>> model = Package("model.effcc")
-        >>> y = model(x)                       # by position, or by name: model(x=x)
-
-    Arguments are NumPy arrays or torch tensors on the CPU, with the dtypes and sizes of `inputs`; results are of the
-    kind that the first argument is: one where the model returns one tensor, else a tuple in the order of `outputs`.
+    Arguments are given by position, or by the names in `inputs`: NumPy arrays or torch tensors on the CPU, of the types
+    that `inputs` says. Results are of the kind that the first argument is: one where the model returns one tensor, else
+    a tuple in the order of `outputs`.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:

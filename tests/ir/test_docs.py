@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import re
 import textwrap
 from importlib.resources import files
@@ -10,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from effcc.ir import graph, interpreter, kernel, loops, parser, printer, program, verifier
+from effcc.ir import graph, kernel, loops, program
 from effcc.ir.parser import parse_any
 from effcc.ir.printer import print_any
 from effcc.ir.verifier import verify_any
@@ -32,9 +31,3 @@ def test_the_cascade_that_explains_the_grammar_is_one() -> None:
     value = parse_any(text)
     verify_any(value)
     assert print_any(value) == text
-
-
-@pytest.mark.parametrize("module", [interpreter, parser, printer, verifier], ids=lambda m: m.__name__)
-def test_the_examples_of_a_package_run(module: ModuleType) -> None:
-    result = doctest.testmod(module)
-    assert result.attempted > 0 and result.failed == 0
