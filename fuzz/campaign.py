@@ -6,12 +6,13 @@ goes through the steps. Every batch also draws instances of some rewrite rules, 
 
 from __future__ import annotations
 
+import importlib.util
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from effcc.fuzz.oracles import Examined, Failure, examine, interpreted, judge, n
 from effcc.fuzz.reduce import reduce
 from effcc.fuzz.repro import write_failure
 from effcc.fuzz.rules import RuleChecks
+from effcc.fuzz.triton import Triton
 from effcc.ir.ops import TABLE
 from effcc.target import Target
 
 BATCH = 16
 MLIR_EVERY = 8  # MLIR's engine takes longer than everything else
+TRITON_EVERY = 5  # nor is its interpreter fast
+TRITON_WORK = 20_000
 SANITIZE_EVERY = 6  # batches: compiling for the sanitizers takes three times as long
 
 
@@ -96,7 +100,7 @@ def run(
     output: Path | None = None,
     target: Target | None = None,
     most: int | None = None,
-    mlir: bool = True,
+    others: bool = True,
     progress: bool = True,
     reduce_seconds: float = 20.0,
     stop_after: int | None = None,
@@ -104,20 +108,22 @@ def run(
     """Go on for `minutes`, or until `most` graphs, from `seed`; failures go to the folder `output`, if there is one.
 
     The same seed gives the same graphs; how many of them depends on the machine. `target`: what to compile for, one
-    instruction set after the other by default. `mlir`: ask MLIR's execution engine too, where its bindings are there.
-    `reduce_seconds`: how long to reduce a failure. `stop_after`: end after so many failures.
+    instruction set after the other by default. `others`: ask MLIR's engine and Triton's interpreter too, where they are
+    installed. `reduce_seconds`: how long to reduce a failure. `stop_after`: end after so many failures.
     """
     with (
         warnings.catch_warnings(),
         np.errstate(all="ignore"),
         Runner() as runner,
         Runner(sanitize=True) as sanitized,
+        Triton() as triton,
         ThreadPoolExecutor(1) as background,
     ):
         warnings.simplefilter("ignore")
         campaign = _Campaign(
-            seed, output, runner, sanitized, background, target, mlir and _has_mlir(), reduce_seconds, stop_after
-        )
+            seed, output, runner, sanitized, triton if others and _has_triton() else None, background, target,
+            others and _has_mlir(), reduce_seconds, stop_after,
+        )  # fmt: skip
         return campaign.run(minutes, most, progress)
 
 
@@ -127,6 +133,7 @@ class _Campaign:
     output: Path | None
     runner: Runner
     sanitized: Runner
+    triton: Triton | None
     background: ThreadPoolExecutor
     target: Target | None
     mlir: bool
@@ -186,7 +193,10 @@ class _Campaign:
             self.graphs += 1
             self.nodes += len(case.graph.nodes)
             self.ops.update(n.op for n in case.graph.nodes)
-            done.append(examine(case, target, self.mlir and seed % MLIR_EVERY == 0))
+            found = examine(case, target, self.mlir and seed % MLIR_EVERY == 0)
+            if self.triton is not None and seed % TRITON_EVERY == 0 and case.work <= TRITON_WORK:
+                found = replace(found, failure=found.failure or self.triton.judge(found))
+            done.append(found)
         return done
 
     def _start(self, examined: Sequence[Examined], target: Target, sanitize: bool) -> _Running:
@@ -218,6 +228,8 @@ class _Campaign:
     def check(self, case: Case, target: Target, sought: Failure, runner: Runner) -> Failure | None:
         """How one case fails; the compiler is called only where the failure sought is its."""
         examined = examine(case, target, mlir=sought.step == "mlir")
+        if sought.step == "triton" and self.triton is not None and examined.failure is None:
+            return self.triton.judge(examined)
         if examined.failure is not None:
             return examined.failure
         if sought.step != "build":
@@ -238,6 +250,10 @@ class _Running:
 
 def _drawable() -> list[str]:
     return [op.name for op in TABLE.values() if op.reference is not None and op.kind not in ("control", "opaque")]
+
+
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _has_mlir() -> bool:

@@ -1,4 +1,4 @@
-"""Who says whether a case is right: eager PyTorch, the compiled C++, every step of the compiler interpreted, and MLIR.
+"""Who says whether a case is right: eager PyTorch, the compiled C++, every step of the compiler interpreted, MLIR.
 
 `examine` takes a case through the steps. After each of them what came out must verify, and (in one case of sixteen)
 its text must parse back to the same text. In one case of eight, and where there is no C++ to run, the last is
@@ -40,7 +40,7 @@ MOST_INTERPRETED = 100_000  # points of all index spaces, beyond which interpret
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that failed: at which step (`eager`, one of the driver's, `build` or `mlir`), and how."""
+    """A case that failed: at which step (`eager`, `rules`, one of the driver's, `build`, `mlir`, `triton`), and how."""
 
     case: Case
     step: str
@@ -79,9 +79,9 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
     try:
         eager = _eager(case, expected)
     except Exception as error:  # a text that does not run is wrong, whatever it raises
-        return replace(found, failure=Failure(case, "eager", "error", _told(error)))
+        return replace(found, failure=Failure(case, "eager", "error", told(error)))
     if eager is not None:
-        problem = _compare(eager, None, expected, is_eager=True)
+        problem = compare(eager, None, expected, is_eager=True)
         if problem:
             return replace(found, failure=Failure(case, "eager", "interpreter and eager differ", problem))
     found = replace(found, eager=eager)
@@ -95,7 +95,7 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
                 if case.seed % TEXT_EVERY == 0:
                     _check_text(value)
         except Exception as error:  # a compiler must not raise on a graph that verifies, whatever it raises
-            return replace(found, failure=Failure(case, name, "error", _told(error)))
+            return replace(found, failure=Failure(case, name, "error", told(error)))
         state = after
         states.append((name, state))
     found = replace(found, states=tuple(states))
@@ -134,7 +134,7 @@ def judge(examined: Examined, outcome: Outcome) -> Failure | None:
     """What the compiled code did, against what it must do."""
     if outcome.problem:
         return Failure(examined.case, "build", "compiled code fails", outcome.problem)
-    problem = _compare(outcome.outputs, examined.eager, examined.expected)
+    problem = compare(outcome.outputs, examined.eager, examined.expected)
     if not problem:
         return None
     earlier = interpreted(examined) if examined.case.work <= 20 * MOST_INTERPRETED else None
@@ -155,7 +155,8 @@ def native(examined: Examined) -> Native | None:
     return Native(state, case.inputs, threads, bind_sizes(shapes, None), updated)
 
 
-def _compare(results: Sequence[Any], eager: Sequence[Array] | None, expected: Expected, is_eager: bool = False) -> str:
+def compare(results: Sequence[Any], eager: Sequence[Array] | None, expected: Expected, is_eager: bool = False) -> str:
+    """How results are wrong; empty where they are right."""
     if len(results) != len(expected.results):
         return f"{len(results)} results, expected {len(expected.results)}"
     for number, result in enumerate(results):
@@ -173,7 +174,7 @@ def in_child(function: Callable[[], list[Any]]) -> list[Any] | str:
         try:
             found: list[Any] | str = function()
         except Exception as error:
-            found = _told(error)
+            found = told(error)
         with os.fdopen(writing, "wb") as stream:
             pickle.dump(found, stream)
         os._exit(0)
@@ -184,7 +185,8 @@ def in_child(function: Callable[[], list[Any]]) -> list[Any] | str:
     return f"crashed with signal {-code}" if code or not content else pickle.loads(content)
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """An error in a line: of ours as it is, any other with where it was raised."""
     if isinstance(error, EffccError):
         return f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -247,8 +249,8 @@ def _wrong(case: Case, expected: Expected, state: State) -> str:
             assert state.graph is not None
             results = run_graph(state.graph, [*inputs, *_prepared(state, case, inputs)], dtype=f64)
     except Exception as error:
-        return _told(error)
-    return _compare([np.asarray(r) for r in results], None, expected)
+        return told(error)
+    return compare([np.asarray(r) for r in results], None, expected)
 
 
 def _prepared(state: State, case: Case, inputs: Sequence[Array]) -> list[Array]:
@@ -274,5 +276,5 @@ def _mlir(case: Case, expected: Expected, eager: Sequence[Array] | None) -> Fail
     found = in_child(lambda: run_module(text, case.graph, case.inputs))
     if isinstance(found, str):
         return Failure(case, "mlir", "error", found)
-    problem = _compare(found, eager, expected)
+    problem = compare(found, eager, expected)
     return Failure(case, "mlir", "wrong result", problem) if problem else None

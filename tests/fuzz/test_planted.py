@@ -243,7 +243,7 @@ def code_addresses_the_next_element(patch: Patch) -> None:
 def test_a_planted_bug_is_found(bug: str, monkeypatch: Patch) -> None:
     PLANTED[bug](monkeypatch)
     report = run(
-        10, seed=0, target=Target.detect(), most=MOST, mlir=False, progress=False, reduce_seconds=0, stop_after=1
+        10, seed=0, target=Target.detect(), most=MOST, others=False, progress=False, reduce_seconds=0, stop_after=1
     )
     assert report.failures, f"not found in {report.graphs} graphs"
     assert report.failures[0].step != "eager"
@@ -251,5 +251,5 @@ def test_a_planted_bug_is_found(bug: str, monkeypatch: Patch) -> None:
 
 @pytest.mark.slow
 def test_without_a_bug_nothing_is_found() -> None:
-    report = run(10, seed=0, target=Target.detect(), most=48, mlir=False, progress=False, reduce_seconds=0)
+    report = run(10, seed=0, target=Target.detect(), most=48, others=False, progress=False, reduce_seconds=0)
     assert not report.failures, str(report)
