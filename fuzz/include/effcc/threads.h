@@ -7,25 +7,11 @@
 
 #include <pthread.h>
 
+#include "effcc/share.h"
+
 namespace effcc {
 
 using region = void (*)(int thread, int team, void* context);
-
-struct range {
-    long begin, end;
-};
-
-static inline range share(long n, int thread, int team) {
-    long each = n / team, more = n % team;
-    long begin = thread * each + (thread < more ? thread : more);
-    return {begin, begin + each + (thread < more)};
-}
-
-static inline range share(long n, int thread, int team, long grain) {
-    range r = share((n + grain - 1) / grain, thread, team);
-    long begin = r.begin * grain, end = r.end * grain;
-    return {begin < n ? begin : n, end < n ? end : n};
-}
 
 namespace detail {
 

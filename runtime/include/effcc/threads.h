@@ -8,10 +8,8 @@
 //       returns when all threads of the team have called it; what any of them wrote before, all see after. Lives in or
 //       beside the region's context (2 KB), needs no set-up, serves any number of times and of regions that follow one
 //       another with the same team; use a new one for each call of the program. A team of 1 does not wait.
-//   range share(n, thread, team)   -> begin, end
-//       thread's part of 0 .. n - 1: contiguous, sizes differ by at most one, empty where n < team
-//   range share(n, thread, team, grain)
-//       the same in whole multiples of grain (but for the last end, which is n)
+//
+// How work is shared among the threads of a team is in share.h.
 //
 // Two ways to get threads, chosen when compiling:
 //   with EFFCC_OPENMP (and -fopenmp): OpenMP's pool. In a process that holds PyTorch it is PyTorch's own, since both
@@ -20,27 +18,12 @@
 //   without: a small pool of our own (pool.h), for programs that run without Python.
 #pragma once
 
+#include "effcc/share.h"
 #include "effcc/wait.h"
 
 namespace effcc {
 
 using region = void (*)(int thread, int team, void* context);
-
-struct range {
-    long begin, end;
-};
-
-static inline range share(long n, int thread, int team) {
-    long each = n / team, more = n % team;
-    long begin = thread * each + (thread < more ? thread : more);
-    return {begin, begin + each + (thread < more)};
-}
-
-static inline range share(long n, int thread, int team, long grain) {
-    range r = share((n + grain - 1) / grain, thread, team);
-    long begin = r.begin * grain, end = r.end * grain;
-    return {begin < n ? begin : n, end < n ? end : n};
-}
 
 class barrier {
   public:
