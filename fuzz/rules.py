@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from effcc.fuzz.generate import Case
 from effcc.fuzz.oracles import Failure
 from effcc.passes.rules.check import check_rule
-from effcc.passes.rules.language import load_all
+from effcc.passes.rules.reader import load_all
 
 AT_ONCE = 38  # rules checked beside one batch of graphs: a quarter of them
 INSTANCES = 2

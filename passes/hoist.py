@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import lookup
-from effcc.passes.rules.termination import cost
+from effcc.passes.recomputing import cost
 
 _FREE_VIEWS = frozenset({"reshape", "transpose", "broadcast", "slice", "flip", "diagonal", "as_strided"})
 

@@ -14,7 +14,8 @@ from effcc.passes.constant_folding import fold_constants
 from effcc.passes.dead_code import remove_dead_code, share_common_subexpressions
 from effcc.passes.reroll import reroll
 from effcc.passes.rules.engine import Rewritten, rewrite
-from effcc.passes.rules.language import RuleSet, load_all
+from effcc.passes.rules.language import RuleSet
+from effcc.passes.rules.reader import load_all
 
 
 def simplify(graph: Graph, rules: RuleSet | None = None) -> Graph:

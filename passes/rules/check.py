@@ -34,7 +34,8 @@ from effcc.ir.interpreter import run_graph
 from effcc.passes.rules.algebra import decide
 from effcc.passes.rules.engine import rewrite
 from effcc.passes.rules.instances import Fill, Instance, instance, nonfinite, ordinary, special, tame
-from effcc.passes.rules.language import Rule, RuleSet, load_all
+from effcc.passes.rules.language import Rule, RuleSet
+from effcc.passes.rules.reader import load_all
 from effcc.passes.rules.symbolic import symbolic
 from effcc.passes.rules.termination import violations
 

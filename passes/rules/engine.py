@@ -24,10 +24,10 @@ from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import lookup
 from effcc.ir.types import TensorType
 from effcc.passes.dead_code import remove_dead_code
+from effcc.passes.recomputing import cost
 from effcc.passes.rules.language import Number, NumberVariable, Operation, Rule, RuleSet
 from effcc.passes.rules.matching import A_NUMBER, Facts, Match, matches
 from effcc.passes.rules.replacement import Plan, plan_replacement
-from effcc.passes.rules.termination import cost
 
 _SWEEPS = 100
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from effcc.ir.op import Op
 from effcc.passes.rules.language import Operation, Rule, RuleSet, Tensor, Term, operations
 
 _CONSTANT = ""
@@ -96,45 +95,3 @@ def _greater_multiset(left: list[_Tree], right: list[_Tree], p: Precedence) -> b
             left.remove(member)
             right.remove(member)
     return bool(left) and all(any(_greater(a, b, p) for a in left) for b in right)
-
-
-def cost(op: Op) -> int:
-    """What recomputing one result element costs, roughly, in simple operations: to refuse what would double work."""
-    if op.kind == "pointwise":
-        return 4 if op.name in _TRANSCENDENTAL else 1
-    return {"view": 0, "create": 0, "gather": 1, "contraction": 64, "norm": 8, "opaque": 64, "control": 256}.get(
-        op.kind, 4
-    )
-
-
-_TRANSCENDENTAL = frozenset(
-    [
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log2",
-        "log10",
-        "log1p",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "asinh",
-        "acosh",
-        "atanh",
-        "erf",
-        "erfc",
-        "lgamma",
-        "sigmoid",
-        "silu",
-        "gelu",
-        "pow",
-        "atan2",
-    ]
-)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from effcc.passes.rules.algebra import decide
-from effcc.passes.rules.language import Rule, load_all, parse
+from effcc.passes.rules.language import Rule
+from effcc.passes.rules.reader import load_all, parse
 
 
 def planted(text: str) -> Rule:

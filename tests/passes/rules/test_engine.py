@@ -11,7 +11,7 @@ from effcc.ir.interpreter import run_graph
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_graph
 from effcc.passes.rules.engine import rewrite
-from effcc.passes.rules.language import load_all
+from effcc.passes.rules.reader import load_all
 
 
 def body(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from effcc.errors import IRSyntaxError, UnknownNameError
-from effcc.passes.rules.language import load_all, parse
+from effcc.passes.rules.reader import load_all, parse
 
 
 @pytest.mark.parametrize("rule", load_all().rules, ids=lambda rule: rule.name)

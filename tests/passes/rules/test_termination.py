@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from effcc.passes.rules.language import load_all, parse
+from effcc.passes.rules.reader import load_all, parse
 from effcc.passes.rules.termination import violations
 
 
