@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from effcc.ir.dtypes import i64
-from effcc.ir.expr import Axis, Call, Const, Expr, add, floor_div, multiply
+from effcc.ir.expr import Axis, Call, Const, Expr, add, floor_div, multiply, summands
 
 
 def _any_step(axis: str) -> int:
@@ -34,7 +34,7 @@ def fold_division(e: Expr, extent: Callable[[str], int | None], step: Callable[[
             quotient: Expr = Const(0, i64)
             rest: Expr = Const(0, i64)
             largest: int | None = 0
-            for term in _summands(dividend):
+            for term in summands(dividend):
                 if _is_multiple(term, c, step):
                     quotient = add(quotient, _exact_quotient(term, c))
                     continue
@@ -44,13 +44,6 @@ def fold_division(e: Expr, extent: Callable[[str], int | None], step: Callable[[
             if largest is not None and largest < c:
                 return quotient if e.function == "floordiv" else rest
     return e
-
-
-def _summands(e: Expr) -> list[Expr]:
-    match e:
-        case Call("add", (a, b)):
-            return _summands(a) + _summands(b)
-    return [e]
 
 
 def _is_multiple(e: Expr, c: int, step: Callable[[str], int]) -> bool:
@@ -82,4 +75,13 @@ def _largest(e: Expr, extent: Callable[[str], int | None]) -> int | None:
         case Call("mul", (a, Const(value=v))) if v >= 0:
             factor = _largest(a, extent)
             return None if factor is None else factor * int(v)
+        case Call("add", (a, b)):
+            left, right = _largest(a, extent), _largest(b, extent)
+            return None if left is None or right is None else left + right
+        case Call("floordiv", (a, Const(value=c))) if c > 0:
+            dividend = _largest(a, extent)
+            return None if dividend is None else dividend // int(c)
+        case Call("mod", (a, Const(value=c))) if c > 0:
+            dividend = _largest(a, extent)
+            return int(c) - 1 if dividend is None else min(dividend, int(c) - 1)
     return None

@@ -9,6 +9,7 @@ load is `where(inside, X[i - 1], 0)`), and `cast`, whose result dtype is the nod
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -107,37 +108,88 @@ def add(a: Expr, b: Expr) -> Expr:
             return a
         if isinstance(a, Call) and a.function == "add" and isinstance(a.operands[1], Const):
             return add(a.operands[0], add(a.operands[1], b))
-    return Call("add", (a, b), i64)
+        return Call("add", (a, b), i64)
+    return _recombined(a, b) or Call("add", (a, b), i64)
+
+
+def summands(e: Expr) -> list[Expr]:
+    """The terms of a sum, from left to right."""
+    match e:
+        case Call("add", (a, b)):
+            return summands(a) + summands(b)
+    return [e]
+
+
+def _recombined(a: Expr, b: Expr) -> Expr | None:
+    """a + b where one has the quotient `q // c * c` and the other the remainder `q % c` of one division: q in both's
+    place. Views of views divide and multiply again; each time the index would double in length.
+    """
+    left, right = summands(a), summands(b)
+    for i, one in enumerate(left):
+        for j, other in enumerate(right):
+            whole = _undivided(one, other) or _undivided(other, one)
+            if whole is not None:
+                rest = left[:i] + left[i + 1 :] + right[:j] + right[j + 1 :]
+                return functools.reduce(add, [*rest[:i], whole, *rest[i:]])
+    return None
+
+
+def _undivided(quotient: Expr, remainder: Expr) -> Expr | None:
+    """`q * k` where the terms are `q // c * (c * k)` and `q % c * k`."""
+    (upper, above), (lower, below) = _factor(quotient), _factor(remainder)
+    match upper, lower:
+        case Call("floordiv", (q, Const(value=c))), Call("mod", (p, Const(value=d))):
+            return multiply(q, Const(below, i64)) if c == d and above == c * below and q == p else None
+    return None
+
+
+def _factor(term: Expr) -> tuple[Expr, int]:
+    """A term as an expression and the constant that it is multiplied by."""
+    match term:
+        case Call("mul", (inner, Const(value=v))):
+            return inner, int(v)
+    return term, 1
 
 
 def multiply(a: Expr, b: Expr) -> Expr:
-    """a * b on indices, folded where a factor is a constant 0 or 1 or both are constants."""
+    """a * b on indices, folded where a factor is a constant 0 or 1 or both are constants; (x + 2) * 3 is x * 3 + 6."""
     if isinstance(a, Const) and isinstance(b, Const):
         return Const(a.value * b.value, i64)
     if isinstance(a, Const):
         a, b = b, a
     if isinstance(b, Const) and b.value in (0, 1):
         return a if b.value == 1 else b
+    match a, b:
+        case Call("add", (x, Const(value=v))), Const(value=factor):
+            return add(multiply(x, b), Const(v * factor, i64))
     return Call("mul", (a, b), i64)
 
 
 def floor_div(a: Expr, b: Expr) -> Expr:
-    """floor(a / b) on indices, b > 0."""
+    """floor(a / b) on indices, b > 0; what b divides is taken out, and two divisions are one."""
     if isinstance(b, Const):
         if b.value == 1:
             return a
         if isinstance(a, Const):
             return Const(a.value // b.value, i64)
+    match a, b:
+        case Call("add", (x, Const(value=v))), Const(value=c) if v % c == 0:
+            return add(floor_div(x, b), Const(v // c, i64))
+        case Call("floordiv", (x, Const(value=d))), Const(value=c):
+            return floor_div(x, Const(c * d, i64))
     return Call("floordiv", (a, b), i64)
 
 
 def modulo(a: Expr, b: Expr) -> Expr:
-    """a - b * floor(a / b) on indices, b > 0."""
+    """a - b * floor(a / b) on indices, b > 0; what b divides is left out."""
     if isinstance(b, Const):
         if b.value == 1:
             return Const(0, i64)
         if isinstance(a, Const):
             return Const(a.value % b.value, i64)
+    match a, b:
+        case Call("add", (x, Const(value=v))), Const(value=c) if v % c == 0:
+            return modulo(x, b)
     return Call("mod", (a, b), i64)
 
 

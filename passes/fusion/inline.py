@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from effcc.ir.dims import Dim, elements
-from effcc.ir.expr import Call, Expr, Load, Reduce, loads, walk
+from effcc.ir.division import fold_division
+from effcc.ir.expr import Call, Expr, Load, Reduce, loads, transform, walk
 from effcc.ir.kernel import Scatter, Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque, is_pointwise, is_view, read_through
 
@@ -67,11 +68,12 @@ def _defined_again(cascade: Cascade) -> set[str]:
 def _inline_where(cascade: Cascade, wanted: set[str], take) -> Cascade:  # type: ignore[no-untyped-def]
     definitions: dict[str, Statement] = {}
     items: list[Defined | Opaque] = []
+    bounds = {axis: extent for axis, extent in cascade.extents.items() if isinstance(extent, int)}
     for item in cascade.items:
         if isinstance(item, Opaque):
             items.append(item)
             continue
-        item = _rewrite(item, definitions)
+        item = _rewrite(item, definitions, bounds)
         if take(item, definitions):
             definitions[item.target] = item.statement
             if item.target not in wanted:
@@ -80,12 +82,16 @@ def _inline_where(cascade: Cascade, wanted: set[str], take) -> Cascade:  # type:
     return Cascade(items, cascade.extents, cascade.types)
 
 
-def _rewrite(item: Defined, definitions: Mapping[str, Statement]) -> Defined:
+def _rewrite(item: Defined, definitions: Mapping[str, Statement], bounds: Mapping[str, int]) -> Defined:
+    def through(e: Expr) -> Expr:
+        read = read_through(e, definitions)
+        return transform(read, lambda part: fold_division(part, bounds.get))
+
     statement = item.statement
-    value = read_through(statement.value, definitions)
+    value = through(statement.value)
     scatter = statement.scatter
     if scatter is not None:
-        scatter = Scatter(tuple(read_through(i, definitions) for i in scatter.index), scatter.combine)
+        scatter = Scatter(tuple(through(i) for i in scatter.index), scatter.combine)
     return replace(item, statement=replace(statement, value=value, scatter=scatter))
 
 

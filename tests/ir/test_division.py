@@ -57,3 +57,38 @@ def test_a_loop_step_counts_as_a_factor() -> None:
     e = modulo(add(Axis("k"), Axis("j")), Const(6, i64))
     assert fold_division(e, EXTENTS.get) == e
     assert fold_division(e, EXTENTS.get, lambda axis: STEPS.get(axis, 1)) == Axis("j")
+
+
+@st.composite
+def index_arithmetic(draw: st.DrawFn, depth: int = 4) -> tuple[Expr, Expr]:
+    """An index as the constructors fold it, and as it was written."""
+    if depth == 0 or draw(st.integers(0, 4)) == 0:
+        leaf = draw(
+            st.sampled_from([Axis("i"), Axis("j"), Axis("k")]) | st.integers(-9, 9).map(lambda v: Const(v, i64))
+        )
+        return leaf, leaf
+    left, written = draw(index_arithmetic(depth=depth - 1))
+    name = draw(st.sampled_from(["add", "mul", "floordiv", "mod"]))
+    if name == "add":
+        right, other = draw(index_arithmetic(depth=depth - 1))
+        return add(left, right), Call("add", (written, other), i64)
+    constant = Const(draw(st.sampled_from([1, 2, 3, 4, 6])), i64)
+    fold = {"mul": multiply, "floordiv": floor_div, "mod": modulo}[name]
+    return fold(left, constant), Call(name, (written, constant), i64)
+
+
+@given(index_arithmetic())
+def test_constructors_keep_the_value_at_every_point(pair: tuple[Expr, Expr]) -> None:
+    folded, written = pair
+    for i, j, k in itertools.product(range(3), range(3), range(0, 8, 3)):
+        at = {"i": i, "j": j, "k": k}
+        assert _value(folded, at) == _value(written, at)
+
+
+def test_quotient_and_remainder_of_one_division_are_the_dividend() -> None:
+    flat = add(multiply(Axis("i"), Const(33, i64)), Axis("j"))
+    nine, thirtythree = Const(9, i64), Const(33, i64)
+    shifted = add(multiply(add(floor_div(flat, nine), Const(2, i64)), nine), modulo(flat, nine))
+    assert shifted == add(flat, Const(18, i64))
+    again = add(multiply(floor_div(shifted, thirtythree), thirtythree), modulo(shifted, thirtythree))
+    assert again == shifted
