@@ -47,6 +47,14 @@ EFFCC_INLINE angle<V> reduce_angle(V a) {
     return {r, convert<i32>(n)};
 }
 
+// y where `reduce_angle` holds for a = |x|, else f(x): angles that are too large, infinities, NaN.
+template <class V>
+EFFCC_INLINE V library_where_far(V a, element<V> (*f)(element<V>), V x, V y) {
+    auto far = !(a <= broadcast<V>(largest_angle));
+    if (__builtin_expect(any(far), 0)) y = call_lanes_where(far, f, x, y);
+    return y;
+}
+
 // sin(r) and cos(r) for |r| <= pi/4.
 template <class V>
 EFFCC_INLINE V sin_reduced(V r, V z) {
@@ -73,6 +81,22 @@ EFFCC_INLINE V asin_rest(V x, V z) {
                               0.0143148098f, 0.0376969203f);
 }
 
+// asin(s) = s + rest, with s = |x|, or sqrt((1 - |x|) / 2) where that is `large`: more than 1/2.
+template <class V>
+struct halved {
+    mask_of<V> large;
+    V s, rest;
+};
+
+template <class V>
+EFFCC_INLINE halved<V> halve_arc(V x) {
+    V a = abs(x);
+    mask_of<V> large = a > broadcast<V>(0.5f);
+    V z = select(large, (broadcast<V>(1) - a) * broadcast<V>(0.5f), a * a);
+    V s = select(large, sqrt(z), a);
+    return {large, s, asin_rest(s, z)};
+}
+
 }  // namespace detail
 
 template <class V>
@@ -83,9 +107,7 @@ EFFCC_INLINE V sin(V x) {
         V a = abs(x);
         auto [r, quarter] = detail::reduce_angle(a);
         V y = from_bits<V>(bits(detail::sin_of(r, quarter)) ^ (bits(x) & detail::sign_bits<V>()));
-        auto far = !(a <= broadcast<V>(detail::largest_angle));
-        if (__builtin_expect(any(far), 0)) y = detail::call_lanes_where(far, EFFCC_LIBM(sin), x, y);
-        return y;
+        return detail::library_where_far(a, EFFCC_LIBM(sin), x, y);
     }
 }
 
@@ -97,9 +119,7 @@ EFFCC_INLINE V cos(V x) {
         V a = abs(x);
         auto [r, quarter] = detail::reduce_angle(a);
         V y = detail::sin_of(r, quarter + 1);
-        auto far = !(a <= broadcast<V>(detail::largest_angle));
-        if (__builtin_expect(any(far), 0)) y = detail::call_lanes_where(far, EFFCC_LIBM(cos), x, y);
-        return y;
+        return detail::library_where_far(a, EFFCC_LIBM(cos), x, y);
     }
 }
 
@@ -117,9 +137,7 @@ EFFCC_INLINE V tan(V x) {
         auto odd = (quarter & 1) != 0;
         V y = select(odd, broadcast<V>(-1), t) / select(odd, t, broadcast<V>(1));
         y = from_bits<V>(bits(y) ^ (bits(x) & detail::sign_bits<V>()));
-        auto far = !(a <= broadcast<V>(detail::largest_angle));
-        if (__builtin_expect(any(far), 0)) y = detail::call_lanes_where(far, EFFCC_LIBM(tan), x, y);
-        return y;
+        return detail::library_where_far(a, EFFCC_LIBM(tan), x, y);
     }
 }
 
@@ -146,11 +164,7 @@ EFFCC_INLINE V asin(V x) {
     if constexpr (detail::is_f64<V>) {
         return detail::call_lanes(EFFCC_LIBM(asin), x);
     } else {
-        V a = abs(x);
-        auto large = a > broadcast<V>(0.5f);
-        V z = select(large, (broadcast<V>(1) - a) * broadcast<V>(0.5f), a * a);
-        V s = select(large, sqrt(z), a);
-        V rest = detail::asin_rest(s, z);
+        auto [large, s, rest] = detail::halve_arc(x);
         V turned = broadcast<V>(0x1.921fb6p+0f) - ((s + s) + mul_add(rest, broadcast<V>(2), broadcast<V>(0x1.777a5cp-25f)));
         return copysign(select(large, turned, s + rest), x);
     }
@@ -161,11 +175,8 @@ EFFCC_INLINE V acos(V x) {
     if constexpr (detail::is_f64<V>) {
         return detail::call_lanes(EFFCC_LIBM(acos), x);
     } else {
-        V a = abs(x);
-        auto large = a > broadcast<V>(0.5f);
-        V z = select(large, (broadcast<V>(1) - a) * broadcast<V>(0.5f), a * a);
-        V s = select(large, sqrt(z), a);
-        V y = s + detail::asin_rest(s, z);  // asin(s) >= 0
+        auto [large, s, rest] = detail::halve_arc(x);
+        V y = s + rest;  // asin(s) >= 0
         const V half_turn = broadcast<V>(0x1.921fb6p+1f), quarter_turn = broadcast<V>(0x1.921fb6p+0f);
         V outer = select(x < broadcast<V>(0), half_turn - (y + y + broadcast<V>(0x1.777a5cp-24f)), y + y);
         V inner = quarter_turn - (copysign(y, x) + broadcast<V>(0x1.777a5cp-25f));
