@@ -35,8 +35,8 @@ SENTENCES = (
     "An animal makes music.",
     "The stock market fell sharply today.",
 )
-TOKENS = 32
-TOP_KERNELS = 8
+TOKENS = 32  # to which sentences are cut or padded
+TOP_KERNELS = 8  # that the report lists, by time
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from effcc.passes.rules.drawing import Preferences, draw_dtype, draw_number
 Array = np.ndarray[Any, Any]
 
 SIZES = (0, *[1] * 8, *[2] * 10, *[3] * 12, 4, 4, 5, 5, 6, 7, 8, 8, 9, 13, 16, 17, 31, 33, 40, 65, 130)
-MOST_ELEMENTS = 40_000
+MOST_ELEMENTS = 40_000  # of a tensor: the interpreter in float64 sets the pace
 MOST_WORK = 4_000_000  # elements of one index space, in multiplications of a contraction
 LARGEST = 1e4  # magnitude of values that a node may produce
 

@@ -14,7 +14,7 @@ from effcc.passes.rules.check import check_rule
 from effcc.passes.rules.reader import load_all
 
 AT_ONCE = 38  # rules checked beside one batch of graphs: a quarter of them
-INSTANCES = 2
+INSTANCES = 2  # of each rule at a time; the rules come round again with other seeds
 
 
 class RuleChecks:

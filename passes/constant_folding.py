@@ -22,6 +22,7 @@ from effcc.ir.ops import lookup
 from effcc.passes.rules.constants import constant_attrs, number_of
 
 LARGEST_EVALUATED = 1 << 14
+"""Elements of the largest tensor computed while compiling: larger ones are computed by compiled code in `prepare`."""
 _KEEPS_NUMBERS = frozenset({"reshape", "transpose", "broadcast", "slice", "flip", "diagonal", "as_strided", "repeat"})
 
 

@@ -26,6 +26,7 @@ from effcc.passes.scan_tree import roll_scan_trees
 from effcc.passes.writer import Writer
 
 SHORTEST = 4
+"""Steps of the shortest chain that becomes a loop: fewer are as good written out."""
 
 
 def reroll(graph: Graph) -> Graph:

@@ -17,6 +17,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 SAMPLES = 8
+"""Elements of a weight that are looked at at each call, spread over it: more would cost as much as small models."""
 
 SAMPLER = """
 // Mixes %(samples)d words of each of n arrays, evenly spread, into one number.

@@ -17,6 +17,7 @@ from effcc.ir.dtypes import DType, bf16, boolean, f16, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, add, children, free_axes, integer, multiply, walk
 
 _INDEX_LIMIT = 2**31 - 1
+"""The largest index that Triton computes in 32 bits."""
 LONG = 40
 """Characters of an offset, a mask or a result above which it gets a line and a name of its own."""
 _ROUNDING = {"floordiv": "//", "mod": "%"}

@@ -16,6 +16,7 @@ from effcc.ir.scalars import REDUCTIONS
 
 _IDENTITY = {r.combine: r.identity for r in REDUCTIONS.values()}
 _ATOMIC_BITS = (32, 64)
+"""Sizes of numbers that GPUs combine in memory in one step."""
 
 
 @dataclass(frozen=True)

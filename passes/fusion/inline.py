@@ -17,7 +17,9 @@ CHEAP = frozenset(
     | {"eq", "ne", "lt", "le", "gt", "ge", "shl", "shr", "isnan", "isinf", "sign", "copysign"}
 )
 LARGEST_EXPRESSION = 160
+"""Nodes in a right side, at most: longer ones spill registers and compile slowly."""
 EXPENSIVE = 12.0
+"""Vector instructions of a division, a root or a transcendental function: between the first and a polynomial exp."""
 
 
 def scalar_cost(e: Expr) -> float:

@@ -29,6 +29,7 @@ from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade, Defined
 
 LIMIT = 8
+"""So many cuts of one kernel at most: each takes apart one merged dimension, and tensors have few."""
 
 
 def split_axes(kernel: Kernel) -> Kernel:

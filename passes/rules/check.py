@@ -40,9 +40,13 @@ from effcc.passes.rules.symbolic import symbolic
 from effcc.passes.rules.termination import violations
 
 WANTED = 120
+"""Instances to try a rule on."""
 LEAST = 100
+"""Instances that must be found: a rule that matches less often has not been checked."""
 _DRAWS = 20_000
+"""Drafts to draw before giving up."""
 _SLACK = 64
+"""Roundings of the largest number on the way that a sum in another order may be off by: instances are small."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from effcc.passes.rules.matching import A_NUMBER, Facts, Match, matches
 from effcc.passes.rules.replacement import Plan, plan_replacement
 
 _SWEEPS = 100
+"""Far more than any graph takes: to stop with an error, not hang, if the order that ends rewriting is wrong."""
 
 
 @dataclass(frozen=True)

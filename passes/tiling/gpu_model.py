@@ -32,7 +32,9 @@ FEMTO = 1e15
 DOT_BLOCK = 16
 """The least extent of each side of a block product."""
 MAX_BLOCK = 128
+"""The largest extent of a block along an axis of a product; eight times that where nothing is multiplied."""
 SECTOR_BYTES = 32
+"""What memory moves at least for one access."""
 THREAD_WORDS = 64
 """Registers of a thread that blocks may fill; the rest is for addresses, operands and the compiler."""
 THREAD_OPERATIONS = 4096
@@ -40,6 +42,7 @@ THREAD_OPERATIONS = 4096
 CALL_OPERATIONS = 16
 """What a transcendental function counts, in additions."""
 STEP_SECONDS, START_SECONDS = 5e-7, 1e-6
+"""One turn of a loop that waits for memory, and starting a kernel."""
 
 _ARITHMETIC = frozenset(
     [

@@ -24,7 +24,9 @@ CostBound = Callable[[Sequence[int], Sequence[int]], float]
 exactly the cost where both lists are equal."""
 
 MAX_BOXES = 1_000_000
+"""Boxes to look at before giving up with an error, instead of searching for minutes."""
 _CONFLICT_BOXES = 2_000
+"""Boxes to look at for each set of constraints that an error message would name."""
 
 
 @dataclass(frozen=True, slots=True)

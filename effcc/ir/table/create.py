@@ -16,6 +16,7 @@ from effcc.ir.table.movement import flatten
 from effcc.ir.types import TensorType
 
 LARGEST_LITERAL = 64
+"""Values that an IR text may spell out: tables of a kernel, not weights, which are parameters."""
 
 
 def scalar(value: Any, dtype: DType) -> Expr:
