@@ -1,0 +1,124 @@
+"""A part of PyTorch's operator database through `torch.compile(backend="effcc")`; `benchmarks.op_database` runs all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.op_database.__main__ import worst
+from benchmarks.op_database.calls import Call, calls, operators
+from benchmarks.op_database.outcome import RIGHT, Outcome, outcome
+from benchmarks.op_database.workers import Task, run
+
+NATIVE = (
+    "add", "div:floor_rounding", "remainder", "pow", "where", "logaddexp", "erf", "nan_to_num", "sum", "std_mean",
+    "logsumexp", "argmax", "cumsum", "aminmax", "matmul", "addmm", "einsum", "cat", "diff", "as_strided", "tril",
+    "gather", "index_put", "scatter_add", "nn.functional.pad:reflect", "nn.functional.conv2d", "clone",
+    "nn.functional.layer_norm", "nn.functional.cross_entropy",
+)  # fmt: skip
+
+EXTERN = ("sort", "median", "linalg.inv", "fft.rfft", "randn", "masked_select", "nonzero", "view_as_complex", "unique")
+
+OTHERS = (
+    ("mul", "plain", "int64"), ("floor_divide", "plain", "int64"), ("amax", "plain", "bool"), ("sum", "plain", "bool"),
+    ("softmax", "plain", "bfloat16"), ("nn.functional.gelu", "plain", "bfloat16"), ("var", "plain", "float64"),
+    ("addcmul", "inplace", "float32"), ("masked_fill", "inplace", "float32"), ("cumprod", "inplace", "float32"),
+    ("add", "out", "float32"), ("mm", "out", "float32"), ("gather", "error", "float32"), ("cat", "error", "float32"),
+    ("softmax", "gradient", "float32"), ("nn.functional.conv1d", "gradient", "float32"),
+)  # fmt: skip
+
+
+def first(name: str, kind: str = "plain", dtype: str = "float32") -> Outcome:
+    (call,) = calls(operators()[name], kind, dtype, limit=1)
+    return outcome(call)
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_operators_that_kernels_compute(name: str) -> None:
+    found = first(name)
+    assert found.status == "native", found
+
+
+@pytest.mark.parametrize("name", EXTERN)
+def test_operators_that_pytorch_runs(name: str) -> None:
+    found = first(name)
+    assert found.status == "extern" and found.externs, found
+
+
+@pytest.mark.parametrize(("name", "kind", "dtype"), OTHERS)
+def test_other_dtypes_and_ways_to_call(name: str, kind: str, dtype: str) -> None:
+    found = first(name, kind, dtype)
+    assert found.status in RIGHT, found
+
+
+def test_samples_are_the_same_every_time_and_unlike_each_other() -> None:
+    made, again = (calls(operators()["sum"], "plain", "float32", limit=4) for _ in range(2))
+    assert [str(c) for c in made] == [str(c) for c in again]
+    assert len({str(c) for c in made}) == 4
+    torch.testing.assert_close([c.args[0] for c in made], [c.args[0] for c in again])
+    assert any(not c.args[0].is_contiguous() for c in made)
+
+
+def wrong_values(x: Tensor) -> Tensor:
+    return x + 2 if torch.compiler.is_compiling() else x + 1
+
+
+def wrong_strides(x: Tensor) -> Tensor:
+    return (x + 1).t().contiguous().t() if torch.compiler.is_compiling() else x + 1
+
+
+def wrong_dtype(x: Tensor) -> Tensor:
+    return (x + 1).double() if torch.compiler.is_compiling() else x + 1
+
+
+def wrong_alias(x: Tensor) -> Tensor:
+    return x if torch.compiler.is_compiling() else x.clone()
+
+
+def wrong_write(x: Tensor) -> Tensor:
+    return (x.mul_(2) if torch.compiler.is_compiling() else x * 2).sum()
+
+
+def missing_error(x: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling():
+        raise ValueError("refused")
+    return x + 1
+
+
+PLANTED: dict[Callable[[Tensor], Tensor], str] = {
+    wrong_values: "values", wrong_strides: "layout", wrong_dtype: "layout", wrong_alias: "layout",
+    wrong_write: "values", missing_error: "error",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", list(PLANTED))
+def test_planted_differences_are_found(function: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Capture alone differs from eager in the same way, which would excuse effcc.
+    monkeypatch.setattr("benchmarks.op_database.outcome._torchs_own", lambda *_: False)
+    kind = "error" if function is missing_error else "plain"
+    found = outcome(Call(function.__name__, kind, "float32", 0, function, (torch.arange(6.0).view(2, 3),), {}))
+    assert found.status == PLANTED[function], found
+
+
+def test_what_capture_alone_gets_wrong_is_told_apart() -> None:
+    found = outcome(Call("wrong_values", "plain", "float32", 0, wrong_values, (torch.ones(3),), {}))
+    assert found.status == "capture", found
+
+
+def test_an_operator_is_what_its_worst_call_is() -> None:
+    statuses = ("native", "extern", "values", "refused")
+    assert worst([Outcome("call", status) for status in statuses]) == "values"
+    assert worst([]) == "skipped"
+
+
+@pytest.mark.slow
+def test_a_call_that_takes_too_long_is_a_crash_and_the_next_goes_on() -> None:
+    tasks = [Task("svd_lowrank", "plain", "float32", 1), Task("neg", "plain", "float32", 1)]
+    found: Any = {task.name: outcomes for task, outcomes in run(tasks[:1], timeout=0.01)}
+    assert [o.status for o in found["svd_lowrank"]] == ["crash"]
+    found = {task.name: outcomes for task, outcomes in run(tasks[1:], timeout=300)}
+    assert [o.status for o in found["neg"]] == ["native"]
