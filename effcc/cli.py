@@ -45,11 +45,20 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", envvar="EFFCC_DEBUG", help="Show the traceback of errors.")] = False,
+    asked: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="As `effcc version`.")
+    ] = False,
 ) -> None:
-    pass
+    """What stands before the command: `_Group` reads `debug`, a callback has answered `--version`."""
 
 
 app.command("compile", epilog="Example: effcc compile model.pt2 -o model.effcc")(compile_model)

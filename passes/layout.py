@@ -22,7 +22,7 @@ from effcc.passes.tiling.choose import choose
 from effcc.target import Target
 
 ROUNDS = 3
-"""Schedules depend on layouts and layouts on schedules: so often both are chosen again, unless nothing changes before."""
+"""Schedules depend on layouts and layouts on schedules: both are chosen again so often, or until nothing changes."""
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ def test_help_of_compile_names_every_step() -> None:
 
 def test_version_names_effcc_and_torch() -> None:
     assert runner.invoke(app, ["version"]).stdout.startswith("effcc 0.1.0, torch 2.")
+    assert runner.invoke(app, ["--version"]).stdout == runner.invoke(app, ["version"]).stdout
     assert json.loads(runner.invoke(app, ["version", "--json"]).stdout)["effcc"] == "0.1.0"
 
 
