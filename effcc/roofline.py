@@ -44,7 +44,7 @@ def work(kernel: Kernel, sizes: Mapping[str, int]) -> Work:
             for name, times in _reads(e, points, extents):
                 touched[name] = touched.get(name, 0.0) + times
     moved = 0.0
-    for p in (*kernel.params, *kernel.outputs):
+    for p in kernel.signature:
         whole = prod(evaluate(d, sizes) for d in p.type.shape)
         moved += min(whole, touched.get(p.name, 0.0)) * p.type.dtype.bytes
     return Work(flops, moved)

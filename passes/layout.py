@@ -45,9 +45,7 @@ def arrange(program: Program, target: Target) -> Program:
             kernel = program.kernels[step.kernel]
             if kernel not in schedules:
                 schedules[kernel] = choose(kernel, target)
-            names = dict(
-                zip((p.name for p in (*kernel.params, *kernel.outputs)), (*step.arguments, *step.results), strict=True)
-            )
+            names = dict(zip((p.name for p in kernel.signature), step.touched, strict=True))
             for access in _accesses(kernel, schedules[kernel][1]):
                 accesses[names[access.load.buffer]].append(access)
         fixed = _fixed(program)
@@ -69,17 +67,17 @@ def _fixed(program: Program) -> set[str]:
     found: set[str] = set()
     for step in (*program.prepare, *program.steps):
         if not isinstance(step, Launch):
-            found.update((*step.arguments, *step.results))
+            found.update(step.touched)
             continue
         kernel = program.kernels[step.kernel]
-        for p, name in zip((*kernel.params, *kernel.outputs), (*step.arguments, *step.results), strict=True):
+        for p, name in zip(kernel.signature, step.touched, strict=True):
             if p.type.shape != known[name].type.shape:
                 found.add(name)
     return found
 
 
 def _accesses(kernel: Kernel, schedule: Schedule) -> list[_Access]:
-    outside = {p.name for p in (*kernel.params, *kernel.outputs)}
+    outside = {p.name for p in kernel.signature}
     found = []
     for nest in schedule.nests:
         if nest.lanes is None:

@@ -49,7 +49,7 @@ def live_ranges(program: Program) -> dict[str, tuple[int, int]]:
     arena = {b.name for b in program.buffers if b.space == "arena"}
     ranges: dict[str, tuple[int, int]] = {}
     for position, step in enumerate((*program.prepare, *program.steps)):
-        for name in (*step.arguments, *step.results):
+        for name in step.touched:
             if name in arena:
                 first, _ = ranges.get(name, (position, position))
                 ranges[name] = (first, position)

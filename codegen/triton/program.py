@@ -39,7 +39,7 @@ def emit_kernel(kernel: Kernel, schedule: Schedule, name: str = "") -> EmittedKe
     """The Triton function of a kernel under its schedule."""
     comment = tuple(line for line in print_kernel(kernel).splitlines() if line.strip())
     function = print_function(lower_blocks(kernel, schedule), name or Names(_reserved()).fresh(kernel.name), comment)
-    types = [POINTERS[p.type.dtype] for p in (*kernel.params, *kernel.outputs)]
+    types = [POINTERS[p.type.dtype] for p in kernel.signature]
     signature = (*zip(function.pointers, types, strict=True), *((s, "i64") for s in function.sizes))
     return EmittedKernel(function, signature, schedule.warps, schedule.stages)
 
@@ -89,7 +89,7 @@ def _steps(
             calls += 1
             continue
         e = emitted[step.kernel]
-        arguments = [f'buffers["{_storage(program, b)}"]' for b in (*step.arguments, *step.results)]
+        arguments = [f'buffers["{_storage(program, b)}"]' for b in step.touched]
         arguments += list(e.function.sizes)
         options = f"num_warps={e.warps}, num_stages={e.stages}, enable_fp_fusion=False"
         call = f"{e.function.name}[({size_text(e.function.programs)},)]({', '.join([*arguments, options])})"

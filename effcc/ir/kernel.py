@@ -93,6 +93,11 @@ class Kernel:
     weights: frozenset[str] = frozenset()
 
     @property
+    def signature(self) -> tuple[Param, ...]:
+        """What a launch binds to buffers: the parameters, then the outputs."""
+        return (*self.params, *self.outputs)
+
+    @property
     def extents(self) -> dict[str, Dim]:
         return dict(self.axes)
 

@@ -94,3 +94,8 @@ class LoopNest:
     outputs: tuple[Param, ...]
     body: tuple[Stmt, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def signature(self) -> tuple[Param, ...]:
+        """What a launch binds to buffers: the parameters, then the outputs."""
+        return (*self.params, *self.outputs)

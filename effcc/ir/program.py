@@ -56,6 +56,11 @@ class Launch:
     arguments: tuple[str, ...]
     results: tuple[str, ...]
 
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """The buffers it reads, then those it writes: in the order of the kernel's signature."""
+        return (*self.arguments, *self.results)
+
 
 @dataclass(frozen=True)
 class Extern:
@@ -69,6 +74,11 @@ class Extern:
     reason: str = ""
     location: str = ""
     regions: tuple[Graph, ...] = ()
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """The buffers it reads, then those it writes."""
+        return (*self.arguments, *self.results)
 
 
 Step = Launch | Extern

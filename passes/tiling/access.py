@@ -54,7 +54,7 @@ def layouts(kernel: Kernel) -> dict[str, Shape]:
     found: dict[str, Shape] = {
         s.target: contiguous_strides(tuple(extents[a] for a in s.axes)) for s in reversed(kernel.statements)
     }
-    found.update({p.name: p.type.layout for p in (*kernel.params, *kernel.outputs)})
+    found.update({p.name: p.type.layout for p in kernel.signature})
     return found
 
 

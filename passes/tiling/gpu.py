@@ -77,9 +77,7 @@ def tile_gpu(program: Program, target: GpuTarget) -> tuple[Program, Mapping[str,
         if not isinstance(step, Launch):
             return [step]
         kernel = program.kernels[step.kernel]
-        named = dict(
-            zip((p.name for p in (*kernel.params, *kernel.outputs)), (*step.arguments, *step.results), strict=True)
-        )
+        named = dict(zip((p.name for p in kernel.signature), step.touched, strict=True))
         found: list[Step] = []
         for part in (kernels[name] for name in parts[step.kernel]):
             for p in part.outputs:

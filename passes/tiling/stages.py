@@ -34,7 +34,7 @@ def store_between_nests(kernel: Kernel, nests: Sequence[Collection[int]]) -> Ker
     recurrence stays one launch: a program goes through the steps alone.
     """
     home = {i: n for n, members in enumerate(nests) for i in members}
-    known = {p.name for p in (*kernel.params, *kernel.outputs)}
+    known = {p.name for p in kernel.signature}
     definitions: dict[str, int] = {}
     for position, s in enumerate(kernel.statements):
         definitions.setdefault(s.target, position)

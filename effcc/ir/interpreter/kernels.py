@@ -27,16 +27,11 @@ def run_kernel(
     buffer updated in place), and is not changed. `dtype=f64` widens all floating computation, the reference of tests
     and of the fuzzer. Raises InputError on missing or misfitting arrays and on loads outside a buffer.
     """
-    given = checked_arrays(kernel, arrays, dtype)
-    declared = {p.name: p.type.shape for p in (*kernel.params, *kernel.outputs)}
-    bound = bind_sizes({name: (declared[name], array.shape) for name, array in given.items()}, sizes)
+    given, bound = bound_arrays(kernel, arrays, sizes, dtype)
     ranges = {name: range(evaluate_size(extent, bound)) for name, extent in kernel.axes}
     definitions: dict[str, Statement] = {}
     evaluator = Evaluator(given, ranges, bound, dtype, definitions)
-    for output in kernel.outputs:
-        shape = tuple(evaluate_size(d, bound) for d in output.type.shape)
-        previous = given.get(output.name)
-        given[output.name] = blank(shape, evaluator.numpy(output.type.dtype)) if previous is None else previous.copy()
+    provide_outputs(kernel, given, evaluator)
     with np.errstate(all="ignore"):
         for group in scan_groups(kernel):
             for statement in group:
@@ -50,17 +45,29 @@ def run_kernel(
     return {output.name: given[output.name] for output in kernel.outputs}
 
 
-def checked_arrays(kernel: Kernel | LoopNest, arrays: Mapping[str, Any], dtype: DType | None) -> dict[str, Array]:
-    """The arrays of the parameters, and of those outputs that are given, checked for their dtype and widened."""
-    found = {}
+def bound_arrays(
+    kernel: Kernel | LoopNest, arrays: Mapping[str, Any], sizes: Mapping[str, int] | None, dtype: DType | None
+) -> tuple[dict[str, Array], dict[str, int]]:
+    """The arrays of the parameters, and of those outputs that are given, checked and widened, and the size symbols."""
+    found: dict[str, Array] = {}
     for param in kernel.params:
         if param.name not in arrays:
             got = ", ".join(arrays) or "none"
             raise InputError(f"@{kernel.name} needs the parameter {param.name!r}; got {got}")
-    for param in (*kernel.params, *kernel.outputs):
+    for param in kernel.signature:
         if param.name in arrays:
             found[param.name] = as_dtype(arrays[param.name], param.type.dtype, dtype, param.name)
-    return found
+    declared = {p.name: p.type.shape for p in kernel.signature}
+    return found, bind_sizes({name: (declared[name], array.shape) for name, array in found.items()}, sizes)
+
+
+def provide_outputs(kernel: Kernel | LoopNest, buffers: dict[str, Array], evaluator: Evaluator) -> None:
+    """Give the outputs buffers of their own: a copy of what is given for one, else blank."""
+    for output in kernel.outputs:
+        shape = tuple(evaluate_size(d, evaluator.sizes) for d in output.type.shape)
+        before = buffers.get(output.name)
+        made = blank(shape, evaluator.numpy(output.type.dtype)) if before is None else before.copy()
+        buffers[output.name] = made
 
 
 def as_dtype(array: Any, expected: DType, wide: DType | None, name: str) -> Array:

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from effcc.ir.dims import evaluate as evaluate_size
 from effcc.ir.dtypes import DType
 from effcc.ir.expr import Expr
-from effcc.ir.interpreter.evaluate import Array, Evaluator, bind_sizes
-from effcc.ir.interpreter.kernels import blank, checked_arrays, write
+from effcc.ir.interpreter.evaluate import Array, Evaluator
+from effcc.ir.interpreter.kernels import blank, bound_arrays, provide_outputs, write
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile
 
 
@@ -23,14 +22,9 @@ def run_loops(
 
     Parallel loops run backwards, so that a dependence between their iterations shows; local buffers begin as NaN.
     """
-    buffers = checked_arrays(nest, arrays, dtype)
-    declared = {p.name: p.type.shape for p in (*nest.params, *nest.outputs)}
-    bound = bind_sizes({name: (declared[name], array.shape) for name, array in buffers.items()}, sizes)
+    buffers, bound = bound_arrays(nest, arrays, sizes, dtype)
     evaluator = Evaluator(buffers, {}, bound, dtype)
-    for output in nest.outputs:
-        previous = buffers.get(output.name)
-        shape = tuple(evaluate_size(d, bound) for d in output.type.shape)
-        buffers[output.name] = blank(shape, evaluator.numpy(output.type.dtype)) if previous is None else previous.copy()
+    provide_outputs(nest, buffers, evaluator)
     with np.errstate(all="ignore"):
         _run_block(nest.body, evaluator)
     return {output.name: buffers[output.name] for output in nest.outputs}

@@ -92,7 +92,7 @@ class _Run:
 
     def launch(self, step: Launch) -> None:
         kernel = self.program.kernels[step.kernel]
-        arguments = dict(zip((*kernel.params, *kernel.outputs), (*step.arguments, *step.results), strict=True))
+        arguments = dict(zip(kernel.signature, step.touched, strict=True))
         arrays = {param.name: self.load(name, param.type) for param, name in arguments.items()}
         if step.kernel in self.nests:
             results = run_loops(self.nests[step.kernel], arrays, self.sizes, self.wide)

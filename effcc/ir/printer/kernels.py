@@ -18,7 +18,7 @@ def print_kernel(kernel: Kernel, indent: str = "", locations: bool = True) -> st
         header += " over " + ", ".join(f"{name}={show(extent)}" for name, extent in kernel.axes)
     if kernel.scans:
         header += " scan " + ", ".join(kernel.scans)
-    dtypes = {p.name: p.type.dtype for p in (*kernel.params, *kernel.outputs)}
+    dtypes = {p.name: p.type.dtype for p in kernel.signature}
     recurrent = _read_early(kernel)
     dtypes.update(recurrent)
     lines = [header + " {" + show_location(kernel.location, locations)]
@@ -31,7 +31,7 @@ def print_kernel(kernel: Kernel, indent: str = "", locations: bool = True) -> st
 def _read_early(kernel: Kernel) -> dict[str, DType]:
     """The intermediates that are read before their definition ends (recurrences): they say their dtype."""
     found: dict[str, DType] = {}
-    defined = {p.name for p in (*kernel.params, *kernel.outputs)}
+    defined = {p.name for p in kernel.signature}
     dtypes = {s.target: s.dtype for s in reversed(kernel.statements)}
     for statement in kernel.statements:
         early = {load.buffer for load in statement.reads if load.buffer not in defined}

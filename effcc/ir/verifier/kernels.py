@@ -20,7 +20,7 @@ def verify_kernel(kernel: Kernel) -> None:
         _check_header(kernel)
     except IRTypeError as error:
         raise IRTypeError(f"kernel @{kernel.name}: {error}") from None
-    buffers = {p.name: (p.type.dtype, p.type.rank) for p in (*kernel.params, *kernel.outputs)}
+    buffers = {p.name: (p.type.dtype, p.type.rank) for p in kernel.signature}
     for statement in kernel.statements:
         buffers.setdefault(statement.target, (statement.dtype, _rank(statement)))
     for position, statement in enumerate(kernel.statements):
@@ -36,7 +36,7 @@ def _rank(statement: Statement) -> int:
 
 
 def _check_header(kernel: Kernel) -> None:
-    names = [p.name for p in (*kernel.params, *kernel.outputs)]
+    names = [p.name for p in kernel.signature]
     for kind, found in (("buffer", names), ("axis", [name for name, _ in kernel.axes]), ("scan", list(kernel.scans))):
         twice = next((n for n in found if found.count(n) > 1), None)
         require(twice is None, f"{kind} {twice!r} is declared twice")
@@ -61,7 +61,7 @@ def _check_statement(kernel: Kernel, position: int, buffers: dict[str, tuple[DTy
     require(_rank(statement) == rank, f"{statement.target!r} has {rank} dimensions, got {_rank(statement)}")
     _check_shape(kernel, statement)
     _check_order(kernel, position)
-    shapes = [*(size for p in (*kernel.params, *kernel.outputs) for size in p.type.shape), *extents.values()]
+    shapes = [*(size for p in kernel.signature for size in p.type.shape), *extents.values()]
     sizes = frozenset(s.name for s in symbols(shapes))
     scope = Scope(frozenset(statement.axes), buffers, sizes, frozenset(extents))
     scope.check(statement.value)

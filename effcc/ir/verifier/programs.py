@@ -35,7 +35,7 @@ def _check(program: Program) -> None:
     roots = {name: _root(name, buffers) for name in buffers}
     written = {roots[b.name] for b in program.buffers if b.space in ("input", "weight") or b.name in program.inputs}
     for step in (*program.prepare, *program.steps):
-        _require_known((*step.arguments, *step.results), buffers)
+        _require_known(step.touched, buffers)
         _check_step(program, step)
         for name in step.arguments:
             require(roots[name] in written, f"buffer {name!r} is read by {_label(step)} before it is written")
