@@ -41,6 +41,7 @@ from effcc.frontend.extern import make_template, target_name
 from effcc.frontend.importer import DTYPES, REGISTRY, Import, Importer, NotNative, aten, dtype_of, strided, type_of
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
 from effcc.frontend.sizes import hints, ranges, shape, size
+from effcc.frontend.storage_order import memory_behind
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, GraphBuilder, Value
@@ -256,6 +257,8 @@ class _Walk:
             return (None, *self._extern(node, target, args, kwargs, results, "effect", "its effects keep their order"))
         random = isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
         why = "random numbers come in eager's order" if random else EXTERN.get(target, "effcc has no form for it")
+        if target is aten.as_strided.default and not _carries(node):
+            args = self._on_memory(node, args)
         importer = REGISTRY.get(target)
         if _carries(node):
             importer, why = None, _CARRIED
@@ -291,6 +294,18 @@ class _Walk:
         found = tuple(next(made) if isinstance(e, Tensor) else None for e in example)
         self._require_known(node.target, where, [d for v in found if v is not None for d in v.type.shape])
         return found
+
+    def _on_memory(self, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments of `as_strided` with a tensor that is row-major in memory in place of its first."""
+        viewed: Any = node.args[0]
+        _, sizes, strides, *rest = args
+        offset = rest[0] if rest and rest[0] is not None else size(viewed.meta["val"].storage_offset())
+        memory = memory_behind(viewed, sizes, strides, offset)
+        if memory is None:
+            where = _location(node) or node.name
+            raise UnsupportedError(f"{node.target} (at {where}) reads memory that no tensor here fills; {_LEAVE_OUT}")
+        base = self.importer.transpose(self.known[memory.node], memory.perm)
+        return (base, sizes, strides, dim(offset - memory.offset))
 
     def _conforming(self, node: fx.Node, result: Any) -> Any:
         """What an importer gave, in the dtypes that capture saw; a result of another shape is a bug of the importer."""

@@ -172,7 +172,7 @@ def diagonal(m: Importer, x: Value, offset: int = 0, first: int = 0, second: int
 
 @imports(aten.as_strided.default)
 def as_strided(m: Importer, x: Value, sizes: Any, strides: Any, offset: Any = None) -> Value:
-    """Only of a row-major tensor: in a functional graph its storage is what eager's would be."""
+    """Of a row-major tensor: `effcc.frontend.storage_order` has found the one that eager's memory holds."""
     if not x.type.is_contiguous:
         raise NotNative("as_strided of a tensor that is not row-major")
     sizes, strides = tuple(dim(n) for n in sizes), tuple(dim(s) for s in strides)

@@ -207,3 +207,31 @@ def test_what_cannot_be_compiled_says_so() -> None:
     compiled: Any = torch.compile(lambda x: x.to(torch.complex32), backend="effcc", fullgraph=True)
     with pytest.raises(UnsupportedError, match="leave it out"), torch.no_grad():
         compiled(g(8))
+
+
+def transposed(x: Tensor) -> Tensor:
+    return (x * 2).transpose(0, 1).as_strided((3, 2, 2), (1, 3, 1))
+
+
+def before_a_slice(x: Tensor) -> Tensor:
+    return (x * 2)[1:].as_strided((2, 3), (3, 1), 0)
+
+
+def at_the_slice(x: Tensor) -> Tensor:
+    return (x * 2)[1:].as_strided((2, 3), (3, 1))
+
+
+def of_an_input(x: Tensor) -> Tensor:
+    return x.t().as_strided((2, 3), (3, 2))
+
+
+def expanded(x: Tensor) -> Tensor:
+    return (x + 1).permute(1, 0).unsqueeze(1).expand(-1, 3, -1).as_strided((2, 2), (4, 1), 1)
+
+
+@pytest.mark.parametrize("x", [g(4, 6), g(6, 4).t(), g(5, 6)[1:]], ids=["row-major", "transposed", "slice"])
+@pytest.mark.parametrize("function", [transposed, before_a_slice, at_the_slice, of_an_input, expanded])
+def test_as_strided_reads_the_memory_that_eager_would(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    with torch.no_grad():
+        expected, got = function(x), torch.compile(function, backend="effcc", fullgraph=True)(x)
+    assert torch.equal(got, expected)

@@ -1,0 +1,73 @@
+"""What `as_strided` addresses: the memory behind a tensor, in the order in which eager lays its elements out.
+
+Values of a graph have no memory, so a tensor is found that fills the memory, and axes are put in the order in which it
+is row-major there: strides and offsets mean the same on that tensor as they do in eager.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor, fx
+
+from effcc.frontend.importer import strided
+from effcc.frontend.sizes import shape, size
+from effcc.ir.dims import Dim, Shape, dim
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """A node whose elements, with axes in the order `perm`, are row-major from place `offset` of the storage on."""
+
+    node: fx.Node
+    perm: tuple[int, ...]
+    offset: Dim
+
+
+def memory_behind(node: fx.Node, sizes: Sequence[Dim], strides: Sequence[Dim], offset: Dim) -> Memory | None:
+    """The nearest tensor, `node` or one that it is a view of, that holds all that the sizes and strides address.
+
+    None where there is none: the memory is only in part that of a tensor of the graph.
+    """
+    last = dim(offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True)))
+    for candidate in _viewed(node):
+        value = candidate.meta["val"]
+        begin, lengths = size(value.storage_offset()), shape(value.shape)
+        perm = _storage_order(lengths, shape(value.stride()))
+        if perm is not None and _inside(offset, last, begin, size(value.numel())):
+            return Memory(candidate, perm, begin)
+    return None
+
+
+def _viewed(node: fx.Node) -> Iterator[fx.Node]:
+    """The node, then those before it that share its storage."""
+    storage = node.meta["val"].untyped_storage()._cdata
+    while True:
+        yield node
+        source = node.args[0] if node.op == "call_function" and node.args else None
+        value = source.meta.get("val") if isinstance(source, fx.Node) else None
+        if not isinstance(source, fx.Node) or not isinstance(value, Tensor):
+            return
+        if value.untyped_storage()._cdata != storage:
+            return
+        node = source
+
+
+def _storage_order(sizes: Shape, strides: Shape) -> tuple[int, ...] | None:
+    """The order of axes under which sizes and strides are row-major; None where there is none, or none is known."""
+    identity = tuple(range(len(sizes)))
+    if strided(sizes, strides) is None:
+        return identity
+    if not all(isinstance(d, int) for d in (*sizes, *strides)):
+        return None
+    perm = tuple(sorted(identity, key=lambda a: (sizes[a] != 1, -strides[a])))
+    plain = strided(tuple(sizes[a] for a in perm), tuple(strides[a] for a in perm)) is None
+    return perm if plain else None
+
+
+def _inside(first: Dim, last: Dim, begin: Dim, count: Dim) -> bool:
+    """Whether first..last are among the `count` places from `begin` on; where sizes are symbols, eager has checked."""
+    if all(isinstance(d, int) for d in (first, last, begin, count)):
+        return begin <= first and last < begin + count
+    return begin == 0
