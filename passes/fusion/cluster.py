@@ -178,21 +178,24 @@ class _Clustering:
         return all(isinstance(self.cascade.extents[a], int) for m in into.items for a in m.statement.axes)
 
     def _read_twice(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
-        """Whether `item` reads something of run-time size again, beside what was reduced from it.
+        """Whether `item` needs a second pass over something of run-time size: it reads that again beside what was
+        reduced from it, or reduces what a reduction gave.
 
-        It would have to be kept for each point of the shared axes, and there is no buffer whose size is not known.
+        That would have to be kept for each point of the shared axes, and there is no buffer whose size is not known.
         """
         reads = {load.buffer for load in item.statement.reads}
-        behind: dict[str, set[str]] = {}  # for each member, what it was computed from
+        behind: dict[str, set[str]] = {}  # for each member, itself and what it was computed from
         long: set[str] = set()
         for member in into.items:
             own = {load.buffer for load in member.statement.reads}
-            behind[member.target] = own.union(*(behind.get(b, ()) for b in own))
+            behind[member.target] = {member.target}.union(own, *(behind.get(b, ()) for b in own))
             inner = [a for a in member.statement.axes if into.same.get(a, a) not in shared]
             if not all(isinstance(self.cascade.extents[a], int) for a in inner):
                 long.add(member.target)
-        reduced = [m.target for m in into.items if m.target in reads and m.statement.reduction is not None]
-        return any(reads & long & behind[target] for target in reduced)
+        reduced = {m.target for m in into.items if m.statement.reduction is not None}
+        if any((reads - {target}) & long & behind[target] for target in reads & reduced):
+            return True
+        return item.statement.reduction is not None and any(behind[t] & long & reduced for t in reads & long)
 
     def _points(self, members: Iterable[Defined]) -> int:
         """The points of the largest box among statements, what they reduce over included."""

@@ -28,13 +28,21 @@ SCATTER_AFTER_TWO_READERS = """graph @g(%x: f32[9,s0,s0,1], %i: i64[7,4,s0,1], %
   %s = scatter %r, %i, %v {axis=-3, combine="add"} : f32[9,s0,s0,1]
   return %a, %s
 }"""
+SUM_OF_A_PRODUCT = """graph @sum(%x: f32[s0,1,2], %y: f32[s0,2,s0]) where s0 in 2.. {
+  %m = matmul %x, %y : f32[s0,1,s0]
+  %t = tanh %m : f32[s0,1,s0]
+  %s = sum %t {axes=[-1,-2], keepdim=false} : f32[s0]
+  return %s
+}"""
 SCATTER_OF_KNOWN_SIZE = """graph @into(%x: f32[s0], %i: i64[3], %v: f32[3]) where s0 in 2.. {
   %s = scatter %x, %i, %v {axis=-1, combine="add"} : f32[s0]
   return %s
 }"""
 
 
-@pytest.mark.parametrize("text", [ROWS_OF_SCORES, COLUMNS_OF_VALUES, SCATTER_AFTER_TWO_READERS, SCATTER_OF_KNOWN_SIZE])
+@pytest.mark.parametrize(
+    "text", [ROWS_OF_SCORES, COLUMNS_OF_VALUES, SUM_OF_A_PRODUCT, SCATTER_AFTER_TWO_READERS, SCATTER_OF_KNOWN_SIZE]
+)
 @pytest.mark.parametrize("size", [2, 37])
 def test_a_graph_of_run_time_sizes_goes_through_all_steps(text: str, size: int) -> None:
     graph = parse_graph(text)
