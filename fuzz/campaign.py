@@ -32,7 +32,7 @@ from effcc.ir.ops import TABLE
 from effcc.target import Target
 
 BATCH = 16  # graphs that are examined, then compiled and run together in the background
-MLIR_EVERY = 8  # MLIR's engine takes longer than everything else
+MLIR_EVERY = 7  # MLIR's engine takes longer than everything else
 TRITON_EVERY = 5  # nor is its interpreter fast
 TRITON_WORK = 20_000  # points of all loops: more would take Triton's interpreter too long
 SANITIZE_EVERY = 6  # batches: compiling for the sanitizers takes three times as long

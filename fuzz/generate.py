@@ -1,10 +1,11 @@
 """Random graphs: operators are known through the op table's type rules and declared constraints only.
 
 A graph grows node by node: a kind of op that often follows the last one, an op of that kind, operands among the values
-that are there, and fresh parameters for the rest. Many begin with a chain or a structure (`effcc.fuzz.structures`) that
-a pass exists for. Each node is interpreted as it is added; one whose values leave the range in which numbers can be
-compared is taken back, or its operand squashed first. So graphs compute with ordinary numbers; special ones are put
-into the inputs of some cases afterwards. How the compiler sees a graph is drawn last (`effcc.fuzz.variation`).
+that are there, and fresh parameters for the rest. Most begin with a chain or a structure (`effcc.fuzz.structures`) that
+a pass exists for, every second one with the next structure in turn. Each node is interpreted as it is added; one whose
+values leave the range in which numbers can be compared is taken back, or its operand squashed first. So graphs compute
+with ordinary numbers; special ones are put into the inputs of some cases afterwards. How the compiler sees a graph is
+drawn last (`effcc.fuzz.variation`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from effcc.errors import EffccError
@@ -156,10 +158,16 @@ class _Generator:
     def run(self) -> Case:
         wanted = self.random.randint(*self.size.nodes)
         kind = ""
+        turn, odd = divmod(self.seed, 2)
         begin = self.random.random()
-        if begin < 0.25:
+        if not odd:  # every structure in its turn, so that few graphs see them all
+            self._structure(STRUCTURES[turn % len(STRUCTURES)])
+            if begin < 0.3:
+                self._structure(self.random.choice(STRUCTURES))
+            wanted = len(self.builder.nodes) + self.random.choice((0, 0, 1, 2, 4))
+        elif begin < 0.4:
             self._chain(self.random.choice(CHAINS))
-        elif begin < 0.7:
+        elif begin < 0.6:
             self._structure(self.random.choice(STRUCTURES))
             wanted = len(self.builder.nodes) + self.random.choice((0, 0, 1, 2, 4))
         for _ in range(wanted * 6):
@@ -424,16 +432,20 @@ def case_of(graph: Graph, seed: int = 0) -> Case:
 
 
 def with_specials(array: Array, data: np.random.Generator) -> Array:
-    """Floats with NaN, infinities, signed zeros, denormals and large numbers here and there."""
-    if not _is_float(array):
+    """Floats with NaN, infinities, signed zeros, denormals and large numbers here and there; integers with extremes."""
+    table: Array
+    if _is_float(array):
+        floats = ml_dtypes.finfo(array.dtype)
+        least, tiny = float(floats.smallest_subnormal), float(floats.tiny)
+        table = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, least, tiny, 1e3, -1e3]).astype(array.dtype)
+    elif array.dtype.kind in "iu":
+        integers = np.iinfo(array.dtype)
+        table = np.array([integers.min, integers.max, 0, 1, integers.max - 1], array.dtype)
+    else:
         return array
-    import ml_dtypes
-
-    info = ml_dtypes.finfo(array.dtype)
-    table = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, float(info.smallest_subnormal), float(info.tiny), 1e3, -1e3])
     chosen = data.random(array.shape) < data.choice([0.02, 0.1])
-    found: Array = np.where(chosen, table[data.integers(0, len(table), array.shape)], array.astype(np.float64))
-    return found.astype(array.dtype)
+    found: Array = np.where(chosen, table[data.integers(0, len(table), array.shape)], array)
+    return found
 
 
 def _is_float(array: Array) -> bool:

@@ -57,6 +57,7 @@ class Outcome:
 
     outputs: tuple[Array, ...] = ()
     problem: str = ""
+    continued: tuple[Array, ...] = ()  # after one more call, where inputs were updated
 
 
 class Runner:
@@ -216,6 +217,7 @@ def _job(native: Native, number: int) -> Job:
         kept=frozenset(k for k, n in enumerate(table) if n in given and n not in written),
         rehearsed=frozenset(numbers("weight") & floats) if "prepare" in stages else frozenset(),
         prepared=numbers("prepared"),
+        continued=tuple(f"{e.name}__{number}" for e in entry_points(program) if e.stage == "run" and native.updated),
     )
 
 
@@ -233,12 +235,13 @@ def _outcome(native: Native, answer: Answer) -> Outcome:
     program = native.state.program
     assert program is not None
     known = program.by_name
-    memory: Mapping[str, Array] = {
-        name: np.frombuffer(content, np.uint8)
-        for name, content in zip(pointer_table(program), answer.buffers, strict=True)
-    }
-    wanted = (*program.outputs, *native.updated)
-    return Outcome(tuple(allocate(known[n].type, native.sizes, memory[_root(program, n)]).copy() for n in wanted))
+    table, wanted = pointer_table(program), (*program.outputs, *native.updated)
+
+    def read(buffers: Sequence[bytes]) -> tuple[Array, ...]:
+        memory = {name: np.frombuffer(content, np.uint8) for name, content in zip(table, buffers, strict=True)}
+        return tuple(allocate(known[n].type, native.sizes, memory[_root(program, n)]).copy() for n in wanted)
+
+    return Outcome(read(answer.buffers), continued=read(answer.continued) if answer.continued else ())
 
 
 def _root(program: Program, name: str) -> str:

@@ -1,7 +1,7 @@
 """Who says whether a case is right: eager PyTorch, the compiled C++, every step of the compiler interpreted, MLIR.
 
-`examine` takes a case through the steps. After each of them what came out must verify, and (in one case of sixteen)
-its text must parse back to the same text. In one case of eight, and where there is no C++ to run, the last is
+`examine` takes a case through the steps. After each of them what came out must verify, and (in one case of seventeen)
+its text must parse back to the same text. In one case of seven, and where there is no C++ to run, the last is
 interpreted in float64; where it is wrong, so are the earlier ones in turn, to name the step that broke it. `judge` then
 looks at what the compiled code computed, and blames a step of the compiler in the same way.
 """
@@ -33,8 +33,8 @@ from effcc.ir.printer import print_any
 from effcc.ir.verifier import verify_any
 from effcc.target import Target
 
-TEXT_EVERY = 16  # parsing takes as long as all the steps
-INTERPRET_EVERY = 8  # so does interpreting the loops, which finds little that running the compiled code does not
+TEXT_EVERY = 17  # parsing takes as long as all the steps
+INTERPRET_EVERY = 7  # so does interpreting the loops, which finds little that running the compiled code does not
 MOST_INTERPRETED = 100_000  # points of all index spaces, beyond which interpreting loops takes seconds
 
 
@@ -136,9 +136,18 @@ def judge(examined: Examined, outcome: Outcome) -> Failure | None:
         return Failure(examined.case, "build", "compiled code fails", outcome.problem)
     problem = compare(outcome.outputs, examined.eager, examined.expected)
     if not problem:
-        return None
+        return _judge_continued(examined, outcome) if outcome.continued else None
     earlier = interpreted(examined) if examined.case.work <= 20 * MOST_INTERPRETED else None
     return earlier or Failure(examined.case, "build", "compiled code is wrong", problem)
+
+
+def _judge_continued(examined: Examined, outcome: Outcome) -> Failure | None:
+    """The second call of a program that updates its inputs: it must go on from what the first call left."""
+    case = examined.case
+    left = dict(zip((p for p, _ in case.graph.updates), outcome.outputs[len(case.graph.outputs) :], strict=True))
+    inputs = tuple(left.get(p, a) for p, a in zip(case.graph.params, case.inputs, strict=True))
+    problem = compare(outcome.continued, None, expect(replace(case, inputs=inputs)))
+    return Failure(case, "build", "a second call is wrong", problem) if problem else None
 
 
 def native(examined: Examined) -> Native | None:

@@ -242,7 +242,7 @@ def state(s: Sketch) -> None:
     shape = (_size(s), _size(s, 1, 3, 8))
     weight = s.random.random() < 0.4
     x, y = _float(s, *shape, dtype=dtype, weight=weight), _float(s, *shape, dtype=dtype)
-    kind = s.random.choice(("average", "swap", "add", "shift", "read"))
+    kind = s.random.choice(("average", "swap", "swap", "add", "shift", "shift", "read"))
     if kind == "average":
         kept = s.emit("mul", x, _number(s, 0.9, dtype))
         s.update(x, s.emit("add", kept, s.emit("mul", y, _number(s, 0.1, dtype))))
@@ -397,6 +397,41 @@ def large_product(s: Sketch) -> None:
     y = s.emit(s.random.choice(("relu", "tanh", "sigmoid")), y)
     if s.random.random() < 0.5:
         s.emit("matmul", y, _float(s, n, _size(s, 1, 5, 40, 97), dtype=dtype, weight=s.random.random() < 0.5))
+
+
+@structure
+def branches(s: Sketch) -> None:
+    """Chains of products one after the other, each free of the one before: its memory is taken anew at once."""
+    dtype, count = _wide(s), s.random.randint(2, 3)
+    ends = []
+    for _ in range(count):
+        batch, m, k, n = s.random.choice((3, 4, 6)), _size(s, 1, 4, 9), _size(s, 2, 5, 8), _size(s, 3, 8, 17)
+        x = s.emit("matmul", _float(s, batch, m, k, dtype=dtype), _float(s, batch, k, n, dtype=dtype))
+        x = s.emit("matmul", x, _float(s, batch, n, k, dtype=dtype))
+        if s.random.random() < 0.5:
+            x = s.emit("matmul", s.emit("tanh", x), _float(s, batch, k, n, dtype=dtype))
+        ends.append(s.emit("sum", x, axes=(-1, -2), keepdim=False))
+    s.emit("concat", *ends, axis=0)
+
+
+@structure
+def groups(s: Sketch) -> None:
+    """Each element with the one of its group, seen through slices that begin inside a group, flips and repeats."""
+    dtype = _wide(s)
+    rows, number, width = _size(s, 1, 3), _size(s, 2, 3, 8), _size(s, 2, 4, 5, 8, 16, 32)
+    held = s.emit("reshape", _float(s, rows, number, dtype=dtype), shape=(rows, number, 1))
+    whole = s.emit("reshape", s.emit("broadcast", held, shape=(rows, number, width)), shape=(rows, number * width))
+    x = _float(s, rows, number * width, dtype=dtype)
+    if s.random.random() < 0.5:
+        start = s.random.randint(0, width - 1)
+        step = s.random.choice((1, 1, 2))
+        whole, x = (s.emit("slice", v, axis=1, start=start, end=number * width, step=step) for v in (whole, x))
+    if s.random.random() < 0.3:
+        whole = s.emit("flip", whole, axes=(1,))
+    y = s.emit("mul", x, s.emit("sigmoid", whole) if s.random.random() < 0.3 else whole)
+    if s.random.random() < 0.5:
+        s.emit("cumsum", y, axis=1)
+    s.emit(s.random.choice(("sum", "max")), y, axes=(1,), keepdim=False)
 
 
 @structure

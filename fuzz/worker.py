@@ -29,6 +29,7 @@ class Job:
 
     sizes: the values of the size symbols. kept: buffers that nobody may write. rehearsed: if there are any, everything
     runs twice, first with these weights as 0xFF (NaN): what is prepared from weights must follow when they change.
+    continued: entry points to call once more in the end, on inputs as the first call left them.
     """
 
     entries: tuple[str, ...]
@@ -39,14 +40,16 @@ class Job:
     kept: frozenset[int] = frozenset()
     rehearsed: frozenset[int] = frozenset()
     prepared: frozenset[int] = frozenset()
+    continued: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The buffers after the run, or what went wrong."""
+    """The buffers after the run and, where it was continued, after that; or what went wrong."""
 
     buffers: tuple[bytes, ...]
     problem: str = ""
+    continued: tuple[bytes, ...] = ()
 
 
 class _Memory:
@@ -95,13 +98,18 @@ def run_job(library: ctypes.CDLL, job: Job, exact: bool = False) -> Answer:
     sizes = [b if isinstance(b, int) else len(b) for b in job.buffers]
     buffers = [_Memory(n, exact) for n in sizes]
     arena = _Memory(job.arena, exact)
+    problem = ""
     try:
         for rehearsal in (True, False) if job.rehearsed else (False,):
             _fill(job, buffers, arena, rehearsal)
-            problem = _called(library, job, buffers, arena)
+            problem = _called(library, job, job.entries, buffers, arena)
             if problem:
                 return Answer((), problem)
-        return Answer(tuple(b.content() for b in buffers))
+        found = tuple(b.content() for b in buffers)
+        if job.continued:
+            arena.fill(arena.size)
+            problem = _called(library, job, job.continued, buffers, arena)
+        return Answer(found, problem, tuple(b.content() for b in buffers) if job.continued else ())
     finally:
         for memory in (*buffers, arena):
             _LIBC.free(memory.address - memory.start)
@@ -115,12 +123,12 @@ def _fill(job: Job, buffers: Sequence[_Memory], arena: _Memory, rehearsal: bool)
     arena.fill(arena.size)
 
 
-def _called(library: ctypes.CDLL, job: Job, buffers: Sequence[_Memory], arena: _Memory) -> str:
+def _called(library: ctypes.CDLL, job: Job, entries: Sequence[str], buffers: Sequence[_Memory], arena: _Memory) -> str:
     """Call the entry points; what was written that must not be."""
     before = {k: buffers[k].content() for k in job.kept}
     table = (ctypes.c_void_p * max(len(buffers), 1))(*(b.address for b in buffers))
     sizes = (ctypes.c_int64 * max(len(job.sizes), 1))(*job.sizes)
-    for name in job.entries:
+    for name in entries:
         entry = getattr(library, name)
         entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
         code = entry(table, sizes, arena.address, job.threads)

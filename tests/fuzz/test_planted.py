@@ -10,19 +10,23 @@ from typing import Any
 import pytest
 
 from effcc import driver
+from effcc.codegen import lower_places
 from effcc.codegen.cpp import program as cpp_program
 from effcc.codegen.cpp import tiles
+from effcc.fuzz import rules
 from effcc.fuzz.campaign import run
 from effcc.ir import scalars
+from effcc.ir.encodings.values import Int8
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, add, compare, integer, transform
 from effcc.ir.graph import Graph, Node
 from effcc.ir.kernel import Kernel
 from effcc.ir.loops import For, If, LoopNest, Stmt, Tile
 from effcc.ir.program import Program
 from effcc.ir.table import products
-from effcc.passes import layout, memory
+from effcc.passes import layout, memory, reroll
 from effcc.passes.fusion import online
 from effcc.passes.fusion.cascade import Defined
+from effcc.passes.rules.language import parse
 from effcc.passes.tiling import choose
 from effcc.target import Target
 
@@ -238,12 +242,70 @@ def code_addresses_the_next_element(patch: Patch) -> None:
     patch.setattr(driver, "emit_program", emitted)
 
 
+@planted
+def rules_lose_a_sign(patch: Patch) -> None:
+    wrong = parse("# -\nrule subtract_negated [exact]:\n    sub(%x, neg(%y))  =>  sub(%x, %y)\n")
+    patch.setattr(rules, "load_all", lambda: wrong)
+
+
+@planted
+def recurrences_are_rolled_whatever_their_order(patch: Patch) -> None:
+    patch.setattr(reroll._Position, "follows", lambda self, other: self.source is other.source)
+
+
+@planted
+def hoisting_prepares_what_updates_change(patch: Patch) -> None:
+    def wrong(graph: Graph) -> Any:
+        split = original(replace(graph, updates=()))
+        return replace(split, main=replace(split.main, updates=graph.updates))
+
+    original = driver.hoist
+    patch.setattr(driver, "hoist", wrong)
+
+
+@planted
+def updates_read_what_others_have_written(patch: Patch) -> None:
+    patch.setattr(fuse._ProgramBuilder, "save", lambda self, value: value.name)
+
+
+@planted
+def stored_weights_take_the_scale_of_the_first_channel(patch: Patch) -> None:
+    def wrong(self: Any, load: Any, place: Any, channel: Any, dtype: Any) -> Expr:
+        return original(self, load, place, integer(0), dtype)
+
+    original = Int8.element
+    patch.setattr(Int8, "element", wrong)
+
+
+@planted
+def tails_of_run_time_size_are_left_out(patch: Patch) -> None:
+    patch.setattr(lower_places, "modulo", lambda a, b: integer(0))
+
+
+@planted
+def memory_is_taken_while_others_read_it(patch: Patch) -> None:
+    def wrong(self: Any, before: Any, after: Any) -> bool:
+        return any(self._overlap(a, b) for a in before.results for b in (*after.arguments, *after.results))
+
+    patch.setattr(cpp_program._Emitter, "_conflict", wrong)
+
+
+@planted
+def triton_takes_the_minimum(patch: Patch) -> None:
+    def wrong(*args: Any) -> str:
+        return original(*args).replace("tl.maximum(", "tl.minimum(")
+
+    original = driver.triton.emit_program
+    patch.setattr(driver.triton, "emit_program", wrong)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug: str, monkeypatch: Patch) -> None:
     PLANTED[bug](monkeypatch)
+    others = bug.startswith("triton")
     report = run(
-        10, seed=0, target=Target.detect(), most=MOST, others=False, progress=False, reduce_seconds=0, stop_after=1
+        10, seed=0, target=Target.detect(), most=MOST, others=others, progress=False, reduce_seconds=0, stop_after=1
     )
     assert report.failures, f"not found in {report.graphs} graphs"
     assert report.failures[0].step != "eager"
