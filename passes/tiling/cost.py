@@ -19,8 +19,11 @@ best.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from heapq import merge
+from itertools import islice
+from typing import Protocol, TypeVar
 
 from effcc.passes.tiling.constraints import Expr, evaluate
 from effcc.passes.tiling.notation import Model
@@ -103,6 +106,21 @@ def predict(model: Model, values: Mapping[str, int]) -> Prediction:
     known: dict[Expr, int] = {}
     terms = {name: evaluate(model.definitions[name], values, known) / FEMTO for name in TERMS}
     return Prediction(evaluate(model.objective, values, known) / FEMTO, terms)
+
+
+class Predicted(Protocol):
+    """A schedule of any kind."""
+
+    @property
+    def prediction(self) -> Prediction: ...
+
+
+Schedule = TypeVar("Schedule", bound=Predicted)
+
+
+def fastest(choices: Iterable[Iterator[Schedule]], k: int) -> list[Schedule]:
+    """The `k` schedules that are predicted to be fastest among several streams, each of them best first."""
+    return list(islice(merge(*choices, key=lambda s: s.prediction.seconds), k))
 
 
 def thread_choices(target: Target) -> tuple[int, ...]:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from heapq import merge
-from itertools import islice
 from math import prod
 
 from effcc.errors import ScheduleError
@@ -21,6 +19,7 @@ from effcc.passes.tiling.cost import (
     ROOFLINE,
     Prediction,
     byte_time_at_home,
+    fastest,
     machine_parameters,
     predict,
     thread_choices,
@@ -126,8 +125,7 @@ def schedule_pointwise(
     if not nest.axes or any(a.extent < 1 for a in nest.axes):
         raise ScheduleError(f"pointwise: expected axes with at least one point each, got {nest.axes}")
     axes = vector_axes(nest.axes, nest.operands) if vector_axis is None else (vector_axis,)
-    choices = (_schedules(nest, axis, target) for axis in axes)
-    return list(islice(merge(*choices, key=lambda s: s.prediction.seconds), k))
+    return fastest((_schedules(nest, axis, target) for axis in axes), k)
 
 
 def pointwise_problem(nest: PointwiseNest, vector_axis: str, target: Target) -> Problem:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from heapq import merge
-from itertools import islice
 from math import prod
 
 from effcc.errors import ScheduleError
@@ -24,6 +22,7 @@ from effcc.passes.tiling.cost import (
     ROOFLINE,
     Prediction,
     byte_time_at_home,
+    fastest,
     machine_parameters,
     predict,
     thread_choices,
@@ -123,8 +122,7 @@ def schedule_reduction(
             f"reduction: expected a reduced axis and at least one point along each axis, got {nest.axes}"
         )
     axes = vector_axes(nest.axes, nest.operands) if vector_axis is None else (vector_axis,)
-    choices = (_schedules(nest, axis, target) for axis in axes)
-    return list(islice(merge(*choices, key=lambda s: s.prediction.seconds), k))
+    return fastest((_schedules(nest, axis, target) for axis in axes), k)
 
 
 def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> Problem:
