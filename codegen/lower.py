@@ -150,7 +150,7 @@ class _Lowering(Nests):
         """An accumulated reduction that is an output: stored when the sequential loop is over."""
 
         def emit(inner: Ranges) -> list[Stmt]:
-            value = self._load_local(s.target, tuple(Axis(a) for a in s.axes), inner, s)
+            value = self._load_local(s.target, tuple(Axis(a) for a in s.axes), inner)
             index = tuple(self._absolute(Axis(a), inner) for a in s.axes)
             return [Tile(tile_axes(s.axes, inner), s.target, index, "set", value)]
 

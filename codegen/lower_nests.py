@@ -76,7 +76,7 @@ class Nests(Places):
             for i, name in accumulators.items():
                 s = statements[i]
                 assert s.reduction is not None
-                code.append(Tile(at, name, index, _combine(s), self._value(s.reduction.body, s, inner, registers)))
+                code.append(Tile(at, name, index, _combine(s), self._value(s.reduction.body, inner, registers)))
             return code
 
         return code + self._over(axes, factors, ranges, at_point), accumulators
@@ -159,10 +159,10 @@ class Nests(Places):
     def _resumed(self, s: Statement, ranges: Ranges) -> Expr:
         """What the sequential loop has accumulated so far, rescaled where the reduction is online."""
         assert s.reduction is not None
-        so_far: Expr = self._load_local(s.target, tuple(Axis(a) for a in s.axes), ranges, s)
+        so_far: Expr = self._load_local(s.target, tuple(Axis(a) for a in s.axes), ranges)
         if s.reduction.rescale is None:
             return so_far
-        factor = self._value(s.reduction.rescale, s, ranges, {})
+        factor = self._value(s.reduction.rescale, ranges, {})
         return Call("mul", (so_far, factor), s.dtype)
 
     def _pointwise(self, s: Statement, nest: Nest, ranges: Ranges, registers: Registers) -> list[Stmt]:
@@ -173,7 +173,7 @@ class Nests(Places):
         axes = tuple(a for a in order if a in s.axes)
         tiles = tile_axes(axes, ranges)
         out: list[Stmt] = []
-        value = self._value(s.value, s, ranges, registers)
+        value = self._value(s.value, ranges, registers)
         stored = s.target in self.locals or s.target in {p.name for p in self.kernel.outputs}
         if read_here and s.scatter is None:
             name = self._fresh(f"{local_name(s.target)}_reg")
@@ -185,7 +185,7 @@ class Nests(Places):
         if not stored:
             return out
         if s.scatter is not None:
-            at = tuple(self._value(i, s, ranges, registers) for i in s.scatter.index)
+            at = tuple(self._value(i, ranges, registers) for i in s.scatter.index)
             combine = {"set": "set", "add": "add", "mul": "mul", "max": "maximum", "min": "minimum"}[s.scatter.combine]
             out.append(Tile(tiles, s.target, at, combine, value))
         elif s.target in self.locals:

@@ -30,6 +30,7 @@ from effcc.ir.expr import (
 )
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.loops import For, If, Stmt, TileAxis
+from effcc.ir.printer.expressions import show_expression
 from effcc.ir.schedule import Schedule
 
 ZERO = Const(0, i64)
@@ -196,21 +197,20 @@ class Places:
 
         return fold_division(e, extent, lambda axis: self.steps.get(axis, 1))
 
-    def _value(self, e: Expr, s: Statement, ranges: Ranges, registers: Registers) -> Expr:
+    def _value(self, e: Expr, ranges: Ranges, registers: Registers) -> Expr:
         """A right side with axes at their place in the loops and loads from locals and registers redirected.
 
-        Loads are redirected before axes are substituted: their indices tell which axis they mean."""
+        Loads are redirected before axes are substituted: their indices tell which axis they mean.
+        """
 
-        def place(node: Expr) -> Expr:
-            if isinstance(node, Load):
-                bare = node.buffer.rstrip("'")
-                if node.buffer in registers:
-                    name, order = registers[node.buffer]
-                    return Load(name, tuple(Axis(t.name) for t in tile_axes(order, ranges)), node.dtype)
-                if bare in self.locals:
-                    return self._load_local(bare, node.index, ranges, s, "_before" if node.buffer.endswith("'") else "")
-                return replace(node, index=tuple(walk_in(i) for i in node.index))
-            return node
+        def place(node: Load) -> Expr:
+            bare = node.buffer.rstrip("'")
+            if node.buffer in registers:
+                name, order = registers[node.buffer]
+                return Load(name, tuple(Axis(t.name) for t in tile_axes(order, ranges)), node.dtype)
+            if bare in self.locals:
+                return self._load_local(bare, node.index, ranges, "_before" if node.buffer.endswith("'") else "")
+            return replace(node, index=tuple(walk_in(i) for i in node.index))
 
         def walk_in(node: Expr) -> Expr:
             if isinstance(node, Load):
@@ -228,14 +228,14 @@ class Places:
 
         return walk_in(e)
 
-    def _load_local(self, target: str, index: Sequence[Expr], ranges: Ranges, s: Statement, suffix: str = "") -> Expr:
+    def _load_local(self, target: str, index: Sequence[Expr], ranges: Ranges, suffix: str = "") -> Expr:
         local = self.locals[target]
-        at = tuple(self._place_in(local, axis, index[p], ranges) for p, axis in local.axes)
+        at = tuple(self._place_in(axis, index[p], ranges) for p, axis in local.axes)
         definition = self.kernel.definition(target)
         assert definition is not None
         return Load(local_name(target) + suffix, at, definition.dtype)
 
-    def _place_in(self, local: Local, axis: str, index: Expr, ranges: Ranges) -> Expr:
+    def _place_in(self, axis: str, index: Expr, ranges: Ranges) -> Expr:
         """An index of a local buffer: counted from the tile's begin where the buffer holds a tile of the axis."""
         tiled = {t.axis for t in self.schedule.parallel}
         if self.schedule.sequential is not None and self.schedule.sequential.tile > 1:
@@ -243,7 +243,11 @@ class Places:
         if axis not in tiled:
             return self._absolute(index, ranges)
         place = ranges[axis].relative
-        assert index == Axis(axis) and place is not None, f"{axis} is tiled, and read at {index}"
+        if index != Axis(axis) or place is None:
+            raise ScheduleError(
+                f"kernel {self.kernel.name!r}: {axis} is tiled, so an intermediate can be read at {axis} only, not at "
+                f"{show_expression(index)}; leave the axis whole"
+            )
         return place
 
     def _local_index(self, s: Statement, axes: Sequence[str], ranges: Ranges) -> tuple[Expr, ...]:
@@ -257,6 +261,7 @@ class Places:
 
 
 def tile_axes(axes: Sequence[str], ranges: Ranges) -> tuple[TileAxis, ...]:
+    """The tiles that stand for axes at this depth; axes that are at one point have none."""
     return tuple(t for a in axes if (t := ranges[a].tile) is not None)
 
 
@@ -266,4 +271,5 @@ def local_name(target: str) -> str:
 
 
 def count_of(extent: Dim) -> int | Expr:
+    """An extent as the count of a `Range`."""
     return extent if isinstance(extent, int) else integer(extent)

@@ -132,7 +132,7 @@ def _emit(state: State, target: Target) -> State:
     if device is not None:
         return replace(state, source=triton.emit_program(state.program, state.schedules, device))
     assert state.plan is not None
-    inside = frozenset(b.name for b in state.program.buffers if b.space in ("prepared",))
+    inside = frozenset(b.name for b in state.program.buffers if b.space == "prepared")
     source = emit_program(state.program, state.nests, target, offsets=state.plan.offsets, no_alias=inside)
     return replace(state, source=source)
 

@@ -106,7 +106,7 @@ def bounds(a: Linear, known: Mapping[str, Known]) -> tuple[int | None, int | Non
 
 def floor_division(a: Linear, divisor: int, known: Mapping[str, Known]) -> Linear | None:
     """floor(a / divisor) as a linear form, or None where that cannot be told."""
-    split = _split(a, divisor, known)
+    split = _split(a, divisor)
     if split is None:
         return None
     quotient, rest = split
@@ -118,7 +118,7 @@ def floor_division(a: Linear, divisor: int, known: Mapping[str, Known]) -> Linea
 
 def remainder(a: Linear, divisor: int, known: Mapping[str, Known]) -> Linear | None:
     """a - divisor * floor(a / divisor) as a linear form, or None where that cannot be told."""
-    split = _split(a, divisor, known)
+    split = _split(a, divisor)
     if split is None:
         return None
     rest = split[1]
@@ -128,7 +128,7 @@ def remainder(a: Linear, divisor: int, known: Mapping[str, Known]) -> Linear | N
     return plus(rest, Linear(constant=-(low // divisor) * divisor))
 
 
-def _split(a: Linear, divisor: int, known: Mapping[str, Known]) -> tuple[Linear, Linear] | None:
+def _split(a: Linear, divisor: int) -> tuple[Linear, Linear] | None:
     """a as divisor * quotient + rest: the terms that the divisor divides, and the others."""
     if a.vectors or not isinstance(a.constant, int) or not all(isinstance(c, int) for _, c in a.terms):
         return None
