@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports
+from effcc.ir.dims import same_shape
 from effcc.ir.dtypes import boolean, i32, i64
 from effcc.ir.graph import Value
 from effcc.ir.op import broadcast_shapes, normalize_axis
@@ -112,6 +113,9 @@ def index_add(m: Importer, x: Value, dim: int, index: Value, source: Value, alph
     if x.type.rank == 0 or index.type.rank != 1 or x.type.dtype == boolean:
         raise NotNative("index_add of this form")
     axis = normalize_axis(dim, x.type.rank)
+    wanted = (*x.type.shape[:axis], index.type.shape[0], *x.type.shape[axis + 1 :])
+    if not same_shape(source.type.shape, wanted):
+        raise NotNative("index_add of a source that does not surely fit, which eager refuses")
     added = source if alpha == 1 else m.elementwise("mul", source, alpha)
     perm = (axis, *(d for d in range(x.type.rank) if d != axis))
     back = tuple(perm.index(d) for d in range(x.type.rank))

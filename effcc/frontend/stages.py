@@ -25,7 +25,7 @@ def compile_in_stages(
     graph_module: fx.GraphModule, signature: Signature, compile_whole: CompileWhole
 ) -> Callable[..., Any]:
     """A captured graph as a callable in AOTAutograd's convention; one stage where no size depends on data."""
-    if not any(n.meta.get("unbacked_bindings") for n in graph_module.graph.nodes):
+    if not _new_sizes(graph_module):
         return compile_whole(graph_module, signature, ())
     split = _Split(graph_module)
     steps: list[_Step] = []
@@ -63,6 +63,7 @@ class _Split:
         self.between: dict[fx.Node, None] = {}
         drawn = 0
         writes = []
+        giving = _new_sizes(graph_module)
         for node in graph_module.graph.nodes:
             if node.op in ("output", "get_attr"):
                 continue
@@ -73,7 +74,7 @@ class _Split:
                 level = self.levels[node.args[0]]
                 self.between[node] = None
             self.levels[node] = level
-            if node.meta.get("unbacked_bindings") or _reads_number(node):
+            if node in giving or _reads_number(node):
                 self.between[node] = None
                 drawn = max(drawn, level + 1) if _draws(node) else drawn
             elif node.target is aten.copy_.default:
@@ -154,6 +155,26 @@ def _runner(inputs: Sequence[fx.Node], steps: Sequence[_Step], outputs: Sequence
 
     call._boxed_call = True  # type: ignore[attr-defined]
     return call
+
+
+def _new_sizes(graph_module: fx.GraphModule) -> set[fx.Node]:
+    """The calls whose results have sizes, or are numbers, that nothing before them tells."""
+    known: set[Any] = set()
+    found = set()
+    for node in graph_module.graph.nodes:
+        symbols = _symbols(node.meta.get("val"))
+        if node.op == "call_function" and not symbols <= known:
+            found.add(node)
+        known |= symbols
+    return found
+
+
+def _symbols(value: Any) -> set[Any]:
+    """The symbols in the shapes and strides of (fake) tensors, or in a number."""
+    if isinstance(value, list | tuple):
+        return set().union(*map(_symbols, value))
+    sizes = (*value.shape, *(strides(value) or ())) if isinstance(value, torch.Tensor) else (value,)
+    return {s for n in sizes if isinstance(n, torch.SymInt | torch.SymFloat) for s in n.node.expr.free_symbols}
 
 
 def _draws(node: fx.Node) -> bool:

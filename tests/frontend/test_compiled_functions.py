@@ -235,3 +235,10 @@ def test_as_strided_reads_the_memory_that_eager_would(function: Callable[[Tensor
     with torch.no_grad():
         expected, got = function(x), torch.compile(function, backend="effcc", fullgraph=True)(x)
     assert torch.equal(got, expected)
+
+
+def test_a_call_that_eager_refuses_is_refused() -> None:
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(lambda x, k, y: x.index_add(0, k, y), backend="effcc", fullgraph=True)
+    with pytest.raises(RuntimeError, match="shape"), torch.no_grad():
+        compiled(g(3, 2), torch.tensor([0, 1]), g(2))

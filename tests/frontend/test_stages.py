@@ -39,6 +39,7 @@ CASES: dict[str, Callable[[Tensor], Any]] = {
     "number": lambda x: x * (x.sum() * 2).item() + 1,
     "size": lambda x: x.sum() + torch.ones(int((x > 0).sum().item()) + 3),
     "counts": lambda x: torch.bincount(x.abs().long().flatten() * 2) + 1,
+    "parts": lambda x: [part * 2 for part in torch.tensor_split(x, torch.tensor([1, 2]))],
     "unique": lambda x: [part * 2 for part in torch.unique(x.long() + 1, return_counts=True)],
     "reduced": lambda x: x.masked_select(x > 0).cumsum(0).softmax(0),
     "constant": lambda x: x[:, torch.tensor([0, 2, 5])][x[:, :3] > 0] + torch.arange(40)[3],
