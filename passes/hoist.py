@@ -86,10 +86,8 @@ def _apart(prepare: Graph, main: Graph) -> Graph:
 
 def _movable(graph: Graph) -> dict[Node, bool]:
     """The nodes that depend on weights and constants alone, with whether on any weight."""
-    updated = {target.name for target, _ in graph.updates}
-    known = {
-        p: True for p in graph.params if p.name in graph.weights and p.name not in updated and p.type.encoding is None
-    }
+    fixed = graph.fixed_weights
+    known = {p: True for p in graph.params if p.name in fixed and p.type.encoding is None}
     movable: dict[Node, bool] = {}
     for node in graph.nodes:
         pure = lookup(node.op).kind not in ("opaque", "control") and not node.regions

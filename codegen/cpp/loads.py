@@ -168,7 +168,10 @@ def store_registers(
     """Assign to a variable; only in the lanes of `kept` if that is given."""
     name, lane = register(writer, storage, index)
     if storage.lane_dim is None or writer.lanes == 1:
-        writer.add(Do(f"{name} = {values.bare(values.text(writer, value))};"))
+        body = values.bare(values.text(writer, value))
+        if kept is not None and writer.lanes == 1:  # the one lane may lie beyond a tail of run-time size
+            body = f"{values.text(writer, kept)} ? {body} : {name}"
+        writer.add(Do(f"{name} = {body};"))
         return
     if lane is not None:
         if value.lanes > 1:

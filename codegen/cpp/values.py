@@ -172,5 +172,7 @@ def convert(writer: Writer, value: Value, to: DType, epoch: int = 0) -> Value:
 
 def first_lanes(writer: Writer, count: str) -> Value:
     """The mask of the first `count` lanes."""
+    if writer.lanes == 1:
+        return Value(writer.let("bool", f"{count} > 0", "active"), boolean)
     type = type_of(writer, boolean)
     return Value(writer.let(type, f"first_lanes<{type}>({count})", "active"), boolean, writer.lanes)

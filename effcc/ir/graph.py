@@ -94,6 +94,11 @@ class Graph:
         """Everything that must be computed: the outputs, then the values of the updates."""
         return self.outputs + tuple(value for _, value in self.updates)
 
+    @property
+    def fixed_weights(self) -> frozenset[str]:
+        """The weights that no update changes: what is computed from them stays right from call to call."""
+        return self.weights - {target.name for target, _ in self.updates}
+
     def size_symbols(self) -> list[str]:
         """The names of the size symbols in the parameters' types."""
         sizes: list[Dim] = [d for p in self.params for d in (*p.type.shape, *p.type.layout)]

@@ -57,7 +57,7 @@ def encode(split: Hoisted, target: Target) -> tuple[Hoisted, tuple[Choice, ...]]
     readers = _readers(split.main)
     choices: list[Choice] = []
     for node in decodes:
-        constant = all(o.name in split.main.weights for o in node.operands)
+        constant = all(o.name in split.main.fixed_weights for o in node.operands)
         decision, reason = _decide(node, readers[node.result.name], constant, target)
         choices.append(Choice(node.operands[-1].name, str(_storage(node).encoding), decision, reason))
         if decision == "decoded":

@@ -36,7 +36,7 @@ def fuse(main: Graph, target: Target, prepare: Graph | None = None) -> Program:
         _append(prepare, target, builder, frozenset())
         builder.turn_to_main()
     builder.declare(main, {v.name: "output" for v in main.outputs})
-    _append(main, target, builder, main.weights)
+    _append(main, target, builder, main.fixed_weights)
     written = {target_value for target_value, _ in main.updates}
     saved = {v: builder.save(v) for _, v in main.updates if v in written}  # its buffer may be written before it is read
     for target_value, value in main.updates:
