@@ -65,6 +65,8 @@ class Shape:
             return value if axes or not value.constant else self.full(value, ())
         if value.constant:
             return self.full(value, axes)
+        if value.dtype == i64 and not value.axes:  # it may be a loop's variable, which the interpreter keeps as an int
+            value = converted(value, "tl.int32" if value.narrow else "tl.int64")
         text = f"tl.broadcast_to({self.expand(value, axes).text}, {self.sizes(axes)})"
         return replace(value, text=text, axes=tuple(axes), binding=ATOM)
 
