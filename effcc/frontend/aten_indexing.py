@@ -78,6 +78,8 @@ def _cut_to(m: Importer, source: Value, index: Value) -> Value:
 def _scatter(m: Importer, x: Value, dim: int, index: Value, source: Operand, combine: str) -> Value:
     if x.type.rank == 0 or index.type.rank == 0:
         raise NotNative("scatter on or with a 0-d tensor")
+    if combine != "set" and x.type.dtype == boolean:
+        raise NotNative("accumulation into a bool tensor")
     if not isinstance(source, Value):
         source = m.emit("full", shape=index.type.shape, value=source, dtype=x.type.dtype)
     source = _cut_to(m, source, index)
@@ -103,8 +105,6 @@ def scatter_reduce(
 ) -> Value:
     if reduction not in _REDUCTIONS or not include_self:
         raise NotNative(f"scatter_reduce with {reduction}, include_self={include_self}")
-    if x.type.dtype == boolean:
-        raise NotNative("scatter_reduce into a bool tensor")
     return _scatter(m, x, dim, index, source, _REDUCTIONS[reduction])
 
 

@@ -25,6 +25,7 @@ EXTERN = ("sort", "median", "linalg.inv", "fft.rfft", "randn", "masked_select", 
 
 OTHERS = (
     ("mul", "plain", "int64"), ("floor_divide", "plain", "int64"), ("amax", "plain", "bool"), ("sum", "plain", "bool"),
+    ("scatter_add", "plain", "bool"),
     ("softmax", "plain", "bfloat16"), ("nn.functional.gelu", "plain", "bfloat16"), ("var", "plain", "float64"),
     ("addcmul", "inplace", "float32"), ("masked_fill", "inplace", "float32"), ("cumprod", "inplace", "float32"),
     ("add", "out", "float32"), ("mm", "out", "float32"), ("gather", "error", "float32"), ("cat", "error", "float32"),
