@@ -59,6 +59,12 @@ def zeros(m: Importer, shape: Any, dtype: Any = None, **_: Any) -> Value:
     return _filled(m, shape, 0, _dtype(torch.get_default_dtype() if dtype is None else dtype, 0))
 
 
+@imports(aten.empty_permuted.default)
+def empty_permuted(m: Importer, shape: Any, order: Any, dtype: Any = None, **_: Any) -> Value:
+    """Axes come in the order of memory; a value has none, and a graph's outputs get their strides elsewhere."""
+    return zeros(m, shape, dtype)
+
+
 @imports(aten.empty_strided.default)
 def empty_strided(m: Importer, shape: Any, strides: Any, dtype: Any = None, **_: Any) -> Value:
     return zeros(m, shape, dtype)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+import effcc
 from effcc.errors import UnsupportedError
 
 
@@ -242,3 +243,14 @@ def test_a_call_that_eager_refuses_is_refused() -> None:
     compiled: Any = torch.compile(lambda x, k, y: x.index_add(0, k, y), backend="effcc", fullgraph=True)
     with pytest.raises(RuntimeError, match="shape"), torch.no_grad():
         compiled(g(3, 2), torch.tensor([0, 1]), g(2))
+
+
+def test_an_empty_tensor_with_permuted_memory_is_native() -> None:
+    def fill(x: Tensor) -> Tensor:
+        return torch.empty_permuted((2, 3, 4), (2, 0, 1)).copy_(x) + 1
+
+    with torch.no_grad():
+        compiled: Any = torch.compile(fill, backend="effcc", fullgraph=True)
+        got = compiled(g(2, 3, 4))
+    assert torch.equal(got, fill(g(2, 3, 4))) and got.stride() == fill(g(2, 3, 4)).stride()
+    assert not effcc.stats(compiled).externs
