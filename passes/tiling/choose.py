@@ -32,9 +32,9 @@ STORE_CONTIGUOUS, STORE_STRIDED = 0.02, 0.3
 more; apart, it is as many stores as there are lanes."""
 COMBINE_LANES = 6.0
 """To combine the lanes of one vector at the end of a row, in vector loads: shuffles and additions in sequence."""
-LOSES_ROWS = 4.0
+LOSES_ROWS = 1.5
 """By how many times dearer lanes are along rows that tasks could take one by one: intermediates grow from one row to as
-many as there are lanes, and leave L1. Loads apart in memory cost more than that."""
+many as there are lanes, and take more of L1. Loads apart in memory cost more than that."""
 
 
 @dataclass
@@ -232,17 +232,13 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
     fills = any(a not in choice.shared and _count(choice, a, sequential) >= lanes for a in candidates)
 
     def cost(axis: str) -> float:
-        total = 0.0
-        for s in statements:
-            total += sum(lane_cost(load, axis, layout) for load in s.reads)
-            if s.reduction is None and s.target in layout:
-                total += lane_cost(Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype), axis, layout)
         extent = _count(choice, axis, sequential)
         waste = -(-extent // lanes) * lanes / max(extent, 1)
         fixed = axis in choice.shared and choice.tiles[axis] == 1 and fills
-        combine = COMBINE_LANES * lanes / max(extent, 1) if axis in plan.reduced else 0.0
-        return total * waste * (LOSES_ROWS if fixed else 1.0) + combine
+        combine = COMBINE_LANES * lanes / points if axis in plan.reduced else 0.0
+        return _point_cost(kernel, plan, axis, points, layout) * waste * (LOSES_ROWS if fixed else 1.0) + combine
 
+    points = prod(_count(choice, a, sequential) for a in plan.reduced)
     axis = min(reversed(candidates), key=cost)
     counts = {a: _count(choice, a, sequential) for a in (*plan.kept, *plan.reduced)}
     if plan.reductions:
@@ -267,14 +263,13 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         if sharing in choice.shared:
             choice.tiles[sharing] = counts[sharing]
     unroll = () if sharing is None else (TiledAxis(sharing, counts[sharing]),)
-    width = lanes * vectors
+    width = lanes * min(vectors, -(-counts[axis] // lanes))
     reduced = (*(a for a in plan.reduced if a != axis), *((axis,) if axis in plan.reduced else ()))
     last = (sharing, axis)
     kept = (*(a for a in plan.kept if a not in last), *(a for a in last if a in plan.kept))
-    if sharing is not None:
-        for load in _scattered(kernel, plan, axis, layout):
-            choice.kernel, packed = pack(choice.kernel, load, axis, width, (*kept, *reduced))
-            choice.packs.append(packed)
+    for load in _scattered(kernel, plan, axis, layout):
+        choice.kernel, packed = pack(choice.kernel, load, axis, width, (*kept, *reduced))
+        choice.packs.append(packed)
     if axis in choice.shared and choice.tiles[axis] == 1:
         choice.tiles[axis] = -(-block // width) * width
     choice.seconds += prediction.seconds
@@ -284,6 +279,21 @@ def _plain_nest(choice: _Choice, plan: NestPlan, sequential: TiledAxis | None) -
         TiledAxis(axis, width), unroll, (*kept, *reduced), plan.phase,
         chunk_of(kernel, plan.reductions, reduced, counts, SUM, lanes=width if axis in plan.reduced else 1),
     )  # fmt: skip
+
+
+def _point_cost(kernel: Kernel, plan: NestPlan, axis: str, points: int, layout: dict[str, Shape]) -> float:
+    """Loads and stores of a nest at one of a row's `points`, with lanes along `axis`, in vector loads.
+
+    What comes once a row (a reduction's result, the epilogue) counts by its share.
+    """
+    packed = _scattered(kernel, plan, axis, layout)
+    total = 0.0
+    for i in (*plan.body, *plan.reductions, *plan.epilogue):
+        s = kernel.statements[i]
+        reads = sum(PACKED_LOAD if load in packed else lane_cost(load, axis, layout) for load in s.reads)
+        store = lane_cost(Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype), axis, layout)
+        total += reads / (points if i in plan.epilogue else 1) + store / (1 if i in plan.body else points)
+    return total
 
 
 def _crossing(kernel: Kernel, statements: Sequence[Statement], axis: str, layout: dict[str, Shape]) -> str | None:
@@ -321,10 +331,11 @@ def _sharing(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]
 
 
 def _scattered(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:
-    """Constant operands of a nest whose elements along the lanes are apart."""
+    """Constant operands of a reduction, read again and again, whose elements along the lanes are apart."""
     reads = dict.fromkeys(load for i in plan.reductions for load in kernel.statements[i].reads)
     constant = [x for x in reads if x.buffer in kernel.weights and _packable(kernel, x, axis)]
-    return [x for x in constant if stride(x, axis, layout[x.buffer]) not in (0, 1)]
+    again = [x for x in constant if any(kernel.extents[a] != 1 for a in plan.kept if a not in _axes(x))]
+    return [x for x in again if stride(x, axis, layout[x.buffer]) not in (0, 1)]
 
 
 def _axes(load: Load) -> set[str]:

@@ -9,6 +9,7 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.program import Buffer, Launch, Program, Step
 from effcc.ir.schedule import Schedule
 from effcc.passes.tiling.choose import choose
+from effcc.passes.tiling.merge import merge_axes
 from effcc.target import Target
 
 
@@ -25,7 +26,7 @@ def tile(program: Program, target: Target) -> Tiled:
     kernels: dict[str, Kernel] = {}
     schedules: dict[str, Schedule] = {}
     for name, kernel in program.kernels.items():
-        kernels[name], schedules[name] = choose(kernel, target)
+        kernels[name], schedules[name] = choose(merge_axes(kernel), target)
     buffers = {b.name: b for b in program.buffers}
     prepare: list[Step] = list(program.prepare)
     packed: dict[tuple[str, Kernel], str] = {}

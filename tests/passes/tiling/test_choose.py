@@ -1,0 +1,73 @@
+"""Lanes go where loads are contiguous, counted as often as they come; constants that are apart are packed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from effcc.ir.parser import parse_kernel
+from effcc.ir.schedule import Nest, Schedule
+from effcc.passes.tiling.choose import choose
+from effcc.target import generic
+
+TARGET = generic("avx512")
+
+
+def schedule(text: str, weights: frozenset[str] = frozenset()) -> Schedule:
+    return choose(replace(parse_kernel(text), weights=weights), TARGET)[1]
+
+
+def only_nest(found: Schedule) -> Nest:
+    (nest,) = found.nests
+    return nest
+
+
+DEPTHWISE = """
+    kernel @depthwise(X: f32[{shape}]{strides}, W: f32[96,7,7]) -> (Y: f32[96,56,56]{out})
+        over o=96, y=56, x=56, k=7, l=7 {{
+      C[o,y,x] = sum(k, l: where(y + k >= 3 and y + k < 59 and x + l >= 3 and x + l < 59,
+                                 X[o,y + k - 3,x + l - 3], 0.0) * W[o,k,l])
+      Y[o,y,x] = exp(C[o,y,x])
+    }}
+"""
+
+
+def test_a_depthwise_filter_over_channels_last_has_channels_in_the_lanes_and_is_packed() -> None:
+    last = "{1,5376,96}"
+    found = schedule(DEPTHWISE.format(shape="96,56,56", strides=last, out=last), frozenset({"W"}))
+    nest = only_nest(found)
+    assert nest.lanes is not None and nest.lanes.axis == "o"
+    assert nest.lanes.tile == 96
+    assert [p.buffer for p in found.packs] == ["W"]
+
+
+def test_over_channels_first_a_row_of_the_image_is_in_the_lanes_not_of_the_window() -> None:
+    found = schedule(DEPTHWISE.format(shape="96,56,56", strides="", out=""), frozenset({"W"}))
+    nest = only_nest(found)
+    assert nest.lanes is not None and nest.lanes.axis == "x"
+    assert not found.packs
+
+
+def test_what_comes_once_a_row_does_not_decide_the_lanes() -> None:
+    apart = DEPTHWISE.format(shape="96,56,56", strides="", out="{1,5376,96}")
+    nest = only_nest(schedule(apart, frozenset({"W"})))
+    assert nest.lanes is not None and nest.lanes.axis == "x"
+
+
+def test_columns_are_summed_with_lanes_along_them_by_all_threads() -> None:
+    found = schedule("kernel @k(X: f32[3000,500]) -> (Y: f32[500]) over r=3000, i=500 {\n  Y[i] = sum(r: X[r,i])\n}")
+    nest = only_nest(found)
+    assert nest.lanes is not None and nest.lanes.axis == "i"
+    (tile,) = found.parallel
+    assert tile.axis == "i" and tile.tile * TARGET.cores <= 500 + tile.tile
+
+
+def test_rows_are_normalized_with_lanes_along_the_row() -> None:
+    found = schedule("""
+        kernel @softmax(X: f32[40,500]) -> (P: f32[40,500]) over i=40, n=500 {
+          M[i] = max(n: X[i,n])
+          E[i,n] = exp(X[i,n] - M[i])
+          D[i] = sum(n: E[i,n])
+          P[i,n] = E[i,n] / D[i]
+        }
+    """)
+    assert {n.lanes.axis for n in found.nests if n.lanes is not None} == {"n"}

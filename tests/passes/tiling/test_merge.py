@@ -1,0 +1,89 @@
+"""Axes that every access walks as one become one; axes that any access takes apart stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from effcc.ir.interpreter import run_kernel
+from effcc.ir.parser import parse_kernel
+from effcc.ir.verifier import verify_kernel
+from effcc.passes.tiling.merge import merge_axes
+
+
+def axes(text: str) -> dict[str, str]:
+    merged = merge_axes(parse_kernel(text))
+    verify_kernel(merged)
+    return {name: str(extent) for name, extent in merged.axes}
+
+
+LINEAR = """
+    kernel @linear(X: f32[2,7,5,9], W: f32[6,9], B: f32[6]) -> (Y: f32[2,7,5,6]) over b=2, y=7, x=5, n=6, k=9 {
+      H[b,y,x,n] = sum(k: X[b,y,x,k] * W[n,k])
+      Y[b,y,x,n] = exp(H[b,y,x,n] + B[n])
+    }
+"""
+
+
+def test_batch_and_rows_become_one_axis():
+    assert axes(LINEAR) == {"b_y_x": "70", "n": "6", "k": "9"}
+
+
+def test_a_merged_kernel_computes_the_same():
+    kernel, random = parse_kernel(LINEAR), np.random.default_rng(0)
+    arrays = {p.name: random.standard_normal(p.type.shape).astype(np.float32) for p in kernel.params}
+    merged = merge_axes(kernel)
+    seen = {p.name: arrays[p.name].reshape(p.type.shape) for p in merged.params}
+    (wanted,), (got,) = run_kernel(kernel, arrays).values(), run_kernel(merged, seen).values()
+    np.testing.assert_array_equal(got.reshape(wanted.shape), wanted)
+
+
+def test_reduced_axes_are_merged_too():
+    assert axes("""
+        kernel @mean(X: f32[4,7,5]) -> (Y: f32[4]) over c=4, y=7, x=5 {
+          Y[c] = sum(y, x: X[c,y,x])
+        }
+    """) == {"c": "4", "y_x": "35"}
+
+
+def test_a_run_time_size_may_be_the_outer_one():
+    assert axes("""
+        kernel @k(X: f32[s0,5]) -> (Y: f32[s0,5]) over i=s0, j=5 {
+          Y[i,j] = exp(X[i,j])
+        }
+    """) == {"i_j": "5*s0"}
+    assert axes("""
+        kernel @k(X: f32[5,s0]) -> (Y: f32[5,s0]) over i=5, j=s0 {
+          Y[i,j] = exp(X[i,j])
+        }
+    """) == {"i": "5", "j": "s0"}
+
+
+@pytest.mark.parametrize(
+    ("why", "statement"),
+    [
+        ("read alone", "Y[i,j] = X[i,j] + B[j]"),
+        ("offset", "Y[i,j] = X[i,j] + where(j > 0, X[i,j - 1], 0.0)"),
+        ("compared", "Y[i,j] = where(i <= j, X[i,j], 0.0)"),
+        ("transposed", "Y[i,j] = X[i,j] + X[j,i]"),
+        ("one reduced, one kept", "Z[i] = sum(j: X[i,j])\n  Y[i,j] = X[i,j] - Z[i]"),
+    ],
+)
+def test_axes_that_an_access_takes_apart_stay(why, statement):
+    text = f"kernel @k(X: f32[6,6], B: f32[6]) -> (Y: f32[6,6]) over i=6, j=6 {{\n  {statement}\n}}"
+    assert axes(text) == {"i": "6", "j": "6"}, why
+
+
+def test_rows_that_are_padded_apart_in_memory_stay():
+    text = "kernel @k(X: f32[6,6]{8,1}) -> (Y: f32[6,6]) over i=6, j=6 {\n  Y[i,j] = exp(X[i,j])\n}"
+    assert axes(text) == {"i": "6", "j": "6"}
+    dense = "kernel @k(X: f32[3,6,6]{40,6,1}) -> (Y: f32[3,6,6]) over c=3, i=6, j=6 {\n  Y[c,i,j] = exp(X[c,i,j])\n}"
+    assert axes(dense) == {"c": "3", "i_j": "36"}
+
+
+def test_an_axis_in_an_online_reduction_or_a_scan_stays():
+    assert axes("""
+        kernel @k(X: f32[4,3,5]) -> (Y: f32[4,3,5]) over t=4, i=3, j=5 scan t {
+          Y[t,i,j] = where(t > 0, Y[t - 1,i,j], 0.0) + X[t,i,j]
+        }
+    """) == {"t": "4", "i_j": "15"}
