@@ -243,7 +243,7 @@ TINY: dict[str, Model] = {
         Model(
             "mobilenet_v2",
             lambda: mobilenet_v2(_TINY_IMAGE, depth_multiplier=0.25),
-            gaussian(1, 3, _TINY_IMAGE, _TINY_IMAGE),
+            gaussian(8, 3, _TINY_IMAGE, _TINY_IMAGE),
         ),
         Model(
             "convnext",
