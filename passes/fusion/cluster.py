@@ -158,7 +158,7 @@ class _Clustering:
 
     def _pays(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
         extents = self.cascade.extents
-        if self._read_twice(item, into, shared):
+        if self._read_twice(item, into, shared) or self._leaves_cores_idle(item, shared):
             return False
         if set(shared) == set(into.shared) and not _is_contraction(item.statement):
             return set(self._own_axes(item)) <= self._standing_for(item, into, shared) or self._local_fits(
@@ -173,6 +173,13 @@ class _Clustering:
             if _is_contraction(member.statement) and not self._operands_stay(member.statement, into, shared):
                 return False
         return self._local_fits(item, into, shared)
+
+    def _leaves_cores_idle(self, item: Defined, shared: tuple[str, ...]) -> bool:
+        """Whether a long statement would run on fewer cores here than alone: one row's product after its norm."""
+        extents = self.cascade.extents
+        alone = elements(tuple(extents[a] for a in self._own_axes(item)))
+        wanted = min(alone, PARALLELISM * self.target.cores)
+        return self._points((item,)) > SMALL and elements(tuple(extents[a] for a in shared)) < wanted
 
     def _all_known(self, into: Cluster) -> bool:
         return all(isinstance(self.cascade.extents[a], int) for m in into.items for a in m.statement.axes)

@@ -205,3 +205,11 @@ def test_two_matrices_times_a_vector_stay_apart_so_that_each_runs_on_all_cores()
         return (b.emit("linear", hidden, b.param("v", tensor(f32, 768, 768), weight=True)),)
 
     assert len(fuse(build(body), TARGET).steps) == 2
+
+
+def test_a_product_with_one_row_is_not_computed_behind_its_norm_on_one_core() -> None:
+    def body(b: GraphBuilder) -> tuple[Value, ...]:
+        x, w = b.param("x", tensor(f32, 1, 128)), b.param("w", tensor(f32, 512, 128), weight=True)
+        return (b.emit("linear", b.emit("rms_norm", x), w),)
+
+    assert len(fused(build(body)).steps) == 2
