@@ -26,7 +26,7 @@ from effcc.ir.table import products
 from effcc.passes import layout, memory, reroll
 from effcc.passes.fusion import online
 from effcc.passes.fusion.cascade import Defined
-from effcc.passes.rules.language import parse
+from effcc.passes.rules.reader import parse
 from effcc.passes.tiling import choose
 from effcc.target import Target
 
