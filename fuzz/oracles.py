@@ -145,8 +145,10 @@ def _judge_continued(examined: Examined, outcome: Outcome) -> Failure | None:
     """The second call of a program that updates its inputs: it must go on from what the first call left."""
     case = examined.case
     left = dict(zip((p for p, _ in case.graph.updates), outcome.outputs[len(case.graph.outputs) :], strict=True))
-    inputs = tuple(left.get(p, a) for p, a in zip(case.graph.params, case.inputs, strict=True))
-    problem = compare(outcome.continued, None, expect(replace(case, inputs=inputs)))
+    case = replace(case, inputs=tuple(left.get(p, a) for p, a in zip(case.graph.params, case.inputs, strict=True)))
+    expected = expect(case)
+    eager = _eager(case, expected) if examined.eager is not None else None
+    problem = compare(outcome.continued, eager, expected)
     return Failure(case, "build", "a second call is wrong", problem) if problem else None
 
 
