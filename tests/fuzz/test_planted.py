@@ -312,7 +312,6 @@ def test_a_planted_bug_is_found(bug: str, monkeypatch: Patch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="open: graph of seed 3 gives NaN for -1 in the second call of a program that updates inputs")
 def test_without_a_bug_nothing_is_found() -> None:
     report = run(10, seed=0, target=Target.detect(), most=48, others=False, progress=False, reduce_seconds=0)
     assert not report.failures, str(report)
