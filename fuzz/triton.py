@@ -15,6 +15,7 @@ from effcc.gpu import machine
 from effcc.ir.dtypes import DType
 from effcc.ir.interpreter.evaluate import bind_sizes
 from effcc.ir.types import TensorType
+from effcc.ir.verifier import verify_program
 from effcc.runtime.arrays import allocate
 from effcc.runtime.triton_run import Storage, TritonInterpreter, run_triton
 
@@ -46,6 +47,7 @@ class Triton:
             state = run_steps(State(graph=case.compiled), target)
             if state.program is None or state.program.externs or not state.program.steps:
                 return None
+            verify_program(state.program)
             results = self._run(examined, state)
         except ToolchainError as error:
             self._interpreter.close()

@@ -20,6 +20,7 @@ from effcc.passes.tiling.gpu_model import FEMTO, BlockModel, is_product, power_o
 from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
 from effcc.passes.tiling.solver import solve
 from effcc.passes.tiling.stages import cut_stages, recompute, split, store_between_nests
+from effcc.passes.tiling.tile import fresh_name
 
 ROW_ELEMENTS = (8192, 1024, 128, 16, 1)
 """A program holds whole rows up to so many elements, the first that fits the device; longer ones it reads in passes."""
@@ -69,8 +70,9 @@ def tile_gpu(program: Program, target: GpuTarget) -> tuple[Program, Mapping[str,
     for name, kernel in program.kernels.items():
         parts[name] = []
         for part, schedule in choose_gpu(kernel, target):
-            kernels[part.name], schedules[part.name] = part, schedule
-            parts[name].append(part.name)
+            label = fresh_name(part.name, {*program.kernels, *kernels} - {name})
+            kernels[label], schedules[label] = replace(part, name=label), schedule
+            parts[name].append(label)
     buffers = {b.name: b for b in program.buffers}
 
     def launches(step: Step, number: int) -> list[Step]:
@@ -82,7 +84,7 @@ def tile_gpu(program: Program, target: GpuTarget) -> tuple[Program, Mapping[str,
         for part in (kernels[name] for name in parts[step.kernel]):
             for p in part.outputs:
                 if p.name not in named:
-                    named[p.name] = f"{step.kernel}.{number}.{p.name}"
+                    named[p.name] = fresh_name(f"{step.kernel}.{number}.{p.name}", buffers)
                     buffers[named[p.name]] = Buffer(named[p.name], p.type, "arena")
             arguments, results = (tuple(named[p.name] for p in group) for group in (part.params, part.outputs))
             found.append(Launch(part.name, arguments, results))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 
 from effcc.ir.kernel import Kernel
@@ -40,12 +40,12 @@ def tile(program: Program, target: Target) -> Tiled:
             key = (source, wanted.kernel)
             if key not in packed:
                 if wanted.kernel not in packers:
-                    label = f"pack_{len(packers)}" if packers else "pack"
+                    label = fresh_name("pack", {**program.kernels, **kernels})
                     packers[wanted.kernel] = label
                     kernels[label], schedules[label] = choose(
                         replace(wanted.kernel, name=label, weights=frozenset()), target
                     )
-                name = _fresh(f"{source}.packed", buffers)
+                name = fresh_name(f"{source}.packed", buffers)
                 buffers[name] = Buffer(name, wanted.kernel.outputs[0].type, "prepared")
                 prepare.append(Launch(packers[wanted.kernel], (source,), (name,)))
                 packed[key] = name
@@ -57,7 +57,8 @@ def tile(program: Program, target: Target) -> Tiled:
     return Tiled(done, schedules)
 
 
-def _fresh(base: str, taken: Mapping[str, object]) -> str:
+def fresh_name(base: str, taken: Container[str]) -> str:
+    """`base`, or the first of `base_1`, `base_2` ... that is not taken."""
     name, n = base, 0
     while name in taken:
         n += 1

@@ -9,10 +9,10 @@ import pytest
 
 from effcc.errors import ScheduleError, UnknownNameError
 from effcc.gpu import TARGETS, parse
-from effcc.ir.interpreter import run_kernel
+from effcc.ir.interpreter import run_kernel, run_program
 from effcc.ir.kernel import Kernel
-from effcc.ir.parser import parse_kernel
-from effcc.passes.tiling.gpu import choose_gpu, shared_axes_of
+from effcc.ir.parser import parse_kernel, parse_program
+from effcc.passes.tiling.gpu import choose_gpu, shared_axes_of, tile_gpu
 from effcc.passes.tiling.gpu_model import BlockModel, power_of_two, sides
 from effcc.passes.tiling.nests import plan_nests
 from effcc.passes.tiling.stages import cut_stages, recompute
@@ -105,6 +105,27 @@ def test_recomputing_leaves_what_is_read_at_its_own_point() -> None:
     kernel = parse_kernel(LONG_ROWS)
     assert recompute(kernel, frozenset()) == kernel
     assert [s.target for s in recompute(kernel, {"n"}).statements] == ["M", "D", "P"]
+
+
+def test_launches_of_a_kernel_take_no_other_kernel_s_name() -> None:
+    other = "kernel @shifted_1(X: f32[8]) -> (Y: f32[8]) over i=8 {\n  Y[i] = -X[i]\n}\n"
+    program = parse_program(f"""program @p(x, z) -> (y, w) {{
+      buffer x: f32[8,4] in input
+      buffer z: f32[8] in input
+      buffer y: f32[8] in output
+      buffer w: f32[8] in output
+      {SHIFTED}
+      {other}
+      main {{
+        launch @shifted(x) -> (y)
+        launch @shifted_1(z) -> (w)
+      }}
+    }}""")
+    tiled, schedules = tile_gpu(program, SM_80)
+    assert set(tiled.kernels) == set(schedules) and len(tiled.kernels) == 3
+    inputs = [np.arange(32, dtype=np.float32).reshape(8, 4), np.arange(8, dtype=np.float32)]
+    for got, expected in zip(run_program(tiled, inputs), run_program(program, inputs), strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("name", TARGETS)
