@@ -152,6 +152,11 @@ def _trailing(name: str) -> Spell:
 
 
 def _convolution(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
+    if node.operands[0].type.shape[1] == 0:  # torch.convolution over no channels gives a result of none
+        empty = f"torch.zeros({_value(node.result.type.shape)}, dtype={dtype_text(node.result.type.dtype)})"
+        return (
+            f"{empty} + {operands[2]}.reshape({_value((-1, *(1,) * len(attrs['stride'])))})" if operands[2:] else empty
+        )
     extra = attrs["output_padding"] or (0,) * len(attrs["stride"])
     given = operands if len(operands) == 3 else [*operands, "None"]
     order = ("stride", "padding", "dilation", "transposed")

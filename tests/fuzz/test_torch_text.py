@@ -36,3 +36,14 @@ def test_names_that_python_has_taken_are_changed() -> None:
     )
     (result,) = run_eager(graph, [np.ones(3, np.float32), np.ones(3, np.float32)])
     assert result.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("bias", ["", ", %b"])
+def test_a_convolution_over_no_channels_has_all_its_results(bias: str) -> None:
+    graph = parse_graph(f"""graph @g(%x: f32[1,0,4], %w: f32[2,0,3], %b: f32[2]) {{
+      %y = convolution %x, %w{bias} {{stride=[1], padding=[0], dilation=[1], groups=1, transposed=false}} : f32[1,2,2]
+      return %y
+    }}""")
+    inputs = [np.ones((1, 0, 4), np.float32), np.ones((2, 0, 3), np.float32), np.array([3, 4], np.float32)]
+    (result,) = run_eager(graph, inputs)
+    assert result.tolist() == ([[[3, 3], [4, 4]]] if bias else [[[0, 0], [0, 0]]])
