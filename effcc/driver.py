@@ -186,7 +186,7 @@ def run_steps(
         state = STEPS[name](state, target)
         for value in (state.graph, state.program, *state.nests.values()):
             if value is not None:
-                verify_if_asked(value, name)
+                verify_if_asked(value, name, state.program)
         state = replace(state, seconds={**state.seconds, name: time.perf_counter() - begin})
         if see is not None:
             see(name, state)

@@ -27,8 +27,7 @@ from effcc.codegen.cpp.storage import (
 from effcc.codegen.cpp.tiles import lower_tile
 from effcc.codegen.cpp.values import text
 from effcc.errors import ScheduleError
-from effcc.ir.dims import symbols
-from effcc.ir.expr import Size, free_axes, loads, walk
+from effcc.ir.expr import free_axes, loads
 from effcc.ir.kernel import Param
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile
 from effcc.target import Target
@@ -45,19 +44,6 @@ def vectorize(nest: LoopNest, target: Target, name: str = "", no_alias: frozense
     return outline(_Vectorizer(nest, target, name or nest.name, no_alias).run())
 
 
-def size_symbols(nest: LoopNest) -> tuple[str, ...]:
-    """The names of all size symbols that a nest's types and expressions use, in order."""
-    found = [d for p in (*nest.params, *nest.outputs) for d in (*p.type.shape, *p.type.layout)]
-    for statement in statements(nest.body):
-        parts = {
-            For: lambda s: (s.start, s.stop),
-            If: lambda s: (s.condition,),
-            Tile: lambda s: (*s.index, s.value, *(a.limit for a in s.axes if a.limit is not None)),
-        }.get(type(statement), lambda s: ())(statement)
-        found += [node.value for e in parts for node in walk(e) if isinstance(node, Size)]
-    return tuple(s.name for s in symbols(found))
-
-
 @dataclass
 class _Vectorizer:
     nest: LoopNest
@@ -72,7 +58,7 @@ class _Vectorizer:
         self.writer = Writer(choose_lanes(self.nest, self.target.vector_bytes))
 
     def run(self) -> Function:
-        sizes = tuple(Parameter("i64", self.writer.names.fresh(s), s) for s in size_symbols(self.nest))
+        sizes = tuple(Parameter("i64", self.writer.names.fresh(s), s) for s in self.nest.sizes)
         for size in sizes:
             self.writer.known[size.name] = Known(0, None)
         buffers = tuple(self._parameter(p) for p in (*self.nest.params, *self.nest.outputs))

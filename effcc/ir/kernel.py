@@ -25,9 +25,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from effcc.ir.dims import Dim
+from effcc.ir.dims import Dim, symbols
 from effcc.ir.dtypes import DType
-from effcc.ir.expr import Expr, Load, Reduce, loads, walk
+from effcc.ir.expr import Expr, Load, Reduce, Size, loads, walk
 from effcc.ir.types import TensorType
 
 
@@ -100,6 +100,15 @@ class Kernel:
     @property
     def extents(self) -> dict[str, Dim]:
         return dict(self.axes)
+
+    @property
+    def given_sizes(self) -> tuple[str, ...]:
+        """The size symbols that statements mention and neither a shape nor an extent holds: a program gives them."""
+        held = symbols([*(d for p in self.signature for d in p.type.shape), *self.extents.values()])
+        indices = (i for s in self.statements if s.scatter is not None for i in s.scatter.index)
+        parts = (*self.expressions(), *(part for i in indices for part in walk(i)))
+        mentioned = symbols(e.value for e in parts if isinstance(e, Size))
+        return tuple(s.name for s in mentioned if s not in held)
 
     def definition(self, target: str) -> Statement | None:
         """The statement that first defines `target`; None for a parameter."""

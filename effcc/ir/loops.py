@@ -21,10 +21,12 @@ tile axes alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from effcc.ir.dims import Dim, symbols
 from effcc.ir.dtypes import DType
-from effcc.ir.expr import Expr
+from effcc.ir.expr import Expr, Size, walk
 from effcc.ir.kernel import Param
 
 
@@ -99,3 +101,33 @@ class LoopNest:
     def signature(self) -> tuple[Param, ...]:
         """What a launch binds to buffers: the parameters, then the outputs."""
         return (*self.params, *self.outputs)
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """The names of all size symbols that its types and expressions use, in order."""
+        mentioned = (part.value for e in _expressions(self.body) for part in walk(e) if isinstance(part, Size))
+        return tuple(s.name for s in symbols([*self._held(), *mentioned]))
+
+    @property
+    def given_sizes(self) -> tuple[str, ...]:
+        """The size symbols among them that no shape holds: the program that it is part of gives their values."""
+        held = {s.name for s in symbols(self._held())}
+        return tuple(s for s in self.sizes if s not in held)
+
+    def _held(self) -> list[Dim]:
+        return [d for p in self.signature for d in (*p.type.shape, *p.type.layout)]
+
+
+def _expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
+    """Bounds, conditions, indices, values and limits, those of nested statements too."""
+    for statement in body:
+        match statement:
+            case For():
+                yield from (statement.start, statement.stop)
+                yield from _expressions(statement.body)
+            case If():
+                yield statement.condition
+                yield from _expressions((*statement.body, *statement.orelse))
+            case Tile():
+                yield from (*statement.index, statement.value)
+                yield from (a.limit for a in statement.axes if a.limit is not None)

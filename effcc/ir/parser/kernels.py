@@ -15,7 +15,7 @@ from effcc.ir.parser.types import read_dtype, read_size, read_type
 
 def read_kernel(source: Source, tree: Syntax) -> Kernel:
     """The kernel of a `kernel` tree."""
-    at, params_tree, outputs_tree, axes_tree, scan_tree, *body = tree.children
+    at, params_tree, outputs_tree, axes_tree, scan_tree, given_tree, *body = tree.children
     assert isinstance(params_tree, Tree) and isinstance(outputs_tree, Tree)
     params, outputs = read_params(source, params_tree), read_params(source, outputs_tree)
     axes: list[tuple[str, Dim]] = []
@@ -29,11 +29,17 @@ def read_kernel(source: Source, tree: Syntax) -> Kernel:
     sizes = [*(size for p in (*params, *outputs) for size in p.type.shape), *(extent for _, extent in axes)]
     buffers = {p.name: (p.type.dtype, p.type.rank) for p in (*params, *outputs)}
     statement_trees = [part for part in body if isinstance(part, Tree)]
-    reader = ExpressionReader(source, dict(axes), buffers, (s.name for s in symbols(sizes)))
+    known = {*(s.name for s in symbols(sizes)), *read_given(given_tree)}
+    reader = ExpressionReader(source, dict(axes), buffers, known)
     for part in statement_trees:
         _declare(source, part, buffers)
     statements = tuple(_statement(source, reader, part, buffers) for part in statement_trees)
     return Kernel(str(at)[1:], params, outputs, tuple(axes), statements, scans)
+
+
+def read_given(tree: Syntax | Token | None) -> frozenset[str]:
+    """`given s0, s1`: sizes that a program gives."""
+    return frozenset(str(t) for t in tokens(tree)) if isinstance(tree, Tree) else frozenset()
 
 
 def read_params(source: Source, tree: Syntax) -> tuple[Param, ...]:

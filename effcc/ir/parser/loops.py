@@ -9,7 +9,7 @@ from effcc.ir.dims import symbols
 from effcc.ir.dtypes import DType, boolean, i64
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile, TileAxis
 from effcc.ir.parser.expressions import ExpressionReader
-from effcc.ir.parser.kernels import read_params
+from effcc.ir.parser.kernels import read_given, read_params
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.parser.types import literal, read_type
 
@@ -18,14 +18,15 @@ Buffers = dict[str, tuple[DType, int]]
 
 def read_loops(source: Source, tree: Syntax) -> LoopNest:
     """The loop nest of a `loops` tree."""
-    at, params_tree, outputs_tree, *rest = tree.children
+    at, params_tree, outputs_tree, given_tree, *rest = tree.children
     assert isinstance(params_tree, Tree) and isinstance(outputs_tree, Tree)
     params, outputs = read_params(source, params_tree), read_params(source, outputs_tree)
     buffers = {p.name: (p.type.dtype, p.type.rank) for p in (*params, *outputs)}
     sizes = [size for p in (*params, *outputs) for size in (*p.type.shape, *p.type.layout)]
     body = [part for part in rest if isinstance(part, Tree)]
     notes = tuple(literal(token) for part in body if part.data == "note" for token in tokens(part))
-    reader = _BlockReader(source, frozenset(), buffers, frozenset(s.name for s in symbols(sizes)))
+    known = frozenset(s.name for s in symbols(sizes)) | read_given(given_tree)
+    reader = _BlockReader(source, frozenset(), buffers, known)
     return LoopNest(str(at)[1:], params, outputs, reader.block([p for p in body if p.data != "note"]), notes)
 
 

@@ -18,6 +18,7 @@ def print_kernel(kernel: Kernel, indent: str = "", locations: bool = True) -> st
         header += " over " + ", ".join(f"{name}={show(extent)}" for name, extent in kernel.axes)
     if kernel.scans:
         header += " scan " + ", ".join(kernel.scans)
+    header += show_given(kernel.given_sizes)
     dtypes = {p.name: p.type.dtype for p in kernel.signature}
     recurrent = _read_early(kernel)
     dtypes.update(recurrent)
@@ -59,6 +60,11 @@ def show_statement(
 def show_params(params: Iterable[Param]) -> str:
     """`X: f32[4,n], Y: i64[4]`."""
     return ", ".join(f"{p.name}: {p.type}" for p in params)
+
+
+def show_given(sizes: tuple[str, ...]) -> str:
+    """` given s0, s1`; nothing where there are none."""
+    return " given " + ", ".join(sizes) if sizes else ""
 
 
 def show_location(location: str, wanted: bool = True) -> str:

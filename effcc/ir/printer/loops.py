@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from effcc.ir.dtypes import DType, boolean, i64
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile, TileAxis
 from effcc.ir.printer.expressions import show_expression, show_index
-from effcc.ir.printer.kernels import show_params
+from effcc.ir.printer.kernels import show_given, show_params
 
 
 def print_loops(nest: LoopNest, indent: str = "") -> str:
     """The text of a loop nest."""
-    lines = [f"loops @{nest.name}({show_params(nest.params)}) -> ({show_params(nest.outputs)}) {{"]
+    signature = f"({show_params(nest.params)}) -> ({show_params(nest.outputs)})"
+    lines = [f"loops @{nest.name}{signature}{show_given(nest.given_sizes)} {{"]
     lines += [f"  note {json.dumps(note)}" for note in nest.notes]
     dtypes = {p.name: p.type.dtype for p in (*nest.params, *nest.outputs)}
     lines += _Block(frozenset(), dtypes).lines(nest.body, "  ")

@@ -20,29 +20,30 @@ from effcc.ir.program import Program
 from effcc.ir.verifier.graphs import verify_graph
 from effcc.ir.verifier.kernels import verify_kernel
 from effcc.ir.verifier.loops import verify_loops
-from effcc.ir.verifier.programs import verify_program
+from effcc.ir.verifier.programs import sizes_of, verify_program
 
 __all__ = ["verify_any", "verify_graph", "verify_if_asked", "verify_kernel", "verify_loops", "verify_program"]
 
 
-def verify_any(value: Graph | Kernel | LoopNest | Program) -> None:
-    """Verify whichever it is; raises IRTypeError."""
+def verify_any(value: Graph | Kernel | LoopNest | Program, around: Program | None = None) -> None:
+    """Verify whichever it is; raises IRTypeError. `around`: the program that a kernel or a loop nest is part of."""
+    sizes = sizes_of(around) if around is not None else frozenset()
     match value:
         case Graph():
             verify_graph(value)
         case Kernel():
-            verify_kernel(value)
+            verify_kernel(value, sizes)
         case LoopNest():
-            verify_loops(value)
+            verify_loops(value, sizes)
         case Program():
             verify_program(value)
 
 
-def verify_if_asked(value: Graph | Kernel | LoopNest | Program, step: str) -> None:
+def verify_if_asked(value: Graph | Kernel | LoopNest | Program, step: str, around: Program | None = None) -> None:
     """Verify what `step` (the name of a pass) gave, if the environment says EFFCC_VERIFY=1."""
     if os.environ.get("EFFCC_VERIFY") != "1":
         return
     try:
-        verify_any(value)
+        verify_any(value, around)
     except IRTypeError as error:
         raise IRTypeError(f"after {step}: {error}") from None

@@ -14,8 +14,11 @@ from effcc.ir.verifier.expressions import Scope, surely_differ
 COMBINES = ("set", "add", "mul", "max", "min")
 
 
-def verify_kernel(kernel: Kernel) -> None:
-    """Raise IRTypeError, naming the kernel and the statement, unless the kernel makes sense."""
+def verify_kernel(kernel: Kernel, sizes: frozenset[str] = frozenset()) -> None:
+    """Raise IRTypeError, naming the kernel and the statement, unless the kernel makes sense.
+
+    `sizes`: size symbols that have a value whether or not a shape of the kernel holds them, as a program's have.
+    """
     try:
         _check_header(kernel)
     except IRTypeError as error:
@@ -25,7 +28,7 @@ def verify_kernel(kernel: Kernel) -> None:
         buffers.setdefault(statement.target, (statement.dtype, _rank(statement)))
     for position, statement in enumerate(kernel.statements):
         try:
-            _check_statement(kernel, position, buffers)
+            _check_statement(kernel, position, buffers, sizes)
         except (IRTypeError, UnknownNameError) as error:
             text = show_statement(statement, frozenset(kernel.extents))
             raise IRTypeError(f"kernel @{kernel.name}: {error}\n  in: {text}") from None
@@ -49,7 +52,9 @@ def _check_header(kernel: Kernel) -> None:
         require(output.name in defined, f"output {output.name!r} is defined by no statement")
 
 
-def _check_statement(kernel: Kernel, position: int, buffers: dict[str, tuple[DType, int]]) -> None:
+def _check_statement(
+    kernel: Kernel, position: int, buffers: dict[str, tuple[DType, int]], sizes: frozenset[str]
+) -> None:
     statement = kernel.statements[position]
     extents = kernel.extents
     for axis in statement.axes:
@@ -62,8 +67,8 @@ def _check_statement(kernel: Kernel, position: int, buffers: dict[str, tuple[DTy
     _check_shape(kernel, statement)
     _check_order(kernel, position)
     shapes = [*(size for p in kernel.signature for size in p.type.shape), *extents.values()]
-    sizes = frozenset(s.name for s in symbols(shapes))
-    scope = Scope(frozenset(statement.axes), buffers, sizes, frozenset(extents))
+    known = sizes | {s.name for s in symbols(shapes)}
+    scope = Scope(frozenset(statement.axes), buffers, known, frozenset(extents))
     scope.check(statement.value)
     if statement.scatter is not None:
         scope.check_index(statement.scatter.index)

@@ -17,11 +17,11 @@ LOOP_KINDS = ("serial", "parallel")
 Buffers = dict[str, tuple[DType, int]]
 
 
-def verify_loops(nest: LoopNest) -> None:
-    """Raise IRTypeError, naming the loop nest, unless it makes sense."""
+def verify_loops(nest: LoopNest, sizes: frozenset[str] = frozenset()) -> None:
+    """Raise IRTypeError, naming the loop nest, unless it makes sense. `sizes`: as for a kernel (`verify_kernel`)."""
     buffers = {p.name: (p.type.dtype, p.type.rank) for p in (*nest.params, *nest.outputs)}
-    sizes = [size for p in (*nest.params, *nest.outputs) for size in (*p.type.shape, *p.type.layout)]
-    known = frozenset(s.name for s in symbols(sizes))
+    shapes = [size for p in (*nest.params, *nest.outputs) for size in (*p.type.shape, *p.type.layout)]
+    known = sizes | {s.name for s in symbols(shapes)}
     try:
         require(len(buffers) == len(nest.params) + len(nest.outputs), "a buffer is declared twice")
         _Block(frozenset(), buffers, {o.name: "output" for o in nest.outputs}, known).check(nest.body)

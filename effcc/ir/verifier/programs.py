@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from effcc.errors import IRTypeError
+from effcc.ir.dims import symbols
 from effcc.ir.kernel import Param
 from effcc.ir.op import require
 from effcc.ir.program import Buffer, Launch, Program, Step
@@ -16,12 +17,18 @@ SPACES = ("input", "weight", "prepared", "output", "arena")
 
 def verify_program(program: Program) -> None:
     """Raise IRTypeError, naming the program, unless it makes sense."""
+    sizes = sizes_of(program)
     for kernel in program.kernels.values():
-        verify_kernel(kernel)
+        verify_kernel(kernel, sizes)
     try:
         _check(program)
     except IRTypeError as error:
         raise IRTypeError(f"program @{program.name}: {error}") from None
+
+
+def sizes_of(program: Program) -> frozenset[str]:
+    """The size symbols of a program's buffers: what its kernels may mention."""
+    return frozenset(s.name for s in symbols(d for b in program.buffers for d in (*b.type.shape, *b.type.layout)))
 
 
 def _check(program: Program) -> None:

@@ -7,7 +7,9 @@ import pytest
 
 from effcc.driver import State, run_steps
 from effcc.ir.interpreter import run_graph, run_program
-from effcc.ir.parser import parse_graph
+from effcc.ir.parser import parse_any, parse_graph
+from effcc.ir.printer import print_any
+from effcc.ir.verifier import verify_any
 from effcc.target import Target
 
 ROWS_OF_SCORES = """graph @rows(%x: f32[4,s0], %v: f32[s0,1]) where s0 in 2.. {
@@ -39,10 +41,18 @@ SCATTER_OF_KNOWN_SIZE = """graph @into(%x: f32[s0], %i: i64[3], %v: f32[3]) wher
   return %s
 }"""
 
+INDEX_WRAPPED_BY_A_SIZE_OF_ANOTHER = """graph @put(%x: f32[s1,2,s0], %v: f32[1,2,s0], %i: i64[1])
+where s0 in 2.., s1 in 2.. {
+  %y = index_put %x, %v, %i {axes=[0], combine="set"} : f32[s1,2,s0]
+  return %y
+}"""
+TEXTS = [
+    ROWS_OF_SCORES, COLUMNS_OF_VALUES, SUM_OF_A_PRODUCT, SCATTER_AFTER_TWO_READERS, SCATTER_OF_KNOWN_SIZE,
+    INDEX_WRAPPED_BY_A_SIZE_OF_ANOTHER,
+]  # fmt: skip
 
-@pytest.mark.parametrize(
-    "text", [ROWS_OF_SCORES, COLUMNS_OF_VALUES, SUM_OF_A_PRODUCT, SCATTER_AFTER_TWO_READERS, SCATTER_OF_KNOWN_SIZE]
-)
+
+@pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("size", [2, 37])
 def test_a_graph_of_run_time_sizes_goes_through_all_steps(text: str, size: int) -> None:
     graph = parse_graph(text)
@@ -55,5 +65,8 @@ def test_a_graph_of_run_time_sizes_goes_through_all_steps(text: str, size: int) 
     state = run_steps(State(graph=graph), Target.parse("avx2"))
     assert state.program is not None
     found = run_program(state.program, inputs, nests=state.nests)
+    for value in (state.program, *state.nests.values()):
+        verify_any(value, state.program)
+        assert print_any(parse_any(print_any(value))) == print_any(value)
     for got, expected in zip(found, run_graph(graph, inputs), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
