@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import sympy
 
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Dim
-
-_FLOOR_DIVISIONS = ("FloorDiv", "CleanDiv", "IntTrueDiv")
-_MODULI = ("Mod", "PythonMod")
 
 
 def size_text(size: Dim) -> str:
@@ -28,6 +27,7 @@ def size_factor(size: Dim) -> str:
     return str(size) if isinstance(size, int) else _text(sympy.sympify(size), 1)
 
 
+@functools.lru_cache(maxsize=4096)
 def _text(e: sympy.Expr, level: int) -> str:
     """`level` 0: anything may stand here; 1: a factor, so sums need parentheses; 2: an operand of a division."""
     if e.is_Integer or e.is_Symbol:
@@ -57,20 +57,11 @@ def _ordered_factors(e: sympy.Expr) -> list[sympy.Expr]:
 
 
 def _function(e: sympy.Expr) -> str:
+    """A function of sizes: `effcc.ir.dims.dim` leaves floors, the one form of divisions, and extremes."""
     name = e.func.__name__
     if name == "floor":
         numerator, denominator = sympy.fraction(sympy.together(e.args[0]))
         return f"floor_divide<i64>({_text(numerator, 0)}, {_text(denominator, 0)})"
-    if name == "ceiling":
-        numerator, denominator = sympy.fraction(sympy.together(e.args[0]))
-        return f"-floor_divide<i64>({_text(-numerator, 0)}, {_text(denominator, 0)})"
-    if name in _FLOOR_DIVISIONS:
-        return f"floor_divide<i64>({_text(e.args[0], 0)}, {_text(e.args[1], 0)})"
-    if name in _MODULI:
-        return f"remainder<i64>({_text(e.args[0], 0)}, {_text(e.args[1], 0)})"
-    if name == "ModularIndexing":
-        base, divisor, modulus = (_text(a, 0) for a in e.args)
-        return f"remainder<i64>(floor_divide<i64>({base}, {divisor}), {modulus})"
     if name in ("Max", "Min"):
         function = "maximum" if name == "Max" else "minimum"
         text = _text(e.args[0], 0)
@@ -78,8 +69,8 @@ def _function(e: sympy.Expr) -> str:
             text = f"{function}<i64>({text}, {_text(other, 0)})"
         return text
     raise UnsupportedError(
-        f"the size expression {e} has no C++ spelling: expected sums, products, floor divisions, "
-        f"remainders, Max and Min of sizes, got {name}"
+        f"the size expression {e} has no C++ spelling: expected sums, products, floor divisions, Max and Min of sizes, "
+        f"got {name}"
     )
 
 
@@ -89,4 +80,4 @@ def _parenthesize(text: str, needed: bool) -> str:
 
 def uses_division(size: Dim) -> bool:
     """Whether the text of `size` calls the library's integer division."""
-    return not isinstance(size, int) and ("floor_divide" in size_text(size) or "remainder" in size_text(size))
+    return not isinstance(size, int) and "floor_divide" in size_text(size)

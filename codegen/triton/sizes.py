@@ -7,14 +7,12 @@ import sympy
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Dim
 
-_FLOOR_DIVISIONS = ("FloorDiv", "CleanDiv", "IntTrueDiv")
-_MODULI = ("Mod", "PythonMod")
 SUM, FACTOR, ATOM = 0, 1, 2
 """What may stand at a place without parentheses: anything, a product, or a name alone."""
 
 
 def size_text(size: Dim, place: int = SUM) -> str:
-    """`size` in Python; symbols are variables of their own names. Nothing is negative, so `//` rounds down.
+    """`size` in Python; symbols are variables of their own names. No dividend is negative, so `//` rounds down.
 
     >>> from effcc.ir.dims import symbol
     >>> size_text(2 * symbol("s0") + 1)
@@ -43,21 +41,11 @@ def _text(e: sympy.Expr, place: int) -> str:
     if name == "floor":
         numerator, denominator = sympy.fraction(sympy.together(e.args[0]))
         return _quotient(numerator, denominator, place)
-    if name == "ceiling":
-        numerator, denominator = sympy.fraction(sympy.together(e.args[0]))
-        return _quotient(numerator + denominator - 1, denominator, place)
-    if name in _FLOOR_DIVISIONS:
-        return _quotient(e.args[0], e.args[1], place)
-    if name in _MODULI:
-        return _enclosed(f"{_text(e.args[0], ATOM)} % {_text(e.args[1], ATOM)}", place > SUM)
-    if name == "ModularIndexing":
-        base, divisor, modulus = (_text(a, ATOM) for a in e.args)
-        return _enclosed(f"{base} // {divisor} % {modulus}", place > SUM)
     if name in ("Max", "Min"):
         return f"{name.lower()}({', '.join(_text(a, SUM) for a in e.args)})"
     raise UnsupportedError(
-        f"the size expression {e} has no Triton spelling: expected sums, products, floor divisions, remainders, Max "
-        f"and Min of sizes, got {name}"
+        f"the size expression {e} has no Triton spelling: expected sums, products, floor divisions, Max and "
+        f"Min of sizes, got {name}"
     )
 
 

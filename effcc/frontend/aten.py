@@ -138,20 +138,20 @@ class _Walk:
         self.graph_module = graph_module
         self.signature = signature
         self.builder = GraphBuilder(name)
-        self.importer = Importer(self.builder)
+        self.nodes = list(graph_module.graph.nodes)
+        examples = [n.meta.get("val") for n in self.nodes if n.op == "placeholder"]
+        self.builder.ranges = ranges(examples)
+        self.symbols = frozenset(self.builder.ranges)
+        self.hints = hints(examples)
+        self.importer = Importer(self.builder, self.hints)
         self.known: dict[fx.Node, Any] = {}
         self.constants: dict[str, Tensor] = {}
         self.inputs: list[Value | Dim | None] = []
         self.updates: dict[Value, Value] = {}
-        self.symbols: frozenset[str] = frozenset()
 
     def run(self) -> Imported:
-        nodes = list(self.graph_module.graph.nodes)
-        examples = [n.meta.get("val") for n in nodes if n.op == "placeholder"]
-        self.builder.ranges = ranges(examples)
-        self.symbols = frozenset(self.builder.ranges)
         outputs: list[Output] = []
-        for node in nodes:
+        for node in self.nodes:
             if node.op == "placeholder":
                 self._placeholder(node)
             elif node.op == "get_attr":
@@ -167,7 +167,7 @@ class _Walk:
         graph = with_output_strides(graph, [_layout(value.type, strides) for value, strides in tensors])
         final = iter(graph.outputs)
         returned = tuple(next(final) if isinstance(o, Value) else o for o in outputs)
-        return Imported(graph, tuple(self.inputs), returned, self.constants, lone_sizes, hints(examples))
+        return Imported(graph, tuple(self.inputs), returned, self.constants, lone_sizes, self.hints)
 
     def _placeholder(self, node: fx.Node) -> None:
         position = len(self.inputs)
@@ -318,9 +318,15 @@ class _Walk:
         if not isinstance(value, Value) or not isinstance(example, Tensor):
             return value
         expected = shape(example.shape)
-        if _surely_differ(value.type.shape, expected):
+        if self._differ(value.type.shape, expected):
             raise CaptureError(f"{node.format_node()}: expected a result of shape {expected}, imported as {value}")
         return self.importer.cast(value, dtype_of(example.dtype))
+
+    def _differ(self, a: Shape, b: Shape) -> bool:
+        """Whether two shapes differ for some sizes that the captured graph is for: for all, or for the examples'."""
+        if len(a) != len(b):
+            return True
+        return any(self.importer.hint(dim(x - y)) not in (0, None) for x, y in zip(a, b, strict=True) if x != y)
 
     def _extern(self, node: fx.Node, target: Any, args: Any, kwargs: Any, example: Any, reason: str, why: str) -> Any:
         """A call that PyTorch runs; `why` says in words what `reason` classifies."""
@@ -414,11 +420,6 @@ def _is_token(node: fx.Node) -> bool:
     """Whether a placeholder only orders calls that have effects; a call passes None for it."""
     ordered = torch.ops.higher_order.with_effects
     return any(user.target is ordered and user.args[0] is node for user in node.users)
-
-
-def _surely_differ(a: Shape, b: Shape) -> bool:
-    """Whether two shapes cannot be equal, whatever their size symbols are."""
-    return len(a) != len(b) or any(dim(x - y) != 0 for x, y in zip(a, b, strict=True) if isinstance(dim(x - y), int))
 
 
 def _layout(type_: TensorType, strides: Any) -> tuple[Dim, ...] | None:

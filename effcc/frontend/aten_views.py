@@ -69,20 +69,24 @@ def squeeze_all(m: Importer, x: Value) -> Value:
 def slice_axis(m: Importer, x: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
     axis = normalize_axis(axis, x.type.rank)
     size = x.type.shape[axis]
-    start, end = slice_ends(size, start, end)
+    start, end = slice_ends(m, size, start, end)
     if start == 0 and end is None and step == 1:
         return x
     return m.slice(x, axis, start, end, step)
 
 
-def slice_ends(size: Dim, start: Any, end: Any) -> tuple[Dim, Dim | None]:
-    """ATen's slice bounds with nothing left out: None and the largest integer at the end mean the axis' own."""
-    start = 0 if start is None else dim(start)
+def slice_ends(m: Importer, size: Dim, start: Any, end: Any) -> tuple[Dim, Dim | None]:
+    """ATen's slice bounds with nothing left out: None and the largest integer at the end mean the axis' own.
+
+    A symbolic bound counts from the end, or is clamped, where it does for the example inputs: capture guards on that.
+    """
+    start = 0 if start is None else m.resolved(dim(start), size)
     if end is None or end == size or (isinstance(end, int) and end >= 2**62):
         return start, None
     if isinstance(end, int) and isinstance(size, int) and end >= size:
         return start, None
-    return start, dim(end)
+    end = m.resolved(dim(end), size)
+    return start, None if end == size else end
 
 
 @imports(aten.select.int)
@@ -200,7 +204,7 @@ def slice_scatter(
     m: Importer, x: Value, source: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> Value:
     axis = normalize_axis(axis, x.type.rank)
-    start, end = slice_ends(x.type.shape[axis], start, end)
+    start, end = slice_ends(m, x.type.shape[axis], start, end)
     return m.emit("slice_scatter", x, m.cast(source, x.type.dtype), axis=axis, start=start, end=end, step=step)
 
 

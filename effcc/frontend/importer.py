@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import sympy
@@ -16,7 +17,7 @@ import torch
 
 from effcc.frontend.sizes import shape
 from effcc.ir import dtypes
-from effcc.ir.dims import Dim, Shape, dim, product, same_shape
+from effcc.ir.dims import Dim, Shape, dim, evaluate, product, same_shape, symbols
 from effcc.ir.dtypes import DType, boolean, f32
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
 from effcc.ir.types import TensorType
@@ -113,10 +114,14 @@ def result_dtype(operands: Sequence[Operand]) -> DType:
 
 
 class Importer:
-    """Appends nodes to a graph, folding views of views as it goes."""
+    """Appends nodes to a graph, folding views of views as it goes.
 
-    def __init__(self, builder: GraphBuilder) -> None:
+    hints: the values of size symbols in the example inputs.
+    """
+
+    def __init__(self, builder: GraphBuilder, hints: Mapping[str, int] = MappingProxyType({})) -> None:
         self.builder = builder
+        self.hints = hints
         self.name = ""
         self._constants: dict[tuple[Any, DType], Value] = {}
         self._producers: dict[Value, Node] = {}
@@ -183,6 +188,23 @@ class Importer:
             wide = self.emit(op, *(self.operand(o, f32) for o in operands))
             return self.cast(wide, dtype) if wide.type.dtype == f32 else wide
         return self.emit(op, *(self.operand(o, dtype) for o in operands))
+
+    # --- sizes ---
+
+    def hint(self, size: Dim) -> int | None:
+        """The value of a size in the example inputs; None where they do not tell it."""
+        if any(s.name not in self.hints for s in symbols([size])):
+            return None
+        return evaluate(size, self.hints)
+
+    def resolved(self, bound: Dim, size: Dim) -> Dim:
+        """A slice's symbolic bound on an axis of `size` as one between 0 and `size`."""
+        value, most = self.hint(bound), self.hint(size)
+        if isinstance(bound, int) or value is None or most is None:
+            return bound
+        if value < 0:
+            return dim(size + bound) if value + most > 0 else 0
+        return size if value >= most else bound
 
     # --- views ---
 

@@ -12,15 +12,22 @@ from typing import TypeAlias
 
 import sympy
 
+from effcc.ir.size_division import has_division, normal_divisions
+
 Dim: TypeAlias = int | sympy.Expr
 Shape = tuple[Dim, ...]
 
 
 def dim(value: object) -> Dim:
-    """`value` as a Dim: ints and constant expressions become int, everything else a sympy expression."""
+    """`value` as a Dim: ints and constant expressions become int, everything else a sympy expression.
+
+    Its divisions come in the one form of `effcc.ir.size_division`, so that equal sizes look alike.
+    """
     if isinstance(value, int):
         return value
     expression = sympy.sympify(value)
+    if not expression.is_Symbol and has_division(expression):
+        expression = normal_divisions(expression)
     return int(expression) if expression.is_Integer else expression
 
 

@@ -17,16 +17,8 @@ WHOLE = (
 )  # fmt: skip
 
 
-OPEN = {
-    "mamba2": "its second shape: a call left to PyTorch gets a size of the first one's graph",
-}
-"""Wrong for sizes known at run time only, when a second shape makes PyTorch capture them; right for known sizes."""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.xfail(reason=OPEN[n], strict=True) if n in OPEN else ()) for n in WHOLE]
-)
+@pytest.mark.parametrize("name", WHOLE)
 def test_an_architecture_is_right_as_one_graph(name: str) -> None:
     row = measure(name, SMALL_MODELS[name])
     assert row.result == "right"

@@ -1,0 +1,54 @@
+"""Slices whose bounds are sizes known at run time only: counted from the end, clamped, or padded to a multiple."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from effcc.statistics import stats
+
+
+def last(x: Tensor, y: Tensor) -> Tensor:
+    return x[:, -y.shape[0] :] + 1
+
+
+def all_but_last(x: Tensor, y: Tensor) -> Tensor:
+    return x[:, : -y.shape[0]] + 1
+
+
+def more_than_there_is(x: Tensor, y: Tensor) -> Tensor:
+    return x[:, : 9 * y.shape[0]] + 1
+
+
+def from_before_the_start(x: Tensor, y: Tensor) -> Tensor:
+    return x[:, -9 * y.shape[0] :] + 1
+
+
+def written_at_the_end(x: Tensor, y: Tensor) -> Tensor:
+    x = x.clone()
+    x[:, -y.shape[0] :] = 3
+    return x
+
+
+def in_chunks(x: Tensor, y: Tensor) -> Tensor:
+    n = 4
+    padded = F.pad(x, (0, (n - x.shape[1] % n) % n))
+    chunks = padded.reshape(x.shape[0], -1, n)
+    return (chunks * chunks.sum(-1, keepdim=True)).reshape(x.shape[0], -1)[:, : x.shape[1]]
+
+
+@pytest.mark.parametrize(
+    "function", [last, all_but_last, more_than_there_is, from_before_the_start, written_at_the_end, in_chunks]
+)
+def test_a_slice_is_eagers(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(function, backend="effcc", dynamic=True)
+    generator = torch.Generator().manual_seed(0)
+    for rows, columns, count in ((3, 10, 2), (5, 17, 3), (4, 16, 4)):
+        x, y = torch.randn(rows, columns, generator=generator), torch.zeros(count)
+        torch.testing.assert_close(compiled(x, y), function(x, y))
+    assert not stats(compiled).externs
