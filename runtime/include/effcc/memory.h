@@ -122,6 +122,9 @@ EFFCC_INLINE R load_raw_n(const S* p, i64 count, R fill) {
 template <class R, class S>
 EFFCC_INLINE void store_raw_n(S* p, R r, i64 count) {
 #if defined(__AVX512F__)
+    // In a register first: g++ 12 would merge taking the low part of a register with its masked store, into a vextract
+    // to memory, which faults for lanes that the mask leaves out.
+    if constexpr (sizeof(R) == 16 || sizeof(R) == 32) __asm__("" : "+v"(r));
 #define EFFCC_MOVE(ELEMENT, BYTES, TYPE, SUFFIX)                                                               \
     if constexpr (sizeof(element<R>) == ELEMENT && sizeof(R) == BYTES) {                                      \
         using words = vec<TYPE, BYTES / sizeof(TYPE)>;                                                        \

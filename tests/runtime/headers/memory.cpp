@@ -171,9 +171,32 @@ void rows() {
     }
 }
 
+// What was narrowed on the way to a tail: the compiler may not merge both into one store that faults.
+template <class W, class N>
+void narrowed_tails() {
+    constexpr int n = lanes<N>;
+    for (int k = 0; k <= n; ++k) {
+        element<N>* p = guarded.last<element<N>>(k);
+        W wide = opaque(iota<W>(1));
+        store_n(p, convert<element<N>>(wide * opaque(broadcast<W>(element<W>(2)))), opaque(k));
+        for (int i = 0; i < k; ++i) CHECK(p[i] == element<N>(2 * (i + 1)));
+    }
+    if constexpr (n > 2) {
+        constexpr int k = n - 1;
+        element<N>* p = guarded.last<element<N>>(k);
+        store_n(p, convert<element<N>>(opaque(iota<W>(1)) * opaque(broadcast<W>(element<W>(2)))), k);
+        for (int i = 0; i < k; ++i) CHECK(p[i] == element<N>(2 * (i + 1)));
+    }
+}
+
 }  // namespace
 
 int main() {
+    narrowed_tails<i64x<4>, i32x<4>>();
+    narrowed_tails<i64x<8>, i32x<8>>();
+    narrowed_tails<f64x<4>, f32x<4>>();
+    narrowed_tails<i32x<16>, i16x<16>>();
+    narrowed_tails<i32x<16>, i8x<16>>();
     rows<f32x<4>>();
     rows<f32x<8>>();
     rows<f32x<16>>();
