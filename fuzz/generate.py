@@ -386,7 +386,7 @@ class _Generator:
             inputs = [self.arrays[p] if p in self.bounded else with_specials(self.arrays[p], self.data) for p in params]
         variation = draw_variation(graph, self.random)
         layouts = dict(variation.layouts)
-        inputs = [_expanded(a) if layouts.get(p.name) == "expanded" else a for p, a in zip(params, inputs, strict=True)]
+        inputs = [expanded(a) if layouts.get(p.name) == "expanded" else a for p, a in zip(params, inputs, strict=True)]
         return Case(graph, tuple(inputs), self.seed, variation)
 
     def _more_updates(self, results: Sequence[Value]) -> None:
@@ -398,7 +398,7 @@ class _Generator:
                 self.update(*self.random.choice(pairs))
 
 
-def _expanded(array: Array) -> Array:
+def expanded(array: Array) -> Array:
     """The array with its first axis of more than one element repeating its first element."""
     first = next((k for k, n in enumerate(array.shape) if n != 1), 0)
     if array.size == 0:

@@ -25,7 +25,7 @@ import numpy as np
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
 from effcc.driver import State
 from effcc.errors import ToolchainError
-from effcc.fuzz.worker import LENGTH, Answer, Job
+from effcc.fuzz.worker import LENGTH, Again, Answer, Job
 from effcc.ir.dims import evaluate
 from effcc.ir.program import Program
 from effcc.ir.types import TensorType
@@ -42,13 +42,18 @@ _TAIL = "}  // namespace effcc\n"
 
 @dataclass(frozen=True)
 class Native:
-    """A compiled program to run: what the steps made, its inputs, and how many threads."""
+    """A compiled program to run: what the steps made, its inputs, and how many threads.
+
+    It is called again if it updates inputs, on what is left of them, or else if there are inputs for it (`again`).
+    """
 
     state: State
     inputs: tuple[Array, ...]
     threads: int = 3
     sizes: Mapping[str, int] = field(default_factory=dict)
     updated: tuple[str, ...] = ()
+    again: tuple[Array, ...] | None = None
+    again_sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Outcome:
 
     outputs: tuple[Array, ...] = ()
     problem: str = ""
-    continued: tuple[Array, ...] = ()  # after one more call, where inputs were updated
+    again: tuple[Array, ...] = ()  # after the second call, where there is one
 
 
 class Runner:
@@ -217,8 +222,27 @@ def _job(native: Native, number: int) -> Job:
         kept=frozenset(k for k, n in enumerate(table) if n in given and n not in written),
         rehearsed=frozenset(numbers("weight") & floats) if "prepare" in stages else frozenset(),
         prepared=numbers("prepared"),
-        continued=tuple(f"{e.name}__{number}" for e in entry_points(program) if e.stage == "run" and native.updated),
+        again=_again(native, tuple(f"{e.name}__{number}" for e in entry_points(program) if e.stage == "run")),
     )
+
+
+def _again(native: Native, entries: tuple[str, ...]) -> Again | None:
+    """The second call: everything anew but weights and what was prepared, or nothing where inputs are updated."""
+    program, plan = native.state.program, native.state.plan
+    assert program is not None and plan is not None
+    known, table = program.by_name, pointer_table(program)
+    if not native.updated and native.again is None:
+        return None
+    sizes = native.again_sizes or native.sizes
+    given = dict(zip(program.inputs, native.again or (), strict=native.again is not None))
+
+    def content(name: str) -> bytes | int | None:
+        if native.updated or known[name].space in ("weight", "prepared"):
+            return None
+        return _content(known[name].type, sizes, given.get(name))
+
+    arena = int(evaluate(plan.arena_bytes, sizes))
+    return Again(entries, tuple(content(n) for n in table), arena, tuple(sizes[s] for s in size_table(program)))
 
 
 def _content(type: TensorType, sizes: Mapping[str, int], array: Array | None) -> bytes | int:
@@ -237,11 +261,12 @@ def _outcome(native: Native, answer: Answer) -> Outcome:
     known = program.by_name
     table, wanted = pointer_table(program), (*program.outputs, *native.updated)
 
-    def read(buffers: Sequence[bytes]) -> tuple[Array, ...]:
+    def read(buffers: Sequence[bytes], sizes: Mapping[str, int]) -> tuple[Array, ...]:
         memory = {name: np.frombuffer(content, np.uint8) for name, content in zip(table, buffers, strict=True)}
-        return tuple(allocate(known[n].type, native.sizes, memory[_root(program, n)]).copy() for n in wanted)
+        return tuple(allocate(known[n].type, sizes, memory[_root(program, n)]).copy() for n in wanted)
 
-    return Outcome(read(answer.buffers), continued=read(answer.continued) if answer.continued else ())
+    again = read(answer.again, native.again_sizes or native.sizes) if answer.again else ()
+    return Outcome(read(answer.buffers, native.sizes), again=again)
 
 
 def _root(program: Program, name: str) -> str:

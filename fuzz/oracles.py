@@ -8,6 +8,7 @@ looks at what the compiled code computed, and blames a step of the compiler in t
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import traceback
@@ -23,7 +24,9 @@ from effcc.fuzz.eager import is_refusal, run_spelled
 from effcc.fuzz.expected import Array, Expected, difference, expect
 from effcc.fuzz.generate import Case
 from effcc.fuzz.native import Native, Outcome
+from effcc.fuzz.second import second
 from effcc.fuzz.torch_text import torch_function
+from effcc.ir.dims import same_shape
 from effcc.ir.dtypes import f64
 from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_graph, run_program
@@ -34,6 +37,7 @@ from effcc.ir.verifier import verify_any
 from effcc.target import Target
 
 TEXT_EVERY = 17  # parsing takes as long as all the steps
+AGAIN_EVERY = 3  # a second call of what keeps nothing from the first seldom shows more
 INTERPRET_EVERY = 7  # so does interpreting the loops, which finds little that running the compiled code does not
 MOST_INTERPRETED = 100_000  # points of all index spaces, beyond which interpreting loops takes seconds
 
@@ -66,6 +70,12 @@ class Examined:
     states: tuple[tuple[str, State], ...] = ()
     failure: Failure | None = None
 
+    @functools.cached_property
+    def second(self) -> tuple[Case, dict[str, int]] | None:
+        """The case as it is called once more, and its run-time sizes then: of some cases only."""
+        wanted = self.case.variation.symbols or (self.state is not None and self.state.prepare is not None)
+        return second(self.case) if wanted or self.case.seed % AGAIN_EVERY == 0 else None
+
     @property
     def state(self) -> State | None:
         """What the last step made."""
@@ -96,6 +106,9 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
                     _check_text(value)
         except Exception as error:  # a compiler must not raise on a graph that verifies, whatever it raises
             return replace(found, failure=Failure(case, name, "error", told(error)))
+        problem = _misplaced(case, after)
+        if problem:
+            return replace(found, failure=Failure(case, name, "wrong layout", problem))
         state = after
         states.append((name, state))
     found = replace(found, states=tuple(states))
@@ -132,19 +145,23 @@ def judge(examined: Examined, outcome: Outcome) -> Failure | None:
         return Failure(examined.case, "build", "compiled code fails", outcome.problem)
     problem = compare(outcome.outputs, examined.eager, examined.expected)
     if not problem:
-        return _judge_continued(examined, outcome) if outcome.continued else None
+        return _judge_again(examined, outcome) if outcome.again else None
     earlier = interpreted(examined) if examined.case.work <= 20 * MOST_INTERPRETED else None
     return earlier or Failure(examined.case, "build", "compiled code is wrong", problem)
 
 
-def _judge_continued(examined: Examined, outcome: Outcome) -> Failure | None:
-    """The second call of a program that updates its inputs: it must go on from what the first call left."""
+def _judge_again(examined: Examined, outcome: Outcome) -> Failure | None:
+    """The second call: of a program that updates its inputs, it must go on from what the first call left."""
     case = examined.case
-    left = dict(zip((p for p, _ in case.graph.updates), outcome.outputs[len(case.graph.outputs) :], strict=True))
-    case = replace(case, inputs=tuple(left.get(p, a) for p, a in zip(case.graph.params, case.inputs, strict=True)))
-    expected = expect(case)
-    eager = _eager(case, expected) if examined.eager is not None else None
-    problem = compare(outcome.continued, eager, expected)
+    if case.graph.updates:
+        left = dict(zip((p for p, _ in case.graph.updates), outcome.outputs[len(case.graph.outputs) :], strict=True))
+        inputs = tuple(left.get(p, a) for p, a in zip(case.graph.params, case.inputs, strict=True))
+        called = replace(case, inputs=inputs)
+    else:
+        called, _ = examined.second or (case, {})
+    expected = expect(called)
+    eager = _eager(called, expected) if examined.eager is not None else None
+    problem = compare(outcome.again, eager, expected)
     return Failure(case, "build", "a second call is wrong", problem) if problem else None
 
 
@@ -159,7 +176,10 @@ def native(examined: Examined) -> Native | None:
     threads = (1, 3, -3, 4, -2)[case.seed % 5]
     shapes = {p.name: (p.type.shape, a.shape) for p, a in zip(case.compiled.params, case.inputs, strict=True)}
     updated = tuple(p.name for p, _ in case.graph.updates)
-    return Native(state, case.inputs, threads, bind_sizes(shapes, None), updated)
+    again, again_sizes = examined.second or (None, {})
+    return Native(
+        state, case.inputs, threads, bind_sizes(shapes, None), updated, again.inputs if again else None, again_sizes
+    )
 
 
 def compare(results: Sequence[Any], eager: Sequence[Array] | None, expected: Expected, is_eager: bool = False) -> str:
@@ -209,6 +229,23 @@ def _new(before: State, after: State) -> list[Any]:
         if value is not None and value is not getattr(before, name):
             values.append(value)
     return [*values, *(n for key, n in after.nests.items() if before.nests.get(key) is not n)]
+
+
+def _misplaced(case: Case, state: State) -> str:
+    """How a program's inputs and outputs are stored in another way than the graph says; callers go by the graph."""
+    program = state.program
+    if program is None:
+        return ""
+    graph = case.compiled
+    pairs = [*zip(program.inputs, graph.params, strict=True), *zip(program.outputs, graph.outputs, strict=True)]
+    for name, value in pairs:
+        wanted, type = value.type, program.buffer(name).type
+        lies = [s for n, s in zip(type.shape, type.layout, strict=True) if n != 1]
+        if not same_shape(type.shape, wanted.shape) or not same_shape(
+            lies, [s for n, s in zip(wanted.shape, wanted.layout, strict=True) if n != 1]
+        ):
+            return f"%{value.name} is stored as {type}, expected {wanted}"
+    return ""
 
 
 def _check_text(value: Any) -> None:

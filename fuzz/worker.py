@@ -1,16 +1,19 @@
 """A process that runs compiled code for the fuzzer: where that crashes or hangs, only this process is lost.
 
 Reads pickled requests (a library, and jobs for it) from standard input and writes one answer per job, its length and
-its pickle, to standard output. Every buffer lies between two zones of bytes 0xFF, and begins as 0xFF itself where
-nothing is given, so that reading what nobody wrote gives NaN or -1, and writing past an end shows.
+its pickle, to standard output. Every buffer begins as bytes 0xFF where nothing is given, so that reading what nobody
+wrote gives NaN or -1. It lies behind a zone of bytes 0xFF, so that writing before its start shows, and ends where a
+page ends behind which there is none, so that reading or writing past its end is a crash; the arena, whose code may
+count on an aligned start, ends less than an alignment before that.
 
 Under a sanitizer (the first argument is then `exact`) buffers are allocations of exactly their size instead, so that
-reading past an end shows too.
+reading before a start shows too.
 """
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import pickle
 import sys
 from collections.abc import Sequence
@@ -18,9 +21,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ZONE = 512  # bytes on each side
+ZONE = 512  # bytes before a buffer, at least
+PAGE = mmap.PAGESIZE
 ALIGNMENT = 64
 LENGTH = 8  # bytes before each answer that say how long it is
+
+
+@dataclass(frozen=True)
+class Again:
+    """A second call of a program: its entry points, buffers (None: as the first call left it), arena and sizes."""
+
+    entries: tuple[str, ...]
+    buffers: tuple[bytes | int | None, ...]
+    arena: int
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,7 @@ class Job:
 
     sizes: the values of the size symbols. kept: buffers that nobody may write. rehearsed: if there are any, everything
     runs twice, first with these weights as 0xFF (NaN): what is prepared from weights must follow when they change.
-    continued: entry points to call once more in the end, on inputs as the first call left them.
+    again: what is called once more in the end.
     """
 
     entries: tuple[str, ...]
@@ -40,29 +54,32 @@ class Job:
     kept: frozenset[int] = frozenset()
     rehearsed: frozenset[int] = frozenset()
     prepared: frozenset[int] = frozenset()
-    continued: tuple[str, ...] = ()
+    again: Again | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The buffers after the run and, where it was continued, after that; or what went wrong."""
+    """The buffers after the run and, where there was a second call, after that; or what went wrong."""
 
     buffers: tuple[bytes, ...]
     problem: str = ""
-    continued: tuple[bytes, ...] = ()
+    again: tuple[bytes, ...] = ()
 
 
 class _Memory:
-    """Aligned bytes: between two zones, or an allocation of their own if `exact`."""
+    """Bytes at the end of their pages, behind a zone; an allocation of their own if `exact`; `aligned` if need be."""
 
-    def __init__(self, size: int, exact: bool) -> None:
+    def __init__(self, size: int, exact: bool, aligned: bool = False) -> None:
         self.size = size
-        before = 0 if exact else ZONE
-        padded = -(-size // ALIGNMENT) * ALIGNMENT
-        self.raw, self.address = _allocated(size if exact else padded + 2 * ZONE)
+        self.exact = exact
+        if exact:
+            self.raw, begin = _allocated(size)
+            self.start = 0
+        else:
+            self.raw, begin = _mapped(ZONE + size + ALIGNMENT)
+            self.start = (self.raw.size - size) // ALIGNMENT * ALIGNMENT if aligned else self.raw.size - size
         self.raw[:] = 0xFF
-        self.start = before
-        self.address += before
+        self.address = begin + self.start
 
     def fill(self, content: bytes | int) -> None:
         """Take what is given; 0xFF where nothing is."""
@@ -71,6 +88,13 @@ class _Memory:
 
     def content(self) -> bytes:
         return self.raw[self.start : self.start + self.size].tobytes()
+
+    def free(self) -> None:
+        begin = self.address - self.start
+        if self.exact:
+            _LIBC.free(begin)
+        else:
+            _LIBC.munmap(begin, self.raw.size + PAGE)
 
     def damage(self) -> str:
         """Where the zones were written, relative to the buffer; empty where they are whole."""
@@ -82,6 +106,12 @@ class _Memory:
 _LIBC = ctypes.CDLL(None)
 _LIBC.free.argtypes = [ctypes.c_void_p]
 _LIBC.posix_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
+_LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_NO_ACCESS = 0
+_NO_MEMORY = ctypes.c_void_p(-1).value
 
 
 def _allocated(size: int) -> tuple[np.ndarray, int]:
@@ -93,26 +123,56 @@ def _allocated(size: int) -> tuple[np.ndarray, int]:
     return np.ctypeslib.as_array(bytes_there) if size else np.empty(0, np.uint8), address.value
 
 
+def _mapped(size: int) -> tuple[np.ndarray, int]:
+    """Whole pages of at least `size` bytes with none behind them, and their address; the caller unmaps them all."""
+    held = -(-size // PAGE) * PAGE
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    begin = _LIBC.mmap(None, held + PAGE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+    if begin == _NO_MEMORY or _LIBC.mprotect(begin + held, PAGE, _NO_ACCESS):
+        raise MemoryError(f"{size} bytes for a buffer")
+    return np.ctypeslib.as_array((ctypes.c_uint8 * held).from_address(begin)), begin
+
+
 def run_job(library: ctypes.CDLL, job: Job, exact: bool = False) -> Answer:
     """Run a job's entry points on memory of their own."""
-    sizes = [b if isinstance(b, int) else len(b) for b in job.buffers]
-    buffers = [_Memory(n, exact) for n in sizes]
-    arena = _Memory(job.arena, exact)
-    problem = ""
+    buffers = [_Memory(_length(b), exact) for b in job.buffers]
+    arena = _Memory(job.arena, exact, aligned=True)
     try:
         for rehearsal in (True, False) if job.rehearsed else (False,):
             _fill(job, buffers, arena, rehearsal)
-            problem = _called(library, job, job.entries, buffers, arena)
+            problem = _called(library, job, job.entries, job.sizes, buffers, arena)
             if problem:
                 return Answer((), problem)
         found = tuple(b.content() for b in buffers)
-        if job.continued:
-            arena.fill(arena.size)
-            problem = _called(library, job, job.continued, buffers, arena)
-        return Answer(found, problem, tuple(b.content() for b in buffers) if job.continued else ())
+        if job.again is None:
+            return Answer(found)
+        problem, again = _run_again(library, job, job.again, buffers, exact)
+        return Answer(found, problem, again)
     finally:
         for memory in (*buffers, arena):
-            _LIBC.free(memory.address - memory.start)
+            memory.free()
+
+
+def _run_again(
+    library: ctypes.CDLL, job: Job, again: Again, before: Sequence[_Memory], exact: bool
+) -> tuple[str, tuple[bytes, ...]]:
+    """The second call: what went wrong, and the buffers after it."""
+    fresh = [None if b is None else _Memory(_length(b), exact) for b in again.buffers]
+    arena = _Memory(again.arena, exact, aligned=True)
+    try:
+        for memory, given in zip(fresh, again.buffers, strict=True):
+            if memory is not None and given is not None:
+                memory.fill(given)
+        buffers = [old if new is None else new for old, new in zip(before, fresh, strict=True)]
+        problem = _called(library, job, again.entries, again.sizes, buffers, arena)
+        return problem and f"in a second call: {problem}", tuple(b.content() for b in buffers)
+    finally:
+        for memory in (*(m for m in fresh if m is not None), arena):
+            memory.free()
+
+
+def _length(given: bytes | int) -> int:
+    return given if isinstance(given, int) else len(given)
 
 
 def _fill(job: Job, buffers: Sequence[_Memory], arena: _Memory, rehearsal: bool) -> None:
@@ -123,15 +183,22 @@ def _fill(job: Job, buffers: Sequence[_Memory], arena: _Memory, rehearsal: bool)
     arena.fill(arena.size)
 
 
-def _called(library: ctypes.CDLL, job: Job, entries: Sequence[str], buffers: Sequence[_Memory], arena: _Memory) -> str:
+def _called(
+    library: ctypes.CDLL,
+    job: Job,
+    entries: Sequence[str],
+    sizes: Sequence[int],
+    buffers: Sequence[_Memory],
+    arena: _Memory,
+) -> str:
     """Call the entry points; what was written that must not be."""
     before = {k: buffers[k].content() for k in job.kept}
     table = (ctypes.c_void_p * max(len(buffers), 1))(*(b.address for b in buffers))
-    sizes = (ctypes.c_int64 * max(len(job.sizes), 1))(*job.sizes)
+    numbers = (ctypes.c_int64 * max(len(sizes), 1))(*sizes)
     for name in entries:
         entry = getattr(library, name)
         entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
-        code = entry(table, sizes, arena.address, job.threads)
+        code = entry(table, numbers, arena.address, job.threads)
         if code:
             return f"{name} returned {code}"
     for number, memory in enumerate([*buffers, arena]):

@@ -190,6 +190,9 @@ def _infer_convolution(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
             f"w's {show(w.shape[1])} channels times {groups} groups must be x's {show(channels)} channels",
         )
         out = w.shape[0]
+    grouped = w.shape[0]  # results' channels, or x's where transposed
+    divides = not isinstance(grouped, int) or grouped % groups == 0
+    require(divides, f"w's first size {show(grouped)} must be a multiple of the {groups} groups")
     if len(operands) == 3:
         require_vector(operands[2], out, "the bias")
     return TensorType(x.dtype, (x.shape[0], out, *_convolved(x.shape[2:], w.shape[2:], attrs)))

@@ -1,0 +1,91 @@
+"""A case called once more: with other inputs, and of other sizes where the compiled code takes them at run time.
+
+What a compiler keeps from one call to the next (what it prepared, a size it took for granted) shows in the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from effcc.errors import EffccError
+from effcc.fuzz.generate import Array, Case, expanded
+from effcc.fuzz.operands import bounds
+from effcc.ir.dims import evaluate
+from effcc.ir.graph import Graph, GraphBuilder, Value
+from effcc.ir.types import TensorType
+
+MOST_WORK = 1_000_000  # points of all index spaces at the second sizes: interpreting more takes seconds
+_GROWN = (lambda n: n + 1, lambda n: n + 16, lambda n: 2 * n + 3, lambda n: max(2, n - 1), lambda n: max(2, n // 2))
+
+
+def second(case: Case) -> tuple[Case, dict[str, int]] | None:
+    """The case for a second call, and its run-time sizes; None where its inputs cannot be changed safely.
+
+    Weights stay. Inputs are the first ones in another order, so that they keep to their ranges.
+    """
+    if case.graph.updates or any(_takes_numbers_apart(n.op, n.operands[:1], n.results) for n in case.graph.nodes):
+        return None
+    sizes = other_sizes(case)
+    try:
+        graph = at_sizes(case.compiled, sizes) if sizes else case.graph
+    except (EffccError, ValueError, TypeError):
+        return None
+    layouts = dict(case.variation.layouts)
+    inputs = []
+    for param, array in zip(graph.params, case.inputs, strict=True):
+        if param.name not in graph.weights:
+            array = _moved(array, tuple(int(d) for d in param.type.shape))
+            array = expanded(array) if layouts.get(param.name) == "expanded" else array
+        inputs.append(array)
+    made = replace(case, graph=graph, inputs=tuple(inputs))
+    return (made, sizes) if made.work <= MOST_WORK else None
+
+
+def other_sizes(case: Case) -> dict[str, int]:
+    """Other values for the case's size symbols; larger ones where integers are positions, which must stay inside."""
+    largest_only = any(bounds(n.op, [o.type for o in n.operands], n.attrs) for n in case.graph.nodes)
+    choices = _GROWN[:3] if largest_only else _GROWN
+    found = {f"s{k}": choices[(case.seed + k) % len(choices)](n) for k, n in enumerate(case.variation.symbols)}
+    return {name: size for name, size in found.items() if name in case.compiled.size_symbols()}
+
+
+def at_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:
+    """A graph with run-time sizes as one of known sizes, row-major. Raises EffccError where its ops refuse those."""
+    builder = GraphBuilder(graph.name)
+    values: dict[Value, Value] = {}
+    for p in graph.params:
+        values[p] = builder.param(p.name, _at(p.type, sizes), weight=p.name in graph.weights)
+    for node in graph.nodes:
+        attrs = {name: _evaluated(value, sizes) for name, value in node.attrs.items()}
+        operands = [values[o] for o in node.operands]
+        made = builder.node(node.op, *operands, name=node.results[0].name, regions=node.regions, **attrs)
+        values.update(zip(node.results, made.results, strict=True))
+    return builder.build(tuple(values[v] for v in graph.outputs))
+
+
+def _at(type: TensorType, sizes: Mapping[str, int]) -> TensorType:
+    return replace(type, shape=tuple(evaluate(d, sizes) for d in type.shape), strides=None)
+
+
+def _evaluated(value: Any, sizes: Mapping[str, int]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_evaluated(v, sizes) for v in value)
+    return evaluate(value, sizes) if hasattr(value, "free_symbols") else value
+
+
+def _moved(array: Array, shape: tuple[int, ...]) -> Array:
+    """The array's elements from the third on, as many as there must be, round and round."""
+    if array.size == 0 or 0 in shape:
+        return np.zeros(shape, array.dtype)
+    return np.resize(np.roll(array.reshape(-1), -2), shape)
+
+
+def _takes_numbers_apart(op: str, operands: tuple[Value, ...], results: tuple[Value, ...]) -> bool:
+    """Whether other inputs may have no one result: floats made integers, or writes in places that may coincide."""
+    if op in ("index_put", "scatter"):
+        return True
+    return op == "cast" and operands[0].type.dtype.is_float and not results[0].type.dtype.is_float
