@@ -31,7 +31,7 @@ def test_weights_stay_and_positions_stay_inside() -> None:
     assert sizes["s0"] > 5 and called.inputs[0].shape == (sizes["s0"], 3)
     np.testing.assert_array_equal(called.inputs[2], case.inputs[2])
     assert not np.array_equal(called.inputs[0][:5], case.inputs[0])
-    assert 0 <= called.inputs[1].min() and called.inputs[1].max() < 5
+    assert called.inputs[1].min() >= 0 and called.inputs[1].max() < 5
     run_graph(called.graph, called.inputs)
 
 
