@@ -1,8 +1,8 @@
 """Kernel and schedule to loops: the schedule is followed, not improved.
 
 Parallel loops over tiles of the shared axes come first; inside them local buffers, the sequential loop if there is one,
-and the nests. An axis whose extent is no multiple of its tile gets a second copy of the code for the rest; a rest of
-unknown size becomes a loop of single points, or a masked tile on the lanes.
+and the nests. Stepwise, the sequential loop comes first. An axis whose extent is no multiple of its tile gets a second
+copy of the code for the rest; a rest of unknown size becomes a loop of single points, or a masked tile on the lanes.
 """
 
 from __future__ import annotations
@@ -39,15 +39,25 @@ class _Lowering(Nests):
 
     def run(self) -> LoopNest:
         ranges: Ranges = {a: Range(ZERO, count_of(e)) for a, e in self.kernel.axes}
+        self._choose_locals()
+        steps = self.schedule.sequential
+        if steps is not None and self.schedule.stepwise:
+            body = tuple(self._cut(steps.axis, self._outer(steps.axis), steps.tile, ranges, self._parallel))
+        else:
+            body = self._parallel(ranges)
+        return LoopNest(self.kernel.name, self.kernel.params, self.kernel.outputs, body, self.schedule.notes)
+
+    def _parallel(self, ranges: Ranges) -> tuple[Stmt, ...]:
+        """The parallel loops and all that is inside them."""
+        ranges = dict(ranges)
         for tiled in self.schedule.parallel:
             self.steps[self._outer(tiled.axis)] = tiled.tile
             ranges[tiled.axis] = replace(ranges[tiled.axis], base=Axis(self._outer(tiled.axis)))
-        self._choose_locals()
         body = self._variants(list(self.schedule.parallel), ranges)
         for tiled in reversed(self.schedule.parallel):
             extent = integer(self.kernel.extents[tiled.axis])
             body = (For(self._outer(tiled.axis), ZERO, extent, tiled.tile, "parallel", body),)
-        return LoopNest(self.kernel.name, self.kernel.params, self.kernel.outputs, body, self.schedule.notes)
+        return body
 
     def _variants(self, tiled: Sequence[TiledAxis], ranges: Ranges) -> tuple[Stmt, ...]:
         """The code inside the parallel loops, once for whole tiles and once for the rest of each axis that has one."""
@@ -120,7 +130,7 @@ class _Lowering(Nests):
         for nest in by_phase["before"]:
             out += self._nest(nest, ranges)
         sequential = self.schedule.sequential
-        if sequential is None:
+        if sequential is None or self.schedule.stepwise:
             for nest in by_phase["inside"]:
                 out += self._nest(nest, ranges)
             return tuple(out)

@@ -92,6 +92,11 @@ class Target:
         """The target a user names, as `parse(name)`."""
         return parse(name)
 
+    def one_core(self) -> Target:
+        """One core of this machine while the others work too: its share of the rates."""
+        rates = {f: getattr(self, f) / self.cores for f in Rates.__annotations__}
+        return replace(self, cores=1, **rates)
+
     def with_isa(self, isa: Isa) -> Target:
         """This machine, restricted (or, for code that is only printed, extended) to one instruction set."""
         if isa == self.isa:

@@ -62,6 +62,8 @@ class Pack:
 class Schedule:
     """The loops of one kernel; `sequential` is a tiled reduced axis or a scan axis. `notes` say why.
 
+    `stepwise`: the parallel loops stand inside the sequential one, along a scan, and threads meet after each step.
+
     On a GPU a tile of the parallel axes is a program; it runs on `warps` warps, and loops keep the loads of `stages`
     turns in flight (both 0 elsewhere).
     """
@@ -74,3 +76,4 @@ class Schedule:
     notes: tuple[str, ...] = field(default=())
     warps: int = 0
     stages: int = 0
+    stepwise: bool = False

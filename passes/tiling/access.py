@@ -10,6 +10,8 @@ from effcc.ir.kernel import Kernel
 
 CONTIGUOUS_LOAD = 1.0
 """The unit: one vector load."""
+PACKED_LOAD = 0.8 * CONTIGUOUS_LOAD
+"""One vector of an operand that will be packed: contiguous, aligned, and no page of its own."""
 BROADCAST_LOAD = 0.5
 """One element for all lanes: it stays in a register over many vectors."""
 STRIDED_LOAD, GATHERED_LOAD = 12.0, 20.0

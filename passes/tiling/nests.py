@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from effcc.ir.expr import Axis, Reduce, walk
@@ -24,8 +25,17 @@ class NestPlan:
         return frozenset(self.kept) | frozenset(self.reduced)
 
 
-def shared_axes(kernel: Kernel) -> tuple[str, ...]:
-    """The axes that every statement has and reads its predecessors' results at: each point can run on its own."""
+def step_axes(kernel: Kernel) -> tuple[str, ...]:
+    """The axes whose points can run on their own within each step of a scan, when all have finished the step before."""
+    scans = set(kernel.scans)
+    return shared_axes(kernel, scans) if all(scans & set(s.axes) for s in kernel.statements) else ()
+
+
+def shared_axes(kernel: Kernel, ordered: Set[str] = frozenset()) -> tuple[str, ...]:
+    """The axes that every statement has and reads its predecessors' results at: each point can run on its own.
+
+    ordered: axes whose earlier points are finished before later ones begin, so that anything of them may be read.
+    """
     if any(s.scatter is not None for s in kernel.statements):
         return ()
     extents = kernel.extents
@@ -37,7 +47,7 @@ def shared_axes(kernel: Kernel) -> tuple[str, ...]:
     for s in kernel.statements:
         for load in s.reads:
             axes = definitions.get(load.buffer.rstrip("'"))
-            if axes is None:
+            if axes is None or any(a in ordered and i != Axis(a) for a, i in zip(axes, load.index, strict=True)):
                 continue
             for axis, index in zip(axes, load.index, strict=True):
                 inside = {e.name for e in walk(index) if isinstance(e, Axis)}

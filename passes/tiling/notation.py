@@ -1,8 +1,9 @@
 """The text notation of constraints, definitions and objectives.
 
-    rows = min(mt * mr, m)                                  # a definition: its value stands wherever `rows` is used
-    below mr * nr / lanes + nr / lanes + 1 <= vector_registers kc % unroll == 0 ; n % nr == 0 or padded == 1 minimize
-    max(compute, traffic)
+    rows = min(mt * mr, m)          # a definition: its value stands wherever `rows` is used
+    mr * nr / lanes + nr / lanes + 1 <= vector_registers
+    kc % unroll == 0 ; n % nr == 0 or padded == 1
+    minimize max(compute, traffic)
 
 `/` rounds down, `ceil(a / b)` rounds up, `round_up(a, b)` is the least multiple of b that is at least a; `min` and
 `max` take any number of arguments. Statements end at a line's end or at `;`; `#` starts a comment; a line goes on

@@ -66,3 +66,12 @@ def pack(kernel: Kernel, load: Load, axis: str, width: int, order: Sequence[str]
         weights=frozenset({"source"}),
     )
     return replace(kernel, params=params, statements=statements), Pack(old.name, old.name, guard_accesses(packing))
+
+
+def packable(kernel: Kernel, load: Load, axis: str) -> bool:
+    """Whether the buffer can be stored anew: read at one index only, which depends on no data and known sizes."""
+    if any(other.buffer == load.buffer and other != load for s in kernel.statements for other in s.reads):
+        return False
+    return not any(isinstance(e, Load) for i in load.index for e in walk(i)) and all(
+        isinstance(kernel.extents[e.name], int) for i in load.index for e in walk(i) if isinstance(e, Axis)
+    )

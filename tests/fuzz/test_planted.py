@@ -27,7 +27,7 @@ from effcc.passes import layout, memory, reroll
 from effcc.passes.fusion import online
 from effcc.passes.fusion.cascade import Defined
 from effcc.passes.rules.reader import parse
-from effcc.passes.tiling import choose
+from effcc.passes.tiling import product_nest
 from effcc.target import Target
 
 Patch = pytest.MonkeyPatch
@@ -160,8 +160,8 @@ def packing_shifts_the_columns(patch: Patch) -> None:
         statements = tuple(replace(s, value=transform(s.value, shifted)) for s in packing.statements)
         return kernel, replace(made, kernel=packing.with_statements(statements))
 
-    original = choose.pack
-    patch.setattr(choose, "pack", wrong)
+    original = product_nest.pack
+    patch.setattr(product_nest, "pack", wrong)
 
 
 @planted

@@ -1,0 +1,45 @@
+"""What is being decided for one kernel: shared by the nests of a schedule while they are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from effcc.ir.dims import elements
+from effcc.ir.kernel import Kernel
+from effcc.ir.schedule import Pack, TiledAxis
+from effcc.passes.tiling.nests import NestPlan
+from effcc.target import Target
+
+
+@dataclass
+class Choice:
+    """The decisions so far. `sequential` is cut outside all nests, and so are the axes of `cut`, into so many points.
+
+    shared: the axes that parallel loops outside may cut into tiles, which `tiles` gives. `outer` and `inner`: those of
+    them that must come first and last. `seconds` is the prediction for all cores.
+    """
+
+    kernel: Kernel
+    target: Target
+    shared: tuple[str, ...]
+    sequential: TiledAxis | None = None
+    cut: Mapping[str, int] = field(default_factory=dict)
+    tiles: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    outer: str = ""
+    inner: str = ""
+    packs: list[Pack] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, axis: str) -> int:
+        """How many points of an axis a nest can tile: those of its tile where a loop outside already cuts it."""
+        if self.sequential is not None and axis == self.sequential.axis:
+            return self.sequential.tile
+        return self.cut.get(axis) or max(elements((self.kernel.extents[axis],)), 1)
+
+    def turns(self, plan: NestPlan) -> int:
+        """How often the sequential loop runs a nest."""
+        if self.sequential is None or plan.phase != "inside":
+            return 1
+        return -(-max(elements((self.kernel.extents[self.sequential.axis],)), 1) // self.sequential.tile)

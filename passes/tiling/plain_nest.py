@@ -1,0 +1,146 @@
+"""The nest of pointwise statements and reductions: lanes where most loads and stores are contiguous."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from effcc.ir.dims import Shape
+from effcc.ir.expr import Axis, Load, walk
+from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.schedule import Nest, TiledAxis
+from effcc.passes.tiling.access import PACKED_LOAD, lane_cost, layouts, stride
+from effcc.passes.tiling.choice import Choice
+from effcc.passes.tiling.chunk import SUM, chunk_of
+from effcc.passes.tiling.describe import pointwise_of, reduction_of
+from effcc.passes.tiling.nests import NestPlan
+from effcc.passes.tiling.pack import pack, packable
+
+SHARED_BY = 8
+"""So many results at most share one gather: each needs accumulators of its own."""
+COMBINE_LANES = 6.0
+"""To combine the lanes of one vector at the end of a row, in vector loads: shuffles and additions in sequence."""
+LOSES_ROWS = 1.5
+"""By how many times dearer lanes are along rows that tasks could take one by one: intermediates grow from one row to as
+many as there are lanes, and take more of L1. Loads apart in memory cost more than that."""
+
+
+def plain_nest(choice: Choice, plan: NestPlan) -> Nest:
+    """Pointwise statements and reductions: lanes where most loads and stores are contiguous."""
+    kernel, lanes = choice.kernel, choice.target.vector_lanes
+    layout = layouts(kernel)
+    candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1]
+    if choice.sequential is not None and choice.sequential.tile == 1:
+        candidates = [a for a in candidates if a != choice.sequential.axis]
+    statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
+    if any(s.scatter is not None for s in statements) or not candidates:
+        return Nest(
+            plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue), phase=plan.phase
+        )
+
+    # Rows of their own stay so where a row fills a vector; a window of 3 x 3 does not.
+    fills = any(a not in choice.shared and choice.count(a) >= lanes for a in candidates)
+
+    def cost(axis: str) -> float:
+        extent = choice.count(axis)
+        waste = -(-extent // lanes) * lanes / max(extent, 1)
+        fixed = axis in choice.shared and choice.tiles[axis] == 1 and fills
+        combine = COMBINE_LANES * lanes / points if axis in plan.reduced else 0.0
+        return _point_cost(kernel, plan, axis, points, layout) * waste * (LOSES_ROWS if fixed else 1.0) + combine
+
+    points = prod(choice.count(a) for a in plan.reduced)
+    axis = min(reversed(candidates), key=cost)
+    counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
+    if plan.reductions:
+        reduction = reduction_of(kernel, statements, counts, plan.reduced, axis, choice.target)
+        vectors, prediction, note = reduction.accumulators, reduction.prediction, str(reduction)
+        # Tasks are rows; where lanes are rows too, and the other rows are fewer than the tasks, tasks cut the lanes.
+        others = prod(counts[a] for a in choice.shared if a != axis and a in plan.kept)
+        block = -(-counts[axis] // -(-reduction.row_parts // others))
+    else:
+        pointwise = pointwise_of(kernel, statements, counts, axis, choice.target)
+        block = -(-counts[axis] // pointwise.column_parts)
+        vectors, prediction, note = pointwise.unroll, pointwise.prediction, str(pointwise)
+        crossing = _crossing(kernel, statements, axis, layout)
+        if crossing is not None and {axis, crossing} <= set(choice.shared):
+            # Every lane has a cache line of its own: few at a time, and all of each line before the next ones.
+            vectors, block, choice.outer, choice.inner = 1, lanes, axis, crossing
+            note += f", line by line along {crossing}"
+    sharing = _sharing(kernel, plan, axis, layout)
+    if sharing is not None:
+        vectors = max(1, min(vectors, choice.target.vector_registers // 2 // counts[sharing]))
+        note += f", gathers shared by {sharing}"
+        if sharing in choice.shared:
+            choice.tiles[sharing] = counts[sharing]
+    unroll = () if sharing is None else (TiledAxis(sharing, counts[sharing]),)
+    width = lanes * min(vectors, -(-counts[axis] // lanes))
+    reduced = (*(a for a in plan.reduced if a != axis), *((axis,) if axis in plan.reduced else ()))
+    last = (sharing, axis)
+    kept = (*(a for a in plan.kept if a not in last), *(a for a in last if a in plan.kept))
+    for load in _scattered(kernel, plan, axis, layout):
+        choice.kernel, packed = pack(choice.kernel, load, axis, width, (*kept, *reduced))
+        choice.packs.append(packed)
+    if axis in choice.shared and choice.tiles[axis] == 1:
+        choice.tiles[axis] = -(-block // width) * width
+    choice.seconds += prediction.seconds * choice.turns(plan)
+    choice.notes.append(f"{statements[0].target}: {note}, bound by {prediction.bound_by}")
+    return Nest(
+        plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
+        TiledAxis(axis, width), unroll, (*kept, *reduced), plan.phase,
+        chunk_of(kernel, plan.reductions, reduced, counts, SUM, lanes=width if axis in plan.reduced else 1),
+    )  # fmt: skip
+
+
+def _point_cost(kernel: Kernel, plan: NestPlan, axis: str, points: int, layout: dict[str, Shape]) -> float:
+    """Loads and stores of a nest at one of a row's `points`, with lanes along `axis`, in vector loads.
+
+    What comes once a row (a reduction's result, the epilogue) counts by its share.
+    """
+    packed = _scattered(kernel, plan, axis, layout)
+    total = 0.0
+    for i in (*plan.body, *plan.reductions, *plan.epilogue):
+        s = kernel.statements[i]
+        reads = sum(PACKED_LOAD if load in packed else lane_cost(load, axis, layout) for load in s.reads)
+        store = lane_cost(Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype), axis, layout)
+        total += reads / (points if i in plan.epilogue else 1) + store / (1 if i in plan.body else points)
+    return total
+
+
+def _crossing(kernel: Kernel, statements: Sequence[Statement], axis: str, layout: dict[str, Shape]) -> str | None:
+    """The axis along which an operand is contiguous whose elements along the lanes are apart; None if there is none."""
+    stores = [Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype) for s in statements if s.target in layout]
+    for load in [*(x for s in statements for x in s.reads), *stores]:
+        steps = {a: stride(load, a, layout[load.buffer.rstrip("'")]) for a in kernel.extents}
+        if steps[axis] not in (0, 1, None):
+            found = next((a for a, step in steps.items() if step == 1), None)
+            if found is not None:
+                return found
+    return None
+
+
+def _sharing(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> str | None:
+    """A short kept axis that gathers along the lanes lack: unrolled, it makes one gather serve all its points."""
+    reads = [load for i in plan.reductions for load in kernel.statements[i].reads]
+    gathers = [x for x in reads if stride(x, axis, layout[x.buffer.rstrip("'")]) is None]
+    if not gathers or len(plan.reductions) != 1:
+        return None
+    others = [x for x in reads if x not in gathers]
+    for a in plan.kept:
+        extent = kernel.extents[a]
+        short = isinstance(extent, int) and 1 < extent <= SHARED_BY
+        if a != axis and short and any(a in _axes(x) for x in others) and not any(a in _axes(x) for x in gathers):
+            return a
+    return None
+
+
+def _scattered(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:
+    """Constant operands of a reduction, read again and again, whose elements along the lanes are apart."""
+    reads = dict.fromkeys(load for i in plan.reductions for load in kernel.statements[i].reads)
+    constant = [x for x in reads if x.buffer in kernel.weights and packable(kernel, x, axis)]
+    again = [x for x in constant if any(kernel.extents[a] != 1 for a in plan.kept if a not in _axes(x))]
+    return [x for x in again if stride(x, axis, layout[x.buffer]) not in (0, 1)]
+
+
+def _axes(load: Load) -> set[str]:
+    """The axes that decide where a load reads."""
+    return {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
