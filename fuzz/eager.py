@@ -21,7 +21,7 @@ _REFUSALS = (
     "not implemented for", "is not implemented", "not supported", "does not support", "expected scalar type",
     "can't be cast to the desired output type", "Kernel size can't be greater than actual input size",
     "zero batch or zero channel inputs", "optional 0 dim batch size", "out of range for tensor of size [0]",
-    "Expected more than 1 value per channel",
+    "Expected more than 1 value per channel", "expected m1 and m2 to have the same dtype",
 )  # fmt: skip
 
 

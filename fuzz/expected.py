@@ -126,13 +126,20 @@ def _spread(wide: Array, disturbed: Sequence[Array]) -> tuple[float, Array]:
     return spread, stable
 
 
-def difference(candidate: Any, eager: Array | None, expected: Expected, number: int, is_eager: bool = False) -> str:
+def difference(
+    candidate: Any,
+    eager: Array | None,
+    expected: Expected,
+    number: int,
+    is_eager: bool = False,
+    in_sequence: bool = False,
+) -> str:
     """How `candidate` is wrong as result `number`; empty where it is right.
 
     A candidate in float64 for a narrower result was interpreted wide, and must have its special values where the
     reference has them; others must have them where eager has (or the interpreter, where there is no eager). Eager
     itself may have NaN for an infinity of the interpreter, and the other way round (it orders the products of an
-    einsum), and be off by roundings of what cancels out on the way.
+    einsum), and be off by roundings of what cancels out on the way; so may what sums `in_sequence`, however long.
     """
     want = expected.results[number]
     got: Array = np.asarray(candidate)
@@ -146,7 +153,7 @@ def difference(candidate: Any, eager: Array | None, expected: Expected, number: 
         return _where(number, wrong, want.own, got) if wrong.any() else ""
     model = want.wide if widened else want.own if eager is None else eager
     anything = expected.overflows or (is_eager and not np.isfinite(got[~np.isfinite(model)].astype(np.float64)).any())
-    scale = expected.scale if is_eager else 0.0
+    scale = expected.scale if is_eager or in_sequence else 0.0
     return _floating(number, got.astype(np.float64), model.astype(np.float64), want, eager, anything, scale)
 
 
@@ -169,7 +176,7 @@ def _floating(
         return ""
     eps = float(ml_dtypes.finfo(want.dtype.numpy).eps)
     bound = 4 * eager_errors.max() + 2 * eps * np.abs(exact).max() + want.spread + _smallest(want.dtype)
-    bound += 400 * eps * scale  # for eager: its norms of equal elements are not quite 0
+    bound += 400 * eps * scale  # eager's norms of equal elements, say, are not quite 0
     if errors.max() <= bound:
         return ""
     wrong = np.zeros(got.shape, bool)

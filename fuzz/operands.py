@@ -6,6 +6,7 @@ that no rule mentions. A proposal may be refused by the op's type rule: the gene
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -18,6 +19,8 @@ from effcc.ir.op import Op, normalize_axis
 from effcc.ir.table.movement import slice_bounds
 from effcc.ir.types import TensorType
 from effcc.passes.rules.drawing import draw, draw_dtype, draw_shape
+
+LEAST_EPS = 1e-6  # of the norm of one element
 
 Known = list[TensorType | None]
 Attrs = dict[str, Any]
@@ -58,8 +61,16 @@ def bounds(op: str, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> di
     return {}
 
 
-def is_deterministic(op: Op, attrs: Mapping[str, Any]) -> bool:
-    """Whether the result does not depend on the order in which elements are written."""
+def is_deterministic(op: Op, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> bool:
+    """Whether the result depends neither on the order in which elements are written nor on roundings alone.
+
+    The norm of one element is 0 / sqrt(eps), and in eager whatever a rounding leaves of 0.
+    """
+    if op.name in ("group_norm", "layer_norm"):
+        shape = types[0].shape
+        group = shape[1:] if op.name == "group_norm" else shape[len(shape) - attrs["axes"] :]
+        if math.prod(int(d) for d in group) == attrs.get("groups", 1) and attrs["eps"] < LEAST_EPS:
+            return False
     return op.kind != "scatter" or attrs["combine"] != "set"
 
 

@@ -182,12 +182,19 @@ def native(examined: Examined) -> Native | None:
     )
 
 
-def compare(results: Sequence[Any], eager: Sequence[Array] | None, expected: Expected, is_eager: bool = False) -> str:
+def compare(
+    results: Sequence[Any],
+    eager: Sequence[Array] | None,
+    expected: Expected,
+    is_eager: bool = False,
+    in_sequence: bool = False,
+) -> str:
     """How results are wrong; empty where they are right."""
     if len(results) != len(expected.results):
         return f"{len(results)} results, expected {len(expected.results)}"
     for number, result in enumerate(results):
-        problem = difference(result, eager[number] if eager is not None else None, expected, number, is_eager)
+        model = eager[number] if eager is not None else None
+        problem = difference(result, model, expected, number, is_eager, in_sequence)
         if problem:
             return problem
     return ""
@@ -320,5 +327,5 @@ def _mlir(case: Case, expected: Expected, eager: Sequence[Array] | None) -> Fail
     found = in_child(lambda: run_module(text, case.graph, case.inputs))
     if isinstance(found, str):
         return Failure(case, "mlir", "error", found)
-    problem = compare(found, eager, expected)
+    problem = compare(found, eager, expected, in_sequence=True)  # its sums have one accumulator
     return Failure(case, "mlir", "wrong result", problem) if problem else None

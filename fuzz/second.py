@@ -50,7 +50,8 @@ def other_sizes(case: Case) -> dict[str, int]:
     largest_only = any(bounds(n.op, [o.type for o in n.operands], n.attrs) for n in case.graph.nodes)
     choices = _GROWN[:3] if largest_only else _GROWN
     found = {f"s{k}": choices[(case.seed + k) % len(choices)](n) for k, n in enumerate(case.variation.symbols)}
-    return {name: size for name, size in found.items() if name in case.compiled.size_symbols()}
+    graph = case.compiled
+    return {name: max(size, graph.ranges[name][0]) for name, size in found.items() if name in graph.size_symbols()}
 
 
 def at_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:

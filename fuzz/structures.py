@@ -1,86 +1,18 @@
-"""Structures that whole passes exist for, as models write them: recurrences, attention, caches, stored weights, norms.
-
-A structure appends nodes to a graph through a `Sketch`, which gives fresh operands. It goes wrong on purpose now and
-then, so that a pass that takes the wrong graph for its pattern shows: a step out of order, another axis, a mask that
-leaves nothing.
-"""
+"""Structures that whole passes exist for, as models write them: recurrences, attention, caches, stored weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from random import Random
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import numpy as np
 
 from effcc.errors import EncodingError
-from effcc.ir.dtypes import DTYPES, DType, boolean, f32, i64
+from effcc.fuzz.sketch import Refused, Sketch, element, floats, number, size, structure, wide
+from effcc.ir.dtypes import DTYPES, DType, boolean, i64
 from effcc.ir.encodings import storage
 from effcc.ir.graph import Value
 from effcc.ir.types import TensorType
-
-
-class Sketch(Protocol):
-    """What a structure writes with. `emit` raises `Refused` where values leave the range that can be compared."""
-
-    @property
-    def random(self) -> Random: ...
-
-    @property
-    def data(self) -> np.random.Generator: ...
-
-    def dtype(self) -> DType: ...
-
-    def emit(self, op: str, *operands: Value, **attrs: Any) -> Value: ...
-
-    def fresh(self, type: TensorType, weight: bool = False, limits: tuple[int, int] | None = None) -> Value: ...
-
-    def given(self, array: Any, weight: bool = False) -> Value: ...
-
-    def update(self, parameter: Value, value: Value) -> None: ...
-
-
-class Refused(Exception):
-    """What a structure computes cannot be compared; leave it out."""
-
-
-Structure = Callable[[Sketch], None]
-STRUCTURES: list[Structure] = []
-
-
-def structure(build: Structure) -> Structure:
-    """Register a structure."""
-    STRUCTURES.append(build)
-    return build
-
-
-def _size(s: Sketch, *sizes: int) -> int:
-    return s.random.choice(sizes or (1, 2, 3, 4, 5, 8, 9, 16, 17, 33))
-
-
-def _float(s: Sketch, *shape: int, dtype: DType, weight: bool = False) -> Value:
-    return s.fresh(TensorType(dtype, shape), weight)
-
-
-def _number(s: Sketch, value: float, dtype: DType) -> Value:
-    return s.emit("full", shape=(), value=value, dtype=dtype)
-
-
-def _wide(s: Sketch) -> DType:
-    """The graph's dtype, or f32 where that is none of floats."""
-    found = s.dtype()
-    return found if found.is_float else f32
-
-
-def _at(s: Sketch, x: Value, axis: int, start: int, squeeze: bool = True) -> Value:
-    """Element `start` of an axis."""
-    part = s.emit("slice", x, axis=axis, start=start, end=start + 1, step=1)
-    if not squeeze:
-        return part
-    shape = part.type.shape
-    return s.emit("reshape", part, shape=(*shape[:axis], *shape[axis + 1 :]))
-
 
 # Recurrences, unrolled as tracing does -------------------------------------------------------------------------------
 
@@ -88,11 +20,11 @@ def _at(s: Sketch, x: Value, axis: int, start: int, squeeze: bool = True) -> Val
 @structure
 def unrolled_recurrence(s: Sketch) -> None:
     """h = a[t] * h + b[t], written out; now and then a step is out of order or uses another tensor."""
-    dtype, steps, width = _wide(s), s.random.randint(3, 7), _size(s)
+    dtype, steps, width = wide(s), s.random.randint(3, 7), size(s)
     axis = s.random.randint(0, 1)
     shape = (steps, width) if axis == 0 else (width, steps)
-    a, b = s.emit("sigmoid", _float(s, *shape, dtype=dtype)), _float(s, *shape, dtype=dtype)
-    h = _float(s, width, dtype=dtype)
+    a, b = s.emit("sigmoid", floats(s, *shape, dtype=dtype)), floats(s, *shape, dtype=dtype)
+    h = floats(s, width, dtype=dtype)
     places = list(range(steps))
     wrong = s.random.random()
     if wrong < 0.3:
@@ -100,9 +32,9 @@ def unrolled_recurrence(s: Sketch) -> None:
         places[first], places[second] = places[second], places[first]
     found = []
     for t, place in enumerate(places):
-        factor = _at(s, a, axis, t if wrong < 0.15 else place)
+        factor = element(s, a, axis, t if wrong < 0.15 else place)
         product = s.emit("mul", *s.random.sample([factor, h], 2))
-        summand = _at(s, b, axis, place)
+        summand = element(s, b, axis, place)
         h = s.emit("add", *s.random.sample([product, summand], 2))
         found.append(h)
     if s.random.random() < 0.6:
@@ -113,16 +45,16 @@ def unrolled_recurrence(s: Sketch) -> None:
 @structure
 def equal_steps(s: Sketch) -> None:
     """concat(f(x[0]), f(x[1]), ...) with one f, or one that is another."""
-    dtype, steps, width, out = _wide(s), s.random.randint(3, 6), _size(s), _size(s, 1, 2, 5)
-    x = _float(s, steps, _size(s, 1, 2, 3), width, dtype=dtype)
-    w = _float(s, out, width, dtype=dtype, weight=True)
+    dtype, steps, width, out = wide(s), s.random.randint(3, 6), size(s), size(s, 1, 2, 5)
+    x = floats(s, steps, size(s, 1, 2, 3), width, dtype=dtype)
+    w = floats(s, out, width, dtype=dtype, weight=True)
     odd = s.random.randrange(steps) if s.random.random() < 0.4 else -1
     order, squeeze = list(range(steps)), s.random.random() < 0.5
     if s.random.random() < 0.15:
         s.random.shuffle(order)
     parts = []
     for t, place in enumerate(order):
-        y = s.emit("linear", _at(s, x, 0, place, squeeze), w)
+        y = s.emit("linear", element(s, x, 0, place, squeeze), w)
         parts.append(s.emit("sigmoid" if t == odd else "tanh", y))
     s.emit("concat", *parts, axis=s.random.choice((0, 0, -1)))
 
@@ -130,9 +62,9 @@ def equal_steps(s: Sketch) -> None:
 @structure
 def scan_tree(s: Sketch) -> None:
     """h[t] = a[t] * h[t-1] + b[t] as a tree of halves, as associative scans are traced."""
-    dtype, steps, width = _wide(s), s.random.choice((4, 4, 8)), _size(s, 1, 2, 3, 5, 17)
-    a = s.emit("sigmoid", _float(s, steps, width, dtype=dtype))
-    b = _float(s, steps, width, dtype=dtype)
+    dtype, steps, width = wide(s), s.random.choice((4, 4, 8)), size(s, 1, 2, 3, 5, 17)
+    a = s.emit("sigmoid", floats(s, steps, width, dtype=dtype))
+    b = floats(s, steps, width, dtype=dtype)
     swapped = s.random.random() < 0.2
 
     def scan(a: Value, b: Value, n: int) -> Value:
@@ -166,7 +98,7 @@ def _masked(s: Sketch, scores: Value, dtype: DType) -> Value:
     """Scores with a mask: causal, a window, given bools (rows of nothing too), or a bias."""
     m, n = (int(d) for d in scores.type.shape[-2:])
     kind = s.random.choice(("none", "causal", "window", "given", "bias", "filled"))
-    low = _number(s, s.random.choice((-math.inf, -1e4)), dtype)
+    low = number(s, s.random.choice((-math.inf, -1e4)), dtype)
     if kind in ("causal", "window"):
         i, j = _positions(s, m, m, 1), _positions(s, n, 1, n)
         seen = s.emit(s.random.choice(("ge", "gt")) if kind == "window" else "ge", i, j)
@@ -179,40 +111,40 @@ def _masked(s: Sketch, scores: Value, dtype: DType) -> Value:
     if kind == "filled":
         return s.emit("where", s.given(np.zeros((m, 1), bool)), scores, low)
     if kind == "bias":
-        return s.emit("add", scores, _float(s, m, n, dtype=dtype))
+        return s.emit("add", scores, floats(s, m, n, dtype=dtype))
     return scores
 
 
 @structure
 def attention(s: Sketch) -> None:
     """softmax(q k' / sqrt(d) + mask) v, with heads taken apart and put together again, and groups of shared keys."""
-    dtype = _wide(s)
-    batch, heads, m, d = _size(s, 1, 2), _size(s, 1, 2, 4), _size(s, 1, 3, 5, 8, 17), _size(s, 1, 4, 8, 16)
-    n = _size(s, 3, 8, 17, 33, 130, 300)
+    dtype = wide(s)
+    batch, heads, m, d = size(s, 1, 2), size(s, 1, 2, 4), size(s, 1, 3, 5, 8, 17), size(s, 1, 4, 8, 16)
+    n = size(s, 3, 8, 17, 33, 130, 300)
     shared = s.random.random() < 0.25
-    x = _float(s, batch, m, heads * d, dtype=dtype)
+    x = floats(s, batch, m, heads * d, dtype=dtype)
     taken = s.emit("transpose", s.emit("reshape", x, shape=(batch, m, heads, d)), perm=(0, 2, 1, 3))
-    keys = _float(s, batch, 1 if shared else heads, n, d, dtype=dtype)
-    values = _float(s, batch, 1 if shared else heads, n, d, dtype=dtype)
+    keys = floats(s, batch, 1 if shared else heads, n, d, dtype=dtype)
+    values = floats(s, batch, 1 if shared else heads, n, d, dtype=dtype)
     if shared and s.random.random() < 0.5:
         keys = s.emit("broadcast", keys, shape=(batch, heads, n, d))
     scores = s.emit("matmul", taken, s.emit("transpose", keys, perm=(0, 1, 3, 2)))
-    scores = _masked(s, s.emit("mul", scores, _number(s, d**-0.5, dtype)), dtype)
+    scores = _masked(s, s.emit("mul", scores, number(s, d**-0.5, dtype)), dtype)
     weights = s.emit("softmax", scores, axis=-1)
     mixed = s.emit("transpose", s.emit("matmul", weights, values), perm=(0, 2, 1, 3))
     merged = s.emit("reshape", mixed, shape=(batch, m, heads * d))
     if s.random.random() < 0.5:
-        out = s.emit("linear", merged, _float(s, heads * d, heads * d, dtype=dtype, weight=True))
+        out = s.emit("linear", merged, floats(s, heads * d, heads * d, dtype=dtype, weight=True))
         s.emit("add", out, x)
 
 
 @structure
 def cache(s: Sketch) -> None:
     """Rows written into a cache that lives on, and read from it."""
-    dtype = _wide(s)
-    batch, n, d, m = _size(s, 1, 2), _size(s, 4, 8, 17, 40), _size(s, 1, 3, 8, 16), s.random.randint(1, 3)
-    held = _float(s, batch, n, d, dtype=dtype, weight=s.random.random() < 0.2)
-    rows = _float(s, batch, m, d, dtype=dtype)
+    dtype = wide(s)
+    batch, n, d, m = size(s, 1, 2), size(s, 4, 8, 17, 40), size(s, 1, 3, 8, 16), s.random.randint(1, 3)
+    held = floats(s, batch, n, d, dtype=dtype, weight=s.random.random() < 0.2)
+    rows = floats(s, batch, m, d, dtype=dtype)
     kind = s.random.choice(("slice", "index", "roll", "both"))
     if kind == "index":
         rows = s.emit("transpose", rows, perm=(1, 0, 2))
@@ -229,7 +161,7 @@ def cache(s: Sketch) -> None:
         start = s.random.randint(0, n - m)
         new = s.emit("slice_scatter", held, rows, axis=1, start=start, end=start + m, step=1)
     s.update(held, new)
-    query = _float(s, batch, _size(s, 1, 3), d, dtype=dtype)
+    query = floats(s, batch, size(s, 1, 3), d, dtype=dtype)
     source = held if kind == "both" else new
     weights = s.emit("softmax", s.emit("einsum", query, source, spec="bmd,bnd->bmn"), axis=-1)
     s.emit("matmul", weights, new)
@@ -238,23 +170,23 @@ def cache(s: Sketch) -> None:
 @structure
 def state(s: Sketch) -> None:
     """Parameters that change: running statistics, a counter, two that swap, one that takes what another was."""
-    dtype = _wide(s)
-    shape = (_size(s), _size(s, 1, 3, 8))
+    dtype = wide(s)
+    shape = (size(s), size(s, 1, 3, 8))
     weight = s.random.random() < 0.4
-    x, y = _float(s, *shape, dtype=dtype, weight=weight), _float(s, *shape, dtype=dtype)
+    x, y = floats(s, *shape, dtype=dtype, weight=weight), floats(s, *shape, dtype=dtype)
     kind = s.random.choice(("average", "swap", "swap", "add", "shift", "shift", "read"))
     if kind == "average":
-        kept = s.emit("mul", x, _number(s, 0.9, dtype))
-        s.update(x, s.emit("add", kept, s.emit("mul", y, _number(s, 0.1, dtype))))
+        kept = s.emit("mul", x, number(s, 0.9, dtype))
+        s.update(x, s.emit("add", kept, s.emit("mul", y, number(s, 0.1, dtype))))
     elif kind == "swap":
         s.update(x, y)
         s.update(y, x)
     elif kind == "shift":
-        z = _float(s, *shape, dtype=dtype)
+        z = floats(s, *shape, dtype=dtype)
         s.update(x, y)
         s.update(y, s.emit("tanh", z))
     else:
-        s.update(x, s.emit("add", x, _number(s, 1.0, dtype)))
+        s.update(x, s.emit("add", x, number(s, 1.0, dtype)))
     if kind in ("read", "average", "swap"):
         s.emit("exp", s.emit("tanh", x))
         s.emit("sum", s.emit("mul", x, y), axes=(s.random.randint(0, 1),), keepdim=False)
@@ -271,10 +203,10 @@ _ENCODINGS = (
 @structure
 def stored_weight(s: Sketch) -> None:
     """A weight stored in an encoding, read by one product or several, and by readers that need it whole."""
-    dtype = _wide(s)
+    dtype = wide(s)
     scheme = s.random.choice(_ENCODINGS)
     blocks = [int(c) for c in scheme.split("(")[1].split(")")[0].split(",")] if scheme.startswith("block") else [1, 1]
-    n, k = blocks[0] * _size(s, 1, 2, 4, 5, 8), blocks[1] * _size(s, 2, 3, 8, 17, 32)
+    n, k = blocks[0] * size(s, 1, 2, 4, 5, 8), blocks[1] * size(s, 2, 3, 8, 17, 32)
     count = s.random.choice((0, max(1, k // blocks[1] // 2), 1))
     try:
         stored = storage(scheme, (n, k), dtype, count if scheme.startswith("block") else 0)
@@ -285,19 +217,19 @@ def stored_weight(s: Sketch) -> None:
     weight = s.random.random() < 0.85
     parts = [s.given(a, weight) for a in arrays]
     w = s.emit("decode", *parts, encoding=stored.encoding, dtype=dtype, shape=(n, k))
-    rows = _size(s, 1, 2, 7, 8, 16, 33)
-    x = _float(s, rows, k, dtype=dtype)
+    rows = size(s, 1, 2, 7, 8, 16, 33)
+    x = floats(s, rows, k, dtype=dtype)
     reader = s.random.choice(("linear", "linear", "linear", "matmul", "einsum", "both", "other", "embedding", "result"))
     if reader == "matmul":
         s.emit("matmul", x, s.emit("transpose", w, perm=(1, 0)))
     elif reader == "einsum":
         s.emit("einsum", x, w, spec="bk,nk->nb")
     elif reader == "other":
-        s.emit("matmul", _float(s, rows, n, dtype=dtype), w)
+        s.emit("matmul", floats(s, rows, n, dtype=dtype), w)
     elif reader == "embedding":
         s.emit("embedding", w, s.fresh(TensorType(i64, (rows,)), limits=(0, n - 1)))
     else:
-        y = s.emit("linear", x, w, *([_float(s, n, dtype=dtype, weight=True)] if s.random.random() < 0.5 else []))
+        y = s.emit("linear", x, w, *([floats(s, n, dtype=dtype, weight=True)] if s.random.random() < 0.5 else []))
         if reader == "both":
             s.emit("linear", s.emit("tanh", x), w)
         if reader == "result":
@@ -311,37 +243,37 @@ def stored_weight(s: Sketch) -> None:
 @structure
 def norm_by_hand(s: Sketch) -> None:
     """(x - mean) * rsqrt(mean of squares + eps) * w, over an axis that need not be the last, or over groups."""
-    dtype = _wide(s)
-    rows, width, groups = _size(s, 1, 3, 8), _size(s, 4, 8, 16, 33, 130), s.random.choice((1, 1, 2, 4))
+    dtype = wide(s)
+    rows, width, groups = size(s, 1, 3, 8), size(s, 4, 8, 16, 33, 130), s.random.choice((1, 1, 2, 4))
     if groups > 1 and width % groups:
         groups = 1
-    x = _float(s, rows, width, dtype=dtype)
+    x = floats(s, rows, width, dtype=dtype)
     y = s.emit("reshape", x, shape=(rows, groups, width // groups)) if groups > 1 else x
     axes = (0,) if groups == 1 and s.random.random() < 0.3 else (-1,)
     if s.random.random() < 0.6:
         y = s.emit("sub", y, s.emit("mean", y, axes=axes, keepdim=True))
     squares = s.emit("mean", s.emit("mul", y, y), axes=axes, keepdim=True)
-    y = s.emit("mul", y, s.emit("rsqrt", s.emit("add", squares, _number(s, 1e-5, dtype))))
+    y = s.emit("mul", y, s.emit("rsqrt", s.emit("add", squares, number(s, 1e-5, dtype))))
     y = s.emit("reshape", y, shape=(rows, width)) if groups > 1 else y
-    y = s.emit("mul", y, _float(s, width, dtype=dtype, weight=True))
+    y = s.emit("mul", y, floats(s, width, dtype=dtype, weight=True))
     s.emit("add", y, x)
 
 
 @structure
 def convolution_block(s: Sketch) -> None:
     """Convolution, batch norm at inference, activation, and the input added or the channels brought together."""
-    dtype = _wide(s)
-    batch, channels, height, width = _size(s, 1, 2), _size(s, 1, 2, 4, 8), _size(s, 1, 3, 5, 9), _size(s, 3, 5, 17)
+    dtype = wide(s)
+    batch, channels, height, width = size(s, 1, 2), size(s, 1, 2, 4, 8), size(s, 1, 3, 5, 9), size(s, 3, 5, 17)
     groups = s.random.choice((1, 1, channels))
-    outputs = channels if s.random.random() < 0.5 else groups * _size(s, 1, 2, 5)
+    outputs = channels if s.random.random() < 0.5 else groups * size(s, 1, 2, 5)
     kernel, stride = s.random.choice((1, 3)), s.random.choice((1, 1, 2))
-    x = _float(s, batch, channels, height, width, dtype=dtype)
-    w = _float(s, outputs, channels // groups, kernel, kernel, dtype=dtype, weight=True)
+    x = floats(s, batch, channels, height, width, dtype=dtype)
+    w = floats(s, outputs, channels // groups, kernel, kernel, dtype=dtype, weight=True)
     attrs = {"stride": (stride, stride), "padding": (kernel // 2,) * 2, "dilation": (1, 1), "groups": groups}
     y = s.emit("convolution", x, w, **attrs, transposed=False, output_padding=None)
-    per_channel = [_float(s, outputs, dtype=dtype, weight=True) for _ in range(3)]
-    variance = s.emit("abs", _float(s, outputs, dtype=dtype, weight=True))
-    variance = s.emit("add", variance, _number(s, 0.5, dtype))
+    per_channel = [floats(s, outputs, dtype=dtype, weight=True) for _ in range(3)]
+    variance = s.emit("abs", floats(s, outputs, dtype=dtype, weight=True))
+    variance = s.emit("add", variance, number(s, 0.5, dtype))
     shape = (1, outputs, 1, 1)
     mean, scale, shift = (s.emit("reshape", p, shape=shape) for p in per_channel)
     y = s.emit("sub", y, mean)
@@ -356,31 +288,31 @@ def convolution_block(s: Sketch) -> None:
 @structure
 def rotary(s: Sketch) -> None:
     """x * cos + rotate_half(x) * sin."""
-    dtype = _wide(s)
-    batch, n, half = _size(s, 1, 2), _size(s), _size(s, 1, 2, 4, 8)
-    x = _float(s, batch, n, 2 * half, dtype=dtype)
+    dtype = wide(s)
+    batch, n, half = size(s, 1, 2), size(s), size(s, 1, 2, 4, 8)
+    x = floats(s, batch, n, 2 * half, dtype=dtype)
     low = s.emit("slice", x, axis=-1, start=0, end=half, step=1)
     high = s.emit("slice", x, axis=-1, start=half, end=2 * half, step=1)
     turned = s.emit("concat", s.emit("neg", high), low, axis=-1)
-    angles = _float(s, n, 2 * half, dtype=dtype, weight=s.random.random() < 0.5)
+    angles = floats(s, n, 2 * half, dtype=dtype, weight=s.random.random() < 0.5)
     s.emit("add", s.emit("mul", x, s.emit("cos", angles)), s.emit("mul", turned, s.emit("sin", angles)))
 
 
 @structure
 def classifier(s: Sketch) -> None:
     """Embedding, mean, linear, log-softmax, the likelihood of labels, and the best class."""
-    dtype = _wide(s)
+    dtype = wide(s)
     words, width, classes, batch, n = (
-        _size(s, 3, 17),
-        _size(s, 3, 8, 16),
-        _size(s, 2, 5, 33),
-        _size(s, 1, 3),
-        _size(s, 1, 4),
+        size(s, 3, 17),
+        size(s, 3, 8, 16),
+        size(s, 2, 5, 33),
+        size(s, 1, 3),
+        size(s, 1, 4),
     )
-    table = _float(s, words, width, dtype=dtype, weight=True)
+    table = floats(s, words, width, dtype=dtype, weight=True)
     x = s.emit("embedding", table, s.fresh(TensorType(i64, (batch, n)), limits=(0, words - 1)))
     pooled = s.emit(s.random.choice(("mean", "sum", "max")), x, axes=(1,), keepdim=False)
-    logits = s.emit("linear", pooled, _float(s, classes, width, dtype=dtype, weight=True))
+    logits = s.emit("linear", pooled, floats(s, classes, width, dtype=dtype, weight=True))
     likely = s.emit("log_softmax", logits, axis=-1)
     picked = s.emit("gather", likely, s.fresh(TensorType(i64, (batch, 1)), limits=(0, classes - 1)), axis=1)
     s.emit("neg", s.emit("mean", picked, axes=(0,), keepdim=False))
@@ -390,26 +322,26 @@ def classifier(s: Sketch) -> None:
 @structure
 def large_product(s: Sketch) -> None:
     """A product beyond one tile in every direction, with what comes before and after it."""
-    dtype = _wide(s)
+    dtype = wide(s)
     m, k, n = (s.random.choice((1, 13, 14, 15, 31, 33, 64, 65, 97, 130, 200)) for _ in range(3))
-    x = _float(s, m, k, dtype=dtype)
-    y = s.emit("linear", x, _float(s, n, k, dtype=dtype, weight=s.random.random() < 0.7), _float(s, n, dtype=dtype))
+    x = floats(s, m, k, dtype=dtype)
+    y = s.emit("linear", x, floats(s, n, k, dtype=dtype, weight=s.random.random() < 0.7), floats(s, n, dtype=dtype))
     y = s.emit(s.random.choice(("relu", "tanh", "sigmoid")), y)
     if s.random.random() < 0.5:
-        s.emit("matmul", y, _float(s, n, _size(s, 1, 5, 40, 97), dtype=dtype, weight=s.random.random() < 0.5))
+        s.emit("matmul", y, floats(s, n, size(s, 1, 5, 40, 97), dtype=dtype, weight=s.random.random() < 0.5))
 
 
 @structure
 def branches(s: Sketch) -> None:
     """Chains of products one after the other, each free of the one before: its memory is taken anew at once."""
-    dtype, count = _wide(s), s.random.randint(2, 3)
+    dtype, count = wide(s), s.random.randint(2, 3)
     ends = []
     for _ in range(count):
-        batch, m, k, n = s.random.choice((3, 4, 6)), _size(s, 1, 4, 9), _size(s, 2, 5, 8), _size(s, 3, 8, 17)
-        x = s.emit("matmul", _float(s, batch, m, k, dtype=dtype), _float(s, batch, k, n, dtype=dtype))
-        x = s.emit("matmul", x, _float(s, batch, n, k, dtype=dtype))
+        batch, m, k, n = s.random.choice((3, 4, 6)), size(s, 1, 4, 9), size(s, 2, 5, 8), size(s, 3, 8, 17)
+        x = s.emit("matmul", floats(s, batch, m, k, dtype=dtype), floats(s, batch, k, n, dtype=dtype))
+        x = s.emit("matmul", x, floats(s, batch, n, k, dtype=dtype))
         if s.random.random() < 0.5:
-            x = s.emit("matmul", s.emit("tanh", x), _float(s, batch, k, n, dtype=dtype))
+            x = s.emit("matmul", s.emit("tanh", x), floats(s, batch, k, n, dtype=dtype))
         ends.append(s.emit("sum", x, axes=(-1, -2), keepdim=False))
     s.emit("concat", *ends, axis=0)
 
@@ -417,11 +349,11 @@ def branches(s: Sketch) -> None:
 @structure
 def groups(s: Sketch) -> None:
     """Each element with the one of its group, seen through slices that begin inside a group, flips and repeats."""
-    dtype = _wide(s)
-    rows, number, width = _size(s, 1, 3), _size(s, 2, 3, 8), _size(s, 2, 4, 5, 8, 16, 32)
-    held = s.emit("reshape", _float(s, rows, number, dtype=dtype), shape=(rows, number, 1))
+    dtype = wide(s)
+    rows, number, width = size(s, 1, 3), size(s, 2, 3, 8), size(s, 2, 4, 5, 8, 16, 32)
+    held = s.emit("reshape", floats(s, rows, number, dtype=dtype), shape=(rows, number, 1))
     whole = s.emit("reshape", s.emit("broadcast", held, shape=(rows, number, width)), shape=(rows, number * width))
-    x = _float(s, rows, number * width, dtype=dtype)
+    x = floats(s, rows, number * width, dtype=dtype)
     if s.random.random() < 0.5:
         start = s.random.randint(0, width - 1)
         step = s.random.choice((1, 1, 2))
@@ -439,10 +371,10 @@ def dtypes_mixed(s: Sketch) -> None:
     """Values through other dtypes: rounding to halves, integers that wrap, bools in arithmetic."""
     names: Sequence[str] = ("f32", "f64", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool")
     first, second = (DTYPES[s.random.choice(names)] for _ in range(2))
-    shape = (_size(s, 1, 3, 8, 17), _size(s, 1, 3, 16, 33, 65))
+    shape = (size(s, 1, 3, 8, 17), size(s, 1, 3, 16, 33, 65))
     x = s.fresh(TensorType(first, shape))
     if first.is_float and second.is_integer:
-        x = s.emit("mul", s.emit("tanh", x), _number(s, 100.0, first))
+        x = s.emit("mul", s.emit("tanh", x), number(s, 100.0, first))
         x = s.emit("abs", x) if second.kind == "uint" else x
     y = s.emit("cast", x, dtype=second)
     z = s.fresh(TensorType(second, s.random.choice((shape, shape[1:], (shape[0], 1)))))
@@ -462,7 +394,7 @@ def dtypes_mixed(s: Sketch) -> None:
 def comparisons(s: Sketch) -> None:
     """Orders of floats with equal elements, and choices by them: where, min, max, arg-max, any, all."""
     dtype = s.dtype()
-    shape = (_size(s), _size(s, 3, 8, 17, 33))
+    shape = (size(s), size(s, 3, 8, 17, 33))
     x, y = s.fresh(TensorType(dtype, shape)), s.fresh(TensorType(dtype, shape[1:]))
     held = s.emit(s.random.choice(("lt", "le", "gt", "ge", "eq", "ne")), x, y)
     other = s.emit(s.random.choice(("lt", "le", "gt", "ge")), y, x)

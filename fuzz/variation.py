@@ -109,11 +109,21 @@ def with_symbols(graph: Graph, numbers: Sequence[int]) -> Graph | None:
     updates = tuple((values[p], values[v]) for p, v in graph.updates)
     if any(p.type.shape != v.type.shape for p, v in updates):
         return None
-    ranges = {f"s{k}": (2, None) for k in range(len(numbers))}
+    ranges = {f"s{k}": (_least(builder.nodes, symbol(f"s{k}")), None) for k in range(len(numbers))}
     built = replace(builder.build(tuple(values[v] for v in graph.outputs), updates), ranges=ranges)
     strided = {v: v for v in graph.outputs if v.type.strides is not None and v not in graph.params}
     laid = {values[v]: _like(values[v], v.type, names) for v in strided}
     return _with_values(built, laid)
+
+
+def _least(nodes: Sequence[Node], size: Dim) -> int:
+    """The least value for which all accesses stay inside: scatter and gather index as much of x as the index covers."""
+    least = 2
+    for node in nodes:
+        if node.op in ("gather", "scatter"):
+            pairs = zip(node.operands[0].type.shape, node.operands[1].type.shape, strict=True)
+            least = max([least, *(d for x, d in pairs if x == size and isinstance(d, int))])
+    return least
 
 
 def _run_time_sizes(graph: Graph) -> list[int]:

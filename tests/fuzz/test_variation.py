@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from effcc.fuzz.generate import generate
-from effcc.fuzz.structures import STRUCTURES
+from effcc.fuzz.sketch import STRUCTURES
 from effcc.fuzz.variation import Variation, varied, with_symbols
 from effcc.ir.interpreter import run_graph
 from effcc.ir.parser import parse_graph

@@ -12,10 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from effcc.driver import State, run_steps
 from effcc.frontend.importer import TORCH_DTYPES
 from effcc.frontend.recurrent import recurrent
 from effcc.ir.dtypes import boolean
+from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.ops import lookup
+from effcc.ir.parser import parse_graph
+from effcc.target import Target
 from tests.ir.op_samples import Sample, all_samples
 from tests.ir.test_ops import assert_close, reference
 
@@ -264,3 +268,17 @@ def test_the_reference_is_eager(sample: Sample) -> None:
     eager = EAGER[sample.op](*(to_torch(a) for a in arrays), **attrs)
     for got, expected in zip(eager if isinstance(eager, tuple) else (eager,), reference(sample, arrays), strict=True):
         assert_close(to_numpy(got), np.asarray(expected))
+
+
+def test_the_last_nan_of_a_window_is_its_maximum() -> None:
+    nan = float("nan")
+    x = np.array([[1, nan, nan, 3, 2, nan, 1], [0, 1, 2, nan, nan, 4, 4]], np.float32)
+    graph = parse_graph("""graph @g(%x: f32[2,7]) {
+      %y = argmax_pool %x {kernel=[3], stride=[1], padding=[1], dilation=[1], ceil=false} : i64[2,7]
+      return %y
+    }""")
+    _, expected = F.max_pool1d(torch.from_numpy(x), 3, 1, 1, return_indices=True)
+    state = run_steps(State(graph=graph), Target.parse("avx2"))
+    assert state.program is not None
+    for (found,) in (run_graph(graph, [x]), run_program(state.program, [x], nests=state.nests)):
+        np.testing.assert_array_equal(found, expected.numpy())

@@ -108,6 +108,8 @@ class Block(Levels):
 
     An equal count makes all axes plain: one coordinate array `columns[N/r, count]` (a block's column over c,
     ascending), and stored elements `[N/r, count, r, c]` (`[N/r, count, r]` where c is 1).
+
+    A product reads what is stored: where no block is, it adds 0, whatever it would multiply (infinities and NaN too).
     """
 
     shape: tuple[int, ...]

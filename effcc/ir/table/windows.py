@@ -99,16 +99,27 @@ def _max_pool(b: FormBuilder) -> None:
 
 
 def _argmax_pool(b: FormBuilder) -> None:
-    """The first position whose element is the window's maximum: `min(k: x is the maximum ? position : size)`."""
+    """The first position whose element is the window's maximum: `min(k: x is the maximum ? position : size)`.
+
+    Of NaN it is the last, as in torch: they go in as -1 - position, before all others and in opposite order.
+    """
     windows = _Windows(b)
     best = b.temporary(windows.axes, _largest(b, windows))
     x = windows.value
-    hit: Expr = call("eq", x, best)
-    if x.dtype.is_float:
-        hit = call("or", hit, both(call("isnan", x), call("isnan", best)))
     size = integer(product(windows.sizes))
-    position = windows.guarded(where(hit, flatten(windows.positions, windows.sizes), size), size)
-    b.define(windows.axes, b.reduce("min", windows.taps, position))
+    position = flatten(windows.positions, windows.sizes)
+    found = where(call("eq", x, best), position, size)
+    if x.dtype.is_float:
+        found = where(call("isnan", x), _from_the_end(position), found)
+    first = b.reduce("min", windows.taps, windows.guarded(found, size))
+    if x.dtype.is_float:
+        first = b.temporary(windows.axes, first)
+        first = where(call("lt", first, integer(0)), _from_the_end(first), first)
+    b.define(windows.axes, first)
+
+
+def _from_the_end(position: Expr) -> Expr:
+    return call("sub", integer(-1), position)
 
 
 def _minimum(a: Expr, b: Expr) -> Expr:
@@ -223,7 +234,10 @@ def _argmax_pool_reference(x: Any, **attrs: Any) -> Any:
     sizes = x.shape[x.ndim - spatial :]
 
     def compute(window: Any, slices: tuple[slice, ...], _: Any) -> Any:
-        flat = window.reshape(*window.shape[: window.ndim - spatial], -1).argmax(axis=-1)
+        flattened = window.reshape(*window.shape[: window.ndim - spatial], -1)
+        nan = np.isnan(flattened) if flattened.dtype.kind not in "iub" else np.zeros(flattened.shape, bool)
+        last = flattened.shape[-1] - 1 - nan[..., ::-1].argmax(axis=-1)
+        flat = np.where(nan.any(axis=-1), last, flattened.argmax(axis=-1))
         within = np.unravel_index(flat, window.shape[window.ndim - spatial :])
         return np.ravel_multi_index([s.start + s.step * k for s, k in zip(slices, within, strict=True)], sizes)
 
