@@ -15,7 +15,7 @@ is left,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from effcc.ir.dims import elements
@@ -92,21 +92,23 @@ def _product(parts: list[Expr]) -> Expr:
     return result
 
 
-def read_encoded(cascade: Cascade) -> tuple[Cascade, frozenset[str]]:
+def read_encoded(cascade: Cascade, kept: Collection[str] = ()) -> tuple[Cascade, frozenset[str]]:
     """The cascade with encoded weights read as they are stored, and the names of the gathered operands it stores anew.
 
-    Views must have been read through before. A decoded weight that some reader cannot take keeps its statement.
+    Views must have been read through before. A decoded weight that some reader cannot take, or that is in `kept` (stored
+    behind an output, say), keeps its statement.
     """
     weights = {e.target: e for i in cascade.items if isinstance(i, Defined) and (e := encoded(i)) is not None}
     if not weights:
         return cascade, frozenset()
-    return _Reading(cascade, weights).run()
+    return _Reading(cascade, weights, kept).run()
 
 
 @dataclass
 class _Reading:
     cascade: Cascade
     weights: Mapping[str, Encoded]
+    kept: Collection[str]
     items: list[Defined | Opaque] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
     gathered: dict[Expr, str] = field(default_factory=dict)
@@ -122,7 +124,9 @@ class _Reading:
                 if weight is not None and meets(item.statement, load, weight):
                     item = self._through(item, load, weight)
             self.items += self._factored(item)
-        read = {load.buffer for i in self.items if isinstance(i, Defined) for load in i.statement.reads}
+        read = set(self.kept) | {
+            load.buffer for i in self.items if isinstance(i, Defined) for load in i.statement.reads
+        }
         read |= {v.name for i in self.items if isinstance(i, Opaque) for v in i.node.operands}
         kept = [i for i in self.items if isinstance(i, Opaque) or i.target not in self.weights or i.target in read]
         return Cascade(kept, self.cascade.extents, self.types), frozenset(self.gathered.values())

@@ -55,7 +55,7 @@ def _append(graph: Graph, target: Target, builder: _ProgramBuilder, weights: fro
     results = {stored[r][0] if r in stored else r for r in results}
     types_behind = dict(stored.values())
     wanted = results | {v.name for n in graph.nodes if lookup(n.op).form is None for v in (*n.operands, *n.results)}
-    cascade, gathered = read_encoded(inline_views(squeeze(to_cascade(graph), wanted), results))
+    cascade, gathered = read_encoded(inline_views(squeeze(to_cascade(graph), wanted), results), results)
     cascade, cuts = split_groups(inline(cascade, results, gathered))
     clusters = cluster(cascade, target, weights)
     types = {**_stored_types(graph, cascade), **types_behind}
