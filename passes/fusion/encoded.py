@@ -95,8 +95,8 @@ def _product(parts: list[Expr]) -> Expr:
 def read_encoded(cascade: Cascade, kept: Collection[str] = ()) -> tuple[Cascade, frozenset[str]]:
     """The cascade with encoded weights read as they are stored, and the names of the gathered operands it stores anew.
 
-    Views must have been read through before. A decoded weight that some reader cannot take, or that is in `kept` (stored
-    behind an output, say), keeps its statement.
+    Views must have been read through before. A decoded weight that some reader cannot take, or that is in `kept` (it is
+    stored behind an output, say), keeps its statement.
     """
     weights = {e.target: e for i in cascade.items if isinstance(i, Defined) and (e := encoded(i)) is not None}
     if not weights:
