@@ -36,7 +36,7 @@ from effcc.runtime.write_package import is_package, require_writable, write_pack
 from effcc.target import Target, detect, physical_cores
 
 GRAPH_STEPS = ("simplify", "hoist", "encode")
-PROGRAM_STEPS = ("fuse", "arrange", "tile", "place")
+PROGRAM_STEPS = ("fuse", "in_place", "arrange", "tile", "place")
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def build_package(source: Source, target: Target, path: Path) -> Path:
         inputs=tuple(b for b in program.inputs if program.buffer(b).space == "input" or b in unknown),
         outputs=program.outputs,
         single=source.single,
-        written=tuple(n for n in program.inputs if any(n in s.results for s in program.steps)),
+        written=tuple(n for n in program.inputs if n in program.written),
         sizes={n: program.ranges.get(n, (0, None)) for n in size_table(program)},
         arena_bytes=plan.arena_bytes,
         run=entries["run"],

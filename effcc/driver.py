@@ -28,6 +28,7 @@ from effcc.ir.verifier import verify_if_asked
 from effcc.passes.encodings import Choice, encode, spell_out_encodings
 from effcc.passes.fusion import fuse
 from effcc.passes.hoist import Hoisted, hoist
+from effcc.passes.in_place import store_in_place
 from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
 from effcc.passes.simplify import simplify
@@ -94,6 +95,11 @@ def _fuse(state: State, target: Target) -> State:
     return replace(state, program=fuse(state.graph, target, state.prepare))
 
 
+def _in_place(state: State, target: Target) -> State:
+    assert state.program is not None
+    return replace(state, program=store_in_place(state.program))
+
+
 def _arrange(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
@@ -142,6 +148,7 @@ STEPS: dict[str, Callable[[State, Target], State]] = {
     "hoist": _hoist,
     "encode": _encode,
     "fuse": _fuse,
+    "in_place": _in_place,
     "arrange": _arrange,
     "tile": _tile,
     "place": _place,

@@ -27,7 +27,6 @@ from effcc.driver import State
 from effcc.errors import ToolchainError
 from effcc.fuzz.worker import LENGTH, Again, Answer, Job
 from effcc.ir.dims import evaluate
-from effcc.ir.program import Program
 from effcc.ir.types import TensorType
 from effcc.runtime.arrays import allocate, storage_bytes
 from effcc.runtime.toolchain import INCLUDE_DIR, compile_flags, compile_library, find_compiler, run_command
@@ -206,7 +205,7 @@ def _job(native: Native, number: int) -> Job:
     assert program is not None and plan is not None
     given = dict(zip(program.inputs, native.inputs, strict=True))
     known, table = program.by_name, pointer_table(program)
-    written = {_root(program, name) for step in program.steps for name in step.results}
+    written = {program.memory_of(name) for step in program.steps for name in step.results}
     stages = [e.stage for e in entry_points(program)]
 
     def numbers(*spaces: str) -> frozenset[int]:
@@ -263,13 +262,7 @@ def _outcome(native: Native, answer: Answer) -> Outcome:
 
     def read(buffers: Sequence[bytes], sizes: Mapping[str, int]) -> tuple[Array, ...]:
         memory = {name: np.frombuffer(content, np.uint8) for name, content in zip(table, buffers, strict=True)}
-        return tuple(allocate(known[n].type, sizes, memory[_root(program, n)]).copy() for n in wanted)
+        return tuple(allocate(known[n].type, sizes, memory[program.memory_of(n)]).copy() for n in wanted)
 
     again = read(answer.again, native.again_sizes or native.sizes) if answer.again else ()
     return Outcome(read(answer.buffers, native.sizes), again=again)
-
-
-def _root(program: Program, name: str) -> str:
-    while program.by_name[name].alias:
-        name = program.by_name[name].alias
-    return name

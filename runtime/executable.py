@@ -105,7 +105,7 @@ class Executable:
         self._table = ctypes.c_void_p * len(pointers)
         self._checked = [i for i, b in enumerate(self._inputs) if b.space != "weight"]
         self._weights = [i for i, b in enumerate(self._inputs) if b.space == "weight"]
-        self._written = frozenset(n for s in program.steps for n in s.results)
+        self._written = program.written
         self._results = _results(program, self._owned)
         self._arenas = ArenaPool()
         self._known_sizes: dict[tuple[int, ...], _Sizes] = {}
@@ -259,7 +259,11 @@ class Executable:
         assert segment.extern is not None and segment.call is not None
 
         def tensor(name: str) -> torch.Tensor:
-            return tensors[name] if name in tensors else self._in_arena(self._buffers[name], arena, sizes.values)
+            memory = self.program.memory_of(name)
+            if memory not in tensors:
+                return self._in_arena(self._buffers[name], arena, sizes.values)
+            held, seen = tensors[memory], _shape(self._buffers[name], sizes.values)
+            return held if name == memory else held.as_strided(seen.shape, seen.strides)
 
         results = segment.call([tensor(n) for n in segment.extern.arguments], sizes.values)
         for name, result in zip(segment.extern.results, results, strict=True):
@@ -269,9 +273,7 @@ class Executable:
         wanted = _shape(buffer, sizes)
         if 0 in wanted.shape:
             return wanted.allocate()
-        while buffer.alias:
-            buffer = self._buffers[buffer.alias]
-        start = evaluate(self._offsets[buffer.name], sizes)
+        start = evaluate(self._offsets[self.program.memory_of(buffer.name)], sizes)
         last = sum((n - 1) * s for n, s in zip(wanted.shape, wanted.strides, strict=True))
         flat = arena[start : start + (last + 1) * wanted.dtype.itemsize].view(wanted.dtype)
         return flat.as_strided(wanted.shape, wanted.strides)

@@ -49,7 +49,7 @@ def run_triton(
     types = {b.name: b.type for b in program.buffers}
     given = {n: np.asarray(a, types[n].dtype.numpy) for n, a in zip(program.inputs, inputs, strict=True)}
     bound = bind_sizes({n: (types[n].shape, a.shape) for n, a in given.items()}, sizes)
-    owner = {b.name: _owner(program, b.name) for b in program.buffers}
+    owner = {b.name: program.memory_of(b.name) for b in program.buffers}
     storage: Storage = {}
     for name, type in types.items():
         elements = _elements(type, bound)
@@ -59,13 +59,6 @@ def run_triton(
         _view(storage[owner[name]], types[name], bound)[...] = array
     after = runner(text, storage, {n: types[n].dtype for n in storage}, bound)
     return [_view(after[owner[n]], types[n], bound).copy() for n in program.outputs]
-
-
-def _owner(program: Program, name: str) -> str:
-    known = program.by_name
-    while known[name].alias:
-        name = known[name].alias
-    return name
 
 
 def _elements(type: TensorType, sizes: Mapping[str, int]) -> int:

@@ -214,17 +214,12 @@ class _Emitter:
 
     def _pointer(self, buffer: Buffer, name: str) -> str:
         type = stored_type(buffer.type.dtype)
-        root = self._root(buffer)
+        root = self.program.buffer(self.program.memory_of(buffer.name))
         if root.space == "arena":
             place = f"call.arena + {size_text(self._offset(root))}"
             return f"{type}* const {name} = reinterpret_cast<{type}*>({place});"
         slot = pointer_table(self.program).index(root.name)
         return f"{type}* const {name} = static_cast<{type}*>(call.buffers[{slot}]);"
-
-    def _root(self, buffer: Buffer) -> Buffer:
-        while buffer.alias:
-            buffer = self.program.buffer(buffer.alias)
-        return buffer
 
     def _is_placed(self, buffer: Buffer) -> bool:
         return (
@@ -260,7 +255,7 @@ class _Emitter:
 
     def _overlap(self, a: str, b: str) -> bool:
         """Whether two buffers may share memory."""
-        x, y = self._root(self.program.buffer(a)), self._root(self.program.buffer(b))
+        x, y = (self.program.buffer(self.program.memory_of(n)) for n in (a, b))
         if x.name == y.name:
             return True
         if x.space != "arena" or y.space != "arena":

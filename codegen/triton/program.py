@@ -89,7 +89,7 @@ def _steps(
             calls += 1
             continue
         e = emitted[step.kernel]
-        arguments = [f'buffers["{_storage(program, b)}"]' for b in step.touched]
+        arguments = [f'buffers["{program.memory_of(b)}"]' for b in step.touched]
         arguments += list(e.function.sizes)
         options = f"num_warps={e.warps}, num_stages={e.stages}, enable_fp_fusion=False"
         call = f"{e.function.name}[({size_text(e.function.programs)},)]({', '.join([*arguments, options])})"
@@ -102,11 +102,3 @@ def _steps(
 
 def _symbols(e: EmittedKernel) -> set[str]:
     return {*e.function.sizes, *(s.name for s in symbols([e.function.programs]))}
-
-
-def _storage(program: Program, name: str) -> str:
-    """The buffer whose storage a name shares."""
-    known = program.by_name
-    while known[name].alias:
-        name = known[name].alias
-    return name

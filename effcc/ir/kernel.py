@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 
 from effcc.ir.dims import Dim, symbols
 from effcc.ir.dtypes import DType
-from effcc.ir.expr import Expr, Load, Reduce, Size, loads, walk
+from effcc.ir.expr import Expr, Load, Reduce, Size, free_axes, loads, walk
 from effcc.ir.types import TensorType
 
 
@@ -72,6 +72,15 @@ class Statement:
         if self.scatter is not None:
             for index in self.scatter.index:
                 found += loads(index)
+        return found
+
+    @property
+    def all_axes(self) -> set[str]:
+        """Every axis that it runs over, reads at or reduces."""
+        found = set(self.axes)
+        for e in (self.value, *(self.scatter.index if self.scatter is not None else ())):
+            found |= free_axes(e)
+            found |= {a for part in walk(e) if isinstance(part, Reduce) for a in part.axes}
         return found
 
 

@@ -25,8 +25,9 @@ enters the next segment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from effcc.ir.graph import Attribute, Graph
 from effcc.ir.kernel import Kernel
@@ -107,9 +108,21 @@ class Program:
         """The buffer called `name`; KeyError if there is none."""
         return self.by_name[name]
 
-    @property
-    def by_name(self) -> dict[str, Buffer]:
+    @cached_property
+    def by_name(self) -> Mapping[str, Buffer]:
         return {b.name: b for b in self.buffers}
+
+    def memory_of(self, name: str) -> str:
+        """The buffer whose memory `name` stands for: its own, or that of the last of its aliases."""
+        buffers = self.by_name
+        while buffers[name].alias:
+            name = buffers[name].alias
+        return name
+
+    @property
+    def written(self) -> frozenset[str]:
+        """The buffers whose memory a call writes."""
+        return frozenset(self.memory_of(n) for step in self.steps for n in step.results)
 
     @property
     def externs(self) -> list[Extern]:
@@ -134,3 +147,12 @@ class Program:
 
     def with_steps(self, steps: tuple[Step, ...]) -> Program:
         return replace(self, steps=steps)
+
+
+def fresh_name(base: str, taken: Container[str]) -> str:
+    """`base`, or the first of `base_1`, `base_2` ... that is not taken."""
+    name, n = base, 0
+    while name in taken:
+        n += 1
+        name = f"{base}_{n}"
+    return name

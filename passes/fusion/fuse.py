@@ -41,7 +41,7 @@ def fuse(main: Graph, target: Target, prepare: Graph | None = None) -> Program:
     saved = {v: builder.save(v) for _, v in main.updates if v in written}  # its buffer may be written before it is read
     for target_value, value in main.updates:
         if value is not target_value:
-            builder.copy(saved.get(value, value.name), target_value.name)
+            builder.copy(saved.get(value, builder.storage.get(value.name, value.name)), target_value.name)
     prepared = {v.name for v in prepare.outputs} if prepare is not None else set()
     inputs = tuple(p.name for p in main.params if p.name not in prepared)
     return builder.finish(inputs, tuple(v.name for v in main.outputs), dict(main.ranges))
@@ -108,6 +108,7 @@ class _ProgramBuilder:
         self.spaces: dict[str, str] = {}
         self.kernels: dict[str, Kernel] = {}
         self.known: dict[Kernel, str] = {}
+        self.launched: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
         self.prepare: list[Step] = []
         self.steps: list[Step] = []
         self.buffers: dict[str, Buffer] = {}
@@ -121,14 +122,19 @@ class _ProgramBuilder:
 
     def turn_to_main(self) -> None:
         """What was added so far is what prepares; what follows runs at every call."""
-        self.prepare, self.steps = self.steps, []
+        self.prepare, self.steps, self.launched = self.steps, [], {}
 
     def launch(self, piece: Cut) -> None:
         kernel = guard_accesses(make_online(split_axes(piece.kernel)), self.ranges)
         check_dependences(kernel, shared_axes(kernel))
         params = tuple(self.storage.get(n, n) for n in piece.params)
         outputs = tuple(self.storage.get(n, n) for n in piece.outputs)
-        self.steps.append(Launch(self._name(kernel), params, outputs))
+        launch = Launch(self._name(kernel), params, outputs)
+        before = self.launched.setdefault((launch.kernel, params), outputs)
+        if before is not outputs and all(self.spaces.get(n, "arena") == "arena" for n in (*before, *outputs)):
+            self.storage.update(zip(outputs, before, strict=True))  # computed already
+            return
+        self.steps.append(launch)
         self._define(outputs)
 
     def call(self, opaque: Opaque) -> None:

@@ -14,13 +14,12 @@ from effcc.errors import ScheduleError, UnsupportedError
 from effcc.gpu import GpuTarget
 from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
-from effcc.ir.program import Buffer, Launch, Program, Step
+from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
 from effcc.ir.schedule import Nest, Schedule, TiledAxis
 from effcc.passes.tiling.gpu_model import FEMTO, BlockModel, is_product, power_of_two, scatters_in_turn
 from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
 from effcc.passes.tiling.solver import solve
 from effcc.passes.tiling.stages import cut_stages, recompute, split, store_between_nests
-from effcc.passes.tiling.tile import fresh_name
 
 ROW_ELEMENTS = (8192, 1024, 128, 16, 1)
 """A program holds whole rows up to so many elements, the first that fits the device; longer ones it reads in passes."""

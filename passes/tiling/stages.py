@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import replace
 
-from effcc.ir.expr import Axis, Expr, Load, Reduce, free_axes, substitute_axes, transform, walk
+from effcc.ir.expr import Axis, Expr, Load, substitute_axes, transform
 from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.types import TensorType
 
@@ -104,21 +104,12 @@ def _part(
     kernel: Kernel, statements: tuple[Statement, ...], params: tuple[Param, ...], outputs: tuple[Param, ...]
 ) -> Kernel:
     read = {load.buffer.rstrip("'") for s in statements for load in s.reads}
-    used = {a for s in statements for e in (s.value, *(s.scatter.index if s.scatter else ())) for a in _axes_in(e)}
-    used |= {a for s in statements for a in s.axes}
+    used = {a for s in statements for a in s.all_axes}
     return replace(
         kernel, statements=statements, params=tuple(p for p in params if p.name in read), outputs=outputs,
         axes=tuple((a, e) for a, e in kernel.axes if a in used), scans=tuple(a for a in kernel.scans if a in used),
         weights=kernel.weights & read,
     )  # fmt: skip
-
-
-def _axes_in(e: Expr) -> set[str]:
-    found = set(free_axes(e))
-    for node in walk(e):
-        if isinstance(node, Reduce):
-            found |= set(node.axes)
-    return found
 
 
 def _boundaries(kernel: Kernel) -> Iterator[int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from effcc.ir.kernel import Kernel
-from effcc.ir.program import Buffer, Launch, Program, Step
+from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
 from effcc.ir.schedule import Schedule
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.merge import merge_axes
@@ -55,12 +55,3 @@ def tile(program: Program, target: Target) -> Tiled:
     steps = tuple(pack_for(s) if isinstance(s, Launch) else s for s in program.steps)
     done = replace(program, buffers=tuple(buffers.values()), kernels=kernels, steps=steps, prepare=tuple(prepare))
     return Tiled(done, schedules)
-
-
-def fresh_name(base: str, taken: Container[str]) -> str:
-    """`base`, or the first of `base_1`, `base_2` ... that is not taken."""
-    name, n = base, 0
-    while name in taken:
-        n += 1
-        name = f"{base}_{n}"
-    return name

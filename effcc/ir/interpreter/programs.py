@@ -48,9 +48,8 @@ def run_program(
     with np.errstate(all="ignore"):
         for step in (*program.prepare, *program.steps):
             run.launch(step) if isinstance(step, Launch) else run.call(step)
-    written = {name for step in program.steps for name in step.results}
     for name, original in zip(program.inputs, inputs, strict=True):
-        if name in written and isinstance(original, np.ndarray):
+        if name in program.written and isinstance(original, np.ndarray):
             original[...] = run.load(name, run.types[name])
     wanted = (*program.outputs, *(value for _, value in program.updates))
     return [run.load(name, run.types[name]).copy() for name in wanted]
@@ -64,7 +63,6 @@ class _Run:
     ) -> None:
         self.program = program
         self.types = {b.name: b.type for b in program.buffers}
-        self.aliases = {b.name: b.alias for b in program.buffers if b.alias}
         self.memory: dict[str, Array] = {}
         self.sizes: Mapping[str, int] = {}
         self.wide = wide
@@ -73,8 +71,7 @@ class _Run:
 
     def load(self, name: str, type: TensorType) -> Array:
         """The buffer's memory, seen through a type."""
-        while name in self.aliases:
-            name = self.aliases[name]
+        name = self.program.memory_of(name)
         shape = tuple(evaluate_size(d, self.sizes) for d in type.shape)
         strides = tuple(evaluate_size(s, self.sizes) for s in type.layout)
         needed = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from effcc.errors import IRTypeError
 from effcc.ir.dims import symbols
@@ -39,7 +39,7 @@ def _check(program: Program) -> None:
         _check_alias(buffer, buffers)
     named = (*program.inputs, *program.outputs, *(name for pair in program.updates for name in pair))
     _require_known(named, buffers)
-    roots = {name: _root(name, buffers) for name in buffers}
+    roots = {name: program.memory_of(name) for name in buffers}
     written = {roots[b.name] for b in program.buffers if b.space in ("input", "weight") or b.name in program.inputs}
     for step in (*program.prepare, *program.steps):
         _require_known(step.touched, buffers)
@@ -51,14 +51,7 @@ def _check(program: Program) -> None:
         require(roots[name] in written, f"buffer {name!r} is returned, but no step writes it")
 
 
-def _root(name: str, buffers: dict[str, Buffer]) -> str:
-    """The buffer whose memory this one shares."""
-    while buffers[name].alias:
-        name = buffers[name].alias
-    return name
-
-
-def _check_alias(buffer: Buffer, buffers: dict[str, Buffer]) -> None:
+def _check_alias(buffer: Buffer, buffers: Mapping[str, Buffer]) -> None:
     seen = {buffer.name}
     while buffer.alias:
         require(buffer.alias in buffers, f"{buffer.name!r} is an alias of {buffer.alias!r}, which is no buffer")
@@ -67,7 +60,7 @@ def _check_alias(buffer: Buffer, buffers: dict[str, Buffer]) -> None:
         buffer = buffers[buffer.alias]
 
 
-def _require_known(names: Iterable[str], buffers: dict[str, Buffer]) -> None:
+def _require_known(names: Iterable[str], buffers: Mapping[str, Buffer]) -> None:
     for name in names:
         require(name in buffers, f"{name!r} is no buffer")
 
