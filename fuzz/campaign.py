@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from effcc.errors import ToolchainError
+from effcc.fuzz.deployed import Deployed
 from effcc.fuzz.generate import Case, generate
 from effcc.fuzz.native import Outcome, Runner
 from effcc.fuzz.oracles import Examined, Failure, examine, interpreted, judge, native
@@ -35,6 +36,7 @@ BATCH = 16  # graphs that are examined, then compiled and run together in the ba
 MLIR_EVERY = 7  # MLIR's engine takes longer than everything else
 TRITON_EVERY = 5  # nor is its interpreter fast
 TRITON_WORK = 20_000  # points of all loops: more would take Triton's interpreter too long
+DEPLOYED = 1  # of a batch's programs run as users run them: each is two calls of the optimizing compiler
 SANITIZE_EVERY = 6  # batches: compiling for the sanitizers takes three times as long
 
 
@@ -117,11 +119,12 @@ def run(
         Runner() as runner,
         Runner(sanitize=True) as sanitized,
         Triton() as triton,
+        Deployed() as deployed,
         ThreadPoolExecutor(1) as background,
     ):
         warnings.simplefilter("ignore")
         campaign = _Campaign(
-            seed, output, runner, sanitized, triton if others and _has_triton() else None, background, target,
+            seed, output, runner, sanitized, triton if others and _has_triton() else None, deployed, background, target,
             others and _has_mlir(), reduce_seconds, stop_after,
         )  # fmt: skip
         return campaign.run(minutes, most, progress)
@@ -134,6 +137,7 @@ class _Campaign:
     runner: Runner
     sanitized: Runner
     triton: Triton | None
+    deployed: Deployed
     background: ThreadPoolExecutor
     target: Target | None
     mlir: bool
@@ -205,7 +209,10 @@ class _Campaign:
         self.compiled += len(programs)
         runner = self.sanitized if sanitize else self.runner
         outcomes = self.background.submit(runner.run, [n for _, n in programs], target)
-        return _Running([e for e, _ in programs], outcomes, target, sanitize)
+        at = self.graphs // BATCH % max(len(programs), 1)
+        chosen = [e for e, _ in programs[at : at + DEPLOYED]]
+        deployed = self.background.submit(lambda: [self.deployed.judge(e, target) for e in chosen])
+        return _Running([e for e, _ in programs], outcomes, deployed, target, sanitize)
 
     def _finish(self, running: _Running | None) -> None:
         """Wait for what runs, and judge it."""
@@ -214,6 +221,9 @@ class _Campaign:
                 failure = judge(examined, outcome)
                 if failure is not None and not self._enough():
                     self._failed(failure, running.target, running.sanitize)
+            for failure in running.deployed.result():
+                if failure is not None and not self._enough():
+                    self._failed(failure, running.target)
 
     def _failed(self, failure: Failure, target: Target, sanitize: bool = False) -> None:
         """Reduce, unless the like has been seen often; write down."""
@@ -232,6 +242,8 @@ class _Campaign:
             return self.triton.judge(examined)
         if examined.failure is not None:
             return examined.failure
+        if sought.step == "deployed":
+            return self.deployed.judge(examined, target)
         if sought.step != "build":
             return interpreted(examined)
         program = native(examined)
@@ -244,6 +256,7 @@ class _Running:
 
     examined: Sequence[Examined]
     outcomes: Future[list[Outcome]]
+    deployed: Future[list[Failure | None]]
     target: Target
     sanitize: bool
 

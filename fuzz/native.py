@@ -43,7 +43,8 @@ _TAIL = "}  // namespace effcc\n"
 class Native:
     """A compiled program to run: what the steps made, its inputs, and how many threads.
 
-    It is called again if it updates inputs, on what is left of them, or else if there are inputs for it (`again`).
+    `front` says at which end of its memory an access too far is a crash. It is called again if it updates inputs, on
+    what is left of them, or else if there are inputs for it (`again`).
     """
 
     state: State
@@ -51,6 +52,7 @@ class Native:
     threads: int = 3
     sizes: Mapping[str, int] = field(default_factory=dict)
     updated: tuple[str, ...] = ()
+    front: bool = False
     again: tuple[Array, ...] | None = None
     again_sizes: Mapping[str, int] = field(default_factory=dict)
 
@@ -222,6 +224,7 @@ def _job(native: Native, number: int) -> Job:
         rehearsed=frozenset(numbers("weight") & floats) if "prepare" in stages else frozenset(),
         prepared=numbers("prepared"),
         again=_again(native, tuple(f"{e.name}__{number}" for e in entry_points(program) if e.stage == "run")),
+        front=native.front,
     )
 
 

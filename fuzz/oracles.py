@@ -37,6 +37,7 @@ from effcc.ir.verifier import verify_any
 from effcc.target import Target
 
 TEXT_EVERY = 17  # parsing takes as long as all the steps
+FRONT_EVERY = 3  # most go wrong at the end
 AGAIN_EVERY = 3  # a second call of what keeps nothing from the first seldom shows more
 INTERPRET_EVERY = 7  # so does interpreting the loops, which finds little that running the compiled code does not
 MOST_INTERPRETED = 100_000  # points of all index spaces, beyond which interpreting loops takes seconds
@@ -87,7 +88,7 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
     expected = expect(case)
     found = Examined(case, expected)
     try:
-        eager = _eager(case, expected)
+        eager = eager_results(case, expected)
     except Exception as error:  # a text that does not run is wrong, whatever it raises
         return replace(found, failure=Failure(case, "eager", "error", told(error)))
     if eager is not None:
@@ -120,7 +121,7 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
     return replace(found, failure=failure)
 
 
-def _eager(case: Case, expected: Expected) -> list[Array] | None:
+def eager_results(case: Case, expected: Expected) -> list[Array] | None:
     """What eager computes; None where it has no such call: an op without a spelling, a dtype that its kernels lack.
 
     Raises what a call raises that eager should have.
@@ -160,7 +161,7 @@ def _judge_again(examined: Examined, outcome: Outcome) -> Failure | None:
     else:
         called, _ = examined.second or (case, {})
     expected = expect(called)
-    eager = _eager(called, expected) if examined.eager is not None else None
+    eager = eager_results(called, expected) if examined.eager is not None else None
     problem = compare(outcome.again, eager, expected)
     return Failure(case, "build", "a second call is wrong", problem) if problem else None
 
@@ -178,8 +179,9 @@ def native(examined: Examined) -> Native | None:
     updated = tuple(p.name for p, _ in case.graph.updates)
     again, again_sizes = examined.second or (None, {})
     return Native(
-        state, case.inputs, threads, bind_sizes(shapes, None), updated, again.inputs if again else None, again_sizes
-    )
+        state, case.inputs, threads, bind_sizes(shapes, None), updated, case.seed % FRONT_EVERY == 0,
+        again.inputs if again else None, again_sizes,
+    )  # fmt: skip
 
 
 def compare(

@@ -16,6 +16,7 @@ from effcc.fuzz.generate import Array, Case, expanded
 from effcc.fuzz.operands import bounds
 from effcc.ir.dims import evaluate
 from effcc.ir.graph import Graph, GraphBuilder, Value
+from effcc.ir.interpreter import run_graph
 from effcc.ir.types import TensorType
 
 MOST_WORK = 1_000_000  # points of all index spaces at the second sizes: interpreting more takes seconds
@@ -42,7 +43,19 @@ def second(case: Case) -> tuple[Case, dict[str, int]] | None:
             array = expanded(array) if layouts.get(param.name) == "expanded" else array
         inputs.append(array)
     made = replace(case, graph=graph, inputs=tuple(inputs))
-    return (made, sizes) if made.work <= MOST_WORK else None
+    return (made, sizes) if made.work <= MOST_WORK and _can_be_interpreted(made) else None
+
+
+def _can_be_interpreted(case: Case) -> bool:
+    """Whether the sizes are sizes (a window may be larger than what it slides over) and the ops take them."""
+    values = [r for n in case.graph.nodes for r in n.results]
+    if any(int(d) < 0 for v in values for d in v.type.shape):
+        return False
+    try:
+        run_graph(case.graph, case.inputs)
+    except (EffccError, ValueError, IndexError, TypeError, ZeroDivisionError):
+        return False
+    return True
 
 
 def other_sizes(case: Case) -> dict[str, int]:

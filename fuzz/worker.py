@@ -2,9 +2,9 @@
 
 Reads pickled requests (a library, and jobs for it) from standard input and writes one answer per job, its length and
 its pickle, to standard output. Every buffer begins as bytes 0xFF where nothing is given, so that reading what nobody
-wrote gives NaN or -1. It lies behind a zone of bytes 0xFF, so that writing before its start shows, and ends where a
-page ends behind which there is none, so that reading or writing past its end is a crash; the arena, whose code may
-count on an aligned start, ends less than an alignment before that.
+wrote gives NaN or -1. It ends where a page ends behind which there is none, so that reading or writing past its end
+is a crash, behind a zone of bytes 0xFF, so that writing before its start shows; or the other way round. The arena,
+whose code may count on an aligned start, ends less than an alignment before the end of its pages.
 
 Under a sanitizer (the first argument is then `exact`) buffers are allocations of exactly their size instead, so that
 reading before a start shows too.
@@ -43,7 +43,7 @@ class Job:
 
     sizes: the values of the size symbols. kept: buffers that nobody may write. rehearsed: if there are any, everything
     runs twice, first with these weights as 0xFF (NaN): what is prepared from weights must follow when they change.
-    again: what is called once more in the end.
+    again: what is called once more in the end. front: buffers begin where a page does, rather than end there.
     """
 
     entries: tuple[str, ...]
@@ -55,6 +55,7 @@ class Job:
     rehearsed: frozenset[int] = frozenset()
     prepared: frozenset[int] = frozenset()
     again: Again | None = None
+    front: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ class Answer:
 
 
 class _Memory:
-    """Bytes at the end of their pages, behind a zone; an allocation of their own if `exact`; `aligned` if need be."""
+    """Bytes at the end of their pages, behind a zone, or in `front` of one; an allocation of their own if `exact`."""
 
-    def __init__(self, size: int, exact: bool, aligned: bool = False) -> None:
+    def __init__(self, size: int, exact: bool, front: bool, aligned: bool = False) -> None:
         self.size = size
         self.exact = exact
         if exact:
@@ -77,7 +78,8 @@ class _Memory:
             self.start = 0
         else:
             self.raw, begin = _mapped(ZONE + size + ALIGNMENT)
-            self.start = (self.raw.size - size) // ALIGNMENT * ALIGNMENT if aligned else self.raw.size - size
+            last = self.raw.size - size
+            self.start = 0 if front else last // ALIGNMENT * ALIGNMENT if aligned else last
         self.raw[:] = 0xFF
         self.address = begin + self.start
 
@@ -94,7 +96,7 @@ class _Memory:
         if self.exact:
             _LIBC.free(begin)
         else:
-            _LIBC.munmap(begin, self.raw.size + PAGE)
+            _LIBC.munmap(begin - PAGE, self.raw.size + 2 * PAGE)
 
     def damage(self) -> str:
         """Where the zones were written, relative to the buffer; empty where they are whole."""
@@ -124,19 +126,19 @@ def _allocated(size: int) -> tuple[np.ndarray, int]:
 
 
 def _mapped(size: int) -> tuple[np.ndarray, int]:
-    """Whole pages of at least `size` bytes with none behind them, and their address; the caller unmaps them all."""
+    """Whole pages of at least `size` bytes between two that nobody may touch, and their address; all are unmapped."""
     held = -(-size // PAGE) * PAGE
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    begin = _LIBC.mmap(None, held + PAGE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
-    if begin == _NO_MEMORY or _LIBC.mprotect(begin + held, PAGE, _NO_ACCESS):
+    begin = _LIBC.mmap(None, held + 2 * PAGE, _NO_ACCESS, flags, -1, 0)
+    if begin == _NO_MEMORY or _LIBC.mprotect(begin + PAGE, held, mmap.PROT_READ | mmap.PROT_WRITE):
         raise MemoryError(f"{size} bytes for a buffer")
-    return np.ctypeslib.as_array((ctypes.c_uint8 * held).from_address(begin)), begin
+    return np.ctypeslib.as_array((ctypes.c_uint8 * held).from_address(begin + PAGE)), begin + PAGE
 
 
 def run_job(library: ctypes.CDLL, job: Job, exact: bool = False) -> Answer:
     """Run a job's entry points on memory of their own."""
-    buffers = [_Memory(_length(b), exact) for b in job.buffers]
-    arena = _Memory(job.arena, exact, aligned=True)
+    buffers = [_Memory(_length(b), exact, job.front) for b in job.buffers]
+    arena = _Memory(job.arena, exact, job.front, aligned=True)
     try:
         for rehearsal in (True, False) if job.rehearsed else (False,):
             _fill(job, buffers, arena, rehearsal)
@@ -157,8 +159,8 @@ def _run_again(
     library: ctypes.CDLL, job: Job, again: Again, before: Sequence[_Memory], exact: bool
 ) -> tuple[str, tuple[bytes, ...]]:
     """The second call: what went wrong, and the buffers after it."""
-    fresh = [None if b is None else _Memory(_length(b), exact) for b in again.buffers]
-    arena = _Memory(again.arena, exact, aligned=True)
+    fresh = [None if b is None else _Memory(_length(b), exact, job.front) for b in again.buffers]
+    arena = _Memory(again.arena, exact, job.front, aligned=True)
     try:
         for memory, given in zip(fresh, again.buffers, strict=True):
             if memory is not None and given is not None:
