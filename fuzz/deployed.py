@@ -18,11 +18,16 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import torch
 
-from effcc.driver import State
+from effcc.ahead import Source, build_package
+from effcc.driver import Options, State, load
+from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import expect
 from effcc.fuzz.generate import Array, Case
 from effcc.fuzz.oracles import Examined, Failure, compare, eager_results, native, told
+from effcc.ir.dims import Shape
+from effcc.runtime.package import Package
 from effcc.target import Target
 
 KINDS = ("executable", "package")
@@ -152,30 +157,35 @@ def main() -> None:
 
 def _run_executable(request: Request, path: Path) -> list[list[Array]]:
     """Call the executable; weights are tensors that live on and change in place, in two ways that users change them."""
-    import torch
-
-    from effcc.driver import Options, load
-    from effcc.fuzz.eager import to_numpy, to_torch
-
+    assert request.state.program is not None
     executable = load(request.state, request.target, Options(threads=THREADS))
-    kept = {k: to_torch(request.calls[0][k]) for k in request.weights}
+    layouts = [request.state.program.buffer(n).type.layout for n in request.state.program.inputs]
+    kept = {k: _repeated(to_torch(request.calls[0][k]), layouts[k]) for k in request.weights}
     found = []
     with torch.no_grad():
         for number, inputs in enumerate(request.calls):
             for k, tensor in kept.items():
                 if number and inputs[k].tobytes() != request.calls[number - 1][k].tobytes():
-                    (tensor if k % 2 else tensor.data).copy_(to_torch(inputs[k]))
-            given = [kept[k] if k in kept else to_torch(a) for k, a in enumerate(inputs)]
+                    if 0 in layouts[k]:
+                        kept[k] = _repeated(to_torch(inputs[k]), layouts[k])
+                    else:
+                        (tensor if k % 2 else tensor.data).copy_(to_torch(inputs[k]))
+            given = [kept[k] if k in kept else _repeated(to_torch(a), layouts[k]) for k, a in enumerate(inputs)]
             results = executable(*given)
             found.append([to_numpy(r) for r in (*results, *(given[k] for k in request.updated))])
     return found
 
 
+def _repeated(tensor: torch.Tensor, layout: Shape) -> torch.Tensor:
+    """The tensor with one element where its layout has stride 0: a caller cannot store another there."""
+    for axis, stride in enumerate(layout):
+        if stride == 0 and tensor.numel():
+            tensor = tensor.narrow(axis, 0, 1).expand(tensor.shape)
+    return tensor
+
+
 def _run_package(request: Request, path: Path) -> list[list[Array]]:
     """Write the package, load it, call it."""
-    from effcc.ahead import Source, build_package
-    from effcc.runtime.package import Package
-
     program = request.state.program
     assert program is not None
     weights = {program.inputs[k]: request.calls[0][k] for k in request.weights}

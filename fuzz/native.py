@@ -8,10 +8,12 @@ sanitizer's library loaded first, without which sanitized code does not load int
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import re
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +55,7 @@ class Native:
     sizes: Mapping[str, int] = field(default_factory=dict)
     updated: tuple[str, ...] = ()
     front: bool = False
+    weights: frozenset[str] = frozenset()
     again: tuple[Array, ...] | None = None
     again_sizes: Mapping[str, int] = field(default_factory=dict)
 
@@ -160,13 +163,15 @@ class Runner:
         if self._process is None or self._process.poll() is not None:
             command = [sys.executable, "-c", "from effcc.fuzz.worker import main; main()"]
             if self.sanitizer is None:
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+                )
             else:
                 given = {"LD_PRELOAD": str(self.sanitizer), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
                 with self._messages.open("w") as messages:
                     self._process = subprocess.Popen(
                         [*command, "exact"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages,
-                        env={**os.environ, **given},
+                        env={**os.environ, **given}, start_new_session=True,
                     )  # fmt: skip
         return self._process
 
@@ -176,7 +181,8 @@ class Runner:
 
     def _stop(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # and the job that it has forked
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
@@ -239,7 +245,7 @@ def _again(native: Native, entries: tuple[str, ...]) -> Again | None:
     given = dict(zip(program.inputs, native.again or (), strict=native.again is not None))
 
     def content(name: str) -> bytes | int | None:
-        if native.updated or known[name].space in ("weight", "prepared"):
+        if native.updated or name in native.weights or known[name].space == "prepared":
             return None
         return _content(known[name].type, sizes, given.get(name))
 

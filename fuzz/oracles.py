@@ -9,8 +9,6 @@ looks at what the compiled code computed, and blames a step of the compiler in t
 from __future__ import annotations
 
 import functools
-import os
-import pickle
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +21,7 @@ from effcc.errors import EffccError, UnsupportedError
 from effcc.fuzz.eager import is_refusal, run_spelled
 from effcc.fuzz.expected import Array, Expected, difference, expect
 from effcc.fuzz.generate import Case
+from effcc.fuzz.isolation import forked
 from effcc.fuzz.native import Native, Outcome
 from effcc.fuzz.second import second
 from effcc.fuzz.torch_text import torch_function
@@ -180,7 +179,7 @@ def native(examined: Examined) -> Native | None:
     again, again_sizes = examined.second or (None, {})
     return Native(
         state, case.inputs, threads, bind_sizes(shapes, None), updated, case.seed % FRONT_EVERY == 0,
-        again.inputs if again else None, again_sizes,
+        case.graph.weights, again.inputs if again else None, again_sizes,
     )  # fmt: skip
 
 
@@ -204,21 +203,14 @@ def compare(
 
 def in_child(function: Callable[[], list[Any]]) -> list[Any] | str:
     """What `function` returns in a forked process, or what went wrong there: an engine's crash must not be ours."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
+
+    def answered() -> list[Any] | str:
         try:
-            found: list[Any] | str = function()
+            return function()
         except Exception as error:
-            found = told(error)
-        with os.fdopen(writing, "wb") as stream:
-            pickle.dump(found, stream)
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as stream:
-        content = stream.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return f"crashed with signal {-code}" if code or not content else pickle.loads(content)
+            return told(error)
+
+    return forked(answered)
 
 
 def told(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A process that runs compiled code for the fuzzer: where that crashes or hangs, only this process is lost.
+"""A process that runs compiled code for the fuzzer: where that hangs, only this process is lost.
 
 Reads pickled requests (a library, and jobs for it) from standard input and writes one answer per job, its length and
 its pickle, to standard output. Every buffer begins as bytes 0xFF where nothing is given, so that reading what nobody
@@ -6,8 +6,8 @@ wrote gives NaN or -1. It ends where a page ends behind which there is none, so 
 is a crash, behind a zone of bytes 0xFF, so that writing before its start shows; or the other way round. The arena,
 whose code may count on an aligned start, ends less than an alignment before the end of its pages.
 
-Under a sanitizer (the first argument is then `exact`) buffers are allocations of exactly their size instead, so that
-reading before a start shows too.
+Each job runs in a fork of the process, which is all that a crash ends. Under a sanitizer (the first argument is then
+`exact`) the process itself runs it, whose last words are the sanitizer's, on allocations of exactly their size.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from effcc.fuzz.isolation import forked
 
 ZONE = 512  # bytes before a buffer, at least
 PAGE = mmap.PAGESIZE
@@ -211,6 +213,12 @@ def _called(
     return f"buffer {min(changed)}, an input that is only read, was changed" if changed else ""
 
 
+def _isolated(library: ctypes.CDLL, job: Job) -> Answer:
+    """A job's answer, from a process of its own: the next job need not wait until this one has started anew."""
+    found = forked(lambda: run_job(library, job))
+    return Answer((), found) if isinstance(found, str) else found
+
+
 def main() -> None:
     """Answer requests until the input ends."""
     libraries: dict[str, ctypes.CDLL] = {}
@@ -222,6 +230,6 @@ def main() -> None:
             return
         library = libraries.setdefault(path, ctypes.CDLL(path))
         for job in jobs:
-            answer = pickle.dumps(run_job(library, job, exact))
+            answer = pickle.dumps(run_job(library, job, exact) if exact else _isolated(library, job))
             sys.stdout.buffer.write(len(answer).to_bytes(LENGTH, "little") + answer)
             sys.stdout.buffer.flush()

@@ -11,8 +11,8 @@ import pytest
 
 from effcc import driver
 from effcc.codegen import lower_places
+from effcc.codegen.cpp import expressions, tiles
 from effcc.codegen.cpp import program as cpp_program
-from effcc.codegen.cpp import tiles
 from effcc.fuzz import rules
 from effcc.fuzz.campaign import run
 from effcc.ir import scalars
@@ -261,6 +261,36 @@ def hoisting_prepares_what_updates_change(patch: Patch) -> None:
 
     original = driver.hoist
     patch.setattr(driver, "hoist", wrong)
+
+
+@planted
+def hoisting_prepares_what_inputs_give(patch: Patch) -> None:
+    def wrong(graph: Graph) -> Any:
+        known = {p.name for p in graph.params if all(isinstance(d, int) for d in p.type.shape)}
+        updated = {p.name for p, _ in graph.updates}
+        return original(replace(graph, weights=graph.weights | known - updated))
+
+    original = driver.hoist
+    patch.setattr(driver, "hoist", wrong)
+
+
+@planted
+def outputs_are_stored_row_major_whatever_was_asked(patch: Patch) -> None:
+    def wrong(graph: Graph, cascade: Any) -> Any:
+        found = original(graph, cascade)
+        return {**found, **{o.name: o.type.plain() for o in graph.outputs if o not in graph.params}}
+
+    original = fuse._stored_types
+    patch.setattr(fuse, "_stored_types", wrong)
+
+
+@planted
+def code_loads_lanes_beyond_the_tail(patch: Patch) -> None:
+    def wrong(writer: Any, storage: Any, index: Any, count: Any, *rest: Any) -> Any:
+        return original(writer, storage, index, None, *rest)
+
+    original = expressions.load_memory
+    patch.setattr(expressions, "load_memory", wrong)
 
 
 @planted
