@@ -63,6 +63,11 @@ class Op:
         except IRTypeError as error:
             shown = ", ".join(str(t) for t in operands)
             raise IRTypeError(f"op {self.name!r} on ({shown}): {error}") from None
+        except TypeError as error:
+            shown = ", ".join(f"{name}={value!r}" for name, value in attrs.items())
+            raise IRTypeError(
+                f"op {self.name!r}: an attribute of {{{shown}}} is of the wrong kind ({error})"
+            ) from error
         return types if isinstance(types, tuple) else (types,)
 
 

@@ -19,6 +19,7 @@ from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size
 from effcc.ir.graph import Attribute, Graph, GraphBuilder, Value
 from effcc.ir.kernel import Kernel, Param, Scatter, Statement
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile, TileAxis
+from effcc.ir.parser import parse_encoding
 from effcc.ir.program import Buffer, Extern, Launch, Program
 from effcc.ir.types import TensorType
 
@@ -242,7 +243,9 @@ def graphs(draw: st.DrawFn, most: int = 6, regions: bool = True) -> Graph:
     b = GraphBuilder("g")
     shape = draw(shapes([1, 3, S0]))
     values = [b.param("x", TensorType(f32, shape)), b.param("s", TensorType(f32, (S0,)))]
-    values.append(b.param("w.0", TensorType(f32, shape, None, draw(st.none() | encodings())), weight=True))
+    stored = draw(st.sampled_from([None, "dense", "int8", 'int8(per="tensor")', "block(4,1)", "block(4,1) . int8"]))
+    encoding = None if stored is None else parse_encoding(stored)
+    values.append(b.param("w.0", TensorType(f32, shape, None, encoding), weight=True))
     b.ranges["s0"] = (1, draw(st.none() | st.integers(1, 512)))
     for _ in range(draw(st.integers(0, most))):
         b.location = draw(st.sampled_from(["", "model.py:3"]))

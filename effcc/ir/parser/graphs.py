@@ -6,6 +6,7 @@ from lark import Token, Tree
 
 from effcc.errors import IRTypeError, UnknownNameError
 from effcc.ir.dims import same_shape
+from effcc.ir.encodings import canonical
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import lookup
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
@@ -22,7 +23,11 @@ def read_graph(source: Source, tree: Syntax) -> Graph:
     for param in trees(params):
         marker, token, type_tree = param.children
         assert isinstance(token, Token) and isinstance(type_tree, Tree)
-        value = _define(source, scope, token, read_type(source, type_tree))
+        type = read_type(source, type_tree)
+        if type.encoding is not None:
+            with source.at(type_tree):
+                canonical(type.encoding)
+        value = _define(source, scope, token, type)
         if marker is not None:
             weights.add(value.name)
     parts = [part for part in body if isinstance(part, Tree)]
