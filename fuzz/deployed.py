@@ -160,20 +160,27 @@ def _run_executable(request: Request, path: Path) -> list[list[Array]]:
     assert request.state.program is not None
     executable = load(request.state, request.target, Options(threads=THREADS))
     layouts = [request.state.program.buffer(n).type.layout for n in request.state.program.inputs]
-    kept = {k: _repeated(to_torch(request.calls[0][k]), layouts[k]) for k in request.weights}
+    kept = {k: _laid(to_torch(request.calls[0][k]), layouts[k]) for k in request.weights}  # as they were traced
     found = []
     with torch.no_grad():
         for number, inputs in enumerate(request.calls):
             for k, tensor in kept.items():
                 if number and inputs[k].tobytes() != request.calls[number - 1][k].tobytes():
                     if 0 in layouts[k]:
-                        kept[k] = _repeated(to_torch(inputs[k]), layouts[k])
+                        kept[k] = _laid(to_torch(inputs[k]), layouts[k])
                     else:
                         (tensor if k % 2 else tensor.data).copy_(to_torch(inputs[k]))
             given = [kept[k] if k in kept else _repeated(to_torch(a), layouts[k]) for k, a in enumerate(inputs)]
             results = executable(*given)
             found.append([to_numpy(r) for r in (*results, *(given[k] for k in request.updated))])
     return found
+
+
+def _laid(tensor: torch.Tensor, layout: Shape) -> torch.Tensor:
+    """The tensor with the strides of its layout."""
+    if 0 in layout or 0 in tensor.shape:
+        return _repeated(tensor, layout)
+    return torch.empty_strided(tuple(tensor.shape), tuple(int(s) for s in layout), dtype=tensor.dtype).copy_(tensor)
 
 
 def _repeated(tensor: torch.Tensor, layout: Shape) -> torch.Tensor:

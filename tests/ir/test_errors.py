@@ -56,7 +56,7 @@ def graph_text(node: str) -> str:
             graph_text("%y = softmax %x {axis=[0]} : f32[4]"),
             IRTypeError,
             "2:3",
-            "axis=\\(0,\\)\\} is of the wrong kind",
+            "axis=\\(0,\\), .* of the wrong kind",
         ),
         ("graph @g(%x: f32[4] = int9) {\n  return %x\n}", UnknownNameError, "1:14", "did you mean 'int8'"),
         ("graph @g(%x: f32[4] = block(0,1)) {\n  return %x\n}", EncodingError, "1:14", "two positive integers"),
