@@ -65,15 +65,19 @@ def scan_tree(s: Sketch) -> None:
     dtype, steps, width = wide(s), s.random.choice((4, 4, 8)), size(s, 1, 2, 3, 5, 17)
     a = s.emit("sigmoid", floats(s, steps, width, dtype=dtype))
     b = floats(s, steps, width, dtype=dtype)
-    swapped = s.random.random() < 0.2
+    wrong = s.random.choice(("", "", "", "factor", "value", "order", "lost"))
 
     def scan(a: Value, b: Value, n: int) -> Value:
         if n == 1:
             return b
         a_even, a_odd = (s.emit("slice", a, axis=0, start=k, end=n, step=2) for k in (0, 1))
         b_even, b_odd = (s.emit("slice", b, axis=0, start=k, end=n, step=2) for k in (0, 1))
-        carried = s.emit("mul", a_even if swapped else a_odd, b_even)
-        odd = scan(s.emit("mul", a_even, a_odd), s.emit("add", carried, b_odd), n // 2)
+        carried = s.emit("mul", a_even if wrong == "factor" else a_odd, b_odd if wrong == "value" else b_even)
+        combined = s.emit("add", carried, b_odd)
+        if wrong == "lost" and n > 2:  # the later pairs forget what their first halves give
+            kept = s.emit("slice", combined, axis=0, start=0, end=1, step=1)
+            combined = s.emit("concat", kept, s.emit("slice", b_odd, axis=0, start=1, end=n // 2, step=1), axis=0)
+        odd = scan(s.emit("mul", a_even, a_odd), combined, n // 2)
         first = s.emit("slice", b_even, axis=0, start=0, end=1, step=1)
         even = first
         if n > 2:
@@ -81,7 +85,9 @@ def scan_tree(s: Sketch) -> None:
             later_b = s.emit("slice", b_even, axis=0, start=1, end=n // 2, step=1)
             before = s.emit("slice", odd, axis=0, start=0, end=n // 2 - 1, step=1)
             even = s.emit("concat", first, s.emit("add", s.emit("mul", later_a, before), later_b), axis=0)
-        pairs = [s.emit("reshape", h, shape=(n // 2, 1, width)) for h in (even, odd)]
+        pairs = [
+            s.emit("reshape", h, shape=(n // 2, 1, width)) for h in ((odd, even) if wrong == "order" else (even, odd))
+        ]
         return s.emit("reshape", s.emit("concat", *pairs, axis=1), shape=(n, width))
 
     scan(a, b, steps)
@@ -323,7 +329,8 @@ def classifier(s: Sketch) -> None:
 def large_product(s: Sketch) -> None:
     """A product beyond one tile in every direction, with what comes before and after it."""
     dtype = wide(s)
-    m, k, n = (s.random.choice((1, 13, 14, 15, 31, 33, 64, 65, 97, 130, 200)) for _ in range(3))
+    m, n = (s.random.choice((1, 13, 14, 15, 31, 33, 64, 65, 97, 130, 200)) for _ in range(2))
+    k = s.random.choice((1, 15, 16, 17, 64, 130, 256, 257, 384, 385, 520) if m * n < 5000 else (1, 13, 16, 33, 65))
     x = floats(s, m, k, dtype=dtype)
     y = s.emit("linear", x, floats(s, n, k, dtype=dtype, weight=s.random.random() < 0.7), floats(s, n, dtype=dtype))
     y = s.emit(s.random.choice(("relu", "tanh", "sigmoid")), y)
@@ -355,7 +362,7 @@ def groups(s: Sketch) -> None:
     whole = s.emit("reshape", s.emit("broadcast", held, shape=(rows, number, width)), shape=(rows, number * width))
     x = floats(s, rows, number * width, dtype=dtype)
     if s.random.random() < 0.5:
-        start = s.random.randint(0, width - 1)
+        start = s.random.choice((0, 1, width - 1, s.random.randint(0, width - 1)))
         step = s.random.choice((1, 1, 2))
         whole, x = (s.emit("slice", v, axis=1, start=start, end=number * width, step=step) for v in (whole, x))
     if s.random.random() < 0.3:
@@ -377,17 +384,21 @@ def dtypes_mixed(s: Sketch) -> None:
         x = s.emit("mul", s.emit("tanh", x), number(s, 100.0, first))
         x = s.emit("abs", x) if second.kind == "uint" else x
     y = s.emit("cast", x, dtype=second)
-    z = s.fresh(TensorType(second, s.random.choice((shape, shape[1:], (shape[0], 1)))))
+    whole = np.iinfo(second.numpy) if second.is_integer and second.bits < 32 else None
+    z = s.fresh(
+        TensorType(second, s.random.choice((shape, shape[1:], (shape[0], 1)))),
+        limits=(int(whole.min), int(whole.max)) if whole is not None else None,
+    )
     if second.kind == "bool":
         y = s.emit(s.random.choice(("and", "or", "xor")), y, z)
     else:
         y = s.emit(s.random.choice(("add", "mul", "maximum", "minimum", "sub")), y, z)
         if s.random.random() < 0.5:
             y = s.emit("mul", y, z)
-    third = DTYPES[s.random.choice([n for n in names if not (second.is_float and DTYPES[n].is_integer)])]
-    y = s.emit("cast", y, dtype=third)
-    if s.random.random() < 0.6:
-        s.emit(s.random.choice(("sum", "max", "min")), y, axes=(s.random.randint(0, 1),), keepdim=False)
+    for name in s.random.sample([n for n in names if not (second.is_float and DTYPES[n].is_integer)], 3):
+        third = s.emit("cast", y, dtype=DTYPES[name])
+        if s.random.random() < 0.4:
+            s.emit(s.random.choice(("sum", "max", "min")), third, axes=(s.random.randint(0, 1),), keepdim=False)
 
 
 @structure
