@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from effcc.errors import EffccError
+from effcc.errors import EffccError, InputError
 from effcc.fuzz.generate import Array, Case, expanded
 from effcc.fuzz.operands import bounds
 from effcc.ir.dims import evaluate
@@ -68,7 +68,10 @@ def other_sizes(case: Case) -> dict[str, int]:
 
 
 def at_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:
-    """A graph with run-time sizes as one of known sizes, row-major. Raises EffccError where its ops refuse those."""
+    """A graph with run-time sizes as one of known sizes, row-major.
+
+    Raises EffccError where its ops refuse those, or cut off what a formula of sizes counts as below 0.
+    """
     builder = GraphBuilder(graph.name)
     values: dict[Value, Value] = {}
     for p in graph.params:
@@ -77,6 +80,9 @@ def at_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:
         attrs = {name: _evaluated(value, sizes) for name, value in node.attrs.items()}
         operands = [values[o] for o in node.operands]
         made = builder.node(node.op, *operands, name=node.results[0].name, regions=node.regions, **attrs)
+        for symbolic, known in zip(node.results, made.results, strict=True):
+            if known.type.shape != _at(symbolic.type, sizes).shape:
+                raise InputError(f"%{symbolic.name} is {symbolic.type}, and {known.type} at {dict(sizes)}")
         values.update(zip(node.results, made.results, strict=True))
     return builder.build(tuple(values[v] for v in graph.outputs))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effcc.errors import EffccError
 from effcc.fuzz.generate import Case, case_of, generate
 from effcc.fuzz.second import at_sizes, second
 from effcc.fuzz.variation import Variation
@@ -33,6 +34,16 @@ def test_weights_stay_and_positions_stay_inside() -> None:
     assert not np.array_equal(called.inputs[0][:5], case.inputs[0])
     assert called.inputs[1].min() >= 0 and called.inputs[1].max() < 5
     run_graph(called.graph, called.inputs)
+
+
+def test_sizes_at_which_a_formula_counts_below_0_are_refused() -> None:
+    graph = parse_graph("""graph @cut(%x: f32[6,s0]) where s0 in 2.. {
+      %y = slice %x {axis=0, start=5, end=2*s0, step=1} : f32[2*s0-5,s0]
+      return %y
+    }""")
+    assert at_sizes(graph, {"s0": 3}).outputs[0].type.shape == (1, 3)
+    with pytest.raises(EffccError, match="s0"):
+        at_sizes(graph, {"s0": 2})
 
 
 def test_writes_that_may_coincide_are_not_called_again() -> None:
