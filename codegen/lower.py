@@ -93,7 +93,7 @@ class _Lowering(Nests):
             homes = {n for n, nest in enumerate(self.schedule.nests) if self._in_nest(nest, s.target)}
             if len(homes) <= 1 and not self._accumulates(s):
                 continue
-            kept = []
+            kept: list[tuple[int, str, int]] = []
             for position, axis in enumerate(s.axes):
                 if sequential is not None and axis == sequential.axis:
                     if sequential.tile > 1:
@@ -110,7 +110,18 @@ class _Lowering(Nests):
                             "give that size a constant, or keep its readers in another kernel"
                         )
                     kept.append((position, axis, extent))
+            innermost = self._lanes_of(s)
+            kept.sort(key=lambda place: place[1] == innermost)
             self.locals[s.target] = Local(tuple((p, a) for p, a, _ in kept), tuple(e for _, _, e in kept))
+
+    def _lanes_of(self, s: Statement) -> str | None:
+        """The axis of a statement that most nests that touch its results have in their lanes; at a tie, its own."""
+        lanes = [
+            nest.lanes.axis
+            for nest in self.schedule.nests
+            if nest.lanes is not None and nest.lanes.axis in s.axes and self._in_nest(nest, s.target)
+        ]
+        return max(lanes, key=lanes.count, default=None)
 
     def _in_nest(self, nest: Nest, target: str) -> bool:
         for i in (*nest.body, *nest.reductions, *nest.epilogue):

@@ -4,6 +4,7 @@ The schedule is the classical one (Goto and van de Geijn, "Anatomy of high-perfo
 with every number left to the solver:
 
     parallel over tasks = batch * (m / mc) * (n / nc):
+     for turns:                                  # the axes that tasks cannot share
       for k blocks of kc:                        # an mc x kc block of A stays in L2 meanwhile
         for panels of nr columns in nc:          # a kc x nr panel of B, contiguous when packed
           for tiles of mr rows in mc:            # mr x nr accumulators in registers
@@ -57,13 +58,14 @@ MODEL = """
     m_parts * mr < m + mr ; n_parts * nr < n + nr
     lhs_bytes * rows * depth + rhs_bytes * depth * nr + min(1, reloads) * acc_bytes * rows * columns <= l2_bytes
 
-    # Parallel work: what the busiest thread does. Each `max` below has a second term that is never greater than the
-    # first, the same work divided evenly: it changes no cost, but bounds it before all variables are known.
+    # Parallel work: what the busiest thread does; a task runs its panels `turns` times. Each `max` below has a second
+    # term that is never greater than the first, the same work divided evenly: it changes no cost, but bounds it before
+    # all variables are known.
     m_blocks = ceil(ceil(m / mr) / mt)
     n_blocks = ceil(ceil(n / nr) / nt)
     tasks = batch * m_blocks * n_blocks
     rounds = ceil(tasks / threads)
-    busy_panels = max(rounds * nt, ceil(batch * m_blocks * ceil(n / nr) / threads))
+    busy_panels = turns * max(rounds * nt, ceil(batch * m_blocks * ceil(n / nr) / threads))
     tasks >= threads
 
     # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest.
@@ -75,7 +77,7 @@ MODEL = """
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
             + ceil(k_all / unroll) / 2)
     panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call
-    all_slots = batch * ceil(n / nr) * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call)
+    all_slots = turns * batch * ceil(n / nr) * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call)
     compute = slot * (max(busy_panels * panel_slots, all_slots / threads) + rounds * task_slots)
 
     # Bytes between L2 and L1: A once a panel, B once a tile unless panel and tile of A fit in L1, C once a block.
@@ -84,13 +86,14 @@ MODEL = """
     all_rhs_reads = max(1, spilled * ceil(m / mr))
     partial = acc_bytes * nr * (blocks + reloads)
     panel_bytes = lhs_bytes * rows * k_all + rhs_bytes * nr * k_all * rhs_reads + partial * rows
-    all_bytes = batch * ceil(n / nr) * (lhs_bytes * m * k_all + rhs_bytes * nr * k_all * all_rhs_reads + partial * m)
+    all_bytes = (turns * batch * ceil(n / nr)
+                 * (lhs_bytes * m * k_all + rhs_bytes * nr * k_all * all_rhs_reads + partial * m))
     cache = l2_byte * max(busy_panels * panel_bytes, all_bytes / threads)
 
     # From where the operands live: A once a task, B once a task, C once.
-    task_time = (rounds * lhs_bytes * rows * k_all * lhs_byte
+    task_time = (turns * rounds * lhs_bytes * rows * k_all * lhs_byte
                  + busy_panels * nr * (rhs_bytes * k_all * rhs_byte + out_bytes * rows * out_byte))
-    all_time = batch * (n_blocks * lhs_bytes * m * k_all * lhs_byte
+    all_time = turns * batch * (n_blocks * lhs_bytes * m * k_all * lhs_byte
                         + n * (m_blocks * rhs_bytes * k_all * rhs_byte + m * out_bytes * out_byte))
     outer = max(task_time, all_time / threads) + pack_time / threads
     start = min(1, max(0, threads - 1)) * start_time
@@ -117,6 +120,7 @@ class ContractionNest:
         decode_slots: instructions to make one vector of B from its stored form (0 when it is loaded as it is).
         may_pad: whether the last panel may be computed with masked or padded columns.
         block_k: whether k may be split into blocks, with partial sums in C between them.
+        whole: names of axes that tasks cannot share; each task runs all of them.
     """
 
     axes: tuple[Axis, ...]
@@ -129,6 +133,7 @@ class ContractionNest:
     decode_slots: int = 0
     may_pad: bool = True
     block_k: bool = True
+    whole: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -189,16 +194,18 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
             raise ScheduleError(f"contraction: no axis of role {role!r} among {[a.name for a in nest.axes]}")
     if empty := [a.name for a in nest.axes if a.extent < 1]:
         raise ScheduleError(f"contraction: axes {empty} are empty; an empty contraction needs no schedule")
-    *m_outer, m = extents(nest.axes, "m")
-    *n_outer, n = extents(nest.axes, "n")
+    m, n = extents(nest.axes, "m")[-1], extents(nest.axes, "n")[-1]
     k, *k_inner = extents(nest.axes, "k")
-    batch = prod(extents(nest.axes, "batch")) * prod(m_outer) * prod(n_outer)
+    row_axis, lane_axis = ([a.name for a in nest.axes if a.role == role][-1] for role in ("m", "n"))
+    outside = [a for a in nest.axes if a.role != "k" and a.name not in (row_axis, lane_axis)]
+    turns = prod(a.extent for a in outside if a.name in nest.whole)
+    batch = prod(a.extent for a in outside if a.name not in nest.whole)
     depth = k * prod(k_inner)
-    rhs_total = batch * depth * n * nest.rhs_bytes
+    rhs_total = batch * turns * depth * n * nest.rhs_bytes
     machine = machine_parameters(target, nest.accumulator_bytes)
     lanes = machine["lanes"]
     kc = _blocks(k, lanes) if nest.block_k else (k,)
-    m_parts = parts_of(m, target.cores)
+    m_parts = (1,) if row_axis in nest.whole else parts_of(m, target.cores)
     # Where not even the smallest block fits L2 (a very long k that may not be blocked), that block is what there is.
     smallest_block = kc[0] * prod(k_inner) * (nest.lhs_bytes * _ceil(m, m_parts[-1]) + nest.rhs_bytes * lanes)
     parameters = machine | {
@@ -208,14 +215,15 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "k": k,
         "k_inner": prod(k_inner),
         "batch": batch,
+        "turns": turns,
         "padded": int(nest.may_pad),
         "lhs_bytes": nest.lhs_bytes,
         "rhs_bytes": nest.rhs_bytes,
         "out_bytes": nest.out_bytes,
         "acc_bytes": nest.accumulator_bytes,
-        "lhs_byte": byte_time_at_home(target, batch * m * depth * nest.lhs_bytes),
+        "lhs_byte": byte_time_at_home(target, batch * turns * m * depth * nest.lhs_bytes),
         "rhs_byte": byte_time_at_home(target, rhs_total),
-        "out_byte": byte_time_at_home(target, batch * m * n * nest.out_bytes),
+        "out_byte": byte_time_at_home(target, batch * turns * m * n * nest.out_bytes),
         "decode_slots": nest.decode_slots,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,
         "aliased_rows": _aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
@@ -226,7 +234,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "nr": tuple(lanes * v for v in range(1, 9)),
         "kc": kc,
         "m_parts": m_parts,
-        "n_parts": parts_of(_ceil(n, lanes), target.cores),
+        "n_parts": (1,) if lane_axis in nest.whole else parts_of(_ceil(n, lanes), target.cores),
         "unroll": (1, 2, 4),
     }
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)

@@ -5,7 +5,7 @@ The models (`contraction`, `pointwise`, `reduction`) know no kernels; equal desc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 from effcc.ir.dims import elements
@@ -34,9 +34,13 @@ def contraction_of(
     rows_of: Sequence[Load],
     columns_of: Sequence[Load],
     packed: bool,
+    shared: Collection[str],
     target: Target,
 ) -> ContractionSchedule:
-    """The best schedule of a sum of products with lanes along `lane_axis` and register rows along `row_axis`."""
+    """The best schedule of a sum of products with lanes along `lane_axis` and register rows along `row_axis`.
+
+    shared: the axes along which there can be parallel tasks.
+    """
     in_rows, in_columns = _axes(rows_of), _axes(columns_of)
     axes = []
     for a in product.axes:
@@ -58,6 +62,7 @@ def contraction_of(
         lhs_row_stride=int(row_stride) * rows_of[-1].dtype.bytes if known else None,  # type: ignore[arg-type]
         decode_slots=max(0, len(columns_of) - 1),
         block_k=False,
+        whole=frozenset(a for a in product.axes if a not in shared),
     )
     return _contraction(nest, target)
 

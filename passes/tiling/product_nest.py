@@ -17,6 +17,9 @@ from effcc.passes.tiling.pack import pack, packable
 
 ROWS_WANTED = 14
 """A row axis this long serves any register tile: with two vectors of columns, 14 rows fill 32 registers."""
+ROWS_LOSE_TASKS = 0.6
+"""What a row is worth along an axis that tasks could take point by point: what the next nests read of a task must stay
+in its cache, and grows with its rows."""
 STORE_CONTIGUOUS, STORE_STRIDED = 0.02, 0.3
 """One vector of a product's result, in vector loads: a store comes once for a whole reduction of some 50 steps and
 more; apart, it is as many stores as there are lanes."""
@@ -70,14 +73,24 @@ def product_nest(choice: Choice, plan: NestPlan, product: Statement) -> Nest:
     rows_of, columns_of = pair[1 - side], pair[side]
     row_axes = _only(rows_of, columns_of, product.axes)
     tileable = [a for a in row_axes if a in plan.kept]
-    row_axis = max(reversed(tileable), key=lambda a: min(choice.count(a), ROWS_WANTED))
+    row_axis = max(reversed(tileable), key=lambda a: _rows_gained(choice, plan, a))
     reduced = _reduced_order(product.reduction, rows_of, layout)
     kept = [a for a in plan.kept if a not in (lane_axis, row_axis)]
     order = (*kept, lane_axis, row_axis, *reduced)
     constant = [x for x in columns_of if x.buffer in kernel.weights and packable(kernel, x, lane_axis)]
     counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
     chosen = contraction_of(
-        kernel, product, counts, lane_axis, row_axis, reduced, rows_of, columns_of, bool(constant), choice.target
+        kernel,
+        product,
+        counts,
+        lane_axis,
+        row_axis,
+        reduced,
+        rows_of,
+        columns_of,
+        bool(constant),
+        choice.shared,
+        choice.target,
     )
     for load in constant:
         choice.kernel, packed = pack(choice.kernel, load, lane_axis, chosen.nr, (*kept, row_axis, *reduced))
@@ -102,6 +115,12 @@ def product_nest(choice: Choice, plan: NestPlan, product: Statement) -> Nest:
         TiledAxis(lane_axis, chosen.nr), (TiledAxis(row_axis, chosen.mr),), order, plan.phase,
         chunk_of(kernel, plan.reductions, reduced, counts, longest=PRODUCT),
     )  # fmt: skip
+
+
+def _rows_gained(choice: Choice, plan: NestPlan, axis: str) -> float:
+    """How good an axis is for register rows, in rows: where other nests follow, tasks should keep it whole."""
+    followed = len(plan.body) + len(plan.reductions) + len(plan.epilogue) < len(choice.kernel.statements)
+    return min(choice.count(axis), ROWS_WANTED) * (ROWS_LOSE_TASKS if followed and axis in choice.shared else 1.0)
 
 
 def _only(own: Sequence[Load], other: Sequence[Load], kept: Sequence[str]) -> list[str]:

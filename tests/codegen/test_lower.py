@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from effcc.codegen.lower import lower
 from effcc.errors import ScheduleError
+from effcc.ir.expr import free_axes
+from effcc.ir.loops import Alloc, statements, tiles
 from effcc.ir.parser import parse_kernel
 from effcc.passes.tiling.choose import choose
 from effcc.target import generic
@@ -15,3 +19,21 @@ def test_a_reduction_inside_an_expression_is_refused_by_name() -> None:
     text = "kernel @k(X: f32[8,4]) -> (Y: f32[8]) over i=8, r=4 {\n  Y[i] = exp(sum(r: X[i,r]))\n}"
     with pytest.raises(ScheduleError, match=r"'k': the reduction over r .* give it a statement of its own"):
         lower(*choose(parse_kernel(text), generic("avx512")))
+
+
+def test_what_a_nest_leaves_for_the_next_has_their_lanes_innermost() -> None:
+    text = """
+        kernel @k(X: f32[4,8,12,12], W: f32[32,8]) -> (Y: f32[4,32,6,6]) over n=4, o=32, y=12, x=12, c=8, p=6, q=6 {
+          C[n,o,y,x] = sum(c: X[n,c,y,x] * W[o,c])
+          R[n,o,y,x] = maximum(C[n,o,y,x], 0.0)
+          Y[n,o,p,q] = maximum(R[n,o,p * 2,q * 2], R[n,o,p * 2 + 1,q * 2])
+        }
+    """
+    kernel, schedule = choose(replace(parse_kernel(text), weights=frozenset({"W"})), generic("avx512"))
+    (lanes,) = {nest.lanes.axis for nest in schedule.nests if nest.lanes is not None}
+    nest = lower(kernel, schedule)
+    (local,) = (s for s in statements(nest.body) if isinstance(s, Alloc) and s.space == "local")
+    (tile,) = (t for t in tiles(nest) if t.buffer == local.name)
+    assert lanes in {"o", "x"}
+    assert lanes in free_axes(tile.index[-1])
+    assert {t.axis for t in schedule.parallel} >= {"n"}
