@@ -160,7 +160,10 @@ def _judge_again(examined: Examined, outcome: Outcome) -> Failure | None:
     else:
         called, _ = examined.second or (case, {})
     expected = expect(called)
-    eager = eager_results(called, expected) if examined.eager is not None else None
+    try:
+        eager = eager_results(called, expected) if examined.eager is not None else None
+    except (RuntimeError, IndexError, ValueError):
+        return None  # eager has no such call at these sizes
     problem = compare(outcome.again, eager, expected)
     return Failure(case, "build", "a second call is wrong", problem) if problem else None
 
