@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from effcc.codegen.cpp.storage import statements, tiles
 from effcc.codegen.lower import lower
 from effcc.errors import ScheduleError
 from effcc.ir.expr import free_axes
-from effcc.ir.loops import Alloc, statements, tiles
+from effcc.ir.loops import Alloc
 from effcc.ir.parser import parse_kernel
 from effcc.passes.tiling.choose import choose
 from effcc.target import generic
