@@ -404,7 +404,12 @@ class _Generator:
 
 
 def _leaves_out(node: Node) -> bool:
-    """Whether products skip elements: where blocks are not stored, 0 times an infinity is 0, and NaN in eager."""
+    """Whether products skip elements, so that 0 times an infinity may be no NaN.
+
+    Blocks that are not stored are skipped; the padding of convolutions eager skips or multiplies by, as it comes.
+    """
+    if node.op == "convolution":
+        return True
     return node.op == "decode" and str(node.attrs["encoding"]).startswith("block")
 
 

@@ -206,6 +206,8 @@ def _layer(cell: str, states: int) -> Spell:
 
 def _linear_recurrence(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
     axis = attrs["axis"]
+    if node.result.type.shape[axis] == 0:
+        return f"{operands[1]}.clone()"
     pairs = f"list(zip({operands[0]}.unbind({axis}), {operands[1]}.unbind({axis})))"
     step = "lambda state, pair: pair[0] * state + pair[1]"
     if len(operands) == 3:

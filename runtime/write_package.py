@@ -34,7 +34,7 @@ def write_package(
     there.
     """
     name = identifier(path.stem)
-    packed = safetensors.numpy.save({n: np.ascontiguousarray(w) for n, w in weights.items()})
+    packed = safetensors.numpy.save({n: np.asarray(w, order="C") for n, w in weights.items()})
     files = {
         LIBRARY: library,
         WEIGHTS: packed,

@@ -357,7 +357,8 @@ class Evaluator:
             known = self._known() if self.guard.mask is not None else None
             guarded = self.guard.mask is not None and not proven_inside(index, storage.shape, known or {})
             mask = self.guard.mask if guarded else None
-            value = load_memory(self.writer, storage, index, self.guard.count, mask, self._epoch(e))
+            follows = self.lanes_axis in self.depends(e)
+            value = load_memory(self.writer, storage, index, self.guard.count, mask, self._epoch(e), follows)
             if self.streams and self.guard.count is None and mask is None:
                 prefetch(self.writer, storage, index)
         else:

@@ -47,13 +47,23 @@ def _place(storage: Memory, at: Linear) -> str:
 
 
 def load_memory(
-    writer: Writer, storage: Memory, index: Sequence[Linear], count: Count, mask: Value | None, epoch: int
+    writer: Writer,
+    storage: Memory,
+    index: Sequence[Linear],
+    count: Count,
+    mask: Value | None,
+    epoch: int,
+    follows: bool = False,
 ) -> Value:
-    """An element for every lane (or one for all): of the first `count` lanes only, and only where `mask`."""
+    """An element for every lane (or one for all): of the first `count` lanes only, and only where `mask`.
+
+    follows: where the element is depends on the lanes' axis, so that there is none where `count` is 0 or less.
+    """
     at = offset(storage, index)
     dtype, hint = storage.dtype, storage.pointer.lower()
     if at.is_uniform:
-        return _load_scalar(writer, storage, at, mask, hint, epoch)
+        some = f"{count} > 0" if follows and isinstance(count, str) else ""
+        return _load_scalar(writer, storage, at, mask, some, hint, epoch)
     lanes = writer.lanes
     type = value_type(dtype, lanes)
     place = _place(storage, at)
@@ -124,13 +134,16 @@ def _stream_length(writer: Writer, at: Linear) -> float:
     return length
 
 
-def _load_scalar(writer: Writer, storage: Memory, at: Linear, mask: Value | None, hint: str, epoch: int) -> Value:
+def _load_scalar(
+    writer: Writer, storage: Memory, at: Linear, mask: Value | None, some: str, hint: str, epoch: int
+) -> Value:
     dtype = storage.dtype
     type = value_type(dtype, 1)
     half = dtype in (f16, bf16)
     body = f"load<f32>({_place(storage, at)})" if half else f"{storage.pointer}[{linear_text(at)}]"
-    if mask is not None:
-        body = f"any({mask.text}) ? {body} : {literal(0, dtype)}"
+    conditions = [*([some] if some else []), *([f"any({mask.text})"] if mask is not None else [])]
+    if conditions:
+        body = f"{' && '.join(conditions)} ? {body} : {literal(0, dtype)}"
         if computed(dtype).bits < 32 and dtype != boolean:
             body = f"{type}({body})"
     return Value(writer.let(type, body, hint, epoch), dtype)

@@ -54,7 +54,19 @@ def inline(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] = froze
     multiply_defined = _defined_again(cascade)
     first = inline_views(cascade, wanted, stored)
     chosen = _choose_pointwise(first, wanted | multiply_defined)
-    return _inline_where(first, wanted, lambda item, _: item.target in chosen)
+    return _alive(_inline_where(first, wanted, lambda item, _: item.target in chosen), wanted)
+
+
+def _alive(cascade: Cascade, wanted: set[str]) -> Cascade:
+    """The cascade without statements that nothing needs: a condition that always holds leaves out its other side."""
+    live, size = set(wanted), -1
+    while len(live) > size:  # recurrences also read what is defined after them
+        size = len(live)
+        for item in cascade.items:
+            if isinstance(item, Defined) and item.target in live:
+                live.update(load.buffer for load in item.statement.reads)
+    items = [i for i in cascade.items if isinstance(i, Opaque) or i.target in live]
+    return cascade if len(items) == len(cascade.items) else Cascade(items, cascade.extents, cascade.types)
 
 
 def _defined_again(cascade: Cascade) -> set[str]:

@@ -158,6 +158,19 @@ def test_a_model_with_stored_weights_is_exported_and_loaded_again(schemes: tuple
     torch.testing.assert_close(loaded(x), model(x).detach())
 
 
+def test_a_weight_without_dimensions_is_kept_as_such(tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(3.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale
+
+    loaded = effcc.load(effcc.export(Scaled(), (torch.ones(4),), tmp_path / "scaled.effcc"))
+    torch.testing.assert_close(loaded(torch.ones(4)), torch.full((4,), 3.0))
+
+
 def test_several_results_come_in_order(tmp_path: Path) -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,28 @@ MEAN_OF_RELU = """graph @mean(%x: f32[5,3], %y: f32[1,1]) {
 }"""
 
 
+REPEATED = """graph @repeated(%x: f32[1,3,1]) {
+  %b = broadcast %x {shape=[1,3,16]} : f32[1,3,16]
+  %r = reshape %b {shape=[1,48]} : f32[1,48]
+  %t = transpose %r {perm=[1,0]} : f32[48,1]
+  return %t
+}"""
+
+
+@pytest.mark.parametrize("target", ["avx512", "avx2", "scalar"])
+def test_an_element_for_lanes_that_are_not_there_is_not_read(target: str) -> None:
+    machine = Target.parse(target)
+    if not machine.runs_here():
+        pytest.skip(f"this CPU has no {target}")
+    case = Case(parse_graph(REPEATED), (np.ones((1, 3, 1), np.float32),), seed=1, variation=Variation((3,)))
+    examined = examine(case, machine)
+    program = native(examined)
+    assert program is not None and not program.front  # the input ends where its page does
+    with Runner() as runner:
+        (outcome,) = runner.run([program], machine)
+    assert judge(examined, outcome) is None
+
+
 @pytest.mark.parametrize("target", ["avx512", "avx2", "scalar"])
 def test_lanes_beyond_a_run_time_size_do_not_take_part(target: str) -> None:
     machine = Target.parse(target)
