@@ -115,13 +115,13 @@ class _Lowering(Nests):
             self.locals[s.target] = Local(tuple((p, a) for p, a, _ in kept), tuple(e for _, _, e in kept))
 
     def _lanes_of(self, s: Statement) -> str | None:
-        """The axis of a statement that most nests that touch its results have in their lanes; at a tie, its own."""
+        """The axis that most nests that touch a statement's results have in their lanes; at a tie, the last one's."""
         lanes = [
             nest.lanes.axis
             for nest in self.schedule.nests
             if nest.lanes is not None and nest.lanes.axis in s.axes and self._in_nest(nest, s.target)
         ]
-        return max(lanes, key=lanes.count, default=None)
+        return max(reversed(lanes), key=lanes.count, default=None)
 
     def _in_nest(self, nest: Nest, target: str) -> bool:
         for i in (*nest.body, *nest.reductions, *nest.epilogue):

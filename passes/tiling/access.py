@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, walk
@@ -50,12 +51,17 @@ def stride(load: Load, axis: str, layout: Shape) -> Dim | None:
     return dim(total)
 
 
-def layouts(kernel: Kernel) -> dict[str, Shape]:
-    """The strides of every buffer of a kernel: as typed for parameters and outputs, row-major for intermediates."""
+def layouts(kernel: Kernel, lanes: Mapping[str, str] = MappingProxyType({})) -> dict[str, Shape]:
+    """The strides of every buffer of a kernel: as typed for parameters and outputs, row-major for intermediates.
+
+    lanes: an axis for intermediates that have it innermost, whatever their order of axes.
+    """
     extents = kernel.extents
-    found: dict[str, Shape] = {
-        s.target: contiguous_strides(tuple(extents[a] for a in s.axes)) for s in reversed(kernel.statements)
-    }
+    found: dict[str, Shape] = {}
+    for s in reversed(kernel.statements):
+        order = sorted(s.axes, key=lambda a: a == lanes.get(s.target, ""))
+        steps = dict(zip(order, contiguous_strides(tuple(extents[a] for a in order)), strict=True))
+        found[s.target] = tuple(steps[a] for a in s.axes)
     found.update({p.name: p.type.layout for p in kernel.signature})
     return found
 

@@ -17,7 +17,8 @@ class Choice:
     """The decisions so far. `sequential` is cut outside all nests, and so are the axes of `cut`, into so many points.
 
     shared: the axes that parallel loops outside may cut into tiles, which `tiles` gives. `outer` and `inner`: those of
-    them that must come first and last. `seconds` is the prediction for all cores.
+    them that must come first and last. `lanes`: for what a nest computes, the axis on its vector unit. `seconds`: the
+    prediction for all cores.
     """
 
     kernel: Kernel
@@ -26,6 +27,7 @@ class Choice:
     sequential: TiledAxis | None = None
     cut: Mapping[str, int] = field(default_factory=dict)
     tiles: dict[str, int] = field(default_factory=dict)
+    lanes: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     outer: str = ""
     inner: str = ""

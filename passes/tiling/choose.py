@@ -78,7 +78,11 @@ def _nests(choice: Choice) -> tuple[Nest, ...]:
     nests: dict[int, Nest] = {}
     for n in sorted(range(len(plans)), key=lambda n: product_of(choice.kernel, plans[n]) is None):
         product = product_of(choice.kernel, plans[n])
-        nests[n] = plain_nest(choice, plans[n]) if product is None else product_nest(choice, plans[n], product)
+        made = plain_nest(choice, plans[n]) if product is None else product_nest(choice, plans[n], product)
+        if made.lanes is not None:
+            targets = (choice.kernel.statements[i].target for i in (*made.body, *made.reductions, *made.epilogue))
+            choice.lanes.update(dict.fromkeys(targets, made.lanes.axis))
+        nests[n] = made
     return tuple(nests[n] for n in range(len(plans)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
-from effcc.ir.dims import elements
+from effcc.ir.dims import Shape, elements
 from effcc.ir.expr import Axis as AxisExpr
 from effcc.ir.expr import Load, walk
 from effcc.ir.kernel import Kernel, Statement
@@ -68,30 +68,31 @@ def contraction_of(
 
 
 def pointwise_of(
-    kernel: Kernel, statements: Sequence[Statement], counts: Mapping[str, int], axis: str, target: Target
+    layout: Mapping[str, Shape], statements: Sequence[Statement], counts: Mapping[str, int], axis: str, target: Target
 ) -> PointwiseSchedule:
-    """The best schedule of pointwise statements with lanes along `axis`."""
+    """The best schedule of pointwise statements with lanes along `axis`; `layout`: the strides of every buffer."""
     axes = (*(Axis(a, max(n, 1)) for a, n in counts.items() if a != axis), Axis(axis, max(counts[axis], 1)))
     work = max(1, round(sum(scalar_cost(s.value) for s in statements)))
-    return _pointwise(PointwiseNest(axes, _operands(kernel, statements, counts), work), axis, target)
+    return _pointwise(PointwiseNest(axes, _operands(layout, statements, counts), work), axis, target)
 
 
 def reduction_of(
-    kernel: Kernel,
+    layout: Mapping[str, Shape],
     statements: Sequence[Statement],
     counts: Mapping[str, int],
     reduced: Sequence[str],
     axis: str,
     target: Target,
 ) -> ReductionSchedule:
-    """The best schedule of a nest with reductions, with lanes along `axis`."""
+    """The best schedule of a nest with reductions, with lanes along `axis`; `layout`: the strides of every buffer."""
     axes = tuple(Axis(a, max(n, 1), "reduced" if a in reduced else "kept") for a, n in counts.items())
     work = max(1, round(sum(scalar_cost(s.value) for s in statements)))
-    return _reduction(ReductionNest(axes, _operands(kernel, statements, counts), work), axis, target)
+    return _reduction(ReductionNest(axes, _operands(layout, statements, counts), work), axis, target)
 
 
-def _operands(kernel: Kernel, statements: Sequence[Statement], counts: Mapping[str, int]) -> tuple[Operand, ...]:
-    layout = layouts(kernel)
+def _operands(
+    layout: Mapping[str, Shape], statements: Sequence[Statement], counts: Mapping[str, int]
+) -> tuple[Operand, ...]:
     found: dict[tuple[str, tuple[tuple[str, int], ...], bool], Operand] = {}
     for s in statements:
         stores = [] if s.reduction is not None else [Load(s.target, tuple(AxisExpr(a) for a in s.axes), s.dtype)]

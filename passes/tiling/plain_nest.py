@@ -28,7 +28,7 @@ many as there are lanes, and take more of L1. Loads apart in memory cost more th
 def plain_nest(choice: Choice, plan: NestPlan) -> Nest:
     """Pointwise statements and reductions: lanes where most loads and stores are contiguous."""
     kernel, lanes = choice.kernel, choice.target.vector_lanes
-    layout = layouts(kernel)
+    layout = layouts(kernel, choice.lanes)
     candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1]
     if choice.sequential is not None and choice.sequential.tile == 1:
         candidates = [a for a in candidates if a != choice.sequential.axis]
@@ -52,13 +52,13 @@ def plain_nest(choice: Choice, plan: NestPlan) -> Nest:
     axis = min(reversed(candidates), key=cost)
     counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
     if plan.reductions:
-        reduction = reduction_of(kernel, statements, counts, plan.reduced, axis, choice.target)
+        reduction = reduction_of(layout, statements, counts, plan.reduced, axis, choice.target)
         vectors, prediction, note = reduction.accumulators, reduction.prediction, str(reduction)
         # Tasks are rows; where lanes are rows too, and the other rows are fewer than the tasks, tasks cut the lanes.
         others = prod(counts[a] for a in choice.shared if a != axis and a in plan.kept)
         block = -(-counts[axis] // -(-reduction.row_parts // others))
     else:
-        pointwise = pointwise_of(kernel, statements, counts, axis, choice.target)
+        pointwise = pointwise_of(layout, statements, counts, axis, choice.target)
         block = -(-counts[axis] // pointwise.column_parts)
         vectors, prediction, note = pointwise.unroll, pointwise.prediction, str(pointwise)
         crossing = _crossing(kernel, statements, axis, layout)
