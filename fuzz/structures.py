@@ -414,3 +414,7 @@ def comparisons(s: Sketch) -> None:
     s.emit(s.random.choice(("maximum", "minimum")), chosen, y)
     s.emit(s.random.choice(("any", "all")), both, axes=(s.random.randint(0, 1),), keepdim=False)
     s.emit(s.random.choice(("argmax", "argmin")), chosen, axes=(s.random.randint(0, 1),), keepdim=False)
+    if dtype in (DTYPES["f32"], DTYPES["f64"], DTYPES["i32"], i64):  # remainders of both signs
+        divisor = s.emit("add", s.emit("abs", y), number(s, 1, dtype))
+        s.emit("mod", x, divisor)
+        s.emit("fmod", x, divisor)
