@@ -13,10 +13,12 @@ allows.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import gc
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -107,20 +109,38 @@ def measure(name: str, entry: SmallModel) -> Row:
     )
 
 
+@contextlib.contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError inside when so much time has passed."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise TimeoutError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="of " + ", ".join(SMALL_MODELS))
+    parser.add_argument("--seconds", type=int, default=600, help="the most that one network may take")
     parser.add_argument("--kind", choices=sorted({entry.kind for entry in SMALL_MODELS.values()}))
     options = parser.parse_args()
     rows = []
     for name in options.names or [n for n, e in SMALL_MODELS.items() if options.kind in (None, e.kind)]:
-        print(f"{name} ...", flush=True)
         entry = SMALL_MODELS[name]
         try:
-            rows.append(measure(name, entry))
+            with at_most(options.seconds):
+                rows.append(measure(name, entry))
         except Exception as error:  # a failure is a result here, and is printed
             rows.append(Row(name, entry.kind, f"{type(error).__name__}: {error}".splitlines()[0][:60]))
+        print(f"{name}: {rows[-1].result}, {' and '.join(f'{s:.1f}' for s in rows[-1].seconds)} s", flush=True)
         torch.compiler.reset()
         gc.collect()
     columns = ["network", "kind", "result", "error", "graphs", "breaks", "externs", "first calls s"]

@@ -103,6 +103,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for every side")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    if unknown := sorted({*options.models} - {*ZOO}):
+        parser.error(f"no model {', '.join(unknown)}; expected some of {', '.join(ZOO)}")
     torch.set_num_threads(options.threads)
     zoo = TINY if options.tiny else ZOO
     peers = [PEERS[name] for name in options.peers.split(",")]

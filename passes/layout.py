@@ -7,14 +7,14 @@ transposed by whoever computes it. Nothing here knows either: the cost of every 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, elements
 from effcc.ir.expr import Axis, Load, Reduce, walk
 from effcc.ir.kernel import Kernel, Param, Statement
-from effcc.ir.program import Launch, Program
+from effcc.ir.program import Buffer, Launch, Program
 from effcc.ir.schedule import Nest, Schedule
 from effcc.ir.types import TensorType
 from effcc.passes.tiling.access import lane_cost
@@ -22,7 +22,9 @@ from effcc.passes.tiling.choose import choose
 from effcc.target import Target
 
 ROUNDS = 3
-"""Schedules depend on layouts and layouts on schedules: both are chosen again so often, or until nothing changes."""
+"""Schedules depend on layouts and layouts on schedules: both are chosen again so often, or until nothing changes. The
+first schedules are chosen as if every layout that is still open suited them: row-major order would only confirm itself.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,28 +39,49 @@ class _Access:
 def arrange(program: Program, target: Target) -> Program:
     """The program with the layouts of arena buffers chosen; graph inputs and outputs keep theirs."""
     schedules: dict[Kernel, tuple[Kernel, Schedule]] = {}
-    for _ in range(ROUNDS):
+    fixed = _fixed(program)
+    for turn in range(1 + ROUNDS):
         accesses: dict[str, list[_Access]] = defaultdict(list)
         for step in program.steps:
             if not isinstance(step, Launch):
                 continue
             kernel = program.kernels[step.kernel]
-            if kernel not in schedules:
-                schedules[kernel] = choose(kernel, target)
+            supposed = kernel if turn else _with_open_layouts(kernel, program, step, fixed)
+            if supposed not in schedules:
+                schedules[supposed] = choose(supposed, target)
             names = dict(zip((p.name for p in kernel.signature), step.touched, strict=True))
-            for access in _accesses(kernel, schedules[kernel][1]):
+            for access in _accesses(kernel, schedules[supposed][1]):
                 accesses[names[access.load.buffer]].append(access)
-        fixed = _fixed(program)
         changed = {}
         for buffer in program.buffers:
-            if buffer.space == "arena" and buffer.type.rank > 1 and buffer.name not in fixed:
+            if _is_open(buffer, fixed):
                 best = _best(buffer.type, accesses[buffer.name])
                 if best != buffer.type:
                     changed[buffer.name] = best
-        if not changed:
+        if not changed and turn:
             return program
-        program = _retype(program, changed)
+        program = _retype(program, changed) if changed else program
     return program
+
+
+def _is_open(buffer: Buffer, fixed: Collection[str]) -> bool:
+    """Whether the layout of a buffer can be chosen."""
+    return buffer.space == "arena" and buffer.type.rank > 1 and buffer.name not in fixed
+
+
+def _with_open_layouts(kernel: Kernel, program: Program, step: Launch, fixed: Collection[str]) -> Kernel:
+    """A kernel as schedules see it whose open buffers are contiguous along every axis: one step moves one element."""
+
+    def supposed(p: Param, name: str) -> Param:
+        if not _is_open(program.buffer(name), fixed):
+            return p
+        return replace(p, type=TensorType(p.type.dtype, p.type.shape, (1,) * p.type.rank))
+
+    return replace(
+        kernel,
+        params=tuple(supposed(p, n) for p, n in zip(kernel.params, step.arguments, strict=True)),
+        outputs=tuple(supposed(p, n) for p, n in zip(kernel.outputs, step.results, strict=True)),
+    )
 
 
 def _fixed(program: Program) -> set[str]:

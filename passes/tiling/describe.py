@@ -10,9 +10,9 @@ from functools import lru_cache
 
 from effcc.ir.dims import Shape, elements
 from effcc.ir.expr import Axis as AxisExpr
-from effcc.ir.expr import Load, walk
+from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads, walk
 from effcc.ir.kernel import Kernel, Statement
-from effcc.passes.fusion.inline import scalar_cost
+from effcc.passes.fusion.inline import CHEAP, EXPENSIVE
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, schedule_contraction
 from effcc.passes.tiling.operands import Axis, Operand
@@ -72,7 +72,7 @@ def pointwise_of(
 ) -> PointwiseSchedule:
     """The best schedule of pointwise statements with lanes along `axis`; `layout`: the strides of every buffer."""
     axes = (*(Axis(a, max(n, 1)) for a, n in counts.items() if a != axis), Axis(axis, max(counts[axis], 1)))
-    work = max(1, round(sum(scalar_cost(s.value) for s in statements)))
+    work = max(1, round(sum(_operations(s.value, axis) for s in statements)))
     return _pointwise(PointwiseNest(axes, _operands(layout, statements, counts), work), axis, target)
 
 
@@ -86,17 +86,35 @@ def reduction_of(
 ) -> ReductionSchedule:
     """The best schedule of a nest with reductions, with lanes along `axis`; `layout`: the strides of every buffer."""
     axes = tuple(Axis(a, max(n, 1), "reduced" if a in reduced else "kept") for a, n in counts.items())
-    work = max(1, round(sum(scalar_cost(s.value) for s in statements)))
+    work = max(1, round(sum(_operations(s.value, axis) for s in statements)))
     return _reduction(ReductionNest(axes, _operands(layout, statements, counts), work), axis, target)
+
+
+def _operations(e: Expr, axis: str) -> float:
+    """Vector instructions of an expression with lanes along `axis`: what is the same in all lanes is computed apart."""
+    if isinstance(e, Reduce):
+        return 1.0 + _operations(e.body, axis)
+    if axis not in free_axes(e):
+        return 0.0
+    match e:
+        case Call() if e.dtype.name == "i64" and not loads(e):
+            return 0.0
+        case Call():
+            own = 1.0 if e.function in CHEAP else EXPENSIVE
+            return own + sum(_operations(o, axis) for o in e.operands)
+    return 0.0
 
 
 def _operands(
     layout: Mapping[str, Shape], statements: Sequence[Statement], counts: Mapping[str, int]
 ) -> tuple[Operand, ...]:
+    """What a nest reads and writes in memory: its own results are in registers when it reads them again."""
     found: dict[tuple[str, tuple[tuple[str, int], ...], bool], Operand] = {}
+    own = {s.target for s in statements}
     for s in statements:
         stores = [] if s.reduction is not None else [Load(s.target, tuple(AxisExpr(a) for a in s.axes), s.dtype)]
-        for load, written in [*((x, False) for x in s.reads), *((x, True) for x in stores)]:
+        reads = (x for x in s.reads if x.buffer not in own)
+        for load, written in [*((x, False) for x in reads), *((x, True) for x in stores)]:
             strides: dict[str, int] = {}
             for a in counts:
                 step = stride(load, a, layout[load.buffer.rstrip("'")])

@@ -42,11 +42,15 @@ def extents(axes: Iterable[Axis], role: Role) -> tuple[int, ...]:
 
 
 def operand_bytes(operand: Operand, axes: Iterable[Axis]) -> int:
-    """How many bytes of an operand the whole nest touches, as a closed form: strides that are not 0 do not overlap."""
-    elements = 1
+    """How many bytes of an operand the whole nest touches, as a closed form: all its points, but no more than lie
+    between the first and the last (the windows of a convolution overlap).
+    """
+    points, span = 1, 1
     for a in axes:
-        elements *= a.extent if operand.strides.get(a.name, 0) else 1
-    return elements * operand.element_bytes
+        stride = abs(operand.strides.get(a.name, 0))
+        points *= a.extent if stride else 1
+        span += stride * (a.extent - 1)
+    return min(points, span) * operand.element_bytes
 
 
 def access_slots(operand: Operand, axis: str, lanes: int) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from effcc.ir.dims import Shape
+from effcc.ir.dims import Shape, contiguous_strides
 from effcc.ir.expr import Axis, Load, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.schedule import Nest, TiledAxis
-from effcc.passes.tiling.access import PACKED_LOAD, lane_cost, layouts, stride
+from effcc.passes.tiling.access import PACKED_LOAD, coefficient, lane_cost, layouts, stride
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import SUM, chunk_of
 from effcc.passes.tiling.describe import pointwise_of, reduction_of
@@ -51,6 +51,8 @@ def plain_nest(choice: Choice, plan: NestPlan) -> Nest:
     points = prod(choice.count(a) for a in plan.reduced)
     axis = min(reversed(candidates), key=cost)
     counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
+    scattered = _scattered(kernel, plan, axis, layout)
+    layout = layout | {load.buffer: _packed_layout(kernel, load, axis) for load in scattered}
     if plan.reductions:
         reduction = reduction_of(layout, statements, counts, plan.reduced, axis, choice.target)
         vectors, prediction, note = reduction.accumulators, reduction.prediction, str(reduction)
@@ -77,7 +79,7 @@ def plain_nest(choice: Choice, plan: NestPlan) -> Nest:
     reduced = (*(a for a in plan.reduced if a != axis), *((axis,) if axis in plan.reduced else ()))
     last = (sharing, axis)
     kept = (*(a for a in plan.kept if a not in last), *(a for a in last if a in plan.kept))
-    for load in _scattered(kernel, plan, axis, layout):
+    for load in scattered:
         choice.kernel, packed = pack(choice.kernel, load, axis, width, (*kept, *reduced))
         choice.packs.append(packed)
     if axis in choice.shared and choice.tiles[axis] == 1:
@@ -139,6 +141,14 @@ def _scattered(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shap
     constant = [x for x in reads if x.buffer in kernel.weights and packable(kernel, x, axis)]
     again = [x for x in constant if any(kernel.extents[a] != 1 for a in plan.kept if a not in _axes(x))]
     return [x for x in again if stride(x, axis, layout[x.buffer]) not in (0, 1)]
+
+
+def _packed_layout(kernel: Kernel, load: Load, axis: str) -> Shape:
+    """Strides of a constant operand as it will be packed: the dimension that lanes move along is innermost."""
+    (shape,) = (p.type.shape for p in kernel.params if p.name == load.buffer)
+    lanes_last = sorted(range(len(shape)), key=lambda d: coefficient(load.index[d], axis) != 0)
+    steps = dict(zip(lanes_last, contiguous_strides(tuple(shape[d] for d in lanes_last)), strict=True))
+    return tuple(steps[d] for d in range(len(shape)))
 
 
 def _axes(load: Load) -> set[str]:

@@ -133,6 +133,8 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
     (extent,) = (a.extent for a in nest.axes if a.name == vector_axis)
     length, rows = prod(extents(nest.axes, "reduced")), prod(extents(nest.axes, "kept"))
     touched = sum(operand_bytes(o, nest.axes) for o in nest.operands)
+    reduced = {a.name for a in nest.axes if a.role == "reduced"}
+    read_each_step = [o for o in nest.operands if not o.written and any(o.strides.get(a, 0) for a in reduced)]
     row_lanes = lanes if across else 1
     # Rounding a partly filled last vector up happens along the vector axis, not along the flattened row.
     padded = -(-extent // lanes) * lanes
@@ -145,8 +147,7 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
         "lane_rows": 1 if across else lanes,
         "independent": steps if across else max(1, groups),
         "live_values": nest.live_values,
-        "step_slots": nest.operations
-        + sum(access_slots(o, vector_axis, lanes) for o in nest.operands if not o.written),
+        "step_slots": nest.operations + sum(access_slots(o, vector_axis, lanes) for o in read_each_step),
         "combine_slots": _combine_slots(lanes) if across else 4,
         "passes": nest.passes,
         "later_passes": nest.passes - 1,
