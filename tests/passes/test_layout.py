@@ -54,3 +54,28 @@ def test_what_is_computed_stays_the_same() -> None:
 def test_a_program_without_intermediates_is_left_alone() -> None:
     program = fused("graph @main(%x: f32[8,8]) {\n  %y = exp %x : f32[8,8]\n  return %y\n}")
     assert arrange(program, TARGET) is program
+
+
+BLOCK = """
+    graph @main(%x: f32[14,14,96], weight %u: f32[96,96], weight %d: f32[96,1,7,7], weight %g: f32[96],
+                weight %v: f32[384,96], weight %w: f32[96,384]) {
+      %first = linear %x, %u : f32[14,14,96]
+      %last = transpose %first {perm=[2,0,1]} : f32[96,14,14]
+      %image = reshape %last {shape=[1,96,14,14]} : f32[1,96,14,14]
+      %near = convolution %image, %d {groups=96, padding=[3,3], stride=[1,1], dilation=[1,1]} : f32[1,96,14,14]
+      %rows = transpose %near {perm=[0,2,3,1]} : f32[1,14,14,96]
+      %even = layer_norm %rows, %g {axes=1, eps=1e-6} : f32[1,14,14,96]
+      %wide = linear %even, %v : f32[1,14,14,384]
+      %bent = gelu %wide : f32[1,14,14,384]
+      %deep = linear %bent, %w : f32[1,14,14,96]
+      %back = transpose %deep {perm=[0,3,1,2]} : f32[1,96,14,14]
+      %sum = add %image, %back : f32[1,96,14,14]
+      return %sum
+    }
+"""
+
+
+def test_row_major_order_does_not_confirm_itself() -> None:
+    """Over channels first a window's lanes are masked at every edge; its weights can be packed for either layout."""
+    program = arrange(fused(BLOCK), TARGET)
+    assert program.buffer("near").type.strides == (1, 14 * 96, 96)
