@@ -198,9 +198,9 @@ class Importer:
         return evaluate(size, self.hints)
 
     def resolved(self, bound: Dim, size: Dim) -> Dim:
-        """A slice's symbolic bound on an axis of `size` as one between 0 and `size`."""
+        """A slice's bound on an axis of `size` as one between 0 and `size`, where one of both is a symbol."""
         value, most = self.hint(bound), self.hint(size)
-        if isinstance(bound, int) or value is None or most is None:
+        if (isinstance(bound, int) and isinstance(size, int)) or value is None or most is None:
             return bound
         if value < 0:
             return dim(size + bound) if value + most > 0 else 0

@@ -28,6 +28,18 @@ def from_before_the_start(x: Tensor, y: Tensor) -> Tensor:
     return x[:, -9 * y.shape[0] :] + 1
 
 
+def from_before_the_start_of_all(x: Tensor, y: Tensor) -> Tensor:
+    return x[:, -4095:] + y.sum()
+
+
+def from_the_last_four(x: Tensor, y: Tensor) -> Tensor:
+    return x[:, -4:] + y.sum()
+
+
+def up_to_a_thousand(x: Tensor, y: Tensor) -> Tensor:
+    return x[:, :1000] + y.sum()
+
+
 def written_at_the_end(x: Tensor, y: Tensor) -> Tensor:
     x = x.clone()
     x[:, -y.shape[0] :] = 3
@@ -42,7 +54,18 @@ def in_chunks(x: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "function", [last, all_but_last, more_than_there_is, from_before_the_start, written_at_the_end, in_chunks]
+    "function",
+    [
+        last,
+        all_but_last,
+        more_than_there_is,
+        from_before_the_start,
+        from_before_the_start_of_all,
+        from_the_last_four,
+        up_to_a_thousand,
+        written_at_the_end,
+        in_chunks,
+    ],
 )
 def test_a_slice_is_eagers(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     torch._dynamo.reset()
