@@ -313,14 +313,6 @@ def tails_of_run_time_size_are_left_out(patch: Patch) -> None:
 
 
 @planted
-def memory_is_taken_while_others_read_it(patch: Patch) -> None:
-    def wrong(self: Any, before: Any, after: Any) -> bool:
-        return any(self._overlap(a, b) for a in before.results for b in (*after.arguments, *after.results))
-
-    patch.setattr(cpp_program._Emitter, "_conflict", wrong)
-
-
-@planted
 def triton_takes_the_minimum(patch: Patch) -> None:
     def wrong(*args: Any) -> str:
         return original(*args).replace("tl.maximum(", "tl.minimum(")
