@@ -9,7 +9,7 @@ from effcc.ir.expr import Axis, Load
 from effcc.ir.graph import Graph, Value
 from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.ops import lookup
-from effcc.ir.program import Buffer, Extern, Launch, Program, Step
+from effcc.ir.program import Buffer, Extern, Launch, Program, Step, fresh_name
 from effcc.ir.table.control import COPY_CALL
 from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade, Opaque, squeeze, to_cascade
@@ -172,10 +172,7 @@ class _ProgramBuilder:
 
     def save(self, value: Value) -> str:
         """A buffer that keeps an updated parameter's value from before the updates."""
-        name, n = f"{value.name}.before", 0
-        while name in self.buffers:
-            n += 1
-            name = f"{value.name}.before_{n}"
+        name = fresh_name(f"{value.name}.before", self.buffers)
         self.buffers[name] = Buffer(name, value.type.plain(), "arena")
         self.copy(value.name, name)
         return name
@@ -190,10 +187,7 @@ class _ProgramBuilder:
             last = kernel.statements[-1].target
             first = next((s.target for s in kernel.statements if s.reduction is not None), last)
             label = first if first == last else f"{first}_{last}"
-            name, n = label, 0
-            while name in self.kernels:
-                n += 1
-                name = f"{label}_{n}"
+            name = fresh_name(label, self.kernels)
             self.known[key] = name
             self.kernels[name] = replace(kernel, name=name)
         return self.known[key]
