@@ -19,19 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sympy
 
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
-from effcc.codegen.cpp.sizes import size_text
 from effcc.driver import STEPS, State, require_cpu, run_steps, show
 from effcc.errors import CaptureError, EncodingError, InputError, UnknownNameError, UnsupportedError
 from effcc.ir.graph import Graph
 from effcc.ir.parser import parse_any
 from effcc.ir.program import Launch, Program
 from effcc.runtime.arrays import aligned, allocate, arena_for, enter, flat
+from effcc.runtime.c_header import identifier
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.library import Library
-from effcc.runtime.manifest import Manifest, PackagedBuffer, this_platform
+from effcc.runtime.manifest import FORMAT, Machine, Manifest, PackagedBuffer, Parameter, SizeRange, this_platform
 from effcc.runtime.measure import recalled
+from effcc.runtime.nesting import Nesting
+from effcc.runtime.signature import KeyFile, read_signing_key
+from effcc.runtime.spell_manifest import Leaf, spell_buffer, spell_constant, spell_nesting, spell_size
 from effcc.runtime.write_package import is_package, require_writable, write_package
 from effcc.target import Target, detect, physical_cores
 
@@ -43,14 +47,16 @@ PROGRAM_STEPS = ("fuse", "in_place", "arrange", "tile", "place")
 class Source:
     """A model on its way: what the steps start from, after which step, and what a package needs besides.
 
-    weights: values by parameter name; a weight that has none is an input. single: the model returns one tensor, not a
-    tuple.
+    weights: values by parameter name; a weight that has none is an input. takes: the model's parameters, and how each
+    nests the program's inputs, which are counted without weights; None: one tensor each. returns: how the model nests
+    the program's outputs; None: a tuple.
     """
 
     state: State
     start: str | None = None
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
-    single: bool = False
+    takes: tuple[tuple[str, Nesting], ...] | None = None
+    returns: Nesting | None = None
 
 
 def compile_file(
@@ -60,8 +66,11 @@ def compile_file(
     target: Target | None = None,
     print_after: Sequence[str] = (),
     from_step: str | None = None,
+    sign: KeyFile | None = None,
 ) -> dict[str, str]:
     """Compile a `.pt2` or printed IR file into the package `output` (None: only as far as must be printed).
+
+    sign: a PEM file with the Ed25519 key to sign the package with.
 
     Returns the text of what came out of each step of `print_after`.
 
@@ -73,6 +82,7 @@ def compile_file(
         if step not in STEPS:
             raise UnknownNameError("step", step, STEPS)
     target = recalled(target or detect())
+    key = read_signing_key(sign) if sign is not None else None
     if output is not None:
         require_cpu(target)
         require_writable(Path(output))
@@ -89,7 +99,7 @@ def compile_file(
     if missing:
         raise InputError(f"nothing to print after {missing[0]!r}: the file comes from a later step, {source.start!r}")
     if output is not None:
-        build_package(dataclasses.replace(source, state=state), target, Path(output))
+        build_package(dataclasses.replace(source, state=state), target, Path(output), key)
     return printed
 
 
@@ -101,21 +111,25 @@ def export(
     kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
     target: Target | str | None = None,
+    sign: KeyFile | None = None,
 ) -> Path:
     """Compile a module ahead of time, as called with `args` and `kwargs`, into the package `path`; returns the path.
 
     dynamic_shapes: as torch.export takes them. target: this machine, or a generic one: "avx512", "avx2", "scalar".
+    sign: a PEM file with the Ed25519 key to sign it with (`openssl genpkey -algorithm ed25519 -out key.pem`).
 
-    Raises CaptureError where torch.export cannot make one graph of the model, and what `compile_file` raises.
+    Raises InputError for a file that holds no such key, CaptureError where torch.export cannot make one graph of the
+    model, and what `compile_file` raises.
     """
     from effcc.frontend.export import capture
 
+    key = read_signing_key(sign) if sign is not None else None
     require_writable(Path(path))
     machine = recalled(Target.parse(target) if isinstance(target, str) else target or detect())
     require_cpu(machine)
     source = _from_captured(capture(model, args, kwargs, dynamic_shapes))
     state = run_steps(source.state, machine, source.start)
-    return build_package(dataclasses.replace(source, state=state), machine, Path(path))
+    return build_package(dataclasses.replace(source, state=state), machine, Path(path), key)
 
 
 def read_model(path: Path, from_step: str | None = None) -> Source:
@@ -228,15 +242,44 @@ def _from_captured(captured: Any) -> Source:
             f"the sizes {', '.join(imported.lone_sizes)} are no tensor's: ahead of time, numbers among the arguments "
             "are fixed"
         )
-    other = [o for o in imported.outputs if not isinstance(o, Value)]
-    if other:
-        raise UnsupportedError(
-            f"the model returns {other[0]!r} beside tensors; ahead of time it may return tensors only"
-        )
     weights = {imported.inputs[i].name: t for i, t in captured.state.items() if isinstance(imported.inputs[i], Value)}
     weights |= imported.constants
-    single = captured.unflatten(list(range(len(imported.outputs)))) == 0
-    return Source(State(graph=imported.graph), None, {n: _to_array(t) for n, t in weights.items()}, single)
+    return Source(
+        State(graph=imported.graph), None, {n: _to_array(t) for n, t in weights.items()},
+        _takes(captured, imported), _returns(captured, imported),
+    )  # fmt: skip
+
+
+def _takes(captured: Any, imported: Any) -> tuple[tuple[str, Nesting], ...]:
+    """The model's parameters, and how the value of each nests the graph's inputs."""
+    from effcc.ir.graph import Value
+
+    user = [(k, known) for k, known in enumerate(imported.inputs) if k not in captured.state]
+    tensors = [k for k, known in user if isinstance(known, Value)]
+
+    def leaf(position: int) -> Nesting:
+        k, _ = user[position]
+        return tensors.index(k) if k in tensors else spell_constant(captured.example_inputs[k], "an argument")
+
+    return tuple((name, spell_nesting(value, leaf, f"the argument {name}")) for name, value in captured.arguments(Leaf))
+
+
+def _returns(captured: Any, imported: Any) -> Nesting:
+    """How the model nests the graph's outputs, and the sizes and constants that it returns beside them."""
+    from effcc.ir.graph import Value
+
+    tensors = [k for k, output in enumerate(imported.outputs) if isinstance(output, Value)]
+
+    def leaf(position: int) -> Nesting:
+        output = imported.outputs[position]
+        if isinstance(output, Value):
+            return tensors.index(position)
+        if isinstance(output, sympy.Expr):
+            return {"size": spell_size(output)}
+        return spell_constant(output, "what the model returns")
+
+    value = captured.unflatten([Leaf(k) for k in range(len(imported.outputs))])
+    return spell_nesting(value, leaf, "what the model returns")
 
 
 def _to_array(tensor: Any) -> np.ndarray:
@@ -249,8 +292,11 @@ def _to_array(tensor: Any) -> np.ndarray:
     return tensor.numpy()
 
 
-def build_package(source: Source, target: Target, path: Path) -> Path:
-    """Write the package of a model that went through all steps. Raises as `compile_file` says."""
+def build_package(source: Source, target: Target, path: Path, key: Any = None) -> Path:
+    """Write the package of a model that went through all steps, signed with `key` if there is one.
+
+    Raises as `compile_file` says.
+    """
     program, plan = source.state.program, source.state.plan
     assert program is not None and plan is not None
     _refuse_externs(program)
@@ -262,27 +308,31 @@ def build_package(source: Source, target: Target, path: Path) -> Path:
     unknown = {b.name for b in program.buffers if b.space == "weight" and b.name not in source.weights}
     buffers = tuple(_packaged(program, name, unknown, bool(prepared)) for name in pointer_table(program))
     stored = {b.name: source.weights[b.name] for b in buffers if b.role in ("weight", "state")} | prepared
+    inputs = [b for b in program.inputs if program.buffer(b).space == "input" or b in unknown]
+    takes = source.takes if source.takes is not None else tuple((name, k) for k, name in enumerate(inputs))
+    returns = source.returns if source.returns is not None else {"tuple": [*range(len(program.outputs))]}
+    ranges = {n: program.ranges.get(n, (0, None)) for n in size_table(program)}
     manifest = Manifest(
-        name=path.stem,
+        format=FORMAT,
         effcc=importlib.metadata.version("effcc"),
+        name=identifier(path.stem),
         platform=this_platform(),
-        target=target.name,
-        isa=target.isa,
-        features=target.features,
-        buffers=buffers,
-        inputs=tuple(b for b in program.inputs if program.buffer(b).space == "input" or b in unknown),
-        outputs=program.outputs,
-        single=source.single,
-        written=tuple(n for n in program.inputs if n in program.written),
-        sizes={n: program.ranges.get(n, (0, None)) for n in size_table(program)},
-        arena_bytes=plan.arena_bytes,
+        target=Machine(name=target.name, isa=target.isa, features=list(target.features)),
+        buffers=list(buffers),
+        inputs=inputs,
+        outputs=list(program.outputs),
+        written=[n for n in program.inputs if n in program.written],
+        takes=[Parameter(name=name, value=value) for name, value in takes],
+        returns=returns,
+        sizes=[SizeRange(name=n, least=least, most=most) for n, (least, most) in ranges.items()],
+        arena_bytes=spell_size(plan.arena_bytes),
         run=entries["run"],
-        prepare="" if prepared else entries.get("prepare", ""),
+        prepare=None if prepared else entries.get("prepare"),
         prepare_at="call" if unknown else "load",
-        sha256={},
+        files={},
     )
     flattened = {n: flat(np.asarray(a), program.buffer(n).type) for n, a in stored.items()}
-    return write_package(path, manifest, library.path.read_bytes(), flattened, size_text(plan.arena_bytes))
+    return write_package(path, manifest, library.path.read_bytes(), flattened, key)
 
 
 def _refuse_externs(program: Program) -> None:
@@ -327,4 +377,4 @@ def _packaged(program: Program, name: str, unknown: set[str], prepared: bool) ->
         reads = any(name in s.arguments for s in steps) or name in program.outputs
         writes = any(name in s.results for s in program.steps if isinstance(s, Launch))
         role = "input" if name in unknown else "state" if writes else "weight" if reads else "folded"
-    return PackagedBuffer(name, dataclasses.replace(buffer.type, encoding=None), role)
+    return spell_buffer(name, dataclasses.replace(buffer.type, encoding=None), role)

@@ -30,6 +30,7 @@ from effcc.frontend.extern import bind
 from effcc.frontend.recurrent import let_recurrent_layers_through
 from effcc.frontend.stages import compile_in_stages
 from effcc.ir.graph import Graph
+from effcc.runtime.arguments import thread_count
 from effcc.target import Target
 
 OPTIONS = ("print_after", "target", "threads")
@@ -105,8 +106,8 @@ def read_options(mode: str | None, given: Mapping[str, Any]) -> Options:
     if not isinstance(target, Target | None):
         raise InputError(f"option 'target': expected a name or a Target, got {target!r}")
     threads = given.get("threads")
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise InputError(f"option 'threads': expected a whole number of at least 1, got {threads!r}")
+    if threads is not None:
+        thread_count(threads, "option 'threads'")
     wanted = given.get("print_after", ())
     steps = (wanted,) if isinstance(wanted, str) else wanted
     if not isinstance(steps, list | tuple):

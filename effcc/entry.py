@@ -66,6 +66,7 @@ def export(
     kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
     target: Target | str | None = None,
+    sign: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Compile ahead of time, as called with `args`, into a package that needs no PyTorch: see `effcc.ahead.export`.
 
@@ -76,13 +77,16 @@ def export(
     """
     from effcc import ahead
 
-    return ahead.export(model, args, path, kwargs=kwargs, dynamic_shapes=dynamic_shapes, target=target)
+    return ahead.export(model, args, path, kwargs=kwargs, dynamic_shapes=dynamic_shapes, target=target, sign=sign)
 
 
-def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Package:
+def load(
+    path: str | os.PathLike[str], *, threads: int | None = None, verify: str | os.PathLike[str] | None = None
+) -> Package:
     """Load a package that `export` or `effcc compile` wrote: see `effcc.runtime.package.Package`.
 
-    threads: how many run each call; default: all physical cores.
+    threads: how many run each call; default: all physical cores. verify: a PEM file with the public key that must have
+    signed the package.
 
         >>> path = export(nn.Linear(3, 2), (torch.zeros(5, 3),), "linear.effcc")
         >>> load(path, threads=1).inputs
@@ -90,7 +94,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Package
     """
     from effcc.runtime.package import Package
 
-    return Package(path, threads=threads)
+    return Package(path, threads=threads, verify=verify)
 
 
 def stats(compiled: Callable[..., Any]) -> Stats:

@@ -65,7 +65,7 @@ class CacheError(EffccError):
 
 
 class PackageError(EffccError):
-    """A `.effcc` package that is damaged, foreign, or made for another machine or version."""
+    """A `.effcc` package that is damaged, foreign, not signed as asked, or made for another machine or version."""
 
 
 class ScheduleError(EffccError):

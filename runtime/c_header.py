@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from hashlib import sha256
+from pathlib import Path
 
-from effcc.ir.dims import evaluate
-from effcc.ir.dtypes import DType
-from effcc.runtime.arrays import storage_bytes
-from effcc.runtime.manifest import LIBRARY, WEIGHTS, Manifest, PackagedBuffer
+from effcc.runtime.manifest import KEPT, LIBRARY, WEIGHTS, Manifest, PackagedBuffer
+from effcc.runtime.size_trees import Size, evaluate
+
+_SHARED = Path(__file__).absolute().parent / "c" / "package.h"
 
 _C_TYPES = {
     "f64": "double", "f32": "float", "f16": "uint16_t", "bf16": "uint16_t", "i64": "int64_t", "i32": "int32_t",
@@ -81,53 +84,81 @@ def identifier(name: str) -> str:
     return cleaned if cleaned and not cleaned[0].isdigit() else f"model_{cleaned}"
 
 
-def c_header(manifest: Manifest, name: str, arena: str, places: Mapping[str, int]) -> str:
+def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weights: bytes) -> str:
     """The header's text.
 
-    name: an identifier that all names in it begin with. arena: bytes of scratch memory as a C expression over the size
-    symbols. places: where in the weights file each stored tensor begins.
+    places: where in the weights file each stored tensor begins. library, weights: the files that it will open.
     """
-    kept = [b for b in manifest.buffers if b.role in ("weight", "state", "prepared")]
+    name = manifest.name
+    kept = [b for b in manifest.buffers if b.role in KEPT]
     position = {b.name: i for i, b in enumerate(manifest.buffers)}
-    known = {b.name: b for b in manifest.buffers}
-    passed = [known[n] for n in manifest.inputs] + [b for b in manifest.buffers if b.role == "output"]
+    passed = [manifest.by_name[n] for n in manifest.inputs] + [b for b in manifest.buffers if b.role == "output"]
     rows = [
-        f"    {{{position[b.name]}, {places.get(b.name, -1)}L, {storage_bytes(b.type, {})}L}},"
-        f"  /* {b.name}: {b.type}, {b.role} */"
+        f"    {{{position[b.name]}, {places.get(b.name, -1)}, {b.at({}).bytes}}},  /* {_comment(b)}, {b.role} */"
         for b in kept
     ]
-    sizes = [f"int64_t {s}" for s in manifest.sizes]
-    names = _unique([b.name for b in passed], {"model", "threads", "buffers", "sizes", *manifest.sizes})
+    names = _unique([b.name for b in passed], {"model", "threads", "buffers", "sizes", "wrong", *_symbols(manifest)})
     parameters = [_parameter(b, names[b.name], b.name in manifest.written) for b in passed]
     return _TEXT.format(
+        shared=_SHARED.read_text(encoding="utf-8"),
         name=name,
         upper=name.upper(),
-        isa=manifest.isa,
+        isa=manifest.target.isa,
         version=manifest.effcc,
-        features=", ".join(manifest.features) or "none",
-        signature="\n".join(f" *   {names[b.name]}: {b.type} ({b.role})" for b in passed),
-        ranges="".join(f" *   {s}: {low} to {high or 'any'}\n" for s, (low, high) in manifest.sizes.items()),
+        features=", ".join(manifest.target.features) or "none",
+        signature="\n".join(f" *   {names[b.name]}: {b} ({b.role})" for b in passed),
+        ranges="".join(f" *   {s.name}: {s.least} to {s.most or 'any'}\n" for s in manifest.sizes),
         count=max(len(manifest.buffers), 1),
         library=LIBRARY,
+        library_bytes=len(library),
+        library_digest=sha256(library).hexdigest(),
         weights=WEIGHTS,
-        rows="\n".join(rows) or "    {-1, -1L, 0L},",
+        weights_bytes=len(weights),
+        weights_digest=sha256(weights).hexdigest(),
+        rows="\n".join(rows) or "    {-1, -1, 0},",
         kept=len(kept),
         run=manifest.run,
         prepare=f'"{manifest.prepare}"' if manifest.prepare else "0",
-        parameters=", ".join([f"{name} *model", *parameters, *sizes, "int threads"]),
+        parameters=", ".join(
+            [f"{name} *model", *parameters, *(f"int64_t {s}" for s in _symbols(manifest)), "int threads"]
+        ),
+        limits="".join(
+            f"    wrong |= {s.name} < {s.least}" + (f" || {s.name} > {s.most}" if s.most is not None else "") + ";\n"
+            for s in manifest.sizes
+        ),
+        pointers="".join(f"    wrong |= !{names[b.name]} && {_extent(b)} > 0;\n" for b in passed),
         places="\n".join(f"    buffers[{position[b.name]}] = (void *){names[b.name]};" for b in passed),
-        values=", ".join(manifest.sizes) or "0",
-        arena=re.sub(r"(\w+)<i64>", rf"effcc_{name}_\1", arena),
-        arena_least=_least(manifest),
-        least=", ".join(str(low) for low, _ in manifest.sizes.values()) or "0",
+        values=", ".join(_symbols(manifest)) or "0",
+        arena=_expression(manifest.arena_bytes),
+        arena_least=evaluate(manifest.arena_bytes, {s.name: s.least for s in manifest.sizes}),
+        least=", ".join(str(s.least) for s in manifest.sizes) or "0",
         prepare_at_load=int(bool(manifest.prepare) and manifest.prepare_at == "load"),
         prepare_at_call=int(bool(manifest.prepare) and manifest.prepare_at == "call"),
     )
 
 
-def _least(manifest: Manifest) -> int:
-    """Scratch bytes at the smallest sizes: what `prepare`, which depends on no size, needs at most."""
-    return evaluate(manifest.arena_bytes, {name: low for name, (low, _) in manifest.sizes.items()})
+def _symbols(manifest: Manifest) -> list[str]:
+    return [s.name for s in manifest.sizes]
+
+
+def _comment(buffer: PackagedBuffer) -> str:
+    """A buffer's name and type, which may hold the end of a comment."""
+    return f"{buffer.name}: {buffer}".replace("*/", "* /")
+
+
+def _expression(size: Size) -> str:
+    """A size in C, in steps that notice when they overflow."""
+    if isinstance(size, int):
+        return f"INT64_C({size})"
+    if isinstance(size, str):
+        return size
+    name, *operands = size
+    return reduce(lambda a, b: f"effcc_{name}({a}, {b}, &wrong)", map(_expression, operands))
+
+
+def _extent(buffer: PackagedBuffer) -> str:
+    """How many bytes the elements of a buffer take, in C."""
+    return _expression(("mul", buffer.numpy.itemsize, *buffer.shape))
 
 
 def _unique(names: Sequence[str], taken: set[str]) -> dict[str, str]:
@@ -144,34 +175,27 @@ def _unique(names: Sequence[str], taken: set[str]) -> dict[str, str]:
 
 def _parameter(buffer: PackagedBuffer, name: str, written: bool) -> str:
     const = "const " if buffer.role == "input" and not written else ""
-    return f"{const}{c_type(buffer.type.dtype)} *{name}"
-
-
-def c_type(dtype: DType) -> str:
-    """How C holds an element; half types as their bits."""
-    return _C_TYPES[dtype.name]
+    return f"{const}{_C_TYPES.get(buffer.dtype, 'void')} *{name}"
 
 
 _TEXT = """\
 /* The model `{name}`, compiled by effcc {version} for {isa} (CPU features: {features}).
  *
  *   {name} model;
- *   if ({name}_open(&model, "folder")) ...;      the unpacked package; 0 or an error (see errno, dlerror)
- *   {name}_run(&model, ..., threads);            from one thread at a time for each {name}
+ *   if ({name}_open(&model, "folder")) puts(model.error);      the unpacked package
+ *   if ({name}_run(&model, ..., threads)) puts(model.error);   from one thread at a time for each {name}
  *   {name}_close(&model);
+ *
+ * Functions return 0, what the program's own check that failed returns, or a negative EFFCC_...: see below. The library
+ * and the weights are read whole when a model is opened, and must be those that this header was written with.
  *
  * Tensors, row-major unless strides (in elements) are given in braces:
 {signature}
 {ranges} * Link with -ldl where libc has no dlopen.
  */
+{shared}
 #ifndef EFFCC_{upper}_H
 #define EFFCC_{upper}_H
-
-#include <dlfcn.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 typedef int (*{name}_entry)(void **buffers, const int64_t *sizes, void *arena, int threads);
 
@@ -181,85 +205,110 @@ typedef struct {{
     void *buffers[{count}];
     void *arena;
     int64_t arena_bytes;
+    char error[EFFCC_LONGEST_ERROR];
 }} {name};
 
 /* What outlives a call: its place among the buffers, where it begins in {weights} (-1: computed), bytes. */
 typedef struct {{
     int position;
-    long begin, bytes;
+    int64_t begin, bytes;
 }} {name}_kept_buffer;
 
 static const {name}_kept_buffer {name}_kept[] = {{
 {rows}
 }};
 
-static inline int64_t effcc_{name}_floor_divide(int64_t a, int64_t b) {{
-    return a / b - (a % b != 0 && (a < 0) != (b < 0));
-}}
-static inline int64_t effcc_{name}_remainder(int64_t a, int64_t b) {{
-    return a - b * effcc_{name}_floor_divide(a, b);
-}}
-static inline int64_t effcc_{name}_maximum(int64_t a, int64_t b) {{ return a > b ? a : b; }}
-static inline int64_t effcc_{name}_minimum(int64_t a, int64_t b) {{ return a < b ? a : b; }}
-
-/* Makes sure of so much scratch memory; 0, or 1 where there is none. */
+/* Makes sure of so much scratch memory; 0, or an error where there is none. */
 static inline int {name}_reserve({name} *model, int64_t bytes) {{
     if (model->arena && bytes <= model->arena_bytes) return 0;
     free(model->arena);
     model->arena = aligned_alloc(64, (size_t)(bytes / 64 + 1) * 64);
     model->arena_bytes = model->arena ? bytes : 0;
-    return !model->arena;
+    return model->arena ? 0 : effcc_fail(model->error, EFFCC_NO_MEMORY, "{name}", "there is no scratch memory");
 }}
 
 static inline void {name}_close({name} *model) {{
+    if (!model) return;
     for (int i = 0; i < {kept}; ++i) free(model->buffers[{name}_kept[i].position]);
     free(model->arena);
     if (model->library) dlclose(model->library);
-    memset(model, 0, sizeof *model);
+    memset(model, 0, offsetof({name}, error));
 }}
 
-static inline int {name}_open({name} *model, const char *folder) {{
-    char path[4096];
-    memset(model, 0, sizeof *model);
-    snprintf(path, sizeof path, "%s/{library}", folder);
-    model->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!model->library) return 1;
-    *(void **)&model->run = dlsym(model->library, "{run}");
-    snprintf(path, sizeof path, "%s/{weights}", folder);
-    FILE *file = fopen(path, "rb");
-    int failed = !model->run || !file;
-    for (int i = 0; !failed && i < {kept}; ++i) {{
+static inline int {name}_find({name} *model, {name}_entry *entry, const char *symbol) {{
+    *(void **)entry = dlsym(model->library, symbol);
+    return *entry ? 0 : effcc_fail(model->error, EFFCC_CANNOT_LOAD, "{library}", "it lacks a function of the model");
+}}
+
+static inline int {name}_read_weights({name} *model, int file) {{
+    for (int i = 0; i < {kept}; ++i) {{
         const {name}_kept_buffer *kept = &{name}_kept[i];
         void *memory = aligned_alloc(64, (size_t)(kept->bytes / 64 + 1) * 64);
         model->buffers[kept->position] = memory;
-        failed = !memory;
-        if (!failed && kept->begin >= 0)
-            failed = fseek(file, kept->begin, SEEK_SET) ||
-                     fread(memory, 1, (size_t)kept->bytes, file) != (size_t)kept->bytes;
+        if (!memory) return effcc_fail(model->error, EFFCC_NO_MEMORY, "{weights}", "there is no memory for them");
+        if (kept->begin < 0) continue;
+        if (lseek(file, (off_t)kept->begin, SEEK_SET) < 0 || effcc_read(file, (uint8_t *)memory, kept->bytes))
+            return effcc_fail(model->error, EFFCC_CANNOT_READ, "{weights}", "it cannot be read to its end");
     }}
-    if (file) fclose(file);
-    const char *prepare = {prepare};
-    if (!failed && prepare) {{
-        *(void **)&model->prepare = dlsym(model->library, prepare);
-        failed = !model->prepare;
-    }}
-    if (!failed && {prepare_at_load}) {{
-        const int64_t sizes[] = {{{least}}};
-        failed = {name}_reserve(model, {arena_least}) || model->prepare(model->buffers, sizes, model->arena, 1);
-    }}
-    if (failed) {name}_close(model);
-    return failed;
+    return 0;
 }}
 
-/* Returns 0, or what the program's own check that failed returns, or -1 where memory is short. */
+static inline int {name}_open_files({name} *model, const char *folder) {{
+    char path[4096];
+    int file = effcc_open_checked(folder, "{library}", {library_bytes},
+                                  "{library_digest}",
+                                  path, sizeof path, model->error);
+    if (file < 0) return file;
+    close(file);
+    model->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!model->library) {{
+        const char *why = dlerror();
+        return effcc_fail(model->error, EFFCC_CANNOT_LOAD, "{library}", why ? why : "it cannot be loaded");
+    }}
+    const char *prepare = {prepare};
+    int code = {name}_find(model, &model->run, "{run}");
+    if (!code && prepare) code = {name}_find(model, &model->prepare, prepare);
+    if (code) return code;
+    file = effcc_open_checked(folder, "{weights}", {weights_bytes},
+                              "{weights_digest}",
+                              path, sizeof path, model->error);
+    if (file < 0) return file;
+    code = {name}_read_weights(model, file);
+    close(file);
+    if (!code && {prepare_at_load}) {{
+        const int64_t sizes[] = {{{least}}};
+        code = {name}_reserve(model, {arena_least});
+        if (!code) code = model->prepare(model->buffers, sizes, model->arena, 1);
+    }}
+    return code;
+}}
+
+/* Loads the model from the unpacked package. Returns 0, or an error, which model->error then explains. */
+static inline int {name}_open({name} *model, const char *folder) {{
+    if (!model) return EFFCC_ARGUMENT;
+    memset(model, 0, sizeof *model);
+    if (!folder) return effcc_fail(model->error, EFFCC_ARGUMENT, "{name}_open", "there is no folder");
+    int code = {name}_open_files(model, folder);
+    if (code) {name}_close(model);
+    return code;
+}}
+
 static inline int {name}_run({parameters}) {{
     void *buffers[{count}];
     const int64_t sizes[] = {{{values}}};
-    if ({name}_reserve(model, {arena})) return -1;
+    int wrong = threads < 1;
+    if (!model) return EFFCC_ARGUMENT;
+    if (!model->run) return effcc_fail(model->error, EFFCC_ARGUMENT, "{name}_run", "the model is not open");
+{limits}{pointers}    const int64_t arena = {arena};
+    if (wrong || arena < 0)
+        return effcc_fail(model->error, EFFCC_ARGUMENT, "{name}_run",
+                          "a null pointer, a size out of its range, or no thread");
+    int code = {name}_reserve(model, arena);
+    if (code) return code;
     memcpy(buffers, model->buffers, sizeof buffers);
 {places}
-    if ({prepare_at_call}) model->prepare(buffers, sizes, model->arena, threads);
-    return model->run(buffers, sizes, model->arena, threads);
+    if ({prepare_at_call}) code = model->prepare(buffers, sizes, model->arena, threads);
+    return code ? code : model->run(buffers, sizes, model->arena, threads);
 }}
 
 #endif

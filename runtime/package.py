@@ -5,292 +5,318 @@
         library.so              the code; its own thread pool, nothing but libc and libm
         weights.safetensors     weights, packed and folded ones as computed ahead of time
         <name>.h                the interface for C and C++
+        SHA256SUMS              the digest of each of them; SHA256SUMS.sig: who vouches for that, if anyone does
 
-Loading executes the library, as any compiled program does, and nothing else: no pickles. Every file is checked
-against its SHA-256, the format's version and the CPU's features before that.
+Loading executes the library, as any compiled program does, and nothing else: no pickles, no expressions. Before that
+every file is checked against its digest, the format's version and the CPU's features (`effcc.runtime.members`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from effcc.errors import InputError, PackageError, ToolchainError
-from effcc.ir.dims import evaluate
-from effcc.runtime.arrays import aligned, allocate, arena_for, enter
+from effcc.runtime.arguments import is_torch, require_apart, thread_count, to_array, to_torch
+from effcc.runtime.arrays import aligned, enter
+from effcc.runtime.elf import require_loadable
 from effcc.runtime.library import Library
-from effcc.runtime.manifest import LIBRARY, MANIFEST, WEIGHTS, Manifest, read_manifest
+from effcc.runtime.manifest import KEPT, LIBRARY, WEIGHTS, Manifest, PackagedBuffer, Placed
+from effcc.runtime.members import read_members
+from effcc.runtime.nesting import flatten, prepare_results
+from effcc.runtime.size_trees import evaluate
+from effcc.runtime.stored_tensors import read_tensors
 from effcc.target import physical_cores
 
-_EXPECTED = f"expected a package that `effcc compile` or effcc.export wrote (a zip archive or folder with {MANIFEST})"
+_KEPT_SIZES = 256  # for how many assignments of the sizes it is remembered where tensors lie
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the sizes of a call decide: where inputs and outputs lie, and the bytes of scratch memory."""
+
+    placed: Mapping[str, Placed]
+    arena_bytes: int
 
 
 class Package:
     """A compiled model, loaded. Several threads may call one package at a time, unless the model keeps state.
 
-    Arguments are given by position, or by the names in `inputs`: NumPy arrays or torch tensors on the CPU, of the types
-    that `inputs` says. Results are of the kind that the first argument is: one where the model returns one tensor, else
-    a tuple in the order of `outputs`.
+    Arguments are given as the model takes them, nested likewise and by its own names, or one tensor after the other in
+    the order (or by the names) of `inputs`: NumPy arrays or torch tensors on the CPU, of the types that `inputs` says.
+    Results come as the model returns them, nested likewise, as what the first tensor given is; they carry no gradients.
+
+    A package is closed when nothing refers to it any more, by `close()`, or at the end of a `with` block.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        verify: str | os.PathLike[str] | None = None,
+    ) -> None:
         """Load the package at `path`; `threads` (all physical cores by default) run each call.
 
-        Raises PackageError for a file that is no package, is damaged, of another version, or for another machine;
-        InputError for a number of threads that is none.
+        verify: a PEM file with the Ed25519 public key that must have signed the package.
+
+        Raises PackageError for a file that is no package, is damaged, of another version, for another machine, or not
+        signed as `verify` says; InputError for a number of threads that is none, or a file that holds no key.
         """
-        if threads is not None and threads < 1:
-            raise InputError(f"threads: expected a whole number of at least 1, got {threads}")
+        self.threads = physical_cores() if threads is None else thread_count(threads)
         self.path = Path(path)
-        self.threads = threads or physical_cores()
-        with _opened(self.path) as folder:
-            self.manifest = _checked_manifest(self.path, folder)
-            self.manifest.require_runnable()
-            try:
-                library = Library(folder / LIBRARY)
-                self._run = library.entry_point(self.manifest.run)
-                self._prepare = library.entry_point(self.manifest.prepare) if self.manifest.prepare else None
-            except ToolchainError as error:
-                raise PackageError(f"{self.path}: {error}") from error
-            stored = _read_weights(self.path, folder / WEIGHTS)
-        self._buffers = {b.name: b for b in self.manifest.buffers}
+        members = read_members(self.path, verify)
+        try:
+            self.manifest = members.manifest
+            require_loadable(members.library, self.manifest.platform)
+            self._kept = _kept(self.manifest, read_tensors(members.weights, WEIGHTS))
+            library = _loaded(members.library)
+            self._run = library.entry_point(self.manifest.run)
+            self._prepare = library.entry_point(self.manifest.prepare) if self.manifest.prepare else None
+        except (PackageError, ToolchainError) as error:
+            raise PackageError(f"{self.path}: {error}") from error
         self._table = [b.name for b in self.manifest.buffers]
+        self._size_names = [s.name for s in self.manifest.sizes]
         self._bindings = _bindings(self.manifest)
-        self._kept = self._keep(stored)
+        self._results = prepare_results(self.manifest.returns)
+        self._calls: dict[tuple[int, ...], _Call] = {}
         self._arenas: list[np.ndarray] = []
+        self._open = True
         if self._prepare is not None and self.manifest.prepare_at == "load":
-            self._enter(self._prepare, self._kept, {})
+            least = {s.name: s.least for s in self.manifest.sizes}
+            self._enter(self._prepare, self._kept, {}, evaluate(self.manifest.arena_bytes, least))
+
+    def close(self) -> None:
+        """Let go of the code and the memory. No call may be running, and none can be made afterwards."""
+        self._open = False
+        self._run = self._prepare = None
+        self._kept, self._arenas = {}, []
+
+    def __enter__(self) -> Package:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def inputs(self) -> dict[str, str]:
         """The type of every input, by name, in order: `{"x": "f32[s0,64]"}`."""
-        return {n: str(self._buffers[n].type) for n in self.manifest.inputs}
+        return {n: str(self.manifest.by_name[n]) for n in self.manifest.inputs}
 
     @property
     def outputs(self) -> dict[str, str]:
         """The type of every output, by name, in order."""
-        return {n: str(self._buffers[n].type) for n in self.manifest.outputs}
+        return {n: str(self.manifest.by_name[n]) for n in self.manifest.outputs}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
 
-        Raises InputError naming the argument where one is missing or too many, or has the wrong dtype, rank or size.
+        Raises InputError naming the argument where one is missing or too many, nests otherwise, or has the wrong dtype,
+        rank or size; PackageError where memory for the call is short.
         """
         given = self._given(args, kwargs)
-        results = self.run({name: _to_numpy(name, value) for name, value in given.items()})
-        first = next(iter(given.values()), None)
-        back = _to_torch if _is_torch(first) else lambda array: array
-        values = tuple(back(results[n]) for n in self.manifest.outputs)
-        return values[0] if self.manifest.single else values
+        arrays = {
+            name: to_array(f"{self.manifest.inputs.index(name)} ({name})", value) for name, value in given.items()
+        }
+        results, sizes = self._called(arrays)
+        first = next((given[n] for n in self.manifest.inputs if n in given), None)
+        outputs = [results[n] for n in self.manifest.outputs]
+        return self._results([to_torch(a) for a in outputs] if is_torch(first) else outputs, sizes)
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs by name, from the inputs by name."""
-        missing = [n for n in self.manifest.inputs if n not in arrays]
-        unknown = [n for n in arrays if n not in self.manifest.inputs]
-        if missing or unknown:
-            wrong = f"{missing[0]!r} is missing" if missing else f"got {unknown[0]!r}, which is none of them"
-            raise InputError(f"{self.path.name}: expected the inputs {', '.join(self.manifest.inputs)}; {wrong}")
-        sizes = self._sizes(arrays)
-        placed = {n: self._fitted(n, arrays[n], sizes) for n in self.manifest.inputs}
-        fresh = {b.name: allocate(b.type, sizes) for b in self.manifest.buffers if b.role == "output"}
-        tensors = {**self._kept, **placed, **fresh}
-        if self._prepare is not None and self.manifest.prepare_at == "call":
-            tensors |= {b.name: allocate(b.type, {}) for b in self.manifest.buffers if b.role == "prepared"}
-            self._enter(self._prepare, tensors, sizes)
-        self._enter(self._run, tensors, sizes)
-        for name in self.manifest.written:
-            if name in placed and placed[name] is not arrays[name]:
-                arrays[name][...] = placed[name]
-        return {n: arrays[n] if n in placed else tensors[n] for n in self.manifest.outputs}
-
-    # Loading --------------------------------------------------------------------------------------------------------
-
-    def _keep(self, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Memory for everything that outlives a call, laid out as the code expects."""
-        kept = {}
-        for buffer in self.manifest.buffers:
-            if buffer.role in ("weight", "state") and buffer.name not in stored:
-                raise PackageError(f"{self.path}: {WEIGHTS} lacks {buffer.name!r}")
-            if buffer.role not in ("weight", "state", "prepared"):
-                continue
-            made = allocate(buffer.type, {})
-            if buffer.name in stored:
-                found = stored[buffer.name]
-                if not buffer.type.is_contiguous and found.ndim == 1 and found.dtype == made.dtype:
-                    found = allocate(buffer.type, {}, np.ascontiguousarray(found))
-                if found.dtype != made.dtype or found.shape != made.shape:
-                    got = f"{found.dtype}{list(found.shape)}"
-                    raise PackageError(f"{self.path}: {WEIGHTS}: expected {buffer.name}: {buffer.type}, got {got}")
-                made[...] = found
-            kept[buffer.name] = made
-        return kept
+        return self._called(arrays)[0]
 
     # Calling --------------------------------------------------------------------------------------------------------
 
+    def _called(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """The outputs by name, and the sizes of the call."""
+        if not self._open:
+            raise InputError(f"{self.path.name}: the package is closed; load it again")
+        manifest = self.manifest
+        missing = [n for n in manifest.inputs if n not in arrays]
+        unknown = [n for n in arrays if n not in manifest.inputs]
+        if missing or unknown:
+            wrong = f"{missing[0]!r} is missing" if missing else f"got {unknown[0]!r}, which is none of them"
+            raise InputError(f"{self.path.name}: expected the inputs {', '.join(manifest.inputs)}; {wrong}")
+        sizes = self._sizes(arrays)
+        call = self._call(sizes)
+        written = [n for n in manifest.written if n in arrays]
+        if written:
+            require_apart(written, arrays)
+        try:
+            placed = {n: self._fitted(n, arrays[n], call.placed[n]) for n in manifest.inputs}
+            fresh = {n: empty(place) for n, place in call.placed.items() if n not in placed}
+            tensors = {**self._kept, **placed, **fresh}
+            if self._prepare is not None and manifest.prepare_at == "call":
+                tensors |= {b.name: empty(b.at({})) for b in manifest.buffers if b.role == "prepared"}
+                self._enter(self._prepare, tensors, sizes, call.arena_bytes)
+            self._enter(self._run, tensors, sizes, call.arena_bytes)
+        except MemoryError as error:
+            raise PackageError(f"{self.path.name}: memory is short for a call at these sizes: {error}") from None
+        for name in written:
+            if placed[name] is not arrays[name]:
+                arrays[name][...] = placed[name]
+        return {n: arrays[n] if n in placed else tensors[n] for n in manifest.outputs}, sizes
+
     def _given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs by name, from arguments as the model takes them, or one tensor after the other."""
         names = self.manifest.inputs
-        if len(args) > len(names):
-            raise InputError(f"{self.path.name}: expected {len(names)} inputs ({', '.join(names)}), got {len(args)}")
-        given = dict(zip(names, args, strict=False))
+        flat = all(hasattr(value, "shape") for value in (*args, *kwargs.values()))
+        if flat and len(args) + len(kwargs) == len(names) and set(names[len(args) :]) == set(kwargs):
+            return {**dict(zip(names, args, strict=False)), **kwargs}
+        takes = self.manifest.takes
+        given: dict[str, Any] = dict(zip((p.name for p in takes), args, strict=False))
         twice = [n for n in kwargs if n in given]
         if twice:
             raise InputError(f"{self.path.name}: got {twice[0]!r} by position and by name")
-        return {**given, **kwargs}
-
-    def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for size, (name, axis) in self._bindings.items():
-            if arrays[name].ndim != self._buffers[name].type.rank:
-                raise InputError(self._complaint(name, arrays[name]))
-            found[size] = arrays[name].shape[axis]
-            low, high = self.manifest.sizes[size]
-            if not (low <= found[size] and (high is None or found[size] <= high)):
-                limits = f"{low}..{'' if high is None else high}"
-                raise InputError(f"{self._complaint(name, arrays[name])}: {size} is in {limits}")
+        given |= kwargs
+        known = {p.name for p in takes}
+        if len(args) > len(takes) or not set(given) <= known:
+            raise InputError(self._expected(args, kwargs))
+        found: dict[str, Any] = {}
+        for parameter in takes:
+            if parameter.name in given:
+                for k, _, value in flatten(parameter.value, given[parameter.name], parameter.name):
+                    found[names[k]] = value
         return found
 
-    def _fitted(self, name: str, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+    def _expected(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """What a call takes, where it got something else altogether."""
+        names, parameters = self.manifest.inputs, [p.name for p in self.manifest.takes]
+        unknown = [n for n in kwargs if n not in names and n not in parameters]
+        got = f"{unknown[0]!r}, which is none of them" if unknown else str(len(args) + len(kwargs))
+        missing = [n for n in names[len(args) :] if n not in kwargs]
+        if unknown and missing:
+            got += f"; {missing[0]!r} is missing"
+        as_taken = "" if parameters == names else f", or the arguments {', '.join(parameters)}"
+        return f"{self.path.name}: expected {len(names)} inputs ({', '.join(names)}){as_taken}, got {got}"
+
+    def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+        for name in self.manifest.inputs:
+            if arrays[name].ndim != len(self.manifest.by_name[name].shape):
+                raise InputError(self._complaint(name, arrays[name]))
+        found: dict[str, int] = {}
+        for size in self.manifest.sizes:
+            name, axis = self._bindings[size.name]
+            value = found[size.name] = arrays[name].shape[axis]
+            if value < size.least or (size.most is not None and value > size.most):
+                limits = f"{size.least}..{'' if size.most is None else size.most}"
+                raise InputError(f"{self._complaint(name, arrays[name])}: {size.name} is in {limits}")
+        return found
+
+    def _call(self, sizes: Mapping[str, int]) -> _Call:
+        key = tuple(sizes.values())
+        found = self._calls.get(key)
+        if found is None:
+            buffers = [b for b in self.manifest.buffers if b.role in ("input", "output")]
+            found = _Call({b.name: b.at(sizes) for b in buffers}, evaluate(self.manifest.arena_bytes, sizes))
+            if found.arena_bytes < 0:
+                raise PackageError(f"{self.path.name}: the scratch memory at these sizes is {found.arena_bytes} bytes")
+            if len(self._calls) >= _KEPT_SIZES:
+                self._calls.clear()
+            self._calls[key] = found
+        return found
+
+    def _fitted(self, name: str, array: np.ndarray, place: Placed) -> np.ndarray:
         """An input, checked; copied where its elements do not lie as the code expects."""
-        buffer = self._buffers[name]
-        shape = tuple(evaluate(d, sizes) for d in buffer.type.shape)
-        if array.dtype != buffer.type.dtype.numpy or array.shape != shape:
+        if array.dtype != place.dtype or array.shape != place.shape:
             raise InputError(self._complaint(name, array))
-        strides = [evaluate(s, sizes) * array.itemsize for s in buffer.type.layout]
-        fits = all(n == 1 or a == b for n, a, b in zip(shape, array.strides, strides, strict=True))
-        aligned = array.ctypes.data % array.itemsize == 0
-        usable = array.flags.writeable or name not in self.manifest.written
-        if (fits and aligned and usable) or array.size == 0:
+        fits = all(n == 1 or a == b for n, a, b in zip(place.shape, array.strides, place.strides, strict=True))
+        if (fits and array.ctypes.data % array.itemsize == 0) or array.size == 0:
             return array
-        made = allocate(buffer.type, sizes)
+        made = empty(place)
         made[...] = array
         return made
 
     def _complaint(self, name: str, array: np.ndarray) -> str:
         position = self.manifest.inputs.index(name)
-        expected, got = self._buffers[name].type, f"{array.dtype}{list(array.shape)}"
+        expected, got = self.manifest.by_name[name], f"{array.dtype}{list(array.shape)}"
         return f"{self.path.name}: input {position} ({name}): expected {expected}, got {got}"
 
-    def _enter(self, entry: Any, tensors: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> None:
-        names = list(self.manifest.sizes)
-        needed = arena_for(self.manifest.arena_bytes, sizes, names)
-        arena = self._arenas.pop() if self._arenas else aligned(needed)
-        if arena.nbytes < needed:
-            arena = aligned(needed)
+    def _enter(self, entry: Any, tensors: Mapping[str, np.ndarray], sizes: Mapping[str, int], arena_bytes: int) -> None:
+        arena = self._arenas.pop() if self._arenas else aligned(arena_bytes)
+        if arena.nbytes < arena_bytes:
+            arena = aligned(arena_bytes)
         try:
-            enter(entry, self._table, tensors, names, sizes, arena, self.threads)
+            enter(entry, self._table, tensors, self._size_names, sizes, arena, self.threads)
         finally:
             self._arenas.append(arena)
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Any:
-    """The package's files in a folder: where they are, or unpacked for as long as loading takes."""
-    if path.is_dir():
-        yield path
-        return
-    if not path.exists():
-        raise PackageError(f"{path}: {_EXPECTED}; there is no such file")
-    unpacked = Path(tempfile.mkdtemp(prefix="effcc-package-"))
-    try:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                for member in archive.infolist():
-                    if Path(member.filename).name != member.filename:
-                        raise PackageError(f"{path}: {_EXPECTED}, got an archive that holds {member.filename!r}")
-                archive.extractall(unpacked)
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-            start = path.read_bytes()[:8]
-            raise PackageError(
-                f"{path}: {_EXPECTED}, got {path.stat().st_size} bytes that begin {start!r}: {error}"
-            ) from error
-        yield unpacked
-    finally:
-        shutil.rmtree(unpacked, ignore_errors=True)  # what is loaded stays mapped
+# Loading --------------------------------------------------------------------------------------------------------------
 
 
-def _checked_manifest(path: Path, folder: Path) -> Manifest:
-    """The manifest, with every file's checksum verified."""
-    if not (folder / MANIFEST).is_file():
-        held = ", ".join(sorted(f.name for f in folder.iterdir())[:6]) or "nothing"
-        raise PackageError(f"{path}: {_EXPECTED}; it holds {held}")
-    try:
-        document = json.loads((folder / MANIFEST).read_text())
-    except ValueError as error:
-        raise PackageError(f"{path}: {MANIFEST} is damaged: {error}") from error
-    try:
-        manifest = read_manifest(document)
-    except PackageError as error:
-        raise PackageError(f"{path}: {error}") from None
-    for name in (LIBRARY, WEIGHTS):
-        if name not in manifest.sha256:
-            raise PackageError(f"{path}: {MANIFEST} has no checksum of {name}")
-    for name, expected in manifest.sha256.items():
-        try:
-            found = hashlib.sha256((folder / Path(name).name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise PackageError(f"{path}: {name} is missing or cannot be read: {error}") from error
-        if found != expected:
-            raise PackageError(f"{path}: {name} is damaged: expected SHA-256 {expected}, got {found}")
-    return manifest
+def empty(place: Placed) -> np.ndarray:
+    """An array in new memory, laid out as the code expects."""
+    if not place.bytes:
+        return np.empty(place.shape, place.dtype)
+    return np.ndarray(place.shape, place.dtype, aligned(place.bytes), strides=place.strides)
 
 
-def _read_weights(path: Path, file: Path) -> dict[str, np.ndarray]:
+def _kept(manifest: Manifest, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Memory for everything that outlives a call, laid out as the code expects. Raises PackageError."""
+    buffers = [b for b in manifest.buffers if b.role in KEPT]
+    expected = {b.name for b in buffers if b.role != "prepared" or manifest.prepare is None}
+    if set(stored) != expected:
+        missing, unknown = sorted(expected - set(stored)), sorted(set(stored) - expected)
+        raise PackageError(
+            f"{WEIGHTS} lacks {missing[0]!r}" if missing else f"{WEIGHTS} has {unknown[0]!r}, which nothing reads"
+        )
     try:
-        found: dict[str, np.ndarray] = safetensors.numpy.load_file(file)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise PackageError(f"{path}: {WEIGHTS} cannot be read: {error}") from error
+        places = {b.name: b.at({}) for b in buffers}
+        needed = sum(p.bytes for p in places.values())
+        if needed > _memory():
+            raise PackageError(f"its weights take {needed} bytes; this machine has {_memory()}")
+        found = {}
+        for buffer in buffers:
+            found[buffer.name] = empty(places[buffer.name])
+            if buffer.name in stored:
+                _fill(found[buffer.name], places[buffer.name], stored[buffer.name], buffer)
+    except (InputError, MemoryError) as error:
+        raise PackageError(f"the weights cannot be held: {error}") from None
     return found
+
+
+def _fill(made: np.ndarray, place: Placed, stored: np.ndarray, buffer: PackagedBuffer) -> None:
+    flat = buffer.strides is not None and made.size > 0
+    shape = (place.bytes // made.itemsize,) if flat else made.shape
+    if stored.dtype != made.dtype or stored.shape != shape:
+        got = f"{stored.dtype}{list(stored.shape)}"
+        raise PackageError(f"{WEIGHTS}: expected {buffer.name}: {buffer}, got {got}")
+    made[...] = np.ndarray(place.shape, place.dtype, stored, strides=place.strides) if flat else stored
+
+
+def _memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _loaded(code: bytes) -> Library:
+    """The library in this process; no file of it stays."""
+    folder = tempfile.mkdtemp(prefix="effcc-package-")
+    try:
+        file = Path(folder, LIBRARY)
+        file.write_bytes(code)
+        return Library(file)
+    except OSError as error:
+        raise PackageError(f"cannot write {LIBRARY} to load it: {error}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # what is loaded stays mapped
 
 
 def _bindings(manifest: Manifest) -> dict[str, tuple[str, int]]:
     """For each size symbol, an input and the axis that has this size."""
-    types = {b.name: b.type for b in manifest.buffers}
     found: dict[str, tuple[str, int]] = {}
     for name in manifest.inputs:
-        for axis, size in enumerate(types[name].shape):
-            if not isinstance(size, int) and size.is_Symbol:
-                found.setdefault(size.name, (name, axis))
-    missing = [s for s in manifest.sizes if s not in found]
-    if missing:
-        raise PackageError(f"{MANIFEST}: the size {missing[0]!r} stands alone in no input's type")
+        for axis, size in enumerate(manifest.by_name[name].shape):
+            if isinstance(size, str):
+                found.setdefault(size, (name, axis))
     return found
-
-
-def _is_torch(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "data_ptr")
-
-
-def _to_numpy(name: str, value: Any) -> np.ndarray:
-    if _is_torch(value):
-        import torch
-
-        tensor = value.detach()
-        if not tensor.is_cpu:
-            raise InputError(f"input {name}: expected a tensor on the CPU, got one on {tensor.device}")
-        if tensor.dtype == torch.bfloat16:
-            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        return tensor.numpy()
-    if not isinstance(value, np.ndarray):
-        raise InputError(f"input {name}: expected a NumPy array or a torch tensor, got {type(value).__name__}")
-    return value
-
-
-def _to_torch(array: np.ndarray) -> Any:
-    import torch
-
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)

@@ -1,48 +1,60 @@
-"""Writing a package: everything aside first, then one rename, so that a package is whole or absent."""
+"""Writing a package: everything aside first, then one rename, so that a package is whole or absent, and the one that
+stood there before stays until then."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
+import ctypes
 import os
 import shutil
+import stat
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors.numpy
 
 from effcc.errors import PackageError
-from effcc.runtime.c_header import c_header, identifier
+from effcc.runtime.c_header import c_header
 from effcc.runtime.manifest import LIBRARY, MANIFEST, WEIGHTS, Manifest
+from effcc.runtime.members import SIGNATURE, SUMS, seal_bytes, sealed, sums_of
+from effcc.runtime.signature import sign
+from effcc.runtime.stored_tensors import tensor_places
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # equal packages are equal files
 
 
 def write_package(
-    path: Path, manifest: Manifest, library: bytes, weights: Mapping[str, np.ndarray], arena: str
+    path: Path,
+    manifest: Manifest,
+    library: bytes,
+    weights: Mapping[str, np.ndarray],
+    key: Ed25519PrivateKey | None = None,
 ) -> Path:
     """Write a package to `path`: a folder if the path has no suffix, else a zip archive; returns `path`.
 
-    manifest: without checksums. weights: by name, in memory order where they are not row-major (then flat). arena:
-    scratch bytes as a C expression.
+    manifest: with `files` still to be filled in. weights: by name, in memory order where they are not row-major (then
+    flat). key: what to sign with, if anything.
 
-    Raises PackageError if it cannot be written, or if `path` is a folder that is no package; nothing is then left
-    there.
+    Raises PackageError if it cannot be written, or if `path` is a folder that is no package; what stood there is then
+    as it was.
     """
-    name = identifier(path.stem)
     packed = safetensors.numpy.save({n: np.asarray(w, order="C") for n, w in weights.items()})
-    files = {
-        LIBRARY: library,
-        WEIGHTS: packed,
-        f"{name}.h": c_header(manifest, name, arena, _places(packed)).encode(),
-    }
-    sums = {n: hashlib.sha256(content).hexdigest() for n, content in files.items()}
-    document = dataclasses.replace(manifest, name=name, sha256=sums).as_json()
-    files[MANIFEST] = (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+    sizes = {LIBRARY: len(library) + seal_bytes(), WEIGHTS: len(packed)}
+    document = manifest.model_copy(update={"files": sizes})
+    files = {MANIFEST: document.as_bytes(), WEIGHTS: packed}
+    files[LIBRARY] = sealed(library, files)
+    places = tensor_places(packed, WEIGHTS)
+    files[f"{manifest.name}.h"] = c_header(document, places, files[LIBRARY], packed).encode()
+    sums = sums_of(files)
+    files[SUMS] = sums
+    if key is not None:
+        files[SIGNATURE] = sign(key, sums)
     try:
         if path.suffix:
             _write_archive(path, files)
@@ -69,19 +81,16 @@ def require_writable(path: Path) -> None:
 
 def is_package(path: Path) -> bool:
     """Whether a path is a folder or an archive with a manifest."""
-    if path.is_dir():
-        return (path / MANIFEST).is_file()
-    if not zipfile.is_zipfile(path):
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return (path / MANIFEST).is_file()
+        if not stat.S_ISREG(mode) or not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return MANIFEST in archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return MANIFEST in archive.namelist()
-
-
-def _places(packed: bytes) -> dict[str, int]:
-    """Where in a safetensors file each tensor begins: behind 8 bytes of length and a JSON header of that length."""
-    length = int.from_bytes(packed[:8], "little")
-    header = json.loads(packed[8 : 8 + length])
-    return {n: 8 + length + entry["data_offsets"][0] for n, entry in header.items() if n != "__metadata__"}
 
 
 def _write_archive(path: Path, files: Mapping[str, bytes]) -> None:
@@ -96,6 +105,7 @@ def _write_archive(path: Path, files: Mapping[str, bytes]) -> None:
             os.fsync(file.fileno())
         os.chmod(staged, 0o666 & ~_umask())
         os.replace(staged, path)
+        _sync_folder(path.absolute().parent)
     finally:
         Path(staged).unlink(missing_ok=True)
 
@@ -104,13 +114,41 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
     try:
         for name, content in files.items():
-            (staged / name).write_bytes(content)
+            with open(staged / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(staged, 0o777 & ~_umask())
+        _sync_folder(staged)
         require_writable(path)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(staged, path)
+        if path.exists():
+            _exchange(staged, path)
+        else:
+            os.replace(staged, path)
+        _sync_folder(path.absolute().parent)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders take each other's place: at once where the system can, else with a moment between."""
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
+        return
+    aside = one.with_name(one.name + ".old")
+    os.replace(other, aside)
+    os.replace(one, other)
+    os.replace(aside, one)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make sure that a rename outlives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -32,6 +32,12 @@ def compile_model(
         str | None,
         typer.Option("--from", help="Go on after the step that printed the given IR: simplify to place."),
     ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            help="Sign the package with this Ed25519 key, a PEM file: openssl genpkey -algorithm ed25519 -out key.pem"
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Compile an exported program ahead of time, into a package that needs no torch."""
@@ -41,7 +47,7 @@ def compile_model(
     steps = print_after or []
     written = output or (None if steps else model.parent / f"{model.stem}.effcc")
     with progress_console.status(f"compiling {model} ..."):
-        printed = compile_file(model, written, target=machine, print_after=steps, from_step=from_step)
+        printed = compile_file(model, written, target=machine, print_after=steps, from_step=from_step, sign=sign)
     if json:
         print_json({"output": str(written) if written else None, "printed": dict(printed)})
         return

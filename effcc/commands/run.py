@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 import typer
 
 from effcc.commands.output import print_json, print_table
-from effcc.errors import InputError
+from effcc.errors import InputError, PackageError
+from effcc.runtime.files import open_regular
 from effcc.runtime.package import Package
+from effcc.runtime.stored_tensors import read_tensors
 
 
 def run(
@@ -29,12 +30,19 @@ def run(
         int | None, typer.Option(min=1, help="How many threads run it; all physical cores if left out.")
     ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Run so many times, and report the median time.")] = 1,
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            help="Refuse a package that the owner of this public key, a PEM file, has not signed: "
+            "openssl pkey -in key.pem -pubout -out key.pub.pem"
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a compiled package, and print the shapes and ranges of its results and the time it took."""
     if output is not None and output.resolve() in (package.resolve(), inputs.resolve()):
         raise InputError(f"--output {output} would overwrite what is read; name another file")
-    model = Package(package, threads=threads)
+    model = Package(package, threads=threads, verify=verify)
     given = _read(inputs)
     seconds = []
     for _ in range(repeat):
@@ -56,12 +64,10 @@ def run(
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        found: dict[str, np.ndarray] = safetensors.numpy.load_file(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: expected a safetensors file with the inputs; there is no such file") from error
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path}: expected a safetensors file with the inputs; it cannot be read: {error}") from error
-    return found
+        with open_regular(path) as file:
+            return read_tensors(file.read(), "it")
+    except (PackageError, OSError, MemoryError) as error:
+        raise InputError(f"{path}: expected a safetensors file with the inputs; {error}") from error
 
 
 def _write(path: Path, results: dict[str, np.ndarray]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import logging
 import os
 import warnings
@@ -23,6 +24,7 @@ from effcc.errors import CaptureError
 from effcc.frontend.capture import Signature, mutated_inputs, placeholders, results, strides
 from effcc.frontend.decompositions import export_decompositions
 
+_NO_VALUE = object()
 _STATE = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 _WRITES = {OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION, OutputKind.PARAMETER_MUTATION}
 
@@ -33,6 +35,7 @@ class Captured:
 
     state: position -> the tensor of a parameter, buffer or constant; these placeholders come first.
     call: takes the model's own arguments to the values of the placeholders after those.
+    arguments: the model's parameters by name, each with a value that nests what `leaf(k)` gives for the k-th of those.
     unflatten: takes the graph's results to what the model returns.
     """
 
@@ -42,6 +45,7 @@ class Captured:
     state: Mapping[int, Tensor]
     call: Callable[..., list[Any]]
     unflatten: Callable[[list[Any]], Any]
+    arguments: Callable[[Callable[[int], Any]], list[tuple[str, Any]]]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph as it is, with PyTorch's kernels."""
@@ -68,7 +72,23 @@ def capture(
             f"torch.export could not capture {type(module).__name__} as one graph: {error}\n"
             "Try torch.compile(model, backend='effcc'), which may break the graph where this cannot."
         ) from error
-    return from_exported(program)
+    return _with_defaults(from_exported(program), module)
+
+
+def _with_defaults(captured: Captured, module: nn.Module) -> Captured:
+    """The capture whose `arguments` are in the order of `forward`, with the defaults that were left out."""
+    parameters = inspect.signature(module.forward).parameters
+    defaults = {n: p.default for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
+
+    def arguments(leaf: Callable[[int], Any]) -> list[tuple[str, Any]]:
+        given = dict(captured.arguments(leaf))
+        if not set(given) <= set(parameters):
+            return list(given.items())
+        plain = (bool, int, float, str, type(None))
+        found = {n: given.get(n, defaults.get(n, _NO_VALUE)) for n in parameters}
+        return [(n, value) for n, value in found.items() if n in given or isinstance(value, plain)]
+
+    return dataclasses.replace(captured, arguments=arguments)
 
 
 def load_exported(path: str | os.PathLike[str]) -> ExportedProgram:
@@ -157,7 +177,17 @@ def from_exported(program: ExportedProgram) -> Captured:
         state,
         call,
         lambda values: pytree.tree_unflatten(values, out_spec),
+        lambda leaf: _arguments(lowered, in_spec, leaf),
     )
+
+
+def _arguments(program: ExportedProgram, in_spec: Any, leaf: Callable[[int], Any]) -> list[tuple[str, Any]]:
+    """The parameters of an exported model in order, each with its value, whose leaves are `leaf(k)`."""
+    args, kwargs = pytree.tree_unflatten([leaf(k) for k in range(in_spec.num_leaves)], in_spec)
+    signature = program.module_call_graph[0].signature
+    names = list(getattr(signature, "forward_arg_names", None) or ())[: len(args)]
+    names += [f"argument_{k}" for k in range(len(names), len(args))]
+    return [*zip(names, args, strict=True), *kwargs.items()]
 
 
 def _state_tensor(program: ExportedProgram, target: str) -> Tensor:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import effcc
 from effcc.errors import InputError, PackageError, UnsupportedError
-from effcc.runtime.manifest import FORMAT, document_digest
+from effcc.runtime.manifest import FORMAT
+from effcc.runtime.members import sums_of
 from effcc.runtime.toolchain import find_compiler
 from effcc.target import detect
 
@@ -208,15 +209,21 @@ def test_a_size_outside_its_range_is_refused(folder: Path) -> None:
 def change_manifest(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         manifest = json.loads((folder / "manifest.json").read_text()) | changes
-        signed = manifest | {"digest": document_digest(manifest)}
-        (folder / "manifest.json").write_text(json.dumps(signed))
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        sum_again(folder)
 
     return change
 
 
+def sum_again(folder: Path) -> None:
+    """Make all digests right, as anyone can."""
+    names = [line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    (folder / "SHA256SUMS").write_bytes(sums_of({name: (folder / name).read_bytes() for name in names}))
+
+
 def edit_manifest(folder: Path) -> None:
     text = (folder / "manifest.json").read_text()
-    edited = text.replace('"arena_bytes": "', '"arena_bytes": "0*')
+    edited = text.replace('"arena_bytes": ', '"arena_bytes":  ')
     assert edited != text
     (folder / "manifest.json").write_text(edited)
 
@@ -235,8 +242,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "weights": (flip_a_byte("weights.safetensors"), "weights.safetensors is damaged"),
     "header": (flip_a_byte("dynamic.h"), "dynamic.h is damaged"),
     "no library": (lambda f: (f / "library.so").unlink(), "library.so is missing"),
-    "no manifest": (lambda f: (f / "manifest.json").unlink(), "expected a package that `effcc compile`"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
     "manifest cut": (lambda f: (f / "manifest.json").write_text("{"), "manifest.json is damaged"),
+    "manifest no JSON": (lambda f: ((f / "manifest.json").write_text("{"), sum_again(f)), "manifest.json is damaged"),
+    "no sums": (lambda f: (f / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
     "newer": (change_manifest(format=FORMAT + 1), f"expected format {FORMAT}, got {FORMAT + 1}"),
     "older": (change_manifest(format=0), "compile the model again"),
     "foreign": (change_manifest(format="zip"), "no package of effcc's"),
@@ -245,11 +254,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         change_manifest(target={"name": "x", "isa": "avx512", "features": ["avx2048"]}),
         "needs CPU features that this machine lacks: avx2048",
     ),
-    "wrong type": (change_manifest(inputs="x"), "expected list as 'inputs', got 'x'"),
+    "wrong type": (change_manifest(inputs="x"), "manifest.json: inputs: Input should be a valid list, got 'x'"),
+    "another field": (change_manifest(digest="x"), "manifest.json: digest: Extra inputs are not permitted"),
     "wrong name": (change_manifest(inputs=["who"]), "'who' is none of the package's buffers"),
-    "no checksums": (change_manifest(sha256={}), "has no checksum of library.so"),
-    "edited": (edit_manifest, "manifest.json is damaged or edited"),
-    "bad type": (change_manifest(arena_bytes="f("), "manifest.json"),
+    "no checksums": (lambda f: (f / "SHA256SUMS").write_text(""), "it has no line for library.so"),
+    "edited": (edit_manifest, "manifest.json is damaged: expected SHA-256"),
+    "edited with digests": (change_manifest(arena_bytes=0), "library.so was not made together with this manifest.json"),
+    "bad size": (change_manifest(arena_bytes="10**10**10"), "expected a size symbol, got '10**10**10'"),
 }
 
 
@@ -278,7 +289,7 @@ def test_a_missing_file_and_a_zip_of_something_else_are_refused(tmp_path: Path) 
         effcc.load(tmp_path / "nothing.effcc")
     with zipfile.ZipFile(tmp_path / "other.effcc", "w") as archive:
         archive.writestr("../escape.txt", "x")
-    with pytest.raises(PackageError, match=r"holds '\.\./escape\.txt'"):
+    with pytest.raises(PackageError, match=r"a file '\.\./escape\.txt' whose name is none of"):
         effcc.load(tmp_path / "other.effcc")
 
 
@@ -314,6 +325,6 @@ def test_a_package_cannot_replace_a_folder_that_is_none(tmp_path: Path) -> None:
 
 def test_features_are_those_of_the_target(package: Path) -> None:
     with zipfile.ZipFile(package) as archive:
-        manifest = json.loads(archive.read("manifest.json"))
+        manifest, names = json.loads(archive.read("manifest.json")), archive.namelist()
     assert manifest["target"]["features"] == list(detect().features)
-    assert set(manifest["sha256"]) == {"library.so", "weights.safetensors", "model.h"}
+    assert sorted(names) == ["SHA256SUMS", "library.so", "manifest.json", "model.h", "weights.safetensors"]
