@@ -18,10 +18,12 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        raise PackageError(f"{path.name} is missing: there is no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         if not follow and path.is_symlink():
             raise PackageError(f"{path.name} is a symbolic link; expected a regular file") from None
-        raise PackageError(f"{path.name} is missing or cannot be read: {error}") from None
+        raise PackageError(f"{path.name} cannot be read: {error}") from None
     file = os.fdopen(descriptor, "rb")
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):

@@ -65,9 +65,9 @@ def run(
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with open_regular(path) as file:
-            return read_tensors(file.read(), "it")
+            return read_tensors(file.read(), path.name)
     except (PackageError, OSError, MemoryError) as error:
-        raise InputError(f"{path}: expected a safetensors file with the inputs; {error}") from error
+        raise InputError(f"{path}: expected a safetensors file with the inputs; it cannot be read: {error}") from error
 
 
 def _write(path: Path, results: dict[str, np.ndarray]) -> None:
