@@ -19,14 +19,14 @@ def is_torch(value: Any) -> bool:
     return any(t.__module__ == "torch" and t.__name__ == "Tensor" for t in type(value).__mro__)
 
 
-def to_array(name: str, value: Any) -> np.ndarray:
-    """The memory of a tensor or array that was given as input `name`.
+def to_array(name: str, value: Any, written: bool = False) -> np.ndarray:
+    """The memory of a tensor or array that was given as input `name`, which the model may write.
 
     Raises InputError for what has no such memory: tensors of another device or layout, wrapped or fake ones, masked
     arrays, lists, numbers.
     """
     if is_torch(value):
-        return _tensor_memory(name, value)
+        return _tensor_memory(name, value, written)
     if isinstance(value, np.ma.MaskedArray):
         raise InputError(f"input {name}: expected a plain array, got a masked one; fill it first: array.filled(0)")
     if not isinstance(value, np.ndarray):
@@ -34,7 +34,7 @@ def to_array(name: str, value: Any) -> np.ndarray:
     return value.view(np.ndarray)
 
 
-def _tensor_memory(name: str, value: Any) -> np.ndarray:
+def _tensor_memory(name: str, value: Any, written: bool) -> np.ndarray:
     import torch
 
     problem = _no_plain_tensor(value)
@@ -42,6 +42,8 @@ def _tensor_memory(name: str, value: Any) -> np.ndarray:
         raise InputError(f"input {name}: expected a dense tensor on the CPU, got {problem}")
     tensor = value.detach()
     if tensor.is_conj() or tensor.is_neg():
+        if written:
+            raise InputError(f"input {name}: the model writes it, and what was given is a conjugated or negated view")
         tensor = tensor.resolve_conj().resolve_neg()
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype in _BITS:

@@ -24,12 +24,11 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
         if not follow and path.is_symlink():
             raise PackageError(f"{path.name} is a symbolic link; expected a regular file") from None
         raise PackageError(f"{path.name} cannot be read: {error}") from None
-    file = os.fdopen(descriptor, "rb")
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
-        file.close()
+        os.close(descriptor)
         raise PackageError(f"{path.name} is {_kind(mode)}; expected a regular file")
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def read_file(path: Path, most: int, *, follow: bool = True) -> bytes:

@@ -72,15 +72,12 @@ class Package:
         """
         self.threads = physical_cores() if threads is None else thread_count(threads)
         self.path = Path(path)
-        members = read_members(self.path, verify)
+        self.manifest, self._kept, code = examined(self.path, verify)
         try:
-            self.manifest = members.manifest
-            require_loadable(members.library, self.manifest.platform)
-            self._kept = _kept(self.manifest, read_tensors(members.weights, WEIGHTS))
-            library = _loaded(members.library)
+            library = _loaded(code)
             self._run = library.entry_point(self.manifest.run)
             self._prepare = library.entry_point(self.manifest.prepare) if self.manifest.prepare else None
-        except (PackageError, ToolchainError) as error:
+        except ToolchainError as error:
             raise PackageError(f"{self.path}: {error}") from error
         self._table = [b.name for b in self.manifest.buffers]
         self._size_names = [s.name for s in self.manifest.sizes]
@@ -122,9 +119,10 @@ class Package:
         rank or size; PackageError where memory for the call is short.
         """
         given = self._given(args, kwargs)
-        arrays = {
-            name: to_array(f"{self.manifest.inputs.index(name)} ({name})", value) for name, value in given.items()
-        }
+        arrays = {}
+        for name, value in given.items():
+            place = f"{self.manifest.inputs.index(name)} ({name})"
+            arrays[name] = to_array(place, value, written=name in self.manifest.written)
         results, sizes = self._called(arrays)
         first = next((given[n] for n in self.manifest.inputs if n in given), None)
         outputs = [results[n] for n in self.manifest.outputs]
@@ -149,10 +147,10 @@ class Package:
         sizes = self._sizes(arrays)
         call = self._call(sizes)
         written = [n for n in manifest.written if n in arrays]
-        if written:
-            require_apart(written, arrays)
         try:
             placed = {n: self._fitted(n, arrays[n], call.placed[n]) for n in manifest.inputs}
+            if written:
+                require_apart(written, arrays)
             fresh = {n: empty(place) for n, place in call.placed.items() if n not in placed}
             tensors = {**self._kept, **placed, **fresh}
             if self._prepare is not None and manifest.prepare_at == "call":
@@ -169,7 +167,7 @@ class Package:
     def _given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs by name, from arguments as the model takes them, or one tensor after the other."""
         names = self.manifest.inputs
-        flat = all(hasattr(value, "shape") for value in (*args, *kwargs.values()))
+        flat = all(isinstance(value, np.ndarray) or is_torch(value) for value in (*args, *kwargs.values()))
         if flat and len(args) + len(kwargs) == len(names) and set(names[len(args) :]) == set(kwargs):
             return {**dict(zip(names, args, strict=False)), **kwargs}
         takes = self.manifest.takes
@@ -252,6 +250,20 @@ class Package:
 
 
 # Loading --------------------------------------------------------------------------------------------------------------
+
+
+def examined(path: Path, key: str | os.PathLike[str] | None = None) -> tuple[Manifest, dict[str, np.ndarray], bytes]:
+    """All of loading that runs no code of the package: its manifest, what outlives a call, and its library.
+
+    Raises PackageError, as Package does.
+    """
+    members = read_members(path, key)
+    try:
+        require_loadable(members.library, members.manifest.platform)
+        kept = _kept(members.manifest, read_tensors(members.weights, WEIGHTS))
+    except PackageError as error:
+        raise PackageError(f"{path}: {error}") from error
+    return members.manifest, kept, members.library
 
 
 def empty(place: Placed) -> np.ndarray:
