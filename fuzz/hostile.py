@@ -289,7 +289,7 @@ def mutated(document: Any, rng: random.Random) -> Any:
         case 1 | 2 if isinstance(holder, list):
             holder.insert(key, holder[key])
         case 3:
-            holder[key] = _value(document, rng.choice(places))
+            holder[key] = json.loads(json.dumps(_value(document, rng.choice(places))))
         case 4 if type(holder[key]) is int:
             holder[key] = rng.choice([holder[key] + 1, holder[key] - 1, -holder[key], holder[key] * 1000, 0])
         case _:

@@ -29,6 +29,7 @@ from effcc.ir.loops import LoopNest
 from effcc.ir.parser.expressions import ExpressionReader
 from effcc.ir.parser.graphs import read_graph
 from effcc.ir.parser.kernels import read_kernel
+from effcc.ir.parser.limits import shallow
 from effcc.ir.parser.loops import read_loops
 from effcc.ir.parser.programs import read_program
 from effcc.ir.parser.syntax import Source
@@ -40,25 +41,29 @@ from effcc.ir.types import TensorType
 def parse_graph(text: str, path: str = "<text>") -> Graph:
     """The graph that `text` states."""
     source = Source(text, path)
-    return read_graph(source, source.tree("graph"))
+    with shallow(path):
+        return read_graph(source, source.tree("graph"))
 
 
 def parse_kernel(text: str, path: str = "<text>") -> Kernel:
     """The kernel that `text` states."""
     source = Source(text, path)
-    return read_kernel(source, source.tree("kernel"))
+    with shallow(path):
+        return read_kernel(source, source.tree("kernel"))
 
 
 def parse_loops(text: str, path: str = "<text>") -> LoopNest:
     """The loop nest that `text` states."""
     source = Source(text, path)
-    return read_loops(source, source.tree("loops"))
+    with shallow(path):
+        return read_loops(source, source.tree("loops"))
 
 
 def parse_program(text: str, path: str = "<text>") -> Program:
     """The program that `text` states."""
     source = Source(text, path)
-    return read_program(source, source.tree("program"))
+    with shallow(path):
+        return read_program(source, source.tree("program"))
 
 
 def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Program:
@@ -80,13 +85,15 @@ def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Pr
 def parse_encoding(text: str, path: str = "<text>") -> Encoding:
     """An encoding: `block(4,1) . int8(per="channel")`."""
     source = Source(text, path)
-    return read_encoding(source, source.tree("encoding"))
+    with shallow(path):
+        return read_encoding(source, source.tree("encoding"))
 
 
 def parse_type(text: str, path: str = "<text>") -> TensorType:
     """A tensor type: `f32[s0,384]`."""
     source = Source(text, path)
-    return read_type(source, source.tree("type"))
+    with shallow(path):
+        return read_type(source, source.tree("type"))
 
 
 def parse_expression(
@@ -98,4 +105,5 @@ def parse_expression(
 ) -> Expr:
     """A scalar expression over buffers (name to dtype and rank), axes and size symbols."""
     source = Source(text)
-    return ExpressionReader(source, axes, buffers, symbols).read(source.tree("expression"), expected)
+    with shallow(source.path):
+        return ExpressionReader(source, axes, buffers, symbols).read(source.tree("expression"), expected)

@@ -9,6 +9,7 @@ from effcc.ir.dims import same_shape
 from effcc.ir.encodings import canonical
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import lookup
+from effcc.ir.parser.limits import whole
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.parser.types import read_attributes, read_type
 from effcc.ir.types import TensorType
@@ -47,7 +48,8 @@ def read_ranges(source: Source, tree: Syntax | None) -> dict[str, tuple[int, int
     found: dict[str, tuple[int, int | None]] = {}
     for part in trees(tree) if tree is not None else []:
         name, low, high = part.children
-        found[str(name)] = (int(str(low)), None if high is None else int(str(high)))
+        with source.at(part):
+            found[str(name)] = (whole(str(low)), None if high is None else whole(str(high)))
     return found
 
 

@@ -10,6 +10,7 @@ from effcc.ir.dtypes import DType, boolean, i64
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile, TileAxis
 from effcc.ir.parser.expressions import ExpressionReader
 from effcc.ir.parser.kernels import read_given, read_params
+from effcc.ir.parser.limits import whole
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.parser.types import literal, read_type
 
@@ -87,7 +88,7 @@ class _BlockReader:
     def _axis(self, tree: Syntax) -> TileAxis:
         name, extent, kind, limit = tree.children
         bound = self.expressions().read(limit, i64) if isinstance(limit, Tree) else None
-        return TileAxis(str(name), int(str(extent)), str(kind), bound)
+        return TileAxis(str(name), whole(str(extent)), str(kind), bound)
 
     def _branch(self, tree: Syntax) -> If:
         condition, body, orelse = tree.children
@@ -102,4 +103,4 @@ class _BlockReader:
         first, last = (self.expressions().read(e, i64) for e in (start, stop))
         inside = self.inner(str(name)).block(trees(body))
         kind = "serial" if tree.data == "serial" else "parallel"
-        return For(str(name), first, last, int(str(step)), kind, inside)
+        return For(str(name), first, last, whole(str(step)), kind, inside)

@@ -7,6 +7,7 @@ from lark import Token, Tree
 from effcc.errors import UnknownNameError
 from effcc.ir.parser.graphs import read_graph, read_op, read_ranges
 from effcc.ir.parser.kernels import read_kernel
+from effcc.ir.parser.limits import whole
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.parser.types import literal, read_attributes, read_type
 from effcc.ir.program import Buffer, Extern, Launch, Program, Step
@@ -65,5 +66,5 @@ def read_program(source: Source, tree: Syntax) -> Program:
 def _buffer(source: Source, tree: Syntax) -> Buffer:
     name, type_tree, space, offset, alias = tree.children
     assert isinstance(type_tree, Tree)
-    place = None if offset is None else int(str(offset))
+    place = None if offset is None else whole(str(offset))
     return Buffer(str(name), read_type(source, type_tree), str(space), place, "" if alias is None else str(alias))

@@ -15,6 +15,7 @@ from effcc.ir.dtypes import NAMED, DType
 from effcc.ir.dtypes import dtype as dtype_named
 from effcc.ir.encoding import Argument, Encoding, Scheme
 from effcc.ir.graph import Attribute
+from effcc.ir.parser.limits import bounded, power, quotient, size_arithmetic, whole
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.types import TensorType
 
@@ -27,7 +28,7 @@ _SIZE_FUNCTIONS: dict[str, Any] = {
 
 def read_size(source: Source, tree: Syntax) -> Dim:
     """A size: an int, or a sympy expression over size symbols."""
-    with source.at(tree):
+    with source.at(tree), size_arithmetic():
         value = _size(tree)
     return dim(value)
 
@@ -35,7 +36,7 @@ def read_size(source: Source, tree: Syntax) -> Dim:
 def _size(tree: Syntax) -> Any:
     match tree.data, tree.children:
         case "size_integer", [text]:
-            return int(str(text))
+            return whole(str(text))
         case "size_symbol", [name]:
             return symbol(str(name))
         case "size_function", [name, *arguments]:
@@ -45,7 +46,7 @@ def _size(tree: Syntax) -> Any:
         case "size_negative", [Tree() as a]:
             return -_size(a)
         case kind, [Tree() as a, Tree() as b]:
-            return _size_operation(str(kind), sympy.sympify(_size(a)), _size(b))
+            return bounded(_size_operation(str(kind), sympy.sympify(_size(a)), _size(b)))
     raise AssertionError(tree.data)
 
 
@@ -58,8 +59,8 @@ def _size_operation(kind: str, a: Any, b: Any) -> Any:
         case "size_product":
             return a * b
         case "size_quotient":
-            return a / b
-    return a**b
+            return quotient(a, b)
+    return power(a, b)
 
 
 def _below(children: list[Any]) -> list[Syntax]:
@@ -126,7 +127,7 @@ def literal(token: Token) -> Any:
         case "STRING":
             return json.loads(text)
         case "INT":
-            return int(text)
+            return whole(text)
     return float(text)
 
 
