@@ -48,20 +48,25 @@ class PackageReport:
     """Trials counted by harm and outcome; the bad ones with their messages."""
 
     counts: Counter[tuple[str, Kind]] = field(default_factory=Counter)
-    bad: list[Outcome] = field(default_factory=list)
+    failures: list[Outcome] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         """Count one."""
         self.counts[outcome.harm, outcome.kind] += 1
         if outcome.kind in BAD:
-            self.bad.append(outcome)
+            self.failures.append(outcome)
+
+    @property
+    def trials(self) -> int:
+        """How many were tried."""
+        return sum(self.counts.values())
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "trials": sum(self.counts.values()),
+            "trials": self.trials,
             **{kind: self._of(kind) for kind in ("typed", "loaded", *BAD)},
-            "failures": [vars(o) for o in self.bad],
+            "failures": [vars(o) for o in self.failures],
         }
 
     def _of(self, kind: str) -> int:
@@ -69,12 +74,36 @@ class PackageReport:
 
     def __str__(self) -> str:
         kinds = ("typed", "loaded", *BAD)
-        lines = [f"{sum(self.counts.values())} packages: " + ", ".join(f"{self._of(k)} {k}" for k in kinds)]
+        lines = [f"{self.trials} packages: " + ", ".join(f"{self._of(k)} {k}" for k in kinds)]
         for harm in sorted({h for h, _ in self.counts}):
             lines.append(
                 f"  {harm}: " + ", ".join(f"{self.counts[harm, k]} {k}" for k in kinds if self.counts[harm, k])
             )
-        return "\n".join([*lines, *(f"  seed {o.seed}, {o.harm}: {o.kind}: {o.message}" for o in self.bad[:20])])
+        return "\n".join([*lines, *(f"  seed {o.seed}, {o.harm}: {o.kind}: {o.message}" for o in self.failures[:20])])
+
+
+def sample() -> Genuine:
+    """The package of a small model of run-time size, with nested results and weights of several dtypes."""
+    import torch
+
+    import effcc
+
+    class Labelled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = torch.nn.Linear(8, 16)
+            self.labels = torch.nn.Embedding(5, 16)
+            self.register_buffer("mask", torch.arange(16) % 3 > 0)
+
+        def forward(self, x: torch.Tensor, label: torch.Tensor) -> Any:
+            h = torch.relu(self.project(x)) * self.mask + self.labels(label)
+            return {"h": h, "more": (h.sum(-1), [None, 3])}
+
+    rows = {0: torch.export.Dim("rows", min=2, max=64)}
+    args = (torch.zeros(3, 8), torch.zeros(3, dtype=torch.long))
+    with tempfile.TemporaryDirectory(prefix="effcc-fuzz-") as folder:
+        path = Path(folder, "model.effcc")
+        return Genuine.of(effcc.export(Labelled().eval(), args, path, dynamic_shapes=(rows, rows)))
 
 
 def run_packages(
@@ -89,7 +118,7 @@ def run_packages(
     report = PackageReport()
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory(prefix="effcc-fuzz-") as folder:
-        while (trials is None or seed_count(report) < trials) and (deadline is None or time.monotonic() < deadline):
+        while (trials is None or report.trials < trials) and (deadline is None or time.monotonic() < deadline):
             outcome = attempt(genuine, seed, Path(folder))
             report.add(outcome)
             if outcome.kind in BAD and output is not None:
@@ -98,11 +127,6 @@ def run_packages(
                     shutil.move(made, output / f"package-{seed}{made.suffix}")
             seed += 1
     return report
-
-
-def seed_count(report: PackageReport) -> int:
-    """How many were tried."""
-    return sum(report.counts.values())
 
 
 def attempt(genuine: Genuine, seed: int, folder: Path) -> Outcome:

@@ -16,6 +16,7 @@ detect people.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zipfile
 import zlib
@@ -32,6 +33,8 @@ from effcc.runtime.signature import LENGTH, KeyFile, verify
 
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 
+_EXPECTED = f"expected a package that `effcc compile` or effcc.export wrote (a zip archive or folder with {SUMS})"
+_END_LENGTH = 22
 _MOST = {SUMS: 4096, SIGNATURE: LENGTH, MANIFEST: 64 << 20}
 _MOST_OTHER = 64 << 20
 _MOST_MEMBERS = 16
@@ -150,25 +153,24 @@ class _Files(Protocol):
 @contextmanager
 def _opened(path: Path) -> Iterator[_Files]:
     """The files at `path`; errors name the path and say what was expected."""
-    expected = f"expected a package that `effcc compile` or effcc.export wrote (a zip archive or folder with {SUMS})"
     try:
         exists, is_folder = path.exists(), path.is_dir()
     except (OSError, ValueError) as error:
-        raise PackageError(f"{str(path)!a}: {expected}; {error}") from None
+        raise PackageError(f"{str(path)!a}: {_EXPECTED}; {error}") from None
     if not exists:
-        raise PackageError(f"{path}: {expected}; there is no such file")
+        raise PackageError(f"{path}: {_EXPECTED}; there is no such file")
     try:
         if is_folder:
             yield _Folder(path)
             return
         with open_regular(path) as file:
+            _require_end(file)
             bounded = _Bounded(file)
             try:
                 archive = zipfile.ZipFile(bounded)
                 bounded.most = None
             except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError, MemoryError) as error:
-                file.seek(0)
-                raise PackageError(f"{expected}, got a file that begins {file.read(8)!r}: {error}") from None
+                raise PackageError(f"{_EXPECTED}; {error}") from None
             with archive:
                 yield _Archive(archive)
     except PackageError as error:
@@ -187,6 +189,16 @@ class _Folder:
 
     def require_only(self, names: set[str]) -> None:
         """A folder may hold other files."""
+
+
+def _require_end(file: BinaryIO) -> None:
+    """Raises PackageError where a file does not end as an archive without a comment does."""
+    start = file.read(8)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - _END_LENGTH, 0))
+    end = file.read(_END_LENGTH)
+    if len(end) < _END_LENGTH or end[:4] != b"PK\x05\x06" or end[-2:] != b"\0\0":
+        raise PackageError(f"{_EXPECTED}, got {size} bytes that begin {start!r} and do not end as one")
 
 
 class _Bounded:
@@ -214,6 +226,8 @@ class _Archive:
         self.members: dict[str, zipfile.ZipInfo] = {}
         if len(archive.infolist()) > _MOST_MEMBERS:
             raise PackageError(f"an archive of {len(archive.infolist())} files; expected at most {_MOST_MEMBERS}")
+        if min((m.header_offset for m in archive.infolist()), default=0) != 0:
+            raise PackageError("an archive that has something before its first file")
         for member in archive.infolist():
             self._check(member)
             self.members[member.filename] = member

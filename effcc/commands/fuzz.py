@@ -16,15 +16,23 @@ def fuzz(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder that failures are written to, reduced.")
     ] = Path("fuzz-failures"),
+    packages: Annotated[
+        bool, typer.Option("--packages", help="Load hostile packages instead: damaged ones, and ones that lie.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compile random programs and compare them with the interpreter in float64 and with eager PyTorch.
 
     Exit code 1 if any of them failed; each is then reduced and written as an IR file and a Python script.
     """
-    from effcc.fuzz.campaign import run
+    from effcc.fuzz import campaign
+    from effcc.fuzz.packages import run_packages, sample
 
-    report = run(minutes=minutes, seed=seed, output=output)
+    report = (
+        run_packages(sample(), minutes=minutes, seed=seed, output=output)
+        if packages
+        else campaign.run(minutes=minutes, seed=seed, output=output)
+    )
     if json:
         print_json(report.as_json())
     else:

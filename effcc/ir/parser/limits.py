@@ -1,6 +1,7 @@
 """Limits on what a text may state: files are written by hand, or to harm, and reading one must end soon.
 
-Sizes stay below 2^63 on the way as well, powers are small, and what nests deeper than Python's stack is refused.
+Numbers stay below 2^512 and the sizes of tensors below 2^63, powers are small, and what nests deeper than Python's
+stack is refused.
 """
 
 from __future__ import annotations
@@ -14,25 +15,33 @@ import sympy
 
 from effcc.errors import IRSyntaxError, IRTypeError
 
-_DIGITS = 19
+_BITS = 512
+_DIGITS = 150
 _LARGEST_POWER = 8
 _MOST_TERMS = 10_000
 
 
 def whole(text: str) -> int:
-    """The integer that digits say. Raises IRTypeError beyond 64 bits."""
-    if len(text) <= _DIGITS + 1 and abs(int(text)) < 2**64:
+    """The integer that digits say. Raises IRTypeError for more of them than any number of a model has."""
+    if len(text) <= _DIGITS:
         return int(text)
-    raise IRTypeError(f"expected an integer of 64 bits, got one of {len(text)} digits")
+    raise IRTypeError(f"expected an integer of at most {_DIGITS} digits, got {len(text)}")
 
 
 def bounded(value: Any) -> Any:
-    """A size, unless it is a number beyond 64 bits, or none at all. Raises IRTypeError."""
-    if getattr(value, "is_Integer", isinstance(value, int)) and abs(int(value)) >= 2**64:
-        raise IRTypeError(f"expected a size of 64 bits, got one of {int(value).bit_length()} bits")
+    """A size, unless it is a number beyond all bounds, or would be when multiplied out. Raises IRTypeError."""
+    if getattr(value, "is_Integer", isinstance(value, int)) and int(value).bit_length() > _BITS:
+        raise IRTypeError(f"expected a number of at most {_BITS} bits, got {int(value).bit_length()}")
     if getattr(value, "is_Mul", False) or getattr(value, "is_Pow", False):
         _require_few_terms(value)
     return value
+
+
+def extent(size: Any) -> Any:
+    """A size of a tensor. Raises IRTypeError where it is a number that no address counts to."""
+    if isinstance(size, int) and abs(size) >= 2**63:
+        raise IRTypeError(f"expected a size below 2^63, got one of {size.bit_length()} bits")
+    return size
 
 
 def quotient(a: Any, b: Any) -> Any:
@@ -46,7 +55,7 @@ def power(base: Any, exponent: Any) -> Any:
     """`base ** exponent` for a small exponent. Raises IRTypeError."""
     exponent = sympy.sympify(exponent)
     if base.is_Integer and exponent.is_Integer and exponent >= 0 and abs(int(base)) > 1:
-        most = 64 // (abs(int(base)).bit_length() - 1)
+        most = _BITS // (abs(int(base)).bit_length() - 1)
     else:
         most = _LARGEST_POWER
     if not exponent.is_Integer or abs(exponent) > most:

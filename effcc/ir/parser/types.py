@@ -15,7 +15,7 @@ from effcc.ir.dtypes import NAMED, DType
 from effcc.ir.dtypes import dtype as dtype_named
 from effcc.ir.encoding import Argument, Encoding, Scheme
 from effcc.ir.graph import Attribute
-from effcc.ir.parser.limits import bounded, power, quotient, size_arithmetic, whole
+from effcc.ir.parser.limits import bounded, extent, power, quotient, size_arithmetic, whole
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.types import TensorType
 
@@ -73,7 +73,8 @@ def read_type(source: Source, tree: Syntax) -> TensorType:
     with source.at(tree):
         element = dtype_named(str(name))
     assert isinstance(sizes, Tree)
-    shape = tuple(read_size(source, s) for s in trees(sizes))
+    with source.at(sizes):
+        shape = tuple(extent(read_size(source, s)) for s in trees(sizes))
     layout = None
     if isinstance(strides, Tree):
         layout = tuple(read_size(source, s) for s in trees(trees(strides)[0]))
