@@ -22,7 +22,7 @@ from effcc.runtime.members import SUMS, seal_bytes, sealed, sums_of
 from effcc.runtime.package import Package
 from effcc.runtime.size_trees import evaluate
 
-HOSTILE = [
+HOSTILE: list[Any] = [
     None, True, False, -1, 0, 1, 2, 7, 255, 2**31, 2**62, 2**63, 10**19, -(2**63), 1.5, -0.0, 1e308, 1e-320, "", "x",
     "x" * 100_000, "\0", "a\nb", "\u202e", "é", "\U0001f600", "../../etc/passwd", "/dev/zero", "10**10**10", "f32",
     "effcc_run", "c64", "input", "output", "folded", "prepared", "state", "s0", "__class__", "NaN", [], {}, [[]], [{}],

@@ -94,6 +94,7 @@ def sample() -> Genuine:
             self.project = torch.nn.Linear(8, 16)
             self.labels = torch.nn.Embedding(5, 16)
             self.register_buffer("mask", torch.arange(16) % 3 > 0)
+            self.mask: torch.Tensor
 
         def forward(self, x: torch.Tensor, label: torch.Tensor) -> Any:
             h = torch.relu(self.project(x)) * self.mask + self.labels(label)
