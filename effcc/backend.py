@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list, innermost_fn
 from torch._dynamo.exc import ShortenTraceback
 from torch._dynamo.external_utils import wrap_inline
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from effcc.driver import STEPS, Compiled, Options, State, compile_graph, show
 from effcc.errors import EffccError, InputError, UnknownNameError
@@ -125,11 +127,19 @@ def read_options(mode: str | None, given: Mapping[str, Any]) -> Options:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What was made of one of Dynamo's graphs: its name there, its parameters and buffers, its programs."""
+    """What was made of one of Dynamo's graphs: its name there, its parameters and buffers, its programs.
+
+    weights: by identity, with their storages. (A weak reference to a tensor would keep `torch.utils.swap_tensors` off.)
+    """
 
     name: str
-    weights: tuple[weakref.ref[Tensor], ...]
+    weights: Mapping[int, StorageWeakRef | None]
     programs: list[weakref.ref[Compiled]]
+
+    def of(self, own: Mapping[int, Tensor]) -> bool:
+        """Whether its weights are all among a module's: the same tensors, with the memory that they had."""
+        held = {k: _storage(own[k]) for k in self.weights if k in own}
+        return bool(self.weights) and held == self.weights
 
 
 _REGISTRY: list[_Entry] = []
@@ -144,15 +154,15 @@ def programs_of(compiled: Callable[..., Any]) -> list[Compiled]:
     _REGISTRY[:] = [e for e in _REGISTRY if not e.programs or any(p() is not None for p in e.programs)]
     model: Any = getattr(compiled, "_orig_mod", None) or innermost_fn(compiled)
     is_module = isinstance(model, nn.Module)
-    own: set[int] = set()
+    own: dict[int, Tensor] = {}
     functions, wrapped = [model], []
     if is_module:
-        own = {id(t) for t in (*model.parameters(), *model.buffers())}
+        own = {id(t): t for t in (*model.parameters(), *model.buffers())}
         functions, wrapped = [m.forward for m in model.modules()], [wrap_inline(model.forward)]
     names, shared_names = _all_graph_names(functions), _all_graph_names(wrapped)
     if not own:
         names |= shared_names
-    found = [e for e in _REGISTRY if e.weights and {id(w()) for w in e.weights} <= own]
+    found = [e for e in _REGISTRY if e.of(own)]
     found += [e for e in _REGISTRY if e.name in names and not (e.weights and is_module)]
     marks = ("_orig_mod", "_torchdynamo_orig_callable", "_compiled_call_impl")
     if not found and any(getattr(compiled, mark, None) is not None for mark in marks):
@@ -181,13 +191,17 @@ def _graph_names(function: Any, seen: set[CodeType]) -> Iterator[str]:
                 yield from _graph_names(function.__globals__[name], seen)
 
 
-def _weights(graph_module: fx.GraphModule) -> tuple[weakref.ref[Tensor], ...]:
-    """The parameters and buffers among a graph's inputs."""
-    found = []
+def _weights(graph_module: fx.GraphModule) -> dict[int, StorageWeakRef | None]:
+    """The parameters and buffers among a graph's inputs, by identity, with their storages."""
+    found = {}
     for node in capture.placeholders(graph_module):
         argument = node.meta.get("grapharg")
         if "_dynamo_static_input_type" in node.meta.get("tensor_dict", {}) and argument is not None:
             example = argument.example
             if isinstance(example, Tensor):
-                found.append(weakref.ref(example))
-    return tuple(found)
+                found[id(example)] = _storage(example)
+    return found
+
+
+def _storage(tensor: Tensor) -> StorageWeakRef | None:
+    return StorageWeakRef(tensor.untyped_storage()) if tensor.layout == torch.strided else None

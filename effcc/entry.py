@@ -50,10 +50,10 @@ def compile(
 
 
 def invalidate(model: Any = None) -> None:
-    """Say that weights changed in a way that leaves no trace (a write of a few elements through `.data`).
+    """Have what compiled programs computed from weights computed again at their next call, whatever `model` is.
 
-    What compiled programs computed from weights is computed again at their next call. It costs little to say so of more
-    than changed: all compiled programs look again, whatever `model` is.
+    Changes are seen without it, however they are made; one exception needs it: a device that writes on its own into
+    memory that was pinned for it before (a network card, `io_uring` with registered buffers).
     """
     weights.advance(model)
 

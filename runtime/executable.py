@@ -16,7 +16,7 @@ from effcc.ir.dims import Dim, evaluate
 from effcc.ir.dtypes import NAMED
 from effcc.ir.program import Buffer, Extern, Program
 from effcc.runtime.arena import ArenaPool
-from effcc.runtime.weights import NOTHING, Seen, look, watch_optimizers
+from effcc.runtime.weights import NOTHING, Seen, look
 
 TORCH_DTYPES: dict[str, torch.dtype] = {d.name: getattr(torch, d.long_name) for d in NAMED.values()}
 
@@ -113,7 +113,6 @@ class Executable:
         self._prepared: list[_Prepared] = []
         self._prepare_lock = threading.Lock()
         used = {n for s in program.prepare for n in s.arguments}
-        watch_optimizers()
         self._watched = [i for i in self._weights if self._inputs[i].name in used]
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -215,12 +214,13 @@ class Executable:
             for i in self._weights:
                 given[i] = self._fit(i, given[i], sizes.inputs[i])
                 addresses[i] = given[i].data_ptr()
-            seen = look(weights, at)
+            changed = any(made.seen.addresses == at for made in self._prepared)
+            seen = NOTHING if self.always_prepare else look(weights, at, changed)
             tensors = {n: _shape(self._buffers[n], sizes.values).allocate() for n in self._prepared_names}
             made = _Prepared(seen, tensors, tuple(t.data_ptr() for t in tensors.values()))
             table = self._table(*addresses, *made.addresses)
             self._run("prepare", table, sizes, given, made, [])
-            if not self.always_prepare:
+            if not self.always_prepare and seen.watch.untouched():
                 others = [p for p in self._prepared if p.seen.addresses != at and p.seen.alive()]
                 self._prepared = [made, *others[: _KEPT_MODELS - 1]]
             return made

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from effcc.commands.output import console, format_bytes, print_error, print_json, progress_console
-from effcc.errors import EffccError, ToolchainError
+from effcc.errors import EffccError, ToolchainError, UnknownNameError
 from effcc.runtime.cache import CompileCache, torch_version
 from effcc.runtime.measure import measured
 from effcc.runtime.toolchain import Compiler, find_compiler
+from effcc.runtime.watch import method
 from effcc.target import Target, cpu_model, detect
 
 # Distribution, and the extra of effcc that installs it.
@@ -34,6 +35,7 @@ class Diagnosis:
     target: Target
     compiler: Compiler | None = None
     openmp: bool = False
+    watch: tuple[str, str] = ("", "")
     cache: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -47,6 +49,7 @@ class Diagnosis:
             "target": asdict(self.target),
             "compiler": asdict(self.compiler) if self.compiler else None,
             "openmp": self.openmp,
+            "watch": dict(zip(("method", "reason"), self.watch, strict=True)),
             "cache": self.cache,
             "optional_packages": {name: _installed_version(name) for name in OPTIONAL_PACKAGES},
             "problems": self.problems,
@@ -94,7 +97,8 @@ def diagnose(again: bool = False) -> Diagnosis:
         found.target = measured(found.target, cache, again=again)
         cache.load(_THREADS_PROBE, found.target, openmp=True)
         found.openmp = True
-    except ToolchainError as error:
+        found.watch = method()
+    except (ToolchainError, UnknownNameError) as error:
         found.problems.append(str(error))
     return found
 
@@ -112,6 +116,7 @@ def _print_report(found: Diagnosis) -> None:
         ("PyTorch", torch_version() or "not installed"),
         ("compiler", f"{found.compiler.version} ({' '.join(found.compiler.command)})" if found.compiler else "none"),
         ("OpenMP", "works" if found.openmp else "does not work"),
+        ("weights", f"watched by {found.watch[0]}: {found.watch[1]}" if found.watch[0] else "not watched"),
         ("CPU", f"{cpu_model()}, {target.cores} cores"),
         ("code for", f"{target.isa}: {', '.join(target.features) or 'no special features'}"),
         ("caches", f"L1 {l1} and L2 {l2} a core, L3 {l3}"),
