@@ -67,6 +67,7 @@ def compile_file(
     print_after: Sequence[str] = (),
     from_step: str | None = None,
     sign: KeyFile | None = None,
+    fast_math: bool = False,
 ) -> dict[str, str]:
     """Compile a `.pt2` or printed IR file into the package `output` (None: only as far as must be printed).
 
@@ -94,7 +95,7 @@ def compile_file(
             printed[step] = show(state, step)
 
     until = None if output is not None else max(print_after, key=list(STEPS).index, default=None)
-    state = run_steps(source.state, target, source.start, see, until)
+    state = run_steps(dataclasses.replace(source.state, fast_math=fast_math), target, source.start, see, until)
     missing = [step for step in print_after if step not in printed]
     if missing:
         raise InputError(f"nothing to print after {missing[0]!r}: the file comes from a later step, {source.start!r}")
@@ -112,11 +113,13 @@ def export(
     dynamic_shapes: Any = None,
     target: Target | str | None = None,
     sign: KeyFile | None = None,
+    fast_math: bool = False,
 ) -> Path:
     """Compile a module ahead of time, as called with `args` and `kwargs`, into the package `path`; returns the path.
 
     dynamic_shapes: as torch.export takes them. target: this machine, or a generic one: "avx512", "avx2", "scalar".
     sign: a PEM file with the Ed25519 key to sign it with (`openssl genpkey -algorithm ed25519 -out key.pem`).
+    fast_math: rewrite also where results may differ by more than roundings.
 
     Raises InputError for a file that holds no such key, CaptureError where torch.export cannot make one graph of the
     model, and what `compile_file` raises.
@@ -128,7 +131,7 @@ def export(
     machine = recalled(Target.parse(target) if isinstance(target, str) else target or detect())
     require_cpu(machine)
     source = _from_captured(capture(model, args, kwargs, dynamic_shapes))
-    state = run_steps(source.state, machine, source.start)
+    state = run_steps(dataclasses.replace(source.state, fast_math=fast_math), machine, source.start)
     return build_package(dataclasses.replace(source, state=state), machine, Path(path), key)
 
 

@@ -35,7 +35,7 @@ from effcc.ir.graph import Graph
 from effcc.runtime.arguments import thread_count
 from effcc.target import Target
 
-OPTIONS = ("print_after", "target", "threads")
+OPTIONS = ("fast_math", "print_after", "target", "threads")
 MODES = ("default",)
 
 let_recurrent_layers_through()
@@ -51,6 +51,7 @@ def effcc_backend(
     """Compile one graph of Dynamo's.
 
     options: `target`, a Target or the name of one; `threads`, how many run a call (default: torch.get_num_threads());
+        `fast_math`, whether to rewrite also where results may differ by more than roundings (default: False);
         `print_after`, the name of a step or several, whose results are printed to standard error.
     mode: None or "default"; there are no others yet.
 
@@ -110,6 +111,9 @@ def read_options(mode: str | None, given: Mapping[str, Any]) -> Options:
     threads = given.get("threads")
     if threads is not None:
         thread_count(threads, "option 'threads'")
+    fast_math = given.get("fast_math", False)
+    if not isinstance(fast_math, bool):
+        raise InputError(f"option 'fast_math': expected True or False, got {fast_math!r}")
     wanted = given.get("print_after", ())
     steps = (wanted,) if isinstance(wanted, str) else wanted
     if not isinstance(steps, list | tuple):
@@ -122,7 +126,7 @@ def read_options(mode: str | None, given: Mapping[str, Any]) -> Options:
         if step in steps:
             print(show(state, step), file=sys.stderr)
 
-    return Options(target, see=see if steps else None, threads=threads)
+    return Options(target, see=see if steps else None, threads=threads, fast_math=fast_math)
 
 
 @dataclass(frozen=True)

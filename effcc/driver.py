@@ -31,7 +31,7 @@ from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.in_place import store_in_place
 from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
-from effcc.passes.simplify import simplify
+from effcc.passes.simplify import simplify_counted
 from effcc.passes.tiling.gpu import tile_gpu
 from effcc.passes.tiling.tile import tile
 from effcc.passes.widen import widen
@@ -50,17 +50,22 @@ class Options:
     always_prepare: recompute what depends on weights at every call (a training graph's weights change at every step).
     see: called after every step with its name and what came out.
     threads: how many run a call; default: as many as torch.get_num_threads() says then.
+    fast_math: also rewrite where results may differ by more than roundings (`effcc.passes.rules` says which rules do).
     """
 
     target: Target | None = None
     always_prepare: bool = False
     see: Callable[[str, State], None] | None = None
     threads: int | None = None
+    fast_math: bool = False
 
 
 @dataclass(frozen=True)
 class State:
-    """What the compiler has made so far; each step fills in its field. `seconds` is each step's time."""
+    """What the compiler has made so far; each step fills in its field. `seconds` is each step's time.
+
+    fast_math: see `Options`. fired: how often each rewrite rule did.
+    """
 
     graph: Graph | None = None
     prepare: Graph | None = None
@@ -71,17 +76,23 @@ class State:
     nests: Mapping[str, LoopNest] = field(default_factory=dict)
     source: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    fast_math: bool = False
+    fired: Mapping[str, int] = field(default_factory=dict)
 
 
 def _simplify(state: State, target: Target) -> State:
     assert state.graph is not None
-    return replace(state, graph=simplify(spell_out_encodings(state.graph)))
+    simple = simplify_counted(spell_out_encodings(state.graph), state.fast_math)
+    return replace(state, graph=simple.graph, fired=simple.fired)
 
 
 def _hoist(state: State, target: Target) -> State:
     assert state.graph is not None
     split = hoist(state.graph)
-    return replace(state, graph=split.main, prepare=widen(split.prepare) if split.prepare is not None else None)
+    prepare = split.prepare
+    if prepare is not None and state.fast_math:
+        prepare = widen(prepare)
+    return replace(state, graph=split.main, prepare=prepare)
 
 
 def _encode(state: State, target: Target) -> State:
@@ -226,7 +237,7 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
     Raises UnsupportedError for a call to PyTorch where `externs` is None, and what the steps raise: see `effcc.errors`.
     """
     target = options.target or host_target()
-    state = run_steps(State(graph=graph), target, see=options.see)
+    state = run_steps(State(graph=graph, fast_math=options.fast_math), target, see=options.see)
     begin = time.perf_counter()
     executable = load(state, target, options, externs)
     seconds = {**state.seconds, "build": time.perf_counter() - begin}

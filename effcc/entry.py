@@ -30,8 +30,9 @@ def compile(
     """`model` compiled by effcc at its first call: `torch.compile(model, backend="effcc", ...)` in one call.
 
     dynamic, fullgraph: as torch.compile takes them. mode: None or "default". options: `target` ("avx2", or a Target;
-        default: this machine), `threads` (default: torch.get_num_threads() at each call), `print_after` ("fuse", or a
-        list of steps, printed to standard error).
+        default: this machine), `threads` (default: torch.get_num_threads() at each call), `fast_math` (True: rewrite
+        also where results may differ by more than roundings), `print_after` ("fuse", or a list of steps, printed to
+        standard error).
 
     The result takes and gives what `model` does. Raises UnknownNameError or InputError for options that do not exist
     or do not fit; other errors of effcc's (`effcc.errors.EffccError`) come at the first call.
@@ -67,6 +68,7 @@ def export(
     dynamic_shapes: Any = None,
     target: Target | str | None = None,
     sign: str | os.PathLike[str] | None = None,
+    fast_math: bool = False,
 ) -> Path:
     """Compile ahead of time, as called with `args`, into a package that needs no PyTorch: see `effcc.ahead.export`.
 
@@ -77,7 +79,16 @@ def export(
     """
     from effcc import ahead
 
-    return ahead.export(model, args, path, kwargs=kwargs, dynamic_shapes=dynamic_shapes, target=target, sign=sign)
+    return ahead.export(
+        model,
+        args,
+        path,
+        kwargs=kwargs,
+        dynamic_shapes=dynamic_shapes,
+        target=target,
+        sign=sign,
+        fast_math=fast_math,
+    )
 
 
 def load(

@@ -62,6 +62,7 @@ class ProgramReport:
 
     memory: `arena` of one call, the `bound` that no placement can undercut (None where sizes are dynamic), `weights`,
     what was `prepared` from them, and `originals`, the weights that only preparing reads (kept all the same).
+    fast_math: whether that option was on. rules: how often each rewrite rule fired.
     """
 
     name: str
@@ -73,6 +74,8 @@ class ProgramReport:
     seconds: Mapping[str, float]
     sizes: Mapping[str, int]
     source: str
+    fast_math: bool = False
+    rules: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         from effcc.explanation_text import program_text
@@ -115,10 +118,16 @@ def explain(compiled: Callable[..., Any], *, measure: bool = True, source: bool 
 
 
 def explain_file(
-    path: Path, *, target: Target | None = None, measure: bool = True, source: bool = False
+    path: Path,
+    *,
+    target: Target | None = None,
+    measure: bool = True,
+    source: bool = False,
+    fast_math: bool = False,
 ) -> Explanation:
     """What effcc makes of a `.pt2` or printed IR file; raises what `effcc.ahead.compile_file` raises for files."""
     model = read_model(path)
+    model = dataclasses.replace(model, state=dataclasses.replace(model.state, fast_math=fast_math))
     return explain_source(model, recalled(target or detect()), measure=measure, source=source)
 
 
@@ -181,6 +190,8 @@ def report(
         seconds=dict(state.seconds),
         sizes=sizes,
         source=state.source if source else "",
+        fast_math=state.fast_math,
+        rules=dict(state.fired),
     )
 
 

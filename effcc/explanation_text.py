@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from effcc.passes.rules.reader import load_safe
+
 if TYPE_CHECKING:
     from effcc.explanation import KernelReport, ProgramReport
 
@@ -32,6 +34,7 @@ def program_text(report: ProgramReport) -> str:
         parts.append("run by PyTorch:\n" + "\n".join(rows))
     else:
         parts.append("run by PyTorch: nothing")
+    parts.append(_arithmetic(report))
     if report.encodings:
         parts.append("stored weights:\n" + "\n".join(f"  {e}" for e in report.encodings))
     memory = {n: "unknown" if b is None else f"{b:,} bytes" for n, b in report.memory.items()}
@@ -43,6 +46,15 @@ def program_text(report: ProgramReport) -> str:
     if report.source:
         parts.append(report.source)
     return "\n\n".join(parts)
+
+
+def _arithmetic(report: ProgramReport) -> str:
+    """Whether rules may change more than roundings, and which of them did."""
+    if not report.fast_math:
+        return "fast_math: off, results differ from eager's by roundings alone"
+    safe = {r.name for r in load_safe().rules}
+    fired = ", ".join(f"{name} x{n}" for name, n in sorted(report.rules.items()) if name not in safe)
+    return f"fast_math: on, rules that changed more than roundings: {fired or 'none'}"
 
 
 def kernel_table(report: ProgramReport, most: int | None = None) -> str:

@@ -14,18 +14,17 @@ from effcc.passes.constant_folding import fold_constants
 from effcc.passes.dead_code import remove_dead_code, share_common_subexpressions
 from effcc.passes.reroll import reroll
 from effcc.passes.rules.engine import Rewritten, rewrite
-from effcc.passes.rules.language import RuleSet
-from effcc.passes.rules.reader import load_all
+from effcc.passes.rules.reader import load_all, load_safe
 
 
-def simplify(graph: Graph, rules: RuleSet | None = None) -> Graph:
-    """`graph` in fewer and cheaper ops, by `rules` (default: all of effcc's)."""
-    return simplify_counted(graph, rules).graph
+def simplify(graph: Graph, fast_math: bool = False) -> Graph:
+    """`graph` in fewer and cheaper ops; with `fast_math`, also by rules that only hold in exact arithmetic."""
+    return simplify_counted(graph, fast_math).graph
 
 
-def simplify_counted(graph: Graph, rules: RuleSet | None = None) -> Rewritten:
+def simplify_counted(graph: Graph, fast_math: bool = False) -> Rewritten:
     """Like `simplify`, with how often each rule fired."""
-    chosen = load_all() if rules is None else rules
+    chosen = load_all() if fast_math else load_safe()
     fired: Counter[str] = Counter()
     while True:
         before = graph

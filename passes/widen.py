@@ -1,11 +1,12 @@
-"""Computes arithmetic on weights one floating type wider, and rounds once.
+"""Computes arithmetic on weights one floating type wider, and rounds once: with `fast_math`.
 
     %s = rsqrt %v : f32[64]; %f = mul %w, %s : f32[64]
     becomes  %v.wide = cast %v {dtype=f64}; %s = rsqrt %v.wide : f64[64]; ...; %f = cast %f.wide {dtype=f32}
 
 A weight's rounding error is the same at every use of the weight: unlike those of activations, such errors do not
 average out over positions (a batch norm folded into filters in f32 shows in the pooled result). What is prepared is
-computed once, so it can afford the precision. Only continuous arithmetic is widened, and only where no other kind of op
+computed once, so it can afford the precision. But a model may count on roundings (`(w + 12582912.0) - 12582912.0`), so
+it happens only where rules moved the factors of products into weights, which is what needs it: with `fast_math`. Only continuous arithmetic is widened, and only where no other kind of op
 reads it on the way: a rounding or comparison must see the numbers that eager gives it.
 """
 

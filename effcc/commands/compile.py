@@ -38,6 +38,9 @@ def compile_model(
             help="Sign the package with this Ed25519 key, a PEM file: openssl genpkey -algorithm ed25519 -out key.pem"
         ),
     ] = None,
+    fast_math: Annotated[
+        bool, typer.Option("--fast-math", help="Rewrite also where results may differ by more than roundings.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Compile an exported program ahead of time, into a package that needs no torch."""
@@ -47,7 +50,15 @@ def compile_model(
     steps = print_after or []
     written = output or (None if steps else model.parent / f"{model.stem}.effcc")
     with progress_console.status(f"compiling {model} ..."):
-        printed = compile_file(model, written, target=machine, print_after=steps, from_step=from_step, sign=sign)
+        printed = compile_file(
+            model,
+            written,
+            target=machine,
+            print_after=steps,
+            from_step=from_step,
+            sign=sign,
+            fast_math=fast_math,
+        )
     if json:
         print_json({"output": str(written) if written else None, "printed": dict(printed)})
         return

@@ -16,6 +16,9 @@ def explain(
     target: Annotated[str, typer.Option(help="host, or a generic avx512, avx2 or scalar machine.")] = "host",
     source: Annotated[bool, typer.Option("--source", help="Print the generated code as well.")] = False,
     measure: Annotated[bool, typer.Option(help="Run each kernel and print its time beside the prediction.")] = True,
+    fast_math: Annotated[
+        bool, typer.Option("--fast-math", help="Rewrite also where results may differ by more than roundings.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model's kernels: what fused, which schedule and why, time against the roofline, what PyTorch runs."""
@@ -23,7 +26,7 @@ def explain(
     from effcc.explanation import explain_file
 
     with progress_console.status(f"compiling {model} ..."):
-        report = explain_file(model, target=machine, measure=measure, source=source)
+        report = explain_file(model, target=machine, measure=measure, source=source, fast_math=fast_math)
     if json:
         print_json(report.as_json())
     else:

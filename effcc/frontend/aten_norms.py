@@ -90,9 +90,18 @@ def group_norm(
 def batch_norm_inference(
     m: Importer, x: Value, weight: Any, bias: Any, mean: Value, variance: Value, momentum: float, eps: float
 ) -> tuple[Value, Value, Value]:
-    affine = _affine(m, x, weight, bias, x.type.shape[1:2])
+    """x * scale + shift, with both computed for each channel as eager computes them: of weights, so only once."""
+    wide = x.type.dtype.accumulator
+    scale = _inverse_deviation(m, m.cast(variance, wide), eps)
+    if weight is not None:
+        scale = m.emit("mul", scale, m.cast(weight, wide))
+    shift = m.emit("mul", m.cast(mean, wide), scale)
+    shift = m.emit("neg", shift) if bias is None else m.emit("sub", m.cast(bias, wide), shift)
+    by_channel = (x.type.shape[1], *(1,) * (x.type.rank - 2))
+    scaled = m.emit("mul", m.cast(x, wide), m.reshape(scale, by_channel))
+    result = m.cast(m.emit("add", scaled, m.reshape(shift, by_channel)), x.type.dtype)
     empty = m.emit("full", shape=(0,), value=0.0, dtype=x.type.dtype)
-    return m.emit("batch_norm", x, mean, variance, *affine, eps=eps), empty, empty
+    return result, empty, empty
 
 
 def _batch_statistics(m: Importer, x: Value) -> tuple[Value, Value, tuple[int, ...]]:

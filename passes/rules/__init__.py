@@ -10,6 +10,14 @@ proposal to `tensor_conditions` or `attribute_conditions`; if an attribute must 
 `functions`; if an op is written in terms of others, say so in an `order:` line, which is what makes rewriting end
 (`termination`).
 
-A claim is `exact` (the same bits), `approximate(n ulp)` (nearer to the pattern in exact arithmetic than n units in the
-last place) or `reassociates` (the same in exact arithmetic; the rounding is that of another order).
+A claim says what holds for all finite inputs, from the smallest denormal to the largest number:
+
+    exact               the same arithmetic, so the same bits
+    approximate(n ulp)  within n units in the last place of the pattern in exact arithmetic
+    reorders            the same products, summed in another order: the difference is at most as many roundings of the
+                        sum of their magnitudes as there are terms; where that sum is finite, so is the result
+    reassociates        the same in exact arithmetic only: an intermediate value may overflow, underflow or be rounded
+                        where the pattern's does not, or no longer (`(x + 1e8) + -1e8` would become `x`)
+
+The last kind waits for the option `fast_math`; the others always run.
 """

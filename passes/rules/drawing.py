@@ -23,6 +23,17 @@ _SIZES = [0] + [1] * 5 + [2] * 6 + [3] * 4 + [4] * 2 + [5]
 _NUMBERS = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, -2.5, 0.1, 4.0, 8.0, 1e-5, 100.0]
 
 
+MAGNITUDES = (
+    1e-45, 3e-42, 1e-39, 1e-37, 1e-30, 1e-25, 1e-20, 1e-10, 6e-8, 6e-5, 1e8, 1e15, 1e20, 1e30, 1e38, 3e38,
+    384.0, 1536.0, 8388608.0, 12582912.0, 16777216.0, 65504.0, 6755399441055744.0,
+)  # fmt: skip
+"""Numbers whose products overflow and underflow, and those that rounding idioms add and take away again."""
+
+
+class AnyMagnitude(Random):
+    """Randomness that also draws constants of every magnitude, and those that undo one another."""
+
+
 class Preferences(Random):
     """Randomness that prefers the sizes and dtypes of its choice to those that suit rules; repeat one to prefer it."""
 
@@ -57,9 +68,14 @@ def draw_shape(random: Random, least: int = 0, most: int = 4) -> Shape:
     return tuple(_size(random) for _ in range(random.randint(least, most)))
 
 
-def draw_number(dtype: DType, random: Random) -> float | int | bool:
-    """A constant of a dtype: mostly the numbers that rules look for."""
+def draw_number(dtype: DType, random: Random, others: Sequence[float] = ()) -> float | int | bool:
+    """A constant of a dtype: mostly the numbers that rules look for, beside the `others` of the same rule."""
     value = random.choice(_NUMBERS)
+    if isinstance(random, AnyMagnitude) and dtype.is_float and random.random() < 0.5:
+        value = random.choice([-1, 1]) * random.choice(MAGNITUDES)
+        if others and random.random() < 0.5:
+            near = random.choice(others)
+            value = random.choice([-near, 1 / near if near else near])
     if dtype.is_float:
         return value
     return bool(value) if dtype == boolean else abs(int(value)) if dtype.kind == "uint" else int(value)

@@ -78,11 +78,16 @@ def inverse(a: float) -> Any:
 
 
 def larger(a: Any, b: Any) -> Any:
-    return UNDEFINED if a != a or b != b else max(a, b)
+    return UNDEFINED if _unordered(a, b) else max(a, b)
 
 
 def smaller(a: Any, b: Any) -> Any:
-    return UNDEFINED if a != a or b != b else min(a, b)
+    return UNDEFINED if _unordered(a, b) else min(a, b)
+
+
+def _unordered(a: Any, b: Any) -> bool:
+    """Whether one is NaN, or they are the two zeros, of which neither is the larger."""
+    return bool(a != a or b != b or (a == b == 0 and repr(a) != repr(b)))
 
 
 def only(axes: Axes) -> Any:

@@ -7,11 +7,13 @@ and the conditions hold is not decided here: the draft becomes a graph, and the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from effcc.errors import IRTypeError
@@ -22,7 +24,7 @@ from effcc.ir.ops import lookup
 from effcc.ir.types import TensorType
 from effcc.passes.rules.conditions import CONDITIONS
 from effcc.passes.rules.constants import as_held, constant_attrs, neighbour
-from effcc.passes.rules.drawing import draw, draw_number
+from effcc.passes.rules.drawing import MAGNITUDES, draw, draw_number
 from effcc.passes.rules.engine import Rewritten, rewrite
 from effcc.passes.rules.functions import UNDEFINED
 from effcc.passes.rules.language import (
@@ -160,7 +162,8 @@ def _constant_type(of: Operation, types: list[TensorType], position: int, draft:
     term = of.operands[position]
     near = neighbour(of.op, [None if i == position else t for i, t in enumerate(types)]) or types[position]
     if isinstance(term, NumberVariable):
-        value = draft.scalars.setdefault(term.name, draw_number(near.dtype, random))
+        others = [v for v in draft.scalars.values() if isinstance(v, float)]
+        value = draft.scalars.setdefault(term.name, draw_number(near.dtype, random, others))
         held = as_held(value, near.dtype)
     else:
         held = as_held(term.value, near.dtype) if isinstance(term, Number) else None
@@ -255,6 +258,23 @@ def special(t: TensorType, random: np.random.Generator) -> np.ndarray:
     return _filled(t, random, _NONFINITE + _SMALL + _LARGE, 0.6, 1.0)
 
 
+def vast(t: TensorType, random: np.random.Generator) -> np.ndarray:
+    """Finite numbers of every magnitude, denormal ones too: all alike in one tensor, or each of its own."""
+    if not t.dtype.is_float:
+        return special(t, random)
+    info = ml_dtypes.finfo(t.dtype.numpy)
+    shape = tuple(int(d) for d in t.shape)
+    low, high = math.log2(float(info.smallest_subnormal)), math.log2(float(info.max))
+    width = random.choice([0.0, 3.0, high - low])
+    start = low + random.choice([random.random(), 1.0]) * (high - low - width)
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.exp2(random.uniform(start, start + width, shape) - 1) * random.uniform(1.0, 2.0, shape)
+        values = np.where(random.random(shape) < 0.1, 0.0, values) * random.choice([-1.0, 1.0], shape)
+        if random.random() < 0.3:
+            values = np.where(random.random(shape) < 0.5, random.choice(np.array(MAGNITUDES), shape), values)
+        return np.clip(values, -float(info.max), float(info.max)).astype(t.dtype.numpy).reshape(shape)
+
+
 _SMALL = ("0", "-0", "denormal", "-denormal", "tiny")
 _NONFINITE = ("nan", "inf", "-inf")
 _LARGE = ("max", "-max", "1", "-1")
@@ -284,8 +304,6 @@ def _filled(
 
 
 def _special(name: str, dtype: DType) -> float:
-    import ml_dtypes
-
     info = ml_dtypes.finfo(dtype.numpy)
     limits = {
         "denormal": float(info.smallest_subnormal), "tiny": float(info.tiny), "max": float(info.max),

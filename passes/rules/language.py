@@ -91,10 +91,17 @@ class Condition:
 
 @dataclass(frozen=True)
 class Claim:
-    """How close a replacement comes: `exact`, `reassociates`, or `approximate` to `ulp` units in the last place."""
+    """How close a replacement comes: `exact`, `reorders`, `reassociates`, or `approximate` to `ulp` units in the last
+    place. See `effcc.passes.rules` for what each promises.
+    """
 
     kind: str
     ulp: float = 0.0
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it bounds the difference for all finite inputs; other rules wait for `fast_math`."""
+        return self.kind != "reassociates"
 
     def __str__(self) -> str:
         return f"approximate({self.ulp:g} ulp)" if self.kind == "approximate" else self.kind

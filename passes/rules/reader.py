@@ -49,8 +49,15 @@ def load(theme: str) -> RuleSet:
 
 @cache
 def load_all() -> RuleSet:
-    """Every rule that effcc has, theme by theme."""
+    """Every rule that effcc has, theme by theme: what runs with `fast_math`."""
     return sum((load(t) for t in themes()), RuleSet(()))
+
+
+@cache
+def load_safe() -> RuleSet:
+    """The rules whose claim holds for all finite inputs: what runs by default."""
+    everything = load_all()
+    return RuleSet(tuple(r for r in everything.rules if r.claim.is_safe), everything.order)
 
 
 def themes() -> list[str]:
@@ -115,6 +122,7 @@ class _Reader(Transformer[Token, Any]):
     """Builds terms, conditions and claims from the parse tree."""
 
     exact: Callable[..., Claim] = staticmethod(lambda: Claim("exact"))
+    reorders: Callable[..., Claim] = staticmethod(lambda: Claim("reorders"))
     reassociates: Callable[..., Claim] = staticmethod(lambda: Claim("reassociates"))
 
     def approximate(self, ulp: Token) -> Claim:

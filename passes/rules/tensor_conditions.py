@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from effcc.ir.dims import same
 from effcc.ir.dims import same_shape as shapes_equal
@@ -13,7 +13,7 @@ from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, f64, i32, i64, u8
 from effcc.ir.graph import Value
 from effcc.ir.types import TensorType
 from effcc.passes.rules.condition import Conditions, Propose, nothing
-from effcc.passes.rules.language import Expression, Tensor
+from effcc.passes.rules.language import Expression, Name, Tensor
 
 if TYPE_CHECKING:
     from effcc.passes.rules.instances import Draft
@@ -125,6 +125,12 @@ def product_with_weights(facts: Facts, x: Value) -> bool:
     return node is not None and node.op == "linear" and all(weight(facts, w) for w in node.operands[1:])
 
 
+@CONDITIONS.enter(_as_dtype(f16, bf16))
+def half(facts: Facts, x: Value) -> bool:
+    """x has a half type: every op rounds its result to it, so that one op rounds less than two."""
+    return x.type.dtype in (f16, bf16)
+
+
 @CONDITIONS.enter(_as_dtype(f32, f64, bf16))
 def wide_range(facts: Facts, x: Value) -> bool:
     """x has a floating dtype whose range is at least that of f32."""
@@ -135,6 +141,23 @@ def wide_range(facts: Facts, x: Value) -> bool:
 def has_rank(facts: Facts, x: Value, rank: int) -> bool:
     """x has this many axes."""
     return x.type.rank == rank
+
+
+def _as_channels(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
+    """A vector with an element for each channel, and the shape that lays it along them."""
+    g, t, result = args
+    if isinstance(g, Tensor) and isinstance(t, Name) and isinstance(result, Tensor):
+        whole = draft.tensors[result.name]
+        draft.tensors[g.name] = TensorType(whole.dtype, whole.shape[1:2])
+        draft.scalars[t.name] = (*(1,) * random.randint(0, 1), whole.shape[1], *(1,) * (whole.rank - 2))
+        draft.keep(*draft.tensors)
+
+
+@CONDITIONS.enter(_as_channels)
+def by_channel(facts: Facts, g: Value, shape: tuple[Any, ...], x: Value) -> bool:
+    """g is a vector, and `shape` lays it along the channels of x[n, c, ...]."""
+    along = (x.type.shape[1], *(1,) * (x.type.rank - 2))
+    return g.type.rank == 1 and shapes_equal(shape, along if len(shape) == len(along) else (1, *along))
 
 
 def _like(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
