@@ -94,6 +94,25 @@ def mul(m: Importer, a: Operand, b: Operand) -> Value:
     return m.elementwise("and" if result_dtype((a, b)) == boolean else "mul", a, b)
 
 
+@imports(aten.addcmul.default)
+def addcmul(m: Importer, x: Value, a: Value, b: Value, value: Any = 1) -> Value:
+    """x + value * a * b, from left to right as eager does it: `value * a` may overflow or save `a * b` from it."""
+    return _add_scaled(m, "mul", x, a, b, value)
+
+
+@imports(aten.addcdiv.default)
+def addcdiv(m: Importer, x: Value, a: Value, b: Value, value: Any = 1) -> Value:
+    """x + value * a / b, from left to right."""
+    return _add_scaled(m, "div", x, a, b, value)
+
+
+def _add_scaled(m: Importer, op: str, x: Value, a: Value, b: Value, value: Any) -> Value:
+    dtype = result_dtype((x, a, b))
+    wide = dtype.accumulator if dtype.is_float else dtype
+    scaled = m.elementwise(op, _scaled(m, m.cast(a, wide), value), b, dtype=wide)
+    return m.cast(m.elementwise("add", x, scaled, dtype=wide), dtype)
+
+
 @imports(aten.div.Tensor, aten.div.Scalar)
 def div(m: Importer, a: Operand, b: Operand) -> Value:
     return m.elementwise("div", a, b, dtype=m.floating((a, b)))

@@ -11,6 +11,7 @@ from effcc.ir.dims import same
 from effcc.ir.dims import same_shape as shapes_equal
 from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, f64
 from effcc.ir.graph import Value
+from effcc.passes.rules.constants import as_held
 from effcc.passes.rules.condition import Conditions, nothing
 from effcc.passes.rules.functions import normalized
 from effcc.passes.rules.language import Expression, Name, Tensor
@@ -175,8 +176,7 @@ def inverse_is_exact(facts: Facts, c: float, x: Value) -> bool:
     """c and 1/c are both powers of two that the dtype of x holds."""
     if not x.type.dtype.is_float or not math.isfinite(c) or abs(math.frexp(c)[0]) != 0.5:
         return False
-    held = float(x.type.dtype.numpy.type(1 / c))
-    return held == 1 / c
+    return as_held(1 / c, x.type.dtype) == 1 / c
 
 
 @CONDITIONS.enter(nothing)

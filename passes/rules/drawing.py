@@ -25,9 +25,9 @@ _NUMBERS = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, -2.5, 0.1, 4.0, 8.0, 1e-5, 100.
 
 MAGNITUDES = (
     1e-45, 3e-42, 1e-39, 1e-37, 1e-30, 1e-25, 1e-20, 1e-10, 6e-8, 6e-5, 1e8, 1e15, 1e20, 1e30, 1e38, 3e38,
-    384.0, 1536.0, 8388608.0, 12582912.0, 16777216.0, 65504.0, 6755399441055744.0,
+    11.5, 88.9, 95.0, 104.0, 384.0, 1536.0, 8388608.0, 12582912.0, 16777216.0, 65504.0, 6755399441055744.0,
 )  # fmt: skip
-"""Numbers whose products overflow and underflow, and those that rounding idioms add and take away again."""
+"""Numbers whose products or exponentials overflow and underflow, and those that rounding idioms add and take away."""
 
 
 class AnyMagnitude(Random):

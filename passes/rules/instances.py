@@ -269,9 +269,10 @@ def vast(t: TensorType, random: np.random.Generator) -> np.ndarray:
     start = low + random.choice([random.random(), 1.0]) * (high - low - width)
     with np.errstate(over="ignore", under="ignore"):
         values = np.exp2(random.uniform(start, start + width, shape) - 1) * random.uniform(1.0, 2.0, shape)
-        values = np.where(random.random(shape) < 0.1, 0.0, values) * random.choice([-1.0, 1.0], shape)
+        values = np.where(random.random(shape) < 0.1, 0.0, values)
         if random.random() < 0.3:
             values = np.where(random.random(shape) < 0.5, random.choice(np.array(MAGNITUDES), shape), values)
+        values = values * random.choice([-1.0, 1.0], shape)
         return np.clip(values, -float(info.max), float(info.max)).astype(t.dtype.numpy).reshape(shape)
 
 

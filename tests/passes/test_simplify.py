@@ -8,6 +8,7 @@ import pytest
 from effcc.ir.dtypes import f64
 from effcc.ir.interpreter import run_graph
 from effcc.ir.parser import parse_graph
+from effcc.passes.rules.reader import load_all
 from effcc.passes.simplify import simplify, simplify_counted
 
 # What attention looks like after PyTorch's decompositions: scaled factors, a mask, and a guard for rows of -inf.
@@ -55,8 +56,9 @@ graph @attention(%x: f32[1,6,8], %mask: i64[1,6], weight %q: f32[8,8], weight %k
 """
 
 
-def test_attention_becomes_products_around_one_safe_softmax():
-    simple = simplify(parse_graph(ATTENTION))
+@pytest.mark.parametrize("fast_math", [False, True])
+def test_attention_becomes_products_around_one_safe_softmax(fast_math):
+    simple = simplify(parse_graph(ATTENTION), fast_math)
     found = [
         n.op
         for n in simple.nodes
@@ -67,24 +69,33 @@ def test_attention_becomes_products_around_one_safe_softmax():
     assert softmax.attrs["safe"] is True
     producers = simple.producers()
     scores = producers[producers[softmax.operands[0]].operands[0]]
-    assert scores.op == "einsum", "the scale is in the weights, nothing stands between product and mask"
+    assert scores.op == "einsum", "nothing stands between product and mask"
+    scales = [n for n in simple.nodes if n.op == "mul" and n.operands[1].type.shape == ()]
+    weights = {p for p in simple.params if p.name in simple.weights}
+    of_weights = [n for n in scales if n.operands[0] in weights]
+    assert len(of_weights) == (3 if fast_math else 0), "of two matrices and a bias"
+    assert len(scales) - len(of_weights) == (0 if fast_math else 2), "of queries and keys"
 
 
+@pytest.mark.parametrize("fast_math", [False, True])
 @pytest.mark.parametrize("masked", [0, 2, 6])
-def test_simplified_attention_is_as_near_to_float64_as_attention_was(masked):
+def test_simplified_attention_is_as_near_to_float64_as_attention_was(masked, fast_math):
     graph = parse_graph(ATTENTION)
     random = np.random.default_rng(masked)
     shapes = [tuple(p.type.shape) for p in graph.params]
     inputs = [random.standard_normal(s).astype(np.float32) for s in shapes]
     inputs[1] = np.array([[1] * (6 - masked) + [0] * masked])
     (exact,) = run_graph(graph, inputs, dtype=f64)
-    before, after = (np.abs(run_graph(g, inputs)[0] - exact).max() for g in (graph, simplify(graph)))
+    before, after = (np.abs(run_graph(g, inputs)[0] - exact).max() for g in (graph, simplify(graph, fast_math)))
     assert after <= 4 * before + 2 * np.finfo(np.float32).eps * np.abs(exact).max()
 
 
 def test_the_count_says_which_rules_fired():
-    fired = simplify_counted(parse_graph(ATTENTION)).fired
+    fired = simplify_counted(parse_graph(ATTENTION), fast_math=True).fired
     assert fired["safe_softmax"] == 1 and fired["scale_linear"] == 1 and fired["scale_linear_with_bias"] == 1
+    fired = simplify_counted(parse_graph(ATTENTION)).fired
+    assert fired["safe_softmax"] == 1
+    assert all(rule.claim.is_safe for rule in load_all().rules if fired[rule.name])
 
 
 def test_a_simplified_graph_is_simple():
@@ -93,7 +104,7 @@ def test_a_simplified_graph_is_simple():
     assert again.graph is once and not again.fired
 
 
-def test_batch_norm_at_inference_leaves_one_convolution_to_run():
+def test_with_fast_math_batch_norm_at_inference_leaves_one_convolution_to_run():
     simple = simplify(
         parse_graph("""
         graph @block(%x: f32[1,3,8,8], weight %w: f32[4,3,3,3],
@@ -103,7 +114,8 @@ def test_batch_norm_at_inference_leaves_one_convolution_to_run():
           %y = relu %n : f32[1,4,8,8]
           return %y
         }
-    """)
+    """),
+        fast_math=True,
     )
     depends_on_x = set(simple.params[:1])
     at_run_time = []
