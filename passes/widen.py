@@ -5,9 +5,10 @@
 
 A weight's rounding error is the same at every use of the weight: unlike those of activations, such errors do not
 average out over positions (a batch norm folded into filters in f32 shows in the pooled result). What is prepared is
-computed once, so it can afford the precision. But a model may count on roundings (`(w + 12582912.0) - 12582912.0`), so
-it happens only where rules moved the factors of products into weights, which is what needs it: with `fast_math`. Only continuous arithmetic is widened, and only where no other kind of op
-reads it on the way: a rounding or comparison must see the numbers that eager gives it.
+computed once, so it can afford the precision. But a model may count on its roundings (`(w + 12582912.0) - 12582912.0`),
+so weights are widened only where rules move factors into them, which is what needs it: with `fast_math`. Only
+continuous arithmetic is widened, and only where no other kind of op reads it on the way: a rounding or comparison must
+see the numbers that eager gives it.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from effcc.ir.dims import same
 from effcc.ir.dims import same_shape as shapes_equal
 from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, f64
 from effcc.ir.graph import Value
-from effcc.passes.rules.constants import as_held
 from effcc.passes.rules.condition import Conditions, nothing
+from effcc.passes.rules.constants import as_held
 from effcc.passes.rules.functions import normalized
 from effcc.passes.rules.language import Expression, Name, Tensor
 

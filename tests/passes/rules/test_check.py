@@ -74,7 +74,8 @@ WRONG = {
         " if weight(%m), weight(%v), normal_in(e, %v)"
     ),
     "scale_forgets_the_bias": (
-        "[reassociates]: mul(convolution(%x, %w, %b) {stride=s, padding=p, dilation=d, groups=n}, reshape(%g) {shape=t})"
+        "[reassociates]:"
+        " mul(convolution(%x, %w, %b) {stride=s, padding=p, dilation=d, groups=n}, reshape(%g) {shape=t})"
         " => convolution(%x, mul(%w, reshape(%g) {shape=column(%w)}), %b)"
         " {stride=s, padding=p, dilation=d, groups=n}"
         " if weight(%w), weight(%b), weight(%g), by_channel(%g, t, %result)"
@@ -115,7 +116,9 @@ ORDINARY = {
         " if weight(%w), weight(%g), by_channel(%g, t, %result)"
     ),
     "factor_out_of_a_sum": "[reorders]: sum(mul(%x, c)) {axes=a} => mul(sum(%x) {axes=a}, c) if real(%x)",
-    "mean_of_means": "[approximate(64 ulp)]: mean(mean(%x) {axes=a}) {axes=b} => mean(%x) {axes=merged_axes(%x, a, b)} if real(%x)",
+    "mean_of_means": (
+        "[approximate(64 ulp)]: mean(mean(%x) {axes=a}) {axes=b} => mean(%x) {axes=merged_axes(%x, a, b)} if real(%x)"
+    ),
     "mean_of_copies": (
         "[approximate(64 ulp)]: mean(broadcast(%x) {shape=s}) {axes=a} => %x"
         " if axes_added(%x, s, a), at_most(2, copies(%x, s)), real(%x)"
