@@ -198,6 +198,12 @@ def _binary() -> list[Call]:
         Call(aten.clamp_max.default, (a, 0)),
     ]
     calls += [Call(aten.masked_fill.Scalar, (a, c, 2)), Call(aten.masked_fill.Tensor, (a, c, torch.tensor(0.0)))]
+    calls += [
+        Call(overload, (x.to(d), positive(2, 3, dtype=d), positive(1, 3, dtype=d)), {"value": 3})
+        for overload, dtypes in ((aten.addcmul.default, (*FLOATS, torch.int64)), (aten.addcdiv.default, FLOATS))
+        for d in dtypes
+        for x in [floats(2, 3, seed=4)]
+    ]
     calls += [Call(aten.lerp.Scalar, (a, floats(2, 3, seed=4), 0.3)), Call(aten.lerp.Tensor, (a, a + 1, b))]
     calls += [
         Call(aten._to_copy.default, (x,), {"dtype": d})
