@@ -1,7 +1,8 @@
 """Splits a graph into what depends on weights alone, run once, and the rest, run at every call.
 
-What moves: every node whose operands are weights, constants or moved themselves, and whose sizes are known. What stays
-although it could move, because moving it would only cost memory:
+What moves: every node whose operands are weights, constants or moved themselves, and which mentions no run-time size,
+neither in its type nor in an attribute: what is prepared once holds for all sizes. What stays although it could move,
+because moving it would only cost memory:
 
 - views at the border (a transposed weight is read through the transpose; copying it gains nothing),
 - cheap arithmetic on counters and constants (a causal mask is `i <= j` inside the kernel that uses it),
@@ -87,12 +88,12 @@ def _apart(prepare: Graph, main: Graph) -> Graph:
 def _movable(graph: Graph) -> dict[Node, bool]:
     """The nodes that depend on weights and constants alone, with whether on any weight."""
     fixed = graph.fixed_weights
-    known = {p: True for p in graph.params if p.name in fixed and p.type.encoding is None}
+    constant = [p for p in graph.params if p.name in fixed and p.type.encoding is None]
+    known = {p: True for p in constant if all(isinstance(d, int) for d in (*p.type.shape, *p.type.layout))}
     movable: dict[Node, bool] = {}
     for node in graph.nodes:
         pure = lookup(node.op).kind not in ("opaque", "control") and not node.regions
-        static = all(isinstance(d, int) for r in node.results for d in r.type.shape)
-        if pure and static and all(o in known for o in node.operands):
+        if pure and not node.has_sizes and all(o in known for o in node.operands):
             movable[node] = any(known[o] for o in node.operands)
             known.update(dict.fromkeys(node.results, movable[node]))
     return movable

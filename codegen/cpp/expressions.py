@@ -24,6 +24,7 @@ from effcc.codegen.cpp.linear import (
 )  # fmt: skip
 from effcc.codegen.cpp.loads import load_memory, load_registers, prefetch, proven_inside
 from effcc.codegen.cpp.scope import Value, Writer, atomic
+from effcc.codegen.cpp.sizes import size_text
 from effcc.codegen.cpp.spelling import COMPARISONS, SYMBOLS
 from effcc.codegen.cpp.storage import Memory, Storage
 from effcc.errors import UnsupportedError
@@ -101,6 +102,8 @@ class Evaluator:
         match e:
             case Const(value, dtype):
                 return values.constant(value, dtype)
+            case Size(value, dtype) if dtype.is_float:
+                return Value(self.writer.let("double", size_text(value), "number"), dtype)
             case Axis() | Size():
                 return self._index(self.linear(e))
             case Load():

@@ -13,7 +13,7 @@ from effcc.codegen.cpp.form import Function
 from effcc.codegen.cpp.outline import outlined_text
 from effcc.codegen.cpp.printer import print_function
 from effcc.codegen.cpp.scope import RESERVED
-from effcc.codegen.cpp.sizes import size_text, uses_division
+from effcc.codegen.cpp.sizes import headers_for, size_text
 from effcc.codegen.cpp.spelling import stored_type
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.names import Names
@@ -105,8 +105,8 @@ class _Emitter:
         texts = self._functions()
         regions = [text for entry in self.entries for text in self._entry(entry)]
         headers = {h for f in self.functions.values() for h in f.headers}
-        if any(uses_division(self._offset(b)) for b in self.program.buffers if self._is_placed(b)):
-            headers.add("pow.h")
+        headers.update(h for text in regions for h in headers_for(text))
+        headers.update(h for text in texts for h in headers_for(text) if h == "sizes.h")
         return "\n".join([self._head(sorted(headers)), *texts, *regions, "}  // namespace effcc"]) + "\n"
 
     def _head(self, headers: Sequence[str]) -> str:
@@ -124,7 +124,7 @@ class _Emitter:
         order = [
             "vec.h",
             "guarded.h",
-            *(h for h in ("exp_log.h", "erf.h", "trig.h", "pow.h") if h in headers),
+            *(h for h in ("exp_log.h", "erf.h", "trig.h", "pow.h", "sizes.h") if h in headers),
             "threads.h",
         ]
         lines += [f'#include "effcc/{h}"' for h in order]
@@ -220,11 +220,6 @@ class _Emitter:
             return f"{type}* const {name} = reinterpret_cast<{type}*>({place});"
         slot = pointer_table(self.program).index(root.name)
         return f"{type}* const {name} = static_cast<{type}*>(call.buffers[{slot}]);"
-
-    def _is_placed(self, buffer: Buffer) -> bool:
-        return (
-            buffer.space == "arena" and not buffer.alias and (buffer.name in self.offsets or buffer.offset is not None)
-        )
 
     def _offset(self, buffer: Buffer) -> Dim:
         offset = self.offsets.get(buffer.name, buffer.offset)

@@ -1,13 +1,15 @@
-"""Sizes (integers or sympy expressions over size symbols) as C++ text of type i64."""
+"""Sizes (integers or sympy expressions over size symbols) as C++ text of type i64, numbers made of sizes as doubles."""
 
 from __future__ import annotations
 
 import functools
+import math
 
 import sympy
 
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Dim
+from effcc.ir.size_functions import SizeFunction, is_real
 
 
 def size_text(size: Dim) -> str:
@@ -30,6 +32,8 @@ def size_factor(size: Dim) -> str:
 @functools.lru_cache(maxsize=4096)
 def _text(e: sympy.Expr, level: int) -> str:
     """`level` 0: anything may stand here; 1: a factor, so sums need parentheses; 2: an operand of a division."""
+    if (is_real(e) and not e.args) or e in (sympy.oo, -sympy.oo, sympy.nan):
+        return _double(float(e))
     if e.is_Integer or e.is_Symbol:
         return str(e) if e.is_nonnegative or level == 0 else f"({e})"
     if e.is_Add:
@@ -59,6 +63,8 @@ def _ordered_factors(e: sympy.Expr) -> list[sympy.Expr]:
 def _function(e: sympy.Expr) -> str:
     """A function of sizes: `effcc.ir.dims.dim` leaves floors, the one form of divisions, and extremes."""
     name = e.func.__name__
+    if isinstance(e, SizeFunction):
+        return f"size_{name}({', '.join(_text(a, 0) for a in e.args)})"
     if name == "floor":
         numerator, denominator = sympy.fraction(sympy.together(e.args[0]))
         return f"floor_divide<i64>({_text(numerator, 0)}, {_text(denominator, 0)})"
@@ -69,13 +75,24 @@ def _function(e: sympy.Expr) -> str:
             text = f"{function}<i64>({text}, {_text(other, 0)})"
         return text
     raise UnsupportedError(
-        f"the size expression {e} has no C++ spelling: expected sums, products, floor divisions, Max and Min of sizes, "
-        f"got {name}"
+        f"the size expression {e} has no C++ spelling: expected sums, products, floor divisions, Max, Min and "
+        f"effcc.ir.size_functions of sizes, got {name}"
     )
+
+
+def _double(value: float) -> str:
+    if math.isfinite(value):
+        return repr(value)
+    return "NAN" if math.isnan(value) else "INFINITY" if value > 0 else "-INFINITY"
 
 
 def _parenthesize(text: str, needed: bool) -> str:
     return f"({text})" if needed else text
+
+
+def headers_for(text: str) -> tuple[str, ...]:
+    """The headers that C++ text needs for the sizes in it."""
+    return (*(("pow.h",) if "floor_divide" in text else ()), *(("sizes.h",) if "size_" in text else ()))
 
 
 def uses_division(size: Dim) -> bool:

@@ -38,13 +38,26 @@ from effcc.frontend import (
 from effcc.frontend.capture import Signature
 from effcc.frontend.decompositions import compile_decompositions
 from effcc.frontend.extern import make_template, target_name
-from effcc.frontend.importer import DTYPES, REGISTRY, Import, Importer, NotNative, aten, dtype_of, strided, type_of
+from effcc.frontend.facts import Facts
+from effcc.frontend.importer import (
+    DTYPES,
+    REGISTRY,
+    Import,
+    Importer,
+    NotNative,
+    aten,
+    dtype_of,
+    require_constants,
+    strided,
+    type_of,
+)
+from effcc.frontend.readings import Reading, readings
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
-from effcc.frontend.sizes import hints, ranges, shape, size
+from effcc.frontend.sizes import hints, number, ranges, shape, size
 from effcc.frontend.storage_order import memory_behind
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
 from effcc.ir.dtypes import boolean
-from effcc.ir.graph import Graph, GraphBuilder, Value
+from effcc.ir.graph import Graph, GraphBuilder, Value, mentioned_sizes
 from effcc.ir.program import Extern
 from effcc.ir.table.control import COPY_CALL
 from effcc.ir.table.create import LARGEST_LITERAL
@@ -112,6 +125,7 @@ class Imported:
     lone_sizes: size symbols that stand alone in no tensor's shape; for each, a last parameter `bool[s]` that is all one
         element (stride 0) carries it.
     hints: the value of each size symbol in the example inputs.
+    readings: where a call's arguments tell each size symbol.
     """
 
     graph: Graph
@@ -120,6 +134,7 @@ class Imported:
     constants: Mapping[str, Tensor]
     lone_sizes: tuple[str, ...]
     hints: Mapping[str, int]
+    readings: Mapping[str, Reading]
 
 
 def import_graph(graph_module: fx.GraphModule, signature: Signature, name: str = "main") -> Imported:
@@ -140,10 +155,10 @@ class _Walk:
         self.builder = GraphBuilder(name)
         self.nodes = list(graph_module.graph.nodes)
         examples = [n.meta.get("val") for n in self.nodes if n.op == "placeholder"]
-        self.builder.ranges = ranges(examples)
+        self.builder.ranges = ranges(examples, signature.ranges)
         self.symbols = frozenset(self.builder.ranges)
         self.hints = hints(examples)
-        self.importer = Importer(self.builder, self.hints)
+        self.importer = Importer(self.builder, self.hints, Facts(examples, self.builder.ranges))
         self.known: dict[fx.Node, Any] = {}
         self.constants: dict[str, Tensor] = {}
         self.inputs: list[Value | Dim | None] = []
@@ -167,7 +182,8 @@ class _Walk:
         graph = with_output_strides(graph, [_layout(value.type, strides) for value, strides in tensors])
         final = iter(graph.outputs)
         returned = tuple(next(final) if isinstance(o, Value) else o for o in outputs)
-        return Imported(graph, tuple(self.inputs), returned, self.constants, lone_sizes, self.hints)
+        found = readings(self.inputs)
+        return Imported(graph, tuple(self.inputs), returned, self.constants, lone_sizes, self.hints, found)
 
     def _placeholder(self, node: fx.Node) -> None:
         position = len(self.inputs)
@@ -190,9 +206,10 @@ class _Walk:
     def _lone_sizes(self) -> tuple[str, ...]:
         """Add a parameter for each size symbol that can be read off no other one."""
         alone = {size.name for p in self.builder.params for size in p.type.shape if isinstance(size, sympy.Symbol)}
-        used = symbols(d for p in self.builder.params for d in p.type.shape)
-        given = [known for known in self.inputs if isinstance(known, sympy.Expr)]
-        lone = tuple(s.name for s in symbols([*given, *used]) if s.name not in alone)
+        mentioned = symbols(
+            [*mentioned_sizes(self.builder.nodes), *(d for p in self.builder.params for d in p.type.sizes)]
+        )
+        lone = tuple(s.name for s in mentioned if s.name not in alone)
         for name in lone:
             self.builder.param(f"size.{name}", TensorType(boolean, (symbol(name),), (0,)))
         return lone
@@ -225,9 +242,7 @@ class _Walk:
         self.importer.name = node.name
         example = node.meta.get("val")
         if isinstance(example, torch.SymInt | torch.SymFloat | torch.SymBool | int):
-            known = size(example)
-            self._require_known(node.target, self.builder.location or node.name, [known])
-            self.known[node] = known
+            self.known[node] = self._number(node, example)
         elif node.target is operator.getitem:
             source, index = node.args
             self.known[node] = self.known[source][index]  # type: ignore[index]
@@ -235,6 +250,15 @@ class _Walk:
             self._update(node)
         elif example is not None or node.users:
             self.known[node] = self._native_or_extern(node)
+
+    def _number(self, node: fx.Node, example: Any) -> Any:
+        """A number made of sizes. One that effcc has no form for is no error until something reads it."""
+        try:
+            known = number(example)
+        except UnsupportedError as error:
+            return error
+        self._require_known(node.target, self.builder.location or node.name, [known])
+        return known
 
     def _update(self, node: fx.Node) -> None:
         """`copy_(input, value)`: what stands behind the input after the call."""
@@ -260,6 +284,7 @@ class _Walk:
         if target is aten.as_strided.default and not _carries(node):
             args = self._on_memory(node, args)
         importer = REGISTRY.get(target)
+        self.importer.example = node.meta["val"]
         if _carries(node):
             importer, why = None, _CARRIED
         if importer is not None and isinstance(target, torch._ops.HigherOrderOperator):
@@ -268,6 +293,7 @@ class _Walk:
             before = len(self.builder.nodes)
             positional, named = _by_schema(target, args, kwargs)
             try:
+                require_constants(importer, positional, named)
                 return self._conforming(node, importer(self.importer, *positional, **named))
             except NotNative as error:
                 self.importer.forget(before)
@@ -350,8 +376,9 @@ class _Walk:
         found = tuple(next(results) if isinstance(e, Tensor) else None for e in (example if several else [example]))
         return found if several else found[0]
 
-    def _require_known(self, target: Any, where: str, sizes: list[Dim]) -> None:
+    def _require_known(self, target: Any, where: str, sizes: list[Any]) -> None:
         """Refuse sizes that no input tells."""
+        sizes = [d for d in sizes if isinstance(d, sympy.Expr)]
         unknown = [s.name for s in symbols(sizes) if s.name not in self.symbols]
         if unknown:
             raise UnsupportedError(
@@ -361,12 +388,15 @@ class _Walk:
     def _arguments(self, argument: Any) -> Any:
         """An FX argument with nodes replaced by what they became."""
         if isinstance(argument, fx.Node):
-            return self.known[argument]
+            known = self.known[argument]
+            if isinstance(known, UnsupportedError):
+                raise known
+            return known
         if isinstance(argument, list | tuple):
             return tuple(self._arguments(a) for a in argument)
         if isinstance(argument, dict):
             return {name: self._arguments(a) for name, a in argument.items()}
-        return size(argument) if isinstance(argument, torch.SymInt) else argument
+        return number(argument)
 
     def _outputs(self, node: fx.Node) -> list[Output]:
         returned = node.args[0]

@@ -67,33 +67,25 @@ def squeeze_all(m: Importer, x: Value) -> Value:
 
 @imports(aten.slice.Tensor)
 def slice_axis(m: Importer, x: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
+    """The size of the result is as capture has found it, so that equal sizes look alike."""
     axis = normalize_axis(axis, x.type.rank)
-    size = x.type.shape[axis]
-    start, end = slice_ends(m, size, start, end)
-    if start == 0 and end is None and step == 1:
+    size, count = x.type.shape[axis], m.result_size(axis)
+    first = m.inside(dim(start or 0), size)
+    if first == 0 and step == 1 and same(count, size):
         return x
-    return m.slice(x, axis, start, end, step)
+    return m.slice(x, axis, first, _end(first, count, step), step)
 
 
-def slice_ends(m: Importer, size: Dim, start: Any, end: Any) -> tuple[Dim, Dim | None]:
-    """ATen's slice bounds with nothing left out: None and the largest integer at the end mean the axis' own.
-
-    A symbolic bound counts from the end, or is clamped, where it does for the example inputs: capture guards on that.
-    """
-    start = 0 if start is None else m.resolved(dim(start), size)
-    if end is None or end == size or (isinstance(end, int) and end >= 2**62):
-        return start, None
-    if isinstance(end, int) and isinstance(size, int) and end >= size:
-        return start, None
-    end = m.resolved(dim(end), size)
-    return start, None if end == size else end
+def _end(start: Dim, count: Dim, step: int) -> Dim:
+    """Where a slice ends that begins at `start` and has `count` elements."""
+    return start if count == 0 else dim(start + (count - 1) * step + 1)
 
 
 @imports(aten.select.int)
 def select(m: Importer, x: Value, axis: int, index: Any) -> Value:
     axis = normalize_axis(axis, x.type.rank)
     shape = x.type.shape
-    start = dim(index + shape[axis]) if isinstance(index, int) and index < 0 else dim(index)
+    start = m.inside(dim(index), shape[axis])
     piece = m.slice(x, axis, start, dim(start + 1))
     return m.reshape(piece, (*shape[:axis], *shape[axis + 1 :]))
 
@@ -204,14 +196,17 @@ def slice_scatter(
     m: Importer, x: Value, source: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> Value:
     axis = normalize_axis(axis, x.type.rank)
-    start, end = slice_ends(m, x.type.shape[axis], start, end)
-    return m.emit("slice_scatter", x, m.cast(source, x.type.dtype), axis=axis, start=start, end=end, step=step)
+    size, count = x.type.shape[axis], source.type.shape[axis]
+    first = m.inside(dim(start or 0), size)
+    whole = end is None or (isinstance(end, int) and end >= 2**62)
+    last = _end(first, count, step) if count != 1 else size if whole else m.inside(dim(end), size)
+    return m.emit("slice_scatter", x, m.cast(source, x.type.dtype), axis=axis, start=first, end=last, step=step)
 
 
 @imports(aten.select_scatter.default)
 def select_scatter(m: Importer, x: Value, source: Value, axis: int, index: Any) -> Value:
     axis = normalize_axis(axis, x.type.rank)
-    start = dim(index + x.type.shape[axis]) if isinstance(index, int) and index < 0 else dim(index)
+    start = m.inside(dim(index), x.type.shape[axis])
     piece = m.unit(m.cast(source, x.type.dtype), axis)
     return m.emit("slice_scatter", x, piece, axis=axis, start=start, end=dim(start + 1), step=1)
 

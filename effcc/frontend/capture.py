@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -37,6 +37,7 @@ class Signature:
         change between calls.
     mutated_inputs: positions of the placeholders that the graph writes.
     output_strides: for each result the strides that eager would give it, or None where it is no tensor.
+    ranges: the ranges that a user declared for torch's size symbols.
     """
 
     role: Role
@@ -44,6 +45,7 @@ class Signature:
     static_inputs: frozenset[int]
     mutated_inputs: frozenset[int]
     output_strides: tuple[Strides | None, ...]
+    ranges: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
 
 
 CompileFX = Callable[[fx.GraphModule, Sequence[Any], Signature], Callable[..., Any]]

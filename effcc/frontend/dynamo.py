@@ -12,9 +12,11 @@ import sympy
 import torch
 from torch import Tensor
 
+from effcc.errors import UnsupportedError
 from effcc.frontend import capture
 from effcc.frontend.aten import Imported
-from effcc.ir.dims import Dim, evaluate
+from effcc.frontend.readings import Reading
+from effcc.ir.dims import evaluate_number, symbols
 from effcc.ir.graph import Graph, Value
 
 Run = Callable[..., Sequence[Tensor]]
@@ -26,34 +28,36 @@ def bound(imported: Imported, compile_graph: CompileGraph, signature: capture.Si
     run = compile_graph(imported.graph, signature)
     tensors = [i for i, known in enumerate(imported.inputs) if isinstance(known, Value)]
     constants = tuple(imported.constants.values())
-    plain = not imported.lone_sizes and all(isinstance(o, Value) for o in imported.outputs)
+    lone = [_reading(imported, name) for name in imported.lone_sizes]
+    returned = symbols(o for o in imported.outputs if isinstance(o, sympy.Expr))
+    read = {s.name: _reading(imported, s.name) for s in returned}
+    plain = all(isinstance(o, Value) for o in imported.outputs)
 
     def call(arguments: list[Any]) -> tuple[Any, ...]:
         given = [arguments[i] for i in tensors]
-        symbols = {} if plain else read_sizes(imported, arguments)
+        carriers = [_CARRIER.expand(reading.value(arguments)) for reading in lone]
+        values = {name: reading.value(arguments) for name, reading in read.items()}
         arguments.clear()
-        lone = [torch.empty(1, dtype=torch.bool).expand(symbols[name]) for name in imported.lone_sizes]
-        results = run(*given, *constants, *lone)
-        return tuple(results) if plain else _outputs(imported, results, symbols)
+        results = run(*given, *constants, *carriers)
+        return tuple(results) if plain else _outputs(imported, results, values)
 
     call._boxed_call = True  # type: ignore[attr-defined]
     return call
 
 
-def read_sizes(imported: Imported, arguments: Sequence[Any]) -> dict[str, int]:
-    """The value of each size symbol, from the values of the placeholders."""
-    found: dict[str, int] = {}
-    for known, argument in zip(imported.inputs, arguments, strict=True):
-        pairs: list[tuple[Dim, Any]] = []
-        if isinstance(known, Value):
-            pairs = list(zip(known.type.shape, argument.shape, strict=True))
-        elif known is not None:
-            pairs = [(known, argument)]
-        found.update((size.name, int(n)) for size, n in pairs if isinstance(size, sympy.Symbol))
+_CARRIER = torch.zeros(1, dtype=torch.bool)
+"""What all carriers of sizes are: one element, as often as the size says."""
+
+
+def _reading(imported: Imported, name: str) -> Reading:
+    """Where a call tells a symbol's value. Raises UnsupportedError where it does not."""
+    found = imported.readings.get(name)
+    if found is None:
+        raise UnsupportedError(f"the size {name} is told by no argument: expected an axis or a number that is {name}")
     return found
 
 
-def _outputs(imported: Imported, results: Sequence[Tensor], symbols: Mapping[str, int]) -> tuple[Any, ...]:
+def _outputs(imported: Imported, results: Sequence[Tensor], values: Mapping[str, int]) -> tuple[Any, ...]:
     """The captured graph's results: tensors in their places among sizes and constants."""
     left = iter(results)
     found: list[Any] = []
@@ -61,5 +65,5 @@ def _outputs(imported: Imported, results: Sequence[Tensor], symbols: Mapping[str
         if isinstance(output, Value):
             found.append(next(left))
         else:
-            found.append(evaluate(output, symbols) if isinstance(output, sympy.Expr) else output)
+            found.append(evaluate_number(output, values) if isinstance(output, sympy.Expr) else output)
     return tuple(found)

@@ -173,6 +173,7 @@ def from_exported(program: ExportedProgram) -> Captured:
             static_inputs=frozenset(state),
             mutated_inputs=mutated_inputs(graph_module),
             output_strides=user_strides,
+            ranges=lowered.range_constraints,
         ),
         state,
         call,

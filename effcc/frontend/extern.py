@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from effcc.errors import UnknownNameError, UnsupportedError
-from effcc.ir.dims import evaluate
+from effcc.ir.dims import evaluate_number
 from effcc.ir.graph import Node, Value
 from effcc.ir.program import Extern
 
@@ -83,7 +83,7 @@ def bind(node: Node | Extern) -> Callable[[Sequence[Tensor], Mapping[str, int]],
             if tag == "list":
                 return [decode(t) for t in rest]
             if tag == "value":
-                return evaluate(rest[0], sizes) if isinstance(rest[0], sympy.Expr) else rest[0]
+                return evaluate_number(rest[0], sizes)
             if tag == "complex":
                 return complex(*rest)
             return torch.device(rest[0]) if tag == "device" else getattr(torch, rest[0])

@@ -8,6 +8,7 @@ nodes and returns a `Value`, or a tuple for several results; raising `NotNative`
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
@@ -15,11 +16,13 @@ from typing import Any, TypeAlias, TypeVar
 import sympy
 import torch
 
-from effcc.frontend.sizes import shape
+from effcc.frontend.facts import NOTHING_KNOWN, Facts
+from effcc.frontend.sizes import shape, size
 from effcc.ir import dtypes
-from effcc.ir.dims import Dim, Shape, dim, evaluate, product, same_shape, symbols
+from effcc.ir.dims import Dim, Shape, dim, evaluate, product, same_shape, show, symbols
 from effcc.ir.dtypes import DType, boolean, f32
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
+from effcc.ir.size_functions import FUNCTIONS, is_real
 from effcc.ir.types import TensorType
 
 aten = torch.ops.aten
@@ -48,6 +51,20 @@ def imports(*overloads: Any) -> Callable[[Function], Function]:
         return function
 
     return register
+
+
+def require_constants(importer: Import, positional: Sequence[Any], named: Mapping[str, Any]) -> None:
+    """Raise NotNative for a run-time number where the importer takes a Python one (`axis: int`)."""
+    given = [*zip(_parameters(importer)[1:], positional, strict=False), *named.items()]
+    for name, value in given:
+        kind = importer.__annotations__.get(name)
+        if kind in ("int", "float", "bool") and isinstance(value, sympy.Expr):
+            raise NotNative(f"{name} is a run-time number, {show(value)}")
+
+
+@functools.cache
+def _parameters(importer: Import) -> tuple[str, ...]:
+    return tuple(inspect.signature(importer).parameters)
 
 
 def dtype_of(torch_dtype: torch.dtype) -> DType:
@@ -95,7 +112,7 @@ def scalar_dtype(value: Number) -> DType:
     """The dtype of a Python number as an operand on its own."""
     if isinstance(value, bool):
         return boolean
-    return f32 if isinstance(value, float) else dtypes.i64
+    return f32 if isinstance(value, float) or is_real(value) else dtypes.i64
 
 
 def result_dtype(operands: Sequence[Operand]) -> DType:
@@ -116,12 +133,17 @@ def result_dtype(operands: Sequence[Operand]) -> DType:
 class Importer:
     """Appends nodes to a graph, folding views of views as it goes.
 
-    hints: the values of size symbols in the example inputs.
+    hints: the values of size symbols in the example inputs; facts: what holds for sizes at every call. example: the
+    (fake) result of the call that is imported.
     """
 
-    def __init__(self, builder: GraphBuilder, hints: Mapping[str, int] = MappingProxyType({})) -> None:
+    def __init__(
+        self, builder: GraphBuilder, hints: Mapping[str, int] = MappingProxyType({}), facts: Facts = NOTHING_KNOWN
+    ) -> None:
         self.builder = builder
         self.hints = hints
+        self.facts = facts
+        self.example: Any = None
         self.name = ""
         self._constants: dict[tuple[Any, DType], Value] = {}
         self._producers: dict[Value, Node] = {}
@@ -197,14 +219,25 @@ class Importer:
             return None
         return evaluate(size, self.hints)
 
-    def resolved(self, bound: Dim, size: Dim) -> Dim:
-        """A slice's bound on an axis of `size` as one between 0 and `size`, where one of both is a symbol."""
-        value, most = self.hint(bound), self.hint(size)
-        if (isinstance(bound, int) and isinstance(size, int)) or value is None or most is None:
-            return bound
-        if value < 0:
-            return dim(size + bound) if value + most > 0 else 0
-        return size if value >= most else bound
+    def inside(self, bound: Dim, size: Dim) -> Dim:
+        """A bound on an axis of `size` as Python takes it: from the end where it is negative, and within 0 and `size`.
+
+        What is known of the sizes decides; where it does not, the bound is clamped when the program runs.
+        """
+        not_negative = self.facts.not_negative
+        if not_negative(bound):
+            found = bound
+        else:
+            from_end = dim(size + bound)
+            from_end = from_end if not_negative(from_end) else dim(sympy.Max(from_end, 0))
+            if not_negative(dim(-1 - bound)):
+                return from_end
+            found = dim(FUNCTIONS["choose"](FUNCTIONS["lt"](bound, 0), from_end, bound))
+        return found if not_negative(dim(size - found)) else dim(sympy.Min(found, size))
+
+    def result_size(self, axis: int) -> Dim:
+        """The size of an axis of the tensor that the call being imported gives, as capture has found it."""
+        return size(self.example.shape[axis])
 
     # --- views ---
 

@@ -1,53 +1,46 @@
-"""Torch's symbolic sizes as effcc's: SymInts and sympy expressions over torch's symbols to Dims and back."""
+"""Torch's symbolic sizes and numbers as effcc's: SymInts, SymFloats and SymBools to expressions over effcc's symbols.
+
+Sizes are symbols that are at least 0. A number among a call's arguments may be negative: it is the difference of two
+sizes, `s5p - s5m`, of which one is 0. Doubles keep the order of operations that torch has kept
+(`effcc.ir.size_functions`); a rounded one that cannot have been inexact is a floor, about which more is known.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import sympy
 import torch
+from sympy.core.relational import Relational
 from torch.utils._sympy import functions as torch_functions
 from torch.utils._sympy.numbers import int_oo
 
-from effcc.errors import CaptureError
-from effcc.ir.dims import Dim, Shape, dim, symbol
+from effcc.errors import CaptureError, UnsupportedError
+from effcc.ir import dims
+from effcc.ir.dims import Dim, Shape, symbol
+from effcc.ir.size_functions import FUNCTIONS, Number, is_real
 
+Range = tuple[int, int | None]
+Constraints = Mapping[Any, Any]
+"""Torch's symbols to the ranges (`ValueRanges`) that a user declared for them."""
 
-def _floor_division(a: Any, b: Any) -> Any:
-    return sympy.floor(a / b)
-
-
-_FUNCTIONS: Mapping[Any, Any] = {
-    torch_functions.FloorDiv: _floor_division,
-    torch_functions.CleanDiv: _floor_division,
-    torch_functions.CeilToInt: sympy.ceiling,
-    torch_functions.FloorToInt: sympy.floor,
-    torch_functions.IntTrueDiv: lambda a, b: a / b,
-    torch_functions.Mod: sympy.Mod,
-    torch_functions.PythonMod: sympy.Mod,
-    torch_functions.ModularIndexing: lambda a, b, c: sympy.Mod(sympy.floor(a / b), c),
-    torch_functions.Max: sympy.Max,
-    torch_functions.Min: sympy.Min,
-}
+_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+_KEPT_ORIGINS = 1 << 14
+_EXACT_DIGITS = 2**20  # a product of a constant of so few bits and a size is exact in a double
 
 
 def size(value: Any) -> Dim:
-    """An int, SymInt or torch's sympy expression as a Dim over effcc's own symbols."""
-    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
-        value = value.node.expr
+    """An int or SymInt as a Dim. Raises UnsupportedError for a function of sizes that effcc has none for."""
     if isinstance(value, bool | int):
         return int(value)
-    return dim(_convert(sympy.sympify(value)))
+    return dims.dim(_expression(value))
 
 
-def _convert(expression: Any) -> Any:
-    if isinstance(expression, sympy.Symbol):
-        return symbol(expression.name)
-    if not expression.args:
-        return expression
-    args = [_convert(a) for a in expression.args]
-    return _FUNCTIONS.get(expression.func, expression.func)(*args)
+def number(value: Any) -> Number | sympy.Expr:
+    """A number, symbolic or not: as `size`, and doubles and truth values (1 or 0) too."""
+    return dims.number(_expression(value)) if isinstance(value, _SYMBOLIC) else value
 
 
 def shape(sizes: Iterable[Any]) -> Shape:
@@ -55,23 +48,258 @@ def shape(sizes: Iterable[Any]) -> Shape:
     return tuple(size(s) for s in sizes)
 
 
-def ranges(values: Iterable[Any]) -> dict[str, tuple[int, int | None]]:
-    """The range of every size symbol that occurs in the shapes of these (fake) values: inclusive, None for no bound."""
-    found: dict[str, tuple[int, int | None]] = {}
+def _expression(value: Any) -> Any:
+    node = value.node
+    return _Conversion(node.shape_env).convert(node.expr)
+
+
+def parts(torch_symbol: Any, environment: Any) -> tuple[sympy.Symbol, ...]:
+    """The sizes that stand for a symbol of torch's: itself, or two where it may be negative: value = first - second."""
+    name = torch_symbol.name
+    if not torch_symbol.is_integer:
+        raise UnsupportedError(f"the number {name} was taken out of a tensor as a float; keep it a tensor")
+    known = environment.var_to_range.get(torch_symbol)
+    signed = not torch_symbol.is_nonnegative if known is None else known.lower < 0
+    return (symbol(f"{name}p"), symbol(f"{name}m")) if signed else (symbol(name),)
+
+
+class _Conversion:
+    """From torch's expressions to effcc's, for the symbols of one shape environment."""
+
+    def __init__(self, environment: Any) -> None:
+        self.environment = environment
+
+    def convert(self, e: Any) -> Any:
+        if isinstance(e, sympy.Symbol):
+            first, *second = parts(e, self.environment)
+            return first - second[0] if second else first
+        if e in (sympy.true, sympy.false):
+            return sympy.Integer(int(bool(e)))
+        if not e.args:
+            return e
+        exact = self.exactly_rounded(e) if e.func in _ROUNDINGS else None
+        if exact is not None:
+            return exact
+        args = [self.convert(a) for a in e.args]
+        made = _relation(e, args) if isinstance(e, Relational) else _function(e, args)
+        if made is None:
+            raise UnsupportedError(f"effcc has no form for {e.func.__name__} of sizes, in {e}")
+        if made.args:
+            if len(_ORIGINS) >= _KEPT_ORIGINS:
+                _ORIGINS.clear()
+            _ORIGINS[made] = e
+        return made
+
+    def exactly_rounded(self, e: Any) -> Any:
+        """A double rounded to an integer, where the double has no rounding error; None where it may have."""
+        (inner,) = e.args
+        if inner.func is torch_functions.IntTrueDiv:  # the quotient of sizes below 2**52 is on the right side
+            a, b = map(self.convert, inner.args)
+            value = None if is_real(a) or is_real(b) else a / b
+        else:
+            value = self.exact(inner)
+        if value is None:
+            return None
+        return _ROUNDINGS[e.func](value)
+
+    def exact(self, e: Any) -> Any:
+        """What a double is equal to, as an expression of sizes; None where it may be rounded."""
+        if e.func is torch_functions.ToFloat:
+            return self.convert(e.args[0])
+        if e.is_Float:
+            value = sympy.Rational(float(e))
+            return value if abs(value.p) < _EXACT_DIGITS and value.q < _EXACT_DIGITS else None
+        if e.is_Mul and len(e.args) == 2 and e.args[0].is_Number:
+            factors = [self.exact(sympy.Float(e.args[0])), self.exact(e.args[1])]
+            whole = factors[1] is not None and factors[1].is_integer
+            return factors[0] * factors[1] if factors[0] is not None and whole else None
+        return None
+
+
+_ORIGINS: dict[Any, Any] = {}
+"""The last expression of torch's that each of effcc's came from, for `effcc.frontend.facts`."""
+
+
+def origin(e: sympy.Expr) -> Any:
+    """The expression of torch's that one of effcc's came from; None where it did not come from one."""
+    return _ORIGINS.get(e)
+
+
+def _truncated(value: Any) -> Any:
+    if value.is_nonnegative:
+        return sympy.floor(value)
+    return sympy.Max(sympy.floor(value), 0) + sympy.Min(sympy.ceiling(value), 0)
+
+
+_ROUNDINGS: Mapping[Any, Callable[[Any], Any]] = {
+    torch_functions.TruncToInt: _truncated,
+    torch_functions.FloorToInt: sympy.floor,
+    torch_functions.CeilToInt: sympy.ceiling,
+}
+
+
+def _real(e: Any) -> Any:
+    """An operand of arithmetic on doubles."""
+    if is_real(e) or e in (sympy.oo, -sympy.oo, sympy.nan):
+        return e
+    return sympy.Float(float(e)) if e.is_Number else FUNCTIONS["real"](e)
+
+
+def _on_reals(name: str) -> Callable[..., Any]:
+    return lambda *args: FUNCTIONS[name](*map(_real, args))
+
+
+def _chosen(whole: Callable[..., Any], real: str) -> Callable[..., Any]:
+    """A function of integers that is another one as soon as one operand is a double."""
+
+    def apply(*args: Any) -> Any:
+        if not any(map(is_real, args)):
+            return whole(*args)
+        found = _real(args[0])
+        for other in args[1:]:
+            found = FUNCTIONS[real](found, _real(other))
+        return found
+
+    return apply
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if not is_real(base) and not is_real(exponent):
+        return base**exponent
+    if exponent == 2:
+        return FUNCTIONS["fmul"](base, base)
+    return FUNCTIONS["fpow"](_real(base), _real(exponent))
+
+
+def _choose(condition: Any, a: Any, b: Any) -> Any:
+    if is_real(a) or is_real(b):
+        return FUNCTIONS["fchoose"](condition, _real(a), _real(b))
+    return FUNCTIONS["choose"](condition, a, b)
+
+
+def _to_integer(name: str) -> Callable[[Any], Any]:
+    return lambda x: FUNCTIONS[name](x) if is_real(x) else x
+
+
+def _bitwise(name: str) -> Callable[[Any, Any], Any]:
+    return lambda a, b: FUNCTIONS[name](a, b)
+
+
+def _divided(a: Any, b: Any) -> Any:
+    return sympy.floor(a / b)
+
+
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    sympy.Add: _chosen(sympy.Add, "fadd"),
+    sympy.Mul: _chosen(sympy.Mul, "fmul"),
+    sympy.Pow: _power,
+    sympy.floor: sympy.floor,
+    sympy.ceiling: sympy.ceiling,
+    sympy.Abs: lambda a: FUNCTIONS["fabs"](a) if is_real(a) else sympy.Max(a, -a),
+    sympy.Max: _chosen(sympy.Max, "fmax"),
+    sympy.Min: _chosen(sympy.Min, "fmin"),
+    sympy.Mod: _chosen(sympy.Mod, "fmod"),
+    sympy.And: lambda *args: sympy.Min(*args),
+    sympy.Or: lambda *args: sympy.Max(*args),
+    sympy.Not: lambda a: 1 - a,
+    torch_functions.FloorDiv: _divided,
+    torch_functions.CleanDiv: _divided,
+    torch_functions.CeilToInt: _to_integer("upper"),
+    torch_functions.FloorToInt: _to_integer("lower"),
+    torch_functions.TruncToInt: _to_integer("trunc"),
+    torch_functions.RoundToInt: _to_integer("nearest"),
+    torch_functions.TruncToFloat: _on_reals("ftrunc"),
+    torch_functions.RoundDecimal: lambda x, digits: FUNCTIONS["fround"](_real(x), digits),
+    torch_functions.ToFloat: _real,
+    torch_functions.IntTrueDiv: lambda a, b: FUNCTIONS["ratio"](a, b),
+    torch_functions.FloatTrueDiv: _on_reals("fdiv"),
+    torch_functions.FloatPow: _on_reals("fpow"),
+    torch_functions.PowByNatural: lambda a, b: FUNCTIONS["power"](a, b),
+    torch_functions.LShift: lambda a, b: a * FUNCTIONS["power"](sympy.Integer(2), b),
+    torch_functions.RShift: lambda a, b: _divided(a, FUNCTIONS["power"](sympy.Integer(2), b)),
+    torch_functions.Mod: _chosen(sympy.Mod, "fmod"),
+    torch_functions.PythonMod: _chosen(sympy.Mod, "fmod"),
+    torch_functions.ModularIndexing: lambda a, b, c: sympy.Mod(_divided(a, b), c),
+    torch_functions.Where: _choose,
+    torch_functions.Identity: lambda a: a,
+    torch_functions.Max: _chosen(sympy.Max, "fmax"),
+    torch_functions.Min: _chosen(sympy.Min, "fmin"),
+    torch_functions.BitwiseFn_bitwise_and: _bitwise("bitand"),
+    torch_functions.BitwiseFn_bitwise_or: _bitwise("bitor"),
+    torch_functions.BitwiseFn_bitwise_xor: _bitwise("bitxor"),
+}
+_UNARY = "OpaqueUnaryFn_"
+_FUNCTIONS.update(
+    (function, _on_reals(name.removeprefix(_UNARY)))
+    for name, function in vars(torch_functions).items()
+    if name.startswith(_UNARY) and name.removeprefix(_UNARY) in FUNCTIONS
+)
+
+
+def _function(e: Any, args: list[Any]) -> Any:
+    """A function of converted operands; None where effcc has none."""
+    found = _FUNCTIONS.get(e.func)
+    return found(*args) if found is not None else None
+
+
+_RELATIONS = {
+    sympy.StrictLessThan: ("lt", False), sympy.StrictGreaterThan: ("lt", True),
+    sympy.LessThan: ("le", False), sympy.GreaterThan: ("le", True),
+    sympy.Equality: ("eq", False), sympy.Unequality: ("eq", False),
+}  # fmt: skip
+
+
+def _relation(e: Any, args: list[Any]) -> Any:
+    """A comparison as 1 or 0."""
+    name, swapped = _RELATIONS[e.func]
+    a, b = reversed(args) if swapped else args
+    real = is_real(a) or is_real(b)
+    found = FUNCTIONS[f"f{name}"](_real(a), _real(b)) if real else FUNCTIONS[name](a, b)
+    return 1 - found if e.func is sympy.Unequality else found
+
+
+# What is known of symbols ---------------------------------------------------------------------------------------------
+
+
+def torch_symbols(values: Iterable[Any]) -> dict[Any, Any]:
+    """The symbols of torch's that occur in the shapes of these (fake) values, with their shape environment."""
+    found: dict[Any, Any] = {}
     for value in values:
-        sizes = value.shape if isinstance(value, torch.Tensor) else [value]
+        sizes = (*value.shape, *_strides(value)) if isinstance(value, torch.Tensor) else [value]
         for s in sizes:
             if isinstance(s, torch.SymInt):
-                environment = s.node.shape_env
-                for torch_symbol in s.node.expr.free_symbols:
-                    found.setdefault(torch_symbol.name, _range(environment, torch_symbol))
+                found.update(dict.fromkeys(sorted(s.node.expr.free_symbols, key=str), s.node.shape_env))
     return found
 
 
-def _range(environment: Any, torch_symbol: Any) -> tuple[int, int | None]:
-    bounds = environment.bound_sympy(torch_symbol)
-    upper = None if bounds.upper in (int_oo, sympy.oo) or bounds.upper >= 2**62 else int(bounds.upper)
-    return int(bounds.lower), upper
+def _strides(value: torch.Tensor) -> tuple[Any, ...]:
+    return value.stride() if value.layout == torch.strided else ()
+
+
+def ranges(values: Iterable[Any], constraints: Constraints = MappingProxyType({})) -> dict[str, Range]:
+    """The range of every size that occurs in the shapes of these (fake) values: inclusive, None for no bound.
+
+    constraints: what a user declared; a shape environment takes sizes of 0 and 1 as special, and so excludes them.
+    """
+    found: dict[str, Range] = {}
+    for torch_symbol, environment in torch_symbols(values).items():
+        bounds = constraints.get(torch_symbol)
+        bounds = environment.bound_sympy(torch_symbol) if bounds is None else bounds
+        names = [s.name for s in parts(torch_symbol, environment)]
+        low, high = _limit(bounds.lower), _limit(bounds.upper)
+        if len(names) == 1:
+            found[names[0]] = (max(low or 0, 0), high)
+        else:
+            found[names[0]] = (max(low or 0, 0), None if high is None else max(high, 0))
+            found[names[1]] = (max(-high, 0) if high is not None else 0, None if low is None else max(-low, 0))
+    return found
+
+
+def _limit(bound: Any) -> int | None:
+    """A bound as a number; None where it is none."""
+    if bound in (int_oo, -int_oo, sympy.oo, -sympy.oo) or abs(bound) >= 2**62:
+        return None
+    return int(bound)
 
 
 def hints(values: Iterable[Any]) -> dict[str, int]:
@@ -86,5 +314,11 @@ def hints(values: Iterable[Any]) -> dict[str, int]:
                 hint = s.node.hint
                 if not isinstance(hint, int):
                     raise CaptureError(f"size {s} has the hint {hint!r}, expected an integer")
-                found[s.node.expr.name] = hint
+                found.update(split_value([p.name for p in parts(s.node.expr, s.node.shape_env)], hint))
     return found
+
+
+def split_value(names: Iterable[str], value: int) -> dict[str, int]:
+    """The values of the sizes that stand for a number: itself, or what it has above and below 0."""
+    first, *second = names
+    return {first: max(value, 0), second[0]: max(-value, 0)} if second else {first: value}

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import sympy
+from sympy.printing.str import StrPrinter
 
 from effcc.ir.size_division import has_division, normal_divisions
+from effcc.ir.size_functions import Number, compute, is_real
 
 Dim: TypeAlias = int | sympy.Expr
 Shape = tuple[Dim, ...]
@@ -29,6 +31,16 @@ def dim(value: object) -> Dim:
     if not expression.is_Symbol and has_division(expression):
         expression = normal_divisions(expression)
     return int(expression) if expression.is_Integer else expression
+
+
+def number(value: object) -> Number | sympy.Expr:
+    """`value`, a Python or sympy number or an expression of sizes, as a number: constants as Python's own."""
+    if isinstance(value, bool | int | float):
+        return value
+    expression = sympy.sympify(value)
+    if expression.is_Float or expression in (sympy.oo, -sympy.oo, sympy.nan):
+        return float(expression)
+    return expression if is_real(expression) else dim(expression)
 
 
 def symbol(name: str) -> sympy.Symbol:
@@ -72,14 +84,35 @@ def symbols(sizes: Iterable[Dim]) -> tuple[sympy.Symbol, ...]:
 
 def evaluate(size: Dim, bindings: Mapping[str, int]) -> int:
     """The value of `size` where each symbol has the value that `bindings` gives for its name."""
-    if isinstance(size, int):
-        return size
-    return int(size.subs({s: bindings[s.name] for s in size.free_symbols}))
+    return size if isinstance(size, int) else int(compute(size, bindings))
+
+
+def evaluate_number(value: Number | sympy.Expr, bindings: Mapping[str, int]) -> Number:
+    """The value of a number made of sizes: an int, or a double where Python's arithmetic gives one."""
+    return compute(value, bindings) if isinstance(value, sympy.Expr) else value
+
+
+class _Printer(StrPrinter):  # type: ignore[misc]
+    """Doubles with all their digits."""
+
+    def _print_Float(self, e: sympy.Float) -> str:
+        return repr(float(e))
+
+    def _print_Infinity(self, e: sympy.Expr) -> str:
+        return "inf"
+
+    def _print_NegativeInfinity(self, e: sympy.Expr) -> str:
+        return "-inf"
+
+
+_PRINTER = _Printer()
 
 
 def show(size: Dim) -> str:
-    """The text of a size, without spaces, that the IR grammar reads back."""
-    return str(size).replace(" ", "")
+    """The text of a size, or of a number made of sizes, without spaces, that the IR grammar reads back."""
+    if isinstance(size, int):
+        return str(size)
+    return size.name if size.is_Symbol else str(_PRINTER.doprint(size)).replace(" ", "")
 
 
 def contiguous_strides(shape: Shape) -> Shape:

@@ -44,7 +44,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Size:
-    """A (symbolic) size, as a value."""
+    """A (symbolic) size, as a value; as f64 a number made of sizes (`effcc.ir.size_functions`)."""
 
     value: Dim
     dtype: DType = i64

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from effcc.ir.dims import Dim
-from effcc.ir.dtypes import DType
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Scalar, cast
+import sympy
+
+from effcc.ir.dims import Dim, number
+from effcc.ir.dtypes import DType, f64, i64
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Scalar, Size, cast
 from effcc.ir.kernel import Param, Scatter, Statement
 from effcc.ir.scalars import function
+from effcc.ir.size_functions import is_real
 
 Form = Callable[["FormBuilder"], None]
 
@@ -97,8 +100,16 @@ def call(name: str, *operands: Expr) -> Call:
     return Call(name, operands, spec.result_dtype(operands[-1].dtype if name == "where" else operands[0].dtype))
 
 
-def constant(value: Scalar, like: Expr) -> Const:
+def constant(value: Scalar | sympy.Expr, like: Expr) -> Expr:
     """A constant of the dtype of `like`."""
-    if like.dtype.is_float:
-        return Const(float(value), like.dtype)
-    return Const(bool(value) if like.dtype.kind == "bool" else int(value), like.dtype)
+    return scalar(value, like.dtype)
+
+
+def scalar(value: Any, dtype: DType) -> Expr:
+    """A number, or one made of sizes, as an expression of `dtype`."""
+    value = number(value)
+    if isinstance(value, sympy.Expr):
+        return cast(Size(value, f64 if is_real(value) else i64), dtype)
+    if dtype.is_float:
+        return Const(float(value), dtype)
+    return Const(bool(value) if dtype.kind == "bool" else int(value), dtype)

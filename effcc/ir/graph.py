@@ -13,7 +13,7 @@ buffer behind the parameter `%cache` holds `%new` after the call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Union
 
@@ -57,6 +57,11 @@ class Node:
         """The only result."""
         (single,) = self.results
         return single
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether its attributes, results or regions mention a run-time size: it then differs from call to call."""
+        return bool(symbols(mentioned_sizes([self])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +111,21 @@ class Graph:
 
     def with_nodes(self, nodes: tuple[Node, ...], outputs: tuple[Value, ...] | None = None) -> Graph:
         return replace(self, nodes=nodes, outputs=self.outputs if outputs is None else outputs)
+
+
+def mentioned_sizes(nodes: Iterable[Node]) -> Iterator[sympy.Expr]:
+    """Everything made of run-time sizes that nodes mention, in attributes, results and regions."""
+    for node in nodes:
+        pending: list[Attribute] = [*node.attrs.values(), *(d for r in node.results for d in r.type.sizes)]
+        while pending:
+            value = pending.pop()
+            if isinstance(value, tuple):
+                pending.extend(value)
+            elif isinstance(value, sympy.Expr):
+                yield value
+        for region in node.regions:
+            yield from (d for p in region.params for d in p.type.sizes if isinstance(d, sympy.Expr))
+            yield from mentioned_sizes(region.nodes)
 
 
 class GraphBuilder:

@@ -26,6 +26,11 @@ class TensorType:
         return len(self.shape)
 
     @property
+    def sizes(self) -> Shape:
+        """Everything in it that may be a run-time size: the shape, and the strides where they are not row-major."""
+        return (*self.shape, *(self.strides or ()))
+
+    @property
     def size(self) -> Dim:
         """The number of elements."""
         return product(self.shape)

@@ -65,7 +65,7 @@ class Space:
         ):
             return f"({show(value)})"
         name = f"size{abs(hash(show(value))) % 10**8}"
-        self.parameters.setdefault(name, f"{name} >= 0")
+        self.parameters.setdefault(name, f"{name} >= 0" if value.is_nonnegative else f"{name} = {name}")
         return name
 
     def axis(self, name: str) -> str:

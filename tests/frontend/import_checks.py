@@ -12,7 +12,6 @@ from torch import Tensor, fx, nn
 
 from effcc.frontend import capture, recurrent
 from effcc.frontend.aten import Imported, import_graph
-from effcc.frontend.dynamo import read_sizes
 from effcc.frontend.extern import bind
 from effcc.ir.dims import evaluate
 from effcc.ir.graph import Node, Value
@@ -36,7 +35,7 @@ class Trace:
 
     def interpreted(self) -> list[Any]:
         """The imported graph's results by NumPy; externs by PyTorch."""
-        sizes = read_sizes(self.imported, self.arguments)
+        sizes = {name: r.value(self.arguments) for name, r in self.imported.readings.items()}
         given = zip(self.imported.inputs, self.arguments, strict=True)
         arrays = [to_numpy(a.detach()) for known, a in given if isinstance(known, Value)]
         arrays += [to_numpy(c) for c in self.imported.constants.values()]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from effcc.ir import dtypes
-from effcc.ir.dims import Dim, symbol
+from effcc.ir.dims import Dim, symbol, symbols
 from effcc.ir.dtypes import DType, boolean, f32, i64
 from effcc.ir.encoding import Encoding, Scheme
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size
@@ -295,7 +295,8 @@ def programs(draw: st.DrawFn) -> Program:
     extern = Extern("aten::sort.stable", inputs[:1], ("alias",), attrs, draw(st.text(max_size=8)))
     branch = Extern("cond", inputs[:1], ("alias",), {}, "control flow", regions=(draw(graphs(3)), draw(graphs(3))))
     launch = Launch("k", inputs, ("b.Out",))
-    prepare = (launch,) if draw(st.booleans()) else ()
+    kernel_sizes = symbols([d for p in kernel.signature for d in p.type.sizes] + list(kernel.extents.values()))
+    prepare = (launch,) if not kernel_sizes and not kernel.given_sizes and draw(st.booleans()) else ()
     updates = ((inputs[0], inputs[0]),) if draw(st.booleans()) else ()
     return Program(
         "p",

@@ -17,6 +17,7 @@ import numpy as np
 from effcc.errors import InputError, IRTypeError
 from effcc.ir import dtypes
 from effcc.ir.dims import evaluate as evaluate_size
+from effcc.ir.dims import evaluate_number
 from effcc.ir.dtypes import DType
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, children
 from effcc.ir.kernel import Statement
@@ -59,7 +60,7 @@ class Evaluator:
             case Const(value, dtype):
                 return np.full((1,) * len(dims), value, self.numpy(dtype))
             case Size(value, dtype):
-                return np.full((1,) * len(dims), evaluate_size(value, self.sizes), self.numpy(dtype))
+                return np.full((1,) * len(dims), evaluate_number(value, self.sizes), self.numpy(dtype))
             case Axis(name):
                 return self._axis(name, dims)
             case Load():

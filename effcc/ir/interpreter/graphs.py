@@ -9,6 +9,7 @@ import numpy as np
 
 from effcc.errors import InputError, IRTypeError, UnsupportedError
 from effcc.ir.dims import evaluate as evaluate_size
+from effcc.ir.dims import evaluate_number
 from effcc.ir.dtypes import DType
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.interpreter.evaluate import Array, bind_sizes
@@ -81,12 +82,12 @@ class _Run:
         return lambda *inputs: tuple(self.graph(graph, inputs))
 
     def attribute(self, value: Any) -> Any:
-        """An attribute as references take it: size expressions as ints, floating dtypes widened if asked."""
+        """An attribute as references take it: size expressions as numbers, floating dtypes widened if asked."""
         if isinstance(value, tuple):
             return tuple(self.attribute(v) for v in value)
         if isinstance(value, DType):
             return self.wide if self.wide is not None and value.is_float else value
-        return evaluate_size(value, self.sizes) if hasattr(value, "free_symbols") else value
+        return evaluate_number(value, self.sizes)
 
     def checked(self, node: Node, value: Value, array: Array) -> Array:
         """`array`, whose shape and dtype must be those of the type of `value`."""

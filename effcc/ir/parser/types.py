@@ -17,20 +17,21 @@ from effcc.ir.encoding import Argument, Encoding, Scheme
 from effcc.ir.graph import Attribute
 from effcc.ir.parser.limits import bounded, extent, power, quotient, size_arithmetic, whole
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
+from effcc.ir.size_functions import FUNCTIONS, constant, is_real
 from effcc.ir.types import TensorType
 
 SPECIALS: dict[str, float | bool] = {"inf": math.inf, "nan": math.nan, "true": True, "false": False}
 _SIZE_FUNCTIONS: dict[str, Any] = {
     "floor": sympy.floor, "ceiling": sympy.ceiling, "Max": sympy.Max, "Min": sympy.Min, "Mod": sympy.Mod,
-    "Abs": sympy.Abs,
+    "Abs": sympy.Abs, **FUNCTIONS,
 }  # fmt: skip
 
 
 def read_size(source: Source, tree: Syntax) -> Dim:
-    """A size: an int, or a sympy expression over size symbols."""
+    """A size, or a number made of sizes: an int, or a sympy expression over size symbols."""
     with source.at(tree), size_arithmetic():
         value = _size(tree)
-    return dim(value)
+        return value if is_real(value) else dim(value)
 
 
 def _size(tree: Syntax) -> Any:
@@ -40,14 +41,27 @@ def _size(tree: Syntax) -> Any:
         case "size_symbol", [name]:
             return symbol(str(name))
         case "size_function", [name, *arguments]:
-            if str(name) not in _SIZE_FUNCTIONS:
-                raise UnknownNameError("function of sizes", str(name), _SIZE_FUNCTIONS)
-            return _SIZE_FUNCTIONS[str(name)](*map(_size, _below(arguments)))
+            return _size_function(str(name), [sympy.sympify(_size(a)) for a in _below(arguments)])
+        case "size_number", [*_]:
+            return constant(read_literal(tree))  # type: ignore[arg-type]
         case "size_negative", [Tree() as a]:
             return -_size(a)
         case kind, [Tree() as a, Tree() as b]:
             return bounded(_size_operation(str(kind), sympy.sympify(_size(a)), _size(b)))
     raise AssertionError(tree.data)
+
+
+def _size_function(name: str, arguments: list[Any]) -> Any:
+    if name not in _SIZE_FUNCTIONS:
+        raise UnknownNameError("function of sizes", name, _SIZE_FUNCTIONS)
+    wanted = FUNCTIONS[name].entry.arity if name in FUNCTIONS else None
+    if wanted not in (None, len(arguments)):
+        raise IRTypeError(f"the function of sizes {name!r} takes {wanted} arguments, got {len(arguments)}")
+    if name in FUNCTIONS:
+        takes = FUNCTIONS[name].entry.takes
+        if any(is_real(a) != (kind == "f") for a, kind in zip(arguments, takes, strict=True) if not a.is_infinite):
+            raise IRTypeError(f"the function of sizes {name!r} takes {takes} (i: an integer, f: a double)")
+    return bounded(_SIZE_FUNCTIONS[name](*arguments))
 
 
 def _size_operation(kind: str, a: Any, b: Any) -> Any:

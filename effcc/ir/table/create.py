@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import sympy
 
-from effcc.errors import UnsupportedError
 from effcc.ir.dims import Dim, dim, product, show
 from effcc.ir.dtypes import DType, f32, f64, i64
-from effcc.ir.expr import Axis, Const, Expr, Size, cast, compare, where
-from effcc.ir.form import FormBuilder, call
+from effcc.ir.expr import Axis, Const, cast, compare, where
+from effcc.ir.form import FormBuilder, call, scalar
 from effcc.ir.op import REQUIRED, Op, Types, require
+from effcc.ir.size_functions import is_real
 from effcc.ir.table.movement import flatten
 from effcc.ir.types import TensorType
 
 LARGEST_LITERAL = 64
 """Values that an IR text may spell out: tables of a kernel, not weights, which are parameters."""
-
-
-def scalar(value: Any, dtype: DType) -> Expr:
-    """A number, or a symbolic size, as an expression of `dtype`."""
-    if not isinstance(value, bool | int | float):
-        return cast(_real(sympy.sympify(value)) if dtype.is_float else Size(dim(value)), dtype)
-    if dtype.is_float:
-        return Const(float(value), dtype)
-    return Const(bool(value) if dtype.kind == "bool" else int(value), dtype)
-
-
-def _real(e: sympy.Expr) -> Expr:
-    """A function of sizes as a number: a ratio of sizes is no size, so it is computed in f64, from sizes."""
-    if e.is_integer:
-        return Size(dim(e))
-    if e.is_number:
-        return Const(float(e), f64)
-    if isinstance(e, sympy.Add | sympy.Mul):
-        function = "add" if isinstance(e, sympy.Add) else "mul"
-        return functools.reduce(lambda a, b: call(function, a, b), (cast(_real(part), f64) for part in e.args))
-    if isinstance(e, sympy.Pow) and e.exp.is_Integer:
-        base = cast(_real(e.base), f64)
-        power = functools.reduce(lambda a, b: call("mul", a, b), [base] * abs(int(e.exp)))
-        return power if e.exp > 0 else call("div", Const(1.0, f64), power)
-    if e.func.__name__ in ("IntTrueDiv", "FloatTrueDiv"):
-        return call("div", *(cast(_real(part), f64) for part in e.args))
-    if e.func.__name__ == "ToFloat":
-        return cast(_real(e.args[0]), f64)
-    raise UnsupportedError(f"a number computed from sizes as {e} has no form; compute it on tensors, or fix the sizes")
 
 
 def _infer_constant(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
@@ -94,7 +63,7 @@ def _iota(b: FormBuilder) -> None:
     axis: Axis = b.axis(b.results[0].type.shape[0])
     start, step, dtype = b.attrs["start"], b.attrs["step"], b.attrs["dtype"]
     counter = i64
-    if isinstance(start, float) or isinstance(step, float):
+    if any(isinstance(n, float) or is_real(n) for n in (start, step)):
         counter = f64 if dtype in (f64, f32) or not dtype.is_float else f32
     value = call("mul", cast(axis, counter), scalar(step, counter)) if step != 1 else cast(axis, counter)
     b.define((axis,), cast(call("add", value, scalar(start, counter)) if start != 0 else value, dtype))

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from effcc.ir.dims import Dim, dim, symbols
-from effcc.ir.dtypes import DType, boolean, i64
+from effcc.ir.dtypes import DType, boolean, f64, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, loads
 from effcc.ir.op import require
 from effcc.ir.scalars import function, reduction
+from effcc.ir.size_functions import is_real
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Scope:
             case Size(value, dtype):
                 for symbol in symbols((value,)):
                     require(symbol.name in self.sizes, f"size symbol {symbol.name!r} is in no parameter's shape")
-                require(not dtype.is_float, f"a size must be an integer, got {dtype}")
+                require(dtype == (f64 if is_real(value) else i64), f"a number made of sizes is i64 or f64, got {dtype}")
             case Load():
                 self._check_load(e)
             case Call():

@@ -39,6 +39,7 @@ def _check(program: Program) -> None:
         _check_alias(buffer, buffers)
     named = (*program.inputs, *program.outputs, *(name for pair in program.updates for name in pair))
     _require_known(named, buffers)
+    _check_prepared(program)
     roots = {name: program.memory_of(name) for name in buffers}
     written = {roots[b.name] for b in program.buffers if b.space in ("input", "weight") or b.name in program.inputs}
     for step in (*program.prepare, *program.steps):
@@ -49,6 +50,18 @@ def _check(program: Program) -> None:
         written.update(roots[name] for name in step.results)
     for name in (*program.outputs, *(value for _, value in program.updates)):
         require(roots[name] in written, f"buffer {name!r} is returned, but no step writes it")
+
+
+def _check_prepared(program: Program) -> None:
+    """What is prepared is prepared once, for every size."""
+    for step in program.prepare:
+        kernel = program.kernels.get(step.kernel) if isinstance(step, Launch) else None
+        types = [program.buffer(n).type for n in step.touched]
+        extents = kernel.extents.values() if kernel is not None else ()
+        held = symbols([*(d for t in types for d in (*t.shape, *t.layout)), *extents])
+        names = {*(s.name for s in held), *(kernel.given_sizes if kernel is not None else ())}
+        listed = ", ".join(sorted(names))
+        require(not names, f"{_label(step)} prepares what depends on weights alone, but mentions the sizes {listed}")
 
 
 def _check_alias(buffer: Buffer, buffers: Mapping[str, Buffer]) -> None:
