@@ -92,7 +92,7 @@ def evaluate_number(value: Number | sympy.Expr, bindings: Mapping[str, int]) -> 
     return compute(value, bindings) if isinstance(value, sympy.Expr) else value
 
 
-class _Printer(StrPrinter):  # type: ignore[misc]
+class _Printer(StrPrinter):
     """Doubles with all their digits."""
 
     def _print_Float(self, e: sympy.Float) -> str:

@@ -22,7 +22,7 @@ import sympy
 Number = int | float
 
 
-class SizeFunction(sympy.Function):  # type: ignore[misc]
+class SizeFunction(sympy.Function):
     """The base of all functions here; `FUNCTIONS` has them by name."""
 
     entry: Entry
