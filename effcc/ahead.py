@@ -24,6 +24,7 @@ import sympy
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
 from effcc.driver import STEPS, State, require_cpu, run_steps, show
 from effcc.errors import CaptureError, EncodingError, InputError, UnknownNameError, UnsupportedError
+from effcc.ir.dims import Dim, symbol, symbols
 from effcc.ir.graph import Graph
 from effcc.ir.parser import parse_any
 from effcc.ir.program import Launch, Program
@@ -31,7 +32,16 @@ from effcc.runtime.arrays import aligned, allocate, arena_for, enter, flat
 from effcc.runtime.c_header import identifier
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.library import Library
-from effcc.runtime.manifest import FORMAT, Machine, Manifest, PackagedBuffer, Parameter, SizeRange, this_platform
+from effcc.runtime.manifest import (
+    FORMAT,
+    Machine,
+    Manifest,
+    NumberArgument,
+    PackagedBuffer,
+    Parameter,
+    SizeRange,
+    this_platform,
+)
 from effcc.runtime.measure import recalled
 from effcc.runtime.nesting import Nesting
 from effcc.runtime.signature import KeyFile, read_signing_key
@@ -49,7 +59,8 @@ class Source:
 
     weights: values by parameter name; a weight that has none is an input. takes: the model's parameters, and how each
     nests the program's inputs, which are counted without weights; None: one tensor each. returns: how the model nests
-    the program's outputs; None: a tuple.
+    the program's outputs; None: a tuple. numbers: integers among the arguments that a call may change. conditions:
+    functions of the sizes that are 1 at every call that the model was captured for.
     """
 
     state: State
@@ -57,6 +68,8 @@ class Source:
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
     takes: tuple[tuple[str, Nesting], ...] | None = None
     returns: Nesting | None = None
+    numbers: tuple[NumberArgument, ...] = ()
+    conditions: tuple[Dim, ...] = ()
 
 
 def compile_file(
@@ -240,16 +253,11 @@ def _from_captured(captured: Any) -> Source:
     from effcc.ir.graph import Value
 
     imported = import_graph(captured.graph_module, captured.signature)
-    if imported.lone_sizes:
-        raise UnsupportedError(
-            f"the sizes {', '.join(imported.lone_sizes)} are no tensor's: ahead of time, numbers among the arguments "
-            "are fixed"
-        )
     weights = {imported.inputs[i].name: t for i, t in captured.state.items() if isinstance(imported.inputs[i], Value)}
     weights |= imported.constants
     return Source(
         State(graph=imported.graph), None, {n: _to_array(t) for n, t in weights.items()},
-        _takes(captured, imported), _returns(captured, imported),
+        _takes(captured, imported), _returns(captured, imported), _numbers(captured, imported), captured.conditions(),
     )  # fmt: skip
 
 
@@ -259,12 +267,35 @@ def _takes(captured: Any, imported: Any) -> tuple[tuple[str, Nesting], ...]:
 
     user = [(k, known) for k, known in enumerate(imported.inputs) if k not in captured.state]
     tensors = [k for k, known in user if isinstance(known, Value)]
+    tensors += [k for k, known in user if isinstance(known, sympy.Expr)]  # numbers count after tensors
 
     def leaf(position: int) -> Nesting:
         k, _ = user[position]
         return tensors.index(k) if k in tensors else spell_constant(captured.example_inputs[k], "an argument")
 
     return tuple((name, spell_nesting(value, leaf, f"the argument {name}")) for name, value in captured.arguments(Leaf))
+
+
+def _numbers(captured: Any, imported: Any) -> tuple[NumberArgument, ...]:
+    """The integers among the model's arguments that a call may change, and the sizes that they tell.
+
+    Raises UnsupportedError for a size that the arguments do not tell by themselves.
+    """
+    names = captured.signature.input_names
+    found = []
+    for position, known in enumerate(imported.inputs):
+        if isinstance(known, sympy.Expr):
+            told = {n: r for n, r in imported.readings.items() if r.position == position and r.is_whole}
+            if {s.name for s in known.free_symbols} != set(told):
+                raise UnsupportedError(f"the argument {names[position]} is {known}; expected a number of its own")
+            sizes = sorted(told, key=lambda n: -told[n].sign)
+            found.append(NumberArgument(name=names[position], sizes=sizes))
+    missing = set(imported.lone_sizes) - {s for n in found for s in n.sizes}
+    if missing:
+        raise UnsupportedError(
+            f"the size {min(missing)} stands alone in no argument: give an argument that has it as an axis"
+        )
+    return tuple(found)
 
 
 def _returns(captured: Any, imported: Any) -> Nesting:
@@ -309,12 +340,15 @@ def build_package(source: Source, target: Target, path: Path, key: Any = None) -
     library = CompileCache.default().load(source.state.source, target)
     prepared = _prepare(source, target, library) if "prepare" in entries else {}
     unknown = {b.name for b in program.buffers if b.space == "weight" and b.name not in source.weights}
-    buffers = tuple(_packaged(program, name, unknown, bool(prepared)) for name in pointer_table(program))
+    told = [s for n in source.numbers for s in n.sizes]
+    buffers = tuple(_packaged(program, name, unknown, bool(prepared), told) for name in pointer_table(program))
     stored = {b.name: source.weights[b.name] for b in buffers if b.role in ("weight", "state")} | prepared
-    inputs = [b for b in program.inputs if program.buffer(b).space == "input" or b in unknown]
+    roles = {b.name: b.role for b in buffers}
+    inputs = [n for n in program.inputs if roles[n] == "input"]
     takes = source.takes if source.takes is not None else tuple((name, k) for k, name in enumerate(inputs))
     returns = source.returns if source.returns is not None else {"tuple": [*range(len(program.outputs))]}
-    ranges = {n: program.ranges.get(n, (0, None)) for n in size_table(program)}
+    named = dict.fromkeys((*size_table(program), *told, *(s.name for s in symbols(source.conditions))))
+    ranges = {n: program.ranges.get(n, (0, None)) for n in named}
     manifest = Manifest(
         format=FORMAT,
         effcc=importlib.metadata.version("effcc"),
@@ -323,6 +357,8 @@ def build_package(source: Source, target: Target, path: Path, key: Any = None) -
         target=Machine(name=target.name, isa=target.isa, features=list(target.features)),
         buffers=list(buffers),
         inputs=inputs,
+        numbers=list(source.numbers),
+        conditions=[spell_size(c) for c in source.conditions],
         outputs=list(program.outputs),
         written=[n for n in program.inputs if n in program.written],
         takes=[Parameter(name=name, value=value) for name, value in takes],
@@ -371,10 +407,12 @@ def _prepare(source: Source, target: Target, library: Library) -> dict[str, np.n
     return prepared
 
 
-def _packaged(program: Program, name: str, unknown: set[str], prepared: bool) -> PackagedBuffer:
-    """A buffer with its role in the package."""
+def _packaged(program: Program, name: str, unknown: set[str], prepared: bool, told: Sequence[str]) -> PackagedBuffer:
+    """A buffer with its role in the package. told: the sizes that numbers among the arguments tell."""
     buffer = program.buffer(name)
     role = buffer.space
+    if role == "input" and buffer.type.strides == (0,) and buffer.type.shape in [(symbol(s),) for s in told]:
+        role = "carrier"
     if role == "weight":
         steps = program.steps if prepared else (*program.prepare, *program.steps)
         reads = any(name in s.arguments for s in steps) or name in program.outputs

@@ -9,10 +9,11 @@ from functools import reduce
 from hashlib import sha256
 from pathlib import Path
 
-from effcc.runtime.manifest import KEPT, LIBRARY, WEIGHTS, Manifest, PackagedBuffer
-from effcc.runtime.size_trees import Size, evaluate
+from effcc.runtime.manifest import KEPT, LIBRARY, WEIGHTS, Manifest, NumberArgument, PackagedBuffer
+from effcc.runtime.size_trees import FUNCTIONS, Size, evaluate
 
 _SHARED = Path(__file__).absolute().parent / "c" / "package.h"
+_SIZES = Path(__file__).absolute().parent / "include" / "effcc" / "sizes.h"
 
 _C_TYPES = {
     "f64": "double", "f32": "float", "f16": "uint16_t", "bf16": "uint16_t", "i64": "int64_t", "i32": "int32_t",
@@ -97,16 +98,22 @@ def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weig
         f"    {{{position[b.name]}, {places.get(b.name, -1)}, {b.at({}).bytes}}},  /* {_comment(b)}, {b.role} */"
         for b in kept
     ]
-    names = _unique([b.name for b in passed], {"model", "threads", "buffers", "sizes", "wrong", *_symbols(manifest)})
+    taken = {"model", "threads", "buffers", "sizes", "wrong", "arena", "code", *_symbols(manifest)}
+    names = _unique([*(b.name for b in passed), *(n.name for n in manifest.numbers)], taken)
     parameters = [_parameter(b, names[b.name], b.name in manifest.written) for b in passed]
     return _TEXT.format(
-        shared=_SHARED.read_text(encoding="utf-8"),
+        shared=_SHARED.read_text(encoding="utf-8") + (_SIZES.read_text(encoding="utf-8") if _rounds(manifest) else ""),
         name=name,
         upper=name.upper(),
         isa=manifest.target.isa,
         version=manifest.effcc,
         features=", ".join(manifest.target.features) or "none",
-        signature="\n".join(f" *   {names[b.name]}: {b} ({b.role})" for b in passed),
+        signature="\n".join(
+            [
+                *(f" *   {names[b.name]}: {b} ({b.role})" for b in passed),
+                *(f" *   {names[n.name]}: an integer (input)" for n in manifest.numbers),
+            ]
+        ),
         ranges="".join(f" *   {s.name}: {s.least} to {s.most or 'any'}\n" for s in manifest.sizes),
         count=max(len(manifest.buffers), 1),
         library=LIBRARY,
@@ -120,12 +127,14 @@ def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weig
         run=manifest.run,
         prepare=f'"{manifest.prepare}"' if manifest.prepare else "0",
         parameters=", ".join(
-            [f"{name} *model", *parameters, *(f"int64_t {s}" for s in _symbols(manifest)), "int threads"]
+            [f"{name} *model", *parameters, *(f"int64_t {s}" for s in _arguments(manifest, names)), "int threads"]
         ),
+        told="".join(_told(n, names[n.name]) for n in manifest.numbers),
         limits="".join(
             f"    wrong |= {s.name} < {s.least}" + (f" || {s.name} > {s.most}" if s.most is not None else "") + ";\n"
             for s in manifest.sizes
         ),
+        conditions="".join(f"    wrong |= {_expression(c)} != 1;\n" for c in manifest.conditions),
         pointers="".join(f"    wrong |= !{names[b.name]} && {_extent(b)} > 0;\n" for b in passed),
         places="\n".join(f"    buffers[{position[b.name]}] = (void *){names[b.name]};" for b in passed),
         values=", ".join(_symbols(manifest)) or "0",
@@ -137,8 +146,29 @@ def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weig
     )
 
 
+def _rounds(manifest: Manifest) -> bool:
+    """Whether sizes are computed by the functions of `effcc/sizes.h`."""
+    passed = [d for b in manifest.buffers if b.role in ("input", "output") for d in b.shape]
+    return any("size_" in _expression(d) for d in (manifest.arena_bytes, *manifest.conditions, *passed))
+
+
 def _symbols(manifest: Manifest) -> list[str]:
     return [s.name for s in manifest.sizes]
+
+
+def _arguments(manifest: Manifest, names: Mapping[str, str]) -> list[str]:
+    """The integers that a call takes: sizes, then numbers, which tell the sizes that no tensor has."""
+    told = {s for n in manifest.numbers for s in n.sizes}
+    return [*(s for s in _symbols(manifest) if s not in told), *(names[n.name] for n in manifest.numbers)]
+
+
+def _told(number: NumberArgument, name: str) -> str:
+    """The sizes that a number tells, as C."""
+    above, *below = number.sizes
+    if not below:
+        return f"    const int64_t {above} = {name};\n"
+    limit = f"    if ({name} <= -INT64_MAX) {name} = -INT64_MAX;\n"
+    return f"{limit}    const int64_t {above} = {name} > 0 ? {name} : 0, {below[0]} = {name} < 0 ? -{name} : 0;\n"
 
 
 def _comment(buffer: PackagedBuffer) -> str:
@@ -150,9 +180,13 @@ def _expression(size: Size) -> str:
     """A size in C, in steps that notice when they overflow."""
     if isinstance(size, int):
         return f"INT64_C({size})"
+    if isinstance(size, float):
+        return repr(size)
     if isinstance(size, str):
         return size
     name, *operands = size
+    if name in FUNCTIONS:
+        return f"size_{name}({', '.join(map(_expression, operands))})"
     return reduce(lambda a, b: f"effcc_{name}({a}, {b}, &wrong)", map(_expression, operands))
 
 
@@ -295,11 +329,11 @@ static inline int {name}_open({name} *model, const char *folder) {{
 
 static inline int {name}_run({parameters}) {{
     void *buffers[{count}];
-    const int64_t sizes[] = {{{values}}};
+{told}    const int64_t sizes[] = {{{values}}};
     int wrong = threads < 1;
     if (!model) return EFFCC_ARGUMENT;
     if (!model->run) return effcc_fail(model->error, EFFCC_ARGUMENT, "{name}_run", "the model is not open");
-{limits}{pointers}    const int64_t arena = {arena};
+{limits}{conditions}{pointers}    const int64_t arena = {arena};
     if (wrong || arena < 0)
         return effcc_fail(model->error, EFFCC_ARGUMENT, "{name}_run",
                           "a null pointer, a size out of its range, or no thread");

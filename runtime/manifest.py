@@ -3,18 +3,22 @@
     {"format": 3, "effcc": "0.1.0", "name": "main", "platform": "linux-x86_64",
      "target": {"name": "host", "isa": "avx512", "features": ["avx2", ...]},
      "buffers": [{"name": "x", "dtype": "f32", "shape": ["s0", 64], "strides": null, "role": "input"}, ...],
-     "inputs": ["x"], "outputs": ["y"], "written": [], "takes": [{"name": "x", "value": 0}], "returns": 0,
-     "sizes": [{"name": "s0", "least": 1, "most": 512}], "arena_bytes": ["mul", 256, "s0"],
+     "inputs": ["x"], "numbers": [], "outputs": ["y"], "written": [],
+     "takes": [{"name": "x", "value": 0}], "returns": 0,
+     "sizes": [{"name": "s0", "least": 1, "most": 512}], "conditions": [], "arena_bytes": ["mul", 256, "s0"],
      "run": "effcc_run", "prepare": null, "prepare_at": "load",
      "files": {"library.so": 48200, "weights.safetensors": 1180}}
 
 `buffers` are in the order in which the entry points take pointers. A buffer's role is `input` or `output` of a call,
 `weight` (in `weights.safetensors`), `state` (a weight that calls write), `folded` (a weight that is in no file,
 because what was computed from it is) or `prepared` (computed from weights: stored beside them, or by the entry point
-`prepare`: at `load` where the package was made on another machine, at every `call` where weights are inputs). Sizes are
+`prepare`: at `load` where the package was made on another machine, at every `call` where weights are inputs), or
+`carrier`: nothing reads it, and its size is a number among the arguments. `numbers` are those arguments; the sizes of
+one say what it has above 0 and, where it may be negative, below: `{"name": "k", "sizes": ["s5p", "s5m"]}`. Sizes are
 data (`effcc.runtime.size_trees`), strides count elements (null: row-major); a stored tensor that is not row-major is
-stored flat, in memory order. `takes` and `returns` nest inputs and outputs as the model does (`effcc.runtime.nesting`).
-`files` has the bytes of the two other files, which bounds what is read of them; their digests are in `SHA256SUMS`.
+stored flat, in memory order. `takes` and `returns` nest inputs and outputs as the model does (`effcc.runtime.nesting`). `conditions` are sizes that must be 1: outside of
+them the model was not captured. `files` has the bytes of the two other files, which bounds what is read of them; their
+digests are in `SHA256SUMS`.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from effcc.target import cpu_features
 FORMAT: Literal[3] = 3
 MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "library.so", "weights.safetensors"
 
-Role = Literal["input", "output", "weight", "state", "folded", "prepared"]
+Role = Literal["input", "output", "weight", "state", "folded", "prepared", "carrier"]
 KEPT: tuple[Role, ...] = ("weight", "state", "prepared")
 """The roles of what outlives a call."""
 
@@ -67,6 +71,7 @@ Name = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_text
 Symbol = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 EntryPoint = Annotated[str, Field(pattern=r"^effcc_[A-Za-z0-9_]{1,64}$")]
 Extent = Annotated[Any, PlainValidator(check_size), AfterValidator(_nonnegative)]
+Condition = Annotated[Any, PlainValidator(check_size)]
 Count = Annotated[int, Field(ge=0, lt=LARGEST)]
 Nested = Annotated[Any, PlainValidator(check_nesting)]
 
@@ -140,6 +145,13 @@ class SizeRange(_Part):
     most: Count | None
 
 
+class NumberArgument(_Part):
+    """An integer among the arguments, and the one or two sizes that tell its value."""
+
+    name: Name
+    sizes: Annotated[list[Symbol], Field(min_length=1, max_length=2)]
+
+
 class Parameter(_Part):
     """One of the model's own parameters, and how the value given for it nests inputs."""
 
@@ -157,11 +169,13 @@ class Manifest(_Part):
     target: Machine
     buffers: Annotated[list[PackagedBuffer], Field(max_length=100_000)]
     inputs: list[Name]
+    numbers: Annotated[list[NumberArgument], Field(max_length=1024)]
     outputs: list[Name]
     written: list[Name]
     takes: list[Parameter]
     returns: Nested
     sizes: Annotated[list[SizeRange], Field(max_length=1024)]
+    conditions: Annotated[list[Condition], Field(max_length=10_000)]
     arena_bytes: Extent
     run: EntryPoint
     prepare: EntryPoint | None
@@ -267,21 +281,29 @@ def _contradictions_of_sizes(manifest: Manifest) -> Iterator[str]:
         found = {s for d in (*buffer.shape, *(buffer.strides or ())) for s in symbols_of(d)}
         if found - declared:
             yield f"{buffer.name!r} depends on {min(found - declared)}, which is none of the sizes"
-        if found and buffer.role not in ("input", "output"):
+        if found and buffer.role not in ("input", "output", "carrier"):
             yield f"{buffer.name!r} outlives calls, and depends on {min(found)}"
-    unknown = symbols_of(manifest.arena_bytes) - declared
-    if unknown:
-        yield f"'arena_bytes' depends on {min(unknown)}, which is none of the sizes"
+    for field, held in (("arena_bytes", [manifest.arena_bytes]), ("conditions", manifest.conditions)):
+        unknown = set().union(*map(symbols_of, held)) - declared
+        if unknown:
+            yield f"{field!r} depends on {min(unknown)}, which is none of the sizes"
     given = {d for n in manifest.inputs for d in manifest.by_name[n].shape if isinstance(d, str)}
+    told = [s for number in manifest.numbers for s in number.sizes]
+    if len({*told}) != len(told) or not set(told) <= declared - given:
+        yield "'numbers' tell a size twice, or one that an input tells, or none of the sizes"
     for size in manifest.sizes:
-        if size.name not in given:
-            yield f"the size {size.name!r} stands alone in no input's type"
+        if size.name not in given and size.name not in told:
+            yield f"the size {size.name!r} stands alone in no input's type, and no number tells it"
 
 
 def _contradictions_of_nesting(manifest: Manifest) -> Iterator[str]:
     taken = sorted(k for p in manifest.takes for k in leaves(p.value))
-    if taken != list(range(len(manifest.inputs))):
-        yield "'takes' does not hold every input once"
+    if taken != list(range(len(manifest.inputs) + len(manifest.numbers))):
+        yield "'takes' does not hold every input and number once"
+    if {*manifest.inputs} & {n.name for n in manifest.numbers} or len({n.name for n in manifest.numbers}) != len(
+        manifest.numbers
+    ):
+        yield "two numbers, or a number and an input, have one name"
     names = [p.name for p in manifest.takes]
     if len(set(names)) != len(names):
         yield "two parameters have one name"

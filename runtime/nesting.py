@@ -1,6 +1,7 @@
 """How a model nests its arguments and results, as data in a package's manifest.
 
-    0                                              a tensor: the first of the inputs, or of the outputs
+    0                                              a tensor: the first of the inputs, or of the outputs (among a model's
+                                                   arguments, numbers that a call may change count after all inputs)
     {"tuple": [0, {"list": [1, 2]}]}               a tuple, a list
     {"dict": [["logits", 0], ["past", 1]]}         a dict, in order; keys are strings, numbers, booleans or None
     {"named": ["Output", ["y", "h"], [0, 1]]}      a named tuple: its name, its fields, their values
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from effcc.errors import InputError
-from effcc.runtime.size_trees import Size, check_size, evaluate
+from effcc.runtime.size_trees import Size, check_number, evaluate_number
 
 Nesting: TypeAlias = "int | dict[str, Any]"
 
@@ -59,7 +60,7 @@ def _checked(value: Any, depth: int) -> Iterator[None]:
         case "constant", _ if _is_plain(held) or _only(held) in [("float", n) for n in _INFINITE]:
             return
         case "size", _:
-            check_size(held)
+            check_number(held)
             return
         case _:
             raise ValueError(f"expected a number, or an object that says how values nest, got {str(value)[:80]}")
@@ -120,8 +121,8 @@ def prepare_results(nesting: Nesting) -> Callable[[Sequence[Any], Mapping[str, i
         constant = _constant(held)
         return lambda *_: constant
     if kind == "size":
-        size: Size = check_size(held)
-        return lambda _, sizes: evaluate(size, sizes)
+        size: Size = check_number(held)
+        return lambda _, sizes: evaluate_number(size, sizes)
     parts = [prepare_results(part) for _, part in _parts(nesting)]
     if kind == "dict":
         keys = [key for key, _ in held]

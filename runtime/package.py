@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,11 @@ from effcc.runtime.library import Library
 from effcc.runtime.manifest import KEPT, LIBRARY, WEIGHTS, Manifest, PackagedBuffer, Placed
 from effcc.runtime.members import read_members
 from effcc.runtime.nesting import flatten, prepare_results
-from effcc.runtime.size_trees import evaluate
+from effcc.runtime.size_trees import LARGEST, evaluate, show, symbols_of
 from effcc.runtime.stored_tensors import read_tensors
 from effcc.target import physical_cores
 
+NO_NUMBERS: Mapping[str, int] = MappingProxyType({})
 _KEPT_SIZES = 256  # for how many assignments of the sizes it is remembered where tensors lie
 
 
@@ -82,6 +84,7 @@ class Package:
         self._table = [b.name for b in self.manifest.buffers]
         self._size_names = [s.name for s in self.manifest.sizes]
         self._bindings = _bindings(self.manifest)
+        self._numbers = [n.name for n in self.manifest.numbers]
         self._results = prepare_results(self.manifest.returns)
         self._calls: dict[tuple[int, ...], _Call] = {}
         self._arenas: list[np.ndarray] = []
@@ -121,30 +124,34 @@ class Package:
         given = self._given(args, kwargs)
         arrays = {}
         for name, value in given.items():
-            place = f"{self.manifest.inputs.index(name)} ({name})"
-            arrays[name] = to_array(place, value, written=name in self.manifest.written)
-        results, sizes = self._called(arrays)
+            if name not in self._numbers:
+                place = f"{self.manifest.inputs.index(name)} ({name})"
+                arrays[name] = to_array(place, value, written=name in self.manifest.written)
+        results, sizes = self._called(arrays, {n: given[n] for n in self._numbers if n in given})
         first = next((given[n] for n in self.manifest.inputs if n in given), None)
         outputs = [results[n] for n in self.manifest.outputs]
         return self._results([to_torch(a) for a in outputs] if is_torch(first) else outputs, sizes)
 
-    def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs by name, from the inputs by name."""
-        return self._called(arrays)[0]
+    def run(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, int] = NO_NUMBERS) -> dict[str, np.ndarray]:
+        """The outputs by name, from the inputs by name and, where the model takes them, the numbers by name."""
+        return self._called(arrays, numbers)[0]
 
     # Calling --------------------------------------------------------------------------------------------------------
 
-    def _called(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    def _called(
+        self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]
+    ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """The outputs by name, and the sizes of the call."""
         if not self._open:
             raise InputError(f"{self.path.name}: the package is closed; load it again")
         manifest = self.manifest
-        missing = [n for n in manifest.inputs if n not in arrays]
-        unknown = [n for n in arrays if n not in manifest.inputs]
+        expected = [*manifest.inputs, *self._numbers]
+        missing = [n for n in expected if n not in arrays and n not in numbers]
+        unknown = [*(n for n in arrays if n not in manifest.inputs), *(n for n in numbers if n not in self._numbers)]
         if missing or unknown:
             wrong = f"{missing[0]!r} is missing" if missing else f"got {unknown[0]!r}, which is none of them"
-            raise InputError(f"{self.path.name}: expected the inputs {', '.join(manifest.inputs)}; {wrong}")
-        sizes = self._sizes(arrays)
+            raise InputError(f"{self.path.name}: expected the inputs {', '.join(expected)}; {wrong}")
+        sizes = self._sizes(arrays, numbers)
         call = self._call(sizes)
         written = [n for n in manifest.written if n in arrays]
         try:
@@ -166,7 +173,7 @@ class Package:
 
     def _given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs by name, from arguments as the model takes them, or one tensor after the other."""
-        names = self.manifest.inputs
+        names = [*self.manifest.inputs, *self._numbers]
         flat = all(isinstance(value, np.ndarray) or is_torch(value) for value in (*args, *kwargs.values()))
         if flat and len(args) + len(kwargs) == len(names) and set(names[len(args) :]) == set(kwargs):
             return {**dict(zip(names, args, strict=False)), **kwargs}
@@ -188,7 +195,7 @@ class Package:
 
     def _expected(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """What a call takes, where it got something else altogether."""
-        names, parameters = self.manifest.inputs, [p.name for p in self.manifest.takes]
+        names, parameters = [*self.manifest.inputs, *self._numbers], [p.name for p in self.manifest.takes]
         unknown = [n for n in kwargs if n not in names and n not in parameters]
         got = f"{unknown[0]!r}, which is none of them" if unknown else str(len(args) + len(kwargs))
         missing = [n for n in names[len(args) :] if n not in kwargs]
@@ -197,23 +204,48 @@ class Package:
         as_taken = "" if parameters == names else f", or the arguments {', '.join(parameters)}"
         return f"{self.path.name}: expected {len(names)} inputs ({', '.join(names)}){as_taken}, got {got}"
 
-    def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    def _sizes(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> dict[str, int]:
         for name in self.manifest.inputs:
             if arrays[name].ndim != len(self.manifest.by_name[name].shape):
                 raise InputError(self._complaint(name, arrays[name]))
+        told = self._told(numbers) if numbers else {}
         found: dict[str, int] = {}
         for size in self.manifest.sizes:
-            name, axis = self._bindings[size.name]
-            value = found[size.name] = arrays[name].shape[axis]
+            if size.name in told:
+                name, value = told[size.name]
+            else:
+                name, axis = self._bindings[size.name]
+                value = arrays[name].shape[axis]
+            found[size.name] = value
             if value < size.least or (size.most is not None and value > size.most):
                 limits = f"{size.least}..{'' if size.most is None else size.most}"
-                raise InputError(f"{self._complaint(name, arrays[name])}: {size.name} is in {limits}")
+                given = self._complaint(name, arrays[name]) if name in arrays else f"{name} = {numbers[name]}"
+                raise InputError(f"{given}: {size.name} is in {limits}")
+        return found
+
+    def _told(self, numbers: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+        """What numbers among the arguments tell: by size, the number's name and the size."""
+        found: dict[str, tuple[str, int]] = {}
+        for number in self.manifest.numbers:
+            given = numbers[number.name]
+            if isinstance(given, bool) or not hasattr(given, "__index__") or abs(int(given)) >= LARGEST:
+                raise InputError(
+                    f"{self.path.name}: argument {number.name}: expected an integer below 2^62, got {str(given)[:80]} "
+                    f"({type(given).__name__})"
+                )
+            value = int(given)
+            if len(number.sizes) == 1:
+                found[number.sizes[0]] = (number.name, value)
+            else:
+                above, below = number.sizes
+                found |= {above: (number.name, max(value, 0)), below: (number.name, max(-value, 0))}
         return found
 
     def _call(self, sizes: Mapping[str, int]) -> _Call:
         key = tuple(sizes.values())
         found = self._calls.get(key)
         if found is None:
+            self._require_conditions(sizes)
             buffers = [b for b in self.manifest.buffers if b.role in ("input", "output")]
             found = _Call({b.name: b.at(sizes) for b in buffers}, evaluate(self.manifest.arena_bytes, sizes))
             if found.arena_bytes < 0:
@@ -222,6 +254,16 @@ class Package:
                 self._calls.clear()
             self._calls[key] = found
         return found
+
+    def _require_conditions(self, sizes: Mapping[str, int]) -> None:
+        """Raise InputError at sizes that the model was not captured for."""
+        for condition in self.manifest.conditions:
+            if evaluate(condition, sizes) != 1:
+                given = ", ".join(f"{name} = {sizes[name]}" for name in sorted(symbols_of(condition)))
+                raise InputError(
+                    f"{self.path.name}: the model was captured for sizes where {show(condition)} is 1, got {given}; "
+                    f"the inputs are {', '.join(f'{n}: {text}' for n, text in self.inputs.items())}"
+                )
 
     def _fitted(self, name: str, array: np.ndarray, place: Placed) -> np.ndarray:
         """An input, checked; copied where its elements do not lie as the code expects."""

@@ -14,6 +14,7 @@ import sympy
 
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Dim
+from effcc.ir.size_functions import SizeFunction
 from effcc.ir.types import TensorType
 from effcc.runtime.manifest import PackagedBuffer, Role
 from effcc.runtime.nesting import DEEPEST, Nesting
@@ -37,6 +38,10 @@ def _spelled(e: sympy.Expr) -> Size:
         return int(e)
     if e.is_Symbol:
         return str(e.name)
+    if e.is_Float:
+        return float(e)
+    if isinstance(e, SizeFunction):
+        return (e.entry.name, *map(_spelled, e.args))
     if e.is_Add:
         return ("add", *map(_spelled, sorted(e.args, key=sympy.default_sort_key)))
     if e.is_Mul or e.is_Rational:
@@ -53,7 +58,8 @@ def _spelled(e: sympy.Expr) -> Size:
         case "Max" | "Min" | "Mod":
             return (e.func.__name__.lower(), *map(_spelled, e.args))
     raise UnsupportedError(
-        f"the size {e} has no form in a package: expected sums, products, floor divisions, Max and Min"
+        f"the size {e} has no form in a package: expected sums, products, floor divisions, Max, Min and functions of "
+        "effcc.ir.size_table"
     )
 
 

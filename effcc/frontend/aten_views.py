@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import sympy
+
 from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports, resolve_shape, result_dtype
-from effcc.ir.dims import Dim, contiguous_strides, dim, product, same, same_shape
+from effcc.ir.dims import Dim, ceil_div, contiguous_strides, dim, product, same, same_shape
 from effcc.ir.graph import Value
 from effcc.ir.op import normalize_axis
 
@@ -67,10 +69,16 @@ def squeeze_all(m: Importer, x: Value) -> Value:
 
 @imports(aten.slice.Tensor)
 def slice_axis(m: Importer, x: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
-    """The size of the result is as capture has found it, so that equal sizes look alike."""
+    """The size of the result is as capture has found it, so that equal sizes look alike; if it holds for all sizes."""
     axis = normalize_axis(axis, x.type.rank)
-    size, count = x.type.shape[axis], m.result_size(axis)
+    size = x.type.shape[axis]
     first = m.inside(dim(start or 0), size)
+    if m.facts.for_all:
+        count = m.result_size(axis)
+    else:
+        whole = end is None or (isinstance(end, int) and end >= 2**62)
+        length = dim((size if whole else m.inside(dim(end), size)) - first)
+        count = ceil_div(length if m.facts.not_negative(length) else dim(sympy.Max(length, 0)), step)
     if first == 0 and step == 1 and same(count, size):
         return x
     return m.slice(x, axis, first, _end(first, count, step), step)

@@ -22,7 +22,9 @@ from torch.utils import _pytree as pytree
 import effcc.frontend.decode  # noqa: F401 - registers the operator of stored weights, which files may hold
 from effcc.errors import CaptureError
 from effcc.frontend.capture import Signature, mutated_inputs, placeholders, results, strides
+from effcc.frontend.conditions import conditions
 from effcc.frontend.decompositions import export_decompositions
+from effcc.ir.dims import Dim
 
 _NO_VALUE = object()
 _STATE = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
@@ -36,6 +38,7 @@ class Captured:
     state: position -> the tensor of a parameter, buffer or constant; these placeholders come first.
     call: takes the model's own arguments to the values of the placeholders after those.
     arguments: the model's parameters by name, each with a value that nests what `leaf(k)` gives for the k-th of those.
+    conditions: gives what sizes must fulfil, as functions of them that are 1; raises UnsupportedError where it cannot.
     unflatten: takes the graph's results to what the model returns.
     """
 
@@ -46,6 +49,7 @@ class Captured:
     call: Callable[..., list[Any]]
     unflatten: Callable[[list[Any]], Any]
     arguments: Callable[[Callable[[int], Any]], list[tuple[str, Any]]]
+    conditions: Callable[[], tuple[Dim, ...]]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph as it is, with PyTorch's kernels."""
@@ -153,14 +157,15 @@ def from_exported(program: ExportedProgram) -> Captured:
     _drop_assertions(graph_module)
     _write_mutations_in_place(graph_module, lowered)
     example_inputs = tuple(node.meta.get("val") for node in placeholders(graph_module))
+    given = example_inputs[len(state) :]
     in_spec, out_spec = lowered.call_spec.in_spec, lowered.call_spec.out_spec
     assert in_spec is not None and out_spec is not None
 
     def call(*args: Any, **kwargs: Any) -> list[Any]:
-        flat, given = pytree.tree_flatten((args, kwargs))
-        if given != in_spec:
+        flat, structure = pytree.tree_flatten((args, kwargs))
+        if structure != in_spec:
             raise CaptureError(
-                f"the arguments' structure differs from the exported one: expected {in_spec}, got {given}"
+                f"the arguments' structure differs from the exported one: expected {in_spec}, got {structure}"
             )
         return flat
 
@@ -179,6 +184,7 @@ def from_exported(program: ExportedProgram) -> Captured:
         call,
         lambda values: pytree.tree_unflatten(values, out_spec),
         lambda leaf: _arguments(lowered, in_spec, leaf),
+        lambda: conditions(program._guards_code, dict(_arguments(lowered, in_spec, given.__getitem__))),
     )
 
 

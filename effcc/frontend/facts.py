@@ -22,15 +22,22 @@ NO_RANGES: Mapping[str, Range] = MappingProxyType({})
 
 
 class Facts:
-    """What is known of the sizes of a captured graph."""
+    """What is known of the sizes of a captured graph.
+
+    for_all: capture took no size as another than `ranges` say: torch takes sizes as at least 2 where a user said 1.
+    """
 
     def __init__(self, examples: Iterable[Any] = (), ranges: Mapping[str, Range] = NO_RANGES) -> None:
         self.ranges = ranges
+        self.for_all = True
         self._environment: Any = None
         self._torch: dict[sympy.Symbol, Any] = {}
         for symbol, self._environment in torch_symbols(examples).items():
             first, *second = parts(symbol, self._environment)
             self._torch[first] = symbol + second[0] if second else symbol
+            assumed = self._environment.var_to_range.get(symbol)
+            low, _ = ranges.get(first.name, (0, None))
+            self.for_all &= bool(second) or assumed is None or low >= assumed.lower
         self._proved: dict[Any, bool] = {}
 
     def not_negative(self, size: Dim) -> bool:
@@ -50,7 +57,7 @@ class Facts:
         return bool(sympy.expand(least.xreplace(fresh)).is_nonnegative)
 
     def _by_torch(self, size: sympy.Expr) -> bool:
-        if self._environment is None:
+        if self._environment is None or not self.for_all:
             return False
         theirs = self._in_torch(size)
         if theirs is None:

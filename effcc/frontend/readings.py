@@ -26,6 +26,11 @@ class Reading:
     factor: int = 1
     offset: int = 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is read off a number as it is, or is a part of one."""
+        return self.axis is None and (self.factor, self.offset) == (1, 0)
+
     def value(self, arguments: Sequence[Any]) -> int:
         """The symbol's value in a call with these arguments."""
         found = arguments[self.position]

@@ -253,9 +253,45 @@ def _relation(e: Any, args: list[Any]) -> Any:
     """A comparison as 1 or 0."""
     name, swapped = _RELATIONS[e.func]
     a, b = reversed(args) if swapped else args
-    real = is_real(a) or is_real(b)
-    found = FUNCTIONS[f"f{name}"](_real(a), _real(b)) if real else FUNCTIONS[name](a, b)
+    found = compared(name, a, b)
     return 1 - found if e.func is sympy.Unequality else found
+
+
+def compared(name: str, a: Any, b: Any) -> Any:
+    """`lt`, `le` or `eq` of two numbers, as 1 or 0."""
+    if is_real(a) or is_real(b):
+        return FUNCTIONS[f"f{name}"](_real(a), _real(b))
+    return FUNCTIONS[name](a, b)
+
+
+def _quotient(a: Any, b: Any) -> Any:
+    return FUNCTIONS["fdiv"](_real(a), _real(b)) if is_real(a) or is_real(b) else FUNCTIONS["ratio"](a, b)
+
+
+_ARITHMETIC: Mapping[str, Callable[..., Any]] = {
+    "add": _FUNCTIONS[sympy.Add], "mul": _FUNCTIONS[sympy.Mul], "pow": _power, "truediv": _quotient,
+    "sub": lambda a, b: arithmetic("add", a, arithmetic("mul", sympy.Integer(-1), b)),
+    "floordiv": _divided, "mod": _FUNCTIONS[torch_functions.PythonMod], "abs": _FUNCTIONS[sympy.Abs],
+    "bitand": _bitwise("bitand"), "bitor": _bitwise("bitor"), "bitxor": _bitwise("bitxor"),
+    "lshift": _FUNCTIONS[torch_functions.LShift], "rshift": _FUNCTIONS[torch_functions.RShift],
+    "max": _FUNCTIONS[sympy.Max], "min": _FUNCTIONS[sympy.Min], "choose": _choose, "ite": _choose,
+    "trunc": _to_integer("trunc"), "floor": _to_integer("lower"), "ceil": _to_integer("upper"),
+    "round": lambda x, *digits: _FUNCTIONS[torch_functions.RoundDecimal](x, *digits) if digits else _nearest(x),
+    "float": _real,
+}  # fmt: skip
+"""Python's operators and functions on numbers, by name."""
+
+
+def _nearest(x: Any) -> Any:
+    return FUNCTIONS["nearest"](x) if is_real(x) else x
+
+
+def arithmetic(name: str, *operands: Any) -> Any:
+    """A function of Python's on numbers made of sizes; None where effcc has none of that name."""
+    found = _ARITHMETIC.get(name)
+    if found is None and name in FUNCTIONS and FUNCTIONS[name].entry.takes == "f":
+        found = _on_reals(name)
+    return found(*operands) if found is not None else None
 
 
 # What is known of symbols ---------------------------------------------------------------------------------------------

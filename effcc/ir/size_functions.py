@@ -11,15 +11,13 @@ negative) is said here. One table: name, how many arguments, what the result is,
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import sympy
 
-Number = int | float
+from effcc.ir.size_table import TABLE, Entry, Number
 
 
 class SizeFunction(sympy.Function):
@@ -36,69 +34,6 @@ class SizeFunction(sympy.Function):
             return constant(cls.entry.compute(*map(plain, args)))
         except (ArithmeticError, ValueError):
             return None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One function: `real` results are doubles, others integers; `least` bounds an integer result from below."""
-
-    name: str
-    arity: int
-    compute: Callable[..., Number]
-    real: bool = False
-    least: int | None = None
-
-
-def _fpow(a: float, b: float) -> float:
-    result = a**b
-    if isinstance(result, complex):
-        raise ValueError(f"{a} ** {b} is no real number")
-    return result
-
-
-def _ratio(a: int, b: int) -> float:
-    return a / b
-
-
-_UNARY = (
-    "sqrt", "cos", "cosh", "sin", "sinh", "tan", "tanh", "asin", "acos", "atan", "exp", "log", "asinh", "log2",
-)  # fmt: skip
-
-TABLE: tuple[Entry, ...] = (
-    # Integers of doubles, as int(x), math.floor(x), math.ceil(x) and round(x) give them.
-    Entry("trunc", 1, math.trunc),
-    Entry("lower", 1, math.floor),
-    Entry("upper", 1, math.ceil),
-    Entry("nearest", 1, lambda x: round(x)),
-    # Integers of integers. `choose` takes one of two as its first argument is 1 or 0.
-    Entry("power", 2, lambda a, b: a**b),
-    Entry("bitand", 2, operator.and_),
-    Entry("bitor", 2, operator.or_),
-    Entry("bitxor", 2, operator.xor),
-    Entry("choose", 3, lambda c, a, b: a if c else b),
-    # Comparisons give 1 or 0; of integers, or of doubles.
-    Entry("lt", 2, lambda a, b: int(a < b), least=0),
-    Entry("le", 2, lambda a, b: int(a <= b), least=0),
-    Entry("eq", 2, lambda a, b: int(a == b), least=0),
-    Entry("flt", 2, lambda a, b: int(a < b), least=0),
-    Entry("fle", 2, lambda a, b: int(a <= b), least=0),
-    Entry("feq", 2, lambda a, b: int(a == b), least=0),
-    # Doubles of integers, and of doubles.
-    Entry("real", 1, float, real=True),
-    Entry("ratio", 2, _ratio, real=True),
-    Entry("fadd", 2, operator.add, real=True),
-    Entry("fmul", 2, operator.mul, real=True),
-    Entry("fdiv", 2, operator.truediv, real=True),
-    Entry("fpow", 2, _fpow, real=True),
-    Entry("fmod", 2, operator.mod, real=True),
-    Entry("fmax", 2, max, real=True),
-    Entry("fmin", 2, min, real=True),
-    Entry("fabs", 1, abs, real=True),
-    Entry("ftrunc", 1, lambda x: float(math.trunc(x)), real=True),
-    Entry("fround", 2, lambda x, digits: round(x, digits), real=True),
-    Entry("fchoose", 3, lambda c, a, b: a if c else b, real=True),
-    *(Entry(name, 1, getattr(math, name), real=True) for name in _UNARY),
-)
 
 
 def _made(entry: Entry) -> type[SizeFunction]:
