@@ -16,9 +16,9 @@ because what was computed from it is) or `prepared` (computed from weights: stor
 `carrier`: nothing reads it, and its size is a number among the arguments. `numbers` are those arguments; the sizes of
 one say what it has above 0 and, where it may be negative, below: `{"name": "k", "sizes": ["s5p", "s5m"]}`. Sizes are
 data (`effcc.runtime.size_trees`), strides count elements (null: row-major); a stored tensor that is not row-major is
-stored flat, in memory order. `takes` and `returns` nest inputs and outputs as the model does (`effcc.runtime.nesting`). `conditions` are sizes that must be 1: outside of
-them the model was not captured. `files` has the bytes of the two other files, which bounds what is read of them; their
-digests are in `SHA256SUMS`.
+stored flat, in memory order. `takes` and `returns` nest inputs and outputs as the model does (`effcc.runtime.nesting`).
+`conditions` are sizes that must be 1: outside of them the model was not captured. `files` has the bytes of the two
+other files, which bounds what is read of them; their digests are in `SHA256SUMS`.
 """
 
 from __future__ import annotations

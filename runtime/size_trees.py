@@ -42,7 +42,7 @@ OPERATIONS: Mapping[str, tuple[Callable[[Sequence[int]], int], int, int | None]]
 FUNCTIONS = {entry.name: entry for entry in TABLE}
 """Operations that give doubles or take them, and others that are not of native code's own."""
 _OPERANDS: Mapping[str, tuple[int, int | None]] = {
-    **{name: limits for name, (_, *limits) in OPERATIONS.items()},
+    **{name: (least, most) for name, (_, least, most) in OPERATIONS.items()},
     **{name: (entry.arity, entry.arity) for name, entry in FUNCTIONS.items()},
 }
 

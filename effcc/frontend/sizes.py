@@ -20,7 +20,8 @@ from torch.utils._sympy.numbers import int_oo
 from effcc.errors import CaptureError, UnsupportedError
 from effcc.ir import dims
 from effcc.ir.dims import Dim, Shape, symbol
-from effcc.ir.size_functions import FUNCTIONS, Number, is_real
+from effcc.ir.size_functions import FUNCTIONS, is_real
+from effcc.ir.size_table import Number
 
 Range = tuple[int, int | None]
 Constraints = Mapping[Any, Any]

@@ -14,7 +14,8 @@ import sympy
 from sympy.printing.str import StrPrinter
 
 from effcc.ir.size_division import has_division, normal_divisions
-from effcc.ir.size_functions import Number, compute, is_real
+from effcc.ir.size_functions import compute, is_real
+from effcc.ir.size_table import Number
 
 Dim: TypeAlias = int | sympy.Expr
 Shape = tuple[Dim, ...]
