@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import sympy
 import torch
 
 from effcc.frontend.importer import Importer, Number, aten, dtype_of, imports, scalar_dtype
-from effcc.ir.dims import ceil_div, dim
+from effcc.ir.dims import dim
 from effcc.ir.dtypes import DType
 from effcc.ir.graph import Value
+from effcc.ir.size_functions import is_real
 
 
 def _dtype(dtype: Any, *values: Number) -> DType:
     """An explicit dtype, or the one torch gives a tensor of these numbers."""
     if dtype is not None:
         return dtype_of(dtype)
-    if any(isinstance(v, float) for v in values):
+    if any(isinstance(v, float) or is_real(v) for v in values):
         return dtype_of(torch.get_default_dtype())
     return scalar_dtype(values[0])
 
 
 def _filled(m: Importer, shape: Sequence[Any], value: Number, dtype: DType) -> Value:
     if len(shape) == 0:
-        return m.constant(bool(value) if dtype.kind == "bool" else value, dtype)
+        known = dtype.kind == "bool" and not isinstance(value, sympy.Expr)
+        return m.constant(bool(value) if known else value, dtype)
     return m.emit("full", shape=tuple(dim(n) for n in shape), value=value, dtype=dtype)
 
 
@@ -77,13 +80,8 @@ def ones(m: Importer, shape: Any, dtype: Any = None, **_: Any) -> Value:
 
 @imports(aten.arange.start_step)
 def arange(m: Importer, start: Any, end: Any, step: Any = 1, dtype: Any = None, **_: Any) -> Value:
-    span = end - start
-    if isinstance(step, int) and not isinstance(span, float):
-        length = ceil_div(dim(span), step) if step > 0 else ceil_div(dim(-span), -step)
-        length = max(length, 0) if isinstance(length, int) else length
-    else:
-        length = max(-int(-span // step), 0) if span % step else max(int(span // step), 0)
-    return m.emit("iota", size=length, start=start, step=step, dtype=_dtype(dtype, start, end, step))
+    start, end, step = (int(n) if isinstance(n, bool) else n for n in (start, end, step))
+    return m.emit("iota", size=m.result_size(0), start=start, step=step, dtype=_dtype(dtype, start, end, step))
 
 
 @imports(torch.ops.prims.iota.default)

@@ -1,0 +1,65 @@
+"""`f(x, k)` with another number at every call: an everyday call, in torch.compile and of a package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+import effcc
+from effcc.errors import InputError
+
+USES: dict[str, Callable[[Tensor, Any], Tensor]] = {
+    "multiply": lambda x, k: x * k,
+    "compare": lambda x, k: x < k,
+    "slice": lambda x, k: x[int(k) : int(k) + 3] + 1,
+    "roll": lambda x, k: x.roll(int(k), 0) + 0,
+    "fill": lambda x, k: torch.full((3,), k) + x[0, 0],
+    "round": lambda x, k: x * round(k * 0.37),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_under_torch_compile(name: str) -> None:
+    torch._dynamo.reset()
+    f = USES[name]
+    compiled = torch.compile(f, backend="effcc")
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    for k in (3, 5, -2, 0, 1, 100, -1, 2**40, 3, 0.5, -1.5, True):
+        torch.testing.assert_close(compiled(x, k), f(x, k), msg=f"k = {k!r}")
+
+
+class Scaled(nn.Module):
+    def forward(self, x: Tensor, k: int) -> tuple[Tensor, Tensor, int]:
+        return x * k, torch.arange(k), k + x.shape[0]
+
+
+def test_in_a_package(tmp_path: Path) -> None:
+    x = torch.randn(8, 4)
+    effcc.export(Scaled(), (x, 3), tmp_path / "p.effcc", dynamic_shapes=({0: Dim.AUTO}, Dim.DYNAMIC))
+    package = effcc.load(tmp_path / "p.effcc")
+    for k in (3, 5, 2, 40):
+        torch.testing.assert_close(package(x[: k + 1], k), Scaled()(x[: k + 1], k))
+        torch.testing.assert_close(package(x=x, k=k), Scaled()(x, k))
+    with pytest.raises(InputError, match=r"argument k: expected an integer below 2\^62, got 1.5"):
+        package(x, 1.5)
+
+
+class Prefix(nn.Module):
+    def forward(self, x: Tensor, k: int) -> Tensor:
+        return x[:k] + 1
+
+
+def test_a_package_refuses_sizes_that_it_was_not_captured_for(tmp_path: Path) -> None:
+    """torch.export's guards: here k is at most the number of rows, as it was for the example."""
+    x = torch.randn(8, 4)
+    effcc.export(Prefix(), (x, 3), tmp_path / "p.effcc", dynamic_shapes=({0: Dim.AUTO}, Dim.AUTO))
+    package = effcc.load(tmp_path / "p.effcc")
+    torch.testing.assert_close(package(x, 7), x[:7] + 1)
+    with pytest.raises(InputError, match="was captured for sizes where"):
+        package(x, 9)
