@@ -14,6 +14,7 @@ from typing import Any
 import sympy
 
 from effcc.errors import IRSyntaxError, IRTypeError
+from effcc.ir.size_functions import is_real
 
 _BITS = 512
 _DIGITS = 150
@@ -38,7 +39,9 @@ def bounded(value: Any) -> Any:
 
 
 def extent(size: Any) -> Any:
-    """A size of a tensor. Raises IRTypeError where it is a number that no address counts to."""
+    """A size of a tensor. Raises IRTypeError where it is a double, or a number that no address counts to."""
+    if is_real(size):
+        raise IRTypeError(f"expected a size, got the double {size}")
     if isinstance(size, int) and abs(size) >= 2**63:
         raise IRTypeError(f"expected a size below 2^63, got one of {size.bit_length()} bits")
     return size
