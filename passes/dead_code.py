@@ -13,12 +13,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
-from effcc.ir.graph import Graph, Node, Value
-
-
-def has_effect(node: Node) -> bool:
-    """Whether a node must run even where nobody reads it, and as often as it stands there: draws and checks must."""
-    return node.op == "extern" and node.attrs.get("reason") in ("random", "effect")
+from effcc.ir.graph import Graph, Node, Value, has_effect
 
 
 def remove_dead_code(graph: Graph) -> Graph:

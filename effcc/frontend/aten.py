@@ -37,6 +37,7 @@ from effcc.frontend import (
 )
 from effcc.frontend.capture import Signature
 from effcc.frontend.decompositions import compile_decompositions
+from effcc.frontend.draws import is_random
 from effcc.frontend.extern import make_template, target_name
 from effcc.frontend.facts import Facts
 from effcc.frontend.importer import (
@@ -279,7 +280,7 @@ class _Walk:
             _, target, *args = args  # an ordered call: its results follow a token, which only keeps the order
             results = node.meta["val"][1:]
             return (None, *self._extern(node, target, args, kwargs, results, "effect", "its effects keep their order"))
-        random = isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
+        random = is_random(target)
         why = "random numbers come in eager's order" if random else EXTERN.get(target, "effcc has no form for it")
         if target is aten.as_strided.default and not _carries(node):
             args = self._on_memory(node, args)
@@ -542,6 +543,6 @@ def _covered(overload: Any) -> Coverage:
         return Coverage(name, "native", "decomposed at capture")
     if overload in SIZES:
         return Coverage(name, "native", "a size, known or symbolic at compile time")
-    if torch.Tag.nondeterministic_seeded in overload.tags:
+    if is_random(overload):
         return Coverage(name, "extern", "random numbers are drawn by PyTorch, in eager's order")
     return Coverage(name, "extern", EXTERN[overload]) if overload in EXTERN else Coverage(name, "missing")

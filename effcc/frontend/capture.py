@@ -21,6 +21,7 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 
 from effcc.frontend import recurrent
 from effcc.frontend.decompositions import compile_decompositions
+from effcc.frontend.draws import return_unread_draws
 
 Role = Literal["inference", "forward", "backward", "body"]
 Strides = tuple[int | torch.SymInt, ...]
@@ -90,6 +91,7 @@ def aot_backend(
     backward half is compiled when it is first needed.
     """
     graph_module = recurrent.keep_recurrent_layers(graph_module)
+    unread = return_unread_draws(graph_module)
     user_inputs = [_UserInput.of(node) for node in placeholders(graph_module)]
     user_strides = [strides(result) for result in results(graph_module)]
 
@@ -107,7 +109,8 @@ def aot_backend(
         partition_fn=min_cut_rematerialization_partition,
         keep_inference_input_mutations=True,
     )
-    return backend(graph_module, example_inputs)
+    run = backend(graph_module, example_inputs)
+    return (lambda *inputs: run(*inputs)[:-unread]) if unread else run
 
 
 def compile_apart(model: Callable[..., Any], compile_fx: CompileFX, **options: Any) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._decomp import core_aten_decompositions, decomposition_table, get_decompositions
 
 from effcc.frontend import recurrent
@@ -46,11 +47,19 @@ _ALSO_DECOMPOSED = (
 )
 
 
+def _dropout(x: Tensor, p: float, train: bool | None) -> Any:
+    """A dropout of everything draws nothing in eager; any other stays whole (a decomposition may decline)."""
+    if p != 1 or not train:
+        return NotImplemented
+    return x * 0, torch.zeros_like(x, dtype=torch.bool)
+
+
 @functools.cache
 def _table() -> Table:
     # Composite operators without an entry of their own come apart by themselves while tracing.
     table: Table = {op: rule for op, rule in core_aten_decompositions().items() if op in decomposition_table}
     table.update(get_decompositions(_ALSO_DECOMPOSED))
+    table[aten.native_dropout.default] = _dropout
     table[aten._transformer_encoder_layer_fwd.default] = encoder_layer
     for op in _KEPT_WHOLE:
         table.pop(op, None)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from effcc.frontend.importer import Importer
 from effcc.ir.dims import Dim, product, same, same_shape
-from effcc.ir.graph import Graph, GraphBuilder, Node, Value
+from effcc.ir.graph import Graph, GraphBuilder, Node, Value, has_effect
 from effcc.ir.types import TensorType
 
 
@@ -83,7 +83,7 @@ def without_dead_nodes(graph: Graph) -> Graph:
     needed = set(graph.results)
     nodes: list[Node] = []
     for node in reversed(graph.nodes):
-        if any(r in needed for r in node.results) or node.attrs.get("reason") in ("random", "effect"):
+        if has_effect(node) or any(r in needed for r in node.results):
             nodes.append(node)
             needed.update(node.operands)
     return graph.with_nodes(tuple(reversed(nodes)))

@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from effcc.frontend.capture import Signature, mutated_inputs, placeholders, results, strides
+from effcc.frontend.draws import is_random
 from effcc.frontend.importer import aten
 
 CompileWhole = Callable[[fx.GraphModule, Signature, Sequence[fx.Node]], Callable[..., Any]]
@@ -179,9 +180,7 @@ def _symbols(value: Any) -> set[Any]:
 
 def _draws(node: fx.Node) -> bool:
     """Whether a call's place among others matters: it draws random numbers or has an effect."""
-    if node.target is torch.ops.higher_order.with_effects:
-        return True
-    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+    return node.target is torch.ops.higher_order.with_effects or is_random(node.target)
 
 
 def _reads_number(node: fx.Node) -> bool:

@@ -128,6 +128,16 @@ def mentioned_sizes(nodes: Iterable[Node]) -> Iterator[sympy.Expr]:
             yield from mentioned_sizes(region.nodes)
 
 
+def has_effect(node: Node) -> bool:
+    """Whether a node must run even where nobody reads it, as often as it stands there, and after those before it.
+
+    Draws of random numbers and checks must, and so must control flow with such a node in a region.
+    """
+    if node.op == "extern":
+        return node.attrs.get("reason") in ("random", "effect")
+    return any(has_effect(inner) for region in node.regions for inner in region.nodes)
+
+
 class GraphBuilder:
     """Appends checked nodes: operand types go through the op's type rule, result names are made unique."""
 

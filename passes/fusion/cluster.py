@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from effcc.ir.dims import elements, same
 from effcc.ir.expr import Axis, Expr, Load, Reduce, children
+from effcc.ir.graph import has_effect
 from effcc.ir.kernel import Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
 from effcc.target import Target
@@ -51,6 +52,7 @@ class _Clustering:
         self.cascade, self.target, self.weights = cascade, target, weights
         self.clusters: list[Cluster] = []
         self.home: dict[str, Cluster] = {}
+        self.last_effect: Cluster | None = None
         self.scattered = {i.target for i in cascade.items if isinstance(i, Defined) and i.statement.scatter is not None}
 
     def run(self) -> list[Cluster]:
@@ -87,15 +89,19 @@ class _Clustering:
         return made
 
     def _place(self, item: Defined | Opaque, into: Cluster) -> None:
+        added = 0
         if isinstance(item, Opaque):
             reads = [v.name for v in item.node.operands]
             for result in item.node.results:
                 self.home[result.name] = into
+            if has_effect(item.node):  # after those before it: the order of draws is part of the result
+                if self.last_effect is not None:
+                    added |= self.last_effect.before | (1 << self.last_effect.number)
+                self.last_effect = into
         else:
             reads = [load.buffer for load in item.statement.reads]
             into.items.append(item)
             self.home[item.target] = into
-        added = 0
         for name in reads:
             producer = self.home.get(name)
             if producer is not None and producer is not into:

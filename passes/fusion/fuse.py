@@ -131,7 +131,8 @@ class _ProgramBuilder:
         outputs = tuple(self.storage.get(n, n) for n in piece.outputs)
         launch = Launch(self._name(kernel), params, outputs)
         before = self.launched.setdefault((launch.kernel, params), outputs)
-        if before is not outputs and all(self.spaces.get(n, "arena") == "arena" for n in (*before, *outputs)):
+        alike = all(self.types[a] == self.types[b] for a, b in zip(before, outputs, strict=True))
+        if before is not outputs and alike and all(self.spaces.get(n, "arena") == "arena" for n in (*before, *outputs)):
             self.storage.update(zip(outputs, before, strict=True))  # computed already
             return
         self.steps.append(launch)

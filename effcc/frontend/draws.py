@@ -1,0 +1,93 @@
+"""Random draws whose results nobody reads: they move the generator on, so later draws depend on them.
+
+AOTAutograd drops what reaches no result. A dead call that draws is therefore made a further result of Dynamo's graph,
+detached, so that it gets no gradient; whoever calls the graph leaves those results out.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+def is_random(target: Any) -> bool:
+    """Whether a call's target is an operator that draws from a generator."""
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
+
+
+def return_unread_draws(graph_module: fx.GraphModule) -> int:
+    """Add results for the dead calls of Dynamo's graph that draw random numbers; how many were added.
+
+    The graph is changed in place.
+    """
+    graph = graph_module.graph
+    unread = [node for node in _dead(graph) if _draws(node)]
+    if not unread:
+        return 0
+    end = graph.output_node()
+    with graph.inserting_before(end):
+        added = []
+        for node in unread:
+            detached = graph.call_method("detach", (node,))
+            detached.meta = {**node.meta, "example_value": node.meta["example_value"].detach()}
+            added.append(detached)
+    returned: Any = end.args[0]
+    end.args = ((*returned, *added),)
+    graph_module.recompile()
+    return len(added)
+
+
+def _dead(graph: fx.Graph) -> list[fx.Node]:
+    """The calls with one tensor as their result that lead to no result of the graph, in order."""
+    live = set(graph.output_node().all_input_nodes)
+    for node in reversed(graph.nodes):
+        if node in live:
+            live.update(node.all_input_nodes)
+    calls = ("call_function", "call_method", "call_module")
+    return [
+        n for n in graph.nodes if n.op in calls and n not in live and isinstance(n.meta.get("example_value"), FakeTensor)
+    ]
+
+
+class _Listening(TorchDispatchMode):
+    """Notes whether an operator that draws was called."""
+
+    heard = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.heard = self.heard or is_random(func)
+        return func(*args, **(kwargs or {}))
+
+
+def _draws(node: fx.Node) -> bool:
+    """Whether a call draws: it is made once more, on fake tensors."""
+
+    def example(argument: fx.Node) -> Any:
+        return argument.meta["example_value"]
+
+    graph_module: Any = node.graph.owning_module
+    if any("example_value" not in n.meta for n in node.all_input_nodes):
+        return False
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), example)
+    listening = _Listening()
+    with ExitStack() as stack:
+        fake = node.meta["example_value"].fake_mode
+        stack.enter_context(fake)
+        if fake.shape_env is not None:
+            stack.enter_context(fake.shape_env.ignore_fresh_unbacked_symbols())
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(listening)
+        if node.op == "call_method":
+            receiver, *rest = args
+            getattr(receiver, str(node.target))(*rest, **kwargs)
+        elif node.op == "call_module":
+            graph_module.get_submodule(str(node.target))(*args, **kwargs)
+        else:
+            target: Any = node.target
+            target(*args, **kwargs)
+    return listening.heard
