@@ -30,6 +30,7 @@ from effcc.frontend.aten import call_between, import_graph
 from effcc.frontend.dynamo import bound
 from effcc.frontend.extern import bind
 from effcc.frontend.recurrent import let_recurrent_layers_through
+from effcc.frontend.shared_results import compile_with_views
 from effcc.frontend.stages import compile_in_stages
 from effcc.ir.graph import Graph
 from effcc.runtime.arguments import thread_count
@@ -81,7 +82,7 @@ def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen
         return bound(import_graph(module, signature), compile_one, signature)
 
     def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
-        return compile_in_stages(module, signature, compile_whole)
+        return compile_with_views(module, signature, lambda m, s: compile_in_stages(m, s, compile_whole))
 
     return capture.aot_backend(graph_module, example_inputs, compile_fx)
 

@@ -400,16 +400,18 @@ class _Walk:
         return number(argument)
 
     def _outputs(self, node: fx.Node) -> list[Output]:
-        returned = node.args[0]
-        return [self._returned(r) for r in (returned if isinstance(returned, list | tuple) else [returned])]
-
-    def _returned(self, result: Any) -> Output:
-        """One result: an input that a computation gave back as it was (a clone) becomes a tensor of its own."""
-        known: Output = self._arguments(result)
-        if not isinstance(known, Value) or known not in self.builder.params or _is_input(result):
-            return known
-        self.importer.name = result.name
-        return self._copy(known)
+        """The results; one that a computation gave back as it was, an input or another result, becomes a tensor of its
+        own (a clone)."""
+        listed: Any = node.args[0] if isinstance(node.args[0], list | tuple) else [node.args[0]]
+        found: list[Output] = []
+        for result in listed:
+            known: Output = self._arguments(result)
+            given = isinstance(known, Value) and known in self.builder.params and not _is_input(result)
+            if isinstance(known, Value) and (given or (known in found and known not in self.builder.params)):
+                self.importer.name = result.name
+                known = self._copy(known)
+            found.append(known)
+        return found
 
     def _copy(self, value: Value) -> Value:
         """The same elements at another place."""

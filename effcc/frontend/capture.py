@@ -16,7 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 from torch._dynamo.backends.common import aot_autograd
-from torch._functorch._aot_autograd.descriptors import PlainAOTInput, PlainAOTOutput
+from torch._functorch._aot_autograd.descriptors import PlainAOTInput, PlainAOTOutput, SavedForBackwardsAOTOutput
+from torch._functorch._aot_autograd.schemas import OutputType
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
 from effcc.frontend import recurrent
@@ -39,6 +40,9 @@ class Signature:
     mutated_inputs: positions of the placeholders that the graph writes.
     output_strides: for each result the strides that eager would give it, or None where it is no tensor.
     ranges: the ranges that a user declared for torch's size symbols.
+    aliases: whether results share memory where eager's do: who gets them may write them.
+    input_aliases: positions of the results that are views of inputs, or of what inputs hold after the call.
+    saved: positions of the results that only the backward half reads.
     """
 
     role: Role
@@ -47,6 +51,9 @@ class Signature:
     mutated_inputs: frozenset[int]
     output_strides: tuple[Strides | None, ...]
     ranges: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
+    aliases: bool = False
+    input_aliases: frozenset[int] = frozenset()
+    saved: frozenset[int] = frozenset()
 
 
 CompileFX = Callable[[fx.GraphModule, Sequence[Any], Signature], Callable[..., Any]]
@@ -163,4 +170,24 @@ def _aot_signature(
         user_strides[description.idx] if isinstance(description, PlainAOTOutput) else strides(output)
         for output, description in zip(outputs, descriptions, strict=True)
     ]
-    return Signature(role, tuple(names), frozenset(static), mutated_inputs(graph_module), tuple(output_strides))
+    aliases = frozenset(position for position, d in enumerate(descriptions) if _is_input_alias(d))
+    saved = frozenset(position for position, d in enumerate(descriptions) if isinstance(d, SavedForBackwardsAOTOutput))
+    return Signature(
+        role,
+        tuple(names),
+        frozenset(static),
+        mutated_inputs(graph_module),
+        tuple(output_strides),
+        aliases=role != "backward",
+        input_aliases=aliases,
+        saved=saved,
+    )
+
+
+def _is_input_alias(description: Any) -> bool:
+    """Whether AOTAutograd makes a result of the user's anew from the input that it shares memory with."""
+    context = torch._guards.TracingContext.try_get()
+    known = context.fw_metadata if context is not None else None
+    if known is None or not isinstance(description, PlainAOTOutput):
+        return False
+    return known.output_info[description.idx].output_type in (OutputType.alias_of_input, OutputType.is_input)

@@ -1,0 +1,279 @@
+"""Results that share memory, as eager's do: with an input, or with one another.
+
+A captured graph is functional, but whoever calls it may write what it returned. So views are taken out of the graph's
+results: what they view is computed (or is an input), and each view is made of it after the run, with the sizes, strides
+and offset that eager gives it. AOTAutograd reads all three off a view of an input, too.
+
+A view of something that nothing else shares stays a result of its own, so that only the part it shows is computed;
+except where its own elements share memory (`expand`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor, fx
+
+from effcc.frontend.capture import Signature, Strides, placeholders, results, strides
+from effcc.frontend.importer import strided
+from effcc.frontend.sizes import shape, size
+from effcc.ir.dims import Dim, Shape, dim, evaluate, same_shape, symbols
+
+CompileRest = Callable[[fx.GraphModule, Signature], Callable[..., Any]]
+"""A graph and its signature, to a callable over one list of its inputs."""
+
+_KEPT_SIZES = 256  # for how many assignments of the size symbols places are remembered
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A result that shows memory of `base`: the position of an argument, or of a computed result.
+
+    offset: from the base's first element on, in elements of the view's dtype.
+    """
+
+    of_argument: bool
+    base: int
+    sizes: Shape
+    strides: Shape
+    offset: Dim
+    dtype: torch.dtype
+    conjugated: bool = False
+    negated: bool = False
+
+    def at(self, values: Mapping[str, int]) -> View:
+        """The view where the size symbols have these values."""
+        sizes, steps = (tuple(evaluate(d, values) for d in dims) for dims in (self.sizes, self.strides))
+        return dataclasses.replace(self, sizes=sizes, strides=steps, offset=evaluate(self.offset, values))
+
+    def of(self, base: Tensor) -> Tensor:
+        """The view of a base, where all sizes are known."""
+        sizes: Any = self.sizes
+        steps: Any = self.strides
+        offset: Any = self.offset
+        if base.dtype == self.dtype:
+            seen = base.as_strided(sizes, steps, base.storage_offset() + offset)
+        else:
+            begin = base.storage_offset() * base.dtype.itemsize // self.dtype.itemsize + offset
+            seen = torch.empty(0, dtype=self.dtype).set_(base.untyped_storage(), begin, sizes, steps)
+        if self.conjugated != seen.is_conj():
+            seen = torch._conj(seen)
+        return torch._neg_view(seen) if self.negated != seen.is_neg() else seen
+
+
+Result = View | int
+"""A view, or the position of a computed result."""
+
+
+def compile_with_views(
+    graph_module: fx.GraphModule, signature: Signature, compile_rest: CompileRest
+) -> Callable[..., Any]:
+    """A captured graph as a callable in AOTAutograd's convention, whose results share memory where eager's do.
+
+    The results of `graph_module` become those that have to be computed.
+    """
+    if not signature.aliases:
+        return compile_rest(graph_module, signature)
+    plan = _Plan(graph_module, signature)
+    if plan.results == list(range(len(plan.results))):
+        return compile_rest(graph_module, signature)
+    graph_module.graph.output_node().args = (tuple(plan.computed),)
+    run = compile_rest(graph_module, dataclasses.replace(signature, output_strides=tuple(plan.strides)))
+    return _assembled(run, plan.results, plan.bindings)
+
+
+def root(node: fx.Node) -> fx.Node:
+    """The node that made the memory of a node's tensor: an input, or the call whose result is not a view."""
+    *_, first = _viewed(node)
+    return first
+
+
+def _viewed(node: fx.Node) -> Iterator[fx.Node]:
+    """A node, then what it is a view of, and so on."""
+    storage = _storage(node)
+    while True:
+        yield node
+        call = node.args[0] if node.target is operator.getitem else node  # one of several views (`split`)
+        before = [n for n in call.all_input_nodes if _storage(n) == storage] if isinstance(call, fx.Node) else []
+        if not before:
+            return
+        node = before[0]
+
+
+def _storage(node: fx.Node) -> int | None:
+    value = node.meta.get("val")
+    return value.untyped_storage()._cdata if isinstance(value, Tensor) and value.layout == torch.strided else None
+
+
+# One of the values that tell a size symbol: its name, a position among the arguments, an axis (None: the number itself).
+_Binding = tuple[str, int, int | None]
+
+
+def _bindings(inputs: Sequence[fx.Node]) -> tuple[_Binding, ...]:
+    found: dict[str, _Binding] = {}
+    for position, node in enumerate(inputs):
+        value = node.meta.get("val")
+        sizes: list[tuple[int | None, Any]] = [(None, value)] if isinstance(value, torch.SymInt) else []
+        if isinstance(value, Tensor):
+            sizes = list(enumerate(value.shape))
+        for axis, n in sizes:
+            known = size(n)
+            if isinstance(known, sympy.Symbol):
+                found.setdefault(known.name, (known.name, position, axis))
+    return tuple(found.values())
+
+
+def _assembled(
+    run: Callable[..., Any], wanted: Sequence[Result], bindings: Sequence[_Binding]
+) -> Callable[..., Any]:
+    """The callable that makes the views of what `run` gives."""
+    views = [w for w in wanted if isinstance(w, View)]
+    used = {s.name for v in views for s in symbols([*v.sizes, *v.strides, v.offset])}
+    bindings = [b for b in bindings if b[0] in used]
+    bases = sorted({v.base for v in views if v.of_argument})
+    placed: dict[tuple[int, ...], Sequence[Result]] = {}
+    if not bindings:
+        placed[()] = [w.at({}) if isinstance(w, View) else w for w in wanted]
+
+    def call(arguments: list[Any]) -> tuple[Any, ...]:
+        given = {position: arguments[position] for position in bases}
+        key = tuple(
+            int(arguments[position] if axis is None else arguments[position].shape[axis])
+            for _, position, axis in bindings
+        )
+        found = placed.get(key)
+        if found is None:
+            values = {name: value for (name, _, _), value in zip(bindings, key, strict=True)}
+            if len(placed) >= _KEPT_SIZES:
+                placed.clear()
+            found = placed[key] = [w.at(values) if isinstance(w, View) else w for w in wanted]
+        made = run(arguments)
+        return tuple(
+            made[w] if isinstance(w, int) else w.of(given[w.base] if w.of_argument else made[w.base]) for w in found
+        )
+
+    call._boxed_call = True  # type: ignore[attr-defined]
+    return call
+
+
+class _Plan:
+    """How each result of a captured graph comes about.
+
+    results: one for each result of the graph. computed: the nodes and constants that the graph has to give, with the
+    `strides` that each should have.
+    """
+
+    def __init__(self, graph_module: fx.GraphModule, signature: Signature) -> None:
+        self.signature = signature
+        inputs = placeholders(graph_module)
+        self.bindings = _bindings(inputs)
+        self.inputs = {node: position for position, node in enumerate(inputs)}
+        self.known = {name for name, _, _ in self.bindings}
+        copies = graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default)
+        self.updated = {node.args[1]: node.args[0] for node in copies}
+        self.returned = results(graph_module)
+        self.roots = [root(n) if isinstance(n, fx.Node) and _storage(n) else None for n in self.returned]
+        self.groups: dict[fx.Node, list[int]] = {}
+        for position, base in enumerate(self.roots):
+            if base is not None:
+                self.groups.setdefault(base, []).append(position)
+        self.shared = {base for base in self.groups if self._is_shared(base)}
+        self.computed: list[Any] = []
+        self.strides: list[Strides | None] = []
+        self.places: dict[fx.Node, int] = {}
+        self.results = [self._result(position) for position in range(len(self.returned))]
+
+    def _is_shared(self, base: fx.Node) -> bool:
+        """Whether what a node made is computed whole, and results are views of it."""
+        positions = self.groups[base]
+        nodes = dict.fromkeys(self.returned[p] for p in positions)
+        beside = len(nodes) > 1 and any(p not in self.signature.saved for p in positions)
+        if _overlaps(base) or not (beside or any(map(_overlaps, nodes))):
+            return False
+        return all(map(self._as_captured, positions)) and all(self._is_known(n) and _inside(base, n) for n in nodes)
+
+    def _as_captured(self, position: int) -> bool:
+        """Whether eager gives a result the strides that capture saw, so that views of one fit the others."""
+        node = self.returned[position]
+        lengths = shape(node.meta["val"].shape)
+        seen, wanted = strides(node), self.signature.output_strides[position]
+        if seen is None or wanted is None:
+            return seen is wanted
+        a, b = (strided(lengths, shape(s)) for s in (seen, wanted))
+        return a is b if a is None or b is None else same_shape(a, b)
+
+    def _is_known(self, node: fx.Node) -> bool:
+        """Whether the inputs tell a tensor's place and sizes."""
+        value = node.meta["val"]
+        dims = (*shape(value.shape), *shape(value.stride()), size(value.storage_offset()))
+        return {s.name for s in symbols(dims)} <= self.known
+
+    def _result(self, position: int) -> Result:
+        node, base = self.returned[position], self.roots[position]
+        if base is None or node in self.inputs:
+            return self._place(node, position)
+        owner = self.updated.get(base, base) if position in self.signature.input_aliases else base
+        if owner in self.inputs and self._is_known(node) and _lies_like(owner, base):
+            return _view(node, base, True, self.inputs[owner])
+        if base in self.shared and node is not base:
+            return _view(node, base, False, self._place(base, position, strides(base)))
+        return self._place(node, position)
+
+    def _place(self, node: Any, position: int, wanted: Strides | None = None) -> int:
+        """The place of a node's tensor, or of a constant, among what is computed."""
+        if isinstance(node, fx.Node) and node in self.places:
+            return self.places[node]
+        self.computed.append(node)
+        self.strides.append(wanted or self.signature.output_strides[position])
+        if isinstance(node, fx.Node):
+            self.places[node] = len(self.computed) - 1
+        return len(self.computed) - 1
+
+
+def _view(node: fx.Node, base: fx.Node, of_argument: bool, place: int) -> View:
+    seen, held = node.meta["val"], base.meta["val"]
+    begin = dim(size(held.storage_offset()) * held.dtype.itemsize)
+    offset = dim(size(seen.storage_offset()) - begin // seen.dtype.itemsize)
+    conjugated, negated = seen.is_conj(), seen.is_neg()
+    return View(of_argument, place, shape(seen.shape), shape(seen.stride()), offset, seen.dtype, conjugated, negated)
+
+
+def _lies_like(owner: fx.Node, base: fx.Node) -> bool:
+    """Whether two tensors of one shape lie alike in memory."""
+    a, b = (strided(shape(n.meta["val"].shape), shape(n.meta["val"].stride())) for n in (owner, base))
+    return owner is base or (a is b if a is None or b is None else same_shape(a, b))
+
+
+def _overlaps(node: fx.Node) -> bool:
+    """Whether elements of a tensor share memory; of symbolic strides only 0 is known to make them."""
+    value = node.meta["val"]
+    if value.layout != torch.strided or 0 in value.shape:
+        return False
+    axes = [(s, n) for n, s in zip(shape(value.shape), shape(value.stride()), strict=True) if n != 1]
+    if not all(isinstance(d, int) for axis in axes for d in axis):
+        return any(s == 0 for s, _ in axes)
+    extent = 1
+    for step, n in sorted(axes):
+        if step < extent:
+            return True
+        extent += (n - 1) * step
+    return False
+
+
+def _inside(base: fx.Node, node: fx.Node) -> bool:
+    """Whether a view shows only memory of its base; where sizes are symbols, eager has checked."""
+    (first, last), (low, high) = (_bounds(n.meta["val"]) for n in (base, node))
+    known = all(isinstance(d, int) for d in (first, last, low, high))
+    return not known or (first <= low and high <= last)
+
+
+def _bounds(value: Tensor) -> tuple[Dim, Dim]:
+    """The first byte of a tensor's memory and the one past its last."""
+    first = size(value.storage_offset())
+    last = first + sum((n - 1) * s for n, s in zip(shape(value.shape), shape(value.stride()), strict=True)) + 1
+    return dim(first * value.dtype.itemsize), dim(last * value.dtype.itemsize)
