@@ -275,8 +275,9 @@ class Executable:
             return wanted.allocate()
         start = evaluate(self._offsets[self.program.memory_of(buffer.name)], sizes)
         last = sum((n - 1) * s for n, s in zip(wanted.shape, wanted.strides, strict=True))
-        flat = arena[start : start + (last + 1) * wanted.dtype.itemsize].view(wanted.dtype)
-        return flat.as_strided(wanted.shape, wanted.strides)
+        # Each begins a storage, as fresh tensors do: some calls take offsets into that.
+        own = arena.untyped_storage()[start : start + (last + 1) * wanted.dtype.itemsize]
+        return torch.empty(0, dtype=wanted.dtype).set_(own, 0, wanted.shape, wanted.strides)
 
     def _result(
         self, kind: str, k: int, inputs: Sequence[torch.Tensor], owned: Sequence[torch.Tensor], sizes: _Sizes

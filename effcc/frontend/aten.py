@@ -55,7 +55,7 @@ from effcc.frontend.importer import (
 from effcc.frontend.readings import Reading, readings
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
 from effcc.frontend.sizes import hints, number, ranges, shape, size
-from effcc.frontend.storage_order import memory_behind
+from effcc.frontend.storage_order import memory_behind, scatter_in_memory
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, GraphBuilder, Value, mentioned_sizes
@@ -284,6 +284,8 @@ class _Walk:
         why = "random numbers come in eager's order" if random else EXTERN.get(target, "effcc has no form for it")
         if target is aten.as_strided.default and not _carries(node):
             args = self._on_memory(node, args)
+        if target is aten.as_strided_scatter.default and not _carries(node):
+            return self._scatter(node, *args)
         importer = REGISTRY.get(target)
         self.importer.example = node.meta["val"]
         if _carries(node):
@@ -333,6 +335,14 @@ class _Walk:
             raise UnsupportedError(f"{node.target} (at {where}) reads memory that no tensor here fills; {_LEAVE_OUT}")
         base = self.importer.transpose(self.known[memory.node], memory.perm)
         return (base, sizes, strides, dim(offset - memory.offset))
+
+    def _scatter(self, node: fx.Node, x: Value, source: Value, sizes: Any, strides: Any, offset: Any = None) -> Value:
+        """`as_strided_scatter`, which addresses memory as `as_strided` does."""
+        written: Any = node.args[0]
+        seen = written.meta["val"]
+        begin = size(seen.storage_offset()) if offset is None else dim(offset)
+        where = (tuple(dim(n) for n in sizes), tuple(dim(s) for s in strides), begin)
+        return scatter_in_memory(self.importer, x, seen, self.importer.cast(source, x.type.dtype), *where)
 
     def _conforming(self, node: fx.Node, result: Any) -> Any:
         """What an importer gave, in the dtypes that capture saw; a result of another shape is a bug of the importer."""

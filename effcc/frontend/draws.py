@@ -26,6 +26,8 @@ def return_unread_draws(graph_module: fx.GraphModule) -> int:
     The graph is changed in place.
     """
     graph = graph_module.graph
+    if any(map(_transforms, graph.nodes)):
+        return 0  # values inside a function transform do not outlive it
     unread = [node for node in _dead(graph) if _draws(node)]
     if not unread:
         return 0
@@ -42,6 +44,11 @@ def return_unread_draws(graph_module: fx.GraphModule) -> int:
     return len(added)
 
 
+def _transforms(node: fx.Node) -> bool:
+    """Whether a call enters, leaves or belongs to a function transform (`vmap`, `grad`)."""
+    return "functorch" in (getattr(node.target, "__module__", None) or "")
+
+
 def _dead(graph: fx.Graph) -> list[fx.Node]:
     """The calls with one tensor as their result that lead to no result of the graph, in order."""
     live = set(graph.output_node().all_input_nodes)
@@ -50,7 +57,9 @@ def _dead(graph: fx.Graph) -> list[fx.Node]:
             live.update(node.all_input_nodes)
     calls = ("call_function", "call_method", "call_module")
     return [
-        n for n in graph.nodes if n.op in calls and n not in live and isinstance(n.meta.get("example_value"), FakeTensor)
+        n
+        for n in graph.nodes
+        if n.op in calls and n not in live and isinstance(n.meta.get("example_value"), FakeTensor)
     ]
 
 

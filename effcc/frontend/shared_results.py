@@ -110,7 +110,7 @@ def _storage(node: fx.Node) -> int | None:
     return value.untyped_storage()._cdata if isinstance(value, Tensor) and value.layout == torch.strided else None
 
 
-# One of the values that tell a size symbol: its name, a position among the arguments, an axis (None: the number itself).
+# Where a size symbol can be read: its name, a position among the arguments, an axis (None: the number itself).
 _Binding = tuple[str, int, int | None]
 
 
@@ -128,9 +128,7 @@ def _bindings(inputs: Sequence[fx.Node]) -> tuple[_Binding, ...]:
     return tuple(found.values())
 
 
-def _assembled(
-    run: Callable[..., Any], wanted: Sequence[Result], bindings: Sequence[_Binding]
-) -> Callable[..., Any]:
+def _assembled(run: Callable[..., Any], wanted: Sequence[Result], bindings: Sequence[_Binding]) -> Callable[..., Any]:
     """The callable that makes the views of what `run` gives."""
     views = [w for w in wanted if isinstance(w, View)]
     used = {s.name for v in views for s in symbols([*v.sizes, *v.strides, v.offset])}

@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, fx
 
-from effcc.frontend.importer import strided
+from effcc.frontend.extern import make_template, target_name
+from effcc.frontend.importer import Importer, aten, strided
 from effcc.frontend.sizes import shape, size
 from effcc.ir.dims import Dim, Shape, dim
+from effcc.ir.graph import Value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,7 @@ def memory_behind(node: fx.Node, sizes: Sequence[Dim], strides: Sequence[Dim], o
 
     None where there is none: the memory is only in part that of a tensor of the graph.
     """
-    last = dim(offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True)))
+    last = _last(sizes, strides, offset)
     for candidate in _viewed(node):
         value = candidate.meta["val"]
         begin, lengths = size(value.storage_offset()), shape(value.shape)
@@ -71,3 +73,35 @@ def _inside(first: Dim, last: Dim, begin: Dim, count: Dim) -> bool:
     if all(isinstance(d, int) for d in (first, last, begin, count)):
         return begin <= first and last < begin + count
     return begin == 0
+
+
+def _last(sizes: Sequence[Dim], strides: Sequence[Dim], offset: Dim) -> Dim:
+    """The last place that sizes and strides address from `offset` on."""
+    return dim(offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True)))
+
+
+def scatter_in_memory(
+    m: Importer, x: Value, seen: Tensor, source: Value, sizes: Shape, strides: Shape, offset: Dim
+) -> Value:
+    """`x` with `source` written at the places of its memory that sizes, strides and offset address.
+
+    seen: x as capture saw it. Where it is row-major and holds all those places, PyTorch writes them; else both it and
+    the source are written into memory made for it, and it is read from there.
+    """
+    lengths, steps, begin = shape(seen.shape), shape(seen.stride()), size(seen.storage_offset())
+    if strided(lengths, steps) is None and _inside(offset, _last(sizes, strides, offset), begin, size(seen.numel())):
+        return _scattered(m, x, source, sizes, strides, dim(offset - begin))
+    ends = (_last(lengths, steps, begin), _last(sizes, strides, offset))
+    known = all(isinstance(e, int) for e in ends)
+    count = max(ends) + 1 if known else dim(sum(ends) + 2)
+    empty = m.broadcast(m.constant(0, x.type.dtype), (count,))
+    memory = _scattered(m, _scattered(m, empty, x, lengths, steps, begin), source, sizes, strides, offset)
+    return m.emit("as_strided", memory, shape=lengths, strides=steps, offset=begin)
+
+
+def _scattered(m: Importer, x: Value, source: Value, sizes: Shape, strides: Shape, offset: Dim) -> Value:
+    operands, template = make_template((x, source, sizes, strides, offset), {})
+    return m.node(
+        "extern", *operands, target=target_name(aten.as_strided_scatter.default), template=template,
+        results=((x.type.dtype, x.type.shape),), reason="no-op", why="where an element goes depends on strides",
+    ).result  # fmt: skip
