@@ -15,14 +15,17 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import sympy
 import torch
 from torch import Tensor, fx
 
 from effcc.frontend.capture import Signature, Strides, placeholders, results, strides
 from effcc.frontend.importer import strided
+from effcc.frontend.readings import Reading, readings
 from effcc.frontend.sizes import shape, size
 from effcc.ir.dims import Dim, Shape, dim, evaluate, same_shape, symbols
+from effcc.ir.dtypes import boolean
+from effcc.ir.graph import Value
+from effcc.ir.types import TensorType
 
 CompileRest = Callable[[fx.GraphModule, Signature], Callable[..., Any]]
 """A graph and its signature, to a callable over one list of its inputs."""
@@ -84,7 +87,7 @@ def compile_with_views(
         return compile_rest(graph_module, signature)
     graph_module.graph.output_node().args = (tuple(plan.computed),)
     run = compile_rest(graph_module, dataclasses.replace(signature, output_strides=tuple(plan.strides)))
-    return _assembled(run, plan.results, plan.bindings)
+    return _assembled(run, plan.results, plan.told)
 
 
 def root(node: fx.Node) -> fx.Node:
@@ -110,43 +113,33 @@ def _storage(node: fx.Node) -> int | None:
     return value.untyped_storage()._cdata if isinstance(value, Tensor) and value.layout == torch.strided else None
 
 
-# Where a size symbol can be read: its name, a position among the arguments, an axis (None: the number itself).
-_Binding = tuple[str, int, int | None]
-
-
-def _bindings(inputs: Sequence[fx.Node]) -> tuple[_Binding, ...]:
-    found: dict[str, _Binding] = {}
-    for position, node in enumerate(inputs):
+def _readings(inputs: Sequence[fx.Node]) -> Mapping[str, Reading]:
+    """Where the values of a graph's placeholders tell its size symbols."""
+    known: list[Value | Dim | None] = []
+    for node in inputs:
         value = node.meta.get("val")
-        sizes: list[tuple[int | None, Any]] = [(None, value)] if isinstance(value, torch.SymInt) else []
         if isinstance(value, Tensor):
-            sizes = list(enumerate(value.shape))
-        for axis, n in sizes:
-            known = size(n)
-            if isinstance(known, sympy.Symbol):
-                found.setdefault(known.name, (known.name, position, axis))
-    return tuple(found.values())
+            known.append(Value(node.name, TensorType(boolean, shape(value.shape))))
+        else:
+            known.append(size(value) if isinstance(value, int | torch.SymInt) else None)
+    return readings(known)
 
 
-def _assembled(run: Callable[..., Any], wanted: Sequence[Result], bindings: Sequence[_Binding]) -> Callable[..., Any]:
+def _assembled(run: Callable[..., Any], wanted: Sequence[Result], told: Mapping[str, Reading]) -> Callable[..., Any]:
     """The callable that makes the views of what `run` gives."""
     views = [w for w in wanted if isinstance(w, View)]
-    used = {s.name for v in views for s in symbols([*v.sizes, *v.strides, v.offset])}
-    bindings = [b for b in bindings if b[0] in used]
+    used = {s.name: told[s.name] for v in views for s in symbols([*v.sizes, *v.strides, v.offset])}
     bases = sorted({v.base for v in views if v.of_argument})
     placed: dict[tuple[int, ...], Sequence[Result]] = {}
-    if not bindings:
+    if not used:
         placed[()] = [w.at({}) if isinstance(w, View) else w for w in wanted]
 
     def call(arguments: list[Any]) -> tuple[Any, ...]:
         given = {position: arguments[position] for position in bases}
-        key = tuple(
-            int(arguments[position] if axis is None else arguments[position].shape[axis])
-            for _, position, axis in bindings
-        )
+        key = tuple(reading.value(arguments) for reading in used.values())
         found = placed.get(key)
         if found is None:
-            values = {name: value for (name, _, _), value in zip(bindings, key, strict=True)}
+            values = dict(zip(used, key, strict=True))
             if len(placed) >= _KEPT_SIZES:
                 placed.clear()
             found = placed[key] = [w.at(values) if isinstance(w, View) else w for w in wanted]
@@ -169,9 +162,8 @@ class _Plan:
     def __init__(self, graph_module: fx.GraphModule, signature: Signature) -> None:
         self.signature = signature
         inputs = placeholders(graph_module)
-        self.bindings = _bindings(inputs)
+        self.told = _readings(inputs)
         self.inputs = {node: position for position, node in enumerate(inputs)}
-        self.known = {name for name, _, _ in self.bindings}
         copies = graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default)
         self.updated = {node.args[1]: node.args[0] for node in copies}
         self.returned = results(graph_module)
@@ -209,7 +201,7 @@ class _Plan:
         """Whether the inputs tell a tensor's place and sizes."""
         value = node.meta["val"]
         dims = (*shape(value.shape), *shape(value.stride()), size(value.storage_offset()))
-        return {s.name for s in symbols(dims)} <= self.known
+        return {s.name for s in symbols(dims)} <= set(self.told)
 
     def _result(self, position: int) -> Result:
         node, base = self.returned[position], self.roots[position]
