@@ -82,7 +82,9 @@ _KEYWORDS = frozenset(
 def identifier(name: str) -> str:
     """`name` as C writes one: `my-model.v2` becomes `my_model_v2`."""
     cleaned = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return cleaned if cleaned and not cleaned[0].isdigit() else f"model_{cleaned}"
+    if not cleaned or cleaned[0].isdigit():
+        return f"model_{cleaned}"
+    return f"{cleaned}_" if cleaned in _KEYWORDS else cleaned
 
 
 def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weights: bytes) -> str:
@@ -98,7 +100,7 @@ def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weig
         f"    {{{position[b.name]}, {places.get(b.name, -1)}, {b.at({}).bytes}}},  /* {_comment(b)}, {b.role} */"
         for b in kept
     ]
-    taken = {"model", "threads", "buffers", "sizes", "wrong", "arena", "code", *_symbols(manifest)}
+    taken = {"self", "threads", "buffers", "sizes", "wrong", "arena", "code", *_symbols(manifest)}
     names = _unique([*(b.name for b in passed), *(n.name for n in manifest.numbers)], taken)
     parameters = [_parameter(b, names[b.name], b.name in manifest.written) for b in passed]
     return _TEXT.format(
@@ -127,7 +129,7 @@ def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weig
         run=manifest.run,
         prepare=f'"{manifest.prepare}"' if manifest.prepare else "0",
         parameters=", ".join(
-            [f"{name} *model", *parameters, *(f"int64_t {s}" for s in _arguments(manifest, names)), "int threads"]
+            [f"{name} *self", *parameters, *(f"int64_t {s}" for s in _arguments(manifest, names)), "int threads"]
         ),
         told="".join(_told(n, names[n.name]) for n in manifest.numbers),
         limits="".join(
@@ -253,77 +255,77 @@ static const {name}_kept_buffer {name}_kept[] = {{
 }};
 
 /* Makes sure of so much scratch memory; 0, or an error where there is none. */
-static inline int {name}_reserve({name} *model, int64_t bytes) {{
-    if (model->arena && bytes <= model->arena_bytes) return 0;
-    free(model->arena);
-    model->arena = aligned_alloc(64, (size_t)(bytes / 64 + 1) * 64);
-    model->arena_bytes = model->arena ? bytes : 0;
-    return model->arena ? 0 : effcc_fail(model->error, EFFCC_NO_MEMORY, "{name}", "there is no scratch memory");
+static inline int {name}_reserve({name} *self, int64_t bytes) {{
+    if (self->arena && bytes <= self->arena_bytes) return 0;
+    free(self->arena);
+    self->arena = aligned_alloc(64, (size_t)(bytes / 64 + 1) * 64);
+    self->arena_bytes = self->arena ? bytes : 0;
+    return self->arena ? 0 : effcc_fail(self->error, EFFCC_NO_MEMORY, "{name}", "there is no scratch memory");
 }}
 
-static inline void {name}_close({name} *model) {{
-    if (!model) return;
-    for (int i = 0; i < {kept}; ++i) free(model->buffers[{name}_kept[i].position]);
-    free(model->arena);
-    if (model->library) dlclose(model->library);
-    memset(model, 0, offsetof({name}, error));
+static inline void {name}_close({name} *self) {{
+    if (!self) return;
+    for (int i = 0; i < {kept}; ++i) free(self->buffers[{name}_kept[i].position]);
+    free(self->arena);
+    if (self->library) dlclose(self->library);
+    memset(self, 0, offsetof({name}, error));
 }}
 
-static inline int {name}_find({name} *model, {name}_entry *entry, const char *symbol) {{
-    *(void **)entry = dlsym(model->library, symbol);
-    return *entry ? 0 : effcc_fail(model->error, EFFCC_CANNOT_LOAD, "{library}", "it lacks a function of the model");
+static inline int {name}_find({name} *self, {name}_entry *entry, const char *symbol) {{
+    *(void **)entry = dlsym(self->library, symbol);
+    return *entry ? 0 : effcc_fail(self->error, EFFCC_CANNOT_LOAD, "{library}", "it lacks a function of the model");
 }}
 
-static inline int {name}_read_weights({name} *model, int file) {{
+static inline int {name}_read_weights({name} *self, int file) {{
     for (int i = 0; i < {kept}; ++i) {{
         const {name}_kept_buffer *kept = &{name}_kept[i];
         void *memory = aligned_alloc(64, (size_t)(kept->bytes / 64 + 1) * 64);
-        model->buffers[kept->position] = memory;
-        if (!memory) return effcc_fail(model->error, EFFCC_NO_MEMORY, "{weights}", "there is no memory for them");
+        self->buffers[kept->position] = memory;
+        if (!memory) return effcc_fail(self->error, EFFCC_NO_MEMORY, "{weights}", "there is no memory for them");
         if (kept->begin < 0) continue;
         if (lseek(file, (off_t)kept->begin, SEEK_SET) < 0 || effcc_read(file, (uint8_t *)memory, kept->bytes))
-            return effcc_fail(model->error, EFFCC_CANNOT_READ, "{weights}", "it cannot be read to its end");
+            return effcc_fail(self->error, EFFCC_CANNOT_READ, "{weights}", "it cannot be read to its end");
     }}
     return 0;
 }}
 
-static inline int {name}_open_files({name} *model, const char *folder) {{
+static inline int {name}_open_files({name} *self, const char *folder) {{
     char path[4096];
     int file = effcc_open_checked(folder, "{library}", {library_bytes},
                                   "{library_digest}",
-                                  path, sizeof path, model->error);
+                                  path, sizeof path, self->error);
     if (file < 0) return file;
     close(file);
-    model->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!model->library) {{
+    self->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!self->library) {{
         const char *why = dlerror();
-        return effcc_fail(model->error, EFFCC_CANNOT_LOAD, "{library}", why ? why : "it cannot be loaded");
+        return effcc_fail(self->error, EFFCC_CANNOT_LOAD, "{library}", why ? why : "it cannot be loaded");
     }}
     const char *prepare = {prepare};
-    int code = {name}_find(model, &model->run, "{run}");
-    if (!code && prepare) code = {name}_find(model, &model->prepare, prepare);
+    int code = {name}_find(self, &self->run, "{run}");
+    if (!code && prepare) code = {name}_find(self, &self->prepare, prepare);
     if (code) return code;
     file = effcc_open_checked(folder, "{weights}", {weights_bytes},
                               "{weights_digest}",
-                              path, sizeof path, model->error);
+                              path, sizeof path, self->error);
     if (file < 0) return file;
-    code = {name}_read_weights(model, file);
+    code = {name}_read_weights(self, file);
     close(file);
     if (!code && {prepare_at_load}) {{
         const int64_t sizes[] = {{{least}}};
-        code = {name}_reserve(model, {arena_least});
-        if (!code) code = model->prepare(model->buffers, sizes, model->arena, 1);
+        code = {name}_reserve(self, {arena_least});
+        if (!code) code = self->prepare(self->buffers, sizes, self->arena, 1);
     }}
     return code;
 }}
 
-/* Loads the model from the unpacked package. Returns 0, or an error, which model->error then explains. */
-static inline int {name}_open({name} *model, const char *folder) {{
-    if (!model) return EFFCC_ARGUMENT;
-    memset(model, 0, sizeof *model);
-    if (!folder) return effcc_fail(model->error, EFFCC_ARGUMENT, "{name}_open", "there is no folder");
-    int code = {name}_open_files(model, folder);
-    if (code) {name}_close(model);
+/* Loads the model from the unpacked package. Returns 0, or an error, which the model's `error` then explains. */
+static inline int {name}_open({name} *self, const char *folder) {{
+    if (!self) return EFFCC_ARGUMENT;
+    memset(self, 0, sizeof *self);
+    if (!folder) return effcc_fail(self->error, EFFCC_ARGUMENT, "{name}_open", "there is no folder");
+    int code = {name}_open_files(self, folder);
+    if (code) {name}_close(self);
     return code;
 }}
 
@@ -331,18 +333,18 @@ static inline int {name}_run({parameters}) {{
     void *buffers[{count}];
 {told}    const int64_t sizes[] = {{{values}}};
     int wrong = threads < 1;
-    if (!model) return EFFCC_ARGUMENT;
-    if (!model->run) return effcc_fail(model->error, EFFCC_ARGUMENT, "{name}_run", "the model is not open");
+    if (!self) return EFFCC_ARGUMENT;
+    if (!self->run) return effcc_fail(self->error, EFFCC_ARGUMENT, "{name}_run", "the model is not open");
 {limits}{conditions}{pointers}    const int64_t arena = {arena};
     if (wrong || arena < 0)
-        return effcc_fail(model->error, EFFCC_ARGUMENT, "{name}_run",
+        return effcc_fail(self->error, EFFCC_ARGUMENT, "{name}_run",
                           "a null pointer, a size out of its range, or no thread");
-    int code = {name}_reserve(model, arena);
+    int code = {name}_reserve(self, arena);
     if (code) return code;
-    memcpy(buffers, model->buffers, sizeof buffers);
+    memcpy(buffers, self->buffers, sizeof buffers);
 {places}
-    if ({prepare_at_call}) code = model->prepare(buffers, sizes, model->arena, threads);
-    return code ? code : model->run(buffers, sizes, model->arena, threads);
+    if ({prepare_at_call}) code = self->prepare(buffers, sizes, self->arena, threads);
+    return code ? code : self->run(buffers, sizes, self->arena, threads);
 }}
 
 #endif
