@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from effcc.errors import InputError
+from effcc.runtime.size_trees import LARGEST
 
 # Dtypes that PyTorch does not hand to NumPy, with one of the same size that it does.
 _BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
@@ -109,6 +111,17 @@ def require_apart(names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Non
         for other, against in arrays.items():
             if other != name and np.may_share_memory(array, against):
                 raise InputError(f"inputs {name} and {other} share memory, and the model writes {name}")
+
+
+def whole_number(what: str, given: Any) -> int:
+    """An integer among the arguments, of Python's, NumPy's or a tensor's. Raises InputError; `what` names it."""
+    try:
+        value = None if isinstance(given, bool) else operator.index(given)
+    except (TypeError, ValueError, RuntimeError):  # whatever a tensor or array of several elements raises
+        value = None
+    if value is None or abs(value) >= LARGEST:
+        raise InputError(f"{what}: expected an integer below 2^62, got {str(given)[:80]} ({type(given).__name__})")
+    return value
 
 
 MOST_THREADS = 1024

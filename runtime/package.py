@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 
 from effcc.errors import InputError, PackageError, ToolchainError
-from effcc.runtime.arguments import is_torch, require_apart, thread_count, to_array, to_torch
+from effcc.runtime.arguments import is_torch, require_apart, thread_count, to_array, to_torch, whole_number
 from effcc.runtime.arrays import aligned, enter
 from effcc.runtime.elf import require_loadable
 from effcc.runtime.library import Library
 from effcc.runtime.manifest import KEPT, LIBRARY, WEIGHTS, Manifest, PackagedBuffer, Placed
 from effcc.runtime.members import read_members
 from effcc.runtime.nesting import flatten, prepare_results
-from effcc.runtime.size_trees import LARGEST, evaluate, show, symbols_of
+from effcc.runtime.size_trees import evaluate, show, symbols_of
 from effcc.runtime.stored_tensors import read_tensors
 from effcc.target import physical_cores
 
@@ -227,13 +227,7 @@ class Package:
         """What numbers among the arguments tell: by size, the number's name and the size."""
         found: dict[str, tuple[str, int]] = {}
         for number in self.manifest.numbers:
-            given = numbers[number.name]
-            if isinstance(given, bool) or not hasattr(given, "__index__") or abs(int(given)) >= LARGEST:
-                raise InputError(
-                    f"{self.path.name}: argument {number.name}: expected an integer below 2^62, got {str(given)[:80]} "
-                    f"({type(given).__name__})"
-                )
-            value = int(given)
+            value = whole_number(f"{self.path.name}: argument {number.name}", numbers[number.name])
             if len(number.sizes) == 1:
                 found[number.sizes[0]] = (number.name, value)
             else:

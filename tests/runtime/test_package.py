@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -18,6 +21,8 @@ from torch import Tensor, nn
 
 import effcc
 from effcc.errors import InputError, PackageError, UnsupportedError
+from effcc.fuzz.isolation import forked
+from effcc.runtime import write_package
 from effcc.runtime.manifest import FORMAT
 from effcc.runtime.members import sums_of
 from effcc.runtime.toolchain import find_compiler
@@ -321,6 +326,43 @@ def test_a_package_cannot_replace_a_folder_that_is_none(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
     with pytest.raises(PackageError, match="there is no folder"):
         effcc.export(small_model(), (torch.zeros(3, 24),), tmp_path / "nowhere" / "model.effcc")
+
+
+@pytest.mark.parametrize("suffix", ["", ".effcc"])
+def test_a_writer_that_is_killed_leaves_the_package_that_was_there(suffix: str, tmp_path: Path) -> None:
+    """Wherever the writer is when it is killed, what stands at the path is a whole package."""
+    path = tmp_path / f"model{suffix}"
+    x, torch_model = torch.randn(3, 24), small_model()
+    effcc.export(torch_model, (torch.zeros(3, 24),), path)
+    files = {"fsync": os.fsync, "replace": os.replace, "exchange": write_package._exchange}
+    for name, real in files.items():
+        for calls in (0, 1):
+            killed = forked(lambda name=name, real=real, calls=calls: _killed_writing(path, name, real, calls))
+            assert isinstance(killed, str) or killed is None
+            torch.testing.assert_close(effcc.load(path)(x), torch_model(x).detach())
+
+
+def _killed_writing(path: Path, name: str, real: Any, calls: int) -> None:
+    """Export again, and die at the call of a function after so many."""
+    left = [calls]
+
+    def die(*args: Any) -> Any:
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+        return real(*args)
+
+    if name == "exchange":
+        write_package._exchange = die
+    else:
+        setattr(os, name, die)
+    with zipfile.ZipFile(path) if path.suffix else contextlib.nullcontext() as archive:
+        names = archive.namelist() if archive else [f.name for f in path.iterdir()]
+        files = {n: archive.read(n) if archive else (path / n).read_bytes() for n in names}
+    if path.suffix:
+        write_package._write_archive(path, files)
+    else:
+        write_package._write_folder(path, files)
 
 
 def test_features_are_those_of_the_target(package: Path) -> None:
