@@ -72,5 +72,16 @@ class ScheduleError(EffccError):
     """No schedule satisfies the constraints of a kernel on a target."""
 
 
+class OutOfRangeError(EffccError, IndexError, RuntimeError):
+    """An index that the model computed lies outside the tensor it reads or writes.
+
+    Eager raises IndexError for some operations and RuntimeError for others; this is both.
+    """
+
+
+class ZeroDivisorError(EffccError, ZeroDivisionError, RuntimeError):
+    """An integer divided by zero; eager raises RuntimeError("ZeroDivisionError")."""
+
+
 class NumericsError(EffccError):
     """A compiled result differs from its reference by more than the documented bound."""

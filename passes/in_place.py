@@ -57,7 +57,7 @@ def _stored(program: Program, copy: Launch) -> Program:
         return program
     given = dict(zip((p.name for p in kernel.params), maker.arguments, strict=True))
     name = maker.kernel if made is kernel else _name_of(program, replace(made, name=f"{maker.kernel}_in_place"))
-    launch = Launch(name, tuple(given[p.name] for p in made.params), maker.results)
+    launch = Launch(name, tuple(given[p.name] for p in made.params), maker.results, maker.checks)
     steps = tuple(launch if s is maker else s for s in program.steps if s is not copy)
     buffers = tuple(replace(b, space=old.space, alias=target) if b is new else b for b in program.buffers)
     return replace(program, steps=steps, buffers=buffers, kernels={**program.kernels, name: replace(made, name=name)})

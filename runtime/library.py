@@ -2,24 +2,42 @@
 
 Every program that effcc compiles exports one function with C linkage:
 
-    int effcc_run(void **buffers, const int64_t *sizes, void *arena, int threads);
+    int effcc_run(void **buffers, const int64_t *sizes, void *arena, int threads, int64_t *fault);
 
 `buffers` are the program's inputs and outputs in the order of its signature, `sizes` the run-time sizes, `arena` the
-scratch memory; it returns 0, or the number of the check that failed.
+scratch memory. It returns 0; or 1 where an index was out of range, 2 where an integer was divided by zero, and fills in
+`fault` (three numbers, if it is no null pointer), of which
+
+    int effcc_describe(const int64_t *fault, char *text, int64_t room);
+
+makes a text. A program without such checks has no effcc_describe.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from effcc.errors import ToolchainError
+from effcc.errors import OutOfRangeError, ToolchainError, ZeroDivisorError
 
 ENTRY_POINT = "effcc_run"
-RUN_ARGUMENTS = (ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_int64), ctypes.c_void_p, ctypes.c_int)
+RUN_ARGUMENTS = (
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.POINTER(ctypes.c_int64),
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.c_void_p,
+)
+DESCRIBE = "effcc_describe"
+FAULT = ctypes.c_int64 * 3
+_ROOM = 1024
+_ERRORS = {1: OutOfRangeError, 2: ZeroDivisorError}
+
+Run = Callable[[Any, Any, Any, int], Any]
+"""An entry point: takes tables of pointers and of sizes, the address of scratch memory, and a number of threads."""
 
 
 class Library:
@@ -47,6 +65,21 @@ class Library:
         found.argtypes, found.restype = list(argument_types), result_type
         return found
 
-    def entry_point(self, name: str = ENTRY_POINT) -> Any:
-        """The program's `run` function, with the signature given at the head of this file."""
-        return self.function(name, RUN_ARGUMENTS, ctypes.c_int)
+    def entry_point(self, name: str = ENTRY_POINT) -> Run:
+        """The program's `run` function.
+
+        A call of it raises OutOfRangeError or ZeroDivisorError where a run-time check failed; what it wrote to buffers
+        is then of no use.
+        """
+        function = self.function(name, RUN_ARGUMENTS, ctypes.c_int)
+        if not hasattr(self._handle, DESCRIBE):
+            return lambda buffers, sizes, arena, threads: function(buffers, sizes, arena, threads, None)
+        describe = self.function(DESCRIBE, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64))
+
+        def run(buffers: Any, sizes: Any, arena: Any, threads: int) -> None:
+            fault = FAULT()
+            if function(buffers, sizes, arena, threads, fault):
+                text = ctypes.create_string_buffer(_ROOM)
+                raise _ERRORS[describe(fault, text, _ROOM)](text.value.decode(errors="replace"))
+
+        return run

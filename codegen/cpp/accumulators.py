@@ -83,8 +83,9 @@ def _store(
             value = combine.folded(load_registers(writer, target, index), total)
             store_registers(writer, target, index, value, None)
         else:
-            old = load_memory(writer, target, index, count, None, points.at.epoch)
-            store_memory(writer, target, index, combine.folded(old, total), count)
+            with points.where_written():
+                old = load_memory(writer, target, index, count, None, points.at.epoch)
+                store_memory(writer, target, index, combine.folded(old, total), count)
         points.at.epoch += 1
 
     points.each(kept, store, [0] if chunks is None else chunks)

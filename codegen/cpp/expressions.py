@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from effcc.codegen.cpp import values
+from effcc.codegen.cpp.checks import note_failures
 from effcc.codegen.cpp.form import Branch, Do, Registers
 from effcc.codegen.cpp.linear import (
     LANE,
@@ -29,7 +32,21 @@ from effcc.codegen.cpp.spelling import COMPARISONS, SYMBOLS
 from effcc.codegen.cpp.storage import Memory, Storage
 from effcc.errors import UnsupportedError
 from effcc.ir.dtypes import boolean, i64
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, children, walk
+from effcc.ir.expr import (
+    Axis,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Reduce,
+    Size,
+    both,
+    children,
+    compare,
+    integer,
+    walk,
+)  # fmt: skip
+from effcc.ir.scalars import CHECKS, is_check
 
 _OPPOSITE = {"le": "gt", "ne": "eq"}
 
@@ -64,6 +81,7 @@ class Evaluator:
     streams: bool = False
     _depends: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _rereads: dict[int, bool] = field(default_factory=dict)
+    _made: dict[int, Expr] = field(default_factory=dict)
 
     def value(self, e: Expr) -> Value:
         """The value of `e` at the current point."""
@@ -220,6 +238,8 @@ class Evaluator:
             return self._where(e)
         if e.function == "cast":
             return self._cast(e)
+        if e.function in CHECKS:
+            return self._check(e)
         if e.function in COMPARISONS and e.operands[0].dtype == i64:
             return self._compare(e)
         operands = [self.value(o) for o in e.operands]
@@ -228,6 +248,37 @@ class Evaluator:
             if folded is not None:
                 return folded
         return values.call(self.writer, e.function, e.dtype, operands, self._epoch(e))
+
+    def _check(self, e: Call) -> Value:
+        """A run-time check: whether an index is in its range, or a divisor, noting where it fails."""
+        number = e.operands[-1]
+        assert isinstance(number, Const)
+        guarded = self.guard.count, self.guard.mask
+        if e.function == "divisor":
+            divisor = self.value(e.operands[0])
+            other = self.value(self._kept(e, lambda: Call("ne", (e.operands[0], Const(0, e.dtype)), boolean)))
+            note_failures(self.writer, int(number.value), other, divisor, "0", *guarded)
+            return divisor
+        index, size = e.operands[:2]
+        inside = self._kept(e, lambda: both(compare("ge", index, integer(0)), compare("lt", index, size)))
+        holds, end = self.value(inside), linear_text(self.linear(size))
+        note_failures(self.writer, int(number.value), holds, self._index(self.linear(index)), end, *guarded)
+        return holds
+
+    def writes_at(self, index: Sequence[Expr]) -> Value | None:
+        """Where a scatter writes: where no index that is data is -1; None if it surely writes everywhere."""
+        data = [i for i in index if any(isinstance(node, Load) for node in walk(i))]
+        conditions = [self.value(self._kept(i, partial(compare, "ge", i, integer(0)))) for i in data]
+        conditions = [c for c in conditions if not values.is_true(c)]
+        if not conditions:
+            return None
+        return functools.reduce(lambda a, b: values.call(self.writer, "and", boolean, [a, b]), conditions)
+
+    def _kept(self, e: Expr, make: Callable[[], Expr]) -> Expr:
+        """What is made for `e`, once: values are known by the identity of their expression."""
+        if id(e) not in self._made:
+            self._made[id(e)] = make()
+        return self._made[id(e)]
 
     def _epoch(self, e: Expr) -> int:
         return self.epoch if self.rereads(e) else 0
@@ -280,11 +331,12 @@ class Evaluator:
         condition = self.value(e.operands[0])
         if values.is_true(condition) or values.is_false(condition):
             return self.value(e.operands[1 if values.is_true(condition) else 2])
+        guards = self._guards(e)
         if condition.lanes == 1:
-            return self._branch(e, condition)
+            return self._branch(e, condition, guards)
         sides = []
-        for branch, holds in ((e.operands[1], True), (e.operands[2], False)):
-            if not self._needs_guard(branch):
+        for branch, holds, guarded in ((e.operands[1], True, guards[0]), (e.operands[2], False, guards[1])):
+            if not guarded:
                 sides.append(self.value(branch))
                 continue
             mask = condition
@@ -305,10 +357,24 @@ class Evaluator:
         finally:
             self.guard = outer
 
-    def _branch(self, e: Call, condition: Value) -> Value:
+    def _guards(self, e: Call) -> tuple[bool, bool]:
+        """Whether the branches of a `where` must be evaluated where they are chosen only.
+
+        A branch that reads where there may be nothing must. So must one with run-time checks, where the condition is a
+        domain (padding, say): elsewhere its values are none of the model's. But where the condition is the model's own
+        data, both branches are computed in full, as in eager, and their checks hold everywhere or the call raises.
+        """
+        domain = not any(isinstance(node, Load) for node in walk(e.operands[0]))
+
+        def guarded(branch: Expr) -> bool:
+            return self._needs_guard(branch) or (domain and any(map(is_check, walk(branch))))
+
+        return guarded(e.operands[1]), guarded(e.operands[2])
+
+    def _branch(self, e: Call, condition: Value, guards: tuple[bool, bool]) -> Value:
         """A `where` whose condition is the same in all lanes: a selection, or a branch if a side needs a guard."""
         a, b = e.operands[1], e.operands[2]
-        if not self._needs_guard(a) and not self._needs_guard(b):
+        if not any(guards):
             chosen = values.select(self.writer, condition, self.value(a), self.value(b), self._epoch(e))
             return self._indexed(chosen)
         with self.writer.block() as yes:
@@ -341,7 +407,22 @@ class Evaluator:
             return False
         if isinstance(e, Load) and self._unsafe(e):
             return True
+        if isinstance(e, Call) and e.function == "where" and isinstance(e.operands[1], Load):
+            checked = _checked_indices(e.operands[0])
+            if checked:
+                load, other = e.operands[1:]
+                rest = [i for i in load.index if i not in checked]
+                inside = all(self._is_inside(load, i) for i in rest)
+                return not inside or any(map(self._needs_guard, (*checked, *rest, other)))
         return any(self._needs_guard(part) for part in children(e))
+
+    def _is_inside(self, load: Load, index: Expr) -> bool:
+        """Whether one index of a load certainly lies inside its dimension."""
+        storage = self.storage[load.buffer]
+        if any(isinstance(node, Load) for node in walk(index)):
+            return False
+        size = storage.shape[load.index.index(index)]
+        return proven_inside([self.linear(index)], [size], self._known())
 
     def _unsafe(self, e: Load) -> bool:
         storage = self.storage[e.buffer]
@@ -386,6 +467,17 @@ def _decide(function: str, low: int | None, high: int | None) -> bool | None:
                 return low == 0
             return False if (low is not None and low > 0) or (high is not None and high < 0) else None
     return None
+
+
+def _checked_indices(condition: Expr) -> list[Expr]:
+    """The indices that a conjunction of run-time checks has in their ranges; none for any other condition."""
+    match condition:
+        case Call("in_range", (index, _, _)):
+            return [index]
+        case Call("and", (a, b)):
+            left, right = _checked_indices(a), _checked_indices(b)
+            return [*left, *right] if left and right else []
+    return []
 
 
 def _fold_logic(function: str, a: Value, b: Value) -> Value | None:

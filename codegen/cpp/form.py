@@ -100,7 +100,7 @@ class Function:
     """One vectorized nest. `sizes` are the size symbols it takes, `headers` what it includes.
 
     `outlined` are the functions (name, type) that it calls instead of inlining them. With `barriers` it takes a barrier
-    besides the thread's number and the size of the team.
+    besides the thread's number and the size of the team; with `checks`, where to add the run-time checks that fail.
     """
 
     name: str
@@ -111,3 +111,4 @@ class Function:
     headers: tuple[str, ...] = ()
     outlined: tuple[tuple[str, str], ...] = ()
     comment: tuple[str, ...] = field(default=())
+    checks: bool = False

@@ -202,9 +202,16 @@ def store_registers(
 
 
 def store_memory(
-    writer: Writer, storage: Memory, index: Sequence[Linear], value: Value, count: Count, fold: str = ""
+    writer: Writer,
+    storage: Memory,
+    index: Sequence[Linear],
+    value: Value,
+    count: Count,
+    fold: str = "",
+    kept: Value | None = None,
 ) -> None:
-    """Store to memory: one scalar, or the first `count` lanes. `fold` combines a scatter with what stands there."""
+    """Store to memory: one scalar, or the first `count` lanes. `fold` combines a scatter with what stands there; a
+    scatter writes in the lanes of `kept` only, if that is given."""
     at = offset(storage, index)
     place = _place(storage, at)
     dtype = storage.dtype
@@ -229,14 +236,16 @@ def store_memory(
         position = values.vector_index(
             writer, Linear(tuple(t for t in at.terms if t not in at.base.terms), 0, at.vectors)
         )
+        active = kept
+        if count is not None:
+            first = values.first_lanes(writer, str(count))
+            active = first if kept is None else values.call(writer, "and", boolean, [first, kept])
         if fold:
-            writer.add(
-                Do(f"scatter_fold({place}, {position}, {body}, {writer.lanes if count is None else count}, {fold});")
-            )
-        elif count is None:
+            mask = active.text if active is not None else f"~{values.type_of(writer, boolean)}{{}}"
+            writer.add(Do(f"scatter_fold({mask}, {place}, {position}, {body}, {fold});"))
+        elif active is None:
             writer.add(Do(f"scatter({place}, {position}, {body});"))
         else:
-            active = values.first_lanes(writer, str(count))
             writer.add(Do(f"scatter_if({active.text}, {place}, {position}, {body});"))
         return
     stride = linear_text(Linear(constant=at.lane))

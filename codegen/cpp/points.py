@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from effcc.codegen.cpp import values
 from effcc.codegen.cpp.expressions import Evaluator, Guard
 from effcc.codegen.cpp.form import Branch, Loop
 from effcc.codegen.cpp.linear import Known, Linear, bounds, linear_text, of_atom, shifted, times
@@ -181,6 +182,17 @@ class Points:
         with self.writer.block() as lines:
             yield
         self.writer.add(Branch(" && ".join(conditions), tuple(lines)))
+
+    @contextmanager
+    def where_written(self) -> Iterator[None]:
+        """Inside it, lines run where the tile writes to its buffer, if that is the same in all lanes."""
+        kept = self.at.writes_at(self.tile.index)
+        if kept is None or kept.lanes > 1:
+            yield
+            return
+        with self.writer.block() as lines:
+            yield
+        self.writer.add(Branch(values.text(self.writer, kept), tuple(lines)))
 
     @contextmanager
     def loops(self, axes: Sequence[TileAxis]) -> Iterator[None]:

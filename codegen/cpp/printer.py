@@ -28,6 +28,7 @@ def print_function(function: Function) -> str:
     """The text of a function, after its comment."""
     parameters = [f"{p.type} {p.name}" for p in (*function.buffers, *function.sizes)]
     parameters += ["int thread", "int team"] + (["barrier& sync"] if function.barriers else [])
+    parameters += ["checks faults"] if function.checks else []
     lines = [f"// {line}".rstrip() for line in function.comment]
     lines += _wrapped(f"static void {function.name}(", parameters, ") {")
     lines += _lines(function.body, "  ")

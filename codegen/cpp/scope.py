@@ -29,6 +29,7 @@ _WORDS = """
     scatter scatter_fold scatter_if select set_lane share shift_left shift_right sigmoid sign sin sinh sqrt
     store store_if store_mask store_mask_if store_mask_n store_n store_rows store_spread store_strided
     store_strided_n sync tan tanh team thread to_mask trunc u16 u16v u16x u32 u64 u8 u8v u8x vec with_element
+    check_place check_places checks describe fault faults missed note note_lanes rarely record
     Call call effcc std main arena buffers sizes threads context NULL EOF call_lanes
 """
 RESERVED = frozenset(_WORDS.split())
@@ -74,13 +75,15 @@ class Scope:
 
 
 class Writer:
-    """Collects the lines of one function; blocks nest. `lanes` is the number of lanes of its vectors."""
+    """Collects the lines of one function; blocks nest. `lanes` is the number of lanes of its vectors, and `checks`
+    whether it notes run-time checks that fail."""
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
         self.names = Names(RESERVED)
         self.known: dict[str, Known] = {LANE: Known(0, lanes - 1)}
         self.functions: set[str] = set()
+        self.checks = False
         self.scope = Scope([])
         self.loops: list[str] = []
         """The variables of the open serial loops, outermost first."""

@@ -4,7 +4,8 @@
 
 There is one PATH and BYTES for every buffer of `pointer_table(separated(program))`, in order. A buffer is an allocation
 of exactly so many bytes, so that a sanitizer sees every access beyond it. Inputs are read from their files, everything
-else is written to its file after the run.
+else is written to its file after the run. Where a run-time check fails, it says so and exits with 6 (an index) or 7 (a
+divisor).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ int main(int argc, char** argv) {
   if (argc != 2 + sizes_given + 2 * buffers_given) return 2;
   effcc::i64 sizes[sizes_given + 1] = {};
   for (int i = 0; i < sizes_given; ++i) sizes[i] = atoll(argv[2 + i]);
+  effcc::i64 fault[3] = {};
   void* buffers[buffers_given + 1] = {};
   for (int i = 0; i < buffers_given; ++i) {
     const char* path = argv[2 + sizes_given + 2 * i];
@@ -53,6 +55,9 @@ int main(int argc, char** argv) {
 """
 
 
+_SAY = " char text[512]; effcc::effcc_describe(fault, text, sizeof text); fprintf(stderr, \"%s\\n\", text);"
+
+
 def separated(program: Program) -> Program:
     """`program` with every arena buffer an allocation of its own: buffers that overlap in an arena do so on purpose."""
     own = tuple(replace(b, space="scratch", offset=None) if b.space == "arena" else b for b in program.buffers)
@@ -73,10 +78,12 @@ def emit_standalone(program: Program, nests: Mapping[str, LoopNest], target: Tar
     table, known = pointer_table(program), program.by_name
     inputs = ", ".join("true" if known[n].space in ("input", "weight") else "false" for n in table)
     threads = "atoi(argv[1])"
-    calls = [
-        f"  if (effcc::{e.name}(buffers, sizes, nullptr, {threads}) != 0) return 5;" for e in entry_points(program)
-    ]
+    source = emit_program(program, nests, target)
+    calls = []
+    for entry in entry_points(program):
+        called = f"effcc::{entry.name}(buffers, sizes, nullptr, {threads}, fault)"
+        says = _SAY if "effcc_describe(" in source else ""
+        calls.append(f"  if (const int code = {called}) {{{says} return 5 + code; }}")
     text = _MAIN.replace("@SIZES@", str(len(size_table(program)))).replace("@BUFFERS@", str(len(table)))
     text = text.replace("@INPUTS@", inputs or "false").replace("@CALLS@", "\n".join(calls))
-    source = emit_program(program, nests, target)
     return source + text

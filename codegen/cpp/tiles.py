@@ -57,13 +57,22 @@ def _assign(points: Points, combine: Combine, target: Storage) -> None:
     elif combine.fold is not None and any(i.vectors for i in index):
         template, _ = spell(combine.fold.function, target.dtype)
         function = f"[](auto a, auto b) {{ return {template.format('a', 'b')}; }}"
-        store_memory(writer, target, index, combine.value(), count, function)
+        store_memory(writer, target, index, combine.value(), count, function, at.writes_at(points.tile.index))
     elif combine.fold is not None:
-        value = combine.combined(load_memory(writer, target, index, count, None, at.epoch))
-        store_memory(writer, target, index, value, count)
+        combine.value()  # its checks hold wherever it is written
+        with points.where_written():
+            value = combine.combined(load_memory(writer, target, index, count, None, at.epoch))
+            store_memory(writer, target, index, value, count)
     else:
-        store_memory(writer, target, index, combine.value(), count)
+        value = combine.value()
+        with points.where_written():
+            store_memory(writer, target, index, value, count, kept=_in_lanes(at.writes_at(points.tile.index)))
     at.epoch += 1
+
+
+def _in_lanes(kept: Value | None) -> Value | None:
+    """A condition that differs between lanes; one that is the same in all of them stands around the store."""
+    return kept if kept is not None and kept.lanes > 1 else None
 
 
 def _kept_lanes(points: Points, target: Registers) -> Value | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from effcc.codegen.cpp.checks import FAULT
 from effcc.codegen.cpp.expressions import Evaluator
 from effcc.codegen.cpp.form import Array, Barrier, Block, Branch, Do, Function, Line, Loop, Parameter
 from effcc.codegen.cpp.form import Registers as RegisterLines
@@ -62,13 +63,19 @@ class _Vectorizer:
         for size in sizes:
             self.writer.known[size.name] = Known(0, None)
         buffers = tuple(self._parameter(p) for p in (*self.nest.params, *self.nest.outputs))
+        start: tuple[Line, ...] = ()
         if any(isinstance(s, For) and s.kind == "parallel" for s in statements(self.nest.body)):
             self._together(self.nest.body)
         else:
-            self.writer.add(Do("if (thread != 0) return;"))
+            start = (Do("if (thread != 0) return;"),)
             self._body(self.nest.body)
         lines = tuple(self.writer.scope.lines)
-        return Function(self.name, buffers, sizes, lines, self.barriers, self._headers())
+        if self.writer.checks:
+            lines = (Do(f"missed {FAULT};"), *lines, Do(f"faults.add({FAULT});"))
+        body = (*start, *lines)
+        return Function(
+            self.name, buffers, sizes, body, self.barriers, self._headers(), checks=self.writer.checks
+        )
 
     def _headers(self) -> tuple[str, ...]:
         functions = set(self.writer.functions)

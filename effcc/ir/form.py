@@ -12,8 +12,8 @@ from typing import Any
 import sympy
 
 from effcc.ir.dims import Dim, number
-from effcc.ir.dtypes import DType, f64, i64
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Scalar, Size, cast
+from effcc.ir.dtypes import DType, boolean, f64, i64
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Scalar, Size, cast, integer
 from effcc.ir.kernel import Param, Scatter, Statement
 from effcc.ir.scalars import function
 from effcc.ir.size_functions import is_real
@@ -24,19 +24,27 @@ Form = Callable[["FormBuilder"], None]
 class FormBuilder:
     """Collects the statements of one op applied to named, typed operands.
 
-    Axis names are unique: `prefix` is put before each, so the forms of many ops can share one kernel.
+    Axis names are unique: `prefix` is put before each, so the forms of many ops can share one kernel. So are the numbers
+    of its run-time checks, which begin with `first_check`; `checks` has their kinds and dimensions.
     """
 
     def __init__(
-        self, operands: Sequence[Param], results: Sequence[Param], attrs: Mapping[str, Any], prefix: str = ""
+        self,
+        operands: Sequence[Param],
+        results: Sequence[Param],
+        attrs: Mapping[str, Any],
+        prefix: str = "",
+        first_check: int = 0,
     ) -> None:
         self.operands = tuple(operands)
         self.results = tuple(results)
         self.attrs = attrs
         self.prefix = prefix
+        self.first_check = first_check
         self.statements: list[Statement] = []
         self.extents: dict[str, Dim] = {}
         self.scans: list[str] = []
+        self.checks: list[tuple[str, int]] = []
         self._temporaries = 0
 
     def axis(self, extent: Dim, base: str = "i") -> Axis:
@@ -76,6 +84,18 @@ class FormBuilder:
         """The name of a temporary, for a recurrence that reads it before its statement."""
         self._temporaries += 1
         return f"{self.results[0].name}.{self._temporaries}"
+
+    def in_range(self, index: Expr, size: Dim, dimension: int, kind: str = "index") -> Expr:
+        """Whether an index that comes from data is inside `dimension`; where it isn't, the call raises at its end."""
+        return Call("in_range", (index, integer(size), self._check(kind, dimension)), boolean)
+
+    def divisor(self, value: Expr) -> Expr:
+        """An integer to divide by; where it is 0 the call raises at its end."""
+        return Call("divisor", (value, self._check("divisor", 0)), value.dtype)
+
+    def _check(self, kind: str, dimension: int) -> Const:
+        self.checks.append((kind, dimension))
+        return Const(self.first_check + len(self.checks) - 1, i64)
 
     def temporary(self, axes: Sequence[Axis], value: Expr, name: str = "") -> Load:
         """A statement of its own for `value`; the load of it at the same axes."""

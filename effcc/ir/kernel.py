@@ -15,19 +15,20 @@ The notation follows TeAAL (arXiv:2304.07931) and FuseMax (arXiv:2406.10491). Wh
 - an axis listed under `scan` runs in order, and statements over it may read their own earlier points
   (`H[t] = where(t > 0, H[t - 1], 0.0) + X[t]`), so recurrences are statements like any other;
 - a statement with `scatter` writes `target[scatter]` instead, over the box of its axes in order, combining with what an
-  earlier statement put there (`set`, `add`, `mul`, `max`, `min`): `Y[I[i],j] add= X[i,j] for i, j`.
+  earlier statement put there (`set`, `add`, `mul`, `max`, `min`): `Y[I[i],j] add= X[i,j] for i, j`; where an index is -1
+  it writes nothing.
 
 The grammar, on one page, is `effcc/ir/grammar.lark`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from effcc.ir.dims import Dim, symbols
 from effcc.ir.dtypes import DType
-from effcc.ir.expr import Expr, Load, Reduce, Size, free_axes, loads, walk
+from effcc.ir.expr import Expr, Load, Reduce, Size, free_axes, loads, transform, walk
 from effcc.ir.types import TensorType
 
 
@@ -41,7 +42,7 @@ class Param:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Where a scattering statement writes, and how it combines: `set`, `add`, `mul`, `max` or `min`."""
+    """Where a scattering statement writes (nowhere: -1), and how it combines: `set`, `add`, `mul`, `max` or `min`."""
 
     index: tuple[Expr, ...]
     combine: str
@@ -66,19 +67,28 @@ class Statement:
         return self.value if isinstance(self.value, Reduce) else None
 
     @property
+    def expressions(self) -> tuple[Expr, ...]:
+        """The right side, and the indices that it scatters to."""
+        return (self.value, *(self.scatter.index if self.scatter is not None else ()))
+
+    @property
     def reads(self) -> list[Load]:
         """Every load on the right side and in the scatter index."""
-        found = loads(self.value)
-        if self.scatter is not None:
-            for index in self.scatter.index:
-                found += loads(index)
-        return found
+        return [load for e in self.expressions for load in loads(e)]
+
+    def transformed(self, f: Callable[[Expr], Expr]) -> Statement:
+        """The statement with `f` applied to every node of its expressions, bottom-up."""
+        value = transform(self.value, f)
+        if self.scatter is None:
+            return replace(self, value=value)
+        index = tuple(transform(i, f) for i in self.scatter.index)
+        return replace(self, value=value, scatter=replace(self.scatter, index=index))
 
     @property
     def all_axes(self) -> set[str]:
         """Every axis that it runs over, reads at or reduces."""
         found = set(self.axes)
-        for e in (self.value, *(self.scatter.index if self.scatter is not None else ())):
+        for e in self.expressions:
             found |= free_axes(e)
             found |= {a for part in walk(e) if isinstance(part, Reduce) for a in part.axes}
         return found

@@ -50,12 +50,32 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class Check:
+    """What a run-time check guards in the user's model, for the error it raises.
+
+    `kind`: `index`, `index from either end` (negative ones count from the end) or `divisor`; `dimension` is the indexed
+    one. `order` is the op's place in the model: of several checks that fail, eager would meet the lowest first.
+    """
+
+    order: int
+    kind: str
+    op: str
+    location: str = ""
+    dimension: int = 0
+
+
+@dataclass(frozen=True)
 class Launch:
-    """Run `kernel` (a key of `Program.kernels`) on buffers: its parameters, then its outputs, in the kernel's order."""
+    """Run `kernel` (a key of `Program.kernels`) on buffers: its parameters, then its outputs, in the kernel's order.
+
+    `checks` says what the kernel's run-time checks, by their numbers, mean here; they have no meaning for the
+    computation.
+    """
 
     kernel: str
     arguments: tuple[str, ...]
     results: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
 
     @property
     def touched(self) -> tuple[str, ...]:

@@ -2,19 +2,26 @@
 
 A backend spells each of them (`effcc.codegen.*.spelling`); a test fails when one has no spelling there.
 `mod` and `floordiv` round towards minus infinity, as torch.remainder does; `maximum` and `minimum` propagate NaN.
+
+Two of them are run-time checks, and their last operand is the check's number: `in_range(i, n, k)` is whether
+0 <= i < n, and `divisor(d, k)` is d, or 1 in place of 0. Where the index is outside or d is 0, check k has failed:
+the kernel goes on safely, and the call raises when it has run.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from effcc.errors import UnknownNameError
+from effcc.errors import OutOfRangeError, UnknownNameError, ZeroDivisorError
 from effcc.ir.dtypes import DType, boolean
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,49 @@ FUNCTIONS: dict[str, ScalarFunction] = {
 }  # fmt: skip
 
 
+def require_in_range(index: Any, size: Any, least: int = 0) -> None:
+    """Raise OutOfRangeError unless least <= index < size everywhere."""
+    outside = (index < least) | (index >= size)
+    if np.any(outside):
+        bad = int(np.broadcast_to(index, outside.shape)[outside][0])
+        raise OutOfRangeError(f"index {bad} is out of bounds for a dimension with size {int(np.max(size))}")
+
+
+def require_divisor(divisor: Any) -> None:
+    """Raise ZeroDivisorError where an integer is 0."""
+    if not np.all(divisor):
+        raise ZeroDivisorError("an integer is divided by zero")
+
+
+def _in_range(index: Any, size: Any, number: Any) -> Any:
+    require_in_range(index, size)
+    return np.ones(np.broadcast_shapes(np.shape(index), np.shape(size)), np.bool_)
+
+
+def _divisor(divisor: Any, number: Any) -> Any:
+    require_divisor(divisor)
+    return divisor
+
+
+CHECKS: dict[str, ScalarFunction] = {
+    "in_range": ScalarFunction("in_range", 3, _in_range, result="bool", domain="int"),
+    "divisor": ScalarFunction("divisor", 2, _divisor, domain="int"),
+}
+"""Functions that also raise, when the kernel has run, where what they check does not hold."""
+
+
+def is_check(node: object) -> bool:
+    """Whether an expression's node is a run-time check."""
+    return getattr(node, "function", "") in CHECKS
+
+
+def alike(name: str, operands: Sequence[T]) -> Sequence[T]:
+    """Those operands of a function that must have one dtype: not a condition, not a check's number."""
+    if name == "where":
+        return operands[1:]
+    return operands[:-1] if name in CHECKS else operands
+
+
 @dataclass(frozen=True)
 class Reduction:
     """A reduction operator: how two partial results combine (a scalar function), and its identity for a dtype."""
@@ -144,10 +194,10 @@ REDUCTIONS: dict[str, Reduction] = {
 
 def function(name: str) -> ScalarFunction:
     """The scalar function called `name`; raises UnknownNameError with near misses."""
-    try:
-        return FUNCTIONS[name]
-    except KeyError:
-        raise UnknownNameError("scalar function", name, FUNCTIONS) from None
+    found = FUNCTIONS.get(name) or CHECKS.get(name)
+    if found is None:
+        raise UnknownNameError("scalar function", name, [*FUNCTIONS, *CHECKS])
+    return found
 
 
 def reduction(name: str) -> Reduction:

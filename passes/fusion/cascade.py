@@ -16,6 +16,7 @@ from effcc.ir.form import FormBuilder
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.kernel import Param, Scatter, Statement
 from effcc.ir.ops import lookup
+from effcc.ir.program import Check
 from effcc.ir.types import TensorType
 
 
@@ -41,11 +42,15 @@ class Opaque:
 
 @dataclass
 class Cascade:
-    """Statements and opaque nodes in order, the extents of all axes, and the types of everything with a name."""
+    """Statements and opaque nodes in order, the extents of all axes, and the types of everything with a name.
+
+    `checks` says what the run-time checks in the statements guard, by their numbers.
+    """
 
     items: list[Defined | Opaque] = field(default_factory=list)
     extents: dict[str, Dim] = field(default_factory=dict)
     types: dict[str, TensorType] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
 
 
 def to_cascade(graph: Graph) -> Cascade:
@@ -61,9 +66,14 @@ def to_cascade(graph: Graph) -> Cascade:
             cascade.items.append(Opaque(node))
             continue
         builder = FormBuilder(
-            [_param(v) for v in node.operands], [_param(v) for v in node.results], node.attrs, prefix=f"n{number}_"
+            [_param(v) for v in node.operands],
+            [_param(v) for v in node.results],
+            node.attrs,
+            prefix=f"n{number}_",
+            first_check=len(cascade.checks),
         )
         form(builder)
+        cascade.checks += [Check(number, kind, node.op, node.location, d) for kind, d in builder.checks]
         cascade.extents.update(builder.extents)
         for statement in builder.statements:
             shape = tuple(builder.extents[a] for a in statement.axes)
@@ -121,7 +131,7 @@ def squeeze(cascade: Cascade, kept: Collection[str]) -> Cascade:
         axes = tuple(a for p, a in enumerate(s.axes) if p not in gone)
         ordered = tuple(a for a in item.scans if a not in ones)
         items.append(Defined(Statement(s.target, axes, transform(s.value, one), scatter), item.node, ordered))
-    return Cascade(items, cascade.extents, types)
+    return replace(cascade, items=items, types=types)
 
 
 def is_view(item: Defined) -> bool:

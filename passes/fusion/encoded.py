@@ -129,7 +129,7 @@ class _Reading:
         }
         read |= {v.name for i in self.items if isinstance(i, Opaque) for v in i.node.operands}
         kept = [i for i in self.items if isinstance(i, Opaque) or i.target not in self.weights or i.target in read]
-        return Cascade(kept, self.cascade.extents, self.types), frozenset(self.gathered.values())
+        return replace(self.cascade, items=kept, types=self.types), frozenset(self.gathered.values())
 
     def _through(self, item: Defined, load: Load, weight: Encoded) -> Defined:
         """The reader with the weight's stored elements in its place."""

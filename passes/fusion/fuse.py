@@ -129,7 +129,7 @@ class _ProgramBuilder:
         check_dependences(kernel, shared_axes(kernel))
         params = tuple(self.storage.get(n, n) for n in piece.params)
         outputs = tuple(self.storage.get(n, n) for n in piece.outputs)
-        launch = Launch(self._name(kernel), params, outputs)
+        launch = Launch(self._name(kernel), params, outputs, piece.checks)
         before = self.launched.setdefault((launch.kernel, params), outputs)
         alike = all(self.types[a] == self.types[b] for a, b in zip(before, outputs, strict=True))
         if before is not outputs and alike and all(self.spaces.get(n, "arena") == "arena" for n in (*before, *outputs)):

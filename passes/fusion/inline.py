@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from effcc.ir.dims import Dim, elements
 from effcc.ir.division import fold_division
-from effcc.ir.expr import Call, Expr, Load, Reduce, loads, transform, walk
+from effcc.ir.expr import Call, Const, Expr, Load, Reduce, loads, transform, walk
 from effcc.ir.kernel import Scatter, Statement
+from effcc.ir.scalars import CHECKS
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque, is_pointwise, is_view, read_through
 
 CHEAP = frozenset(
@@ -20,6 +21,13 @@ LARGEST_EXPRESSION = 160
 """Nodes in a right side, at most: longer ones spill registers and compile slowly."""
 EXPENSIVE = 12.0
 """Vector instructions of a division, a root or a transcendental function: between the first and a polynomial exp."""
+CHECKED = 4.0
+"""Vector instructions of a run-time check: two comparisons, their conjunction, a test."""
+
+
+def call_cost(function: str) -> float:
+    """A rough count of vector instructions for a scalar function, without its operands."""
+    return CHECKED if function in CHECKS else 1.0 if function in CHEAP else EXPENSIVE
 
 
 def scalar_cost(e: Expr) -> float:
@@ -30,8 +38,7 @@ def scalar_cost(e: Expr) -> float:
         case Call() if e.dtype.name == "i64" and not loads(e):
             return 0.0
         case Call():
-            own = 1.0 if e.function in CHEAP else EXPENSIVE
-            return own + sum(scalar_cost(o) for o in e.operands)
+            return call_cost(e.function) + sum(scalar_cost(o) for o in e.operands)
         case Reduce():
             return scalar_cost(e.body)
     return 0.0
@@ -66,7 +73,7 @@ def _alive(cascade: Cascade, wanted: set[str]) -> Cascade:
             if isinstance(item, Defined) and item.target in live:
                 live.update(load.buffer for load in item.statement.reads)
     items = [i for i in cascade.items if isinstance(i, Opaque) or i.target in live]
-    return cascade if len(items) == len(cascade.items) else Cascade(items, cascade.extents, cascade.types)
+    return cascade if len(items) == len(cascade.items) else replace(cascade, items=items)
 
 
 def _defined_again(cascade: Cascade) -> set[str]:
@@ -93,13 +100,13 @@ def _inline_where(cascade: Cascade, wanted: set[str], take) -> Cascade:  # type:
             if item.target not in wanted:
                 continue
         items.append(item)
-    return Cascade(items, cascade.extents, cascade.types)
+    return replace(cascade, items=items)
 
 
 def _rewrite(item: Defined, definitions: Mapping[str, Statement], bounds: Mapping[str, int]) -> Defined:
     def through(e: Expr) -> Expr:
         read = read_through(e, definitions)
-        return transform(read, lambda part: fold_division(part, bounds.get))
+        return transform(read, lambda part: fold_division(_known_divisor(part), bounds.get))
 
     statement = item.statement
     value = through(statement.value)
@@ -107,6 +114,14 @@ def _rewrite(item: Defined, definitions: Mapping[str, Statement], bounds: Mappin
     if scatter is not None:
         scatter = Scatter(tuple(through(i) for i in scatter.index), scatter.combine)
     return replace(item, statement=replace(statement, value=value, scatter=scatter))
+
+
+def _known_divisor(e: Expr) -> Expr:
+    """A divisor that is a number other than 0 needs no run-time check."""
+    match e:
+        case Call("divisor", (Const(value=v) as number, _)) if v != 0:
+            return number
+    return e
 
 
 def _choose_pointwise(cascade: Cascade, wanted: set[str]) -> set[str]:

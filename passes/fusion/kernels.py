@@ -6,14 +6,16 @@ Names depend on the cluster's shape only, not on the model, so that equal layers
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from effcc.ir.dims import contiguous_strides, same_shape
 from effcc.ir.dims import same as same_size
 from effcc.ir.dtypes import i64
-from effcc.ir.expr import Axis, Const, Expr, Load, Reduce, transform, walk
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, transform, walk
 from effcc.ir.kernel import Kernel, Param, Scatter, Statement
+from effcc.ir.program import Check
+from effcc.ir.scalars import CHECKS
 from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade
 from effcc.passes.fusion.cluster import Cluster
@@ -21,12 +23,14 @@ from effcc.passes.fusion.cluster import Cluster
 
 @dataclass(frozen=True)
 class Cut:
-    """A kernel under its canonical names, and the buffers it is launched on, in its order of parameters and outputs."""
+    """A kernel under its canonical names, the buffers it is launched on, in its order of parameters and outputs, and
+    what its run-time checks guard, by their numbers."""
 
     kernel: Kernel
     params: tuple[str, ...]
     outputs: tuple[str, ...]
     shared: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
 
 
 def cut(
@@ -38,6 +42,7 @@ def cut(
 ) -> Cut:
     """The kernel of a cluster. `escaping` tells which targets are read outside it; `types` are those of buffers."""
     statements, shared = _unify(cluster, cascade)
+    statements, checks = _numbered(statements, cascade.checks)
     defined = {s.target for s in statements}
     read = list(dict.fromkeys(load.buffer for s in statements for load in s.reads if load.buffer not in defined))
     written = [t for t in dict.fromkeys(s.target for s in statements) if escaping(t)]
@@ -69,7 +74,26 @@ def cut(
         location="; ".join(dict.fromkeys(i.node.location for i in cluster.items if i.node.location)),
         weights=frozenset(buffers[n] for n in read if n in weights),
     )
-    return Cut(_without_ones(kernel), tuple(read), tuple(written), tuple(axes[a] for a in shared))
+    return Cut(_without_ones(kernel), tuple(read), tuple(written), tuple(axes[a] for a in shared), checks)
+
+
+def _numbered(statements: list[Statement], known: Sequence[Check]) -> tuple[list[Statement], tuple[Check, ...]]:
+    """The statements with their run-time checks numbered from 0, in the model's order, and what these guard."""
+
+    def of(e: Expr) -> int | None:
+        return int(e.operands[-1].value) if isinstance(e, Call) and e.function in CHECKS else None  # type: ignore[union-attr]
+
+    everywhere = (e for s in statements for part in s.expressions for e in walk(part))
+    found = sorted({number for e in everywhere if (number := of(e)) is not None})
+
+    def one(e: Expr) -> Expr:
+        number = of(e)
+        if number is None:
+            return e
+        assert isinstance(e, Call)
+        return replace(e, operands=(*e.operands[:-1], Const(found.index(number), i64)))
+
+    return [s.transformed(one) for s in statements] if found else statements, tuple(known[n] for n in found)
 
 
 def _without_ones(kernel: Kernel) -> Kernel:

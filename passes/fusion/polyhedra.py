@@ -18,7 +18,7 @@ import islpy as isl
 import sympy
 
 from effcc.errors import IRTypeError
-from effcc.ir.dims import Dim, show
+from effcc.ir.dims import Dim, dim, show
 from effcc.ir.dtypes import boolean, i64
 from effcc.ir.expr import (
     Axis,
@@ -38,6 +38,7 @@ from effcc.ir.expr import (
 )  # fmt: skip
 from effcc.ir.form import constant
 from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.scalars import is_check
 
 COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=", "ne": "!="}
 NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
@@ -109,6 +110,8 @@ class Space:
                 return self._either(e, a, b)
             case Call("where", (condition, a, b)):
                 return self._branches(e, condition, a, b)
+            case Call("divisor", (Const(value=v), _)) if v != 0:
+                return str(int(v))
         return self.unknown(e)
 
     def _either(self, e: Call, a: Expr, b: Expr) -> str:
@@ -141,6 +144,9 @@ class Space:
                 return f"({self.condition(a, negate)} {word} {self.condition(b, negate)})"
             case Call("not", (a,)):
                 return self.condition(a, not negate)
+            case Call("in_range", (i, size, _)):
+                index, end = self.value(i), self.value(size)
+                return f"({index} < 0 or {index} >= {end})" if negate else f"(0 <= {index} and {index} < {end})"
             case Call(function, (a, b)) if function in COMPARISONS and not a.dtype.is_float and a.dtype != boolean:
                 operator = COMPARISONS[NEGATED[function] if negate else function]
                 return f"({self.value(a)} {operator} {self.value(b)})"
@@ -170,7 +176,8 @@ NO_RANGES: Ranges = MappingProxyType({})
 
 
 def guard_accesses(kernel: Kernel, ranges: Ranges = NO_RANGES) -> Kernel:
-    """The kernel with every load that cannot be proved to stay inside its buffer guarded: outside, it gives 0.
+    """The kernel with every load that cannot be proved to stay inside its buffer guarded: outside, it gives 0; and
+    without the run-time checks that can be proved to hold.
 
     `ranges` bounds size symbols. Raises IRTypeError for a store that cannot be proved to stay inside.
     """
@@ -179,12 +186,37 @@ def guard_accesses(kernel: Kernel, ranges: Ranges = NO_RANGES) -> Kernel:
     for s in kernel.statements:
         inner = {a for e in _reductions(s) for a in e.axes}
         box = {a: kernel.extents[a] for a in (*s.axes, *inner)}
+        s = _without_proved_checks(s, box, ranges)
         statements.append(replace(s, value=_guarded(s.value, shapes, box, ())))
-        if s.scatter is not None and not _inside(s.scatter.index, shapes[s.target], box, (), ranges):
+        if s.scatter is not None and not _inside(s.scatter.index, shapes[s.target], box, (), ranges, least=-1):
             raise IRTypeError(
                 f"kernel {kernel.name!r}: cannot prove that the scatter into {s.target!r} stays inside it"
             )
     return kernel.with_statements(tuple(statements))
+
+
+def _without_proved_checks(s: Statement, box: Mapping[str, Dim], ranges: Ranges) -> Statement:
+    """The statement without checks that hold: of an index that is no data, or that the model clamps or wraps itself,
+    of a divisor that is a number."""
+
+    def one(e: Expr) -> Expr:
+        match e:
+            case Call("in_range", (index, size, _)):
+                end = size.value if isinstance(size, Const | Size) else 0
+                proved = not isinstance(index, Load) and _inside((index,), (dim(end),), box, (), ranges)
+                return Const(True, boolean) if proved else e
+            case Call("and", (Const(value=True), b)):
+                return b
+            case Call("and", (a, Const(value=True))):
+                return a
+            case Call("where", (Const(value=True), a, _)):
+                return a
+            case Call("divisor", (Const(value=v) as divisor, _)) if v != 0:
+                return divisor
+        return e
+
+    checked = any(is_check(part) for e in s.expressions for part in walk(e))
+    return s.transformed(one) if checked else s
 
 
 def _guarded(
@@ -231,12 +263,13 @@ def _inside(
     box: Mapping[str, Dim],
     conditions: tuple[tuple[Expr, bool], ...],
     ranges: Ranges = NO_RANGES,
+    least: int = 0,
 ) -> bool:
     hard = [(i, d) for i, d in zip(index, shape, strict=True) if not _plain(i, d, box)]
     if not hard:
         return True
     space = Space()
-    outside = " or ".join(f"{space.value(i)} < 0 or {space.value(i)} >= {space.size(d)}" for i, d in hard)
+    outside = " or ".join(f"{space.value(i)} < {least} or {space.value(i)} >= {space.size(d)}" for i, d in hard)
     held = [space.condition(c, negate) for c, negate in conditions]
     space.box(box)
     held += [f"{size} >= {low}" for size, (low, _) in ranges.items() if size in space.parameters]

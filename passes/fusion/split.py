@@ -133,7 +133,7 @@ def split_groups(cascade: Cascade) -> tuple[Cascade, dict[str, tuple[tuple[int, 
             assert isinstance(split, Defined)
             item = split
         defined.add(item.target)
-    return Cascade(items, extents, cascade.types), cuts
+    return replace(cascade, items=items, extents=extents), cuts
 
 
 def split_type(type: TensorType, cuts: tuple[tuple[int, int], ...]) -> TensorType:

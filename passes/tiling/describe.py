@@ -12,7 +12,7 @@ from effcc.ir.dims import Shape, elements
 from effcc.ir.expr import Axis as AxisExpr
 from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads, walk
 from effcc.ir.kernel import Kernel, Statement
-from effcc.passes.fusion.inline import CHEAP, EXPENSIVE
+from effcc.passes.fusion.inline import call_cost
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, schedule_contraction
 from effcc.passes.tiling.operands import Axis, Operand
@@ -100,8 +100,7 @@ def _operations(e: Expr, axis: str) -> float:
         case Call() if e.dtype.name == "i64" and not loads(e):
             return 0.0
         case Call():
-            own = 1.0 if e.function in CHEAP else EXPENSIVE
-            return own + sum(_operations(o, axis) for o in e.operands)
+            return call_cost(e.function) + sum(_operations(o, axis) for o in e.operands)
     return 0.0
 
 

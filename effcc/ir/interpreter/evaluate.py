@@ -21,7 +21,7 @@ from effcc.ir.dims import evaluate_number
 from effcc.ir.dtypes import DType
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, children
 from effcc.ir.kernel import Statement
-from effcc.ir.scalars import FUNCTIONS, REDUCTIONS, function
+from effcc.ir.scalars import CHECKS, FUNCTIONS, REDUCTIONS, function, require_divisor, require_in_range
 
 Array = Any
 BUDGET = 1 << 22
@@ -71,6 +71,8 @@ class Evaluator:
                 return self._where(e, dims, mask)
             case Call(function="cast", operands=(operand,)):
                 return self.cast(self(operand, dims, mask), e.dtype)
+            case Call(function=name) if name in CHECKS:
+                return self._check(e, dims, mask)
         return self.cast(function(e.function).reference(*(self(o, dims, mask) for o in e.operands)), e.dtype)
 
     def _axis(self, name: str, dims: Sequence[str]) -> Array:
@@ -88,6 +90,19 @@ class Evaluator:
             return self(e.operands[2], dims, mask)
         chosen, other = (condition, ~condition) if mask is None else (mask & condition, mask & ~condition)
         return np.where(condition, self(e.operands[1], dims, chosen), self(e.operands[2], dims, other))
+
+    def _check(self, e: Call, dims: Sequence[str], mask: Array | None) -> Array:
+        """A check of the points that matter; at the others it gives what a kernel goes on with."""
+        *operands, _ = (self(o, dims, mask) for o in e.operands)
+        shape = np.broadcast_shapes(*(o.shape for o in operands), () if mask is None else mask.shape)
+        matter = np.broadcast_to(True if mask is None else mask, shape)
+        if e.function == "divisor":
+            divisor = np.broadcast_to(operands[0], shape)
+            require_divisor(divisor[matter])
+            return np.where(divisor == 0, np.ones_like(divisor), divisor)
+        index, size = (np.broadcast_to(o, shape) for o in operands)
+        require_in_range(index[matter], size[matter])
+        return np.asarray((index >= 0) & (index < size))
 
     def _load(self, e: Load, dims: Sequence[str], mask: Array | None) -> Array:
         buffer = self.buffers[e.buffer]

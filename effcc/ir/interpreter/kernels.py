@@ -94,13 +94,19 @@ def run_statement(evaluator: Evaluator, statement: Statement) -> None:
 
 
 def write(target: Array, index: Sequence[Array], value: Array, combine: str, shape: Sequence[int], name: str) -> None:
-    """Store or combine `value` at `index`, for a box of `shape`, in order; raises InputError outside the buffer."""
+    """Store or combine `value` at `index`, for a box of `shape`, in order, where no index is -1.
+
+    Raises InputError outside the buffer.
+    """
     for position, (i, size) in enumerate(zip(index, target.shape, strict=True)):
-        if i.size and (i.min() < 0 or i.max() >= size):
-            bad = int(i.min()) if i.min() < 0 else int(i.max())
+        if i.size and (i.min() < -1 or i.max() >= size):
+            bad = int(i.min()) if i.min() < -1 else int(i.max())
             raise InputError(f"store to {name!r}: index {bad} in dimension {position}, whose size is {size}")
     value = np.broadcast_to(value, shape).astype(target.dtype, copy=False)
     key = tuple(np.broadcast_to(i, shape) for i in index)
+    if any((i < 0).any() for i in key):
+        written = np.logical_and.reduce([i >= 0 for i in key])
+        value, key = value[written], tuple(i[written] for i in key)
     if combine == "set":
         target[key] = value if index else value.reshape(-1)[-1]
     elif value.size:

@@ -18,7 +18,7 @@ from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.parser.types import literal, read_dtype, read_size
 from effcc.ir.printer.expressions import INFIX, accumulator, literal_dtype
-from effcc.ir.scalars import FUNCTIONS, REDUCTIONS, ScalarFunction
+from effcc.ir.scalars import CHECKS, FUNCTIONS, REDUCTIONS, ScalarFunction, alike
 from effcc.ir.scalars import function as scalar_function
 from effcc.ir.scalars import reduction as reduction_named
 
@@ -162,11 +162,12 @@ class ExpressionReader:
         return value
 
     def _apply(self, spec: ScalarFunction, tree: Syntax, operands: list[Syntax], expected: DType | None) -> Call:
-        alike = operands[1:] if spec.name == "where" else operands
+        group = alike(spec.name, operands)
         place = expected if spec.result == "same" else None
-        like = next((d for o in alike if (d := self._shown_dtype(o)) is not None), place)
-        values = [self.read(o, boolean if o not in alike else like) for o in operands]
-        dtypes = {v.dtype for v in values[len(operands) - len(alike) :]}
+        like = next((d for o in group if (d := self._shown_dtype(o)) is not None), place)
+        other = i64 if spec.name in CHECKS else boolean
+        values = [self.read(o, like if any(o is g for g in group) else other) for o in operands]
+        dtypes = {v.dtype for v in alike(spec.name, values)}
         with self.source.at(tree):
             if len(dtypes) > 1:
                 got = ", ".join(v.dtype.name for v in values)
@@ -203,11 +204,10 @@ class ExpressionReader:
         return self._shown_by(str(tree.data), trees(tree)) if tree.data in _INFIX_NAMES else None
 
     def _shown_by(self, name: str, operands: list[Syntax]) -> DType | None:
-        spec = FUNCTIONS.get(name)
+        spec = FUNCTIONS.get(name) or CHECKS.get(name)
         if spec is not None and spec.result != "same":
             return boolean
-        alike: list[Any] = operands[1:] if name == "where" else operands
-        return next((d for o in alike if (d := self._shown_dtype(o)) is not None), None)
+        return next((d for o in alike(name, operands) if (d := self._shown_dtype(o)) is not None), None)
 
     def _mistyped(self, message: str, tree: Syntax) -> None:
         with self.source.at(tree):

@@ -16,7 +16,7 @@ import sympy
 from effcc.ir.dims import show
 from effcc.ir.dtypes import DType, boolean, f32, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size
-from effcc.ir.scalars import FUNCTIONS
+from effcc.ir.scalars import CHECKS, FUNCTIONS, alike
 
 OR, AND, COMPARISON, SUM, PRODUCT, UNARY, ATOM = range(1, 8)
 INFIX: dict[str, tuple[str, int]] = {
@@ -81,11 +81,12 @@ def group_dtype(e: Call, expected: DType | None) -> DType | None:
 
 
 def _like_operands(e: Call) -> bool:
-    return e.function in FUNCTIONS and FUNCTIONS[e.function].result == "same"
+    known = FUNCTIONS.get(e.function) or CHECKS.get(e.function)
+    return known is not None and known.result == "same"
 
 
 def _group(e: Call) -> tuple[Expr, ...]:
-    return e.operands[1:] if e.function == "where" else e.operands
+    return tuple(alike(e.function, e.operands))
 
 
 class _Writer:
@@ -134,7 +135,11 @@ class _Writer:
             return self._bracket("-" + self.write(e.operands[0], UNARY, like), UNARY, level)
         if e.function in INFIX and len(e.operands) == 2 and not _is_index_difference(e):
             return self._infix(e, level, like)
-        expectations = [boolean, like, like] if e.function == "where" else [like] * len(e.operands)
+        expectations = [like] * len(e.operands)
+        if e.function == "where":
+            expectations[0] = boolean
+        elif e.function in CHECKS:
+            expectations[-1] = i64
         shown = (self.write(o, 0, d) for o, d in zip(e.operands, expectations, strict=True))
         return f"{e.function}({', '.join(shown)})"
 

@@ -1,8 +1,8 @@
 """Accesses whose index is data: reads (embedding, gather, index) and writes (scatter, index_put).
 
-Eager refuses an index outside its axis. A form must never touch memory outside a buffer, so it guards: a read outside
-gives NaN (0 for integers and bools), a write outside is redirected to the nearest element inside. References raise
-IndexError.
+An index outside its axis is an error, as in eager: a run-time check (`in_range`) sees it, and the call raises
+OutOfRangeError at its end. Until then a kernel must not touch memory outside a buffer: a read outside gives NaN (0 for
+integers and bools), a write outside is left out. References raise at once.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 
 from effcc.ir.dims import Dim, same_shape, show
 from effcc.ir.dtypes import boolean, from_numpy, i32, i64
-from effcc.ir.expr import Axis, Expr, add, both, cast, compare, integer, where
+from effcc.ir.expr import Axis, Expr, both, cast, compare, integer, where
 from effcc.ir.form import FormBuilder, call, constant
 from effcc.ir.kernel import Scatter
 from effcc.ir.op import REQUIRED, Op, Types, broadcast_shapes, normalize_axis, require
-from effcc.ir.table.products import inside, require_one_dtype
+from effcc.ir.scalars import require_in_range
+from effcc.ir.table.products import require_one_dtype
 from effcc.ir.types import TensorType
 
 COMBINES = {"set": None, "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
@@ -29,19 +30,24 @@ def _require_index(index: TensorType) -> None:
     require(index.dtype in (i64, i32), f"an index must be i64 or i32, got {index.dtype.name}")
 
 
-def _guarded(b: FormBuilder, operand: int, index: Sequence[Expr], data: Sequence[int]) -> Expr:
+_WRAPPED = "index from either end"
+
+
+def _guarded(
+    b: FormBuilder, operand: int, index: Sequence[Expr], data: Sequence[int], kind: str = "index"
+) -> Expr:
     """The element of `operand` at `index`, in which the positions `data` come from memory; NaN or 0 outside."""
     value = b.load(operand, index)
     shape = b.operands[operand].type.shape
-    conditions = [c for d in data for c in inside(index[d], shape[d], below=True, above=True)]
+    conditions = [b.in_range(index[d], shape[d], d, kind) for d in data]
     if not conditions:
         return value
     return where(both(*conditions), value, constant(math.nan if value.dtype.is_float else 0, value))
 
 
-def _clamped(index: Expr, size: Dim) -> Expr:
-    """`index`, or the nearest position inside an axis of `size`."""
-    return call("maximum", call("minimum", index, add(integer(size), integer(-1))), integer(0))
+def _written(b: FormBuilder, index: Expr, dimension: int, kind: str = "index") -> Expr:
+    """Where a scatter writes along a dimension of operand 0: `index`, or nowhere where that is outside."""
+    return where(b.in_range(index, b.operands[0].type.shape[dimension], dimension, kind), index, integer(-1))
 
 
 def _wrapped(index: Expr, size: Dim) -> Expr:
@@ -106,18 +112,13 @@ def _gather(b: FormBuilder) -> None:
     b.define(axes, _guarded(b, 0, index, [axis]))
 
 
-def _require_inside(index: Any, size: int, least: int = 0) -> None:
-    if index.size and (index.min() < least or index.max() >= size):
-        raise IndexError(f"index outside an axis of {size}")
-
-
 def _embedding_reference(table: Any, index: Any) -> Any:
-    _require_inside(index, table.shape[0])
+    require_in_range(index, table.shape[0])
     return table[index]
 
 
 def _index_select_reference(x: Any, index: Any, axis: int) -> Any:
-    _require_inside(index, x.shape[axis])
+    require_in_range(index, x.shape[axis])
     return np.take(x, index, axis)
 
 
@@ -125,7 +126,7 @@ def _gather_reference(x: Any, index: Any, axis: int) -> Any:
     if x.ndim == 0:
         return x
     axis %= x.ndim
-    _require_inside(index, x.shape[axis])
+    require_in_range(index, x.shape[axis])
     cut = tuple(slice(None) if d == axis else slice(0, n) for d, n in enumerate(index.shape))
     return np.take_along_axis(x[cut], index.astype(np.int64), axis)
 
@@ -180,13 +181,13 @@ def _indexed(b: FormBuilder, axes: Sequence[Axis], first: int) -> tuple[list[Exp
 def _index(b: FormBuilder) -> None:
     axes = b.axes(b.results[0].type.shape)
     index, data = _indexed(b, axes, 1)
-    b.define(axes, _guarded(b, 0, index, data))
+    b.define(axes, _guarded(b, 0, index, data, _WRAPPED))
 
 
 def _index_key(x: Any, indices: Sequence[Any], axes: Sequence[int]) -> tuple[Any, ...]:
     key: list[Any] = [slice(None)] * x.ndim
     for axis, index in zip(axes, indices, strict=True):
-        _require_inside(index, x.shape[axis], -x.shape[axis])
+        require_in_range(index, x.shape[axis], -x.shape[axis])
         key[axis] = index.astype(np.int64)
     return tuple(key)
 
@@ -225,7 +226,7 @@ def _scatter(b: FormBuilder) -> None:
     index: list[Expr] = list(axes)
     if axes:
         axis = normalize_axis(b.attrs["axis"], len(axes))
-        index[axis] = _clamped(cast(b.load(1, axes), i64), b.operands[0].type.shape[axis])
+        index[axis] = _written(b, cast(b.load(1, axes), i64), axis)
     b.define(axes, b.load(2, axes), scatter=Scatter(tuple(index), b.attrs["combine"]))
 
 
@@ -247,7 +248,7 @@ def _scatter_reference(x: Any, index: Any, source: Any, axis: int, combine: str)
     if x.ndim == 0:
         return _combine_at(x.reshape(1).copy(), (np.zeros(1, np.int64),), source.reshape(1), combine).reshape(())
     axis %= x.ndim
-    _require_inside(index, x.shape[axis])
+    require_in_range(index, x.shape[axis])
     key = list(np.indices(index.shape))
     key[axis] = index.astype(np.int64)
     return _combine_at(x.copy(), tuple(key), source, combine)
@@ -271,7 +272,7 @@ def _index_put(b: FormBuilder) -> None:
     shape = _indexed_shape(x, tuple(o.type for o in b.operands[2:]), b.attrs)
     axes = b.axes(shape)
     index, data = _indexed(b, axes, 2)
-    target = [_clamped(e, x.shape[d]) if d in data else e for d, e in enumerate(index)]
+    target = [_written(b, e, d, _WRAPPED) if d in data else e for d, e in enumerate(index)]
     b.define(axes, b.broadcast(1, axes), scatter=Scatter(tuple(target), b.attrs["combine"]))
 
 

@@ -12,7 +12,7 @@ from effcc.ir.dtypes import DType, boolean
 from effcc.ir.expr import Expr, cast
 from effcc.ir.form import Form, FormBuilder, call, constant
 from effcc.ir.op import REQUIRED, Op, Types, broadcast_shapes, require
-from effcc.ir.scalars import FUNCTIONS, ScalarFunction
+from effcc.ir.scalars import FUNCTIONS, ScalarFunction, require_divisor
 from effcc.ir.types import TensorType
 
 
@@ -42,15 +42,37 @@ def elementwise(scalar: Callable[..., Expr], widen: bool = True) -> Form:
     return form
 
 
+def _division(name: str) -> Form:
+    """A quotient or remainder; a check sees an integer divisor that is 0."""
+
+    def form(b: FormBuilder) -> None:
+        def scalar(x: Expr, y: Expr) -> Expr:
+            return call(name, x, b.divisor(y) if y.dtype.is_integer else y)
+
+        elementwise(scalar)(b)
+
+    return form
+
+
+def _division_reference(f: ScalarFunction) -> Callable[..., Any]:
+    def reference(x: Any, y: Any) -> Any:
+        if np.issubdtype(np.asarray(y).dtype, np.integer) and np.size(x):
+            require_divisor(y)
+        return f.reference(x, y)
+
+    return reference
+
+
 def _primitive(f: ScalarFunction) -> Op:
+    divides = f.name in ("floordiv", "mod", "fmod")
     return Op(
         name=f.name,
         kind="pointwise",
         arity=(f.arity, f.arity),
         infer=_infer(f.result, f.domain),
-        reference=f.reference,
+        reference=_division_reference(f) if divides else f.reference,
         summary=f"{f.name}({', '.join('xyz'[: f.arity])}), elementwise",
-        form=elementwise(lambda *operands: call(f.name, *operands)),
+        form=_division(f.name) if divides else elementwise(lambda *operands: call(f.name, *operands)),
     )
 
 

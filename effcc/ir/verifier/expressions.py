@@ -11,7 +11,7 @@ from effcc.ir.dims import Dim, dim, symbols
 from effcc.ir.dtypes import DType, boolean, f64, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, loads
 from effcc.ir.op import require
-from effcc.ir.scalars import function, reduction
+from effcc.ir.scalars import CHECKS, alike, function, reduction
 from effcc.ir.size_functions import is_real
 
 
@@ -69,12 +69,13 @@ class Scope:
             self.check(operand)
         if e.function == "cast":
             return
-        alike = e.operands
         if e.function == "where":
             require(e.operands[0].dtype == boolean, f"the condition of 'where' must be bool, got {e.operands[0].dtype}")
-            alike = e.operands[1:]
-        found = {o.dtype for o in alike}
-        names = ", ".join(o.dtype.name for o in alike)
+        if e.function in CHECKS:
+            require(isinstance(e.operands[-1], Const), f"the last operand of {e.function!r} is the check's number")
+        group = alike(e.function, e.operands)
+        found = {o.dtype for o in group}
+        names = ", ".join(o.dtype.name for o in group)
         require(len(found) == 1, f"operands of {e.function!r} must have one dtype, got {names}")
         (dtype,) = found
         require(spec.domain != "float" or dtype.is_float, f"{e.function!r} needs a floating dtype, got {dtype}")

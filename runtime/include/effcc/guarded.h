@@ -11,7 +11,7 @@
 //                                          vector, written out for every row of a register tile, compile slowly
 //   store_rows(p, stride, a, b, c, d, count)   p[i * stride + 0 .. 3] = a[i], b[i], c[i], d[i] for the first count lanes i
 //   first_lanes<V>(count)                  a mask of the first count lanes; count may be anything
-//   scatter_fold(p, index, v, count, f)    p[index[lane]] = f(p[index[lane]], v[lane]) in lane order, for the first count
+//   scatter_fold(mask, p, index, v, f)     p[index[lane]] = f(p[index[lane]], v[lane]) in lane order, only where mask
 //   saturate(x)                            an i64 as an i32, cut to +-2^30: for comparing with lane numbers
 //   round_to<S>(v)                         f32 lanes rounded to what bf16 or f16 can hold
 //   integer_pow(a, b)                      a^b, wrapping around; b < 0 gives 0 but for a = 1 and a = -1
@@ -135,10 +135,10 @@ EFFCC_INLINE void store_mask_if(W mask, bool* p, M m) {
     store_if(mask, reinterpret_cast<u8*>(p), from_mask<with_element<M, u8>>(m));
 }
 
-template <class S, class I, class V, class F>
-EFFCC_INLINE void scatter_fold(S* p, I index, V v, i64 count, F f) {
+template <class M, class S, class I, class V, class F>
+EFFCC_INLINE void scatter_fold(M mask, S* p, I index, V v, F f) {
     for (int i = 0; i < lanes<V>; ++i)
-        if (i < count) store(p + lane(index, i), f(load<element<V>>(p + lane(index, i)), lane(v, i)));
+        if (lane(mask, i)) store(p + lane(index, i), f(load<element<V>>(p + lane(index, i)), lane(v, i)));
 }
 
 EFFCC_INLINE i32 saturate(i64 x) {

@@ -245,6 +245,7 @@ EFFCC_INLINE V gather(const S* p, I index) {
 
 template <class V, class M, class S, class I>
 EFFCC_INLINE V gather_if(M mask, const S* p, I index, element<V> fill = 0) {
+    if (all(mask)) return gather<V>(p, index);
     V v = broadcast<V>(fill);
     for (int i = 0; i < lanes<V>; ++i)
         if (lane(mask, i)) set_lane(v, i, load<element<V>>(p + lane(index, i)));

@@ -1,0 +1,117 @@
+"""Run-time checks in generated code: what an index or a divisor must be, noted where it is not, read after the run.
+
+A check stands where the expression that it guards is evaluated, and looks at the lanes that count. What fails is noted in
+a local variable, `fault`, which nothing reads before the function ends: so loops stay as the compiler likes them. The
+entry point then returns a code, and `effcc_describe` says which check of the program failed, by a table in its source.
+The other half is `runtime/include/effcc/checks.h`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from effcc.codegen.cpp import values
+from effcc.codegen.cpp.form import Branch, Do
+from effcc.codegen.cpp.scope import Value, Writer
+from effcc.codegen.cpp.storage import tiles
+from effcc.ir.dtypes import boolean
+from effcc.ir.expr import Call, Const, walk
+from effcc.ir.loops import LoopNest
+from effcc.ir.program import Check, Launch
+from effcc.ir.scalars import CHECKS
+
+FAULT = "fault"
+"""The local variable of a kernel function in which it notes what failed."""
+_KINDS = {"index": "index", "index from either end": "index_from_either_end", "divisor": "divisor"}
+
+
+def note_failures(
+    writer: Writer, number: int, holds: Value, subject: Value, size: str, count: int | str | None, mask: Value | None
+) -> None:
+    """Note a check's number and its `subject`, in the first `count` lanes that are in `mask`, where it does not hold."""
+    if values.is_true(holds):
+        return
+    writer.checks = True
+    if holds.lanes == 1:
+        conditions = [] if values.is_false(holds) else [f"!{values.text(writer, holds)}"]
+        if isinstance(count, str):
+            conditions.append(f"{count} > 0")
+        active = mask
+        if mask is not None and count is not None and mask.lanes > 1:
+            active = values.call(writer, "and", boolean, [values.first_lanes(writer, str(count)), mask])
+        if active is not None:
+            conditions.append(f"any({active.text})" if active.lanes > 1 else active.text)
+        line = f"note({FAULT}, {number}, {values.bare(values.text(writer, subject))}, {size});"
+        writer.add(Branch(f"rarely({' && '.join(conditions) or 'true'})", (Do(line),)))
+        return
+    bad = values.call(writer, "not", boolean, [holds])
+    for active in (values.first_lanes(writer, str(count)) if count is not None else None, mask):
+        if active is not None:
+            bad = values.call(writer, "and", boolean, [bad, active])
+    line = f"note_lanes({FAULT}, {number}, {bad.text}, {values.bare(values.text(writer, subject))}, {size});"
+    writer.add(Branch(f"rarely(any({bad.text}))", (Do(line),)))
+
+
+def numbers(nest: LoopNest) -> dict[int, str]:
+    """The checks in a nest, by their numbers: the functions that they are."""
+    found = {}
+    for tile in tiles(nest):
+        for e in (part for whole in (tile.value, *tile.index) for part in walk(whole)):
+            if isinstance(e, Call) and e.function in CHECKS:
+                number = e.operands[-1]
+                assert isinstance(number, Const)
+                found[int(number.value)] = e.function
+    return found
+
+
+class CheckTable:
+    """The checks of a program in the model's order, and where those of each launch stand among them."""
+
+    def __init__(self, launches: Sequence[Launch], nests: Mapping[str, LoopNest]) -> None:
+        known: list[tuple[int, Check]] = []
+        self._of: list[tuple[Launch, dict[int, tuple[int, Check]]]] = []
+        for place, launch in enumerate(launches):
+            own: dict[int, tuple[int, Check]] = {}
+            for number, function in numbers(nests[launch.kernel]).items():
+                own[number] = (place, _meaning(launch, number, function))
+            known += own.values()
+            self._of.append((launch, own))
+        self.checks = sorted(dict.fromkeys(known), key=lambda c: (c[1].order, c[0]))
+
+    def positions(self, launch: Launch) -> str:
+        """The positions of a launch's checks, by their numbers, as C++ text; empty where it has none."""
+        own = next(found for one, found in self._of if one is launch)
+        if not own:
+            return ""
+        rows = [self.checks.index(own[n]) if n in own else 0 for n in range(max(own) + 1)]
+        return ", ".join(map(str, rows))
+
+    def text(self) -> list[str]:
+        """The table, and the exported function that says what a fault is."""
+        if not self.checks:
+            return []
+        rows = [
+            f"    {{check_place::{_KINDS[c.kind]}, {json.dumps(_place(c), ensure_ascii=False)}, {c.dimension}}},"
+            for _, c in self.checks
+        ]
+        return [
+            "static const check_place check_places[] = {", *rows, "};", "",
+            'extern "C" int effcc_describe(const i64* fault, char* text, i64 room) {',
+            "  return describe(check_places[fault[0]], fault, text, room);",
+            "}", "",
+        ]  # fmt: skip
+
+
+def _meaning(launch: Launch, number: int, function: str) -> Check:
+    if number < len(launch.checks):
+        return launch.checks[number]
+    return Check(number, "divisor" if function == "divisor" else "index", f"kernel @{launch.kernel}")
+
+
+def _place(check: Check) -> str:
+    """`gather at model.py:12 (y = x.gather(0, i))`: a location is `file:line: code`."""
+    path, _, rest = check.location.partition(":")
+    line, _, code = rest.partition(": ")
+    where = f" at {path}:{line}" if line else ""
+    return f"{check.op}{where} ({code})" if code else f"{check.op}{where}"
