@@ -201,8 +201,8 @@ def _called(
     numbers = (ctypes.c_int64 * max(len(sizes), 1))(*sizes)
     for name in entries:
         entry = getattr(library, name)
-        entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
-        code = entry(table, numbers, arena.address, job.threads)
+        entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+        code = entry(table, numbers, arena.address, job.threads, None)
         if code:
             return f"{name} returned {code}"
     for number, memory in enumerate([*buffers, arena]):

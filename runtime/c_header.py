@@ -222,8 +222,8 @@ _TEXT = """\
  *   if ({name}_run(&model, ..., threads)) puts(model.error);   from one thread at a time for each {name}
  *   {name}_close(&model);
  *
- * Functions return 0, what the program's own check that failed returns, or a negative EFFCC_...: see below. The library
- * and the weights are read whole when a model is opened, and must be those that this header was written with.
+ * Functions return 0 or an EFFCC_...: see below. The library and the weights are read whole when a model is opened, and
+ * must be those that this header was written with. What a call has written that returns another number is of no use.
  *
  * Tensors, row-major unless strides (in elements) are given in braces:
 {signature}
@@ -233,7 +233,7 @@ _TEXT = """\
 #ifndef EFFCC_{upper}_H
 #define EFFCC_{upper}_H
 
-typedef int (*{name}_entry)(void **buffers, const int64_t *sizes, void *arena, int threads);
+typedef int (*{name}_entry)(void **buffers, const int64_t *sizes, void *arena, int threads, int64_t *fault);
 
 typedef struct {{
     void *library;
@@ -241,6 +241,7 @@ typedef struct {{
     void *buffers[{count}];
     void *arena;
     int64_t arena_bytes;
+    int (*describe)(const int64_t *fault, char *text, int64_t room);
     char error[EFFCC_LONGEST_ERROR];
 }} {name};
 
@@ -276,6 +277,13 @@ static inline int {name}_find({name} *self, {name}_entry *entry, const char *sym
     return *entry ? 0 : effcc_fail(self->error, EFFCC_CANNOT_LOAD, "{library}", "it lacks a function of the model");
 }}
 
+static inline int {name}_enter({name} *self, {name}_entry entry, void **buffers, const int64_t *sizes, int threads) {{
+    int64_t fault[3] = {{0, 0, 0}};
+    int code = entry(buffers, sizes, self->arena, threads, fault);
+    if (code && self->describe) self->describe(fault, self->error, (int64_t)sizeof self->error);
+    return code;
+}}
+
 static inline int {name}_read_weights({name} *self, int file) {{
     for (int i = 0; i < {kept}; ++i) {{
         const {name}_kept_buffer *kept = &{name}_kept[i];
@@ -303,6 +311,7 @@ static inline int {name}_open_files({name} *self, const char *folder) {{
     }}
     const char *prepare = {prepare};
     int code = {name}_find(self, &self->run, "{run}");
+    *(void **)&self->describe = dlsym(self->library, "effcc_describe"); /* it has none if it checks nothing */
     if (!code && prepare) code = {name}_find(self, &self->prepare, prepare);
     if (code) return code;
     file = effcc_open_checked(folder, "{weights}", {weights_bytes},
@@ -314,7 +323,7 @@ static inline int {name}_open_files({name} *self, const char *folder) {{
     if (!code && {prepare_at_load}) {{
         const int64_t sizes[] = {{{least}}};
         code = {name}_reserve(self, {arena_least});
-        if (!code) code = self->prepare(self->buffers, sizes, self->arena, 1);
+        if (!code) code = {name}_enter(self, self->prepare, self->buffers, sizes, 1);
     }}
     return code;
 }}
@@ -343,8 +352,8 @@ static inline int {name}_run({parameters}) {{
     if (code) return code;
     memcpy(buffers, self->buffers, sizeof buffers);
 {places}
-    if ({prepare_at_call}) code = self->prepare(buffers, sizes, self->arena, threads);
-    return code ? code : self->run(buffers, sizes, self->arena, threads);
+    if ({prepare_at_call}) code = {name}_enter(self, self->prepare, buffers, sizes, threads);
+    return code ? code : {name}_enter(self, self->run, buffers, sizes, threads);
 }}
 
 #endif

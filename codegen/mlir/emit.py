@@ -14,7 +14,7 @@ from effcc.codegen.mlir.spelling import BITS, TYPES, conversion, spelling
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Shape
 from effcc.ir.dtypes import DType, boolean
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, loads, walk
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, both, compare, integer, loads, walk
 from effcc.ir.form import FormBuilder
 from effcc.ir.graph import Graph, Node
 from effcc.ir.kernel import Param, Statement
@@ -219,6 +219,10 @@ class _Region:
                 return self._line(f"tensor.extract {tensor.name}[{', '.join(places)}] : {tensor.type}")
             case Call("cast", (a,)):
                 return self._cast(self.value(a), a.dtype, e.dtype)
+            case Call("in_range", (i, size, _)):  # nothing is raised here
+                return self.value(both(compare("ge", i, integer(0)), compare("lt", i, size)))
+            case Call("divisor", (divisor, _)):
+                return self.value(divisor)
             case Call("where", (c, a, b)):
                 return self._where(self.value(c), a, b)
             case Call():

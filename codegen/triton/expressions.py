@@ -14,7 +14,22 @@ from effcc.codegen.triton.values import Shape, Value, converted, widened
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Shape as Sizes
 from effcc.ir.dtypes import DType, bf16, boolean, f16, i64
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, add, children, free_axes, integer, multiply, walk
+from effcc.ir.expr import (
+    Axis,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Size,
+    add,
+    both,
+    children,
+    compare,
+    free_axes,
+    integer,
+    multiply,
+    walk,
+)  # fmt: skip
 
 _INDEX_LIMIT = 2**31 - 1
 """The largest index that Triton computes in 32 bits."""
@@ -93,6 +108,10 @@ class Printer:
                 return self.load(e, guards)
             case Call("where"):
                 return self._where(e, guards)
+            case Call("in_range", (index, size, _)):  # nothing is raised on a device
+                return self.value(both(compare("ge", index, integer(0)), compare("lt", index, size)), guards)
+            case Call("divisor", (divisor, _)):
+                return self.value(divisor, guards)
             case Call("cast", (operand,)):
                 return self._cast(self.value(operand, guards), operand.dtype, e.dtype)
             case Call():
@@ -253,7 +272,7 @@ def _is_index(e: Expr) -> bool:
         and not isinstance(e, Const)
         and all(
             isinstance(n, Axis | Size | Const)
-            or (isinstance(n, Call) and n.dtype == i64 and n.function not in ("where", "cast"))
+            or (isinstance(n, Call) and n.dtype == i64 and n.function not in ("where", "cast", "divisor"))
             for n in walk(e)
         )
     )

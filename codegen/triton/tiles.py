@@ -10,7 +10,7 @@ from effcc.codegen.triton.spelling import ATOM, COMPARE, TYPES, fold, literal
 from effcc.codegen.triton.values import Shape, Value, converted, widened
 from effcc.errors import UnsupportedError
 from effcc.ir.dtypes import DType, bf16, boolean, f16
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, free_axes
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, compare, free_axes, integer, walk
 from effcc.ir.loops import Tile
 from effcc.ir.scalars import REDUCTIONS
 
@@ -140,11 +140,12 @@ class TileWriter:
         """One element of memory combined with a value, by the only program there is."""
         printer = self._printer(tile)
         value = widened(printer.whole(tile.value))
-        address, _ = printer.address(tile.buffer, tile.index, axes=())
+        address, mask = printer.address(tile.buffer, tile.index, _written(printer, tile), axes=())
+        masked = "" if mask is None else f", mask={mask.text}"
         dtype = self.dtypes[tile.buffer]
-        before = Value(self.scope.define("before", f"tl.load({address.text})"), (), dtype)
+        before = Value(self.scope.define("before", f"tl.load({address.text}{masked})"), (), dtype)
         combined = printer.call(fold(tile.combine).function, [before, value], dtype)
-        return f"tl.store({address.text}, {combined.text})"
+        return f"tl.store({address.text}, {combined.text}{masked})"
 
     def _write(self, tile: Tile) -> str:
         printer = self._printer(tile)
@@ -152,7 +153,7 @@ class TileWriter:
         value = printer.shape.fill(widened(printer.whole(tile.value)), axes)
         if len(value.text) > LONG:
             value = Value(self.scope.define(f"{tile.buffer}_block", value.text), value.axes, value.dtype)
-        address, mask = printer.address(tile.buffer, tile.index, axes=axes)
+        address, mask = printer.address(tile.buffer, tile.index, _written(printer, tile), axes=axes)
         masked = "" if mask is None else f", mask={printer.shape.expand(mask, axes).text}"
         if tile.combine == "set":
             return f"tl.store({address.text}, {value.text}{masked})"
@@ -170,6 +171,12 @@ class TileWriter:
 def starts_at_identity(tile: Tile) -> bool:
     """Whether a statement only sets a register block to a constant, which a first reduction may take the place of."""
     return tile.combine == "set" and isinstance(tile.value, Const)
+
+
+def _written(printer: Printer, tile: Tile) -> tuple[Value, ...]:
+    """Where a scatter writes: where no index that is data is -1."""
+    data = [i for i in tile.index if any(isinstance(node, Load) for node in walk(i))]
+    return tuple(printer.value(compare("ge", i, integer(0))) for i in data)
 
 
 def _depends(load: Load, axis: str) -> bool:

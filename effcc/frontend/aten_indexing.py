@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports
-from effcc.ir.dims import same_shape
+from effcc.ir.dims import product, same_shape
 from effcc.ir.dtypes import boolean, i32, i64
 from effcc.ir.graph import Value
 from effcc.ir.op import broadcast_shapes, normalize_axis
@@ -45,16 +45,30 @@ def _index_tensors(m: Importer, indices: Sequence[Value | None]) -> tuple[tuple[
     return axes, [index if index.type.dtype in (i64, i32) else m.cast(index, i64) for index in tensors]
 
 
-@imports(aten.index.Tensor, aten._unsafe_index.Tensor)
+@imports(aten.index.Tensor)
 def index(m: Importer, x: Value, indices: Sequence[Value | None]) -> Value:
     axes, tensors = _index_tensors(m, indices)
     return m.emit("index", x, *tensors, axes=axes)
 
 
-@imports(aten.index_put.default, aten._unsafe_index_put.default)
+@imports(aten._unsafe_index.Tensor)
+def unsafe_index(m: Importer, x: Value, indices: Sequence[Value | None]) -> Value:
+    """Indices that a decomposition has computed: inside, or (of NaN coordinates, say) nobody's business."""
+    axes, tensors = _index_tensors(m, indices)
+    return m.emit("index", x, *tensors, axes=axes, checked=False)
+
+
+@imports(aten._unsafe_index_put.default)
+def unsafe_index_put(
+    m: Importer, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False
+) -> Value:
+    return index_put(m, x, indices, values, accumulate, checked=False)
+
+
+@imports(aten.index_put.default)
 def index_put(
     m: Importer, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False,
-    unsafe: bool = False,
+    unsafe: bool = False, checked: bool = True,
 ) -> Value:  # fmt: skip
     """Writes at index tensors, or under one mask that covers the leading axes of `x` with a single value."""
     masks = [i for i in indices if i is not None and i.type.dtype == boolean]
@@ -64,7 +78,8 @@ def index_put(
     axes, tensors = _index_tensors(m, indices)
     if accumulate and x.type.dtype == boolean:
         raise NotNative("accumulation into a bool tensor")
-    return m.emit("index_put", x, values, *tensors, axes=axes, combine="add" if accumulate else "set")
+    combine = "add" if accumulate else "set"
+    return m.emit("index_put", x, values, *tensors, axes=axes, combine=combine, checked=checked)
 
 
 def _cut_to(m: Importer, source: Value, index: Value) -> Value:
@@ -116,11 +131,39 @@ def index_add(m: Importer, x: Value, dim: int, index: Value, source: Value, alph
     wanted = (*x.type.shape[:axis], index.type.shape[0], *x.type.shape[axis + 1 :])
     if not same_shape(source.type.shape, wanted):
         raise NotNative("index_add of a source that does not surely fit, which eager refuses")
-    added = source if alpha == 1 else m.elementwise("mul", source, alpha)
+    return _put(m, x, axis, index, source if alpha == 1 else m.elementwise("mul", source, alpha), "add")
+
+
+def _put(m: Importer, x: Value, axis: int, index: Value, source: Value, combine: str) -> Value:
+    """Slices of `source` written along one axis of `x`; negative positions are outside."""
     perm = (axis, *(d for d in range(x.type.rank) if d != axis))
     back = tuple(perm.index(d) for d in range(x.type.rank))
-    moved = m.emit("index_put", m.transpose(x, perm), m.transpose(added, perm), index, axes=(0,), combine="add")
-    return m.transpose(moved, back)
+    moved, slices = m.transpose(x, perm), m.transpose(source, perm)
+    return m.transpose(m.emit("index_put", moved, slices, index, axes=(0,), combine=combine, wraps=False), back)
+
+
+@imports(aten.index_copy.default)
+def index_copy(m: Importer, x: Value, dim: int, index: Value, source: Value) -> Value:
+    if x.type.rank == 0 or index.type.rank != 1:
+        raise NotNative("index_copy of this form")
+    axis = normalize_axis(dim, x.type.rank)
+    wanted = (*x.type.shape[:axis], index.type.shape[0], *x.type.shape[axis + 1 :])
+    if not same_shape(source.type.shape, wanted):
+        raise NotNative("index_copy of a source that does not surely fit, which eager refuses")
+    return _put(m, x, axis, index, source, "set")
+
+
+@imports(aten.max_unpool2d.default, aten.max_unpool3d.default)
+def max_unpool(
+    m: Importer, x: Value, index: Value, size: Sequence[Any], stride: Sequence[int] = (), padding: Sequence[int] = ()
+) -> Value:
+    """Each element at its place among the trailing dimensions, which the index counts as one; 0 elsewhere."""
+    lead = x.type.shape[: x.type.rank - len(size)]
+    places = product(size)
+    zeros = m.emit("full", shape=(*lead, places), value=0, dtype=x.type.dtype)
+    flat = (*lead, product(x.type.shape[len(lead) :]))
+    found = m.emit("scatter", zeros, m.reshape(index, flat), m.reshape(x, flat), axis=len(lead), combine="set")
+    return m.reshape(found, (*lead, *size))
 
 
 @imports(aten.embedding_dense_backward.default)
@@ -135,4 +178,4 @@ def embedding_dense_backward(
         shape = broadcast_shapes([(*index.type.shape, 1), grad.type.shape])
         grad = m.emit("where", m.broadcast(m.unit(kept, index.type.rank), shape), grad, m.constant(0, grad.type.dtype))
     start = m.emit("full", shape=(rows, grad.type.shape[-1]), value=0, dtype=grad.type.dtype)
-    return m.emit("index_put", start, grad, index, axes=(0,), combine="add")
+    return m.emit("index_put", start, grad, index, axes=(0,), combine="add", wraps=False)

@@ -19,6 +19,8 @@ enum {
     EFFCC_CANNOT_READ = -2, /* a file is missing, cannot be read, or is no regular file */
     EFFCC_DAMAGED = -3,     /* a file is not the one that this header was written with */
     EFFCC_CANNOT_LOAD = -4, /* the system's loader refuses the library */
+    EFFCC_OUT_OF_RANGE = 1, /* an index that the inputs led to is outside of the tensor it is for */
+    EFFCC_ZERO_DIVISOR = 2, /* an integer that the inputs led to is divided by zero */
     EFFCC_ARGUMENT = -5     /* a null pointer, a size out of its range, no thread */
 };
 

@@ -225,9 +225,9 @@ EAGER: dict[str, Eager] = {
     "embedding": lambda table, index: F.embedding(index, table),
     "index_select": lambda x, index, axis: torch.index_select(x, axis, index),
     "gather": lambda x, index, axis: torch.gather(x, axis, index),
-    "index": lambda x, *indices, axes: torch.ops.aten.index(x, _index_key(x, indices, axes)),
+    "index": lambda x, *indices, axes, checked: torch.ops.aten.index(x, _index_key(x, indices, axes)),
     "scatter": _scatter,
-    "index_put": lambda x, values, *indices, axes, combine: torch.ops.aten.index_put(
+    "index_put": lambda x, values, *indices, axes, combine, wraps, checked: torch.ops.aten.index_put(
         x, _index_key(x, indices, axes), values, combine == "add"
     ),
     "constant": lambda value, dtype, shape: torch.tensor(value, dtype=TORCH_DTYPES[dtype]).reshape(shape),

@@ -15,7 +15,7 @@ from effcc.target import detect
 
 SCALE = """
 #include <stdint.h>
-extern "C" int effcc_run(void **buffers, const int64_t *sizes, void *arena, int threads) {
+extern "C" int effcc_run(void **buffers, const int64_t *sizes, void *arena, int threads, int64_t *fault) {
   const float *x = (const float *)buffers[0];
   float *y = (float *)buffers[1];
   for (int64_t i = 0; i < sizes[0]; ++i) y[i] = x[i] * threads;

@@ -2,7 +2,8 @@
 
 An index outside its axis is an error, as in eager: a run-time check (`in_range`) sees it, and the call raises
 OutOfRangeError at its end. Until then a kernel must not touch memory outside a buffer: a read outside gives NaN (0 for
-integers and bools), a write outside is left out. References raise at once.
+integers and bools), a write outside is left out. References raise at once. `checked=false` is for indices that are known
+to be inside, and raises nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from effcc.ir.form import FormBuilder, call, constant
 from effcc.ir.kernel import Scatter
 from effcc.ir.op import REQUIRED, Op, Types, broadcast_shapes, normalize_axis, require
 from effcc.ir.scalars import require_in_range
-from effcc.ir.table.products import require_one_dtype
+from effcc.ir.table.products import inside, require_one_dtype
 from effcc.ir.types import TensorType
 
 COMBINES = {"set": None, "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
@@ -33,21 +34,27 @@ def _require_index(index: TensorType) -> None:
 _WRAPPED = "index from either end"
 
 
-def _guarded(
-    b: FormBuilder, operand: int, index: Sequence[Expr], data: Sequence[int], kind: str = "index"
-) -> Expr:
-    """The element of `operand` at `index`, in which the positions `data` come from memory; NaN or 0 outside."""
-    value = b.load(operand, index)
-    shape = b.operands[operand].type.shape
-    conditions = [b.in_range(index[d], shape[d], d, kind) for d in data]
+def _in_range(b: FormBuilder, index: Expr, dimension: int) -> Expr:
+    """Whether an index from memory is inside a dimension of operand 0: a run-time check, unless the op takes what is
+    outside too."""
+    size = b.operands[0].type.shape[dimension]
+    if not b.attrs.get("checked", True):
+        return both(*inside(index, size, below=True, above=True))
+    return b.in_range(index, size, dimension, _WRAPPED if b.attrs.get("wraps", "axes" in b.attrs) else "index")
+
+
+def _guarded(b: FormBuilder, index: Sequence[Expr], data: Sequence[int]) -> Expr:
+    """The element of operand 0 at `index`, in which the positions `data` come from memory; NaN or 0 outside."""
+    value = b.load(0, index)
+    conditions = [_in_range(b, index[d], d) for d in data]
     if not conditions:
         return value
     return where(both(*conditions), value, constant(math.nan if value.dtype.is_float else 0, value))
 
 
-def _written(b: FormBuilder, index: Expr, dimension: int, kind: str = "index") -> Expr:
+def _written(b: FormBuilder, index: Expr, dimension: int) -> Expr:
     """Where a scatter writes along a dimension of operand 0: `index`, or nowhere where that is outside."""
-    return where(b.in_range(index, b.operands[0].type.shape[dimension], dimension, kind), index, integer(-1))
+    return where(_in_range(b, index, dimension), index, integer(-1))
 
 
 def _wrapped(index: Expr, size: Dim) -> Expr:
@@ -70,7 +77,7 @@ def _embedding(b: FormBuilder) -> None:
     index = b.axes(b.operands[1].type.shape)
     width = b.axis(b.operands[0].type.shape[1], "j")
     row = cast(b.load(1, index), i64)
-    b.define((*index, width), _guarded(b, 0, (row, width), [0]))
+    b.define((*index, width), _guarded(b, (row, width), [0]))
 
 
 def _infer_index_select(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
@@ -87,7 +94,7 @@ def _index_select(b: FormBuilder) -> None:
     axis = normalize_axis(b.attrs["axis"], len(axes))
     index: list[Expr] = list(axes)
     index[axis] = cast(b.load(1, (axes[axis],)), i64)
-    b.define(axes, _guarded(b, 0, index, [axis]))
+    b.define(axes, _guarded(b, index, [axis]))
 
 
 def _infer_gather(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
@@ -109,7 +116,7 @@ def _gather(b: FormBuilder) -> None:
     axis = normalize_axis(b.attrs["axis"], len(axes))
     index: list[Expr] = list(axes)
     index[axis] = cast(b.load(1, axes), i64)
-    b.define(axes, _guarded(b, 0, index, [axis]))
+    b.define(axes, _guarded(b, index, [axis]))
 
 
 def _embedding_reference(table: Any, index: Any) -> Any:
@@ -159,7 +166,8 @@ def _infer_index(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
 def _indexed(b: FormBuilder, axes: Sequence[Axis], first: int) -> tuple[list[Expr], list[int]]:
     """Where the element at `axes` of an indexed tensor stands in operand 0, and which positions come from memory.
 
-    The index tensors are the operands from `first` on. Each is wrapped in a statement of its own.
+    The index tensors are the operands from `first` on. Each has a statement of its own, which counts negative positions
+    from the end, unless the op does not wrap.
     """
     x = b.operands[0].type.shape
     indexed, before = _indexed_layout(len(x), b.attrs)
@@ -174,20 +182,25 @@ def _indexed(b: FormBuilder, axes: Sequence[Axis], first: int) -> tuple[list[Exp
         operand = first + indexed.index(d)
         loaded = b.broadcast(operand, inner)
         used = [a for a in inner if a in loaded.index]
-        found.append(b.temporary(used, _wrapped(loaded, size)))
+        wraps = b.attrs.get("wraps", True)
+        found.append(b.temporary(used, _wrapped(loaded, size) if wraps else cast(loaded, i64)))
     return found, indexed
 
 
 def _index(b: FormBuilder) -> None:
     axes = b.axes(b.results[0].type.shape)
     index, data = _indexed(b, axes, 1)
-    b.define(axes, _guarded(b, 0, index, data, _WRAPPED))
+    b.define(axes, _guarded(b, index, data))
 
 
-def _index_key(x: Any, indices: Sequence[Any], axes: Sequence[int]) -> tuple[Any, ...]:
+def _index_reference(x: Any, *indices: Any, axes: Any, checked: bool) -> Any:
+    return x[_index_key(x, indices, axes)]
+
+
+def _index_key(x: Any, indices: Sequence[Any], axes: Sequence[int], wraps: bool = True) -> tuple[Any, ...]:
     key: list[Any] = [slice(None)] * x.ndim
     for axis, index in zip(axes, indices, strict=True):
-        require_in_range(index, x.shape[axis], -x.shape[axis])
+        require_in_range(index, x.shape[axis], -x.shape[axis] if wraps else 0)
         key[axis] = index.astype(np.int64)
     return tuple(key)
 
@@ -272,12 +285,14 @@ def _index_put(b: FormBuilder) -> None:
     shape = _indexed_shape(x, tuple(o.type for o in b.operands[2:]), b.attrs)
     axes = b.axes(shape)
     index, data = _indexed(b, axes, 2)
-    target = [_written(b, e, d, _WRAPPED) if d in data else e for d, e in enumerate(index)]
+    target = [_written(b, e, d) if d in data else e for d, e in enumerate(index)]
     b.define(axes, b.broadcast(1, axes), scatter=Scatter(tuple(target), b.attrs["combine"]))
 
 
-def _index_put_reference(x: Any, values: Any, *indices: Any, axes: Any, combine: str) -> Any:
-    return _combine_at(x.copy(), _index_key(x, indices, axes), values, combine)
+def _index_put_reference(
+    x: Any, values: Any, *indices: Any, axes: Any, combine: str, wraps: bool, checked: bool
+) -> Any:
+    return _combine_at(x.copy(), _index_key(x, indices, axes, wraps), values, combine)
 
 
 OPS: list[Op] = [
@@ -287,12 +302,13 @@ OPS: list[Op] = [
        "the positions index[n] of `axis`", {"axis": REQUIRED}, _index_select),
     Op("gather", "gather", (2, 2), _infer_gather, _gather_reference,
        "x[i, index[i, j], ...]: the index replaces the position on `axis`", {"axis": REQUIRED}, _gather),
-    Op("index", "gather", (2, None), _infer_index, lambda x, *indices, axes: x[_index_key(x, indices, axes)],
+    Op("index", "gather", (2, None), _infer_index, _index_reference,
        "advanced indexing: index tensors, broadcast together, replace `axes`; negative positions count from the end",
-       {"axes": REQUIRED}, _index),
+       {"axes": REQUIRED, "checked": True}, _index),
     Op("scatter", "scatter", (3, 3), _infer_scatter, _scatter_reference,
        "the first operand, with the third's elements combined in at the positions that index gives on `axis`",
        {"axis": REQUIRED, "combine": "set"}, _scatter),
     Op("index_put", "scatter", (3, None), _infer_index_put, _index_put_reference,
-       "x with values combined in where `index` would read", {"axes": REQUIRED, "combine": "set"}, _index_put),
+       "x with values combined in where `index` would read; unless it `wraps`, negative positions are outside",
+       {"axes": REQUIRED, "combine": "set", "wraps": True, "checked": True}, _index_put),
 ]  # fmt: skip
