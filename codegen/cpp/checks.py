@@ -23,6 +23,8 @@ from effcc.ir.scalars import CHECKS
 
 FAULT = "fault"
 """The local variable of a kernel function in which it notes what failed."""
+_LONGEST_LINE = 80
+"""Characters of a line of the user's that are shown: what was wrong comes after it."""
 _KINDS = {"index": "index", "index from either end": "index_from_either_end", "divisor": "divisor"}
 
 
@@ -114,4 +116,8 @@ def _place(check: Check) -> str:
     path, _, rest = check.location.partition(":")
     line, _, code = rest.partition(": ")
     where = f" at {path}:{line}" if line else ""
-    return f"{check.op}{where} ({code})" if code else f"{check.op}{where}"
+    return f"{check.op}{where}{f' ({_shorter(code)})' if code else ''}"
+
+
+def _shorter(code: str) -> str:
+    return code if len(code) <= _LONGEST_LINE else f"{code[: _LONGEST_LINE - 3]}..."

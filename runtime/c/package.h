@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What functions return besides 0 and what the program itself returns. */
+/* What functions return besides 0. */
 enum {
     EFFCC_NO_MEMORY = -1,   /* memory is short */
     EFFCC_CANNOT_READ = -2, /* a file is missing, cannot be read, or is no regular file */
