@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,6 @@ DESCRIBE = "effcc_describe"
 FAULT = ctypes.c_int64 * 3
 _ROOM = 1024
 _ERRORS = {1: OutOfRangeError, 2: ZeroDivisorError}
-
-Run = Callable[[Any, Any, Any, int], Any]
-"""An entry point: takes tables of pointers and of sizes, the address of scratch memory, and a number of threads."""
 
 
 class Library:
@@ -65,8 +62,8 @@ class Library:
         found.argtypes, found.restype = list(argument_types), result_type
         return found
 
-    def entry_point(self, name: str = ENTRY_POINT) -> Run:
-        """The program's `run` function.
+    def entry_point(self, name: str = ENTRY_POINT) -> Any:
+        """The program's `run` function: of tables of pointers and of sizes, the arena's address, a number of threads.
 
         A call of it raises OutOfRangeError or ZeroDivisorError where a run-time check failed; what it wrote to buffers
         is then of no use.

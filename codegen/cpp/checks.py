@@ -1,7 +1,7 @@
 """Run-time checks in generated code: what an index or a divisor must be, noted where it is not, read after the run.
 
-A check stands where the expression that it guards is evaluated, and looks at the lanes that count. What fails is noted in
-a local variable, `fault`, which nothing reads before the function ends: so loops stay as the compiler likes them. The
+A check stands where the expression that it guards is evaluated, and looks at the lanes that count. What fails is noted
+in a local variable, `fault`, which nothing reads before the function ends: so loops stay as the compiler likes them. The
 entry point then returns a code, and `effcc_describe` says which check of the program failed, by a table in its source.
 The other half is `runtime/include/effcc/checks.h`.
 """
@@ -31,7 +31,7 @@ _KINDS = {"index": "index", "index from either end": "index_from_either_end", "d
 def note_failures(
     writer: Writer, number: int, holds: Value, subject: Value, size: str, count: int | str | None, mask: Value | None
 ) -> None:
-    """Note a check's number and its `subject`, in the first `count` lanes that are in `mask`, where it does not hold."""
+    """Note a check's number and its `subject` where it does not hold, in the first `count` lanes that are in `mask`."""
     if values.is_true(holds):
         return
     writer.checks = True

@@ -407,10 +407,8 @@ class Evaluator:
             return False
         if isinstance(e, Load) and self._unsafe(e):
             return True
-        if isinstance(e, Call) and e.function == "where" and isinstance(e.operands[1], Load):
-            checked = _checked_indices(e.operands[0])
-            if checked:
-                load, other = e.operands[1:]
+        match e:
+            case Call("where", (condition, Load() as load, other)) if checked := _checked_indices(condition):
                 rest = [i for i in load.index if i not in checked]
                 inside = all(self._is_inside(load, i) for i in rest)
                 return not inside or any(map(self._needs_guard, (*checked, *rest, other)))

@@ -55,7 +55,7 @@ int main(int argc, char** argv) {
 """
 
 
-_SAY = " char text[512]; effcc::effcc_describe(fault, text, sizeof text); fprintf(stderr, \"%s\\n\", text);"
+_SAY = ' char text[512]; effcc::effcc_describe(fault, text, sizeof text); fprintf(stderr, "%s\\n", text);'
 
 
 def separated(program: Program) -> Program:

@@ -73,9 +73,7 @@ class _Vectorizer:
         if self.writer.checks:
             lines = (Do(f"missed {FAULT};"), *lines, Do(f"faults.add({FAULT});"))
         body = (*start, *lines)
-        return Function(
-            self.name, buffers, sizes, body, self.barriers, self._headers(), checks=self.writer.checks
-        )
+        return Function(self.name, buffers, sizes, body, self.barriers, self._headers(), checks=self.writer.checks)
 
     def _headers(self) -> tuple[str, ...]:
         functions = set(self.writer.functions)

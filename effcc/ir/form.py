@@ -24,8 +24,8 @@ Form = Callable[["FormBuilder"], None]
 class FormBuilder:
     """Collects the statements of one op applied to named, typed operands.
 
-    Axis names are unique: `prefix` is put before each, so the forms of many ops can share one kernel. So are the numbers
-    of its run-time checks, which begin with `first_check`; `checks` has their kinds and dimensions.
+    Axis names are unique: `prefix` is put before each, so the forms of many ops can share one kernel. So are the
+    numbers of its run-time checks, which begin with `first_check`; `checks` has their kinds and dimensions.
     """
 
     def __init__(

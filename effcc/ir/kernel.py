@@ -15,8 +15,8 @@ The notation follows TeAAL (arXiv:2304.07931) and FuseMax (arXiv:2406.10491). Wh
 - an axis listed under `scan` runs in order, and statements over it may read their own earlier points
   (`H[t] = where(t > 0, H[t - 1], 0.0) + X[t]`), so recurrences are statements like any other;
 - a statement with `scatter` writes `target[scatter]` instead, over the box of its axes in order, combining with what an
-  earlier statement put there (`set`, `add`, `mul`, `max`, `min`): `Y[I[i],j] add= X[i,j] for i, j`; where an index is -1
-  it writes nothing.
+  earlier statement put there (`set`, `add`, `mul`, `max`, `min`): `Y[I[i],j] add= X[i,j] for i, j`; where an index is
+  -1 it writes nothing.
 
 The grammar, on one page, is `effcc/ir/grammar.lark`.
 """

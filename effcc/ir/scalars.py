@@ -20,7 +20,6 @@ import numpy as np
 from effcc.errors import OutOfRangeError, UnknownNameError, ZeroDivisorError
 from effcc.ir.dtypes import DType, boolean
 
-
 T = TypeVar("T")
 
 

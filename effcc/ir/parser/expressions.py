@@ -7,7 +7,6 @@ expression; `effcc.ir.printer.expressions` states the same rule from the writing
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from lark import Token, Tree
 

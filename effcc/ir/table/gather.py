@@ -2,8 +2,8 @@
 
 An index outside its axis is an error, as in eager: a run-time check (`in_range`) sees it, and the call raises
 OutOfRangeError at its end. Until then a kernel must not touch memory outside a buffer: a read outside gives NaN (0 for
-integers and bools), a write outside is left out. References raise at once. `checked=false` is for indices that are known
-to be inside, and raises nothing.
+integers and bools), a write outside is left out. References raise at once. `checked=false` is for indices that are
+known to be inside, and raises nothing.
 """
 
 from __future__ import annotations
