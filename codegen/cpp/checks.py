@@ -1,9 +1,9 @@
 """Run-time checks in generated code: what an index or a divisor must be, noted where it is not, read after the run.
 
 A check stands where the expression that it guards is evaluated, and looks at the lanes that count. What fails is noted
-in a local variable, `fault`, which nothing reads before the function ends: so loops stay as the compiler likes them. The
-entry point then returns a code, and `effcc_describe` says which check of the program failed, by a table in its source.
-The other half is `runtime/include/effcc/checks.h`.
+in a local variable, `fault`, which nothing reads before the function ends: so loops stay as the compiler likes them.
+The entry point then returns a code, and `effcc_describe` says which check of the program failed, by a table in its
+source. The other half is `runtime/include/effcc/checks.h`.
 """
 
 from __future__ import annotations
