@@ -24,8 +24,6 @@ aten = torch.ops.aten
 # Attention's gradient reads its second result, the rows' log-sum-exp, which the decomposition does not give; the
 # importer takes both apart, so that their kernels can be derived. Taken apart, `index_add` and `index_copy` would
 # broadcast a source of a shape that eager refuses, and count negative positions from the end; unpooling would write
-# importer takes both apart, so that their kernels can be derived. Taken apart, `index_add` and `index_copy` would
-# broadcast a source of a shape that eager refuses, and count negative positions from the end; unpooling would write
 # what is outside one channel to another; `addcmul` and `addcdiv` would multiply by their factor last, where eager does
 # so first.
 _KEPT_WHOLE = (
