@@ -56,7 +56,7 @@ class Subject:
         return used[0]
 
 
-@pytest.fixture(scope="module", params=["even", "odd"])
+@pytest.fixture(scope="module", params=["even", pytest.param("odd", marks=pytest.mark.slow)])
 def subject(request: pytest.FixtureRequest) -> Subject:
     return Subject(SHAPES[request.param], torch.float32)
 
@@ -93,6 +93,7 @@ def test_a_write_to_a_weight_is_seen(subject: Subject, method: str, name: str) -
     check(subject, method, lambda: WRITES[name](first(subject.model).weight))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HALF_WRITES)
 def test_a_write_to_a_weight_of_a_half_type_is_seen(half_subject: Subject, method: str, name: str) -> None:
     check(half_subject, method, lambda: WRITES[name](first(half_subject.model).weight))
