@@ -40,9 +40,9 @@ def _wrapped(head: str, items: Sequence[str], tail: str, indent: str = "    ") -
     one = head + ", ".join(items) + tail
     if len(one) <= _WIDTH:
         return [one]
-    lines = [head + items[0] + ","]
-    for position, item in enumerate(items[1:], 1):
-        text = item + ("," if position < len(items) - 1 else tail)
+    first, *texts = [f"{item}," for item in items[:-1]] + [items[-1] + tail]
+    lines = [head + first]
+    for text in texts:
         if len(lines[-1]) + 1 + len(text) <= _WIDTH:
             lines[-1] += f" {text}"
         else:

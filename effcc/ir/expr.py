@@ -252,9 +252,11 @@ def transform(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
 
 def walk(e: Expr) -> Iterator[Expr]:
     """Every node of `e`, parents first."""
-    yield e
-    for part in children(e):
-        yield from walk(part)
+    pending = [e]
+    while pending:
+        node = pending.pop()
+        yield node
+        pending.extend(reversed(children(node)))
 
 
 def loads(e: Expr) -> list[Load]:

@@ -84,6 +84,21 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class Join:
+    """Copy many buffers into one, one after the other along `axis`: a concatenation of too many tensors for a kernel,
+    which would ask of every element which tensor it comes from."""
+
+    arguments: tuple[str, ...]
+    results: tuple[str]
+    axis: int
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """The buffers it reads, then the one it writes."""
+        return (*self.arguments, *self.results)
+
+
+@dataclass(frozen=True)
 class Extern:
     """A step outside native code: the graph op `op` on buffers, run by PyTorch or, where it has regions, by Python
     around programs of their own. `reason` says why: no index form, control flow, or PyTorch is faster here."""
@@ -102,7 +117,9 @@ class Extern:
         return (*self.arguments, *self.results)
 
 
-Step = Launch | Extern
+Native = Launch | Join
+"""Steps of native code."""
+Step = Launch | Join | Extern
 
 
 @dataclass(frozen=True)
@@ -150,11 +167,11 @@ class Program:
         return [s for s in (*self.prepare, *self.steps) if isinstance(s, Extern)]
 
     def segments(self) -> list[tuple[Step, ...]]:
-        """The steps cut at extern calls: runs of launches, and each extern call alone."""
+        """The steps cut at extern calls: runs of native steps, and each extern call alone."""
         found: list[tuple[Step, ...]] = []
         launches: list[Step] = []
         for step in self.steps:
-            if isinstance(step, Launch):
+            if not isinstance(step, Extern):
                 launches.append(step)
                 continue
             if launches:

@@ -19,6 +19,10 @@ from effcc.ir.ops import lookup
 from effcc.ir.program import Check
 from effcc.ir.types import TensorType
 
+LARGEST_CONCAT = 32
+"""So many tensors a statement may concatenate: it asks of every point which one it lies in. More are copied, one by
+one."""
+
 
 @dataclass(frozen=True)
 class Defined:
@@ -35,7 +39,7 @@ class Defined:
 
 @dataclass(frozen=True)
 class Opaque:
-    """A node without an index form: PyTorch runs it."""
+    """A node that is no statement: a call that PyTorch runs, or a concatenation of many tensors."""
 
     node: Node
 
@@ -53,7 +57,12 @@ class Cascade:
     checks: list[Check] = field(default_factory=list)
 
 
-def to_cascade(graph: Graph) -> Cascade:
+def is_opaque(node: Node, joins: bool = False) -> bool:
+    """Whether a node stays whole: it has no index form, or (`joins`) it concatenates too many tensors for one."""
+    return lookup(node.op).form is None or (joins and node.op == "concat" and len(node.operands) > LARGEST_CONCAT)
+
+
+def to_cascade(graph: Graph, joins: bool = False) -> Cascade:
     """The index forms of all nodes, in order. Temporaries of a form get the name of the result they serve."""
     cascade = Cascade()
     for param in graph.params:
@@ -62,7 +71,7 @@ def to_cascade(graph: Graph) -> Cascade:
         for result in node.results:
             cascade.types[result.name] = result.type
         form = lookup(node.op).form
-        if form is None:
+        if form is None or is_opaque(node, joins):
             cascade.items.append(Opaque(node))
             continue
         builder = FormBuilder(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from effcc.ir.dims import elements, same
-from effcc.ir.expr import Axis, Expr, Load, Reduce, children
+from effcc.ir.expr import Axis, Expr, Load, Reduce, children, walk
 from effcc.ir.graph import has_effect
 from effcc.ir.kernel import Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
@@ -21,13 +21,18 @@ PARALLELISM = 4
 """Points of the shared axes, for each core, below which a kernel may leave cores idle."""
 SMALL = 8192
 """Points of a kernel that is done before other cores would have begun."""
+MOST_BUFFERS = 128
+"""Buffers that the statements of a kernel read or write, at most: a function of thousands takes a compiler minutes."""
+LARGEST_KERNEL = 1024
+"""Nodes in the expressions of a kernel, at most, for the same reason."""
 
 
 @dataclass
 class Cluster:
     """Statements that run as one kernel. `shared` are its parallel axes, `same` maps each statement's axes onto them.
 
-    `before` is the set of clusters (by number) that must run earlier, transitively, as bits.
+    `before` is the set of clusters (by number) that must run earlier, transitively, as bits. `buffers` are those its
+    statements read or write, `size` is the number of nodes in their expressions.
     """
 
     number: int
@@ -36,6 +41,8 @@ class Cluster:
     shared: tuple[str, ...] = ()
     same: dict[str, str] = field(default_factory=dict)
     before: int = 0
+    buffers: set[str] = field(default_factory=set)
+    size: int = 0
 
     @property
     def targets(self) -> set[str]:
@@ -101,6 +108,8 @@ class _Clustering:
         else:
             reads = [load.buffer for load in item.statement.reads]
             into.items.append(item)
+            into.buffers |= {item.target, *reads}
+            into.size += sum(1 for _ in walk(item.statement.value))
             self.home[item.target] = into
         for name in reads:
             producer = self.home.get(name)
@@ -127,6 +136,8 @@ class _Clustering:
             return item.target in into.targets
         if item.target in self.scattered and not self._all_known(into):
             return False  # a scatter shares no axis, so what the others keep would need a buffer of run-time size
+        if self._crowded(item, into):
+            return False
         aligned = self._align(item.statement, into)
         kept = frozenset(aligned[a] for a in self._own_axes(item) if a in aligned)
         shared = tuple(a for a in into.shared if a in kept)
@@ -135,6 +146,12 @@ class _Clustering:
         into.shared = shared
         into.same.update({a: aligned.get(a, a) for a in item.statement.axes})
         return True
+
+    def _crowded(self, item: Defined, into: Cluster) -> bool:
+        """Whether a cluster would grow larger than a kernel should."""
+        buffers = into.buffers | {item.target, *(load.buffer for load in item.statement.reads)}
+        size = into.size + sum(1 for _ in walk(item.statement.value))
+        return len(buffers) > MOST_BUFFERS or size > LARGEST_KERNEL
 
     def _align(self, statement: Statement, into: Cluster) -> dict[str, str]:
         """The statement's axes that stand for one of the cluster's shared axes in every load from the cluster."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from effcc.gpu import device_of
 from effcc.ir.expr import Axis, Load
 from effcc.ir.graph import Graph, Value
 from effcc.ir.kernel import Kernel, Param, Statement
-from effcc.ir.ops import lookup
-from effcc.ir.program import Buffer, Extern, Launch, Program, Step, fresh_name
+from effcc.ir.op import normalize_axis
+from effcc.ir.program import Buffer, Extern, Join, Launch, Program, Step, fresh_name
 from effcc.ir.table.control import COPY_CALL
 from effcc.ir.types import TensorType
-from effcc.passes.fusion.cascade import Cascade, Opaque, squeeze, to_cascade
+from effcc.passes.fusion.cascade import Cascade, Opaque, is_opaque, squeeze, to_cascade
 from effcc.passes.fusion.cluster import Cluster, cluster
 from effcc.passes.fusion.encoded import read_encoded
 from effcc.passes.fusion.inline import inline, inline_views
@@ -51,11 +52,12 @@ def _append(graph: Graph, target: Target, builder: _ProgramBuilder, weights: fro
     """The steps of one graph, in order; `weights` names the parameters worth packing."""
     params = {p.name for p in graph.params}
     results = {v.name for v in graph.results if v.name not in params}
-    stored = stored_behind_views(graph)
+    joins = device_of(target) is None
+    stored = stored_behind_views(graph, joins)
     results = {stored[r][0] if r in stored else r for r in results}
     types_behind = dict(stored.values())
-    wanted = results | {v.name for n in graph.nodes if lookup(n.op).form is None for v in (*n.operands, *n.results)}
-    cascade, gathered = read_encoded(inline_views(squeeze(to_cascade(graph), wanted), results), results)
+    wanted = results | {v.name for n in graph.nodes if is_opaque(n, joins) for v in (*n.operands, *n.results)}
+    cascade, gathered = read_encoded(inline_views(squeeze(to_cascade(graph, joins), wanted), results), results)
     cascade, cuts = split_groups(inline(cascade, results, gathered))
     clusters = cluster(cascade, target, weights)
     types = {**_stored_types(graph, cascade), **types_behind}
@@ -141,6 +143,13 @@ class _ProgramBuilder:
     def call(self, opaque: Opaque) -> None:
         node = opaque.node
         results = tuple(v.name for v in node.results)
+        if node.op == "concat":
+            (joined,) = results
+            arguments = tuple(self.storage.get(v.name, v.name) for v in node.operands)
+            axis = normalize_axis(int(node.attrs["axis"]), node.result.type.rank)  # type: ignore[arg-type]
+            self.steps.append(Join(arguments, (joined,), axis))
+            self._define(results)
+            return
         kind = node.attrs.get("reason", "control flow" if node.regions else "no-op")
         reason = str(node.attrs.get("why") or kind)
         self.steps.append(

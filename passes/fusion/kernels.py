@@ -20,6 +20,8 @@ from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade
 from effcc.passes.fusion.cluster import Cluster
 
+_AXIS = re.compile(r"(?P<stem>(n\d+_)?[A-Za-z_]*?)(?P<number>\d+)?")
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -46,10 +48,7 @@ def cut(
     defined = {s.target for s in statements}
     read = list(dict.fromkeys(load.buffer for s in statements for load in s.reads if load.buffer not in defined))
     written = [t for t in dict.fromkeys(s.target for s in statements) if escaping(t)]
-    axes: dict[str, str] = {}
-    for s in statements:
-        for axis in (*s.axes, *(r for e in walk(s.value) if isinstance(e, Reduce) for r in e.axes)):
-            axes.setdefault(axis, _fresh(re.sub(r"^n\d+_", "", axis), axes.values()))
+    axes = _canonical_axes(statements)
     buffers: dict[str, str] = {}
     for name in read:
         buffers[name] = _fresh("w" if name in weights else "x", buffers.values(), numbered=True)
@@ -94,6 +93,25 @@ def _numbered(statements: list[Statement], known: Sequence[Check]) -> tuple[list
         return replace(e, operands=(*e.operands[:-1], Const(found.index(number), i64)))
 
     return [s.transformed(one) for s in statements] if found else statements, tuple(known[n] for n in found)
+
+
+def _canonical_axes(statements: Sequence[Statement]) -> dict[str, str]:
+    """Names for the axes that say neither which node they come from nor how many axes of it stand before them."""
+    found = dict.fromkeys(
+        axis
+        for s in statements
+        for axis in (*s.axes, *(r for e in walk(s.value) if isinstance(e, Reduce) for r in e.axes))
+    )
+    numbered = {a: (m["stem"], int(m["number"] or 0)) for a in found if (m := _AXIS.fullmatch(a)) is not None}
+    first: dict[str, int] = {}
+    for stem, number in numbered.values():
+        first[stem] = min(number, first.get(stem, number))
+    axes: dict[str, str] = {}
+    for axis in found:
+        stem, number = numbered.get(axis, (axis, 0))
+        after = number - first.get(stem, 0)
+        axes[axis] = _fresh(re.sub(r"^n\d+_", "", stem) + (str(after) if after else ""), axes.values())
+    return axes
 
 
 def _without_ones(kernel: Kernel) -> Kernel:

@@ -5,6 +5,7 @@ Every access is then affine again: lanes, packing and layouts see strides where 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -112,11 +113,12 @@ def split_groups(cascade: Cascade) -> tuple[Cascade, dict[str, tuple[tuple[int, 
     extents = dict(cascade.extents)
     cuts: dict[str, tuple[tuple[int, int], ...]] = {}
     defined: set[str] = set()
+    times = Counter(x.target for x in items if isinstance(x, Defined))
     for position, given in enumerate(items):
         if not isinstance(given, Defined):
             continue
         item = given
-        again = any(isinstance(x, Defined) and x.target == item.target for x in items if x is not given)
+        again = times[item.target] > 1
         while not again and (found := _group(item, defined, extents)) is not None:
             axis, c = found
             place, size = item.statement.axes.index(axis), extents[axis]

@@ -9,17 +9,18 @@ from typing import cast
 
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, product, same, same_shape
 from effcc.ir.graph import Graph, Node, Value
-from effcc.ir.ops import lookup
 from effcc.ir.types import TensorType
+from effcc.passes.fusion.cascade import is_opaque
 
 
-def stored_behind_views(graph: Graph) -> dict[str, tuple[str, TensorType]]:
+def stored_behind_views(graph: Graph, joins: bool = False) -> dict[str, tuple[str, TensorType]]:
     """For each output that only renames another node's result: that result, and its type with the output's strides.
 
-    What PyTorch reads or gives stays: it is handed over as a tensor of its own shape.
+    What PyTorch reads or gives stays, and so does what a concatenation of many does (`joins`): it is handed over as a
+    tensor of its own shape.
     """
     producers = graph.producers()
-    opaque = [n for n in graph.nodes if lookup(n.op).form is None]
+    opaque = [n for n in graph.nodes if is_opaque(n, joins)]
     taken = {v.name for v in graph.results} | {v.name for n in opaque for v in (*n.operands, *n.results)}
     found: dict[str, tuple[str, TensorType]] = {}
     for output in graph.outputs:

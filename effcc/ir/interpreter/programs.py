@@ -18,7 +18,7 @@ from effcc.ir.interpreter.kernels import as_dtype, blank, run_kernel
 from effcc.ir.interpreter.loops import run_loops
 from effcc.ir.loops import LoopNest
 from effcc.ir.ops import TABLE
-from effcc.ir.program import Extern, Launch, Program
+from effcc.ir.program import Extern, Join, Launch, Program, Step
 from effcc.ir.types import TensorType
 
 Externs = Callable[[Extern, list[Array]], Sequence[Array]]
@@ -47,7 +47,7 @@ def run_program(
         run.store(name, run.types[name], array)
     with np.errstate(all="ignore"):
         for step in (*program.prepare, *program.steps):
-            run.launch(step) if isinstance(step, Launch) else run.call(step)
+            run.step(step)
     for name, original in zip(program.inputs, inputs, strict=True):
         if name in program.written and isinstance(original, np.ndarray):
             original[...] = run.load(name, run.types[name])
@@ -86,6 +86,16 @@ class _Run:
 
     def store(self, name: str, type: TensorType, value: Array) -> None:
         self.load(name, type)[...] = value
+
+    def step(self, step: Step) -> None:
+        if isinstance(step, Launch):
+            self.launch(step)
+        elif isinstance(step, Join):
+            (joined,) = step.results
+            arrays = [self.load(name, self.types[name]) for name in step.arguments]
+            self.store(joined, self.types[joined], np.concatenate(arrays, step.axis))
+        else:
+            self.call(step)
 
     def launch(self, step: Launch) -> None:
         kernel = self.program.kernels[step.kernel]

@@ -10,7 +10,7 @@ from effcc.ir.parser.kernels import read_kernel
 from effcc.ir.parser.limits import whole
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.parser.types import literal, read_attributes, read_type
-from effcc.ir.program import Buffer, Extern, Launch, Program, Step
+from effcc.ir.program import Buffer, Extern, Join, Launch, Program, Step
 
 
 def read_program(source: Source, tree: Syntax) -> Program:
@@ -37,6 +37,10 @@ def read_program(source: Source, tree: Syntax) -> Program:
             why = literal(reason) if isinstance(reason, Token) else ""
             bodies = tuple(read_graph(source, r) for r in regions if isinstance(r, Tree))
             return Extern(read_op(op), arguments, results, attrs, why, regions=bodies)
+        if part.data == "join":
+            (axis,) = tokens(part)
+            (result,) = results
+            return Join(arguments, (result,), int(str(axis)))
         (kernel,) = tokens(part)
         if str(kernel)[1:] not in kernels:
             with source.at(kernel):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from effcc.ir.printer.graphs import print_graph, show_attributes, show_ranges
 from effcc.ir.printer.kernels import print_kernel, show_location
-from effcc.ir.program import Buffer, Launch, Program, Step
+from effcc.ir.program import Buffer, Join, Launch, Program, Step
 
 
 def print_program(program: Program, locations: bool = True) -> str:
@@ -39,6 +39,8 @@ def _step(step: Step, locations: bool) -> str:
     results = f" -> ({', '.join(step.results)})"
     if isinstance(step, Launch):
         return f"launch @{step.kernel}{names}{results}"
+    if isinstance(step, Join):
+        return f"join{names}{results} along {step.axis}"
     attrs = f" {show_attributes(step.attrs)}" if step.attrs else ""
     reason = f" because {json.dumps(step.reason)}" if step.reason else ""
     regions = "".join(" " + print_graph(region, "    ", locations).lstrip() for region in step.regions)

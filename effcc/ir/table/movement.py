@@ -13,7 +13,8 @@ import numpy as np
 import sympy
 
 from effcc.ir.dims import Dim, ceil_div, contiguous_strides, dim, product, same, show
-from effcc.ir.expr import Axis, Expr, add, both, compare, floor_div, integer, modulo, multiply, where
+from effcc.ir.dtypes import DType
+from effcc.ir.expr import Axis, Expr, Load, add, both, compare, floor_div, integer, modulo, multiply, where
 from effcc.ir.form import FormBuilder, constant
 from effcc.ir.op import REQUIRED, Op, Types, broadcast_shapes, normalize_axis, require
 from effcc.ir.types import TensorType
@@ -315,25 +316,46 @@ def _infer_concat(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
     return TensorType(first.dtype, (*first.shape[:axis], total, *first.shape[axis + 1 :]))
 
 
+MOST_PIECES = 16
+"""So many operands are told apart in one statement: every point of it asks in turn which one it lies in, so a
+concatenation of thousands is one of concatenations (each a pass over memory, but few of them)."""
+
+
 def _concat(b: FormBuilder) -> None:
     """`where(i < end_0, x_0[i], where(i < end_1, x_1[i - end_0], ...))` on the concatenated axis."""
     axes = b.axes(b.results[0].type.shape)
     axis = normalize_axis(b.attrs["axis"], len(axes))
-    pieces: list[tuple[Dim, Expr]] = []
+    names = [(p.name, p.type.shape[axis]) for p in b.operands if p.type.shape[axis] != 0]
+    names = names or [(b.operands[0].name, 0)]
+    dtype = b.operands[0].type.dtype
+    while len(names) > 2 * MOST_PIECES:
+        groups = [names[n : n + MOST_PIECES] for n in range(0, len(names), MOST_PIECES)]
+        names = [_joined(b, group, axes, axis, dtype) for group in groups]
+    b.define(axes, _pieces(names, axes, axis, dtype))
+
+
+def _joined(
+    b: FormBuilder, pieces: Sequence[tuple[str, Dim]], axes: Sequence[Axis], axis: int, dtype: DType
+) -> tuple[str, Dim]:
+    """A temporary that holds some of the pieces: its name, and its size on the concatenated axis."""
+    total = dim(sum(size for _, size in pieces))
+    own = b.axes([total if n == axis else b.extents[a.name] for n, a in enumerate(axes)])
+    return b.temporary(own, _pieces(pieces, own, axis, dtype)).buffer, total
+
+
+def _pieces(pieces: Sequence[tuple[str, Dim]], axes: Sequence[Axis], axis: int, dtype: DType) -> Expr:
+    """What stands at `axes` where tensors with these names and sizes follow each other."""
+    found: list[tuple[Dim, Expr]] = []
     start: Dim = 0
-    for k, operand in enumerate(b.operands):
-        if operand.type.shape[axis] == 0:
-            continue
+    for name, size in pieces:
         index: list[Expr] = list(axes)
         index[axis] = add(axes[axis], integer(dim(-start)))
-        start = dim(start + operand.type.shape[axis])
-        pieces.append((start, b.load(k, index)))
-    if not pieces:
-        pieces = [(0, b.load(0, axes))]
-    value = pieces[-1][1]
-    for end, piece in reversed(pieces[:-1]):
+        start = dim(start + size)
+        found.append((start, Load(name, tuple(index), dtype)))
+    value = found[-1][1]
+    for end, piece in reversed(found[:-1]):
         value = where(compare("lt", axes[axis], integer(end)), piece, value)
-    b.define(axes, value)
+    return value
 
 
 def _infer_repeat(operands: Types, attrs: Mapping[str, Any]) -> TensorType:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from effcc.errors import IRTypeError
-from effcc.ir.dims import symbols
+from effcc.ir.dims import Dim, dim, symbols
 from effcc.ir.kernel import Param
 from effcc.ir.op import require
-from effcc.ir.program import Buffer, Launch, Program, Step
+from effcc.ir.program import Buffer, Join, Launch, Program, Step
 from effcc.ir.verifier.expressions import surely_differ
 from effcc.ir.verifier.kernels import verify_kernel
 
@@ -79,10 +79,14 @@ def _require_known(names: Iterable[str], buffers: Mapping[str, Buffer]) -> None:
 
 
 def _label(step: Step) -> str:
+    if isinstance(step, Join):
+        return "join"
     return f"@{step.kernel}" if isinstance(step, Launch) else f"extern {step.op}"
 
 
 def _check_step(program: Program, step: Step) -> None:
+    if isinstance(step, Join):
+        _check_join(program, step)
     if not isinstance(step, Launch):
         return
     require(step.kernel in program.kernels, f"kernel @{step.kernel} is launched, but not there")
@@ -92,6 +96,26 @@ def _check_step(program: Program, step: Step) -> None:
         require(len(params) == len(given), f"@{step.kernel} has {len(params)} {kind}, got {len(given)}")
         for param, name in zip(params, given, strict=True):
             _check_fit(step.kernel, param, program.buffer(name))
+
+
+def _check_join(program: Program, step: Join) -> None:
+    """The operands fit one after the other."""
+    (joined,) = (program.buffer(n).type for n in step.results)
+    require(bool(step.arguments), "join of nothing")
+    require(0 <= step.axis < joined.rank, f"join of {joined} along {step.axis}")
+    total: Dim = 0
+    for name in step.arguments:
+        type = program.buffer(name).type
+        other = [
+            surely_differ(a, z)
+            for n, (a, z) in enumerate(zip(type.shape, joined.shape, strict=False))
+            if n != step.axis
+        ]
+        fits = type.dtype == joined.dtype and type.rank == joined.rank and not any(other)
+        require(fits, f"join of {name}: {type} into {joined} along {step.axis}")
+        total = dim(total + type.shape[step.axis])
+    size = joined.shape[step.axis]
+    require(not surely_differ(total, size), f"join of {total} along {step.axis} into {joined}")
 
 
 def _check_fit(kernel: str, param: Param, buffer: Buffer) -> None:
