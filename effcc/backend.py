@@ -23,8 +23,9 @@ from torch._dynamo.exc import ShortenTraceback
 from torch._dynamo.external_utils import wrap_inline
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from effcc.driver import STEPS, Compiled, Options, State, compile_graph, show
+from effcc.driver import STEPS, Compiled, Options, State, compile_graph, require_usable, show
 from effcc.errors import EffccError, InputError, UnknownNameError
+from effcc.faults import is_ours, reason_of
 from effcc.frontend import capture
 from effcc.frontend.aten import call_between, import_graph
 from effcc.frontend.dynamo import bound
@@ -34,6 +35,7 @@ from effcc.frontend.shared_results import compile_with_views
 from effcc.frontend.stages import compile_in_stages
 from effcc.ir.graph import Graph
 from effcc.runtime.arguments import thread_count
+from effcc.runtime.measure import host_target
 from effcc.target import Target
 
 OPTIONS = ("fast_math", "print_after", "target", "threads")
@@ -66,23 +68,33 @@ def effcc_backend(
 
 
 def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen: Options) -> Callable[..., Any]:
+    target = chosen.target or host_target()
+    require_usable(target)
     made: list[weakref.ref[Compiled]] = []
     _REGISTRY.append(_Entry(str(graph_module.meta.get("backend_id", "")), _weights(graph_module), made))
 
     def compile_whole(
-        module: fx.GraphModule, signature: capture.Signature, between: Sequence[fx.Node]
+        module: fx.GraphModule, signature: capture.Signature, between: Sequence[tuple[fx.Node, str]]
     ) -> Callable[..., Any]:
+        after = tuple(call_between(node, reason) for node, reason in between if reason)
+
         def compile_one(graph: Graph, signature: capture.Signature) -> Compiled:
             always = signature.role != "inference"
             compiled = compile_graph(graph, replace(chosen, always_prepare=always), bind)
-            compiled = replace(compiled, between=tuple(map(call_between, between)))
+            compiled = replace(compiled, between=after)
             made.append(weakref.ref(compiled))
             return compiled
 
         return bound(import_graph(module, signature), compile_one, signature)
 
     def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
-        return compile_with_views(module, signature, lambda m, s: compile_in_stages(m, s, compile_whole))
+        return compile_with_views(module, signature, lambda m, s: compile_in_stages(m, s, compile_whole, refuse))
+
+    def refuse(error: Exception, module: fx.GraphModule) -> str:
+        if not is_ours(error, target):
+            raise error
+        made.clear()  # all stages are compiled again
+        return reason_of(error, module.print_readable(print_output=False))
 
     return capture.aot_backend(graph_module, example_inputs, compile_fx)
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from effcc.codegen.cpp.program import emit_program, entry_points, pointer_table, size_table
+from effcc.codegen.cpp.program import emit_program, entry_points, kernels_at, pointer_table, size_table
 from effcc.codegen.lower import lower
 from effcc.codegen.triton import program as triton
 from effcc.codegen.triton.blocks import lower_blocks
-from effcc.errors import UnknownNameError, UnsupportedError
+from effcc.errors import ToolchainError, UnknownNameError, UnsupportedError, noting
 from effcc.gpu import device_of
 from effcc.ir.graph import Graph
 from effcc.ir.loops import LoopNest
 from effcc.ir.printer import print_graph, print_loops, print_program
-from effcc.ir.program import Extern, Program
+from effcc.ir.program import Buffer, Extern, Program
 from effcc.ir.schedule import Schedule
 from effcc.ir.verifier import verify_if_asked
 from effcc.passes.encodings import Choice, encode, spell_out_encodings
@@ -38,7 +38,9 @@ from effcc.passes.widen import widen
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.control import CONTROL
 from effcc.runtime.executable import Executable, ExternCall, Segment
+from effcc.runtime.library import Library
 from effcc.runtime.measure import host_target
+from effcc.runtime.toolchain import compile_timeout, error_lines, find_compiler
 from effcc.target import Target, cpu_features
 
 
@@ -139,7 +141,10 @@ def _place(state: State, target: Target) -> State:
 def _lower(state: State, target: Target) -> State:
     assert state.program is not None
     follow = lower if device_of(target) is None else lower_blocks
-    nests = {name: follow(kernel, state.schedules[name]) for name, kernel in state.program.kernels.items()}
+    nests = {}
+    for name, kernel in state.program.kernels.items():
+        with noting(location=kernel.location, kernel=kernel):
+            nests[name] = follow(kernel, state.schedules[name])
     return replace(state, nests=nests)
 
 
@@ -201,10 +206,11 @@ def run_steps(
     last = names.index(until) + 1 if until is not None else len(names)
     for name in names[first:last]:
         begin = time.perf_counter()
-        state = STEPS[name](state, target)
-        for value in (state.graph, state.program, *state.nests.values()):
-            if value is not None:
-                verify_if_asked(value, name, state.program)
+        with noting(step=name, before=state):
+            state = STEPS[name](state, target)
+            for value in (state.graph, state.program, *state.nests.values()):
+                if value is not None:
+                    verify_if_asked(value, name, state.program)
         state = replace(state, seconds={**state.seconds, name: time.perf_counter() - begin})
         if see is not None:
             see(name, state)
@@ -237,11 +243,23 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
     Raises UnsupportedError for a call to PyTorch where `externs` is None, and what the steps raise: see `effcc.errors`.
     """
     target = options.target or host_target()
-    state = run_steps(State(graph=graph, fast_math=options.fast_math), target, see=options.see)
+    begun = _nothing(graph) if _is_empty(graph) else State(graph=graph, fast_math=options.fast_math)
+    state = begun if begun.program is not None else run_steps(begun, target, see=options.see)
     begin = time.perf_counter()
     executable = load(state, target, options, externs)
     seconds = {**state.seconds, "build": time.perf_counter() - begin}
     return Compiled(executable, replace(state, seconds=seconds), target)
+
+
+def _is_empty(graph: Graph) -> bool:
+    return not (graph.nodes or graph.outputs or graph.updates)
+
+
+def _nothing(graph: Graph) -> State:
+    """What the steps would give for a graph that computes nothing: PyTorch runs all of the model."""
+    buffers = tuple(Buffer(p.name, p.type, "weight" if p.name in graph.weights else "input") for p in graph.params)
+    program = Program(graph.name, buffers, tuple(p.name for p in graph.params), (), {}, (), ranges=graph.ranges)
+    return State(graph=graph, program=program, plan=Plan({}, 0, 0))
 
 
 def require_cpu(target: Target) -> None:
@@ -253,33 +271,64 @@ def require_cpu(target: Target) -> None:
         )
 
 
-def load(state: State, target: Target, options: Options = Options(), externs: BindExtern | None = None) -> Executable:
-    """Build the emitted source, or take it from the cache, and make it callable.
-
-    Raises UnsupportedError for a target whose code this machine cannot run.
-    """
+def require_runnable(target: Target) -> None:
+    """Raise UnsupportedError for a target whose code this machine cannot run."""
     require_cpu(target)
-    program, plan = state.program, state.plan
-    assert program is not None and plan is not None
     if not target.runs_here():
         missing = sorted(set(target.features) - cpu_features())
         raise UnsupportedError(
             f"code for target {target.name!r} cannot run on this machine: its CPU lacks {', '.join(missing)}; "
             "compile for 'host', or ahead of time with `effcc compile --target`"
         )
-    library = CompileCache.default().load(state.source, target, openmp=True)
+
+
+def require_usable(target: Target) -> None:
+    """Raise what the user or the machine has to mend before anything can be compiled and run for `target`.
+
+    UnsupportedError for a target that is not this machine, ToolchainError where there is no compiler, CacheError where
+    the cache cannot be used.
+    """
+    require_runnable(target)
+    find_compiler()
+    compile_timeout()
+    CompileCache.default()
+
+
+def _built(state: State, target: Target) -> Library:
+    """The library of the emitted source. Where the compiler refuses it, the error says of which lines of the model."""
+    assert state.program is not None
+    try:
+        return CompileCache.default().load(state.source, target, openmp=True)
+    except ToolchainError as error:
+        refused = kernels_at(state.source, error_lines(str(error)))
+        places = "; ".join(k.location for n, k in state.program.kernels.items() if n in refused)
+        with noting(step="build", before=state, location=places):
+            raise
+
+
+def load(state: State, target: Target, options: Options = Options(), externs: BindExtern | None = None) -> Executable:
+    """Build the emitted source, or take it from the cache, and make it callable.
+
+    Raises UnsupportedError for a target whose code this machine cannot run.
+    """
+    require_runnable(target)
+    program, plan = state.program, state.plan
+    assert program is not None and plan is not None
     entries = {(e.stage, e.segment): e.name for e in entry_points(program)}
+    library = _built(state, target) if entries else None
     stages: dict[str, list[Segment]] = {}
     for stage, steps in (("prepare", program.prepare), ("run", program.steps)):
         stages[stage] = []
         for number, segment in enumerate(program.with_steps(steps).segments()):
             if (stage, number) in entries:
+                assert library is not None
                 stages[stage].append(Segment(entry=library.entry_point(entries[stage, number])))
                 continue
             (call,) = segment
             assert isinstance(call, Extern)
             if call.regions:
-                bodies = [compile_graph(region, options, externs) for region in call.regions]
+                with noting(location=call.location):
+                    bodies = [compile_graph(region, options, externs) for region in call.regions]
                 stages[stage].append(Segment(call=CONTROL[call.op](bodies, call.attrs), extern=call))
                 continue
             if externs is None:

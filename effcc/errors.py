@@ -7,7 +7,9 @@ command line turns them into exit code 2 and one message without a traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 
 class EffccError(Exception):
@@ -85,3 +87,36 @@ class ZeroDivisorError(EffccError, ZeroDivisionError, RuntimeError):
 
 class NumericsError(EffccError):
     """A compiled result differs from its reference by more than the documented bound."""
+
+
+class FaultWarning(UserWarning):
+    """A part of a model runs in PyTorch because of a fault of effcc's; names the file to send."""
+
+
+_FACTS = "effcc_facts"
+
+
+@contextmanager
+def noting(**facts: Any) -> Iterator[None]:
+    """Errors raised inside carry these facts: which part of the model was being compiled, and what it looked like.
+
+    What is known further outside replaces what was known inside.
+
+    >>> try:
+    ...     with noting(location="model.py:3: y = f(x)"):
+    ...         1 // 0
+    ... except ZeroDivisionError as error:
+    ...     print(facts_of(error)["location"])
+    model.py:3: y = f(x)
+    """
+    try:
+        yield
+    except Exception as error:
+        error.__dict__.setdefault(_FACTS, {}).update(facts)
+        raise
+
+
+def facts_of(error: BaseException) -> Mapping[str, Any]:
+    """What `noting` noted."""
+    found: Mapping[str, Any] = error.__dict__.get(_FACTS, {})
+    return found

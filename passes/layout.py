@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
+from effcc.errors import noting
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, elements
 from effcc.ir.expr import Axis, Load, Reduce, walk
 from effcc.ir.kernel import Kernel, Param, Statement
@@ -48,7 +49,8 @@ def arrange(program: Program, target: Target) -> Program:
             kernel = program.kernels[step.kernel]
             supposed = kernel if turn else _with_open_layouts(kernel, program, step, fixed)
             if supposed not in schedules:
-                schedules[supposed] = choose(supposed, target)
+                with noting(location=kernel.location, kernel=kernel):
+                    schedules[supposed] = choose(supposed, target)
             names = dict(zip((p.name for p in kernel.signature), step.touched, strict=True))
             for access in _accesses(kernel, schedules[supposed][1]):
                 accesses[names[access.load.buffer]].append(access)

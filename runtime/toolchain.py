@@ -178,6 +178,12 @@ def compile_library(
     return destination
 
 
+def error_lines(output: str) -> list[int]:
+    """The lines of a source (which this module compiles as `source.cpp`) that a compiler's messages call errors."""
+    found = re.findall(r"source\.cpp:(\d+)(?::\d+)?: (?:fatal |internal compiler )?error", output)
+    return sorted({int(line) for line in found})
+
+
 def run_command(command: Sequence[str], timeout: float) -> str:
     """Run one command of the toolchain and return what it printed (both streams).
 

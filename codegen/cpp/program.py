@@ -6,7 +6,8 @@ other only where a later kernel touches what an earlier one wrote, or overwrites
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from effcc.codegen.cpp.checks import CheckTable
@@ -19,7 +20,7 @@ from effcc.codegen.cpp.sizes import headers_for, size_text
 from effcc.codegen.cpp.spelling import stored_type
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.names import Names
-from effcc.errors import ScheduleError
+from effcc.errors import ScheduleError, noting
 from effcc.ir.dims import Dim, symbols
 from effcc.ir.loops import LoopNest
 from effcc.ir.printer import print_kernel
@@ -28,6 +29,8 @@ from effcc.target import Target
 
 MOST_CALLS = 128
 """Calls in one function, at most: the compiler's time grows with the square of a function's length."""
+
+_KERNEL_NOTE = re.compile(r"// kernel @([^\s(]+)\(")
 
 _CallText = tuple[tuple[str, ...], str]
 """The buffers that a call touches, and its text."""
@@ -98,6 +101,18 @@ def emit_program(
     Raises ScheduleError for a launch without a nest, or an arena buffer without a place.
     """
     return _Emitter(program, nests, target, offsets or {}, no_alias).run()
+
+
+def kernels_at(source: str, lines: Iterable[int]) -> set[str]:
+    """The kernels whose functions stand at some lines (from 1) of an emitted source."""
+    text = source.splitlines()
+    found = set()
+    for line in lines:
+        above = (_KERNEL_NOTE.match(t) for t in reversed(text[:line]))
+        name = next((m[1] for m in above if m is not None), None)
+        if name is not None:
+            found.add(name)
+    return found
 
 
 @dataclass
@@ -173,7 +188,9 @@ class _Emitter:
                 self.functions[launch.kernel] = self.functions[same[key]]
                 continue
             same[key] = launch.kernel
-            function = vectorize(nest, self.target, self.names.fresh(launch.kernel), alone)
+            kernel = self.program.kernels.get(launch.kernel)
+            with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
+                function = vectorize(nest, self.target, self.names.fresh(launch.kernel), alone)
             function = replace(function, comment=self._comment(launch.kernel, nest))
             self.functions[launch.kernel] = function
             texts += [print_function(function), ""]

@@ -21,7 +21,7 @@ from effcc.gpu import GpuTarget
 from effcc.ir.dims import symbols
 from effcc.ir.kernel import Kernel
 from effcc.ir.printer import print_kernel
-from effcc.ir.program import Launch, Program, Step
+from effcc.ir.program import Extern, Launch, Program, Step
 from effcc.ir.schedule import Schedule
 
 
@@ -84,10 +84,11 @@ def _steps(
     lines += [f'    {s} = sizes["{s}"]' for s in used]
     calls = 0
     for step in steps:
-        if not isinstance(step, Launch):
+        if isinstance(step, Extern):
             lines.append(f"    extern({calls}, buffers)  # {step.op}: {step.reason}")
             calls += 1
             continue
+        assert isinstance(step, Launch), "joins are made for CPUs"
         e = emitted[step.kernel]
         arguments = [f'buffers["{program.memory_of(b)}"]' for b in step.touched]
         arguments += list(e.function.sizes)

@@ -10,7 +10,6 @@ import dataclasses
 import operator
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import sympy
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from effcc.errors import CaptureError, IRTypeError, UnsupportedError
+from effcc.errors import CaptureError, IRTypeError, UnsupportedError, noting
 from effcc.frontend import (
     aten_attention,
     aten_control,
@@ -52,6 +51,7 @@ from effcc.frontend.importer import (
     strided,
     type_of,
 )
+from effcc.frontend.location import location
 from effcc.frontend.readings import Reading, readings
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
 from effcc.frontend.sizes import hints, number, ranges, shape, size
@@ -85,7 +85,6 @@ _LEAVE_OUT = "leave it out of the compiled model with torch.compiler.disable"
 
 Output = Value | Dim | bool | float | None
 
-_TORCH = str(Path(torch.__file__).parent)
 DTYPE_NAMES = ", ".join(d.name for d in DTYPES.values())
 
 # Overloads that only ask for a size; their nodes carry a SymInt and become one.
@@ -173,7 +172,8 @@ class _Walk:
             elif node.op == "get_attr":
                 self.known[node] = self._attribute(node)
             elif node.op == "call_function":
-                self._call(node)
+                with noting(node=node):
+                    self._call(node)
             elif node.op == "output":
                 outputs = self._outputs(node)
         lone_sizes = self._lone_sizes()
@@ -239,7 +239,7 @@ class _Walk:
         return value
 
     def _call(self, node: fx.Node) -> None:
-        self.builder.location = _location(node)
+        self.builder.location = location(node)
         self.importer.name = node.name
         example = node.meta.get("val")
         if isinstance(example, torch.SymInt | torch.SymFloat | torch.SymBool | int):
@@ -311,7 +311,7 @@ class _Walk:
 
     def _control(self, node: fx.Node, importer: Import, args: tuple[Any, ...]) -> Any:
         """A call of control flow; the last of its arguments are the operands that every body takes last."""
-        where = _location(node) or node.name
+        where = location(node) or node.name
         bodies = regions.known_bodies(args)
         imported = [import_graph(body, regions.signature(body), f"body_{n}") for n, body in enumerate(bodies.values())]
         graphs = dict(zip(bodies, regions.share_parameters(imported, where), strict=True))
@@ -331,7 +331,7 @@ class _Walk:
         offset = rest[0] if rest and rest[0] is not None else size(viewed.meta["val"].storage_offset())
         memory = memory_behind(viewed, sizes, strides, offset)
         if memory is None:
-            where = _location(node) or node.name
+            where = location(node) or node.name
             raise UnsupportedError(f"{node.target} (at {where}) reads memory that no tensor here fills; {_LEAVE_OUT}")
         base = self.importer.transpose(self.known[memory.node], memory.perm)
         return (base, sizes, strides, dim(offset - memory.offset))
@@ -367,7 +367,7 @@ class _Walk:
 
     def _extern(self, node: fx.Node, target: Any, args: Any, kwargs: Any, example: Any, reason: str, why: str) -> Any:
         """A call that PyTorch runs; `why` says in words what `reason` classifies."""
-        where = _location(node) or node.name
+        where = location(node) or node.name
         if not isinstance(target, torch._ops.OpOverload):
             name = getattr(target, "__name__", target)
             raise UnsupportedError(f"{name} (at {where}) cannot be compiled; {_LEAVE_OUT}")
@@ -504,19 +504,12 @@ def _identifier(name: str) -> str:
     return cleaned if cleaned and not cleaned[0].isdigit() else f"p{cleaned}"
 
 
-def _location(node: fx.Node) -> str:
-    """`file.py:12: the line` of the user's code that a node comes from, if known: the innermost that is not torch's."""
-    trace = node.meta.get("stack_trace") or node.stack_trace or ""
-    frames = re.findall(r'File "([^"]*)", line (\d+), in [^\n]*\n\s*([^\n]*)', trace)
-    if not frames:
-        return ""
-    path, line, code = next((f for f in reversed(frames) if not f[0].startswith(_TORCH)), frames[-1])
-    return f"{path.rsplit('/', 1)[-1]}:{line}: {code.strip()}"
-
-
-def call_between(node: fx.Node) -> Extern:
+def call_between(node: fx.Node, reason: str) -> Extern:
     """A call that PyTorch runs between two stages, as an extern that says so."""
-    return Extern("extern", (), (), {"target": target_name(node.target)}, "its sizes depend on data", _location(node))
+    target: Any = node.target
+    known = isinstance(target, torch._ops.OpOverload)
+    name = target_name(target) if known else str(getattr(target, "__name__", target))
+    return Extern("extern", (), (), {"target": name}, reason, location(node))
 
 
 @dataclasses.dataclass(frozen=True)

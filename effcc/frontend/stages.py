@@ -1,54 +1,107 @@
-"""Graphs with sizes that depend on data (`nonzero`, `x[x > 0]`, `item`): stages between the calls that give them.
+"""Graphs with calls that PyTorch runs between compiled stages.
 
-PyTorch runs those calls. What needs none of their results is one graph; what needs the results of one call is another,
-in which the new size is a symbol as an input's size is; and so on. Each stage is compiled as a graph of its own.
+Such calls give sizes that depend on data (`nonzero`, `x[x > 0]`, `item`), read or give what effcc has no tensor for
+(`effcc.frontend.apart`), or are what effcc failed to compile. What needs none of their results is one graph; what needs
+the results of one call is another, in which a new size is a symbol as an input's size is; and so on. Each stage is
+compiled as a graph of its own; where that fails, the calls at fault join those that PyTorch runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
+from effcc.errors import facts_of
+from effcc.frontend.apart import calls_apart, held, holds_strange_inputs
 from effcc.frontend.capture import Signature, mutated_inputs, placeholders, results, strides
 from effcc.frontend.draws import is_random
 from effcc.frontend.importer import aten
+from effcc.frontend.location import location
 
-CompileWhole = Callable[[fx.GraphModule, Signature, Sequence[fx.Node]], Callable[..., Any]]
-"""A graph, its signature and the calls that PyTorch runs after it, to a callable over one list of its inputs."""
+CompileWhole = Callable[[fx.GraphModule, Signature, Sequence[tuple[fx.Node, str]]], Callable[..., Any]]
+"""A graph, its signature and the calls that PyTorch runs after it, with reasons, to a callable over its inputs."""
+Refuse = Callable[[Exception, fx.GraphModule], str]
+"""Why a part of a graph is left to PyTorch, from what compiling raised; raises that if it is not effcc's to mend."""
+
+_DATA = "its sizes depend on data"
+_PARTS = 8
+"""So often a stage is tried again without the calls at fault; after that PyTorch runs all of it."""
 
 
 def compile_in_stages(
-    graph_module: fx.GraphModule, signature: Signature, compile_whole: CompileWhole
+    graph_module: fx.GraphModule, signature: Signature, compile_whole: CompileWhole, refuse: Refuse
 ) -> Callable[..., Any]:
-    """A captured graph as a callable in AOTAutograd's convention; one stage where no size depends on data."""
-    if not _new_sizes(graph_module):
-        return compile_whole(graph_module, signature, ())
-    split = _Split(graph_module)
+    """A captured graph as a callable in AOTAutograd's convention; one stage where PyTorch need run nothing between."""
+    apart = {**calls_apart(graph_module), **dict.fromkeys(_new_sizes(graph_module), _DATA)}
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return _compiled(graph_module, signature, compile_whole, apart)
+        except _StageError as failed:
+            reason = refuse(failed.error, failed.stage.graph_module)
+            blamed = failed.stage.blamed(failed.error) - apart.keys() if tries <= _PARTS else set()
+            apart |= dict.fromkeys(blamed or failed.stage.origins.values(), reason)
+
+
+def _compiled(
+    graph_module: fx.GraphModule, signature: Signature, compile_whole: CompileWhole, apart: Mapping[fx.Node, str]
+) -> Callable[..., Any]:
+    """Raises _StageError where a stage cannot be compiled."""
+    if not apart and not holds_strange_inputs(graph_module):
+        whole = _Stage(graph_module, signature, (), (), {n: n for n in _calls(graph_module)})
+        return whole.compile(compile_whole, ())
+    split = _Split(graph_module, apart)
     steps: list[_Step] = []
     for level in range(split.last + 1):
         stage = split.stage(level, signature)
         between = [n for n in split.between if split.levels[n] == level]
-        if stage.outputs or level == split.last or not steps:
-            called = [n for n in between if isinstance(n.target, torch._ops.OpOverload)]
-            run = compile_whole(stage.graph_module, stage.signature, called)
+        if stage.origins or not steps:
+            run = stage.compile(compile_whole, [(n, apart.get(n, "")) for n in between])
             steps.append(_Compiled(run, stage.inputs, stage.outputs))
-        steps += [_Call(node) for node in between]
-    return _runner(placeholders(graph_module), steps, results(graph_module))
+        steps += [_Call(node, graph_module) for node in between]
+    return _runner(graph_module, signature, steps)
+
+
+class _StageError(Exception):
+    """A stage that cannot be compiled, and what compiling it raised."""
+
+    def __init__(self, stage: _Stage, error: Exception) -> None:
+        super().__init__(str(error))
+        self.stage, self.error = stage, error
 
 
 @dataclasses.dataclass(frozen=True)
 class _Stage:
-    """A part of a graph as a graph: where its inputs come from and what its results are in the whole."""
+    """A part of a graph as a graph: where its inputs come from and what its results are in the whole.
+
+    origins: for every call of the part, the one of the whole that it is.
+    """
 
     graph_module: fx.GraphModule
     signature: Signature
     inputs: tuple[fx.Node, ...]
     outputs: tuple[fx.Node, ...]
+    origins: Mapping[fx.Node, fx.Node]
+
+    def compile(self, compile_whole: CompileWhole, after: Sequence[tuple[fx.Node, str]]) -> Callable[..., Any]:
+        try:
+            return compile_whole(self.graph_module, self.signature, after)
+        except Exception as error:  # whatever a step raises: `refuse` looks at it, and raises what is not effcc's
+            raise _StageError(self, error) from error
+
+    def blamed(self, error: Exception) -> set[fx.Node]:
+        """The calls that an error is about: the one being imported, or those of the lines that a kernel came from."""
+        facts = facts_of(error)
+        if facts.get("node") in self.origins:
+            return {self.origins[facts["node"]]}
+        places = str(facts.get("location", ""))
+        return {n for n in self.origins.values() if (where := location(n)) and where in places}
 
 
 class _Split:
@@ -58,30 +111,36 @@ class _Split:
     Random draws keep their order, and inputs are written in the last stage.
     """
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
+    def __init__(self, graph_module: fx.GraphModule, apart: Mapping[fx.Node, str]) -> None:
         self.graph_module = graph_module
         self.levels: dict[fx.Node, int] = {}
         self.between: dict[fx.Node, None] = {}
         drawn = 0
         writes = []
-        giving = _new_sizes(graph_module)
         for node in graph_module.graph.nodes:
             if node.op in ("output", "get_attr"):
                 continue
-            level = max((self._ready(n) for n in node.all_input_nodes), default=0)
+            runs_between = node in apart or _reads_number(node)
+            # Calls between two stages run one after the other: what one of them gives the next may read.
+            after = self._level if runs_between else self._ready
+            level = max((after(n) for n in node.all_input_nodes), default=0)
             if _draws(node):
                 level = drawn = max(level, drawn)
             if node.target is operator.getitem and node.args[0] in self.between:
                 level = self.levels[node.args[0]]
                 self.between[node] = None
             self.levels[node] = level
-            if node in giving or _reads_number(node):
+            if node.target is aten.copy_.default:
+                writes.append(node)
+            if runs_between:
                 self.between[node] = None
                 drawn = max(drawn, level + 1) if _draws(node) else drawn
-            elif node.target is aten.copy_.default:
-                writes.append(node)
         self.last = max(self._ready(node) for node in self.levels)
         self.levels.update(dict.fromkeys(writes, self.last))
+
+    def _level(self, node: fx.Node) -> int:
+        """The first level after which a node's result is there."""
+        return self.levels.get(node, 0)
 
     def _ready(self, node: fx.Node) -> int:
         """The first level at which a node's result is there."""
@@ -99,14 +158,15 @@ class _Split:
             new[node] = graph.placeholder(node.name)
             new[node].meta = node.meta
         for node in own:
-            for held in node.all_input_nodes:
-                if held.op == "get_attr" and held not in new:
-                    new[held] = graph.node_copy(held)
+            for read in node.all_input_nodes:
+                if read.op == "get_attr" and read not in new:
+                    new[read] = graph.node_copy(read)
             new[node] = graph.node_copy(node, new.__getitem__)
         outputs = [n for n in own if any(u not in inside for u in n.users)]
         graph.output(tuple(new[n] for n in outputs))
         part = fx.GraphModule(self.graph_module, graph)
-        return _Stage(part, self._signature(part, signature, inputs, outputs), tuple(inputs), tuple(outputs))
+        origins = {new[n]: n for n in own}
+        return _Stage(part, self._signature(part, signature, inputs, outputs), tuple(inputs), tuple(outputs), origins)
 
     def _signature(
         self, part: fx.GraphModule, whole: Signature, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
@@ -136,9 +196,13 @@ class _Call:
     """A call that PyTorch runs between two stages."""
 
     node: fx.Node
+    graph_module: fx.GraphModule
 
     def __call__(self, values: dict[fx.Node, Any]) -> None:
-        args, kwargs = fx.node.map_arg((self.node.args, self.node.kwargs), values.__getitem__)
+        def value(node: fx.Node) -> Any:
+            return held(self.graph_module, node) if node.op == "get_attr" else values[node]
+
+        args, kwargs = fx.node.map_arg((self.node.args, self.node.kwargs), value)
         target: Any = self.node.target
         values[self.node] = target(*args, **kwargs)
 
@@ -146,16 +210,33 @@ class _Call:
 _Step = _Compiled | _Call
 
 
-def _runner(inputs: Sequence[fx.Node], steps: Sequence[_Step], outputs: Sequence[Any]) -> Callable[..., Any]:
+def _runner(graph_module: fx.GraphModule, signature: Signature, steps: Sequence[_Step]) -> Callable[..., Any]:
+    inputs, outputs = placeholders(graph_module), results(graph_module)
+    written = [inputs[position] for position in signature.mutated_inputs]
+
     def call(arguments: list[Any]) -> tuple[Any, ...]:
         values = dict(zip(inputs, arguments, strict=True))
         arguments.clear()
         for step in steps:
             step(values)
+            if written and isinstance(step, _Call):
+                values[step.node] = _apart_from(values[step.node], [values[w] for w in written])
         return tuple(values[o] if isinstance(o, fx.Node) else o for o in outputs)
 
     call._boxed_call = True  # type: ignore[attr-defined]
     return call
+
+
+def _apart_from(value: Any, written: Sequence[torch.Tensor]) -> Any:
+    """A copy of a view of what the last stage writes: the stages take their inputs for memory of their own."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        return value
+    shared = any(value is not w and torch._C._is_alias_of(value, w) for w in written if isinstance(w, torch.Tensor))
+    return value.clone() if shared else value
+
+
+def _calls(graph_module: fx.GraphModule) -> list[fx.Node]:
+    return [n for n in graph_module.graph.nodes if n.op == "call_function"]
 
 
 def _new_sizes(graph_module: fx.GraphModule) -> set[fx.Node]:

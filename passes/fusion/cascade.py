@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from effcc.errors import noting
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import Axis, Const, Expr, Load, Reduce, loads, substitute_axes, transform
@@ -81,7 +82,8 @@ def to_cascade(graph: Graph, joins: bool = False) -> Cascade:
             prefix=f"n{number}_",
             first_check=len(cascade.checks),
         )
-        form(builder)
+        with noting(location=node.location):
+            form(builder)
         cascade.checks += [Check(number, kind, node.op, node.location, d) for kind, d in builder.checks]
         cascade.extents.update(builder.extents)
         for statement in builder.statements:

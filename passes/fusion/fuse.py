@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from effcc.errors import noting
 from effcc.gpu import device_of
 from effcc.ir.expr import Axis, Load
 from effcc.ir.graph import Graph, Value
@@ -72,7 +73,8 @@ def _append(graph: Graph, target: Target, builder: _ProgramBuilder, weights: fro
         if one.opaque is not None:
             builder.call(one.opaque)
         elif one.items:
-            builder.launch(cut(one, cascade, _escapes(one, readers, results), types, weights))
+            with noting(location="; ".join(i.node.location for i in one.items)):
+                builder.launch(cut(one, cascade, _escapes(one, readers, results), types, weights))
 
 
 def _stored_types(graph: Graph, cascade: Cascade) -> dict[str, TensorType]:

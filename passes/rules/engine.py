@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+from effcc.errors import noting
 from effcc.ir.dims import same_shape
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import lookup
@@ -97,7 +98,8 @@ class _Sweep:
             regions = tuple(self._region(r) for r in node.regions)
             if operands != node.operands or any(a is not b for a, b in zip(regions, node.regions, strict=True)):
                 node = replace(node, operands=operands, regions=regions)
-            self._place(node)
+            with noting(location=node.location):
+                self._place(node)
         updates = tuple((p, self.instead.get(v, v)) for p, v in self.graph.updates)
         outputs = tuple(self.instead.get(v, v) for v in self.graph.outputs)
         return replace(self.graph, nodes=tuple(self.nodes), outputs=outputs, updates=updates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from effcc.errors import noting
 from effcc.ir.kernel import Kernel
 from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
 from effcc.ir.schedule import Schedule
@@ -26,7 +27,8 @@ def tile(program: Program, target: Target) -> Tiled:
     kernels: dict[str, Kernel] = {}
     schedules: dict[str, Schedule] = {}
     for name, kernel in program.kernels.items():
-        kernels[name], schedules[name] = choose(merge_axes(kernel), target)
+        with noting(location=kernel.location, kernel=kernel):
+            kernels[name], schedules[name] = choose(merge_axes(kernel), target)
     buffers = {b.name: b for b in program.buffers}
     prepare: list[Step] = list(program.prepare)
     packed: dict[tuple[str, Kernel], str] = {}
