@@ -24,6 +24,7 @@ import sympy
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
 from effcc.driver import STEPS, State, require_cpu, run_steps, show
 from effcc.errors import CaptureError, EncodingError, InputError, UnknownNameError, UnsupportedError
+from effcc.faults import without_pytorch
 from effcc.ir.dims import Dim, symbol, symbols
 from effcc.ir.graph import Graph
 from effcc.ir.parser import parse_any
@@ -108,12 +109,14 @@ def compile_file(
             printed[step] = show(state, step)
 
     until = None if output is not None else max(print_after, key=list(STEPS).index, default=None)
-    state = run_steps(dataclasses.replace(source.state, fast_math=fast_math), target, source.start, see, until)
+    with without_pytorch(target):
+        state = run_steps(dataclasses.replace(source.state, fast_math=fast_math), target, source.start, see, until)
     missing = [step for step in print_after if step not in printed]
     if missing:
         raise InputError(f"nothing to print after {missing[0]!r}: the file comes from a later step, {source.start!r}")
     if output is not None:
-        build_package(dataclasses.replace(source, state=state), target, Path(output), key)
+        with without_pytorch(target):
+            build_package(dataclasses.replace(source, state=state), target, Path(output), key)
     return printed
 
 
@@ -143,9 +146,11 @@ def export(
     require_writable(Path(path))
     machine = recalled(Target.parse(target) if isinstance(target, str) else target or detect())
     require_cpu(machine)
-    source = _from_captured(capture(model, args, kwargs, dynamic_shapes))
-    state = run_steps(dataclasses.replace(source.state, fast_math=fast_math), machine, source.start)
-    return build_package(dataclasses.replace(source, state=state), machine, Path(path), key)
+    captured = capture(model, args, kwargs, dynamic_shapes)
+    with without_pytorch(machine):
+        source = _from_captured(captured)
+        state = run_steps(dataclasses.replace(source.state, fast_math=fast_math), machine, source.start)
+        return build_package(dataclasses.replace(source, state=state), machine, Path(path), key)
 
 
 def read_model(path: Path, from_step: str | None = None) -> Source:

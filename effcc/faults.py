@@ -1,8 +1,8 @@
 """What happens when effcc cannot compile a part of a valid model: the part runs in PyTorch, and a report says why.
 
 Two kinds are told apart. A limitation (`UnsupportedError`) is listed by `effcc.explain`, with its reason. A fault is
-whatever else a step raises, or a kernel that the C++ compiler refuses, and ours: a warning names a file with all that is
-needed to reproduce it. What the user or the machine has to mend (an option, the compiler, the cache) is raised as it is.
+whatever else a step raises, or a kernel that the C++ compiler refuses. It is ours: a warning names a file with all that
+is needed to reproduce it. What the user or the machine has to mend (an option, the compiler, the cache) is raised.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import platform
 import tempfile
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from torch import fx
 from effcc.driver import STEPS, State, show
 from effcc.errors import (
     CacheError,
+    EffccError,
     EncodingError,
     FaultWarning,
     InputError,
@@ -65,6 +68,24 @@ def reason_of(error: Exception, graph: str) -> str:
     reason = f"a fault of effcc's ({type(error).__name__}: {first}); please send {file}"
     warnings.warn(f"a part of the model runs in PyTorch because of {reason}", FaultWarning, stacklevel=2)
     return reason
+
+
+@contextmanager
+def without_pytorch(target: Target) -> Iterator[None]:
+    """Faults raised inside come out as UnsupportedError that names the file to send: a package has no PyTorch to run
+    a part of its model."""
+    try:
+        yield
+    except Exception as error:
+        typed = isinstance(error, EffccError) and not isinstance(error, ToolchainError)
+        if typed or not is_ours(error, target):
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        file = write_report(error, "")
+        raise UnsupportedError(
+            f"a fault of effcc's ({type(error).__name__}: {first}) keeps this model from becoming a package; "
+            f"please send {file}. Under torch.compile(model, backend='effcc') PyTorch runs the part at fault."
+        ) from error
 
 
 def _text(value: Any) -> str:

@@ -158,9 +158,9 @@ class _Split:
             new[node] = graph.placeholder(node.name)
             new[node].meta = node.meta
         for node in own:
-            for read in node.all_input_nodes:
-                if read.op == "get_attr" and read not in new:
-                    new[read] = graph.node_copy(read)
+            for source in node.all_input_nodes:
+                if source.op == "get_attr" and source not in new:
+                    new[source] = graph.node_copy(source)
             new[node] = graph.node_copy(node, new.__getitem__)
         outputs = [n for n in own if any(u not in inside for u in n.users)]
         graph.output(tuple(new[n] for n in outputs))
@@ -231,7 +231,8 @@ def _apart_from(value: Any, written: Sequence[torch.Tensor]) -> Any:
     """A copy of a view of what the last stage writes: the stages take their inputs for memory of their own."""
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
         return value
-    shared = any(value is not w and torch._C._is_alias_of(value, w) for w in written if isinstance(w, torch.Tensor))
+    is_alias: Any = torch._C._is_alias_of  # type: ignore[attr-defined]
+    shared = any(value is not w and is_alias(value, w) for w in written if isinstance(w, torch.Tensor))
     return value.clone() if shared else value
 
 

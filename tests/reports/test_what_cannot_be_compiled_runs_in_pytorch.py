@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from effcc import driver
+from effcc import driver, export
 from effcc.errors import FaultWarning, ToolchainError, UnsupportedError, noting
 from effcc.explanation import Explanation, explain
 from effcc.frontend.importer import REGISTRY
@@ -183,8 +183,9 @@ def test_a_kernel_that_the_compiler_refuses(monkeypatch: pytest.MonkeyPatch) -> 
     check_reported(monkeypatch, kernels=True)
 
 
-def test_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The backward half too."""
+    monkeypatch.setenv("EFFCC_CACHE_DIR", str(tmp_path))
     monkeypatch.setitem(driver.STEPS, "emit", refused_by_the_compiler(driver.STEPS["emit"]))
     torch._dynamo.reset()
     x, y = (torch.linspace(-1, 1, 32).reshape(4, 8).requires_grad_() for _ in range(2))
@@ -203,6 +204,22 @@ def test_a_limitation_is_listed_without_a_warning(monkeypatch: pytest.MonkeyPatc
         warnings.simplefilter("error", FaultWarning)
         _, explanation = both(two_lines, torch.randn(4, 8))
     assert [c.reason for p in explanation.programs for c in p.externs] == ["no exponentials on Thursdays"]
+
+
+@pytest.mark.parametrize("planted", [fails_always, refused_by_the_compiler])
+def test_a_package_is_refused_with_a_file_to_send(
+    planted: Callable[[Step], Step], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return two_lines(x)
+
+    monkeypatch.setitem(driver.STEPS, "emit", planted(driver.STEPS["emit"]))
+    with pytest.raises(UnsupportedError, match=r"please send (\S+)\. Under") as caught:
+        export(Model(), (torch.randn(4, 8),), tmp_path / "model.effcc")
+    file = Path(str(caught.value).split("please send ")[1].split(". Under")[0])
+    assert "=== error ===" in file.read_text()
+    file.unlink()
 
 
 @pytest.mark.parametrize("command", ["false", "true", "no-such-compiler", "g++ --no-such-flag"])
