@@ -242,7 +242,7 @@ def _lies_like(owner: fx.Node, base: fx.Node) -> bool:
 def _overlaps(node: fx.Node) -> bool:
     """Whether elements of a tensor share memory; of symbolic strides only 0 is known to make them."""
     value = node.meta["val"]
-    if value.layout != torch.strided or 0 in value.shape:
+    if value.layout != torch.strided or 0 in shape(value.shape):
         return False
     axes = [(s, n) for n, s in zip(shape(value.shape), shape(value.stride()), strict=True) if n != 1]
     if not all(isinstance(d, int) for axis in axes for d in axis):
