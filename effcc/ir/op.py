@@ -63,10 +63,10 @@ class Op:
         except IRTypeError as error:
             shown = ", ".join(str(t) for t in operands)
             raise IRTypeError(f"op {self.name!r} on ({shown}): {error}") from None
-        except TypeError as error:
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             shown = ", ".join(f"{name}={value!r}" for name, value in attrs.items())
             raise IRTypeError(
-                f"op {self.name!r}: an attribute of {{{shown}}} is of the wrong kind ({error})"
+                f"op {self.name!r}: an attribute of {{{shown}}} is of the wrong kind ({error!r})"
             ) from error
         return types if isinstance(types, tuple) else (types,)
 

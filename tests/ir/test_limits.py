@@ -41,6 +41,16 @@ def test_sizes_that_models_have_are_read() -> None:
     assert parse_type("f32[(s0+1)*(s1+2)*(s0+3)*(s1+4)]").shape[0].subs({s0: 1, s1: 1}) == 2 * 3 * 4 * 5
 
 
+@pytest.mark.parametrize(
+    "attribute", ["shape=[f32,3]", 'shape="x"', "shape=[[1]]", "shape=1.5", "shape=null", 'shape="\\x"', "shape=inf"]
+)
+def test_an_attribute_of_another_kind_is_refused(attribute: str) -> None:
+    with pytest.raises(IRTypeError):
+        parse_any(
+            f"graph @main(%x: f32[2,3]) {{\n  %y = reshape %x {{{attribute}}} : f32[6]\n  return %y\n}}", "model.ir"
+        )
+
+
 @pytest.mark.parametrize("text", ["graph @main(%x: f32[10**10**10]) {\n  return %x\n}", "graph" * 10_000, "(" * 10_000])
 def test_a_hostile_file_is_refused(text: str) -> None:
     with pytest.raises(EffccError):

@@ -140,10 +140,18 @@ def literal(token: Token) -> Any:
         case "SPECIAL":
             return SPECIALS[text]
         case "STRING":
-            return json.loads(text)
+            return _string(text)
         case "INT":
             return whole(text)
     return float(text)
+
+
+def _string(text: str) -> str:
+    try:
+        found: str = json.loads(text)
+    except ValueError as error:
+        raise IRTypeError(f"expected a string with JSON's escapes, got {text[:40]}: {error}") from None
+    return found
 
 
 def read_attributes(source: Source, tree: Syntax | None) -> dict[str, Attribute]:
