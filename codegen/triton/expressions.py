@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+import sympy
+
 from effcc.codegen.triton.blocks import block_start
-from effcc.codegen.triton.sizes import size_text
+from effcc.codegen.triton.sizes import calls, size_text
 from effcc.codegen.triton.spelling import ATOM, COMPARE, PRODUCT, SUM, TYPES, UNARY, computed, literal, spell
 from effcc.codegen.triton.values import Shape, Value, converted, widened
 from effcc.errors import UnsupportedError
@@ -104,6 +106,8 @@ class Printer:
         match e:
             case Const(value, dtype):
                 return _constant(literal(value, dtype), dtype)
+            case Size(value) if isinstance(value, sympy.Expr):
+                return self.value(calls(value), guards)
             case Load():
                 return self.load(e, guards)
             case Call("where"):
@@ -293,8 +297,10 @@ def _repeated(e: Expr) -> list[Expr]:
 def _nonnegative(e: Expr) -> bool:
     """Whether index arithmetic cannot be negative, by its form alone."""
     match e:
-        case Axis() | Size():
+        case Axis():
             return True
+        case Size(value):
+            return value >= 0 if isinstance(value, int) else bool(value.is_nonnegative)
         case Const(value=v):
             return v >= 0
         case Call("add" | "mul" | "floordiv" | "mod", operands):

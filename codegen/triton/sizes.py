@@ -6,13 +6,17 @@ import sympy
 
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Dim
+from effcc.ir.dtypes import f64
+from effcc.ir.expr import Call, Const, Expr, Size
+from effcc.ir.scalars import FUNCTIONS
+from effcc.ir.size_functions import SizeFunction
 
 SUM, FACTOR, ATOM = 0, 1, 2
 """What may stand at a place without parentheses: anything, a product, or a name alone."""
 
 
 def size_text(size: Dim, place: int = SUM) -> str:
-    """`size` in Python; symbols are variables of their own names. No dividend is negative, so `//` rounds down.
+    """`size` in Python; symbols are variables of their own names. Triton's `//` rounds towards zero, Python's down.
 
     >>> from effcc.ir.dims import symbol
     >>> size_text(2 * symbol("s0") + 1)
@@ -50,7 +54,30 @@ def _text(e: sympy.Expr, place: int) -> str:
 
 
 def _quotient(numerator: sympy.Expr, denominator: sympy.Expr, place: int) -> str:
-    return _enclosed(f"{_text(numerator, ATOM)} // {_text(denominator, ATOM)}", place > SUM)
+    n, d = _text(numerator, ATOM), _text(denominator, ATOM)
+    if numerator.is_nonnegative:
+        return _enclosed(f"{n} // {d}", place > SUM)
+    # Without its remainder, which is brought to 0 .. d - 1, a dividend of either sign is divided without rounding.
+    return _enclosed(f"({n} - ({n} % {d} + {d}) % {d}) // {d}", place > SUM)
+
+
+_CALLS = {"fadd": "add", "fmul": "mul", "fdiv": "div", "ratio": "div", "fpow": "pow", "fmax": "maximum",
+          "fmin": "minimum", "fabs": "abs", "ftrunc": "trunc"}  # fmt: skip
+
+
+def calls(value: sympy.Expr) -> Expr:
+    """A double made of sizes as calls of scalar functions. Raises UnsupportedError for one that is none of them."""
+    if value.is_Float:
+        return Const(float(value), f64)
+    if not isinstance(value, SizeFunction):
+        return Call("cast", (Size(value),), f64)
+    name = value.entry.name
+    if name == "real":
+        return calls(value.args[0])
+    found = _CALLS.get(name, name if value.entry.takes == "f" and value.entry.real else None)
+    if found not in FUNCTIONS:
+        raise UnsupportedError(f"the number {value} has no Triton spelling: expected sums, products, powers and roots")
+    return Call(found, tuple(map(calls, value.args)), f64)
 
 
 def _enclosed(text: str, needed: bool) -> str:

@@ -44,10 +44,11 @@ def run(
         raise InputError(f"--output {output} would overwrite what is read; name another file")
     model = Package(package, threads=threads, verify=verify)
     given = _read(inputs)
+    numbers = {n.name: _number(n.name, given.pop(n.name)) for n in model.manifest.numbers if n.name in given}
     seconds = []
     for _ in range(repeat):
         start = time.perf_counter()
-        results = model.run(given)
+        results = model.run(given, numbers)
         seconds.append(time.perf_counter() - start)
     if output is not None:
         _write(output, results)
@@ -68,6 +69,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             return read_tensors(file.read(), path.name)
     except (PackageError, OSError, MemoryError) as error:
         raise InputError(f"{path}: expected a safetensors file with the inputs; it cannot be read: {error}") from error
+
+
+def _number(name: str, array: np.ndarray) -> int:
+    """A number among the arguments, which a file holds as a tensor of one integer."""
+    if array.size != 1 or array.dtype.kind not in "iu":
+        raise InputError(f"argument {name}: expected a tensor of one integer, got {array.dtype}{list(array.shape)}")
+    return int(array.reshape(()))
 
 
 def _write(path: Path, results: dict[str, np.ndarray]) -> None:

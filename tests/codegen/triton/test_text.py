@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sympy
 
 from effcc.codegen.triton.blocks import lower_blocks
 from effcc.codegen.triton.sizes import size_text
 from effcc.errors import UnsupportedError
-from effcc.ir.dims import ceil_div, symbol
+from effcc.ir.dims import ceil_div, dim, symbol
 from effcc.ir.interpreter import run_kernel, run_loops
 from effcc.ir.loops import LoopNest
 from effcc.ir.parser import parse_kernel, parse_loops
@@ -121,6 +122,8 @@ def test_sizes_are_python_expressions() -> None:
     assert size_text(2 * s0 + 1) == "2 * s0 + 1"
     assert size_text(s0 * (s1 + 3)) == "s0 * (s1 + 3)"
     assert size_text(ceil_div(s0, 16)) == "(s0 + 15) // 16"
+    below = size_text(dim(sympy.floor((s0 - s1) / 3)))
+    assert [eval(below, {"s0": n, "s1": 5}) for n in range(9)] == [(n - 5) // 3 for n in range(9)]
 
 
 RUNNING_SUM = """
