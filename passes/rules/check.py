@@ -102,8 +102,8 @@ def _check_rule(rule: Rule, wanted: int, seed: int) -> Verdict:
     if rule.claim.kind == "reorders":
         other = {o.op for side in (rule.pattern, rule.replacement) for o in operations(side)} - _SUMS_OF_PRODUCTS
         if other:
-            found = ", ".join(sorted(other))
-            return Verdict(rule, 0, 0, f"  only sums of products can be in another order, not {found}")
+            listed = ", ".join(sorted(other))
+            return Verdict(rule, 0, 0, f"  only sums of products can be in another order, not {listed}")
     key = zlib.crc32(rule.name.encode()) ^ seed
     random = AnyMagnitude(key) if rule.claim.is_safe else Random(key)
     numbers = np.random.default_rng(key)
