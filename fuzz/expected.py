@@ -6,7 +6,8 @@ spread is what any order of computation may differ by; elements of integers or N
 a discontinuity (a comparison, a rounding, an arg-max) and are not compared.
 
 A result is right when its largest error is at most `4 x eager's + 2 eps max|reference|` (DESIGN.md) plus that spread,
-NaN and infinities are where eager has them, and integers are equal.
+NaN and infinities are where eager has them, and integers are equal. Where every step is defined to the bit
+(`effcc.fuzz.steps`), results in the graph's own dtypes are equal bit by bit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from effcc.fuzz.generate import Case
+from effcc.fuzz.steps import defined_to_the_bit, same_bits
 from effcc.ir.dtypes import DType, f64
 from effcc.ir.graph import Node, Value
 from effcc.ir.interpreter import run_graph
@@ -46,12 +48,13 @@ class Result:
 class Expected:
     """The results of a case; `overflows` where a value came so near the end of a dtype that infinities are arbitrary.
 
-    `scale`: the largest finite magnitude on the way.
+    `scale`: the largest finite magnitude on the way. `exact`: every step is defined to the bit.
     """
 
     results: tuple[Result, ...]
     overflows: bool
     scale: float
+    exact: bool = False
 
 
 def expect(case: Case, trials: int = 3, strength: float = 4.0) -> Expected:
@@ -77,7 +80,7 @@ def expect(case: Case, trials: int = 3, strength: float = 4.0) -> Expected:
             stable &= own[number] == wide[number]  # what hangs on rounding or underflow in its own dtypes
         results.append(Result(value.type.dtype, own[number], wide[number], spread, stable))
     limit = min((float(ml_dtypes.finfo(d.numpy).max) for d in _float_dtypes(case)), default=np.inf)
-    return Expected(tuple(results), largest[0] > min(_HUGE, limit / 100), largest[0])
+    return Expected(tuple(results), largest[0] > min(_HUGE, limit / 100), largest[0], defined_to_the_bit(case.graph))
 
 
 def _float_dtypes(case: Case) -> set[DType]:
@@ -148,6 +151,9 @@ def difference(
     widened = got.dtype == np.float64 and want.own.dtype != np.float64
     if not widened and got.dtype != want.own.dtype:
         return f"result {number} has the dtype {got.dtype}, expected {want.own.dtype}"
+    if expected.exact:
+        wrong = np.zeros(got.shape, bool) if widened else ~same_bits(got, want.own)
+        return _where(number, wrong, want.own, got) if wrong.any() else ""
     if not want.dtype.is_float:
         wrong = (got != want.own) & want.stable
         return _where(number, wrong, want.own, got) if wrong.any() else ""

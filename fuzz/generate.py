@@ -5,7 +5,7 @@ that are there, and fresh parameters for the rest. Most begin with a chain or a 
 a pass exists for, every second one with the next structure in turn. Each node is interpreted as it is added; one whose
 values leave the range in which numbers can be compared is taken back, or its operand squashed first. So graphs compute
 with ordinary numbers; special ones are put into the inputs of some cases afterwards. How the compiler sees a graph is
-drawn last (`effcc.fuzz.variation`).
+drawn last (`effcc.fuzz.variation`). Some graphs are of numbers of every magnitude instead (`effcc.fuzz.steps`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import effcc.fuzz.structures  # noqa: F401  (both register structures)
 from effcc.errors import EffccError
 from effcc.fuzz.operands import bounds, is_deterministic, propose
 from effcc.fuzz.sketch import STRUCTURES, Refused, Structure
+from effcc.fuzz.steps import draw_steps
 from effcc.fuzz.variation import PLAIN, Variation, draw_variation, varied
 from effcc.ir.dtypes import DTYPES, DType, boolean, from_numpy
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
@@ -38,6 +39,7 @@ SIZES = (0, *[1] * 8, *[2] * 10, *[3] * 12, 4, 4, 5, 5, 6, 7, 8, 8, 9, 13, 16, 1
 MOST_ELEMENTS = 40_000  # of a tensor: the interpreter in float64 sets the pace
 MOST_WORK = 4_000_000  # elements of one index space, in multiplications of a contraction
 LARGEST = 1e4  # magnitude of values that a node may produce
+STEPS = 0.05  # share of graphs whose every step is defined to the bit, of numbers of every magnitude
 
 # Structures that whole passes exist for: ops with attributes and, where they matter, the shapes of their operands, a
 # letter an axis; `_` is the result before. `n` may be long, so that it takes several tiles.
@@ -156,12 +158,17 @@ class _Generator:
         self.bounded: set[Value] = set()
         self.updates: dict[Value, Value] = {}
         self.tame = False  # no special values: floats become integers somewhere
+        self.largest = LARGEST
 
     def run(self) -> Case:
         wanted = self.random.randint(*self.size.nodes)
         kind = ""
         turn, odd = divmod(self.seed, 2)
         begin = self.random.random()
+        if Random(self.seed ^ 0x57E95).random() < STEPS:
+            self.largest = np.inf
+            draw_steps(self)
+            return self._finish()
         if not odd:  # every structure in its turn, so that few graphs see them all
             self._structure(STRUCTURES[turn % len(STRUCTURES)])
             if begin < 0.3:
@@ -326,7 +333,7 @@ class _Generator:
             if value.type.dtype.is_float and array.size:
                 wide = array.astype(np.float64)
                 finite = np.isfinite(wide)
-                if not (special or finite.all()) or np.abs(wide[finite]).max(initial=0.0) > LARGEST:
+                if not (special or finite.all()) or np.abs(wide[finite]).max(initial=0.0) > self.largest:
                     return False
             if value.type.dtype.is_integer and array.size and np.abs(array.astype(np.float64)).max() > 1e9:
                 return False

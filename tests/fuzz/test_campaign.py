@@ -22,6 +22,7 @@ from effcc.ir.interpreter import run_graph
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_graph
 from effcc.ir.verifier import verify_graph
+from effcc.passes.rules.engine import Rewritten
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -85,17 +86,15 @@ def test_a_crash_in_a_child_is_told() -> None:
 
 
 def test_the_command_reports_a_planted_bug_and_exits_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(graph: Graph) -> Graph:
+    def broken(graph: Graph, fast_math: bool) -> Rewritten:
         def change(node: Node) -> Node:
             return replace(node, op="cosh") if node.op in ("sigmoid", "tanh") else node
 
-        return graph.with_nodes(tuple(change(n) for n in original(graph)))
+        simple = simplify(graph, fast_math)
+        return replace(simple, graph=simple.graph.with_nodes(tuple(change(n) for n in simple.graph.nodes)))
 
-    def original(graph: Graph) -> tuple[Node, ...]:
-        return simplify(graph).nodes
-
-    simplify = driver.simplify
-    monkeypatch.setattr(driver, "simplify", broken)
+    simplify = driver.simplify_counted
+    monkeypatch.setattr(driver, "simplify_counted", broken)
     result = CliRunner().invoke(
         app, ["fuzz", "--minutes", "0.1", "--seed", "5", "--output", str(tmp_path / "out"), "--json"]
     )

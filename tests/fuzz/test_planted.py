@@ -23,10 +23,12 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.loops import For, If, LoopNest, Stmt, Tile
 from effcc.ir.program import Program
 from effcc.ir.table import products
-from effcc.passes import layout, memory, reroll
+from effcc.passes import layout, memory, reroll, simplify
 from effcc.passes.fusion import online
 from effcc.passes.fusion.cascade import Defined
-from effcc.passes.rules.reader import parse
+from effcc.passes.rules.engine import Rewritten
+from effcc.passes.rules.language import RuleSet
+from effcc.passes.rules.reader import load_all, parse
 from effcc.passes.tiling import product_nest
 from effcc.target import Target
 
@@ -48,13 +50,18 @@ def changed_graph(graph: Graph, change: Callable[[Node], Node]) -> Graph:
     return graph.with_nodes(tuple(change(n) for n in graph.nodes))
 
 
+def simplify_wrongly(patch: Patch, change: Callable[[Node], Node]) -> None:
+    def wrong(graph: Graph, fast_math: bool) -> Rewritten:
+        simple = original(graph, fast_math)
+        return replace(simple, graph=changed_graph(simple.graph, change))
+
+    original = driver.simplify_counted
+    patch.setattr(driver, "simplify_counted", wrong)
+
+
 @planted
 def simplify_takes_mod_for_fmod(patch: Patch) -> None:
-    def wrong(graph: Graph) -> Graph:
-        return changed_graph(original(graph), lambda n: replace(n, op="fmod") if n.op == "mod" else n)
-
-    original = driver.simplify
-    patch.setattr(driver, "simplify", wrong)
+    simplify_wrongly(patch, lambda n: replace(n, op="fmod") if n.op == "mod" else n)
 
 
 @planted
@@ -63,8 +70,14 @@ def simplify_swaps_the_operands_of_sub(patch: Patch) -> None:
         a_b = node.operands
         return replace(node, operands=a_b[::-1]) if node.op == "sub" else node
 
-    original = driver.simplify
-    patch.setattr(driver, "simplify", lambda graph: changed_graph(original(graph), swap))
+    simplify_wrongly(patch, swap)
+
+
+@planted
+def rules_merge_what_is_rounded_between(patch: Patch) -> None:
+    everything = load_all()
+    merges = tuple(r for r in everything.rules if r.name in ("merge_summands", "merge_factors"))
+    patch.setattr(simplify, "load_safe", lambda: RuleSet(merges, everything.order))
 
 
 @planted
@@ -72,8 +85,7 @@ def simplify_takes_softmax_over_the_first_axis(patch: Patch) -> None:
     def wrong(node: Node) -> Node:
         return replace(node, attrs={**node.attrs, "axis": 0}) if node.op in ("softmax", "log_softmax") else node
 
-    original = driver.simplify
-    patch.setattr(driver, "simplify", lambda graph: changed_graph(original(graph), wrong))
+    simplify_wrongly(patch, wrong)
 
 
 @planted
