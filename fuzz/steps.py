@@ -47,9 +47,9 @@ def draw_steps(s: Sketch) -> None:
     dtype = s.random.choice((f32, f32, f32, f64))
     shape = s.random.choice(((5,), (17,), (64,), (3, 33)))
     last = _tensor(s, dtype, shape)
-    before = 0.0
-    for _ in range(s.random.randint(1, 6)):
-        op = s.random.choice(_STEPS)
+    before, op = 0.0, ""
+    for _ in range(s.random.randint(2, 7)):
+        op = op if op in _UNDO and s.random.random() < 0.6 else s.random.choice(_STEPS)
         operands = [last]
         if TABLE[op].arity == (2, 2):
             if s.random.random() < 0.7:
