@@ -140,8 +140,9 @@ def test_pages_that_go_or_are_mapped_anew_are_seen() -> None:
         spare = mmap.mmap(-1, 32 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         source, target = np.frombuffer(spare, np.uint8).ctypes.data, data.ctypes.data + 600 * PAGE
         np.frombuffer(spare, np.uint8)[:] = 9
+        how = 1 | 2 | 4  # it may move, to the target, and leaves the source mapped, which `spare` still owns
         moved = libc.mremap(
-            ctypes.c_void_p(source), ctypes.c_size_t(PAGE), ctypes.c_size_t(PAGE), 3, ctypes.c_void_p(target)
+            ctypes.c_void_p(source), ctypes.c_size_t(PAGE), ctypes.c_size_t(PAGE), how, ctypes.c_void_p(target)
         )
         assert moved == target and data[600 * PAGE] == 9
         assert not watch.unchanged()
