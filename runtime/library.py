@@ -15,8 +15,10 @@ makes a text. A program without such checks has no effcc_describe.
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ _ERRORS = {1: OutOfRangeError, 2: ZeroDivisorError}
 
 
 class Library:
-    """A loaded shared library; it stays loaded for the life of the process, as functions of it may be anywhere.
+    """A loaded shared library. It goes when the last of its functions does, or stays until the process ends.
 
     Raises ToolchainError if the file cannot be loaded.
     """
@@ -49,6 +51,8 @@ class Library:
             self._handle = ctypes.CDLL(str(self.path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
         except OSError as error:
             raise ToolchainError(f"cannot load the compiled library {self.path}: {error}") from error
+        # A ctypes function holds the CDLL it is of.
+        weakref.finalize(self._handle, _ctypes.dlclose, self._handle._handle).atexit = False
 
     def function(self, name: str, argument_types: Sequence[Any] = (), result_type: Any = ctypes.c_int) -> Any:
         """The exported function `name` as a ctypes function (which lets other Python threads run during a call).

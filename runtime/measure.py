@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import math
 import os
 import tempfile
 from dataclasses import replace
@@ -77,6 +78,8 @@ def _working_sets(target: Target) -> tuple[int, int, int]:
 
 
 def _with_rates(target: Target, rates: dict[str, float]) -> Target:
+    if not all(math.isfinite(rate) and rate > 0 for rate in rates.values()):
+        raise ValueError(f"rates must be positive numbers, got {rates}")
     return replace(
         target,
         peak_flops=rates["peak_flops"],

@@ -36,6 +36,9 @@ INCLUDE_DIR = Path(__file__).absolute().parent / "include"
 DEFAULT_TIMEOUT = 300.0
 """Seconds after which a compiler call is given up, unless `EFFCC_COMPILE_TIMEOUT` says otherwise."""
 
+_LONGEST = 1e6
+"""More seconds than anybody waits, and few enough for every system call; `inf` means that."""
+
 _NEWEST_GCC, _OLDEST_GCC = 16, 10
 _NEWEST_CLANG, _OLDEST_CLANG = 22, 14
 
@@ -84,8 +87,11 @@ def find_compiler() -> Compiler:
 @functools.lru_cache(maxsize=8)
 def _find_compiler(named: str, search_path: str) -> Compiler:
     if named:
-        command = shlex.split(named)
-        if shutil.which(command[0], path=search_path) is None:
+        try:
+            command = shlex.split(named)
+        except ValueError as error:
+            raise ToolchainError(f"the environment variable CXX is {named!r}: {error}; {INSTALL_HINT}") from None
+        if not command or shutil.which(command[0], path=search_path) is None:
             raise ToolchainError(f"the environment variable CXX is {named!r}, which is no command; {INSTALL_HINT}")
         return _identify(tuple(command))
     for name in _candidates():
@@ -120,7 +126,7 @@ def compile_timeout() -> float:
         seconds = 0.0
     if not seconds > 0:
         raise ToolchainError(f"EFFCC_COMPILE_TIMEOUT: expected a positive number of seconds, got {text!r}")
-    return seconds
+    return min(seconds, _LONGEST)
 
 
 def compile_flags(target: Target, *, openmp: bool = False, contract: bool = False) -> tuple[str, ...]:
