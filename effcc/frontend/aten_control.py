@@ -22,6 +22,8 @@ higher_order = torch.ops.higher_order
 def cond(m: Importer, condition: Any, then: Graph, orelse: Graph, operands: Sequence[Value]) -> tuple[Value, ...]:
     if not isinstance(condition, Value):
         raise UnsupportedError(f"torch.cond on a size ({condition}); compare tensors, or branch in Python")
+    if condition.type.rank:  # one element, as torch has checked
+        condition = m.reshape(condition, ())
     return m.node("cond", condition, *operands, regions=(then, orelse)).results
 
 

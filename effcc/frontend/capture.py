@@ -23,6 +23,7 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from effcc.frontend import recurrent
 from effcc.frontend.decompositions import compile_decompositions
 from effcc.frontend.draws import return_unread_draws
+from effcc.frontend.overlaps import run_overlapping_in_eager, watch_for_overlaps
 
 Role = Literal["inference", "forward", "backward", "body"]
 Strides = tuple[int | torch.SymInt, ...]
@@ -98,6 +99,9 @@ def aot_backend(
     backward half is compiled when it is first needed.
     """
     graph_module = recurrent.keep_recurrent_layers(graph_module)
+    in_eager = run_overlapping_in_eager(graph_module)
+    if in_eager is not None:
+        return in_eager
     unread = return_unread_draws(graph_module)
     user_inputs = [_UserInput.of(node) for node in placeholders(graph_module)]
     user_strides = [strides(result) for result in results(graph_module)]
@@ -116,7 +120,7 @@ def aot_backend(
         partition_fn=min_cut_rematerialization_partition,
         keep_inference_input_mutations=True,
     )
-    run = backend(graph_module, example_inputs)
+    run = watch_for_overlaps(backend(graph_module, example_inputs), graph_module)
     return (lambda *inputs: run(*inputs)[:-unread]) if unread else run
 
 

@@ -66,6 +66,7 @@ def _dead(graph: fx.Graph) -> list[fx.Node]:
 class _Listening(TorchDispatchMode):
     """Notes whether an operator that draws was called."""
 
+    supports_higher_order_operators = True
     heard = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,0 +1,202 @@
+"""Inputs that share memory with an input that a graph writes.
+
+Captured graphs are functional: reads come before writes, and an input that is written is thought to be the only one
+there. AOTAutograd knows better only of inputs that were views of one storage when it captured, and then rebuilds views
+of them wrongly in places. So where memory that a graph writes is another input's too, PyTorch runs the graph as Dynamo
+traced it, and a warning says so. Views of one storage that do not meet (layers of a cache) are no such case.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._C._dynamo.guards import compute_overlapping_tensors
+from torch._guards import StorageOverlap, TracingContext
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Run = Callable[..., Any]
+
+
+def meeting(
+    tensors: Sequence[Tensor], written: Sequence[int], share: Callable[[Tensor, Tensor], bool] | None = None
+) -> tuple[int, int] | None:
+    """The positions of two tensors with memory in common, the first of which is `written`; None if there are none.
+
+    share: whether two tensors that lie in one stretch of memory have some in common (default: by their strides).
+    """
+    share = share or _share_elements
+    places = sorted((*_place(t), k) for k, t in enumerate(tensors) if t.numel())
+    if all(end <= begin for (_, end, _), (begin, _, _) in pairwise(places)):
+        return None
+    chosen = set(written)
+    stretch: list[tuple[int, int]] = []  # the tensors so far whose memory reaches beyond the next one's begin
+    for begin, end, k in places:
+        stretch = [(e, j) for e, j in stretch if e > begin]
+        for _, j in stretch:
+            if (k in chosen or j in chosen) and share(tensors[j], tensors[k]):
+                return (k, j) if k in chosen else (j, k)
+        stretch.append((end, k))
+    return None
+
+
+def _place(t: Tensor) -> tuple[int, int]:
+    """The first byte of a tensor's memory, and the one past its last."""
+    begin = t.data_ptr()
+    last = sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True))
+    return begin, begin + (last + 1) * t.dtype.itemsize
+
+
+def _share_elements(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors in one stretch of memory share elements; those that lie differently are taken to."""
+    apart = b.data_ptr() - a.data_ptr()
+    if a.stride() != b.stride() or a.dtype != b.dtype or apart % a.dtype.itemsize:
+        return True
+    step = math.gcd(*(s for n, m, s in zip(a.shape, b.shape, a.stride(), strict=True) if max(n, m) > 1))
+    return step == 0 or apart // a.dtype.itemsize % step == 0  # no multiple: columns of one matrix, interleaved
+
+
+def _are_merged(a: Tensor, b: Tensor) -> bool:
+    """Whether AOTAutograd would make one input of two."""
+    if _share_elements(a, b):
+        return True
+    return a.untyped_storage()._cdata == b.untyped_storage()._cdata and len(compute_overlapping_tensors([a, b])) > 0
+
+
+def run_overlapping_in_eager(graph_module: fx.GraphModule) -> Run | None:
+    """The graph as PyTorch runs it, where its example inputs share memory that it writes; else None.
+
+    Dynamo is told to trace again for inputs that share none.
+    """
+    inputs = _tensor_inputs(graph_module)
+    examples = [_example(n) for n in inputs.values()]
+    if meeting(examples, range(len(examples)), _are_merged) is None:
+        return None
+    written = _written(graph_module)
+    nodes = list(inputs.values())
+    found = meeting(examples, [k for k, n in enumerate(nodes) if n in written], _are_merged)
+    if found is None:
+        return None
+    context = TracingContext.try_get()
+    if context is not None:
+        sources = [nodes[k].meta["grapharg"].source for k in found]
+        context.guards_context.aotautograd_guards.append(StorageOverlap(sources, []))
+    _warn(*(_name(nodes[k]) for k in found))
+    return graph_module.forward
+
+
+def watch_for_overlaps(run: Run, graph_module: fx.GraphModule) -> Run:
+    """A compiled graph that PyTorch runs instead whenever inputs share memory that the graph writes."""
+    inputs = _tensor_inputs(graph_module)
+    positions, nodes = list(inputs), list(inputs.values())
+    written = [k for k, position in enumerate(positions) if position in _mutated(graph_module)]
+    if not written or len(nodes) < 2:
+        return run
+    names = [_name(n) for n in nodes]
+    fixed = not any(isinstance(n, torch.SymInt) for node in nodes for n in node.meta["example_value"].shape)
+    seen: list[list[int]] = [[]]
+    warned: list[bool] = []
+
+    def call(*arguments: Any) -> Any:
+        tensors = [arguments[p] for p in positions]
+        addresses = [t.data_ptr() for t in tensors]
+        if not fixed or addresses != seen[0]:
+            found = meeting(tensors, written)
+            if found is not None:
+                if not warned:
+                    warned.append(True)
+                    _warn(*(names[k] for k in found))
+                return graph_module.forward(*arguments)
+            seen[0] = addresses
+        return run(*arguments)
+
+    return call
+
+
+def _name(node: fx.Node) -> str:
+    name: str = node.meta["grapharg"].source.name
+    return name
+
+
+def _warn(written: str, other: str) -> None:
+    warnings.warn(
+        f"effcc: PyTorch runs a graph that writes {written}, because {other} has memory in common with it; "
+        "clone one of the two to have it compiled",
+        stacklevel=2,
+    )
+
+
+def _tensor_inputs(graph_module: fx.GraphModule) -> dict[int, fx.Node]:
+    """The inputs of Dynamo's graph that are plain tensors in memory, by position."""
+    return {
+        position: node
+        for position, node in enumerate(graph_module.graph.find_nodes(op="placeholder"))
+        if type(node.meta.get("example_value")) is FakeTensor
+        and node.meta["example_value"].layout == torch.strided
+        and isinstance(_example(node), Tensor)
+    }
+
+
+def _example(node: fx.Node) -> Any:
+    argument = node.meta.get("grapharg")
+    return argument.example if argument is not None and argument.is_tensor else None
+
+
+def _mutated(graph_module: fx.GraphModule) -> set[int]:
+    """The inputs of Dynamo's graph that AOTAutograd, which has just captured it, says are written."""
+    context = TracingContext.try_get()
+    known = context.fw_metadata if context is not None else None
+    if known is None:
+        return set()
+    own = len(known.input_info) - len(
+        graph_module.graph.find_nodes(op="placeholder")
+    )  # those that the module holds stand first
+    return {k - own for k, info in enumerate(known.input_info) if info.mutates_data}
+
+
+class _Writes(TorchDispatchMode):
+    """Notes the storages that calls write."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if isinstance(func, torch._ops.OpOverload):
+            for n, argument in enumerate(func._schema.arguments):
+                given = kwargs.get(argument.name, args[n] if n < len(args) else None)
+                if argument.alias_info is not None and argument.alias_info.is_write:
+                    for t in given if isinstance(given, list | tuple) else [given]:
+                        if isinstance(t, Tensor):
+                            self.storages.add(t.untyped_storage()._cdata)
+        return func(*args, **kwargs)
+
+
+def _written(graph_module: fx.GraphModule) -> set[fx.Node]:
+    """The inputs whose storages Dynamo's graph writes: it is run on fake tensors."""
+    nodes = graph_module.graph.find_nodes(op="placeholder")
+    given = [n.meta["example_value"] for n in nodes]
+    own = [g.detach() if isinstance(g, Tensor) else g for g in given]  # whose shapes may change
+    writes = _Writes()
+    with ExitStack() as stack:
+        fake = next(g.fake_mode for g in given if isinstance(g, FakeTensor))
+        stack.enter_context(fake)
+        if fake.shape_env is not None:
+            stack.enter_context(fake.shape_env.ignore_fresh_unbacked_symbols())
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(writes)
+        graph_module.forward(*own)
+    return {
+        n for n, g in zip(nodes, given, strict=True)
+        if isinstance(g, Tensor) and g.untyped_storage()._cdata in writes.storages
+    }  # fmt: skip

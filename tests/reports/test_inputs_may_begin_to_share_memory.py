@@ -1,0 +1,112 @@
+"""Inputs that share memory with one that is written give eager's results, from the first call on or a later one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from effcc.frontend.overlaps import meeting
+
+Inputs = tuple[Tensor, Tensor]
+
+
+def apart() -> Inputs:
+    return torch.randn(4, 4), torch.randn(4, 4)
+
+
+def views_apart() -> Inputs:
+    return torch.randn(5, 4)[:4], torch.randn(5, 4)[1:]
+
+
+def the_same() -> Inputs:
+    x = torch.randn(4, 4)
+    return x, x
+
+
+def overlapping_views() -> Inputs:
+    x = torch.randn(5, 4)
+    return x[:4], x[1:]
+
+
+def the_same_data() -> Inputs:
+    x = torch.randn(4, 4)
+    return x, x.data
+
+
+def arrays() -> Inputs:
+    x = torch.randn(4, 4)
+    return x, torch.from_numpy(x.numpy())
+
+
+def columns() -> Inputs:
+    x = torch.randn(4, 8)
+    return x[:, ::2], x[:, 1::2]
+
+
+ORDERS = (
+    (apart, the_same), (views_apart, overlapping_views, views_apart), (apart, the_same_data), (apart, arrays),
+    (overlapping_views, views_apart), (columns, columns),
+)  # fmt: skip
+
+
+def update_both(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    x.add_(1)
+    y.mul_(2)
+    return y[0], x * 3
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+def test_updates_reach_every_input_that_shares_the_memory(order: tuple[Callable[[], Inputs]], dynamic: bool) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(update_both, backend="effcc", fullgraph=True, dynamic=dynamic)
+    for seed, make in enumerate(order):
+        states: list[Any] = []
+        for function in (update_both, compiled):
+            torch.manual_seed(seed)
+            given = make()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                states.append((*function(*given), *given))
+        torch.testing.assert_close(states[1], states[0])
+
+
+def test_a_warning_names_the_inputs() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(lambda x, y: x.add_(1) + y, backend="effcc", fullgraph=True)
+    compiled(*apart())
+    with pytest.warns(UserWarning, match=r"writes L\['x'\], because L\['y'\] has memory in common"):
+        compiled(*the_same_data())
+
+
+def test_inputs_that_only_interleave_or_are_only_read_stay_compiled() -> None:
+    x = torch.randn(4, 8)
+    assert meeting([x[:, ::2], x[:, 1::2]], [0, 1]) is None
+    assert meeting([x[:2], x[2:]], [0]) is None
+    assert meeting([x, x[1:], torch.randn(3)], [2]) is None
+    assert meeting([torch.randn(3), x, x[1:]], [2]) == (2, 1)
+    assert meeting([x[:, :3], x[:, 2:5]], [0]) == (0, 1)
+
+
+def test_a_model_that_writes_its_buffers_is_compiled_when_it_reads_views_of_one_another() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(3))
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            self.count += 1
+            return x + y.sum(0)
+
+    torch.compiler.reset()
+    model, x = Model(), torch.randn(5, 3)
+    compiled = torch.compile(model, backend="effcc", fullgraph=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(compiled(x[0], x), x[0] + x.sum(0))
+    assert model.count.tolist() == [1, 1, 1]
