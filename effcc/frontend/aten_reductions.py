@@ -10,7 +10,7 @@ import torch
 
 from effcc.frontend.aten_pointwise import as_bool
 from effcc.frontend.importer import Import, Importer, aten, dtype_of, imports
-from effcc.ir.dtypes import i64
+from effcc.ir.dtypes import f64, i64
 from effcc.ir.graph import Value
 from effcc.ir.op import normalize_axis
 
@@ -101,6 +101,13 @@ imports(aten.all.default, aten.all.dim, aten.all.dims)(_truth("all"))
 @imports(aten.var.correction)
 def var(m: Importer, x: Value, dims: Any = None, correction: Any = None, keepdim: bool = False) -> Value:
     return reduce(m, "var", x, _axes(x, dims), keepdim, correction=1 if correction is None else correction)
+
+
+@imports(aten.std.correction)
+def std(m: Importer, x: Value, dims: Any = None, correction: Any = None, keepdim: bool = False) -> Value:
+    """The root of the variance, in float64 as in eager: a float32 need not hold what it holds the root of."""
+    spread = var(m, m.cast(x, f64), dims, correction, keepdim)
+    return m.cast(m.emit("sqrt", spread), x.type.dtype)
 
 
 @imports(torch.ops.prims.sum.default)

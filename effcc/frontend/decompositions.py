@@ -25,7 +25,7 @@ aten = torch.ops.aten
 # importer takes both apart, so that their kernels can be derived. Taken apart, `index_add` and `index_copy` would
 # broadcast a source of a shape that eager refuses, and count negative positions from the end; unpooling would write
 # what is outside one channel to another; `addcmul` and `addcdiv` would multiply by their factor last, where eager does
-# so first.
+# so first; `std` would take the root of a variance that float32 does not hold.
 _KEPT_WHOLE = (
     aten.addcdiv.default,
     aten.addcmul.default,
@@ -33,6 +33,7 @@ _KEPT_WHOLE = (
     aten._scaled_dot_product_flash_attention_for_cpu.default,
     aten.index_add.default,
     aten.index_copy.default,
+    aten.std.correction,
     aten.max_unpool2d.default,
     aten.max_unpool3d.default,
 )

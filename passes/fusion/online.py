@@ -6,6 +6,10 @@ f(m' - m) whenever m' becomes m. Division by something that does not depend on n
 softmax attention becomes one pass (Milakov and Gimelshein, arXiv:1805.02867; FlashAttention, arXiv:2205.14135; stated
 on cascades by FuseMax, arXiv:2406.10491). Nothing here knows attention: masks, biases, windows and several outputs
 follow from the same rewrite.
+
+How far that may be off: factors f(m' - m) are at most 1, so what is carried neither overflows nor loses more than one
+rounding a tile. A sum that is divided last may overflow where its quotients' sum would not: for n values of magnitude
+beyond 3e38 / n in a row (PyTorch's flash attention adds in this order too; README says so).
 """
 
 from __future__ import annotations

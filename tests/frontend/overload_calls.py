@@ -237,6 +237,8 @@ def _reductions() -> list[Call]:
     for v in (x, h):
         calls += [Call(aten.mean.default, (v,)), Call(aten.mean.dim, (v, [1, 2], True)), Call(aten.mean.dim, (v, [-1]))]
         calls += [
+            Call(aten.std.correction, (v, [1])),
+            Call(aten.std.correction, (v,), {"correction": 0, "keepdim": True}),
             Call(aten.var.correction, (v, [1])),
             Call(aten.var.correction, (v,), {"correction": 0, "keepdim": True}),
         ]
