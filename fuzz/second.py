@@ -14,7 +14,7 @@ import numpy as np
 from effcc.errors import EffccError, InputError
 from effcc.fuzz.generate import Array, Case, expanded
 from effcc.fuzz.operands import bounds
-from effcc.ir.dims import evaluate
+from effcc.ir.dims import evaluate, evaluate_number
 from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.interpreter import run_graph
 from effcc.ir.types import TensorType
@@ -94,7 +94,7 @@ def _at(type: TensorType, sizes: Mapping[str, int]) -> TensorType:
 def _evaluated(value: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(value, tuple):
         return tuple(_evaluated(v, sizes) for v in value)
-    return evaluate(value, sizes) if hasattr(value, "free_symbols") else value
+    return evaluate_number(value, sizes)
 
 
 def _moved(array: Array, shape: tuple[int, ...]) -> Array:

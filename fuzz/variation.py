@@ -3,7 +3,8 @@
 The interpreter and eager compute a graph whose sizes are known and whose tensors are row-major. The compiler gets that
 graph, or one in which
 
-    symbols      numbers stand for run-time sizes: 33 becomes `s0` wherever it is a size of an input
+    symbols      numbers stand for run-time sizes: 33 becomes `s0` wherever it is a size of an input; constants are then
+                 computed from it: 0.5 is `s0 - 32.5`
     layouts      inputs and outputs are stored with strides: transposed, with gaps, or with an axis expanded (stride 0)
 
 A variation says which; applied to a graph where it does not fit (one that was reduced, say) it changes less.
@@ -11,14 +12,18 @@ A variation says which; applied to a graph where it does not fit (one that was r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from random import Random
 
+import sympy
+
 from effcc.errors import EffccError
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, evaluate, symbol
 from effcc.ir.graph import Attribute, Graph, GraphBuilder, Node, Value
+from effcc.ir.size_functions import FUNCTIONS
 from effcc.ir.types import TensorType
 
 LAYOUTS = ("transposed", "gaps", "expanded")
@@ -159,6 +164,8 @@ def _symbolic_node(
     for name, value in node.attrs.items():
         if name in _SIZE_ATTRIBUTES:
             choices.append((name, _readings(value, names)))
+        elif name == "value" and isinstance(value, float):
+            choices.append((name, [*_computed(value, names), value]))
     count = len(builder.nodes)
     for tried, picked in enumerate(product(*(options for _, options in choices))):
         if tried >= _MOST_TRIED:
@@ -175,6 +182,15 @@ def _symbolic_node(
             pass  # sizes that cannot be told to be equal: another reading may do
         del builder.nodes[count:]
     return None
+
+
+def _computed(value: float, names: Mapping[int, Dim]) -> list[Attribute]:
+    """A number as one computed from the first symbol, where that has no rounding error."""
+    for number, size in names.items():
+        rest = value - number
+        if math.isfinite(value) and number + rest == value:
+            return [FUNCTIONS["fadd"](FUNCTIONS["real"](size), sympy.Float(rest))]
+    return []
 
 
 def _readings(value: Attribute, names: Mapping[int, Dim]) -> list[Attribute]:

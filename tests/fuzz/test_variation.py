@@ -31,6 +31,18 @@ def test_a_weight_keeps_its_sizes() -> None:
     assert with_symbols(parse_graph(MERGED.replace("f32[2]", "f32[5]")), (5,)) is None
 
 
+def test_a_constant_becomes_a_number_computed_from_the_size() -> None:
+    text = MERGED.replace(
+        "  %e =", "  %c = constant {value=0.5, dtype=f32} : f32[]\n  %m = mul %r, %c : f32[15]\n  %e ="
+    )
+    graph = parse_graph(text.replace("exp %r", "exp %m"))
+    found = with_symbols(graph, (5,))
+    assert found is not None
+    assert "value=fadd(real(s0),-4.5)" in print_graph(found)
+    x, w = np.arange(15, dtype=np.float32).reshape(3, 5), np.ones(2, np.float32)
+    np.testing.assert_array_equal(run_graph(found, [x, w])[0], run_graph(graph, [x, w])[0])
+
+
 def test_layouts_change_strides_only() -> None:
     graph = varied(parse_graph(MERGED), Variation(layouts=(("x", "transposed"), ("e", "gaps"))))
     text = print_graph(graph)
