@@ -10,7 +10,7 @@ import importlib.util
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from effcc.errors import ToolchainError
 from effcc.fuzz.deployed import Deployed
+from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
 from effcc.fuzz.native import Outcome, Runner
 from effcc.fuzz.oracles import Examined, Failure, examine, interpreted, judge, native
@@ -208,17 +209,20 @@ class _Campaign:
         programs = [(e, n) for e in examined if (n := native(e)) is not None]
         self.compiled += len(programs)
         runner = self.sanitized if sanitize else self.runner
-        outcomes = self.background.submit(runner.run, [n for _, n in programs], target)
+        faults = [f for e in examined if (f := native_with_fault(e)) is not None]
+        called = [n for _, n in (*programs, *faults)]
+        outcomes = self.background.submit(runner.run, called, target)
         at = self.graphs // BATCH % max(len(programs), 1)
         chosen = [e for e, _ in programs[at : at + DEPLOYED]]
         deployed = self.background.submit(lambda: [self.deployed.judge(e, target) for e in chosen])
-        return _Running([e for e, _ in programs], outcomes, deployed, target, sanitize)
+        judged = [*((e, judge) for e, _ in programs), *((e, judge_fault) for e, _ in faults)]
+        return _Running(judged, outcomes, deployed, target, sanitize)
 
     def _finish(self, running: _Running | None) -> None:
         """Wait for what runs, and judge it."""
         if running is not None and not self._enough():
-            for examined, outcome in zip(running.examined, running.outcomes.result(), strict=True):
-                failure = judge(examined, outcome)
+            for (examined, judged), outcome in zip(running.examined, running.outcomes.result(), strict=True):
+                failure = judged(examined, outcome)
                 if failure is not None and not self._enough():
                     self._failed(failure, running.target, running.sanitize)
             for failure in running.deployed.result():
@@ -228,7 +232,7 @@ class _Campaign:
     def _failed(self, failure: Failure, target: Target, sanitize: bool = False) -> None:
         """Reduce, unless the like has been seen often; write down."""
         alike = sum(failure.resembles(f) for f in self.failures)
-        if alike < 3 and self.reduce_seconds and failure.step != "rules":
+        if alike < 3 and self.reduce_seconds and failure.step not in ("rules", "faults"):
             runner = self.sanitized if sanitize else self.runner
             failure = reduce(failure, lambda case: self.check(case, target, failure, runner), self.reduce_seconds)
         if alike < 3 and self.output is not None:
@@ -254,7 +258,7 @@ class _Campaign:
 class _Running:
     """A batch that is being compiled and run."""
 
-    examined: Sequence[Examined]
+    examined: Sequence[tuple[Examined, Callable[[Examined, Outcome], Failure | None]]]
     outcomes: Future[list[Outcome]]
     deployed: Future[list[Failure | None]]
     target: Target

@@ -39,6 +39,7 @@ from effcc.ir.expr import (
 from effcc.ir.form import constant
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.scalars import is_check
+from effcc.passes.fusion.cascade import read_through
 
 COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=", "ne": "!="}
 NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
@@ -183,10 +184,15 @@ def guard_accesses(kernel: Kernel, ranges: Ranges = NO_RANGES) -> Kernel:
     """
     shapes = _shapes(kernel)
     statements = []
+    targets = [s.target for s in kernel.statements]
+    again = {t for t in targets if targets.count(t) > 1}
+    indices: dict[str, Statement] = {}
     for s in kernel.statements:
         inner = {a for e in _reductions(s) for a in e.axes}
         box = {a: kernel.extents[a] for a in (*s.axes, *inner)}
-        s = _without_proved_checks(s, box, ranges)
+        s = _without_proved_checks(s, indices, box, ranges)
+        if s.dtype == i64 and s.scatter is None and s.reduction is None and s.target not in again:
+            indices[s.target] = replace(s, value=read_through(s.value, indices))
         statements.append(replace(s, value=_guarded(s.value, shapes, box, ())))
         if s.scatter is not None and not _inside(s.scatter.index, shapes[s.target], box, (), ranges, least=-1):
             raise IRTypeError(
@@ -195,15 +201,18 @@ def guard_accesses(kernel: Kernel, ranges: Ranges = NO_RANGES) -> Kernel:
     return kernel.with_statements(tuple(statements))
 
 
-def _without_proved_checks(s: Statement, box: Mapping[str, Dim], ranges: Ranges) -> Statement:
+def _without_proved_checks(
+    s: Statement, indices: Mapping[str, Statement], box: Mapping[str, Dim], ranges: Ranges
+) -> Statement:
     """The statement without checks that hold: of an index that is no data, or that the model clamps or wraps itself,
-    of a divisor that is a number."""
+    of a divisor that is a number. `indices` are the integers that the kernel has computed before."""
 
     def one(e: Expr) -> Expr:
         match e:
             case Call("in_range", (index, size, _)):
                 end = size.value if isinstance(size, Const | Size) else 0
-                proved = not isinstance(index, Load) and _inside((index,), (dim(end),), box, (), ranges)
+                known = read_through(index, indices)
+                proved = not isinstance(known, Load) and _inside((known,), (dim(end),), box, (), ranges)
                 return Const(True, boolean) if proved else e
             case Call("and", (Const(value=True), b)):
                 return b
