@@ -134,12 +134,15 @@ def index_add(m: Importer, x: Value, dim: int, index: Value, source: Value, alph
     return _put(m, x, axis, index, source if alpha == 1 else m.elementwise("mul", source, alpha), "add")
 
 
-def _put(m: Importer, x: Value, axis: int, index: Value, source: Value, combine: str) -> Value:
-    """Slices of `source` written along one axis of `x`; negative positions are outside."""
+def _put(
+    m: Importer, x: Value, axis: int, index: Value, source: Value, combine: str = "set", wraps: bool = False
+) -> Value:
+    """Slices of `source`, or its only element, written along one axis of `x`."""
     perm = (axis, *(d for d in range(x.type.rank) if d != axis))
     back = tuple(perm.index(d) for d in range(x.type.rank))
-    moved, slices = m.transpose(x, perm), m.transpose(source, perm)
-    return m.transpose(m.emit("index_put", moved, slices, index, axes=(0,), combine=combine, wraps=False), back)
+    slices = m.transpose(source, perm) if source.type.rank else source
+    moved = m.transpose(x, perm)
+    return m.transpose(m.emit("index_put", moved, slices, index, axes=(0,), combine=combine, wraps=wraps), back)
 
 
 @imports(aten.index_copy.default)
@@ -150,7 +153,16 @@ def index_copy(m: Importer, x: Value, dim: int, index: Value, source: Value) -> 
     wanted = (*x.type.shape[:axis], index.type.shape[0], *x.type.shape[axis + 1 :])
     if not same_shape(source.type.shape, wanted):
         raise NotNative("index_copy of a source that does not surely fit, which eager refuses")
-    return _put(m, x, axis, index, source, "set")
+    return _put(m, x, axis, index, source)
+
+
+@imports(aten.index_fill.int_Scalar, aten.index_fill.int_Tensor)
+def index_fill(m: Importer, x: Value, dim: int, index: Value, value: Operand) -> Value:
+    """Unlike the others along one axis, it counts negative positions from the end."""
+    if x.type.rank == 0 or index.type.rank != 1 or index.type.dtype not in (i64, i32):
+        raise NotNative("index_fill of this form")
+    filled = m.operand(value, x.type.dtype)
+    return _put(m, x, normalize_axis(dim, x.type.rank), index, m.reshape(filled, ()), wraps=True)
 
 
 @imports(aten.max_unpool2d.default, aten.max_unpool3d.default)

@@ -23,9 +23,10 @@ aten = torch.ops.aten
 # `_safe_softmax` is softmax with zeros for a row of nothing but -inf: one guard in the kernel, six ops outside it.
 # Attention's gradient reads its second result, the rows' log-sum-exp, which the decomposition does not give; the
 # importer takes both apart, so that their kernels can be derived. Taken apart, `index_add` and `index_copy` would
-# broadcast a source of a shape that eager refuses, and count negative positions from the end; unpooling would write
-# what is outside one channel to another; `addcmul` and `addcdiv` would multiply by their factor last, where eager does
-# so first; `std` would take the root of a variance that float32 does not hold.
+# broadcast a source of a shape that eager refuses, and count negative positions from the end (as `index_fill`, which
+# comes apart into `index_copy`, does); unpooling would write what is outside one channel to another; `addcmul` and
+# `addcdiv` would multiply by their factor last, where eager does so first; `std` would take the root of a variance that
+# float32 does not hold.
 _KEPT_WHOLE = (
     aten.addcdiv.default,
     aten.addcmul.default,
@@ -33,6 +34,8 @@ _KEPT_WHOLE = (
     aten._scaled_dot_product_flash_attention_for_cpu.default,
     aten.index_add.default,
     aten.index_copy.default,
+    aten.index_fill.int_Scalar,
+    aten.index_fill.int_Tensor,
     aten.std.correction,
     aten.max_unpool2d.default,
     aten.max_unpool3d.default,
