@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from effcc.ir.dims import Dim, evaluate
 from effcc.ir.dtypes import NAMED
 from effcc.ir.program import Buffer, Extern, Program
 from effcc.runtime.arena import ArenaPool
+from effcc.runtime.fork import Lock, usable_threads
 from effcc.runtime.weights import NOTHING, Seen, look
 
 TORCH_DTYPES: dict[str, torch.dtype] = {d.name: getattr(torch, d.long_name) for d in NAMED.values()}
@@ -111,7 +111,7 @@ class Executable:
         self._known_sizes: dict[tuple[int, ...], _Sizes] = {}
         self._fixed = None if self._bindings else self._resolve({})
         self._prepared: list[_Prepared] = []
-        self._prepare_lock = threading.Lock()
+        self._prepare_lock = Lock()
         used = {n for s in program.prepare for n in s.arguments}
         self._watched = [i for i in self._weights if self._inputs[i].name in used]
 
@@ -236,7 +236,7 @@ class Executable:
         prepared: _Prepared,
         owned: Sequence[torch.Tensor],
     ) -> None:
-        threads = self.threads or torch.get_num_threads()
+        threads = usable_threads(self.threads or torch.get_num_threads())
         arena = self._arenas.take(sizes.arena_bytes)
         try:
             base = arena.data_ptr()

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from effcc.runtime.fork import usable_threads
+
 SOURCE = """
 // Digests of ranges of memory, each an address and a number of bytes, and what the kernel knows of writes to them.
 #include "effcc/digest.h"
@@ -77,7 +79,7 @@ class Ranges:
         if not self.pairs:
             return b""
         results = ctypes.create_string_buffer(DIGEST_BYTES * len(self.pairs))
-        threads = threads if self.bytes > _SERIAL_BYTES else 1
+        threads = usable_threads(threads) if self.bytes > _SERIAL_BYTES else 1
         watch_library()["digest"](self.array, len(self.pairs), results, threads)
         return results.raw
 

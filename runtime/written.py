@@ -15,7 +15,6 @@ import bisect
 import ctypes
 import mmap
 import os
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from effcc.errors import ToolchainError
+from effcc.runtime.fork import Lock
 from effcc.runtime.watch_library import Ranges, watch_library
 
 CHUNK = 8 << 20
@@ -63,7 +63,7 @@ class WrittenPages:
         """
         self.pid = os.getpid()
         self._native = watch_library()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._found: Counter[int] = Counter()
         self._total = 0
         files = (ctypes.c_int * 2)()
