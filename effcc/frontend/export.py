@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._dynamo.exc import TorchDynamoException
+from torch._export.verifier import SpecViolationError
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
@@ -71,7 +73,7 @@ def capture(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The tensor attributes self._flat_weights")  # nn.LSTM's own bookkeeping
             program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
-    except (RuntimeError, TypeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
+    except (RuntimeError, TypeError, ValueError, SpecViolationError, TorchDynamoException) as error:
         raise CaptureError(
             f"torch.export could not capture {type(module).__name__} as one graph: {error}\n"
             "Try torch.compile(model, backend='effcc'), which may break the graph where this cannot."

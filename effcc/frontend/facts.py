@@ -1,8 +1,8 @@
 """What is true of sizes at every call: that a bound lies inside an axis, say.
 
-Two sources. Ranges: every symbol is replaced by its least value plus something that is not negative, every floor by its
-argument or a little less. Torch's shape environment: it holds what capture has decided for the example inputs, which
-is checked before a compiled graph is run (a guard), so it holds at every call too.
+Two sources. Ranges: every symbol is replaced by a bound and what it differs from it, which is not negative, every floor
+by its argument or a little less. Torch's shape environment: it holds what capture has decided for the example inputs,
+which is checked before a compiled graph is run (a guard), so it holds at every call too.
 """
 
 from __future__ import annotations
@@ -49,11 +49,13 @@ class Facts:
         return self._proved[size]
 
     def _by_ranges(self, size: sympy.Expr) -> bool:
+        """Every symbol as its least value and more, or as its greatest and less where the size falls with it."""
+        least = sympy.expand(sympy.Add(*(_least(term) for term in sympy.Add.make_args(sympy.expand(size)))))
         fresh: dict[sympy.Symbol, sympy.Expr] = {}
         for s in size.free_symbols:
-            low, _ = self.ranges.get(s.name, (0, None))
-            fresh[s] = sympy.Symbol(s.name, integer=True, nonnegative=True) + low
-        least = sympy.Add(*(_least(term) for term in sympy.Add.make_args(sympy.expand(size))))
+            low, high = self.ranges.get(s.name, (0, None))
+            rest = sympy.Symbol(s.name, integer=True, nonnegative=True)
+            fresh[s] = high - rest if high is not None and least.coeff(s).is_negative else low + rest
         return bool(sympy.expand(least.xreplace(fresh)).is_nonnegative)
 
     def _by_torch(self, size: sympy.Expr) -> bool:

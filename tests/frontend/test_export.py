@@ -120,3 +120,12 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(CaptureError):
         export.load_exported(path)
+
+
+def test_what_torch_export_cannot_write_down_says_so() -> None:
+    class Exclusive(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (x.shape[0] ^ 5)
+
+    with pytest.raises(CaptureError, match="could not capture Exclusive"):
+        capture(Exclusive(), (torch.ones(8, 4),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
