@@ -128,4 +128,4 @@ def test_what_torch_export_cannot_write_down_says_so() -> None:
             return x * (x.shape[0] ^ 5)
 
     with pytest.raises(CaptureError, match="could not capture Exclusive"):
-        capture(Exclusive(), (torch.ones(8, 4),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        export.capture(Exclusive(), (torch.ones(8, 4),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
