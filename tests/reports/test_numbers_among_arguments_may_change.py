@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.nn import functional
 
 import effcc
 from effcc.errors import InputError
@@ -63,3 +65,37 @@ def test_a_package_refuses_sizes_that_it_was_not_captured_for(tmp_path: Path) ->
     torch.testing.assert_close(package(x, 7), x[:7] + 1)
     with pytest.raises(InputError, match="was captured for sizes where"):
         package(x, 9)
+
+
+class Resized(nn.Module):
+    def forward(self, x: Tensor, k: int) -> Tensor:
+        return functional.interpolate(x[None], scale_factor=0.7)[0] * k
+
+
+CALLER = """
+#include <stdio.h>
+#include "resized.h"
+int main(int argc, char **argv) {
+    resized model;
+    float x[4 * 20], y[4 * 14];
+    for (int i = 0; i < 80; ++i) x[i] = (float)i;
+    if (argc < 2 || resized_open(&model, argv[1])) return 1;
+    if (resized_run(&model, x, y, 20, 3, 1)) return 2;
+    printf("%g %g", y[1], y[55]);
+    return resized_run(&model, x, y, 20, -1, 1) == EFFCC_ARGUMENT ? 0 : 3;
+}
+"""
+
+
+def test_from_c(tmp_path: Path) -> None:
+    """The header takes the number itself, computes rounded sizes, and checks what the model was captured for."""
+    x = torch.arange(80.0).reshape(4, 20)
+    effcc.export(Resized(), (x, 3), tmp_path / "resized", dynamic_shapes=({1: Dim.AUTO}, Dim.DYNAMIC))
+    (tmp_path / "main.c").write_text(CALLER)
+    program = tmp_path / "main"
+    include = f"-I{tmp_path / 'resized'}"
+    subprocess.run(["cc", "-Wall", "-Werror", include, "-o", program, tmp_path / "main.c", "-ldl", "-lm"], check=True)
+    found = subprocess.run([program, tmp_path / "resized"], capture_output=True, text=True, check=False)
+    assert found.returncode == 0
+    expected = Resized()(x, 3).flatten()
+    assert found.stdout == f"{expected[1]:g} {expected[55]:g}"
