@@ -6,8 +6,18 @@ from typing import Any
 
 import torch
 
-from effcc.frontend.importer import Import, Importer, NotNative, Operand, aten, dtype_of, imports, result_dtype
-from effcc.ir.dtypes import boolean
+from effcc.frontend.importer import (
+    HALVES,
+    Import,
+    Importer,
+    NotNative,
+    Operand,
+    aten,
+    dtype_of,
+    imports,
+    result_dtype,
+)  # fmt: skip
+from effcc.ir.dtypes import boolean, f32
 from effcc.ir.graph import Value
 from effcc.ir.op import broadcast_shapes
 
@@ -75,17 +85,26 @@ def add(m: Importer, a: Operand, b: Operand, alpha: Any = 1) -> Value:
     """a + alpha * b; on bools, or."""
     if result_dtype((a, b)) == boolean:
         return m.elementwise("or", a, b)
-    return m.elementwise("add", a, _scaled(m, b, alpha), dtype=result_dtype((a, b)))
+    return _plus_scaled(m, "add", a, b, alpha)
 
 
 @imports(aten.sub.Tensor, aten.sub.Scalar)
 def sub(m: Importer, a: Operand, b: Operand, alpha: Any = 1) -> Value:
-    return m.elementwise("sub", a, _scaled(m, b, alpha), dtype=result_dtype((a, b)))
+    return _plus_scaled(m, "sub", a, b, alpha)
 
 
 @imports(aten.rsub.Tensor, aten.rsub.Scalar)
 def rsub(m: Importer, a: Operand, b: Operand, alpha: Any = 1) -> Value:
-    return m.elementwise("sub", b, _scaled(m, a, alpha), dtype=result_dtype((a, b)))
+    return _plus_scaled(m, "sub", b, a, alpha)
+
+
+def _plus_scaled(m: Importer, op: str, a: Operand, b: Operand, alpha: Any) -> Value:
+    """a +- alpha * b; of half tensors rounded once, but with alpha rounded to the half type first, as eager does."""
+    dtype = result_dtype((a, b))
+    if alpha == 1 or dtype not in HALVES:
+        return m.elementwise(op, a, _scaled(m, b, alpha), dtype=dtype)
+    x, y, factor = (m.cast(m.operand(o, dtype), f32) for o in (a, b, alpha))
+    return m.cast(m.emit(op, x, m.emit("mul", y, factor)), dtype)
 
 
 @imports(aten.mul.Tensor, aten.mul.Scalar)
@@ -126,6 +145,8 @@ def div_mode(m: Importer, a: Operand, b: Operand, rounding_mode: str | None = No
         return div(m, a, b)
     if rounding_mode == "floor":
         return m.elementwise("floordiv", a, b)
+    if dtype in HALVES and not (isinstance(b, Value) and b.type.rank):  # eager rounds quotients by tensors only
+        return m.cast(m.emit("trunc", m.elementwise("div", a, b, dtype=f32)), dtype)
     if dtype.is_float:
         return m.emit("trunc", m.elementwise("div", a, b))
     x, y = m.operand(a, dtype), m.operand(b, dtype)

@@ -25,9 +25,12 @@ def mm(m: Importer, a: Value, b: Value) -> Value:
 
 @imports(aten.addmm.default)
 def addmm(m: Importer, bias: Value, a: Value, b: Value, beta: Any = 1, alpha: Any = 1) -> Value:
-    """beta * bias + alpha * (a @ b)."""
+    """beta * bias + alpha * (a @ b); where a factor is 0, what it multiplies is not read, be it NaN."""
     if beta == 1 and alpha == 1 and bias.type.rank == 1 and bias.type.shape == (b.type.shape[1],):
         return m.emit("linear", a, m.transpose(b, (1, 0)), bias)
+    if alpha == 0:
+        shape = (a.type.shape[0], b.type.shape[1])
+        return m.broadcast(m.elementwise("mul", bias, beta) if beta != 0 else m.constant(0, a.type.dtype), shape)
     product = mm(m, a, b)
     if alpha != 1:
         product = m.elementwise("mul", product, alpha)

@@ -99,6 +99,11 @@ def strided(sizes: Shape, strides: Shape | None) -> Shape | None:
     return None if plain else tuple(reversed(found))
 
 
+HALVES = (dtypes.f16, dtypes.bf16)
+
+# Eager keeps the second operand of these in f32 beside a half tensor, if it is a number or a 0-d tensor.
+_SECOND_UNROUNDED = ("mul", "div", "floordiv")
+
 _CATEGORY = {"bool": 0, "int": 1, "uint": 1, "float": 2}
 
 
@@ -203,12 +208,12 @@ class Importer:
     def elementwise(self, op: str, *operands: Operand, dtype: DType | None = None) -> Value:
         """A pointwise op on operands brought to one dtype (default: what torch promotes them to).
 
-        Eager keeps a number in f32 beside a half tensor; where rounding it would matter, so does this.
+        Beside a half tensor eager rounds numbers and 0-d tensors to the half type, but for the second operand of a
+        product or quotient, which it keeps in f32; where that matters, so does this.
         """
         dtype = result_dtype(operands) if dtype is None else dtype
-        if dtype in (dtypes.f16, dtypes.bf16) and any(_is_rounded(o, dtype) for o in operands):
-            wide = self.emit(op, *(self.operand(o, f32) for o in operands))
-            return self.cast(wide, dtype) if wide.type.dtype == f32 else wide
+        if dtype in HALVES and op in _SECOND_UNROUNDED and _is_rounded(operands[1], dtype):
+            return self.cast(self.emit(op, *(self.operand(o, f32) for o in operands)), dtype)
         return self.emit(op, *(self.operand(o, dtype) for o in operands))
 
     # --- sizes ---
@@ -271,8 +276,12 @@ class Importer:
 
 
 def _is_rounded(x: Operand, dtype: DType) -> bool:
-    """Whether a number changes when it is rounded to `dtype`."""
-    return isinstance(x, float) and x == x and float(torch.tensor(x, dtype=TORCH_DTYPES[dtype])) != x
+    """Whether a number, or a 0-d tensor, may change when it is rounded to `dtype`."""
+    if isinstance(x, Value):
+        return x.type.rank == 0 and x.type.dtype not in (dtype, dtypes.boolean)
+    if isinstance(x, sympy.Expr):
+        return True
+    return x == x and float(torch.tensor(x, dtype=TORCH_DTYPES[dtype])) != x
 
 
 def resolve_shape(x: Value, sizes: Sequence[Dim]) -> Shape:
