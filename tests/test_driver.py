@@ -182,7 +182,7 @@ def test_options_have_near_misses(options: dict[str, str], message: str) -> None
     ("options", "message"),
     [
         ({"target": 512}, "option 'target': expected a name or a Target, got 512"),
-        ({"threads": 0}, "option 'threads': expected a whole number from 1 to 1024, got 0"),
+        ({"threads": 0}, "option 'threads': expected a whole number from 1 to 1024, got '0'"),
         ({"threads": "all"}, "option 'threads': expected a whole number"),
         ({"fast_math": 1}, "option 'fast_math': expected True or False, got 1"),
         ({"print_after": 3}, "option 'print_after': expected the name of a step or a list of names, got 3"),
