@@ -108,8 +108,8 @@ def call(writer: Writer, name: str, dtype: DType, operands: list[Value], epoch: 
         width = max(v.mask_bytes for v in operands if v.lanes > 1) if lanes > 1 else 4
     if lanes > 1 and (kind == boolean or (not spelling.operator and len(operands) > 1)):
         texts = [in_lanes(writer, v, width) for v in operands]
-    elif kind == i64 and not spelling.operator and lanes == 1 and len(operands) > 1:
-        texts = [f"i64({bare(text(writer, v))})" for v in operands]
+    elif kind.is_integer and kind != i32 and not spelling.operator and lanes == 1 and len(operands) > 1:
+        texts = [f"{kind.name}({bare(text(writer, v))})" for v in operands]  # a literal is an int
     else:
         texts = [text(writer, v) for v in operands]
     if not spelling.operator:

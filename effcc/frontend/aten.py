@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from effcc.errors import CaptureError, IRTypeError, UnsupportedError, noting
 from effcc.frontend import (
+    aten_activations,
     aten_attention,
     aten_control,
     aten_creation,
@@ -65,6 +66,7 @@ from effcc.ir.table.create import LARGEST_LITERAL
 from effcc.ir.types import TensorType
 
 FAMILIES = (
+    aten_activations,
     aten_attention,
     aten_control,
     aten_creation,

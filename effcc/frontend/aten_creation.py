@@ -8,7 +8,7 @@ from typing import Any
 import sympy
 import torch
 
-from effcc.frontend.importer import Importer, Number, aten, dtype_of, imports, scalar_dtype
+from effcc.frontend.importer import Importer, Number, as_element, aten, dtype_of, imports, scalar_dtype
 from effcc.ir.dims import dim
 from effcc.ir.dtypes import DType
 from effcc.ir.graph import Value
@@ -26,29 +26,37 @@ def _dtype(dtype: Any, *values: Number) -> DType:
 
 def _filled(m: Importer, shape: Sequence[Any], value: Number, dtype: DType) -> Value:
     if len(shape) == 0:
-        known = dtype.kind == "bool" and not isinstance(value, sympy.Expr)
-        return m.constant(bool(value) if known else value, dtype)
+        return m.constant(value, dtype)
+    if not isinstance(value, sympy.Expr):
+        value = as_element(value, dtype)
     return m.emit("full", shape=tuple(dim(n) for n in shape), value=value, dtype=dtype)
+
+
+def _checked(m: Importer, shape: Sequence[Any], value: Number, dtype: DType) -> Value:
+    m.checked(value, dtype)
+    return _filled(m, shape, value, dtype)
 
 
 @imports(aten.full.default)
 def full(m: Importer, shape: Any, value: Number, dtype: Any = None, **_: Any) -> Value:
-    return _filled(m, shape, value, _dtype(dtype, value))
+    return _checked(m, shape, value, _dtype(dtype, value))
 
 
 @imports(aten.scalar_tensor.default)
 def scalar_tensor(m: Importer, value: Number, dtype: Any = None, **_: Any) -> Value:
-    return _filled(m, (), value, _dtype(torch.get_default_dtype() if dtype is None else dtype, value))
+    """A number that stands for a tensor, as a branch of `where`: of a half type it may be an infinity."""
+    found = _dtype(torch.get_default_dtype() if dtype is None else dtype, value)
+    return _filled(m, (), value, found) if found.is_float else _checked(m, (), value, found)
 
 
 @imports(aten.full_like.default)
 def full_like(m: Importer, x: Value, value: Number, dtype: Any = None, **_: Any) -> Value:
-    return _filled(m, x.type.shape, value, x.type.dtype if dtype is None else dtype_of(dtype))
+    return _checked(m, x.type.shape, value, x.type.dtype if dtype is None else dtype_of(dtype))
 
 
 @imports(aten.fill.Scalar)
 def fill(m: Importer, x: Value, value: Number) -> Value:
-    return _filled(m, x.type.shape, value, x.type.dtype)
+    return _checked(m, x.type.shape, value, x.type.dtype)
 
 
 @imports(aten.fill.Tensor)

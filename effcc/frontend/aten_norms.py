@@ -14,24 +14,27 @@ from effcc.ir.op import normalize_axis
 @imports(aten._softmax.default)
 def softmax(m: Importer, x: Value, dim: int, half_to_float: bool = False) -> Value:
     x = m.cast(x, f32) if half_to_float else x
-    return m.emit("softmax", x, axis=normalize_axis(dim, x.type.rank)) if x.type.rank else _one(m, x)
+    return _along(m, "softmax", x, dim)
 
 
 @imports(aten._safe_softmax.default)
 def safe_softmax(m: Importer, x: Value, dim: int, dtype: Any = None) -> Value:
     if dtype is not None:
         raise NotNative("a masked softmax that converts its operand")
-    return m.emit("softmax", x, axis=normalize_axis(dim, x.type.rank), safe=True)
+    return _along(m, "softmax", x, dim, safe=True)
 
 
 @imports(aten._log_softmax.default)
 def log_softmax(m: Importer, x: Value, dim: int, half_to_float: bool = False) -> Value:
     x = m.cast(x, f32) if half_to_float else x
-    return m.emit("log_softmax", x, axis=normalize_axis(dim, x.type.rank)) if x.type.rank else m.emit("sub", x, x)
+    return _along(m, "log_softmax", x, dim)
 
 
-def _one(m: Importer, x: Value) -> Value:
-    return m.emit("full", shape=(), value=1.0, dtype=x.type.dtype)
+def _along(m: Importer, op: str, x: Value, dim: int, **attrs: Any) -> Value:
+    """An op along an axis; that of a 0-d tensor is its one element."""
+    if x.type.rank:
+        return m.emit(op, x, axis=normalize_axis(dim, x.type.rank), **attrs)
+    return m.reshape(m.emit(op, m.reshape(x, (1,)), axis=0, **attrs), ())
 
 
 def _affine(m: Importer, x: Value, weight: Value | None, bias: Value | None, shape: Any) -> list[Value]:

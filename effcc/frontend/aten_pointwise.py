@@ -15,9 +15,10 @@ from effcc.frontend.importer import (
     aten,
     dtype_of,
     imports,
+    is_number,
     result_dtype,
-)  # fmt: skip
-from effcc.ir.dtypes import boolean, f32
+)
+from effcc.ir.dtypes import boolean, f16
 from effcc.ir.graph import Value
 from effcc.ir.op import broadcast_shapes
 
@@ -73,44 +74,39 @@ for _name in _COMPARISONS:
     imports(*_overloads(_name, "Tensor", "Scalar"))(_binary(_name))
 
 
-def _scaled(m: Importer, x: Operand, alpha: Any) -> Operand:
-    """`alpha * x`."""
+def _sum(m: Importer, op: str, a: Operand, b: Operand, alpha: Any) -> Value:
+    """`a + alpha * b` or `a - alpha * b`, rounded once; eager rounds alpha to the dtype, in which integers wrap."""
+    dtype = result_dtype((a, b))
+    m.checked(alpha, dtype)
     if alpha == 1:
-        return x
-    return m.elementwise("mul", x, alpha) if isinstance(x, Value) else x * alpha
+        return m.elementwise(op, a, b, dtype=dtype)
+    x, y, factor = (m.accurate(o, dtype) for o in (a, b, alpha))
+    return m.cast(m.emit(op, x, m.emit("mul", y, factor)), dtype)
 
 
 @imports(aten.add.Tensor, aten.add.Scalar)
 def add(m: Importer, a: Operand, b: Operand, alpha: Any = 1) -> Value:
     """a + alpha * b; on bools, or."""
     if result_dtype((a, b)) == boolean:
-        return m.elementwise("or", a, b)
-    return _plus_scaled(m, "add", a, b, alpha)
+        return m.elementwise("or", a, b) if alpha else m.operand(a, boolean)
+    return _sum(m, "add", a, b, alpha)
 
 
 @imports(aten.sub.Tensor, aten.sub.Scalar)
 def sub(m: Importer, a: Operand, b: Operand, alpha: Any = 1) -> Value:
-    return _plus_scaled(m, "sub", a, b, alpha)
+    return _sum(m, "sub", a, b, alpha)
 
 
 @imports(aten.rsub.Tensor, aten.rsub.Scalar)
 def rsub(m: Importer, a: Operand, b: Operand, alpha: Any = 1) -> Value:
-    return _plus_scaled(m, "sub", b, a, alpha)
-
-
-def _plus_scaled(m: Importer, op: str, a: Operand, b: Operand, alpha: Any) -> Value:
-    """a +- alpha * b; of half tensors rounded once, but with alpha rounded to the half type first, as eager does."""
-    dtype = result_dtype((a, b))
-    if alpha == 1 or dtype not in HALVES:
-        return m.elementwise(op, a, _scaled(m, b, alpha), dtype=dtype)
-    x, y, factor = (m.cast(m.operand(o, dtype), f32) for o in (a, b, alpha))
-    return m.cast(m.emit(op, x, m.emit("mul", y, factor)), dtype)
+    return _sum(m, "sub", b, a, alpha)
 
 
 @imports(aten.mul.Tensor, aten.mul.Scalar)
 def mul(m: Importer, a: Operand, b: Operand) -> Value:
     """a * b; on bools, and."""
-    return m.elementwise("and" if result_dtype((a, b)) == boolean else "mul", a, b)
+    dtype = result_dtype((a, b))
+    return m.elementwise("and", a, b) if dtype == boolean else m.scaled("mul", a, b, dtype)
 
 
 @imports(aten.addcmul.default)
@@ -127,14 +123,16 @@ def addcdiv(m: Importer, x: Value, a: Value, b: Value, value: Any = 1) -> Value:
 
 def _add_scaled(m: Importer, op: str, x: Value, a: Value, b: Value, value: Any) -> Value:
     dtype = result_dtype((x, a, b))
-    wide = dtype.accumulator if dtype.is_float else dtype
-    scaled = m.elementwise(op, _scaled(m, m.cast(a, wide), value), b, dtype=wide)
-    return m.cast(m.elementwise("add", x, scaled, dtype=wide), dtype)
+    m.checked(value, dtype)
+    base, first, second = (m.accurate(o, dtype) for o in (x, a, b))
+    if value != 1:
+        first = m.elementwise("mul", first, value)
+    return m.cast(m.emit("add", base, m.emit(op, first, second)), dtype)
 
 
 @imports(aten.div.Tensor, aten.div.Scalar)
 def div(m: Importer, a: Operand, b: Operand) -> Value:
-    return m.elementwise("div", a, b, dtype=m.floating((a, b)))
+    return m.scaled("div", a, b, m.floating((a, b)))
 
 
 @imports(aten.div.Tensor_mode, aten.div.Scalar_mode)
@@ -144,11 +142,11 @@ def div_mode(m: Importer, a: Operand, b: Operand, rounding_mode: str | None = No
     if rounding_mode is None:
         return div(m, a, b)
     if rounding_mode == "floor":
-        return m.elementwise("floordiv", a, b)
-    if dtype in HALVES and not (isinstance(b, Value) and b.type.rank):  # eager rounds quotients by tensors only
-        return m.cast(m.emit("trunc", m.elementwise("div", a, b, dtype=f32)), dtype)
+        return floor_divide(m, a, b)
     if dtype.is_float:
-        return m.emit("trunc", m.elementwise("div", a, b))
+        inside = dtype.accumulator if is_number(b) else dtype  # only by a number does eager not round the quotient
+        quotient = m.emit("div", m.cast(m.operand(a, dtype), inside), m.operand(b, inside))
+        return m.cast(m.emit("trunc", quotient), dtype)
     x, y = m.operand(a, dtype), m.operand(b, dtype)
     down = m.emit("floordiv", x, y)
     zero = m.constant(0, dtype)
@@ -159,7 +157,26 @@ def div_mode(m: Importer, a: Operand, b: Operand, rounding_mode: str | None = No
 
 @imports(aten.floor_divide.default)
 def floor_divide(m: Importer, a: Operand, b: Operand) -> Value:
-    return m.elementwise("floordiv", a, b)
+    """floor(a / b); eager rounds after every step of a division of half tensors, but not of one by a number."""
+    dtype = result_dtype((a, b))
+    if dtype not in HALVES:
+        return m.elementwise("floordiv", a, b)
+    if is_number(b):
+        quotient = m.emit("floordiv", m.accurate(a, dtype), m.operand(b, dtype.accumulator))
+        return m.cast(quotient, dtype)
+    x, y = m.operand(a, dtype), m.operand(b, dtype)
+    zero, one = m.constant(0, dtype), m.constant(1, dtype)
+    rest = m.emit("fmod", x, y)
+    quotient = m.emit("div", m.emit("sub", x, rest), y)
+    opposite = m.emit("ne", m.emit("lt", y, zero), m.emit("lt", rest, zero))
+    below = m.emit("and", m.emit("ne", rest, zero), opposite)
+    quotient = m.emit("where", below, m.emit("sub", quotient, one), quotient)
+    floor = m.emit("floor", quotient)
+    near = m.emit("gt", m.emit("sub", quotient, floor), m.constant(0.5, dtype))
+    floor = m.emit("where", near, m.emit("add", floor, one), floor)
+    signed = m.emit("copysign", zero, m.emit("div", x, y))
+    found = m.emit("where", m.emit("eq", quotient, zero), signed, floor)
+    return m.emit("where", m.emit("eq", y, zero), m.emit("div", x, y), found)
 
 
 @imports(aten.atan2.default)
@@ -176,6 +193,7 @@ def copysign(m: Importer, a: Value, b: Operand) -> Value:
 def pow_scalar(m: Importer, x: Value, exponent: Any) -> Value:
     """Eager computes small exponents by products and roots; so does this."""
     dtype = result_dtype((x, exponent))
+    m.checked(exponent, dtype)
     x = m.cast(x, dtype)
     if not isinstance(exponent, bool | int | float):
         return m.elementwise("pow", x, exponent)
@@ -183,16 +201,24 @@ def pow_scalar(m: Importer, x: Value, exponent: Any) -> Value:
         return m.emit("full", shape=x.type.shape, value=1.0 if dtype.is_float else 1, dtype=dtype)
     if exponent == 1:
         return x
-    if exponent in (2, 3):
-        square = m.emit("mul", x, x)
-        return square if exponent == 2 else m.emit("mul", square, x)
-    if dtype.is_float and exponent in (0.5, -0.5, -1, -2):
-        if abs(exponent) == 0.5:
-            return m.emit("sqrt" if exponent > 0 else "rsqrt", x)
-        return m.emit("reciprocal", x if exponent == -1 else m.emit("mul", x, x))
+    if exponent in (2, 3) or (dtype.is_float and exponent in (0.5, -0.5, -1, -2)):
+        # Of the half types, eager rounds between the steps for bf16 only.
+        inner = m.accurate(x, dtype) if dtype == f16 else x
+        return m.cast(_simple_power(m, inner, exponent), dtype)
     if not dtype.is_float and exponent < 0:
         raise NotNative("integers to negative powers are not allowed")
     return m.elementwise("pow", x, exponent, dtype=dtype)
+
+
+def _simple_power(m: Importer, x: Value, exponent: float) -> Value:
+    if abs(exponent) == 0.5:
+        return m.emit("sqrt" if exponent > 0 else "rsqrt", x)
+    if exponent == -1:
+        return m.emit("reciprocal", x)
+    square = m.emit("mul", x, x)
+    if exponent == 3:
+        return m.emit("mul", square, x)
+    return square if exponent == 2 else m.emit("reciprocal", square)
 
 
 @imports(aten.pow.Tensor_Tensor, aten.pow.Scalar)
@@ -251,18 +277,21 @@ def where(m: Importer, condition: Value, a: Value, b: Value) -> Value:
 @imports(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
 def masked_fill(m: Importer, x: Value, mask: Value, value: Operand) -> Value:
     dtype = x.type.dtype
+    m.checked(value, dtype)
     filled = m.emit("where", mask, m.operand(value, dtype), x)
     return m.broadcast(filled, broadcast_shapes([x.type.shape, mask.type.shape]))
 
 
 @imports(aten.clamp.default, aten.clamp.Tensor)
 def clamp(m: Importer, x: Value, low: Operand | None = None, high: Operand | None = None) -> Value:
-    """min(max(x, low), high), in this order."""
+    """min(high, max(low, x)), in this order: of two zeros, the second operand's sign counts."""
     dtype = result_dtype([o for o in (x, low, high) if o is not None])
     x = m.cast(x, dtype)
+    m.checked(low, dtype)
+    m.checked(high, dtype)
     if low is not None:
-        x = m.elementwise("maximum", x, low, dtype=dtype)
-    return x if high is None else m.elementwise("minimum", x, high, dtype=dtype)
+        x = m.elementwise("maximum", low, x, dtype=dtype)
+    return x if high is None else m.elementwise("minimum", high, x, dtype=dtype)
 
 
 @imports(aten.clamp_min.default)
@@ -273,21 +302,6 @@ def clamp_min(m: Importer, x: Value, low: Operand) -> Value:
 @imports(aten.clamp_max.default)
 def clamp_max(m: Importer, x: Value, high: Operand) -> Value:
     return clamp(m, x, None, high)
-
-
-@imports(aten.gelu.default)
-def gelu(m: Importer, x: Value, approximate: str = "none") -> Value:
-    return m.emit("gelu", x, approximate=approximate)
-
-
-@imports(aten.silu.default)
-def silu(m: Importer, x: Value) -> Value:
-    return m.emit("silu", x)
-
-
-@imports(aten.lerp.Tensor, aten.lerp.Scalar)
-def lerp(m: Importer, a: Value, b: Value, weight: Operand) -> Value:
-    return m.elementwise("add", a, m.elementwise("mul", weight, m.elementwise("sub", b, a)))
 
 
 @imports(aten._to_copy.default)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from effcc.frontend.aten_pointwise import add
-from effcc.frontend.importer import Importer, NotNative, aten, imports
+from effcc.frontend.importer import Import, Importer, NotNative, aten, imports
 from effcc.ir.graph import Value
 
 
@@ -30,19 +29,31 @@ def addmm(m: Importer, bias: Value, a: Value, b: Value, beta: Any = 1, alpha: An
         return m.emit("linear", a, m.transpose(b, (1, 0)), bias)
     if alpha == 0:
         shape = (a.type.shape[0], b.type.shape[1])
-        return m.broadcast(m.elementwise("mul", bias, beta) if beta != 0 else m.constant(0, a.type.dtype), shape)
-    product = mm(m, a, b)
-    if alpha != 1:
-        product = m.elementwise("mul", product, alpha)
-    return product if beta == 0 else add(m, product, bias, beta)
+        scaled = m.constant(0, a.type.dtype) if beta == 0 else m.scaled("mul", bias, beta, a.type.dtype)
+        return m.broadcast(scaled, shape)
+    return _blend(m, bias, a, b, beta, alpha, mm)
 
 
 @imports(aten.baddbmm.default)
 def baddbmm(m: Importer, bias: Value, a: Value, b: Value, beta: Any = 1, alpha: Any = 1) -> Value:
-    product = m.emit("matmul", a, b)
+    return _blend(m, bias, a, b, beta, alpha, lambda m, a, b: m.emit("matmul", a, b))
+
+
+def _blend(m: Importer, bias: Value, a: Value, b: Value, beta: Any, alpha: Any, product: Import) -> Value:
+    """beta * bias + alpha * product(a, b), rounded once; a bias that beta = 0 leaves out is not read."""
+    dtype = a.type.dtype
+    made = m.producer(b)
+    if made is not None and made.op == "transpose":  # stays one, for `linear`
+        perm: Any = made.attrs["perm"]
+        b = m.transpose(m.accurate(made.operands[0], dtype), perm)
+    found: Value = product(m, m.accurate(a, dtype), m.accurate(b, dtype))
+    wide = found.type.dtype
     if alpha != 1:
-        product = m.elementwise("mul", product, alpha)
-    return product if beta == 0 else add(m, product, bias, beta)
+        found = m.elementwise("mul", found, m.constant(alpha, wide))
+    if beta != 0:
+        term = m.accurate(bias, dtype)
+        found = m.emit("add", found, term if beta == 1 else m.emit("mul", term, m.constant(beta, wide)))
+    return m.cast(found, dtype)
 
 
 @imports(aten.linear.default)

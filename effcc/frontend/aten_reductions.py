@@ -16,8 +16,8 @@ from effcc.ir.op import normalize_axis
 
 
 def _axes(x: Value, dims: Any) -> tuple[int, ...] | None:
-    """An ATen `dim` argument as axes; an empty list is all of them."""
-    if dims is None:
+    """An ATen `dim` argument as axes; an empty list is all of them. A 0-d tensor's one element may be dim 0 or -1."""
+    if dims is None or x.type.rank == 0:
         return None
     listed = (dims,) if isinstance(dims, int) else tuple(dims)
     return tuple(normalize_axis(d, x.type.rank) for d in listed) or None
@@ -136,7 +136,12 @@ def vector_norm(
 ) -> Value:
     """(sum |x|^p)^(1/p); the largest |x| for p = inf, the smallest for -inf, the count of nonzeros for 0."""
     x = _widened(m, x, dtype)
-    axes, element = _axes(x, dims), x.type.dtype
+    return m.cast(_accurate_norm(m, m.accurate(x, x.type.dtype), order, _axes(x, dims), keepdim), x.type.dtype)
+
+
+def _accurate_norm(m: Importer, x: Value, order: Any, axes: tuple[int, ...] | None, keepdim: bool) -> Value:
+    """A norm in the type of `x`: of half types' squares, the sum need not be a half."""
+    element = x.type.dtype
     if order == 2:
         return m.emit("sqrt", reduce(m, "sum", m.emit("mul", x, x), axes, keepdim))
     if order == 0:
@@ -168,5 +173,7 @@ imports(aten.cumprod.default)(_running("cumprod"))
 @imports(aten._cdist_forward.default)
 def cdist(m: Importer, a: Value, b: Value, p: float, compute_mode: int | None) -> Value:
     """Distances in the p-norm between the rows of `a` and those of `b`."""
-    difference = m.elementwise("sub", m.unit(a, a.type.rank - 1), m.unit(b, b.type.rank - 2))
-    return vector_norm(m, difference, p, [-1])
+    dtype = a.type.dtype
+    a, b = m.accurate(a, dtype), m.accurate(b, dtype)
+    difference = m.emit("sub", m.unit(a, a.type.rank - 1), m.unit(b, b.type.rank - 2))
+    return m.cast(vector_norm(m, difference, p, [-1]), dtype)

@@ -26,7 +26,7 @@ aten = torch.ops.aten
 # broadcast a source of a shape that eager refuses, and count negative positions from the end (as `index_fill`, which
 # comes apart into `index_copy`, does); unpooling would write what is outside one channel to another; `addcmul` and
 # `addcdiv` would multiply by their factor last, where eager does so first; `std` would take the root of a variance that
-# float32 does not hold.
+# float32 does not hold. The others would round half types in between, leave out a check, or take another branch at 0.
 _KEPT_WHOLE = (
     aten.addcdiv.default,
     aten.addcmul.default,
@@ -39,13 +39,17 @@ _KEPT_WHOLE = (
     aten.std.correction,
     aten.max_unpool2d.default,
     aten.max_unpool3d.default,
+    aten.elu.default,
+    aten.lerp.Scalar,
+    aten.lerp.Tensor,
+    aten.masked_fill.Scalar,
+    aten.masked_fill.Tensor,
 )
 
 Table = dict[Any, Callable[..., Any]]
 
 # Core ATen keeps these; in terms of ops that stay, each is pointwise, a gather or a view.
 _ALSO_DECOMPOSED = (
-    aten.elu.default,
     aten.hardtanh.default,
     aten.leaky_relu.default,
     aten.upsample_bilinear2d.vec,

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
+import ml_dtypes
+import numpy as np
 import sympy
 import torch
 
+from effcc.errors import CaptureError
 from effcc.frontend.facts import NOTHING_KNOWN, Facts
 from effcc.frontend.sizes import shape, size
 from effcc.ir import dtypes
 from effcc.ir.dims import Dim, Shape, dim, evaluate, product, same_shape, show, symbols
-from effcc.ir.dtypes import DType, boolean, f32
+from effcc.ir.dtypes import DType, boolean
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
 from effcc.ir.size_functions import FUNCTIONS, is_real
 from effcc.ir.types import TensorType
@@ -29,6 +33,8 @@ aten = torch.ops.aten
 
 DTYPES: Mapping[torch.dtype, DType] = {getattr(torch, d.long_name): d for d in dtypes.NAMED.values()}
 TORCH_DTYPES: Mapping[DType, torch.dtype] = {ours: theirs for theirs, ours in DTYPES.items()}
+
+HALVES = (dtypes.f16, dtypes.bf16)
 
 Number: TypeAlias = "bool | int | float | sympy.Expr"
 Operand: TypeAlias = "Value | Number"
@@ -99,11 +105,6 @@ def strided(sizes: Shape, strides: Shape | None) -> Shape | None:
     return None if plain else tuple(reversed(found))
 
 
-HALVES = (dtypes.f16, dtypes.bf16)
-
-# Eager keeps the second operand of these in f32 beside a half tensor, if it is a number or a 0-d tensor.
-_SECOND_UNROUNDED = ("mul", "div", "floordiv")
-
 _CATEGORY = {"bool": 0, "int": 1, "uint": 1, "float": 2}
 
 
@@ -117,7 +118,12 @@ def scalar_dtype(value: Number) -> DType:
     """The dtype of a Python number as an operand on its own."""
     if isinstance(value, bool):
         return boolean
-    return f32 if isinstance(value, float) or is_real(value) else dtypes.i64
+    return default_float() if isinstance(value, float) or is_real(value) else dtypes.i64
+
+
+def default_float() -> DType:
+    """The floating dtype that torch gives floats, and quotients of integers."""
+    return dtype_of(torch.get_default_dtype())
 
 
 def result_dtype(operands: Sequence[Operand]) -> DType:
@@ -183,9 +189,9 @@ class Importer:
     # --- numbers and dtypes ---
 
     def constant(self, value: Number, dtype: DType) -> Value:
-        """A 0-d constant; equal ones are shared."""
-        if dtype.is_float and not isinstance(value, sympy.Expr):
-            value = float(value)
+        """A 0-d constant, of the value that PyTorch converts the number to; equal ones are shared."""
+        if not isinstance(value, sympy.Expr):
+            value = as_element(value, dtype)
         key = (repr(value), dtype)
         if key not in self._constants:
             named, self.name = self.name, "scalar"
@@ -198,23 +204,48 @@ class Importer:
 
     def operand(self, x: Operand, dtype: DType) -> Value:
         """A tensor or a number as a tensor of `dtype`."""
+        if x is None:
+            raise CaptureError("an operand of which capture does not say what it is")
         return self.cast(x, dtype) if isinstance(x, Value) else self.constant(x, dtype)
 
     def floating(self, operands: Sequence[Operand]) -> DType:
-        """The dtype of a result that is floating whatever its operands are: f32 for integers."""
+        """The dtype of a result that is floating whatever its operands are: torch's default for integers."""
         found = result_dtype(operands)
-        return found if found.is_float else f32
+        return found if found.is_float else default_float()
 
     def elementwise(self, op: str, *operands: Operand, dtype: DType | None = None) -> Value:
-        """A pointwise op on operands brought to one dtype (default: what torch promotes them to).
-
-        Beside a half tensor eager rounds numbers and 0-d tensors to the half type, but for the second operand of a
-        product or quotient, which it keeps in f32; where that matters, so does this.
-        """
+        """A pointwise op on operands brought to one dtype (default: what torch promotes them to)."""
         dtype = result_dtype(operands) if dtype is None else dtype
-        if dtype in HALVES and op in _SECOND_UNROUNDED and _is_rounded(operands[1], dtype):
-            return self.cast(self.emit(op, *(self.operand(o, f32) for o in operands)), dtype)
         return self.emit(op, *(self.operand(o, dtype) for o in operands))
+
+    def scaled(self, op: str, a: Operand, b: Operand, dtype: DType) -> Value:
+        """A product or quotient in `dtype` (or its accumulator's type, rounded once), by a number that is not rounded.
+
+        Eager reads the second operand of a product or quotient as it is, not rounded to a half type, where that is a
+        number or a 0-d tensor; those of all other ops are rounded first.
+        """
+        if dtype not in HALVES or not is_number(b) or self._is_exact(b, dtype):
+            return self.elementwise(op, a, b, dtype=dtype)
+        return self.cast(self.emit(op, self.accurate(a, dtype), self.operand(b, dtype.accumulator)), dtype)
+
+    @staticmethod
+    def _is_exact(x: Operand, dtype: DType) -> bool:
+        """Whether rounding a number to a half type does not change it."""
+        if isinstance(x, bool | int | float):
+            return as_element(x, dtype) == as_element(x, dtype.accumulator)
+        return isinstance(x, Value) and x.type.dtype == dtype
+
+    def accurate(self, x: Operand, dtype: DType) -> Value:
+        """An operand of `dtype` in the type that an op computes in inside: f32 for the half types."""
+        inside = dtype.accumulator if dtype.is_float else dtype
+        if isinstance(x, bool | int | float):
+            return self.constant(as_element(x, dtype), inside)
+        return self.cast(self.operand(x, dtype), inside)
+
+    def checked(self, x: Operand | None, dtype: DType) -> None:
+        """Refuse a number that lies outside of `dtype` where PyTorch checks it: PyTorch then says so at the call."""
+        if isinstance(x, int | float) and overflows(x, dtype):
+            raise NotNative(f"the number {x} lies outside of {dtype.name}")
 
     # --- sizes ---
 
@@ -275,13 +306,39 @@ class Importer:
         return self.reshape(x, (*x.type.shape[:axis], 1, *x.type.shape[axis:]))
 
 
-def _is_rounded(x: Operand, dtype: DType) -> bool:
-    """Whether a number, or a 0-d tensor, may change when it is rounded to `dtype`."""
-    if isinstance(x, Value):
-        return x.type.rank == 0 and x.type.dtype not in (dtype, dtypes.boolean)
-    if isinstance(x, sympy.Expr):
-        return True
-    return x == x and float(torch.tensor(x, dtype=TORCH_DTYPES[dtype])) != x
+def is_number(x: Operand) -> bool:
+    """Whether an operand is a number, or a tensor that holds one."""
+    return not isinstance(x, Value) or x.type.rank == 0
+
+
+def as_element(value: bool | int | float, dtype: DType) -> bool | int | float:
+    """A number as an element of `dtype`, as PyTorch converts it: integers wrap around, half types round an f32.
+
+    >>> as_element(300, dtypes.u8), as_element(-1, dtypes.u8), as_element(257, dtypes.bf16), as_element(2.5, dtypes.i8)
+    (44, 255, 256.0, 2)
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        given = np.asarray(value)
+        given = given.astype(np.float32) if dtype in HALVES else given
+        if given.dtype.kind == "f" and dtype.is_integer:
+            given = given.astype(np.int64)
+        element = given.astype(dtype.numpy)
+    found: bool | int | float = (element.astype(np.float64) if dtype.is_float else element).item()
+    return found
+
+
+def overflows(value: bool | int | float, dtype: DType) -> bool:
+    """Whether a number lies outside of `dtype`, for conversions that PyTorch checks (fills, bounds, exponents).
+
+    Negative integers may wrap around to unsigned ones.
+    """
+    if dtype == boolean or isinstance(value, bool):
+        return False
+    if dtype.is_float:
+        return math.isfinite(value) and abs(value) > float(ml_dtypes.finfo(dtype.numpy).max)
+    limits = np.iinfo(dtype.numpy)
+    low = -limits.max if isinstance(value, int) and dtype.kind == "uint" else limits.min
+    return not low <= value <= limits.max
 
 
 def resolve_shape(x: Value, sizes: Sequence[Dim]) -> Shape:

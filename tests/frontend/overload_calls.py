@@ -204,6 +204,7 @@ def _binary() -> list[Call]:
         for d in dtypes
         for x in [floats(2, 3, seed=4)]
     ]
+    calls += [Call(aten.elu.default, (x, 1.5)) for x in (a, h)]
     calls += [Call(aten.lerp.Scalar, (a, floats(2, 3, seed=4), 0.3)), Call(aten.lerp.Tensor, (a, a + 1, b))]
     calls += [
         Call(aten._to_copy.default, (x,), {"dtype": d})

@@ -166,21 +166,20 @@ EFFCC_INLINE V integer_pow(V a, V b) {
 
 template <class V>
 EFFCC_INLINE V shift_left(V a, V b) {
-    return detail::each_lane(
-        [](element<V> x, element<V> n) {
-            return n < 0 || n >= 8 * int(sizeof x) ? element<V>(0) : static_cast<element<V>>(static_cast<u64>(x) << n);
-        },
-        a, b);
+    const V most = broadcast<V>(8 * int(sizeof(element<V>)) - 1);
+    const auto inside = (b >= broadcast<V>(0)) & (b <= most);
+    return select(inside, V(a << select(inside, b, most)), broadcast<V>(0));
 }
 
 template <class V>
 EFFCC_INLINE V shift_right(V a, V b) {
-    return detail::each_lane(
-        [](element<V> x, element<V> n) {
-            const int most = 8 * int(sizeof x) - 1;
-            return n < 0 || n > most ? element<V>(x < 0 ? -1 : 0) : static_cast<element<V>>(x >> n);
-        },
-        a, b);
+    const V most = broadcast<V>(8 * int(sizeof(element<V>)) - 1);
+    const auto inside = (b >= broadcast<V>(0)) & (b <= most);
+    const V shifted = V(a >> select(inside, b, most));
+    if constexpr (element<V>(-1) < 0)
+        return shifted;  // the sign is shifted in
+    else
+        return select(inside, shifted, broadcast<V>(0));
 }
 
 }  // namespace effcc
