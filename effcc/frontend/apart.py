@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from effcc.frontend.drawn_again import is_drawn_again
 from effcc.frontend.importer import DTYPES, REGISTRY, aten
 
 _NUMBERS = (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -53,7 +54,7 @@ def _reason(graph_module: fx.GraphModule, node: fx.Node) -> str:
     if target is _ORDERED or target is operator.getitem:
         return ""
     if isinstance(target, torch._ops.HigherOrderOperator):
-        return "" if target in REGISTRY else "effcc has no form for it"
+        return "" if target in REGISTRY or is_drawn_again(target) else "effcc has no form for it"
     results = node.meta.get("val")
     listed = list(results) if isinstance(results, list | tuple) else [results]
     for value in listed:

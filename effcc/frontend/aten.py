@@ -16,6 +16,7 @@ import sympy
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from effcc.errors import CaptureError, IRTypeError, UnsupportedError, noting
 from effcc.frontend import (
@@ -37,6 +38,8 @@ from effcc.frontend import (
 )
 from effcc.frontend.capture import Signature
 from effcc.frontend.decompositions import compile_decompositions
+from effcc.frontend.drawn_again import example as drawn_example
+from effcc.frontend.drawn_again import is_drawn_again
 from effcc.frontend.draws import is_random
 from effcc.frontend.extern import make_template, target_name
 from effcc.frontend.facts import Facts
@@ -55,7 +58,7 @@ from effcc.frontend.importer import (
 from effcc.frontend.location import location
 from effcc.frontend.readings import Reading, readings
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
-from effcc.frontend.sizes import hints, number, ranges, shape, size
+from effcc.frontend.sizes import hints, is_ragged, number, ranges, shape, size
 from effcc.frontend.storage_order import memory_behind, scatter_in_memory
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
 from effcc.ir.dtypes import boolean
@@ -82,10 +85,19 @@ FAMILIES = (
     decode,
 )
 
+_IN_ORDER = "random numbers come in eager's order"
 _CARRIED = "no kernel computes on its dtype"
 _LEAVE_OUT = "leave it out of the compiled model with torch.compiler.disable"
 
-Output = Value | Dim | bool | float | None
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A result that is the argument at `position`, whatever that is."""
+
+    position: int
+
+
+Output = Value | Dim | bool | float | Given | None
 
 DTYPE_NAMES = ", ".join(d.name for d in DTYPES.values())
 
@@ -121,8 +133,8 @@ class Imported:
 
     inputs: what each placeholder became: a parameter, a size (to be matched with the graph's size symbols), or None for
         a value that the graph does not read.
-    outputs: what each result of the captured graph is: a value (one of `graph.outputs`, in their order), a size, or a
-        constant.
+    outputs: what each result of the captured graph is: a value (one of `graph.outputs`, in their order), a size, a
+        constant, or an argument as it was given.
     constants: further parameters, after those of the placeholders, with their values.
     lone_sizes: size symbols that stand alone in no tensor's shape; for each, a last parameter `bool[s]` that is all one
         element (stride 0) carries it.
@@ -157,6 +169,7 @@ class _Walk:
         self.builder = GraphBuilder(name)
         self.nodes = list(graph_module.graph.nodes)
         examples = [n.meta.get("val") for n in self.nodes if n.op == "placeholder"]
+        examples = [e for e in examples if not is_ragged(e)]
         self.builder.ranges = ranges(examples, signature.ranges)
         self.symbols = frozenset(self.builder.ranges)
         self.hints = hints(examples)
@@ -201,9 +214,9 @@ class _Walk:
             name = _identifier(self.signature.input_names[position])
             type_ = type_.plain() if self.signature.role == "body" else type_
             known = self.builder.param(name, type_, weight=position in self.signature.static_inputs)
-        elif isinstance(example, int | torch.SymInt):
+        elif isinstance(example, int | torch.SymInt) and not is_ragged(example):
             known = size(example)
-        self.known[node] = known
+        self.known[node] = Given(position) if is_ragged(example) else known
         self.inputs.append(known)
 
     def _lone_sizes(self) -> tuple[str, ...]:
@@ -282,8 +295,12 @@ class _Walk:
             _, target, *args = args  # an ordered call: its results follow a token, which only keeps the order
             results = node.meta["val"][1:]
             return (None, *self._extern(node, target, args, kwargs, results, "effect", "its effects keep their order"))
+        if is_drawn_again(target):
+            leaves, structure = tree_flatten(drawn_example(node))
+            drawn = self._extern(node, target, args, kwargs, leaves, "random", _IN_ORDER)
+            return tree_unflatten(drawn, structure)
         random = is_random(target)
-        why = "random numbers come in eager's order" if random else EXTERN.get(target, "effcc has no form for it")
+        why = _IN_ORDER if random else EXTERN.get(target, "effcc has no form for it")
         if target is aten.as_strided.default and not _carries(node):
             args = self._on_memory(node, args)
         if target is aten.as_strided_scatter.default and not _carries(node):
@@ -370,7 +387,7 @@ class _Walk:
     def _extern(self, node: fx.Node, target: Any, args: Any, kwargs: Any, example: Any, reason: str, why: str) -> Any:
         """A call that PyTorch runs; `why` says in words what `reason` classifies."""
         where = location(node) or node.name
-        if not isinstance(target, torch._ops.OpOverload):
+        if not isinstance(target, torch._ops.OpOverload) and not is_drawn_again(target):
             name = getattr(target, "__name__", target)
             raise UnsupportedError(f"{name} (at {where}) cannot be compiled; {_LEAVE_OUT}")
         operands, template = make_template(args, kwargs)

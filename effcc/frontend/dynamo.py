@@ -14,7 +14,7 @@ from torch import Tensor
 
 from effcc.errors import UnsupportedError
 from effcc.frontend import capture
-from effcc.frontend.aten import Imported
+from effcc.frontend.aten import Given, Imported
 from effcc.frontend.readings import Reading
 from effcc.ir.dims import evaluate_number, symbols
 from effcc.ir.graph import Graph, Value
@@ -32,14 +32,16 @@ def bound(imported: Imported, compile_graph: CompileGraph, signature: capture.Si
     returned = symbols(o for o in imported.outputs if isinstance(o, sympy.Expr))
     read = {s.name: _reading(imported, s.name) for s in returned}
     plain = all(isinstance(o, Value) for o in imported.outputs)
+    handed_back = {o for o in imported.outputs if isinstance(o, Given)}
 
     def call(arguments: list[Any]) -> tuple[Any, ...]:
         given = [arguments[i] for i in tensors]
         carriers = [_CARRIER.expand(reading.value(arguments)) for reading in lone]
         values = {name: reading.value(arguments) for name, reading in read.items()}
+        back = {o: arguments[o.position] for o in handed_back}
         arguments.clear()
         results = run(*given, *constants, *carriers)
-        return tuple(results) if plain else _outputs(imported, results, values)
+        return tuple(results) if plain else _outputs(imported, results, values, back)
 
     call._boxed_call = True  # type: ignore[attr-defined]
     return call
@@ -57,13 +59,17 @@ def _reading(imported: Imported, name: str) -> Reading:
     return found
 
 
-def _outputs(imported: Imported, results: Sequence[Tensor], values: Mapping[str, int]) -> tuple[Any, ...]:
+def _outputs(
+    imported: Imported, results: Sequence[Tensor], values: Mapping[str, int], back: Mapping[Given, Any]
+) -> tuple[Any, ...]:
     """The captured graph's results: tensors in their places among sizes and constants."""
     left = iter(results)
     found: list[Any] = []
     for output in imported.outputs:
         if isinstance(output, Value):
             found.append(next(left))
+        elif isinstance(output, Given):
+            found.append(back[output])
         else:
             found.append(evaluate_number(output, values) if isinstance(output, sympy.Expr) else output)
     return tuple(found)

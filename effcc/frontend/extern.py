@@ -1,9 +1,9 @@
 """Calls that PyTorch runs: how a call's arguments are kept as attributes of an `extern` node, and made again from them.
 
 A template is nested tuples: `("tensor", k)` stands for operand k, `("list", ...)` for a list, `("value", v)` for a
-number, a string, None or a size, `("complex", re, im)` for a complex number, and `("dtype" | "device" | "layout" |
-"memory_format", text)` for torch's own values. The whole is `(args, kwargs)` where kwargs are pairs of a name and a
-template.
+number, a string, None or a size, `("complex", re, im)` for a complex number, `("dtype" | "device" | "layout" |
+"memory_format", text)` for torch's own values, and `("operator", name)` for an operator that the called one calls. The
+whole is `(args, kwargs)` where kwargs are pairs of a name and a template.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _TORCH_VALUES = {
 
 
 def target_name(overload: Any) -> str:
-    """`aten::sort.stable` for an overload."""
+    """`aten::sort.stable` for an overload, `higher_order::name` for an operator that calls others."""
+    if isinstance(overload, torch._ops.HigherOrderOperator):
+        return f"higher_order::{overload.name()}"
     return f"{overload.namespace}::{overload._schema.name.split('::')[1]}.{overload._overloadname}"
 
 
@@ -40,7 +42,8 @@ def find_target(name: str) -> Any:
     namespace, _, rest = name.partition("::")
     base, _, overload = rest.partition(".")
     packet = getattr(getattr(torch.ops, namespace), base, None)
-    found = getattr(packet, overload or "default", None)
+    whole = isinstance(packet, torch._ops.HigherOrderOperator)
+    found = packet if whole else getattr(packet, overload or "default", None)
     if found is None:
         raise UnknownNameError("PyTorch operator", name, (), "it must be registered before the program runs")
     return found
@@ -59,6 +62,8 @@ def make_template(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[
         for kind, tag in _TORCH_VALUES.items():
             if isinstance(argument, kind):
                 return (tag, str(argument).removeprefix("torch."))
+        if isinstance(argument, torch._ops.OpOverload):
+            return ("operator", target_name(argument))
         if isinstance(argument, complex):
             return ("complex", argument.real, argument.imag)
         if argument is None or isinstance(argument, bool | int | float | str | sympy.Expr):
@@ -67,6 +72,13 @@ def make_template(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[
 
     encoded = (tuple(encode(a) for a in args), tuple((name, encode(a)) for name, a in sorted(kwargs.items())))
     return operands, encoded
+
+
+def tensors(results: Any) -> list[Tensor]:
+    """The tensors among the results of a call, which may be nested."""
+    if isinstance(results, list | tuple):
+        return [t for r in results for t in tensors(r)]
+    return [results] if isinstance(results, Tensor) else []
 
 
 def bind(node: Node | Extern) -> Callable[[Sequence[Tensor], Mapping[str, int]], list[Tensor]]:
@@ -86,10 +98,11 @@ def bind(node: Node | Extern) -> Callable[[Sequence[Tensor], Mapping[str, int]],
                 return evaluate_number(rest[0], sizes)
             if tag == "complex":
                 return complex(*rest)
+            if tag == "operator":
+                return find_target(rest[0])
             return torch.device(rest[0]) if tag == "device" else getattr(torch, rest[0])
 
         results = target(*(decode(a) for a in args), **{name: decode(a) for name, a in kwargs})
-        listed = results if isinstance(results, list | tuple) else [results]
-        return [r for r in listed if isinstance(r, Tensor)]
+        return tensors(results)
 
     return run

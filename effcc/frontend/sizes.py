@@ -313,6 +313,11 @@ def _strides(value: torch.Tensor) -> tuple[Any, ...]:
     return value.stride() if value.layout == torch.strided else ()
 
 
+def is_ragged(value: Any) -> bool:
+    """Whether a number stands for the lengths of a jagged tensor's rows: none that can be computed with."""
+    return isinstance(value, torch.SymInt) and value.node.has_hint() and not isinstance(value.node.hint, int)
+
+
 def ranges(values: Iterable[Any], constraints: Constraints = MappingProxyType({})) -> dict[str, Range]:
     """The range of every size that occurs in the shapes of these (fake) values: inclusive, None for no bound.
 

@@ -19,6 +19,7 @@ from torch import fx
 from effcc.errors import facts_of
 from effcc.frontend.apart import calls_apart, held, holds_strange_inputs
 from effcc.frontend.capture import Signature, mutated_inputs, placeholders, results, strides
+from effcc.frontend.drawn_again import is_drawn_again, is_generator_state
 from effcc.frontend.draws import is_random
 from effcc.frontend.importer import aten
 from effcc.frontend.location import location
@@ -156,7 +157,7 @@ class _Split:
         new: dict[fx.Node, fx.Node] = {}
         for node in inputs:
             new[node] = graph.placeholder(node.name)
-            new[node].meta = node.meta
+            new[node].meta = node.meta if node.op == "placeholder" or node in self.between else _stored(node.meta)
         for node in own:
             for source in node.all_input_nodes:
                 if source.op == "get_attr" and source not in new:
@@ -177,6 +178,14 @@ class _Split:
         returned = dict(zip(results(self.graph_module), whole.output_strides, strict=True))
         layouts = tuple(returned[n] if n in returned and _only_returned(n) else strides(n) for n in outputs)
         return Signature(whole.role, names, static, mutated_inputs(part), layouts)
+
+
+def _stored(meta: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a value that a stage has written: an expanded tensor has memory of its own for every element."""
+    value = meta.get("val")
+    if not isinstance(value, torch.Tensor) or 0 not in (strides(value) or ()):
+        return meta
+    return {**meta, "val": value.contiguous()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +255,7 @@ def _new_sizes(graph_module: fx.GraphModule) -> set[fx.Node]:
     found = set()
     for node in graph_module.graph.nodes:
         symbols = _symbols(node.meta.get("val"))
-        if node.op == "call_function" and not symbols <= known:
+        if node.op == "call_function" and not symbols <= known and not is_generator_state(node):
             found.add(node)
         known |= symbols
     return found
@@ -262,7 +271,8 @@ def _symbols(value: Any) -> set[Any]:
 
 def _draws(node: fx.Node) -> bool:
     """Whether a call's place among others matters: it draws random numbers or has an effect."""
-    return node.target is torch.ops.higher_order.with_effects or is_random(node.target)
+    ordered = node.target is torch.ops.higher_order.with_effects or is_drawn_again(node.target)
+    return ordered or is_random(node.target)
 
 
 def _reads_number(node: fx.Node) -> bool:
