@@ -414,6 +414,9 @@ def _indexing() -> list[Call]:
         Call(aten.scatter_reduce.two, (y, 0, index, source, "amax"), {"include_self": False}),
     ]
     calls += [Call(aten.index_add.default, (x, 1, torch.tensor([0, 2, 2]), floats(5, 3, 3)), {"alpha": 0.5})]
+    calls += [Call(aten.index_copy.default, (x, 1, torch.tensor([0, 2]), floats(5, 2, 3)))]
+    calls += [Call(aten.index_fill.int_Scalar, (x, 1, torch.tensor([0, -1]), 2.5))]
+    calls += [Call(aten.index_fill.int_Tensor, (x, 1, torch.tensor([0, -1]), torch.tensor(2.5)))]
     grad = floats(2, 3, 4)
     calls += [Call(aten.embedding_dense_backward.default, (grad, rows, 5, p, False)) for p in (-1, 2)]
     return calls
@@ -498,6 +501,10 @@ def _windows() -> list[Call]:
         for p in (([2, 2],), ([3], [2], [1]), ([3, 2], [2, 1], [1, 1], [2, 1]), ([2, 2], [2, 2], 0, 1, True))
     ]
     calls += [Call(aten.max_pool3d_with_indices.default, (floats(1, 2, 4, 5, 6), [2, 2, 2]))]
+    pooled, places = aten.max_pool2d_with_indices(x, [2, 2])
+    calls += [Call(aten.max_unpool2d.default, (pooled, places, [7, 6]))]
+    pooled, places = aten.max_pool3d_with_indices(floats(1, 2, 4, 5, 6), [2, 2, 2])
+    calls += [Call(aten.max_unpool3d.default, (pooled, places, [4, 5, 6], [2, 2, 2], [0, 0, 0]))]
     calls += [
         Call(aten.avg_pool2d.default, (x, *p))
         for p in (
