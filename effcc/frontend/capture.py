@@ -108,6 +108,8 @@ def aot_backend(
 
     def compile_as(role: Role) -> Callable[[fx.GraphModule, Sequence[Any]], Callable[..., Any]]:
         def compile_half(half: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+            if role == "forward":
+                _let_backward_run_again()
             return compile_fx(half, inputs, _aot_signature(half, role, user_inputs, user_strides))
 
         return compile_half
@@ -186,6 +188,16 @@ def _aot_signature(
         input_aliases=aliases,
         saved=saved,
     )
+
+
+def _let_backward_run_again() -> None:
+    """Tell AOTAutograd that the backward half leaves what was saved for it as it is.
+
+    Else it refuses `retain_graph=True` after the backward half has run once without.
+    """
+    context = torch._guards.TracingContext.try_get()
+    if context is not None and context.fw_metadata is not None and context.fw_metadata.bw_donated_idxs:
+        context.fw_metadata.bw_donated_idxs.clear()
 
 
 def _is_input_alias(description: Any) -> bool:
