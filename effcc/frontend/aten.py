@@ -59,7 +59,7 @@ from effcc.frontend.location import location
 from effcc.frontend.readings import Reading, readings
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
 from effcc.frontend.sizes import hints, is_ragged, number, ranges, shape, size
-from effcc.frontend.storage_order import memory_behind, scatter_in_memory
+from effcc.frontend.storage_order import laid_out, memory_behind, scatter_in_memory
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, GraphBuilder, Value, mentioned_sizes
@@ -390,7 +390,7 @@ class _Walk:
         if not isinstance(target, torch._ops.OpOverload) and not is_drawn_again(target):
             name = getattr(target, "__name__", target)
             raise UnsupportedError(f"{name} (at {where}) cannot be compiled; {_LEAVE_OUT}")
-        operands, template = make_template(args, kwargs)
+        operands, template = make_template(*self._in_eagers_memory(node, (args, kwargs)))
         several = isinstance(example, list | tuple)
         kept = [e for e in (example if several else [example]) if isinstance(e, Tensor)]
         try:
@@ -405,6 +405,20 @@ class _Walk:
         results = iter(made.results)
         found = tuple(next(results) if isinstance(e, Tensor) else None for e in (example if several else [example]))
         return found if several else found[0]
+
+    def _in_eagers_memory(self, node: fx.Node, arguments: Any) -> Any:
+        """The arguments of a call that PyTorch runs, with tensors that lie in memory as eager's do."""
+        seen = {self.known[n]: n.meta["val"] for n in node.all_input_nodes if isinstance(self.known.get(n), Value)}
+
+        def place(argument: Any) -> Any:
+            if isinstance(argument, list | tuple):
+                return tuple(map(place, argument))
+            if isinstance(argument, dict):
+                return {name: place(a) for name, a in argument.items()}
+            known = isinstance(argument, Value) and argument in seen
+            return laid_out(self.importer, argument, seen[argument]) if known else argument
+
+        return place(arguments)
 
     def _require_known(self, target: Any, where: str, sizes: list[Any]) -> None:
         """Refuse sizes that no input tells."""

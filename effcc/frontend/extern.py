@@ -1,14 +1,16 @@
 """Calls that PyTorch runs: how a call's arguments are kept as attributes of an `extern` node, and made again from them.
 
 A template is nested tuples: `("tensor", k)` stands for operand k, `("list", ...)` for a list, `("value", v)` for a
-number, a string, None or a size, `("complex", re, im)` for a complex number, `("dtype" | "device" | "layout" |
-"memory_format", text)` for torch's own values, and `("operator", name)` for an operator that the called one calls. The
-whole is `(args, kwargs)` where kwargs are pairs of a name and a template.
+number, a string, None or a size, `("permuted", k, axes)` for operand k with its axes in another order, `("strided", k,
+strides)` for a copy of it with those strides, `("complex", re, im)` for a complex number, `("dtype" | "device" |
+"layout" | "memory_format", text)` for torch's own values, and `("operator", name)` for an operator that the called one
+calls. The whole is `(args, kwargs)` where kwargs are pairs of a name and a template.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sympy
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 from effcc.errors import UnknownNameError, UnsupportedError
-from effcc.ir.dims import evaluate_number
+from effcc.ir.dims import Shape, evaluate_number
 from effcc.ir.graph import Node, Value
 from effcc.ir.program import Extern
 
@@ -28,6 +30,16 @@ _TORCH_VALUES = {
     torch.memory_format: "memory_format",
     torch.device: "device",
 }
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """A tensor that a call takes as it lies in eager's memory: `value` with its axes in the order `axes`, or, where
+    `strides` are given, a copy of it with those."""
+
+    value: Value
+    axes: tuple[int, ...] = ()
+    strides: Shape | None = None
 
 
 def target_name(overload: Any) -> str:
@@ -57,6 +69,10 @@ def make_template(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[
         if isinstance(argument, Value):
             operands.append(argument)
             return ("tensor", len(operands) - 1)
+        if isinstance(argument, LaidOut):
+            operands.append(argument.value)
+            how = ("permuted", argument.axes) if argument.strides is None else ("strided", argument.strides)
+            return (how[0], len(operands) - 1, how[1])
         if isinstance(argument, list | tuple):
             return ("list", *(encode(a) for a in argument))
         for kind, tag in _TORCH_VALUES.items():
@@ -92,6 +108,11 @@ def bind(node: Node | Extern) -> Callable[[Sequence[Tensor], Mapping[str, int]],
             tag, *rest = template
             if tag == "tensor":
                 return operands[rest[0]]
+            if tag == "permuted":
+                return operands[rest[0]].permute(rest[1])
+            if tag == "strided":
+                held, strides = operands[rest[0]], [int(evaluate_number(s, sizes)) for s in rest[1]]
+                return torch.empty_strided(held.shape, strides, dtype=held.dtype).copy_(held)
             if tag == "list":
                 return [decode(t) for t in rest]
             if tag == "value":

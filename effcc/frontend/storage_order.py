@@ -7,14 +7,14 @@ is row-major there: strides and offsets mean the same on that tensor as they do 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, fx
 
-from effcc.frontend.extern import make_template, target_name
+from effcc.frontend.extern import LaidOut, make_template, target_name
 from effcc.frontend.importer import Importer, aten, strided
 from effcc.frontend.sizes import shape, size
-from effcc.ir.dims import Dim, Shape, dim
+from effcc.ir.dims import Dim, Shape, dim, same_shape
 from effcc.ir.graph import Value
 
 
@@ -56,14 +56,20 @@ def _viewed(node: fx.Node) -> Iterator[fx.Node]:
         node = source
 
 
-def _storage_order(sizes: Shape, strides: Shape) -> tuple[int, ...] | None:
-    """The order of axes under which sizes and strides are row-major; None where there is none, or none is known."""
+def _storage_order(
+    sizes: Shape, strides: Shape, hint: Callable[[Dim], int | None] = lambda _: None
+) -> tuple[int, ...] | None:
+    """The order of axes under which sizes and strides are row-major; None where there is none, or none is known.
+
+    hint: the value of a symbolic stride in the example inputs, by which the order is guessed before it is proved.
+    """
     identity = tuple(range(len(sizes)))
     if strided(sizes, strides) is None:
         return identity
-    if not all(isinstance(d, int) for d in (*sizes, *strides)):
+    steps = [s if isinstance(s, int) else hint(s) for s in strides]
+    if any(s is None for s in steps):
         return None
-    perm = tuple(sorted(identity, key=lambda a: (sizes[a] != 1, -strides[a])))
+    perm = tuple(sorted(identity, key=lambda a: (sizes[a] != 1, -(steps[a] or 0))))
     plain = strided(tuple(sizes[a] for a in perm), tuple(strides[a] for a in perm)) is None
     return perm if plain else None
 
@@ -105,3 +111,18 @@ def _scattered(m: Importer, x: Value, source: Value, sizes: Shape, strides: Shap
         "extern", *operands, target=target_name(aten.as_strided_scatter.default), template=template,
         results=((x.type.dtype, x.type.shape),), reason="no-op", why="where an element goes depends on strides",
     ).result  # fmt: skip
+
+
+def laid_out(m: Importer, x: Value, seen: Tensor) -> Value | LaidOut:
+    """A tensor for PyTorch, as it lies in eager's memory: draws fill memory in its order, and `linalg.det` reads it.
+
+    seen: the tensor as capture saw it. Row-major where elements share memory.
+    """
+    lengths, steps = shape(seen.shape), shape(seen.stride())
+    given = x in m.builder.params and same_shape(x.type.layout, steps)
+    if given or strided(lengths, steps) is None or any(s == 0 and n != 1 for n, s in zip(lengths, steps, strict=True)):
+        return x
+    perm = _storage_order(lengths, steps, m.hint)
+    if perm is None or x.type.dtype.is_carried:
+        return LaidOut(x, strides=steps)
+    return LaidOut(m.transpose(x, perm), tuple(perm.index(axis) for axis in range(len(perm))))

@@ -63,9 +63,15 @@ def a_loop(x: Tensor) -> Tensor:
     return x
 
 
+def draws_in_the_order_of_memory(x: Tensor) -> tuple[Tensor, ...]:
+    image = x.reshape(1, 2, 2, 4).to(memory_format=torch.channels_last) * 2
+    columns = (x * 2).detach().t()
+    return F.dropout(x.t(), 0.4), torch.rand_like(columns[::2]), F.dropout(image, 0.5), columns.bernoulli(0.5)
+
+
 FUNCTIONS = (
     two_dropouts, a_late_draw_first, an_unread_draw, draws_of_equal_length, draws_that_need_none, other_distributions,
-    attention, a_loop,
+    attention, a_loop, draws_in_the_order_of_memory,
 )  # fmt: skip
 
 
