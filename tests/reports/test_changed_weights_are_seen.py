@@ -79,13 +79,14 @@ def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     torch.set_num_threads(threads)
 
 
-def check(subject: Subject, method: str, change: Callable[[], Any]) -> None:
+def check(subject: Subject, method: str, change: Callable[[], Any], prepares: bool = True) -> None:
+    """The call after a change agrees with eager. prepares: something is computed from what changed, and is anew."""
     subject.begin(method)
     before, made = subject.agrees(), subject.prepared()
     change()
     after = subject.agrees()
-    assert not torch.equal(before, after)
-    assert subject.prepared() is not made
+    assert not torch.allclose(before, after, rtol=1e-3) if not prepares else not torch.equal(before, after)
+    assert (subject.prepared() is not made) == prepares
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -101,7 +102,8 @@ def test_a_write_to_a_weight_of_a_half_type_is_seen(half_subject: Subject, metho
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_of_a_model_is_seen(subject: Subject, method: str, name: str) -> None:
-    check(subject, method, lambda: CHANGES[name](subject.model))
+    # A bias is read as it is.
+    check(subject, method, lambda: CHANGES[name](subject.model), prepares=not name.startswith("bias"))
 
 
 @pytest.mark.parametrize("seed", range(20))
