@@ -22,7 +22,7 @@ from effcc.frontend.capture import Signature, Strides, placeholders, results, st
 from effcc.frontend.importer import strided
 from effcc.frontend.readings import Reading, readings
 from effcc.frontend.sizes import shape, size
-from effcc.ir.dims import Dim, Shape, dim, evaluate, same_shape, symbols
+from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, evaluate, same_shape, symbols
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Value
 from effcc.ir.types import TensorType
@@ -212,7 +212,19 @@ class _Plan:
             return _view(node, base, True, self.inputs[owner])
         if base in self.shared and node is not base:
             return _view(node, base, False, self._place(base, position, strides(base)))
-        return self._place(node, position)
+        return self._with_lone_strides(node, position, self._place(node, position))
+
+    def _with_lone_strides(self, node: fx.Node, position: int, place: int) -> Result:
+        """A computed result, seen with eager's strides along axes of size 1, where code has no use for them."""
+        value, wanted = node.meta["val"], self.signature.output_strides[position]
+        if wanted is None or position in self.signature.saved or not self._is_known(node):
+            return place
+        lengths, steps = shape(value.shape), shape(wanted)
+        stored = strided(lengths, steps) or contiguous_strides(lengths)
+        differ = [n for n, a, b in zip(lengths, steps, stored, strict=True) if not same_shape((a,), (b,))]
+        if not differ or 0 in lengths or any(n != 1 for n in differ):
+            return place
+        return View(False, place, lengths, steps, 0, value.dtype)
 
     def _place(self, node: Any, position: int, wanted: Strides | None = None) -> int:
         """The place of a node's tensor, or of a constant, among what is computed."""

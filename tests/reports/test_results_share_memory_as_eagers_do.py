@@ -41,6 +41,10 @@ def elements_that_share_memory(x: Tensor) -> tuple[Tensor, ...]:
     return x.sum(0).expand(3, x.shape[1]), (x * 2).unfold(0, 2, 1)
 
 
+def axes_of_size_1(x: Tensor) -> tuple[Tensor, ...]:
+    return (x * 2)[1:].t()[1:].unsqueeze(0), x.sum(1, keepdim=True)
+
+
 def copies(x: Tensor) -> tuple[Tensor, ...]:
     y = x + 1
     x.copy_(y)
@@ -54,7 +58,8 @@ def other_dtypes(x: Tensor) -> tuple[Tensor, ...]:
 
 FUNCTIONS = (
     views_of_an_input, views_of_an_updated_input, views_of_an_intermediate, views_without_what_they_view,
-    an_updated_intermediate, elements_that_share_memory, copies, other_dtypes,
+    an_updated_intermediate, elements_that_share_memory, axes_of_size_1, copies,
+    other_dtypes,
 )  # fmt: skip
 MODES: dict[str, Callable[[], Any]] = {"grad": nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
