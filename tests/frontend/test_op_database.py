@@ -21,7 +21,7 @@ NATIVE = (
     "nn.functional.layer_norm", "nn.functional.cross_entropy",
 )  # fmt: skip
 
-EXTERN = ("sort", "median", "linalg.inv", "fft.rfft", "randn", "masked_select", "nonzero", "view_as_complex", "unique")
+EXTERN = ("sort", "median", "linalg.inv", "fft.rfft", "randn", "masked_select", "nonzero", "unique")
 
 OTHERS = (
     ("mul", "plain", "int64"), ("floor_divide", "plain", "int64"), ("amax", "plain", "bool"), ("sum", "plain", "bool"),
