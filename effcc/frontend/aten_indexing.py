@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports
@@ -96,7 +96,8 @@ def _scatter(m: Importer, x: Value, dim: int, index: Value, source: Operand, com
     if combine != "set" and x.type.dtype == boolean:
         raise NotNative("accumulation into a bool tensor")
     if not isinstance(source, Value):
-        source = m.emit("full", shape=index.type.shape, value=source, dtype=x.type.dtype)
+        m.checked(source, x.type.dtype)
+        source = m.broadcast(m.constant(source, x.type.dtype), index.type.shape)
     source = _cut_to(m, source, index)
     return m.emit("scatter", x, index, source, axis=normalize_axis(dim, x.type.rank), combine=combine)
 
@@ -108,7 +109,13 @@ def scatter(m: Importer, x: Value, dim: int, index: Value, source: Operand) -> V
 
 @imports(aten.scatter_add.default)
 def scatter_add(m: Importer, x: Value, dim: int, index: Value, source: Value) -> Value:
-    return _scatter(m, x, dim, index, source, "add")
+    return _accumulated(m, x, lambda base, added: _scatter(m, base, dim, index, added, "add"), source)
+
+
+def _accumulated(m: Importer, x: Value, scatter: Callable[[Value, Value], Value], source: Value) -> Value:
+    """A scatter that combines what meets in one place, half types in f32."""
+    dtype = x.type.dtype
+    return m.cast(scatter(m.accurate(x, dtype), m.accurate(source, dtype)), dtype)
 
 
 _REDUCTIONS = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
@@ -120,7 +127,8 @@ def scatter_reduce(
 ) -> Value:
     if reduction not in _REDUCTIONS or not include_self:
         raise NotNative(f"scatter_reduce with {reduction}, include_self={include_self}")
-    return _scatter(m, x, dim, index, source, _REDUCTIONS[reduction])
+    combine = _REDUCTIONS[reduction]
+    return _accumulated(m, x, lambda base, added: _scatter(m, base, dim, index, added, combine), source)
 
 
 @imports(aten.index_add.default)
@@ -131,7 +139,10 @@ def index_add(m: Importer, x: Value, dim: int, index: Value, source: Value, alph
     wanted = (*x.type.shape[:axis], index.type.shape[0], *x.type.shape[axis + 1 :])
     if not same_shape(source.type.shape, wanted):
         raise NotNative("index_add of a source that does not surely fit, which eager refuses")
-    return _put(m, x, axis, index, source if alpha == 1 else m.elementwise("mul", source, alpha), "add")
+    added = source if alpha == 1 else m.elementwise("mul", source, alpha)
+    if x.type.rank == 1:  # which eager adds one by one, rounding each sum
+        return _put(m, x, axis, index, added, "add")
+    return _accumulated(m, x, lambda base, added: _put(m, base, axis, index, added, "add"), added)
 
 
 def _put(

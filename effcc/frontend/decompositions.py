@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._decomp import core_aten_decompositions, decomposition_table, get_decompositions
 
 from effcc.frontend import recurrent
+from effcc.frontend.composites import composites
 from effcc.frontend.transformer_layer import encoder_layer
 
 aten = torch.ops.aten
@@ -74,6 +75,7 @@ def _table() -> Table:
     table.update(get_decompositions(_ALSO_DECOMPOSED))
     table[aten.native_dropout.default] = _dropout
     table[aten._transformer_encoder_layer_fwd.default] = encoder_layer
+    table.update(composites())
     for op in _KEPT_WHOLE:
         table.pop(op, None)
     return table

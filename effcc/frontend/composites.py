@@ -1,0 +1,76 @@
+"""Operators taken apart as eager computes them in half types: an element's loss is rounded before the mean is taken.
+
+PyTorch's own decompositions compute all of a loss in float32; where an element's loss leaves float16, eager's mean is
+infinite and theirs is not. The norms of weights are the other way round: eager keeps them in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions
+
+aten = torch.ops.aten
+
+_NONE, _MEAN = 0, 1
+
+
+def _reduced(loss: Tensor, reduction: int) -> Tensor:
+    return loss if reduction == _NONE else loss.mean() if reduction == _MEAN else loss.sum()
+
+
+def _rounded_first(overload: Any) -> Callable[..., Tensor]:
+    """The decomposition of a loss by that of its elements."""
+    names = [a.name for a in overload._schema.arguments]
+    position = names.index("reduction")
+    elements = core_aten_decompositions()[overload]
+
+    @functools.wraps(elements)
+    def loss(*args: Any, reduction: int = _MEAN, **kwargs: Any) -> Tensor:
+        if len(args) > position:
+            before, (reduction, *after) = args[:position], args[position:]
+            kwargs = {**kwargs, **dict(zip(names[position + 1 :], after, strict=False))}
+        else:
+            before = args
+        return _reduced(elements(*before, reduction=_NONE, **kwargs), reduction)
+
+    return loss
+
+
+def mse_loss_backward(grad: Tensor, x: Tensor, target: Tensor, reduction: int) -> Tensor:
+    """2 * (x - target) * grad, over the number of elements for a mean; every step is rounded, as is the factor."""
+    factor = 2.0 / x.numel() if reduction == _MEAN else 2.0
+    return (x - target) * torch.scalar_tensor(factor, dtype=x.dtype) * grad
+
+
+def soft_margin_loss(x: Tensor, target: Tensor, reduction: int = _MEAN) -> Tensor:
+    """log(1 + exp(-target * x)), every step of which eager rounds."""
+    return _reduced((-target * x).exp().log1p(), reduction)
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
+    """g * v / norm(v), and the norm, over all axes but one, which eager keeps in float32."""
+    wide = torch.promote_types(v.dtype, torch.float32)
+    others = [axis for axis in range(v.dim()) if axis != dim % v.dim()]
+    norm = torch.linalg.vector_norm(v.to(wide), dim=others, keepdim=True)
+    return (v.to(wide) * (g.to(wide) / norm)).to(v.dtype), norm
+
+
+def composites() -> dict[Any, Callable[..., Any]]:
+    """Overload -> how it is written."""
+    losses = (
+        aten.mse_loss.default,
+        aten.smooth_l1_loss.default,
+        aten.huber_loss.default,
+        aten.binary_cross_entropy.default,
+    )
+    return {
+        **{overload: _rounded_first(overload) for overload in losses},
+        aten.mse_loss_backward.default: mse_loss_backward,
+        aten.soft_margin_loss.default: soft_margin_loss,
+        aten._weight_norm_interface.default: weight_norm,
+    }
