@@ -168,5 +168,20 @@ def nothing(s: Sketch) -> None:
         s.emit("neg", x)
 
 
+@structure
+def many_joined(s: Sketch) -> None:
+    """A concatenation of dozens of tensors, empty ones among them, some read elsewhere too or computed on the way."""
+    dtype, axis = wide(s), s.random.randint(0, 1)
+    other = size(s, 1, 2, 5, 17)
+    sources = [floats(s, *((n, other) if axis == 0 else (other, n)), dtype=dtype) for n in (0, 1, size(s, 2, 3, 4))]
+    changed = [s.emit("tanh", x) for x in sources]
+    parts = [s.random.choice((*sources, *changed)) for _ in range(s.random.choice((31, 33, 40, 70)))]
+    joined = s.emit("concat", *parts, axis=axis)
+    if s.random.random() < 0.5:
+        s.emit("sum", joined, axes=(s.random.randint(0, 1),), keepdim=False)
+    if s.random.random() < 0.5:
+        s.emit("mul", joined, joined)
+
+
 def _no_positions() -> Any:
     return np.zeros(0, np.int64)

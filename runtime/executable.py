@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from effcc.ir.dtypes import NAMED
 from effcc.ir.program import Buffer, Extern, Program
 from effcc.runtime.arena import ArenaPool
 from effcc.runtime.fork import Lock, usable_threads
+from effcc.runtime.pace import Pace
 from effcc.runtime.weights import NOTHING, Seen, look
 
 TORCH_DTYPES: dict[str, torch.dtype] = {d.name: getattr(torch, d.long_name) for d in NAMED.values()}
@@ -63,6 +65,7 @@ class _Sizes:
     inputs: tuple[_Shape, ...]
     owned: tuple[_Shape, ...]
     arena_bytes: int
+    pace: Pace = field(default_factory=Pace)
 
 
 class Executable:
@@ -74,7 +77,8 @@ class Executable:
     program updates are written in place, whatever their strides.
 
     pointers, size_names: what the entry points of `stages` take (`effcc.codegen.cpp.program`); offsets and arena_bytes:
-    the memory plan. threads: how many run each call, whose result does not depend on it; default: torch's own number.
+    the memory plan. threads: how many run each call at most (`effcc.runtime.pace`), whose result does not depend on it;
+    default: torch's own number.
     """
 
     def __init__(
@@ -236,7 +240,8 @@ class Executable:
         prepared: _Prepared,
         owned: Sequence[torch.Tensor],
     ) -> None:
-        threads = usable_threads(self.threads or torch.get_num_threads())
+        wanted = usable_threads(self.threads or torch.get_num_threads())
+        threads, started = sizes.pace.threads(wanted), time.perf_counter()
         arena = self._arenas.take(sizes.arena_bytes)
         try:
             base = arena.data_ptr()
@@ -252,6 +257,8 @@ class Executable:
                     self._extern(segment, tensors, arena, sizes)
         finally:
             self._arenas.give(arena)
+        if stage == "run":
+            sizes.pace.note(wanted, time.perf_counter() - started)
 
     def _extern(
         self, segment: Segment, tensors: Mapping[str, torch.Tensor], arena: torch.Tensor, sizes: _Sizes

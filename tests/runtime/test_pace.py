@@ -1,0 +1,75 @@
+"""The number of threads follows what other processes leave of the machine."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from effcc.runtime.pace import Pace
+
+Machine = Callable[[int], float]
+
+
+def calm(threads: int) -> float:
+    return 8.0 / threads
+
+
+def busy(threads: int) -> float:
+    """One of the cores is taken: one thread has the other to itself, more wait for one that has half a core."""
+    return 8.0 if threads == 1 else 16.0
+
+
+def run(pace: Pace, machine: Machine, calls: int, wanted: int = 2, noise: float = 0.0, seed: int = 0) -> list[int]:
+    """The numbers of threads of some calls."""
+    rng = random.Random(seed)
+    chosen = []
+    for _ in range(calls):
+        threads = pace.threads(wanted)
+        chosen.append(threads)
+        pace.note(wanted, machine(threads) * (1 + noise * rng.random()))
+    return chosen
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5, 0.9])
+def test_a_calm_machine_runs_all_threads(noise: float) -> None:
+    assert set(run(Pace(), calm, 2000, noise=noise)) == {2}
+
+
+def test_a_taken_core_is_left_to_others_and_taken_back() -> None:
+    pace = Pace()
+    run(pace, calm, 100)
+    chosen = run(pace, busy, 2000)
+    assert chosen[:8] == [2, 2, 2, 2, 1, 1, 1, 1]
+    assert chosen.count(2) < 60  # trials are few, and fewer as time goes on
+    back = run(pace, calm, 2000)
+    assert back.index(2) <= 520 and set(back[600:]) == {2}
+
+
+def test_calls_that_are_slow_on_any_number_of_threads_keep_all() -> None:
+    pace = Pace()
+    run(pace, calm, 100)
+    chosen = run(pace, lambda threads: 3 * calm(threads), 2000)
+    assert chosen.count(1) < 100 and chosen[-300:].count(1) <= 3
+
+
+def test_more_than_one_thread_may_be_left_out() -> None:
+    pace = Pace()
+    run(pace, calm, 100, wanted=4)
+    crowded = {1: 8.0, 2: 4.0, 3: 12.0, 4: 20.0}
+    chosen = run(pace, crowded.__getitem__, 400, wanted=4)
+    assert max(set(chosen), key=chosen.count) == 2
+
+
+def test_one_thread_stays_one() -> None:
+    pace = Pace()
+    run(pace, calm, 10, wanted=1)
+    assert set(run(pace, lambda _: 100.0, 100, wanted=1)) == {1}
+
+
+def test_a_change_of_the_number_wanted_is_heeded() -> None:
+    pace = Pace()
+    run(pace, calm, 10)
+    run(pace, busy, 10)
+    assert pace.threads(2) == 1 and pace.threads(1) == 1 and 1 <= pace.threads(8) <= 8
