@@ -8,6 +8,7 @@ then tried, and kept for some time if that is faster. Results are the same for a
 from __future__ import annotations
 
 import statistics
+import threading
 from collections import deque
 
 _SLOW = 2.0
@@ -38,13 +39,21 @@ class Pace:
         self._times: deque[float] = deque(maxlen=_STEADY)
         self._rest = 0  # calls until a number is tried again
         self._pause = _SHORTEST
+        self._noting = threading.Lock()
 
     def threads(self, wanted: int) -> int:
         """How many of the `wanted` threads the next call should have."""
         return max(1, wanted - self._left_out) if self._left_out else wanted
 
     def note(self, wanted: int, seconds: float) -> None:
-        """Take note of how long a call took on `threads(wanted)` threads."""
+        """Take note of how long a call took on `threads(wanted)` threads; of one among calls that end together."""
+        if self._noting.acquire(blocking=False):
+            try:
+                self._note(wanted, seconds)
+            finally:
+                self._noting.release()
+
+    def _note(self, wanted: int, seconds: float) -> None:
         if self._left_out == 0:
             self._quickest = min(1.001 * self._quickest, seconds)  # slowly forgotten: work may depend on data
             if seconds <= _SLOW * self._quickest and not self._change:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import statistics
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -73,3 +75,15 @@ def test_a_change_of_the_number_wanted_is_heeded() -> None:
     run(pace, calm, 10)
     run(pace, busy, 10)
     assert pace.threads(2) == 1 and pace.threads(1) == 1 and 1 <= pace.threads(8) <= 8
+
+
+def test_a_call_that_ends_while_another_is_noted_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace, median = Pace(), statistics.median
+
+    def interrupted(times: deque[float]) -> float:
+        pace.note(2, busy(2))  # as another thread would that ends its call just now
+        return median(times)
+
+    monkeypatch.setattr(statistics, "median", interrupted)
+    run(pace, calm, 100)
+    assert run(pace, busy, 8) == [2, 2, 2, 2, 1, 1, 1, 1]
