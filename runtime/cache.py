@@ -36,6 +36,7 @@ import platformdirs
 
 from effcc.errors import CacheError, PackageError, ToolchainError
 from effcc.runtime.elf import require_loadable
+from effcc.runtime.files import flush
 from effcc.runtime.library import Library
 from effcc.runtime.toolchain import Compiler, compile_flags, compile_library, compile_timeout, find_compiler
 from effcc.runtime.trust import is_private_file, make_private, require_private, require_private_part
@@ -286,11 +287,11 @@ class CompileCache:
             (staged / "manifest.json").write_text(json.dumps(manifest, indent=1))
             for part in staged.iterdir():
                 part.chmod(0o600)  # the umask may let others write
-                _flush(part)
-            _flush(staged)
+                flush(part)
+            flush(staged)
             _discard(self._entry_folder(key))
             os.replace(staged, self._entry_folder(key))
-            _flush(self.folder / "entries")
+            flush(self.folder / "entries")
         finally:
             _discard(staged)
         library.path = self._entry_folder(key) / "library.so"
@@ -411,12 +412,3 @@ def _discard(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
-
-
-def _flush(path: Path) -> None:
-    """Have the system write a file, or a folder's list of names, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

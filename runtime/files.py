@@ -1,4 +1,5 @@
-"""Reading files that others may have prepared: regular ones only, no more bytes than agreed, never waiting."""
+"""Files: read where others may have prepared them (regular ones only, no more bytes than agreed, never waiting), and
+written so that they last."""
 
 from __future__ import annotations
 
@@ -44,6 +45,15 @@ def read_file(path: Path, most: int, *, follow: bool = True) -> bytes:
     if len(content) > most:
         raise PackageError(f"{path.name} has more than {most} bytes")
     return content
+
+
+def flush(path: Path) -> None:
+    """Have the system write a file, or a folder's list of names, to disk: a rename then outlives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _kind(mode: int) -> str:

@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from effcc.errors import PackageError
 from effcc.runtime.c_header import c_header
+from effcc.runtime.files import flush
 from effcc.runtime.manifest import LIBRARY, MANIFEST, WEIGHTS, Manifest
 from effcc.runtime.members import SIGNATURE, SUMS, seal_bytes, sealed, sums_of
 from effcc.runtime.signature import sign
@@ -105,7 +106,7 @@ def _write_archive(path: Path, files: Mapping[str, bytes]) -> None:
             os.fsync(file.fileno())
         os.chmod(staged, 0o666 & ~_umask())
         os.replace(staged, path)
-        _sync_folder(path.absolute().parent)
+        flush(path.absolute().parent)
     finally:
         Path(staged).unlink(missing_ok=True)
 
@@ -119,13 +120,13 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         os.chmod(staged, 0o777 & ~_umask())
-        _sync_folder(staged)
+        flush(staged)
         require_writable(path)
         if path.exists():
             _exchange(staged, path)
         else:
             os.replace(staged, path)
-        _sync_folder(path.absolute().parent)
+        flush(path.absolute().parent)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -140,15 +141,6 @@ def _exchange(one: Path, other: Path) -> None:
     os.replace(other, aside)
     os.replace(one, other)
     os.replace(aside, one)
-
-
-def _sync_folder(path: Path) -> None:
-    """Make sure that a rename outlives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _umask() -> int:

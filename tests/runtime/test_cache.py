@@ -212,7 +212,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(cache: CompileCache, monkeyp
     def no_space(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(cache_module, "_flush", no_space)
+    monkeypatch.setattr(cache_module, "flush", no_space)
     with pytest.raises(CacheError, match=r"No space left(.|\n)*EFFCC_CACHE_DIR"):
         cache.load(source(1), HOST)
     assert cache.entries() == []
