@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from effcc.errors import InputError
+from effcc.errors import CaptureError, InputError
 from effcc.ir.dims import Dim, evaluate
 from effcc.ir.dtypes import NAMED
 from effcc.ir.program import Buffer, Extern, Program
@@ -117,6 +117,9 @@ class Executable:
         self._prepared: list[_Prepared] = []
         self._prepare_lock = Lock()
         used = {n for s in program.prepare for n in s.arguments}
+        read = [s.arguments if isinstance(s, Extern) else s.touched for s in (*program.prepare, *program.steps)]
+        kept = (*read, program.inputs, program.outputs, *program.updates)
+        self._used = {program.memory_of(n) for names in kept for n in names}
         self._watched = [i for i in self._weights if self._inputs[i].name in used]
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -274,7 +277,16 @@ class Executable:
 
         results = segment.call([tensor(n) for n in segment.extern.arguments], sizes.values)
         for name, result in zip(segment.extern.results, results, strict=True):
-            tensor(name).copy_(result)
+            if self.program.memory_of(name) not in self._used:
+                continue
+            place = tensor(name)
+            if place.shape != result.shape:
+                raise CaptureError(
+                    f"{segment.extern.attrs.get('target', segment.extern.op)} {segment.extern.location}: PyTorch told "
+                    f"that it gives {list(place.shape)}, and it gave {list(result.shape)}; leave it out of what is "
+                    "compiled (torch.compiler.disable)"
+                )
+            place.copy_(result)
 
     def _in_arena(self, buffer: Buffer, arena: torch.Tensor, sizes: Mapping[str, int]) -> torch.Tensor:
         wanted = _shape(buffer, sizes)

@@ -105,6 +105,11 @@ def strided(sizes: Shape, strides: Shape | None) -> Shape | None:
     return None if plain else tuple(reversed(found))
 
 
+def same_strides(a: Shape | None, b: Shape | None) -> bool:
+    """Whether `strided` gave the same for two tensors of one shape."""
+    return a is b if a is None or b is None else same_shape(a, b)
+
+
 _CATEGORY = {"bool": 0, "int": 1, "uint": 1, "float": 2}
 
 

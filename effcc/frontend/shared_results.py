@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx
 
 from effcc.frontend.capture import Signature, Strides, placeholders, results, strides
-from effcc.frontend.importer import strided
+from effcc.frontend.importer import same_strides, strided
 from effcc.frontend.readings import Reading, readings
 from effcc.frontend.sizes import shape, size
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, evaluate, same_shape, symbols
@@ -195,7 +195,7 @@ class _Plan:
         if seen is None or wanted is None:
             return seen is wanted
         a, b = (strided(lengths, shape(s)) for s in (seen, wanted))
-        return a is b if a is None or b is None else same_shape(a, b)
+        return same_strides(a, b)
 
     def _is_known(self, node: fx.Node) -> bool:
         """Whether the inputs tell a tensor's place and sizes."""
@@ -248,7 +248,7 @@ def _view(node: fx.Node, base: fx.Node, of_argument: bool, place: int) -> View:
 def _lies_like(owner: fx.Node, base: fx.Node) -> bool:
     """Whether two tensors of one shape lie alike in memory."""
     a, b = (strided(shape(n.meta["val"].shape), shape(n.meta["val"].stride())) for n in (owner, base))
-    return owner is base or (a is b if a is None or b is None else same_shape(a, b))
+    return owner is base or same_strides(a, b)
 
 
 def _overlaps(node: fx.Node) -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor, fx
 
 from effcc.frontend.extern import LaidOut, make_template, target_name
-from effcc.frontend.importer import Importer, aten, strided
+from effcc.frontend.importer import Importer, aten, same_strides, strided
 from effcc.frontend.sizes import shape, size
-from effcc.ir.dims import Dim, Shape, dim, same_shape
+from effcc.ir.dims import Dim, Shape, contiguous_strides, dim
 from effcc.ir.graph import Value
 
 
@@ -116,11 +116,16 @@ def _scattered(m: Importer, x: Value, source: Value, sizes: Shape, strides: Shap
 def laid_out(m: Importer, x: Value, seen: Tensor) -> Value | LaidOut:
     """A tensor for PyTorch, as it lies in eager's memory: draws fill memory in its order, and `linalg.det` reads it.
 
-    seen: the tensor as capture saw it. Row-major where elements share memory.
+    seen: the tensor as capture saw it: of an input with strides, perhaps a row-major copy. Row-major where elements
+    share memory.
     """
     lengths, steps = shape(seen.shape), shape(seen.stride())
-    given = x in m.builder.params and same_shape(x.type.layout, steps)
-    if given or strided(lengths, steps) is None or any(s == 0 and n != 1 for n, s in zip(lengths, steps, strict=True)):
+    captured = strided(lengths, steps)
+    shares = any(s == 0 and n != 1 for n, s in zip(lengths, steps, strict=True))
+    if x in m.builder.params:
+        copied = contiguous_strides(lengths) if shares else steps
+        return x if same_strides(x.type.strides, captured) else LaidOut(x, strides=copied)
+    if captured is None or shares:
         return x
     perm = _storage_order(lengths, steps, m.hint)
     if perm is None or x.type.dtype.is_carried:
