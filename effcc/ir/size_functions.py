@@ -35,6 +35,14 @@ class SizeFunction(sympy.Function):
         except (ArithmeticError, ValueError):
             return None
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """As the function's name and its arguments: the classes here are no module's attributes."""
+        return _again, (self.entry.name, self.args)
+
+
+def _again(name: str, args: tuple[Any, ...]) -> sympy.Expr:
+    return FUNCTIONS[name](*args, evaluate=False)
+
 
 def _made(entry: Entry) -> type[SizeFunction]:
     known = {

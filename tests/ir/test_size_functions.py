@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import math
+import pickle
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,10 @@ def test_a_rounded_double_that_is_exact_is_a_floor() -> None:
     (own,) = sizes.parts(s, environment)
     assert conversion.convert(half) == sympy.floor(3 * own / 2)
     assert conversion.convert(other) == FUNCTIONS["trunc"](FUNCTIONS["fmul"](sympy.Float(0.7), FUNCTIONS["real"](own)))
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+def test_sizes_may_cross_to_other_processes(entry: Entry) -> None:
+    made = FUNCTIONS[entry.name](*[symbol(f"s{k}") for k in range(entry.arity)])
+    again = pickle.loads(pickle.dumps(made))
+    assert again == made and type(again) is type(made) and hash(again) == hash(made)
