@@ -72,6 +72,16 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """`body` for `name` in 0 .. `count` - 1, in pieces that the threads of the team take; with a comment."""
+
+    name: str
+    count: str
+    body: tuple[Line, ...]
+    comment: str
+
+
+@dataclass(frozen=True)
 class Note:
     """A comment."""
 
@@ -83,7 +93,7 @@ class Barrier:
     """Every thread waits for all others."""
 
 
-Line = Let | Registers | Array | Do | Loop | Branch | Block | Note | Barrier
+Line = Let | Registers | Array | Do | Loop | Branch | Block | Shared | Note | Barrier
 
 
 @dataclass(frozen=True)
@@ -99,15 +109,14 @@ class Parameter:
 class Function:
     """One vectorized nest. `sizes` are the size symbols it takes, `headers` what it includes.
 
-    `outlined` are the functions (name, type) that it calls instead of inlining them. With `barriers` it takes a barrier
-    besides the thread's number and the size of the team; with `checks`, where to add the run-time checks that fail.
+    `outlined` are the functions (name, type) that it calls instead of inlining them. It takes the thread as `me`, and
+    with `checks` where to add the run-time checks that fail.
     """
 
     name: str
     buffers: tuple[Parameter, ...]
     sizes: tuple[Parameter, ...]
     body: tuple[Line, ...]
-    barriers: bool = False
     headers: tuple[str, ...] = ()
     outlined: tuple[tuple[str, str], ...] = ()
     comment: tuple[str, ...] = field(default=())

@@ -28,7 +28,7 @@ def join_calls(step: Join, program: Program, pointers: Mapping[str, str]) -> lis
         columns = ", ".join("{" + ", ".join(size_text(d) for d in column) + "}" for column in zip(*loops, strict=True))
         to = pointers[result] + (f" + {place}" if place != "0" else "")
         box = f"box<{len(loops)}>{{{columns}}}"
-        calls.append(((name, result), f"copy_box({to}, {pointers[name]}, {box}, {turn}, thread, team);"))
+        calls.append(((name, result), f"copy_box({to}, {pointers[name]}, {box}, {turn}, me);"))
     return calls
 
 

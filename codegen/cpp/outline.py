@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from effcc.codegen.cpp.form import Block, Branch, Function, Let, Line, Loop
+from effcc.codegen.cpp.form import Block, Branch, Function, Let, Line, Loop, Shared
 from effcc.codegen.cpp.spelling import SPELLINGS
 
 _INLINED = 6
@@ -66,7 +66,7 @@ def _lets(body: Iterable[Line]) -> Iterable[Let]:
         match line:
             case Let():
                 yield line
-            case Loop(body=inner) | Block(body=inner):
+            case Loop(body=inner) | Block(body=inner) | Shared(body=inner):
                 yield from _lets(inner)
             case Branch():
                 yield from _lets((*line.body, *line.orelse))
@@ -77,7 +77,7 @@ def _map(body: tuple[Line, ...], rewrite: Callable[[Let], Let]) -> tuple[Line, .
         match line:
             case Let():
                 return rewrite(line)
-            case Loop() | Block():
+            case Loop() | Block() | Shared():
                 return replace(line, body=_map(line.body, rewrite))
             case Branch():
                 return replace(line, body=_map(line.body, rewrite), orelse=_map(line.orelse, rewrite))

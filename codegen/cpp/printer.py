@@ -16,6 +16,7 @@ from effcc.codegen.cpp.form import (
     Loop,
     Note,
     Registers,
+    Shared,
 )  # fmt: skip
 from effcc.ir.dtypes import DTYPES
 
@@ -27,8 +28,7 @@ _STACK_LIMIT = 64 << 10
 def print_function(function: Function) -> str:
     """The text of a function, after its comment."""
     parameters = [f"{p.type} {p.name}" for p in (*function.buffers, *function.sizes)]
-    parameters += ["int thread", "int team"] + (["barrier& sync"] if function.barriers else [])
-    parameters += ["checks faults"] if function.checks else []
+    parameters += ["worker& me", *(["checks faults"] if function.checks else [])]
     lines = [f"// {line}".rstrip() for line in function.comment]
     lines += _wrapped(f"static void {function.name}(", parameters, ") {")
     lines += _lines(function.body, "  ")
@@ -66,12 +66,18 @@ def _lines(body: Sequence[Line], indent: str) -> Iterator[str]:
             case Note(text):
                 yield f"{indent}// {text}"
             case Barrier():
-                yield f"{indent}sync.wait(thread, team);"
+                yield f"{indent}me.meet();"
             case Loop(name, start, stop, step, inner):
                 advance = f"++{name}" if step == 1 else f"{name} += {step}"
                 yield f"{indent}for (i64 {name} = {start}; {name} < {stop}; {advance}) {{"
                 yield from _lines(inner, indent + "  ")
                 yield f"{indent}}}"
+            case Shared(name, count, inner, comment):
+                yield f"{indent}// parallel {comment}"
+                yield f"{indent}for (claims work = me.claim({count}); range piece = work.next();)"
+                yield f"{indent}  for (i64 {name} = piece.begin; {name} < piece.end; ++{name}) {{"
+                yield from _lines(inner, indent + "    ")
+                yield f"{indent}  }}"
             case Branch(condition, inner, orelse):
                 yield f"{indent}if ({_stripped(condition)}) {{"
                 yield from _lines(inner, indent + "  ")

@@ -167,7 +167,7 @@ class _Emitter:
             "guarded.h",
             *(["checks.h"] if self.checks.checks else []),
             *(h for h in ("exp_log.h", "erf.h", "trig.h", "pow.h", "sizes.h", "copy.h") if h in headers),
-            "threads.h",
+            "worker.h",
         ]
         lines += [f'#include "effcc/{h}"' for h in order]
         return "\n".join([*lines, "", "namespace effcc {", "namespace {", ""])
@@ -226,12 +226,13 @@ class _Emitter:
             body = []
             for k, start in enumerate(range(0, len(calls), MOST_CALLS)):
                 part = f"{entry.name}_part{k}"
-                head = f"static __attribute__((noinline)) void {part}(Call& call, int thread, int team) {{"
+                head = f"static __attribute__((noinline)) void {part}(Call& call, worker& me) {{"
                 lines += [head, *self._body(calls[start : start + MOST_CALLS], pointers), "}", ""]
-                body.append(f"  {part}(call, thread, team);")
+                body.append(f"  {part}(call, me);")
         lines += [
             f"static void {entry.name}_region(int thread, int team, void* context) {{",
             "  Call& call = *static_cast<Call*>(context);",
+            "  worker me(call.all, thread, team);",
             *body,
             "}",
             "",
@@ -249,7 +250,7 @@ class _Emitter:
         else:
             lines.append("  return 0;")
         lines += ["}", ""]
-        call = ["struct Call {", "  void** buffers;", "  const i64* sizes;", "  char* arena;", "  barrier sync;"]
+        call = ["struct Call {", "  void** buffers;", "  const i64* sizes;", "  char* arena;", "  crew all;"]
         call += [*(["  fault_record record;"] if self.checks.checks else []), "};", ""]
         return [*(call if entry is self.entries[0] else []), *lines]
 
@@ -259,7 +260,7 @@ class _Emitter:
         pending: list[Native] = []
         for step in entry.steps:
             if any(self._conflict(before, step) for before in pending):
-                found.append(((), "call.sync.wait(thread, team);"))
+                found.append(((), "me.meet();"))
                 pending = []
             pending.append(step)
             if isinstance(step, Launch):
@@ -297,7 +298,7 @@ class _Emitter:
         )
         arguments = [pointers[given[p.stands_for]] for p in function.buffers]
         arguments += [p.stands_for for p in function.sizes]
-        arguments += ["thread", "team"] + (["call.sync"] if function.barriers else [])
+        arguments.append("me")
         if function.checks:
             arguments.append("{call.record, positions}")
             positions = f"static const i64 positions[] = {{{self.checks.positions(launch)}}};"

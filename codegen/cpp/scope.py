@@ -28,8 +28,9 @@ _WORDS = """
     range reduce reduce_max reduce_min reduce_prod reduce_sum region remainder round round_to rsqrt saturate
     scatter scatter_fold scatter_if select set_lane share shift_left shift_right sigmoid sign sin sinh sqrt
     store store_if store_mask store_mask_if store_mask_n store_n store_rows store_spread store_strided
-    store_strided_n sync tan tanh team thread to_mask trunc u16 u16v u16x u32 u64 u8 u8v u8x vec with_element
-    check_place check_places checks describe fault faults missed note note_lanes rarely record
+    store_strided_n tan tanh team thread to_mask trunc u16 u16v u16x u32 u64 u8 u8v u8x vec with_element
+    check_place check_places checks claims crew describe fault faults me missed note note_lanes piece rarely
+    record work worker
     Call call effcc std main arena buffers sizes threads context NULL EOF call_lanes
 """
 RESERVED = frozenset(_WORDS.split())

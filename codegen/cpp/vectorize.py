@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from effcc.codegen.cpp.checks import FAULT
 from effcc.codegen.cpp.expressions import Evaluator
-from effcc.codegen.cpp.form import Array, Barrier, Block, Branch, Do, Function, Line, Loop, Parameter
+from effcc.codegen.cpp.form import Array, Barrier, Branch, Do, Function, Line, Loop, Parameter, Shared
 from effcc.codegen.cpp.form import Registers as RegisterLines
 from effcc.codegen.cpp.linear import Known, linear_text
 from effcc.codegen.cpp.outline import outline
@@ -37,7 +37,7 @@ from effcc.target import Target
 def vectorize(nest: LoopNest, target: Target, name: str = "", no_alias: frozenset[str] = frozenset()) -> Function:
     """The function that computes `nest` on `target`.
 
-    Its loops are shared among the threads of a team: `parallel` loops are split, what stands beside them is done by
+    The threads of a team run it together: they share `parallel` loops, what stands beside them is done by
     thread 0, and barriers keep statements apart. Parameters in `no_alias` are `restrict`.
 
     Raises ScheduleError for a nest whose threads would share a local buffer.
@@ -53,7 +53,6 @@ class _Vectorizer:
     no_alias: frozenset[str]
     storage: dict[str, Storage] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
-    barriers: bool = False
 
     def __post_init__(self) -> None:
         self.writer = Writer(choose_lanes(self.nest, self.target.vector_bytes))
@@ -67,13 +66,13 @@ class _Vectorizer:
         if any(isinstance(s, For) and s.kind == "parallel" for s in statements(self.nest.body)):
             self._together(self.nest.body)
         else:
-            start = (Do("if (thread != 0) return;"),)
+            start = (Do("if (me.thread != 0) return;"),)
             self._body(self.nest.body)
         lines = tuple(self.writer.scope.lines)
         if self.writer.checks:
             lines = (Do(f"missed {FAULT};"), *lines, Do(f"faults.add({FAULT});"))
         body = (*start, *lines)
-        return Function(self.name, buffers, sizes, body, self.barriers, self._headers(), checks=self.writer.checks)
+        return Function(self.name, buffers, sizes, body, self._headers(), checks=self.writer.checks)
 
     def _headers(self) -> tuple[str, ...]:
         functions = set(self.writer.functions)
@@ -113,7 +112,7 @@ class _Vectorizer:
             else:
                 with self.writer.block() as lines:
                     self._body(group)
-                self.writer.add(Branch("thread == 0", tuple(lines)))
+                self.writer.add(Branch("me.thread == 0", tuple(lines)))
 
     def _groups(self, body: Sequence[Stmt]) -> list[list[Stmt]]:
         """Runs of statements without a parallel loop, and each statement with one alone."""
@@ -141,7 +140,6 @@ class _Vectorizer:
         self._alloc(alloc)
 
     def _wait(self) -> None:
-        self.barriers = True
         self.writer.add(Barrier())
 
     def _share(self, outer: For) -> None:
@@ -153,7 +151,6 @@ class _Vectorizer:
             loops.append(inner)
         counts = [self._trips(loop) for loop in loops]
         names = self.writer.names
-        part = names.fresh("mine")
         factors = [c for c in counts if c != "1"] or ["1"]
         product = " * ".join(atomic(c) for c in factors) if len(factors) > 1 else factors[0]
         at = names.fresh("at")
@@ -168,9 +165,7 @@ class _Vectorizer:
                     before, rest = rest, names.fresh("rest")
                     self.writer.add(Do(f"const i64 {rest} = {before} / {atomic(counts[depth])};"))
             self._body(loops[-1].body)
-        shared = Do(f"const range {part} = share({product}, thread, team);")
-        body = Loop(at, f"{part}.begin", f"{part}.end", 1, tuple(lines))
-        self.writer.add(Block((shared, body), "parallel " + ", ".join(loop.axis for loop in loops)))
+        self.writer.add(Shared(at, product, tuple(lines), ", ".join(loop.axis for loop in loops)))
 
     def _mentions(self, loop: For, axis: str) -> bool:
         return axis in free_axes(loop.start) | free_axes(loop.stop)

@@ -2,12 +2,12 @@
 //
 // Threads take turns: each runs until its next barrier, in the order 0, 1, 2 ... or, for a negative number of threads,
 // in the opposite order. A kernel that reads what a later thread has yet to write, for want of a barrier, then reads it
-// unwritten at every run, not once in a thousand.
+// unwritten at every run, not once in a thousand. Each does its own part of the work: the first would take it all.
 #pragma once
 
-#include <pthread.h>
+#define EFFCC_FIXED_SHARES
 
-#include "effcc/share.h"
+#include <pthread.h>
 
 namespace effcc {
 

@@ -1,12 +1,12 @@
 // effcc/copy.h: tensors copied into parts of another, for concatenations of many.
 //
-//   copy_box(to, from, box<R>{{sizes}, {strides of to}, {strides of from}}, turn, thread, team)
+//   copy_box(to, from, box<R>{{sizes}, {strides of to}, {strides of from}}, turn, me)
 //       R nested loops, the last the innermost; strides count elements. A small box is copied by one thread of the team,
 //       the one whose turn it is, a larger one by all.
 #pragma once
 
-#include "effcc/share.h"
 #include "effcc/types.h"
+#include "effcc/worker.h"
 
 namespace effcc {
 
@@ -17,7 +17,8 @@ struct box {
 
 // Not inlined: a program may hold thousands of calls.
 template <class T, int R>
-__attribute__((noinline)) void copy_box(T* to, const T* from, const box<R>& b, int turn, int thread, int team) {
+__attribute__((noinline)) void copy_box(T* to, const T* from, const box<R>& b, int turn, const worker& me) {
+    const int thread = me.thread, team = me.team;
     constexpr i64 small = 4096;  // elements that are copied before other threads would have begun
     i64 rows = 1, columns = b.size[R - 1];
     for (int d = 0; d < R - 1; ++d) rows *= b.size[d];

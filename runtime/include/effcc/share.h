@@ -1,7 +1,7 @@
 // effcc/share.h: each thread's part of some work.
 //
 //   range share(n, thread, team)   -> begin, end
-//       thread's part of 0 .. n - 1: contiguous, sizes differ by at most one, empty where n < team
+//       thread's part of 0 .. n - 1: contiguous, sizes differ by at most one, empty (false) where n < team
 //   range share(n, thread, team, grain)
 //       the same in whole multiples of grain (but for the last end, which is n)
 #pragma once
@@ -10,6 +10,7 @@ namespace effcc {
 
 struct range {
     long begin, end;
+    explicit operator bool() const { return begin < end; }
 };
 
 static inline range share(long n, int thread, int team) {

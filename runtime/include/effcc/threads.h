@@ -9,7 +9,7 @@
 //       beside the region's context (2 KB), needs no set-up, serves any number of times and of regions that follow one
 //       another with the same team; use a new one for each call of the program. A team of 1 does not wait.
 //
-// How work is shared among the threads of a team is in share.h.
+// How the threads of a team share work is in worker.h.
 //
 // Two ways to get threads, chosen when compiling:
 //   with EFFCC_OPENMP (and -fopenmp): OpenMP's pool. In a process that holds PyTorch it is PyTorch's own, since both
@@ -18,7 +18,6 @@
 //   without: a small pool of our own (pool.h), for programs that run without Python.
 #pragma once
 
-#include "effcc/share.h"
 #include "effcc/wait.h"
 
 namespace effcc {

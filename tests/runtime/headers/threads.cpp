@@ -1,6 +1,7 @@
-// What threads.h promises, for both ways of getting threads. Arguments: the name of one check, and a number of threads.
+// What threads.h and worker.h promise, for both ways of getting threads. Arguments: the name of one check, and a number of
+// threads.
 
-#include "effcc/threads.h"
+#include "effcc/worker.h"
 
 #include <sys/wait.h>
 
@@ -159,6 +160,51 @@ void check_share(int) {
             }
 }
 
+// Loops of several lengths one after another, not all with a meeting between them: who did which iteration how often.
+struct ledger {
+    static constexpr long longest = 100;
+    static constexpr int loops = 40;
+    crew all;
+    int done[loops][longest] = {}, by[loops][longest] = {};
+    int team = 0;
+    int late = -1;  // this thread comes when the others have long begun
+    static long length(int loop) { return (loop * 37) % (longest + 1); }
+};
+
+void claim_all(int thread, int team, void* context) {
+    ledger& l = *static_cast<ledger*>(context);
+    worker me(l.all, thread, team);
+    if (thread == 0) l.team = team;
+    if (thread == l.late) usleep(20000);
+    for (int loop = 0; loop < ledger::loops; ++loop) {
+        for (claims work = me.claim(ledger::length(loop)); range piece = work.next();)
+            for (long i = piece.begin; i < piece.end; ++i) {
+                __atomic_add_fetch(&l.done[loop][i], 1, __ATOMIC_RELAXED);
+                l.by[loop][i] = thread;
+            }
+        if (loop % 3 == 2) me.meet();
+    }
+}
+
+void check_claims(int threads) {
+    for (int round = 0; round < 200; ++round) {
+        ledger l;
+        parallel(threads, claim_all, &l);
+        for (int loop = 0; loop < ledger::loops; ++loop)
+            for (long i = 0; i < ledger::longest; ++i) CHECK(l.done[loop][i] == (i < ledger::length(loop)));
+    }
+}
+
+// What a thread that is held up has not begun, the others do; alone, everyone would find its own part.
+void check_late(int threads) {
+    ledger l;
+    l.late = 0;
+    parallel(threads, claim_all, &l);
+    if (l.team == 1 || l.team > crew::most) return;
+    for (int loop = 0; loop < 3; ++loop)
+        for (long i = 0; i < ledger::length(loop); ++i) CHECK(l.by[loop][i] != 0);
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -167,7 +213,8 @@ int main(int, char** arguments) {
         void (*check)(int);
     } checks[] = {{"region", check_region}, {"full_team", check_full_team}, {"barrier", check_barrier},
                   {"nested", check_nested}, {"two_callers", check_two_callers}, {"fork", check_fork},
-                  {"inline", check_inline}, {"share", check_share}};
+                  {"inline", check_inline}, {"share", check_share}, {"claims", check_claims},
+                  {"late", check_late}};
     for (auto& c : checks)
         if (std::strcmp(c.name, arguments[1]) == 0) {
             c.check(std::atoi(arguments[2]));
