@@ -96,7 +96,10 @@ MODEL = """
     all_time = turns * batch * (n_blocks * lhs_bytes * m * k_all * lhs_byte
                         + n * (m_blocks * rhs_bytes * k_all * rhs_byte + m * out_bytes * out_byte))
     outer = max(task_time, all_time / threads) + pack_time / threads
-    start = min(1, max(0, threads - 1)) * start_time
+
+    # Threads claim tasks: the last one keeps the others waiting, for a sixteenth of it on average.
+    wait = max(compute, cache, outer) / (16 * rounds)
+    start = min(1, max(0, threads - 1)) * (start_time + wait)
 """
 
 
