@@ -85,6 +85,10 @@ class ZeroDivisorError(EffccError, ZeroDivisionError, RuntimeError):
     """An integer divided by zero; eager raises RuntimeError("ZeroDivisionError")."""
 
 
+class RefusedValueError(EffccError, RuntimeError):
+    """A value that the model computed is one that an operator, or an assertion of the model's, refuses."""
+
+
 class NumericsError(EffccError):
     """A compiled result differs from its reference by more than the documented bound."""
 

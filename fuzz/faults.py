@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from effcc.driver import State
-from effcc.errors import OutOfRangeError, ZeroDivisorError
+from effcc.errors import OutOfRangeError, RefusedValueError, ZeroDivisorError
 from effcc.fuzz.generate import Case
 from effcc.fuzz.native import Native, Outcome
 from effcc.fuzz.operands import bounds
@@ -27,7 +27,7 @@ from effcc.ir.interpreter import run_graph, run_program
 FAULTS_EVERY = 3
 """So often a case with an index or a divisor among its inputs is also called with a fault in it."""
 
-_CODES = {OutOfRangeError: 1, ZeroDivisorError: 2}
+_CODES = {OutOfRangeError: 1, ZeroDivisorError: 2, RefusedValueError: 3}
 _DIVISIONS = ("floordiv", "mod", "fmod")
 _INDEXED = ("embedding", "index_select", "gather", "scatter", "index", "index_put")
 
@@ -99,6 +99,6 @@ def _refused(run: Any) -> int:
     """What an entry point returns for the fault that `run` raises; 0 if it raises none."""
     try:
         run()
-    except (OutOfRangeError, ZeroDivisorError) as error:
+    except (OutOfRangeError, ZeroDivisorError, RefusedValueError) as error:
         return _CODES[type(error)]
     return 0

@@ -257,6 +257,10 @@ def _scatter(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
     return f'{x}.scatter_reduce({attrs["axis"]}, {index}, {source}, "{names[attrs["combine"]]}")'
 
 
+def _require(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
+    return f"torch.ops.effcc.require({', '.join(operands)}, {attrs['message']!r})"
+
+
 def _decode(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
     return f"torch.ops.effcc.decode({str(attrs['encoding'])!r}, {_value(attrs['shape'])}, [{', '.join(operands)}])"
 
@@ -308,5 +312,5 @@ _SPELLINGS: dict[str, Spell] = {
     "index_select": _template("torch.index_select({0}, {axis}, {1})"),
     "gather": _template("torch.gather({0}, {axis}, {1})"), "index": _index, "scatter": _scatter,
     "index_put": _index_put, "constant": _constant, "full": _template("torch.full({shape}, {value}, dtype={dtype})"),
-    "iota": _iota, "decode": _decode,
+    "iota": _iota, "decode": _decode, "require": _require,
 }  # fmt: skip

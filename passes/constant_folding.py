@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from effcc.errors import OutOfRangeError, RefusedValueError, ZeroDivisorError
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, Node, Value
@@ -90,6 +91,8 @@ def _reference(spec: Op, node: Node, operands: list[Any]) -> Any:
             result = np.asarray(spec.reference(*operands, **spec.complete_attrs(node.attrs)))
         except (TypeError, ValueError):
             return None  # NumPy refuses this op on this dtype; so will whatever runs it
+        except (OutOfRangeError, RefusedValueError, ZeroDivisorError):
+            return None  # the call will raise, if anybody reads it
     return result if result.dtype == node.result.type.dtype.numpy else None
 
 

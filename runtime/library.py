@@ -5,8 +5,8 @@ Every program that effcc compiles exports one function with C linkage:
     int effcc_run(void **buffers, const int64_t *sizes, void *arena, int threads, int64_t *fault);
 
 `buffers` are the program's inputs and outputs in the order of its signature, `sizes` the run-time sizes, `arena` the
-scratch memory. It returns 0; or 1 where an index was out of range, 2 where an integer was divided by zero, and fills in
-`fault` (three numbers, if it is no null pointer), of which
+scratch memory. It returns 0; or 1 where an index was out of range, 2 where an integer was divided by zero, 3 where a
+value was refused, and fills in `fault` (three numbers, if it is no null pointer), of which
 
     int effcc_describe(const int64_t *fault, char *text, int64_t room);
 
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from effcc.errors import OutOfRangeError, ToolchainError, ZeroDivisorError
+from effcc.errors import OutOfRangeError, RefusedValueError, ToolchainError, ZeroDivisorError
 
 ENTRY_POINT = "effcc_run"
 RUN_ARGUMENTS = (
@@ -36,7 +36,7 @@ RUN_ARGUMENTS = (
 DESCRIBE = "effcc_describe"
 FAULT = ctypes.c_int64 * 3
 _ROOM = 1024
-_ERRORS = {1: OutOfRangeError, 2: ZeroDivisorError}
+_ERRORS = {1: OutOfRangeError, 2: ZeroDivisorError, 3: RefusedValueError}
 
 
 class Library:
@@ -69,8 +69,8 @@ class Library:
     def entry_point(self, name: str = ENTRY_POINT) -> Any:
         """The program's `run` function: of tables of pointers and of sizes, the arena's address, a number of threads.
 
-        A call of it raises OutOfRangeError or ZeroDivisorError where a run-time check failed; what it wrote to buffers
-        is then of no use.
+        A call of it raises OutOfRangeError, ZeroDivisorError or RefusedValueError where a run-time check failed; what
+        it wrote to buffers is then of no use.
         """
         function = self.function(name, RUN_ARGUMENTS, ctypes.c_int)
         if not hasattr(self._handle, DESCRIBE):

@@ -1,4 +1,4 @@
-"""Run-time checks in generated code: what an index or a divisor must be, noted where it is not, read after the run.
+"""Run-time checks in generated code: what a value must be, noted where it is not, read after the run.
 
 A check stands where the expression that it guards is evaluated, and looks at the lanes that count. What fails is noted
 in a local variable, `fault`, which nothing reads before the function ends: so loops stay as the compiler likes them.
@@ -25,7 +25,14 @@ FAULT = "fault"
 """The local variable of a kernel function in which it notes what failed."""
 _LONGEST_LINE = 80
 """Characters of a line of the user's that are shown: what was wrong comes after it."""
-_KINDS = {"index": "index", "index from either end": "index_from_either_end", "divisor": "divisor"}
+_KINDS = {
+    "index": "index",
+    "index from either end": "index_from_either_end",
+    "divisor": "divisor",
+    "requirement": "requirement",
+}
+_ALONE = {"divisor": "divisor", "holds": "requirement", "in_range": "index"}
+"""What a check is of in a kernel that is no program's: it says nothing else."""
 
 
 def note_failures(
@@ -108,7 +115,7 @@ class CheckTable:
 def _meaning(launch: Launch, number: int, function: str) -> Check:
     if number < len(launch.checks):
         return launch.checks[number]
-    return Check(number, "divisor" if function == "divisor" else "index", f"kernel @{launch.kernel}")
+    return Check(number, _ALONE[function], f"kernel @{launch.kernel}")
 
 
 def _place(check: Check) -> str:

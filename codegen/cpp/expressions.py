@@ -250,7 +250,7 @@ class Evaluator:
         return values.call(self.writer, e.function, e.dtype, operands, self._epoch(e))
 
     def _check(self, e: Call) -> Value:
-        """A run-time check: whether an index is in its range, or a divisor, noting where it fails."""
+        """A run-time check, noting where it fails: whether an index is inside, or a condition holds; or a divisor."""
         number = e.operands[-1]
         assert isinstance(number, Const)
         guarded = self.guard.count, self.guard.mask
@@ -259,6 +259,10 @@ class Evaluator:
             other = self.value(self._kept(e, lambda: Call("ne", (e.operands[0], Const(0, e.dtype)), boolean)))
             note_failures(self.writer, int(number.value), other, divisor, "0", *guarded)
             return divisor
+        if e.function == "holds":
+            condition = self.value(e.operands[0])
+            note_failures(self.writer, int(number.value), condition, self.value(integer(0)), "0", *guarded)
+            return condition
         index, size = e.operands[:2]
         inside = self._kept(e, lambda: both(compare("ge", index, integer(0)), compare("lt", index, size)))
         holds, end = self.value(inside), linear_text(self.linear(size))

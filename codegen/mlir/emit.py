@@ -221,8 +221,8 @@ class _Region:
                 return self._cast(self.value(a), a.dtype, e.dtype)
             case Call("in_range", (i, size, _)):  # nothing is raised here
                 return self.value(both(compare("ge", i, integer(0)), compare("lt", i, size)))
-            case Call("divisor", (divisor, _)):
-                return self.value(divisor)
+            case Call("divisor" | "holds", (checked, _)):
+                return self.value(checked)
             case Call("where", (c, a, b)):
                 return self._where(self.value(c), a, b)
             case Call():

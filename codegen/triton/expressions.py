@@ -114,8 +114,8 @@ class Printer:
                 return self._where(e, guards)
             case Call("in_range", (index, size, _)):  # nothing is raised on a device
                 return self.value(both(compare("ge", index, integer(0)), compare("lt", index, size)), guards)
-            case Call("divisor", (divisor, _)):
-                return self.value(divisor, guards)
+            case Call("divisor" | "holds", (checked, _)):
+                return self.value(checked, guards)
             case Call("cast", (operand,)):
                 return self._cast(self.value(operand, guards), operand.dtype, e.dtype)
             case Call():

@@ -35,7 +35,9 @@ from effcc.frontend import (
     aten_windows,
     decode,
     regions,
+    requirements,
 )
+from effcc.frontend.aten_pointwise import as_bool
 from effcc.frontend.capture import Signature
 from effcc.frontend.decompositions import compile_decompositions
 from effcc.frontend.drawn_again import example as drawn_example
@@ -83,9 +85,11 @@ FAMILIES = (
     aten_views,
     aten_windows,
     decode,
+    requirements,
 )
 
 _IN_ORDER = "random numbers come in eager's order"
+_NO_RESULT = "no result is computed that could depend on the assertion"
 _CARRIED = "no kernel computes on its dtype"
 _LEAVE_OUT = "leave it out of the compiled model with torch.compiler.disable"
 
@@ -178,6 +182,7 @@ class _Walk:
         self.constants: dict[str, Tensor] = {}
         self.inputs: list[Value | Dim | None] = []
         self.updates: dict[Value, Value] = {}
+        self.assertions: list[tuple[Value, str, str]] = []
 
     def run(self) -> Imported:
         outputs: list[Output] = []
@@ -190,7 +195,7 @@ class _Walk:
                 with noting(node=node):
                     self._call(node)
             elif node.op == "output":
-                outputs = self._outputs(node)
+                outputs = self._asserted(self._outputs(node))
         lone_sizes = self._lone_sizes()
         tensors = [(o, s) for o, s in zip(outputs, self.signature.output_strides, strict=True) if isinstance(o, Value)]
         graph = self.builder.build(tuple(o for o, _ in tensors), tuple(self.updates.items()))
@@ -264,6 +269,9 @@ class _Walk:
             self.known[node] = self.known[source][index]  # type: ignore[index]
         elif node.target is aten.copy_.default:
             self._update(node)
+        elif node.target in requirements.ASSERTIONS:
+            condition, message = self._arguments((*node.args, requirements.NOTHING_SAID)[:2])
+            self.assertions.append((condition, message, self.builder.location))
         elif example is not None or node.users:
             self.known[node] = self._native_or_extern(node)
 
@@ -455,6 +463,25 @@ class _Walk:
                 known = self._copy(known)
             found.append(known)
         return found
+
+    def _asserted(self, outputs: list[Output]) -> list[Output]:
+        """The results, of which the first that is computed depends on what the model asserts; where there is none,
+        PyTorch runs the assertions."""
+        candidates = [(k, o) for k, o in enumerate(outputs) if isinstance(o, Value) and o not in self.builder.params]
+        computed = [k for k, o in candidates if not o.type.dtype.is_carried and 0 not in o.type.shape]
+        for condition, message, where in self.assertions:
+            self.importer.name, self.builder.location = "asserted", where
+            held = as_bool(self.importer, self.importer.reshape(condition, ()))
+            if computed:
+                first: Any = outputs[computed[0]]
+                outputs[computed[0]] = self.importer.emit("require", first, held, message=message)
+            else:
+                operands, template = make_template((held, message), {})
+                target = target_name(aten._assert_async.msg)
+                self.importer.node(
+                    "extern", *operands, target=target, template=template, results=(), reason="effect", why=_NO_RESULT
+                )
+        return outputs
 
     def _copy(self, value: Value) -> Value:
         """The same elements at another place."""

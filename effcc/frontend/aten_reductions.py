@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from effcc.frontend.aten_pointwise import as_bool
-from effcc.frontend.importer import Import, Importer, aten, dtype_of, imports
+from effcc.frontend.importer import Import, Importer, NotNative, aten, dtype_of, imports
+from effcc.ir.dims import dim
 from effcc.ir.dtypes import f64, i64
 from effcc.ir.graph import Value
 from effcc.ir.op import normalize_axis
@@ -66,8 +67,19 @@ def _extreme(op: str) -> Import:
     return lambda m, x, dims=(), keepdim=False: reduce(m, op, x, _axes(x, dims), keepdim)
 
 
-imports(aten.amax.default, aten.max.default)(_extreme("max"))
-imports(aten.amin.default, aten.min.default)(_extreme("min"))
+def _extreme_of_all(op: str) -> Import:
+    def importer(m: Importer, x: Value) -> Value:
+        if not m.facts.not_negative(dim(x.type.size - 1)):
+            raise NotNative("the extreme of what may have no elements, which eager refuses")
+        return reduce(m, op, x, None)
+
+    return importer
+
+
+imports(aten.amax.default)(_extreme("max"))
+imports(aten.amin.default)(_extreme("min"))
+imports(aten.max.default)(_extreme_of_all("max"))
+imports(aten.min.default)(_extreme_of_all("min"))
 
 
 def _extreme_and_index(op: str, argument: str) -> Import:

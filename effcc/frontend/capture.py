@@ -24,6 +24,7 @@ from effcc.frontend import recurrent
 from effcc.frontend.decompositions import compile_decompositions
 from effcc.frontend.draws import return_unread_draws
 from effcc.frontend.overlaps import run_overlapping_in_eager, watch_for_overlaps
+from effcc.frontend.requirements import keep_checks
 
 Role = Literal["inference", "forward", "backward", "body"]
 Strides = tuple[int | torch.SymInt, ...]
@@ -98,7 +99,7 @@ def aot_backend(
     A graph that needs no gradients is compiled once, with role "inference". One that does is split in two, of which the
     backward half is compiled when it is first needed.
     """
-    graph_module = recurrent.keep_recurrent_layers(graph_module)
+    graph_module = keep_checks(recurrent.keep_recurrent_layers(graph_module))
     in_eager = run_overlapping_in_eager(graph_module)
     if in_eager is not None:
         return in_eager

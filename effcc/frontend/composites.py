@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions
 
+from effcc.frontend.requirements import in_unit_interval
+
 aten = torch.ops.aten
 
 _NONE, _MEAN = 0, 1
@@ -41,10 +43,19 @@ def _rounded_first(overload: Any) -> Callable[..., Tensor]:
     return loss
 
 
+_CROSS_ENTROPY = _rounded_first(aten.binary_cross_entropy.default)
+
+
 def mse_loss_backward(grad: Tensor, x: Tensor, target: Tensor, reduction: int) -> Tensor:
     """2 * (x - target) * grad, over the number of elements for a mean; every step is rounded, as is the factor."""
     factor = 2.0 / x.numel() if reduction == _MEAN else 2.0
     return (x - target) * torch.scalar_tensor(factor, dtype=x.dtype) * grad
+
+
+def binary_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: int = _MEAN) -> Tensor:
+    """The cross entropy of probabilities, which must be such."""
+    x, target = in_unit_interval(x, "input"), in_unit_interval(target, "target")
+    return _CROSS_ENTROPY(x, target, weight, reduction)
 
 
 def soft_margin_loss(x: Tensor, target: Tensor, reduction: int = _MEAN) -> Tensor:
@@ -66,10 +77,10 @@ def composites() -> dict[Any, Callable[..., Any]]:
         aten.mse_loss.default,
         aten.smooth_l1_loss.default,
         aten.huber_loss.default,
-        aten.binary_cross_entropy.default,
     )
     return {
         **{overload: _rounded_first(overload) for overload in losses},
+        aten.binary_cross_entropy.default: binary_cross_entropy,
         aten.mse_loss_backward.default: mse_loss_backward,
         aten.soft_margin_loss.default: soft_margin_loss,
         aten._weight_norm_interface.default: weight_norm,

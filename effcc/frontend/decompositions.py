@@ -17,6 +17,7 @@ from torch._decomp import core_aten_decompositions, decomposition_table, get_dec
 
 from effcc.frontend import recurrent
 from effcc.frontend.composites import composites
+from effcc.frontend.requirements import one_hot
 from effcc.frontend.transformer_layer import encoder_layer
 
 aten = torch.ops.aten
@@ -29,6 +30,7 @@ aten = torch.ops.aten
 # `addcdiv` would multiply by their factor last, where eager does so first; `std` would take the root of a variance that
 # float32 does not hold. The others would round half types in between, leave out a check, or take another branch at 0.
 _KEPT_WHOLE = (
+    aten.bernoulli.default,
     aten.addcdiv.default,
     aten.addcmul.default,
     aten._safe_softmax.default,
@@ -74,6 +76,7 @@ def _table() -> Table:
     table: Table = {op: rule for op, rule in core_aten_decompositions().items() if op in decomposition_table}
     table.update(get_decompositions(_ALSO_DECOMPOSED))
     table[aten.native_dropout.default] = _dropout
+    table[aten.one_hot.default] = one_hot
     table[aten._transformer_encoder_layer_fwd.default] = encoder_layer
     table.update(composites())
     for op in _KEPT_WHOLE:

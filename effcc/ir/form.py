@@ -93,6 +93,10 @@ class FormBuilder:
         """An integer to divide by; where it is 0 the call raises at its end."""
         return Call("divisor", (value, self._check("divisor", 0)), value.dtype)
 
+    def holds(self, condition: Expr) -> Expr:
+        """A condition on data; where it is false the call raises at its end."""
+        return Call("holds", (condition, self._check("requirement", 0)), boolean)
+
     def _check(self, kind: str, dimension: int) -> Const:
         self.checks.append((kind, dimension))
         return Const(self.first_check + len(self.checks) - 1, i64)

@@ -18,14 +18,17 @@ from effcc.ir.table import (
     products,
     recurrent,
     reductions,
+    requirements,
     windows,
 )
 
 TABLE: dict[str, Op] = {
     op.name: op
-    for family in (pointwise, reductions, norms, products, windows, recurrent, movement, gather, create, control)
+    for family in (
+        pointwise, reductions, norms, products, windows, recurrent, movement, gather, create, control, requirements,
+    )
     for op in family.OPS
-}
+}  # fmt: skip
 
 
 def lookup(name: str) -> Op:

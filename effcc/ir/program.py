@@ -53,8 +53,9 @@ class Buffer:
 class Check:
     """What a run-time check guards in the user's model, for the error it raises.
 
-    `kind`: `index`, `index from either end` (negative ones count from the end) or `divisor`; `dimension` is the indexed
-    one. `order` is the op's place in the model: of several checks that fail, eager would meet the lowest first.
+    `kind`: `index`, `index from either end` (negative ones count from the end), `divisor` or `requirement`; `op` is the
+    op's name, or what a requirement says; `dimension` is the indexed one. `order` is the op's place in the model: of
+    several checks that fail, eager would meet the lowest first.
     """
 
     order: int

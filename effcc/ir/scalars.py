@@ -3,9 +3,9 @@
 A backend spells each of them (`effcc.codegen.*.spelling`); a test fails when one has no spelling there.
 `mod` and `floordiv` round towards minus infinity, as torch.remainder does; `maximum` and `minimum` propagate NaN.
 
-Two of them are run-time checks, and their last operand is the check's number: `in_range(i, n, k)` is whether
-0 <= i < n, and `divisor(d, k)` is d, or 1 in place of 0. Where the index is outside or d is 0, check k has failed:
-the kernel goes on safely, and the call raises when it has run.
+Three of them are run-time checks, and their last operand is the check's number: `in_range(i, n, k)` is whether
+0 <= i < n, `divisor(d, k)` is d, or 1 in place of 0, and `holds(c, k)` is c. Where the index is outside, d is 0 or c is
+false, check k has failed: the kernel goes on safely, and the call raises when it has run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from effcc.errors import OutOfRangeError, UnknownNameError, ZeroDivisorError
+from effcc.errors import OutOfRangeError, RefusedValueError, UnknownNameError, ZeroDivisorError
 from effcc.ir.dtypes import DType, boolean
 
 T = TypeVar("T")
@@ -135,9 +135,21 @@ def _divisor(divisor: Any, number: Any) -> Any:
     return divisor
 
 
+def require_true(condition: Any, message: str = "a condition on data does not hold") -> None:
+    """Raise RefusedValueError unless a condition holds everywhere."""
+    if not np.all(condition):
+        raise RefusedValueError(message)
+
+
+def _holds(condition: Any, number: Any) -> Any:
+    require_true(condition)
+    return condition
+
+
 CHECKS: dict[str, ScalarFunction] = {
     "in_range": ScalarFunction("in_range", 3, _in_range, result="bool", domain="int"),
     "divisor": ScalarFunction("divisor", 2, _divisor, domain="int"),
+    "holds": ScalarFunction("holds", 2, _holds, result="bool", domain="int"),
 }
 """Functions that also raise, when the kernel has run, where what they check does not hold."""
 

@@ -84,7 +84,8 @@ def to_cascade(graph: Graph, joins: bool = False) -> Cascade:
         )
         with noting(location=node.location):
             form(builder)
-        cascade.checks += [Check(number, kind, node.op, node.location, d) for kind, d in builder.checks]
+        said = str(node.attrs.get("message", node.op))
+        cascade.checks += [Check(number, kind, said, node.location, d) for kind, d in builder.checks]
         cascade.extents.update(builder.extents)
         for statement in builder.statements:
             shape = tuple(builder.extents[a] for a in statement.axes)

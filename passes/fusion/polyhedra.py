@@ -222,6 +222,8 @@ def _without_proved_checks(
                 return a
             case Call("divisor", (Const(value=v) as divisor, _)) if v != 0:
                 return divisor
+            case Call("holds", (Const(value=True) as condition, _)):
+                return condition
         return e
 
     checked = any(is_check(part) for e in s.expressions for part in walk(e))

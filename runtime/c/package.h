@@ -21,6 +21,7 @@ enum {
     EFFCC_CANNOT_LOAD = -4, /* the system's loader refuses the library */
     EFFCC_OUT_OF_RANGE = 1, /* an index that the inputs led to is outside of the tensor it is for */
     EFFCC_ZERO_DIVISOR = 2, /* an integer that the inputs led to is divided by zero */
+    EFFCC_REFUSED = 3,      /* a value that the inputs led to is one that the model refuses */
     EFFCC_ARGUMENT = -5     /* a null pointer, a size out of its range, no thread */
 };
 

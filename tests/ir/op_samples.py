@@ -19,8 +19,8 @@ from effcc.ir.types import TensorType, tensor
 
 @dataclass(frozen=True)
 class Sample:
-    """One call. `bounds` gives the range of integer operands by position (inclusive; default -4..4); `positive` says
-    which floating operands must be at least 0.1."""
+    """One call. `bounds` gives the range of integer and bool operands by position (inclusive; default -4..4 and both);
+    `positive` says which floating operands must be at least 0.1."""
 
     op: str
     types: tuple[TensorType, ...]
@@ -39,7 +39,8 @@ class Sample:
 
     def _array(self, random: Any, position: int, t: TensorType) -> Any:
         if t.dtype == boolean:
-            return random.integers(0, 2, t.shape).astype(bool)
+            low, high = self.bounds.get(position, (0, 1))
+            return random.integers(low, high + 1, t.shape).astype(bool)
         if t.dtype.is_integer:
             low, high = self.bounds.get(position, (0 if t.dtype == u8 else -4, 4))
             return random.integers(low, high + 1, t.shape).astype(t.dtype.numpy)
@@ -353,6 +354,10 @@ _SHAPES: dict[str, Callable[[], list[Sample]]] = {
     "iota": lambda: [
         Sample("iota", (), {"size": 5, "start": a, "step": s, "dtype": d})
         for a, s, d in [(0, 1, i64), (3, -2, i32), (0.5, 0.25, f32), (1, 1, f32), (-1, 0.5, bf16)]
+    ],
+    "require": lambda: [
+        Sample("require", (tensor(d, 2, 3), tensor(boolean, *shape)), {"message": "must hold"}, bounds={1: (1, 1)})
+        for d, shape in ((f32, (2, 3)), (bf16, (3,)), (i64, (2, 1)), (boolean, ()))
     ],
 }
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from effcc.driver import State, run_steps
 from effcc.frontend.importer import TORCH_DTYPES
 from effcc.frontend.recurrent import recurrent
+from effcc.frontend.requirements import require
 from effcc.ir.dtypes import boolean
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.ops import lookup
@@ -230,6 +231,7 @@ EAGER: dict[str, Eager] = {
     "index_put": lambda x, values, *indices, axes, combine, wraps, checked: torch.ops.aten.index_put(
         x, _index_key(x, indices, axes), values, combine == "add"
     ),
+    "require": lambda x, condition, message: require(x, condition, message),
     "constant": lambda value, dtype, shape: torch.tensor(value, dtype=TORCH_DTYPES[dtype]).reshape(shape),
     "full": lambda shape, value, dtype: torch.full(shape, value, dtype=TORCH_DTYPES[dtype]),
     "iota": lambda size, start, step, dtype: (

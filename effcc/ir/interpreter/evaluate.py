@@ -21,7 +21,15 @@ from effcc.ir.dims import evaluate_number
 from effcc.ir.dtypes import DType
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, children
 from effcc.ir.kernel import Statement
-from effcc.ir.scalars import CHECKS, FUNCTIONS, REDUCTIONS, function, require_divisor, require_in_range
+from effcc.ir.scalars import (
+    CHECKS,
+    FUNCTIONS,
+    REDUCTIONS,
+    function,
+    require_divisor,
+    require_in_range,
+    require_true,
+)
 
 Array = Any
 BUDGET = 1 << 22
@@ -100,6 +108,10 @@ class Evaluator:
             divisor = np.broadcast_to(operands[0], shape)
             require_divisor(divisor[matter])
             return np.where(divisor == 0, np.ones_like(divisor), divisor)
+        if e.function == "holds":
+            condition = np.broadcast_to(operands[0], shape)
+            require_true(condition[matter])
+            return condition
         index, size = (np.broadcast_to(o, shape) for o in operands)
         require_in_range(index[matter], size[matter])
         return np.asarray((index >= 0) & (index < size))

@@ -1,4 +1,4 @@
-// effcc/checks.h: run-time checks of indices and divisors that only the data knows.
+// effcc/checks.h: run-time checks of indices, divisors and other values that only the data knows.
 //
 // A kernel that meets a fault notes it in a local variable, so that loops stay as they were, and goes on safely. When it
 // is done, it adds what it noted to the call's record; the entry point returns the first fault in the model's order.
@@ -68,20 +68,22 @@ struct checks {
     }
 };
 
-// What a check guards: the op and its place in the user's model, and the indexed dimension.
+// What a check guards: the op (or what a requirement says) and its place in the user's model, and the indexed dimension.
 struct check_place {
-    enum kind { index = 1, index_from_either_end = 2, divisor = 3 } what;
+    enum kind { index = 1, index_from_either_end = 2, divisor = 3, requirement = 4 } what;
     const char* op;
     int dimension;
 
     // What an entry point returns for it.
-    int code() const { return what == divisor ? 2 : 1; }
+    int code() const { return what == requirement ? 3 : what == divisor ? 2 : 1; }
 };
 
 // The text of a fault, cut to `room` bytes with the closing zero; returns its code.
 static inline int describe(const check_place& place, const i64* fault, char* text, i64 room) {
     const bool back = place.what == check_place::index_from_either_end && fault[1] < 0;
-    if (place.what == check_place::divisor)
+    if (place.what == check_place::requirement)
+        __builtin_snprintf(text, static_cast<unsigned long>(room), "%s", place.op);
+    else if (place.what == check_place::divisor)
         __builtin_snprintf(text, static_cast<unsigned long>(room), "%s: an integer is divided by zero", place.op);
     else
         __builtin_snprintf(text, static_cast<unsigned long>(room),
