@@ -22,7 +22,7 @@ import numpy as np
 import sympy
 
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
-from effcc.driver import STEPS, State, require_cpu, run_steps, show
+from effcc.driver import STEPS, State, build, require_cpu, run_steps, show
 from effcc.errors import CaptureError, EncodingError, InputError, UnknownNameError, UnsupportedError
 from effcc.faults import without_pytorch
 from effcc.ir.dims import Dim, symbol, symbols
@@ -31,7 +31,6 @@ from effcc.ir.parser import parse_any
 from effcc.ir.program import Launch, Program
 from effcc.runtime.arrays import aligned, allocate, arena_for, enter, flat
 from effcc.runtime.c_header import identifier
-from effcc.runtime.cache import CompileCache
 from effcc.runtime.library import Library
 from effcc.runtime.manifest import (
     FORMAT,
@@ -342,7 +341,7 @@ def build_package(source: Source, target: Target, path: Path, key: Any = None) -
     entries = {e.stage: e.name for e in entry_points(program)}
     if "run" not in entries:
         raise UnsupportedError("the model computes nothing: its results are its inputs")
-    library = CompileCache.default().load(source.state.source, target)
+    library = build(source.state, target, openmp=False)
     prepared = _prepare(source, target, library) if "prepare" in entries else {}
     unknown = {b.name for b in program.buffers if b.space == "weight" and b.name not in source.weights}
     told = [s for n in source.numbers for s in n.sizes]

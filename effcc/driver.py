@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from effcc.codegen.cpp.program import emit_program, entry_points, kernels_at, pointer_table, size_table
+from effcc.codegen.cpp.program import emit_program, entry_points, pointer_table, size_table
+from effcc.codegen.cpp.units import NOTHING_EMITTED, Source
 from effcc.codegen.lower import lower
 from effcc.codegen.triton import program as triton
 from effcc.codegen.triton.blocks import lower_blocks
-from effcc.errors import ToolchainError, UnknownNameError, UnsupportedError, noting
+from effcc.errors import ToolchainError, UnknownNameError, UnsupportedError, facts_of, noting
 from effcc.gpu import device_of
 from effcc.ir.graph import Graph
 from effcc.ir.loops import LoopNest
@@ -40,7 +41,7 @@ from effcc.runtime.control import CONTROL
 from effcc.runtime.executable import Executable, ExternCall, Segment
 from effcc.runtime.library import Library
 from effcc.runtime.measure import host_target
-from effcc.runtime.toolchain import compile_timeout, error_lines, find_compiler
+from effcc.runtime.toolchain import compile_timeout, find_compiler
 from effcc.target import Target, cpu_features
 
 
@@ -76,7 +77,7 @@ class State:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     plan: Plan | None = None
     nests: Mapping[str, LoopNest] = field(default_factory=dict)
-    source: str = ""
+    source: Source = NOTHING_EMITTED
     seconds: Mapping[str, float] = field(default_factory=dict)
     fast_math: bool = False
     fired: Mapping[str, int] = field(default_factory=dict)
@@ -152,7 +153,7 @@ def _emit(state: State, target: Target) -> State:
     assert state.program is not None
     device = device_of(target)
     if device is not None:
-        return replace(state, source=triton.emit_program(state.program, state.schedules, device))
+        return replace(state, source=Source(triton.emit_program(state.program, state.schedules, device)))
     assert state.plan is not None
     inside = frozenset(b.name for b in state.program.buffers if b.space == "prepared")
     source = emit_program(state.program, state.nests, target, offsets=state.plan.offsets, no_alias=inside)
@@ -182,7 +183,7 @@ def show(state: State, step: str) -> str:
     if step == "lower":
         return "\n".join(print_loops(n) for n in state.nests.values())
     if step == "emit":
-        return state.source
+        return str(state.source)
     assert state.program is not None
     return print_program(state.program)
 
@@ -294,14 +295,19 @@ def require_usable(target: Target) -> None:
     CompileCache.default()
 
 
-def _built(state: State, target: Target) -> Library:
-    """The library of the emitted source. Where the compiler refuses it, the error says of which lines of the model."""
-    assert state.program is not None
+def build(state: State, target: Target, *, openmp: bool) -> Library:
+    """The library of what was emitted. Where the compiler refuses a kernel, the error says of which lines of the model.
+
+    openmp: whether its threads are OpenMP's, as in a process with PyTorch, or its own.
+    """
+    program, source = state.program, state.source
+    assert program is not None
     try:
-        return CompileCache.default().load(state.source, target, openmp=True)
+        kernels = [unit.text for unit in source.kernels]
+        return CompileCache.default().load(source.entry, target, kernels=kernels, openmp=openmp)
     except ToolchainError as error:
-        refused = kernels_at(state.source, error_lines(str(error)))
-        places = "; ".join(k.location for n, k in state.program.kernels.items() if n in refused)
+        refused = [k for unit in source.kernels if unit.text == facts_of(error).get("unit") for k in unit.kernels]
+        places = "; ".join(program.kernels[k].location for k in refused if k in program.kernels)
         with noting(step="build", before=state, location=places):
             raise
 
@@ -315,7 +321,7 @@ def load(state: State, target: Target, options: Options = Options(), externs: Bi
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
     entries = {(e.stage, e.segment): e.name for e in entry_points(program)}
-    library = _built(state, target) if entries else None
+    library = build(state, target, openmp=True) if entries else None
     stages: dict[str, list[Segment]] = {}
     for stage, steps in (("prepare", program.prepare), ("run", program.steps)):
         stages[stage] = []

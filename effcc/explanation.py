@@ -189,7 +189,7 @@ def report(
         memory=_memory(state, program, sizes),
         seconds=dict(state.seconds),
         sizes=sizes,
-        source=state.source if source else "",
+        source=str(state.source) if source else "",
         fast_math=state.fast_math,
         rules=dict(state.fired),
     )

@@ -115,7 +115,7 @@ class Runner:
             flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
         self._count += 1
         destination = Path(self._folder.name) / f"bundle{self._count}.so"
-        source = bundle([p.state.source for p in programs])
+        source = bundle([str(p.state.source) for p in programs])
         return compile_library(source, destination, [*flags, "-w"], include_dirs=(_OWN_HEADERS, INCLUDE_DIR))
 
     def _answers(self, library: Path, jobs: Sequence[Job]) -> list[Answer]:
@@ -194,7 +194,7 @@ def bundle(sources: Sequence[str]) -> str:
     """Sources as one: each in a namespace `case<k>`, its entry points ending in `__<k>`."""
     parts = []
     for k, source in enumerate(sources):
-        text = _HEAD.sub(f"namespace effcc {{\nnamespace case{k} {{", source, count=1)
+        text = _HEAD.sub(f"namespace effcc {{\nnamespace case{k} {{", source)
         text = text.replace(_TAIL, "}\n" + _TAIL)
         parts.append(re.sub(r'(extern "C" int \w+)\(', rf"\1__{k}(", text))
     return "\n".join(parts)

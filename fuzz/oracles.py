@@ -173,7 +173,7 @@ def native(examined: Examined) -> Native | None:
     state = examined.state
     if examined.failure is not None or state is None or state.program is None or state.program.externs:
         return None
-    if not state.source or not state.program.steps:
+    if not state.source.entry or not state.program.steps:
         return None
     case = examined.case
     threads = (1, 3, -3, 4, -2)[case.seed % 5]

@@ -74,7 +74,7 @@ class Triton:
             after.update(self._interpreter.run(text, storage, dtypes, sizes))
             return after
 
-        results = run_triton(program, state.source, [a.copy() for a in case.inputs], run)
+        results = run_triton(program, state.source.entry, [a.copy() for a in case.inputs], run)
         shapes = {p.name: (p.type.shape, a.shape) for p, a in zip(case.compiled.params, case.inputs, strict=True)}
         sizes = bind_sizes(shapes, None)
         known: dict[str, TensorType] = {b.name: b.type for b in program.buffers}

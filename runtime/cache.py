@@ -1,4 +1,5 @@
-"""The compile cache: shared libraries under the digest of everything that decides what they contain.
+"""The compile cache: shared libraries under the digest of everything that decides what they contain, and the objects
+that they are linked from (`effcc.runtime.objects`).
 
 An entry is a folder `entries/<key>/` with the library, its source, and `manifest.json`, which holds the library's
 SHA-256 and size. It is written aside in `staging/`, flushed to disk and renamed, so that an entry is whole or absent,
@@ -15,57 +16,55 @@ As libraries in it are executed, a folder that other users own, can write to or 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
 import re
-import shutil
-import stat
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import filelock
 import platformdirs
 
 from effcc.errors import CacheError, PackageError, ToolchainError
+from effcc.runtime.cache_files import Locks, discard, read_private
+from effcc.runtime.cache_keys import FORMAT
 from effcc.runtime.elf import require_loadable
 from effcc.runtime.files import flush
 from effcc.runtime.library import Library
-from effcc.runtime.toolchain import Compiler, compile_flags, compile_library, compile_timeout, find_compiler
-from effcc.runtime.trust import is_private_file, make_private, require_private, require_private_part
+from effcc.runtime.objects import COMPILERS, PATIENCE, Build, Making, ObjectStore, lock_of
+from effcc.runtime.toolchain import Compiler, compile_library, compile_timeout, find_compiler, link_flags, link_library
+from effcc.runtime.trust import make_private, require_private, require_private_part
 from effcc.target import GIB, Target
 
 DEFAULT_LIMIT = 2 * GIB
-_FORMAT = 1  # of the entries; a change makes older entries unreachable
-_SOURCE_SUFFIXES = (".py", ".h", ".cpp", ".lark", ".rules")
-_PARTS = ("entries", "staging", "locks")
+_PARTS = ("entries", "objects", "staging", "locks")
 _ADVICE = "set EFFCC_CACHE_DIR to a folder of your own"
-_PATIENCE = 60.0
-"""Seconds that an entry's lock may be held beyond the time that its compiler has."""
 _EXPORTED = re.compile(r'^extern "C" \w+ (\w+)\(', re.MULTILINE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One library of the cache: its key, its folder, bytes on disk, and when it was last used (seconds since 1970)."""
+    """One library or object of the cache: its key, its folder or file, bytes on disk, and when it was last used (in
+    seconds since 1970)."""
 
     key: str
-    folder: Path
+    kind: Literal["library", "object"]
+    path: Path
     size: int
     last_used: float
 
     @property
-    def library(self) -> Path:
-        """The shared library."""
-        return self.folder / "library.so"
+    def file(self) -> Path:
+        """The file of the library or object."""
+        return self.path / "library.so" if self.kind == "library" else self.path
 
 
 class CompileCache:
@@ -95,6 +94,8 @@ class CompileCache:
                     require_private_part(folder / part, _ADVICE)
         except OSError as error:
             raise CacheError(f"cannot use the cache folder {folder}: {error}; {_ADVICE}") from error
+        self._locks = Locks(folder / "locks")
+        self.objects = ObjectStore(folder, self._locks, self.writable, _ADVICE)
 
     @staticmethod
     def default() -> CompileCache:
@@ -116,47 +117,57 @@ class CompileCache:
         contract: bool = False,
         compiler: Compiler | None = None,
         timeout: float | None = None,
+        kernels: Sequence[str] = (),
     ) -> Library:
         """The library that `source` compiles to for `target`, from the cache or compiled now, loaded into the process.
+
+        kernels: texts whose objects are linked into it; each is compiled apart, and once for all programs that have it.
 
         Raises ToolchainError if there is no compiler, it fails, or it takes longer than `timeout` seconds
         (`compile_timeout()` by default), and CacheError if the folder cannot be written to or the disk is full; the
         cache is then as it was before.
         """
-        compiler = compiler or find_compiler()
-        flags = compile_flags(target, openmp=openmp, contract=contract)
-        key = entry_key(source, compiler, flags, target.features)
-        timeout = compile_timeout() if timeout is None else timeout
-        if not self.writable:
-            return self._stored(key, source) or self._apart(source, compiler, flags, timeout)
-        with self._explained(), self._lock(key, timeout + _PATIENCE):
-            library = self._stored(key, source)
-            found = library is not None
-            if library is None:
-                library = self._build(key, source, compiler, flags, timeout)
-            with contextlib.suppress(OSError):
-                os.utime(self._entry_folder(key) / "manifest.json")
-        if not found:
-            self.prune(keep=key)
+        build = Build(
+            source, tuple(kernels), compiler or find_compiler(), target, openmp, contract,
+            compile_timeout() if timeout is None else timeout,
+        )  # fmt: skip
+        library = self._stored(build)
+        if library is not None:
+            return library
+        with self._explained(), Making(self.objects, build.recipe) as making:
+            objects = making.library(build) if build.kernels else ()
+            if not self.writable:
+                return self._apart(build, objects)
+            with self._locks.held(build.key, build.timeout + PATIENCE):
+                library = self._stored(build)  # another process was faster
+                if library is not None:
+                    return library
+                try:
+                    library = self._built(build, objects)
+                except ToolchainError:
+                    making.forget()
+                    raise
+        self.prune(keep=build.key)
         return library
 
     def has(self, source: str, target: Target, *, openmp: bool = False, contract: bool = False) -> bool:
         """Whether `load` with these arguments would find an intact entry."""
-        flags = compile_flags(target, openmp=openmp, contract=contract)
-        return self._is_intact(entry_key(source, find_compiler(), flags, target.features))
+        build = Build(source, (), find_compiler(), target, openmp, contract, compile_timeout())
+        return self._is_intact(build.key)
 
     def entries(self) -> list[Entry]:
         """What the cache holds, the most recently used first."""
         found = []
-        if not (self.folder / "entries").is_dir():
-            return []
-        for folder in (self.folder / "entries").iterdir():
+        for folder in _inside(self.folder / "entries"):
             with contextlib.suppress(OSError):  # pruned just now, or closed to us
-                own = os.lstat(folder)
-                files = list(os.scandir(folder)) if stat.S_ISDIR(own.st_mode) else []
+                files = list(os.scandir(folder)) if folder.is_dir(follow_symlinks=False) else []
                 size = sum(file.stat(follow_symlinks=False).st_size for file in files)
                 used = [f.stat(follow_symlinks=False).st_mtime for f in files if f.name == "manifest.json"]
-                found.append(Entry(folder.name, folder, size, used[0] if used else 0.0))
+                found.append(Entry(folder.name, "library", Path(folder), size, used[0] if used else 0.0))
+        for file in _inside(self.folder / "objects"):
+            with contextlib.suppress(OSError):
+                about = file.stat(follow_symlinks=False)
+                found.append(Entry(file.name, "object", Path(file), about.st_size, about.st_mtime))
         return sorted(found, key=lambda entry: (-entry.last_used, entry.key))
 
     def prune(self, limit: int | None = None, keep: str = "") -> list[Entry]:
@@ -175,7 +186,7 @@ class CompileCache:
         for entry in reversed(entries):
             if total <= limit:
                 break
-            if entry.key != keep and self._remove(entry.key):
+            if entry.key != keep and self._remove(entry):
                 removed.append(entry)
                 total -= entry.size
         return removed
@@ -200,31 +211,6 @@ class CompileCache:
             advice = "make room there, or set EFFCC_CACHE_DIR to another folder"
             raise CacheError(f"cannot write to the cache folder {self.folder}: {error}; {advice}") from error
 
-    def _lock_file(self, key: str) -> Path:
-        file = self.folder / "locks" / key
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISREG(os.lstat(file).st_mode):
-                _discard(file)
-        return file
-
-    @contextlib.contextmanager
-    def _lock(self, key: str, patience: float) -> Iterator[None]:
-        with filelock.FileLock(self._lock_file(key), timeout=patience):
-            yield
-
-    @contextlib.contextmanager
-    def _lock_if_free(self, key: str) -> Iterator[bool]:
-        lock = filelock.FileLock(self._lock_file(key), timeout=0)
-        try:
-            lock.acquire()
-        except (filelock.Timeout, PermissionError):
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
-
     def _is_intact(self, key: str) -> bool:
         """Whether an entry holds a library with the digest that its manifest says, and is ours alone."""
         folder = self._entry_folder(key)
@@ -232,22 +218,28 @@ class CompileCache:
             require_private_part(folder, _ADVICE)
             inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                manifest = json.loads(_read(inside, "manifest.json"))
-                content = _read(inside, "library.so")
+                manifest = json.loads(read_private(inside, "manifest.json"))
+                content = read_private(inside, "library.so")
             finally:
                 os.close(inside)
         except (OSError, ValueError, RecursionError, CacheError):
             return False
         return isinstance(manifest, dict) and manifest.get("sha256") == hashlib.sha256(content).hexdigest()
 
-    def _stored(self, key: str, source: str) -> Library | None:
-        """The library of an intact entry, loaded; None where there is none, or it does not load."""
-        if not self._is_intact(key):
+    def _stored(self, build: Build) -> Library | None:
+        """The library of an intact entry, loaded and marked as used just now; None where there is none, or it does not
+        load."""
+        if not self._is_intact(build.key):
             return None
+        folder = self._entry_folder(build.key)
         try:
-            return self._opened(self._entry_folder(key) / "library.so", source)
+            library = self._opened(folder / "library.so", build.source)
         except ToolchainError:
             return None
+        if self.writable:
+            with contextlib.suppress(OSError):
+                os.utime(folder / "manifest.json")
+        return library
 
     def _opened(self, file: Path, source: str) -> Library:
         """A library, loaded, that exports what its source says. Raises ToolchainError where it is not such a one."""
@@ -268,20 +260,21 @@ class CompileCache:
             library.function(name)
         return library
 
-    def _build(self, key: str, source: str, compiler: Compiler, flags: Sequence[str], timeout: float) -> Library:
-        """Compile in a folder aside, load, and rename into place; the caller holds the entry's lock."""
+    def _built(self, build: Build, objects: Sequence[bytes]) -> Library:
+        """Make in a folder aside, load, and rename into place; the caller holds the entry's lock."""
+        key = build.key
         for leftover in (self.folder / "staging").glob(f"{key}.*"):
-            _discard(leftover)
+            discard(leftover)
         staged = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=self.folder / "staging"))
         try:
-            file = compile_library(source, staged / "library.so", flags, compiler=compiler, timeout=timeout)
-            library = self._opened(file, source)
-            (staged / "source.cpp").write_text(source)
+            file = _make(build, objects, staged / "library.so")
+            library = self._opened(file, build.source)
+            (staged / "source.cpp").write_text("\n".join((*build.kernels, build.source)))
             manifest = {
-                "format": _FORMAT,
+                "format": FORMAT,
                 "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-                "compiler": compiler.version,
-                "flags": list(flags),
+                "compiler": build.compiler.version,
+                "flags": list(build.flags),
                 "created": time.time(),
             }
             (staged / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -289,71 +282,48 @@ class CompileCache:
                 part.chmod(0o600)  # the umask may let others write
                 flush(part)
             flush(staged)
-            _discard(self._entry_folder(key))
+            discard(self._entry_folder(key))
             os.replace(staged, self._entry_folder(key))
             flush(self.folder / "entries")
         finally:
-            _discard(staged)
+            discard(staged)
         library.path = self._entry_folder(key) / "library.so"
         return library
 
-    def _apart(self, source: str, compiler: Compiler, flags: Sequence[str], timeout: float) -> Library:
-        """A library that this process alone has: it is compiled in a temporary folder, which goes once it is loaded."""
-        with self._explained(), tempfile.TemporaryDirectory(prefix="effcc-") as folder:
-            file = compile_library(source, Path(folder) / "library.so", flags, compiler=compiler, timeout=timeout)
-            return self._opened(file, source)
+    def _apart(self, build: Build, objects: Sequence[bytes]) -> Library:
+        """A library that this process alone has: it is made in a temporary folder, which goes once it is loaded."""
+        with tempfile.TemporaryDirectory(prefix="effcc-") as folder:
+            return self._opened(_make(build, objects, Path(folder) / "library.so"), build.source)
 
-    def _remove(self, key: str) -> bool:
-        with self._lock_if_free(key) as free:
+    def _remove(self, entry: Entry) -> bool:
+        with self._locks.held_if_free(entry.key if entry.kind == "library" else lock_of(entry.key)) as free:
             if free:
-                _discard(self._entry_folder(key))
+                discard(entry.path)
             return free
 
     def _sweep_staging(self) -> None:
         """Remove what writers left that were killed: a live writer holds its entry's lock."""
         for staged in (self.folder / "staging").iterdir():
             key = staged.name.partition(".")[0]
-            with self._lock_if_free(key) as free:
+            with self._locks.held_if_free(key) as free:
                 if free:
-                    _discard(staged)
+                    discard(staged)
 
 
-def entry_key(source: str, compiler: Compiler, flags: Sequence[str], features: Sequence[str]) -> str:
-    """The digest of everything that decides what a library contains, as 40 hexadecimal digits."""
-    parts = {
-        "format": _FORMAT,
-        "source": source,
-        "compiler": [*compiler.command, compiler.version],
-        "flags": list(flags),
-        "features": list(features),
-        "effcc": sources_digest(),
-        "torch": torch_version(),
-        "platform": sys.platform,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
+def _make(build: Build, objects: Sequence[bytes], place: Path) -> Path:
+    with COMPILERS:
+        if not build.kernels:
+            return compile_library(
+                build.source, place, build.flags, compiler=build.compiler, timeout=build.timeout
+            )  # fmt: skip
+        options = link_flags(openmp=build.openmp)
+        return link_library(objects, place, options, compiler=build.compiler, timeout=build.timeout)
 
 
-@functools.cache
-def sources_digest() -> str:
-    """The digest of effcc's own sources, headers, grammars and rules as they are on disk."""
-    package = Path(__file__).absolute().parent.parent
-    digest = hashlib.sha256()
-    for folder, _, names in sorted(os.walk(package, followlinks=True)):
-        for name in sorted(names):
-            if name.endswith(_SOURCE_SUFFIXES):
-                file = Path(folder, name)
-                digest.update(f"{file.relative_to(package)}\0{file.stat().st_size}\0".encode())
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-@functools.cache
-def torch_version() -> str:
-    """The installed torch's version, read without importing it; empty where there is none."""
-    try:
-        return importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+def _inside(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder; nothing where there is none."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
+        yield from found
 
 
 def cache_folder() -> Path:
@@ -393,22 +363,3 @@ def parse_size(text: str) -> int:
     whole, _, fraction = found.group(1).partition(".")
     unit = _UNITS[found.group(2)]
     return int(whole[:30]) * unit + int(fraction[:9].ljust(9, "0")) * unit // 10**9
-
-
-def _read(folder: int, name: str) -> bytes:
-    """A file in an open folder. Raises OSError for what is no regular file, or that others could have written."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(descriptor, "rb") as file:
-        if not is_private_file(os.fstat(descriptor)):
-            raise PermissionError(f"{name} is no regular file of this user's alone")
-        return file.read()
-
-
-def _discard(path: Path) -> None:
-    """Remove a folder, or whatever stands in its place."""
-    with contextlib.suppress(OSError):
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            path.chmod(0o700)
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()

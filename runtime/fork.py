@@ -57,7 +57,26 @@ class Lock:
         self._inner = threading.Lock()
 
 
-_LOCKS: weakref.WeakSet[Lock] = weakref.WeakSet()
+class Slots:
+    """So many threads at a time, the others wait. A forked child finds all slots free."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.open()
+        _LOCKS.add(self)
+
+    def __enter__(self) -> None:
+        self._inner.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._inner.release()
+
+    def open(self) -> None:
+        """Free all of them, whoever holds one."""
+        self._inner = threading.Semaphore(self._count)
+
+
+_LOCKS: weakref.WeakSet[Lock | Slots] = weakref.WeakSet()
 
 
 def _begin_child() -> None:

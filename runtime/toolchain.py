@@ -1,4 +1,4 @@
-"""From C++ text to a shared library: finding the compiler, the flags that keep floats as eager has them, one call.
+"""From C++ text to objects and shared libraries: finding the compiler, the flags that keep floats as eager has them.
 
 The flags are `-O3 -std=c++20` and no `-ffast-math`, because NaN, infinities and signed zeros must come out as in eager:
 
@@ -24,7 +24,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -130,21 +131,32 @@ def compile_timeout() -> float:
 
 
 def compile_flags(target: Target, *, openmp: bool = False, contract: bool = False) -> tuple[str, ...]:
-    """The flags for code of `target`: with `openmp`, threads are OpenMP's (EFFCC_OPENMP chooses them in
-    effcc/threads.h); with `contract`, a*b+c may become a fused multiply-add.
+    """The flags for a library of `target`'s code. openmp: threads are OpenMP's. contract: a*b+c may become a fused
+    multiply-add.
 
     >>> "-ffast-math" in compile_flags(Target.parse("avx512"))
     False
     """
-    flags = ["-std=c++20", "-O3", "-fPIC", "-shared", "-pthread"]
+    return (*object_flags(target, openmp=openmp, contract=contract), *link_flags(openmp=openmp))
+
+
+def object_flags(target: Target, *, openmp: bool = False, contract: bool = False) -> tuple[str, ...]:
+    """The flags for an object. Only one that starts threads need know which: EFFCC_OPENMP chooses them in
+    effcc/threads.h."""
+    flags = ["-std=c++20", "-O3", "-fPIC", "-pthread"]
     flags += ["-fno-math-errno", "-fno-trapping-math", "-fwrapv", f"-ffp-contract={'fast' if contract else 'off'}"]
     flags += [_FEATURE_FLAGS.get(feature, f"-m{feature}") for feature in target.features]
     if target.isa == "avx512":
         flags.append("-mprefer-vector-width=512")
     if openmp:
-        flags += ["-DEFFCC_OPENMP"]
-        flags += ["-Xpreprocessor", "-fopenmp", "-lomp"] if sys.platform == "darwin" else ["-fopenmp"]
-    return (*flags, *_math_libraries())
+        flags += ["-DEFFCC_OPENMP", *(["-Xpreprocessor"] if sys.platform == "darwin" else []), "-fopenmp"]
+    return tuple(flags)
+
+
+def link_flags(*, openmp: bool = False) -> tuple[str, ...]:
+    """The flags for making a library of objects."""
+    threads = ["-lomp" if sys.platform == "darwin" else "-fopenmp"] if openmp else []
+    return ("-shared", "-pthread", *threads, *_math_libraries())
 
 
 def _math_libraries() -> tuple[str, ...]:
@@ -169,29 +181,95 @@ def compile_library(
     Raises ToolchainError, with the compiler's output, where there is no compiler, it fails, is killed, writes nothing,
     or takes longer than `timeout` seconds (it is then stopped together with every process it started).
     """
-    compiler = compiler or find_compiler()
     with tempfile.TemporaryDirectory(prefix=".effcc-", dir=destination.parent) as scratch:
-        text, library = Path(scratch) / "source.cpp", Path(scratch) / "library.so"
+        library, text = Path(scratch) / "library.so", Path(scratch) / "source.cpp"
         text.write_text(source)
-        includes = [f"-I{folder}" for folder in include_dirs]
-        output = run_command(
-            [*compiler.command, "-o", str(library), *includes, str(text), *flags],
-            timeout=timeout,
-        )
-        if not library.is_file() or library.stat().st_size == 0:
-            raise ToolchainError(f"{compiler.command[0]} reported success and wrote no library; its output:\n{output}")
+        _call(compiler, library, [*(f"-I{folder}" for folder in include_dirs), str(text), *flags], timeout)
         os.replace(library, destination)
     return destination
 
 
-def error_lines(output: str) -> list[int]:
-    """The lines of a source (which this module compiles as `source.cpp`) that a compiler's messages call errors."""
-    found = re.findall(r"source\.cpp:(\d+)(?::\d+)?: (?:fatal |internal compiler )?error", output)
-    return sorted({int(line) for line in found})
+def link_library(
+    objects: Sequence[bytes],
+    destination: Path,
+    flags: Sequence[str],
+    *,
+    compiler: Compiler | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Path:
+    """Link objects into the shared library `destination`. Raises as `compile_library` does."""
+    with tempfile.TemporaryDirectory(prefix=".effcc-", dir=destination.parent) as scratch:
+        parts = [Path(scratch) / f"{number}.o" for number in range(len(objects))]
+        for part, content in zip(parts, objects, strict=True):
+            part.write_bytes(content)
+        library = Path(scratch) / "library.so"
+        _call(compiler, library, [*map(str, parts), *flags], timeout)
+        os.replace(library, destination)
+    return destination
 
 
-def run_command(command: Sequence[str], timeout: float) -> str:
-    """Run one command of the toolchain and return what it printed (both streams).
+def compile_object(
+    source: str,
+    flags: Sequence[str],
+    folder: Path,
+    *,
+    compiler: Compiler | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    interrupt: Interrupt | None = None,
+) -> bytes:
+    """The object that C++ text compiles to; `folder` is for temporary files. Raises as `compile_library` does."""
+    with tempfile.TemporaryDirectory(prefix=".effcc-", dir=folder) as scratch:
+        made, text = Path(scratch) / "object.o", Path(scratch) / "source.cpp"
+        text.write_text(source)
+        _call(compiler, made, [f"-I{INCLUDE_DIR}", str(text), "-c", *flags], timeout, interrupt)
+        return made.read_bytes()
+
+
+def _call(
+    compiler: Compiler | None,
+    made: Path,
+    arguments: Sequence[str],
+    timeout: float,
+    interrupt: Interrupt | None = None,
+) -> None:
+    """One call of the compiler, which makes the file `made`."""
+    compiler = compiler or find_compiler()
+    output = run_command([*compiler.command, "-o", str(made), *arguments], timeout, interrupt)
+    if not made.is_file() or made.stat().st_size == 0:
+        raise ToolchainError(f"{compiler.command[0]} reported success and wrote no {made.name}; its output:\n{output}")
+
+
+class Interrupt:
+    """Ends commands that other threads run: those that are running, and those that begin later."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._over = False
+
+    def now(self) -> None:
+        """End them."""
+        with self._lock:
+            self._over = True
+            for process in self._running:
+                _kill_group(process)
+
+    @contextlib.contextmanager
+    def watching(self, process: subprocess.Popen[str]) -> Iterator[None]:
+        """Inside, `process` is ended when the others are."""
+        with self._lock:
+            self._running.add(process)
+            if self._over:
+                _kill_group(process)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+
+def run_command(command: Sequence[str], timeout: float, interrupt: Interrupt | None = None) -> str:
+    """Run one command of the toolchain and return what it printed (both streams). `interrupt` ends it.
 
     Raises ToolchainError with that output if it cannot be started, fails, or runs longer than `timeout` seconds. The
     command runs in a process group of its own, which is killed as a whole on a timeout or an interrupt: a compiler
@@ -211,13 +289,14 @@ def run_command(command: Sequence[str], timeout: float) -> str:
     except OSError as error:
         raise ToolchainError(f"cannot start {command[0]!r}: {error}; {INSTALL_HINT}") from error
     try:
-        output, _ = process.communicate(timeout=timeout)
+        with interrupt.watching(process) if interrupt is not None else contextlib.nullcontext():
+            output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        output = _kill_group(process)
+        output = _ended(process)
         ended = f"did not finish within {timeout:g} s and was stopped"
         raise ToolchainError(f"{shlex.join(command)}\n{ended}; its output:\n{_shorten(output)}") from None
     except BaseException:
-        _kill_group(process)
+        _ended(process)
         raise
     if process.returncode != 0:
         how = f"exit code {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
@@ -225,11 +304,17 @@ def run_command(command: Sequence[str], timeout: float) -> str:
     return output
 
 
-def _kill_group(process: subprocess.Popen[str]) -> str:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+def _ended(process: subprocess.Popen[str]) -> str:
+    """What a process printed until it was ended, together with all that it started."""
+    _kill_group(process)
     output, _ = process.communicate()
     return output or ""
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _shorten(output: str, limit: int = 8000) -> str:

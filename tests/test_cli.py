@@ -144,7 +144,7 @@ def test_cache_lists_prunes_and_clears(cache_dir: Path) -> None:
         CompileCache(cache_dir).load(f'extern "C" int f() {{ return {number}; }}', detect())
     listed = json.loads(runner.invoke(app, ["cache", "list", "--json"]).stdout)
     assert listed["folder"] == str(cache_dir)
-    assert all(Path(entry["library"]).is_file() for entry in listed["entries"])
+    assert all(Path(entry["file"]).is_file() for entry in listed["entries"])
     assert len(listed["entries"]) == 3
     assert listed["entries"][0]["key"] in runner.invoke(app, ["cache", "list"]).stdout
     limit = listed["entries"][0]["bytes"] * 5 // 2

@@ -6,7 +6,7 @@ then (lanes, unrolling, masks, where a value is computed): the printer only lays
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -119,5 +119,4 @@ class Function:
     body: tuple[Line, ...]
     headers: tuple[str, ...] = ()
     outlined: tuple[tuple[str, str], ...] = ()
-    comment: tuple[str, ...] = field(default=())
     checks: bool = False

@@ -26,13 +26,19 @@ _STACK_LIMIT = 64 << 10
 
 
 def print_function(function: Function) -> str:
-    """The text of a function, after its comment."""
+    """The text of a function."""
+    head = _wrapped(f"void {function.name}(", _parameters(function), ") {")
+    return "\n".join([*head, *_lines(function.body, "  "), "}"])
+
+
+def print_declaration(function: Function) -> str:
+    """A function's declaration, in one line."""
+    return f"void {function.name}({', '.join(_parameters(function))});"
+
+
+def _parameters(function: Function) -> list[str]:
     parameters = [f"{p.type} {p.name}" for p in (*function.buffers, *function.sizes)]
-    parameters += ["worker& me", *(["checks faults"] if function.checks else [])]
-    lines = [f"// {line}".rstrip() for line in function.comment]
-    lines += _wrapped(f"static void {function.name}(", parameters, ") {")
-    lines += _lines(function.body, "  ")
-    return "\n".join([*lines, "}"])
+    return [*parameters, "worker& me", *(["checks faults"] if function.checks else [])]
 
 
 def _wrapped(head: str, items: Sequence[str], tail: str, indent: str = "    ") -> list[str]:

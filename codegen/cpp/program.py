@@ -1,4 +1,4 @@
-"""A program as one C++ source: a function for every distinct loop nest, and entry points that launch them in order.
+"""A program as C++: a unit for every distinct loop nest, and one of entry points that launch them in order.
 
 Every entry point opens one parallel region. Threads run the kernels of a segment one after the other and wait for each
 other only where a later kernel touches what an earlier one wrote, or overwrites what it read.
@@ -6,18 +6,16 @@ other only where a later kernel touches what an earlier one wrote, or overwrites
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from effcc.codegen.cpp.checks import CheckTable
 from effcc.codegen.cpp.form import Function
 from effcc.codegen.cpp.joins import join_calls
-from effcc.codegen.cpp.outline import outlined_text
-from effcc.codegen.cpp.printer import print_function
 from effcc.codegen.cpp.scope import RESERVED
 from effcc.codegen.cpp.sizes import headers_for, size_text
 from effcc.codegen.cpp.spelling import stored_type
+from effcc.codegen.cpp.units import RUN, Source, Unit, declared, include, kernel_unit
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.names import Names
 from effcc.errors import ScheduleError, noting
@@ -29,8 +27,6 @@ from effcc.target import Target
 
 MOST_CALLS = 128
 """Calls in one function, at most: the compiler's time grows with the square of a function's length."""
-
-_KERNEL_NOTE = re.compile(r"// kernel @([^\s(]+)\(")
 
 _CallText = tuple[tuple[str, ...], str]
 """The buffers that a call touches, and its text."""
@@ -92,8 +88,8 @@ def emit_program(
     *,
     offsets: Mapping[str, Dim] | None = None,
     no_alias: frozenset[str] = frozenset(),
-) -> str:
-    """The C++ source of a program. `nests` has the loop nest of every kernel by its name in `program.kernels`.
+) -> Source:
+    """The C++ of a program. `nests` has the loop nest of every kernel by its name in `program.kernels`.
 
     `offsets` places arena buffers, in bytes (default: each buffer's own `offset`); they may depend on size symbols.
     `no_alias` names buffers whose memory no other buffer of the program shares.
@@ -101,18 +97,6 @@ def emit_program(
     Raises ScheduleError for a launch without a nest, or an arena buffer without a place.
     """
     return _Emitter(program, nests, target, offsets or {}, no_alias).run()
-
-
-def kernels_at(source: str, lines: Iterable[int]) -> set[str]:
-    """The kernels whose functions stand at some lines (from 1) of an emitted source."""
-    text = source.splitlines()
-    found = set()
-    for line in lines:
-        above = (_KERNEL_NOTE.match(t) for t in reversed(text[:line]))
-        name = next((m[1] for m in above if m is not None), None)
-        if name is not None:
-            found.add(name)
-    return found
 
 
 @dataclass
@@ -127,7 +111,7 @@ class _Emitter:
         self.names = Names(RESERVED)
         self.sizes = size_table(self.program)
         self.slots = {name: slot for slot, name in enumerate(pointer_table(self.program))}
-        self.functions: dict[str, Function] = {}
+        self.functions: dict[str, tuple[str, Function]] = {}  # of each kernel: what it is called by, and its function
         self.entries = entry_points(self.program)
         self.checks = CheckTable([s for entry in self.entries for s in entry.launches], self._nests())
 
@@ -140,18 +124,18 @@ class _Emitter:
                 )
         return self.nests
 
-    def run(self) -> str:
-        texts = self._functions()
+    def run(self) -> Source:
+        units = self._units()
         regions = [text for entry in self.entries for text in self._entry(entry)]
-        headers = {h for f in self.functions.values() for h in f.headers}
-        headers.update(h for text in regions for h in headers_for(text))
-        headers.update(h for text in texts for h in headers_for(text) if h == "sizes.h")
+        headers = {h for text in regions for h in headers_for(text)}
         if any(isinstance(s, Join) for entry in self.entries for s in entry.steps):
             headers.add("copy.h")
-        head = self._head(sorted(headers))
-        return "\n".join([head, *texts, *self.checks.text(), *regions, "}  // namespace effcc"]) + "\n"
+        names = [f"namespace {self.functions[k][0]} = {u.namespace};" for u in units for k in u.kernels]
+        declared_units = [*map(declared, units), *names, *([""] if units else [])]
+        parts = [*self._head(headers), *declared_units, *self.checks.text(), *regions, "}  // namespace effcc"]
+        return Source("\n".join(parts) + "\n", units)
 
-    def _head(self, headers: Sequence[str]) -> str:
+    def _head(self, headers: Collection[str]) -> list[str]:
         known = self.program.by_name
         lines = [
             f"// Program {self.program.name} for {self.target.name}, generated by effcc.",
@@ -161,42 +145,41 @@ class _Emitter:
         ]
         lines += [f"//   buffers[{i}] = {n}: {known[n].type} ({known[n].space})" for n, i in self.slots.items()]
         lines += [f"//   sizes[{i}] = {n}" for i, n in enumerate(self.sizes)]
-        lines.append("")
         order = [
-            "vec.h",
-            "guarded.h",
+            "arith.h",
             *(["checks.h"] if self.checks.checks else []),
-            *(h for h in ("exp_log.h", "erf.h", "trig.h", "pow.h", "sizes.h", "copy.h") if h in headers),
+            *(h for h in ("pow.h", "sizes.h", "copy.h") if h in headers),
             "worker.h",
+            "threads.h",
         ]
-        lines += [f'#include "effcc/{h}"' for h in order]
-        return "\n".join([*lines, "", "namespace effcc {", "namespace {", ""])
+        return [*lines, "", *map(include, order), "", "namespace effcc {", ""]
 
     # Kernels
 
-    def _functions(self) -> list[str]:
-        """The text of one function for each distinct nest that is launched."""
-        texts: list[str] = []
+    def _units(self) -> tuple[Unit, ...]:
+        """A unit for each distinct nest that is launched."""
+        units: dict[str, Unit] = {}
         same: dict[object, str] = {}
         for launch in (s for entry in self.entries for s in entry.launches):
-            if launch.kernel in self.functions:
+            name = launch.kernel
+            if name in self.functions:
                 continue
-            nest = self.nests[launch.kernel]
-            alone = self._alone(launch.kernel, nest)
+            nest = self.nests[name]
+            alone = self._alone(name, nest)
             key = (replace(nest, name="", notes=()), alone)
             if key in same:
-                self.functions[launch.kernel] = self.functions[same[key]]
+                self.functions[name] = self.functions[same[key]]
                 continue
-            same[key] = launch.kernel
-            kernel = self.program.kernels.get(launch.kernel)
+            same[key] = name
+            kernel = self.program.kernels.get(name)
             with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
-                function = vectorize(nest, self.target, self.names.fresh(launch.kernel), alone)
-            function = replace(function, comment=self._comment(launch.kernel, nest))
-            self.functions[launch.kernel] = function
-            texts += [print_function(function), ""]
-        outlined = sorted({call for function in self.functions.values() for call in function.outlined})
-        texts = [*map(outlined_text, outlined), *([""] if outlined else []), *texts]
-        return [*texts, "}  // namespace", ""]
+                function = vectorize(nest, self.target, RUN, alone)
+            self.functions[name] = (self.names.fresh(name), function)
+            unit = kernel_unit(function, self._comment(name, nest), (name,))
+            known = units.setdefault(unit.text, unit)
+            if known is not unit:
+                units[unit.text] = replace(known, kernels=(*known.kernels, name))
+        return tuple(units.values())
 
     def _comment(self, kernel: str, nest: LoopNest) -> tuple[str, ...]:
         lines: list[str] = []
@@ -217,7 +200,7 @@ class _Emitter:
 
     def _entry(self, entry: EntryPoint) -> list[str]:
         used = list(dict.fromkeys(b for s in entry.steps for b in s.touched))
-        names = Names(RESERVED | set(self.sizes) | {f.name for f in self.functions.values()})
+        names = Names(RESERVED | set(self.sizes) | {name for name, _ in self.functions.values()})
         pointers = {b: names.fresh(b) for b in used}
         calls = self._calls(entry, pointers)
         lines: list[str] = []
@@ -291,7 +274,7 @@ class _Emitter:
         return offset
 
     def _launch(self, launch: Launch, pointers: Mapping[str, str]) -> str:
-        function = self.functions[launch.kernel]
+        name, function = self.functions[launch.kernel]
         nest = self.nests[launch.kernel]
         given = dict(
             zip([p.name for p in (*nest.params, *nest.outputs)], [*launch.arguments, *launch.results], strict=True)
@@ -302,8 +285,8 @@ class _Emitter:
         if function.checks:
             arguments.append("{call.record, positions}")
             positions = f"static const i64 positions[] = {{{self.checks.positions(launch)}}};"
-            return f"{{ {positions} {function.name}({', '.join(arguments)}); }}"
-        return f"{function.name}({', '.join(arguments)});"
+            return f"{{ {positions} {name}::{RUN}({', '.join(arguments)}); }}"
+        return f"{name}::{RUN}({', '.join(arguments)});"
 
     # Barriers
 

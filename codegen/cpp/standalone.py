@@ -78,7 +78,7 @@ def emit_standalone(program: Program, nests: Mapping[str, LoopNest], target: Tar
     table, known = pointer_table(program), program.by_name
     inputs = ", ".join("true" if known[n].space in ("input", "weight") else "false" for n in table)
     threads = "atoi(argv[1])"
-    source = emit_program(program, nests, target)
+    source = str(emit_program(program, nests, target))
     calls = []
     for entry in entry_points(program):
         called = f"effcc::{entry.name}(buffers, sizes, nullptr, {threads}, fault)"

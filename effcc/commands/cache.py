@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from effcc.commands.output import format_bytes, print_json, print_table
 from effcc.runtime.cache import CompileCache, Entry, parse_size
 
-app = typer.Typer(no_args_is_help=True, help="List, prune or clear the compiled libraries in the cache.")
+app = typer.Typer(no_args_is_help=True, help="List, prune or clear the compiled libraries and kernels in the cache.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -24,11 +25,11 @@ def list_entries(json: Json = False) -> None:
         return
     total = sum(entry.size for entry in entries)
     used, limit = format_bytes(total), format_bytes(cache.limit)
-    print(f"{cache.folder}: {len(entries)} libraries, {used} of {limit}")
+    print(f"{cache.folder}: {_counted(entries)}, {used} of {limit}")
     if entries:
-        rows = [(e.key, format_bytes(e.size), time.strftime("%Y-%m-%d %H:%M", time.localtime(e.last_used)))
+        rows = [(e.key, e.kind, format_bytes(e.size), time.strftime("%Y-%m-%d %H:%M", time.localtime(e.last_used)))
                 for e in entries]  # fmt: skip
-        print_table(("key", "size", "last used"), rows, right=("size",))
+        print_table(("key", "kind", "size", "last used"), rows, right=("size",))
 
 
 @app.command(epilog="Example: effcc cache prune --limit 500MB")
@@ -38,14 +39,14 @@ def prune(
     ] = "",
     json: Json = False,
 ) -> None:
-    """Remove the least recently used libraries until the cache is within a limit."""
+    """Remove what was used least recently until the cache is within a limit."""
     cache = CompileCache.default()
     _report(cache.prune(parse_size(limit) if limit else None), json)
 
 
 @app.command(epilog="Example: effcc cache clear")
 def clear(json: Json = False) -> None:
-    """Remove every library that no other process is loading at the moment."""
+    """Remove everything that no other process is loading at the moment."""
     _report(CompileCache.default().clear(), json)
 
 
@@ -53,8 +54,14 @@ def _report(removed: list[Entry], json: bool) -> None:
     if json:
         print_json({"removed": [_as_json(entry) for entry in removed]})
     else:
-        print(f"removed {len(removed)} libraries, {format_bytes(sum(entry.size for entry in removed))}")
+        print(f"removed {_counted(removed)}, {format_bytes(sum(entry.size for entry in removed))}")
+
+
+def _counted(entries: Sequence[Entry]) -> str:
+    libraries = sum(entry.kind == "library" for entry in entries)
+    return f"{libraries} libraries and {len(entries) - libraries} objects of kernels"
 
 
 def _as_json(entry: Entry) -> dict[str, object]:
-    return {"key": entry.key, "library": str(entry.library), "bytes": entry.size, "last_used": entry.last_used}
+    named = {"key": entry.key, "kind": entry.kind, "file": str(entry.file)}
+    return {**named, "bytes": entry.size, "last_used": entry.last_used}

@@ -11,7 +11,8 @@ import typer
 
 from effcc.commands.output import console, format_bytes, print_error, print_json, progress_console
 from effcc.errors import EffccError, ToolchainError, UnknownNameError
-from effcc.runtime.cache import CompileCache, torch_version
+from effcc.runtime.cache import CompileCache
+from effcc.runtime.cache_keys import torch_version
 from effcc.runtime.measure import measured
 from effcc.runtime.toolchain import Compiler, find_compiler
 from effcc.runtime.watch import method
@@ -129,7 +130,7 @@ def _print_report(found: Diagnosis) -> None:
     ]
     if found.cache:
         used, limit = format_bytes(found.cache["bytes"]), format_bytes(found.cache["limit"])
-        lines.append(("cache", f"{found.cache['folder']}: {found.cache['entries']} libraries, {used} of {limit}"))
+        lines.append(("cache", f"{found.cache['folder']}: {found.cache['entries']} entries, {used} of {limit}"))
     for name, extra in OPTIONAL_PACKAGES.items():
         lines.append((name, _installed_version(name) or f"not installed (pip install 'effcc[{extra}]')"))
     width = max(len(name) for name, _ in lines)

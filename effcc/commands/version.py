@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from effcc.commands.output import print_json
-from effcc.runtime.cache import torch_version
+from effcc.runtime.cache_keys import torch_version
 
 
 def version(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:

@@ -45,7 +45,8 @@ def test_a_right_program_is_right_when_deployed(kind: str, deployed: Deployed) -
 def test_a_wrong_program_is_found(kind: str, deployed: Deployed) -> None:
     examined = examine(case_for(kind), Target.detect())
     state = examined.states[-1][1]
-    wrong = replace(state, source=state.source.replace("0.0f", "1.0f"))
+    kernels = tuple(replace(unit, text=unit.text.replace("0.0f", "1.0f")) for unit in state.source.kernels)
+    wrong = replace(state, source=replace(state.source, kernels=kernels))
     assert wrong.source != state.source
     failure = deployed.judge(replace(examined, states=(("emit", wrong),)), Target.detect())
     assert failure is not None and failure.kind == f"{kind} is wrong"

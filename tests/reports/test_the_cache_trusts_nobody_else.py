@@ -84,7 +84,7 @@ def given_away(*parts: str) -> Callable[[Path], None]:
 
 
 @AS_ROOT
-@pytest.mark.parametrize("part", ["entries", "staging", "locks", ""])
+@pytest.mark.parametrize("part", ["entries", "objects", "staging", "locks", ""])
 def test_folders_of_others(filled: Path, tmp_path: Path, part: str) -> None:
     folder = copied(filled, tmp_path)
     given_away(*([part] if part else []))(folder)

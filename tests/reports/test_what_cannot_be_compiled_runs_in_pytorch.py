@@ -135,13 +135,11 @@ def refused_by_the_compiler(step: Step) -> Step:
 
     def broken(state: driver.State, target: Any) -> driver.State:
         made = step(state, target)
-        lines = made.source.splitlines()
-        bad = [n for n, line in enumerate(lines) if line.startswith("//   exp[")]
-        for n in reversed(bad):
-            start = next(k for k in range(n, len(lines)) if lines[k].startswith("static void"))
-            end = next(k for k in range(start, len(lines)) if lines[k].endswith("{"))
-            lines.insert(end + 1, "  int planted = nonsense;")
-        return dataclasses.replace(made, source="\n".join(lines) + "\n")
+        kernels = tuple(
+            dataclasses.replace(unit, text=f"int planted = nonsense;\n{unit.text}") if "exp(" in unit.text else unit
+            for unit in made.source.kernels
+        )
+        return dataclasses.replace(made, source=dataclasses.replace(made.source, kernels=kernels))
 
     return broken
 

@@ -16,7 +16,9 @@ import pytest
 
 from effcc.errors import CacheError, ToolchainError
 from effcc.runtime import cache as cache_module
-from effcc.runtime.cache import CompileCache, cache_folder, cache_limit, entry_key, parse_size
+from effcc.runtime import cache_keys
+from effcc.runtime.cache import CompileCache, cache_folder, cache_limit, parse_size
+from effcc.runtime.cache_keys import entry_key
 from effcc.runtime.toolchain import Compiler, compile_flags, find_compiler
 from effcc.target import detect, generic
 
@@ -43,7 +45,7 @@ def age(cache: CompileCache, number: int, seconds: float) -> None:
 
 def library_file(cache: CompileCache) -> Path:
     (entry,) = cache.entries()
-    return entry.library
+    return entry.file
 
 
 def test_a_second_load_compiles_nothing(cache: CompileCache, fake_compiler: FakeCompiler) -> None:
@@ -106,7 +108,7 @@ def test_loading_counts_as_use(cache: CompileCache) -> None:
     half = cache.entries()[0].size
     (removed,) = cache.prune(limit=half)
     assert cache.has(source(1), HOST)
-    assert not removed.folder.exists()
+    assert not removed.path.exists()
 
 
 def test_clear_removes_everything(cache: CompileCache) -> None:
@@ -130,6 +132,7 @@ sys.exit(0 if library.function("answer")() == 7 else 1)
 KILLED_BEFORE_INSTALLING = """
 import os, signal
 from effcc.runtime import cache as cache_module
+from effcc.runtime import cache_keys
 real = os.replace
 def killed(source, destination):
     if "entries" in str(destination):
@@ -261,9 +264,9 @@ def test_the_key_depends_on_everything_that_decides_the_library(monkeypatch: pyt
         entry_key("a", compiler, (*flags, "-g"), features),
         entry_key("a", compiler, flags, ()),
     }
-    monkeypatch.setattr(cache_module, "torch_version", lambda: "9.9")
+    monkeypatch.setattr(cache_keys, "torch_version", lambda: "9.9")
     keys.add(entry_key("a", compiler, flags, features))
-    monkeypatch.setattr(cache_module, "sources_digest", lambda: "other")
+    monkeypatch.setattr(cache_keys, "sources_digest", lambda: "other")
     keys.add(entry_key("a", compiler, flags, features))
     assert len(keys) == 7
 

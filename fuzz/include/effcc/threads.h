@@ -5,41 +5,11 @@
 // unwritten at every run, not once in a thousand. Each does its own part of the work: the first would take it all.
 #pragma once
 
-#define EFFCC_FIXED_SHARES
-
-#include <pthread.h>
+#include "effcc/barrier.h"
 
 namespace effcc {
 
-using region = void (*)(int thread, int team, void* context);
-
 namespace detail {
-
-struct turns {
-    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    pthread_cond_t moved = PTHREAD_COND_INITIALIZER;
-    long turn = 0;
-    int team = 1;
-    bool backwards = false;
-    region fn = nullptr;
-    void* context = nullptr;
-
-    void await(int thread) {
-        int place = backwards ? team - 1 - thread : thread;
-        pthread_mutex_lock(&lock);
-        while (turn % team != place) pthread_cond_wait(&moved, &lock);
-        pthread_mutex_unlock(&lock);
-    }
-
-    void pass() {
-        pthread_mutex_lock(&lock);
-        ++turn;
-        pthread_cond_broadcast(&moved);
-        pthread_mutex_unlock(&lock);
-    }
-};
-
-__attribute__((visibility("hidden"))) inline turns* current = nullptr;
 
 struct member {
     turns* all;
@@ -55,16 +25,6 @@ static inline void* run_member(void* given) {
 }
 
 }  // namespace detail
-
-class barrier {
-  public:
-    void wait(int thread, int team) {
-        if (team <= 1) return;
-        detail::turns* all = detail::current;
-        all->pass();
-        all->await(thread);
-    }
-};
 
 static inline void parallel(int threads, region fn, void* context) {
     constexpr int most = 16;

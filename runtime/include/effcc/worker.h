@@ -14,8 +14,8 @@
 // others, and a thread's part is one piece.
 #pragma once
 
+#include "effcc/barrier.h"
 #include "effcc/share.h"
-#include "effcc/threads.h"
 
 namespace effcc {
 

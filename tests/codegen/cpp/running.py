@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from effcc.codegen.cpp.program import emit_program, pointer_table, size_table
+from effcc.codegen.cpp.units import Source
 from effcc.ir.dtypes import DType, boolean, f32, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Scalar
 from effcc.ir.kernel import Param
@@ -65,7 +66,11 @@ def program_of(nest: LoopNest) -> Program:
 
 
 def source_of(nest: LoopNest, target: Target) -> str:
-    return emit_program(program_of(nest), {nest.name: nest}, target)
+    return str(emit_program(program_of(nest), {nest.name: nest}, target))
+
+
+def load(cache: CompileCache, source: Source, target: Target) -> Library:
+    return cache.load(source.entry, target, kernels=[unit.text for unit in source.kernels])
 
 
 def run_program(
@@ -86,9 +91,9 @@ def run_program(
     source = emit_program(program, nests, target)
     if quick:
         flags = ["-O1" if flag == "-O3" else flag for flag in compile_flags(target)]
-        library = Library(compile_library(source, cache.folder / f"{uuid.uuid4().hex}.so", flags))
+        library = Library(compile_library(str(source), cache.folder / f"{uuid.uuid4().hex}.so", flags))
     else:
-        library = cache.load(source, target)
+        library = load(cache, source, target)
     pointers = (ctypes.c_void_p * len(arrays))(*(arrays[n].ctypes.data for n in pointer_table(program)))
     values = (ctypes.c_int64 * 64)(*((sizes or {})[n] for n in size_table(program)))
     arena = np.zeros(1 << 16, np.uint8)

@@ -18,6 +18,7 @@ from effcc.ir.parser import parse_graph
 from effcc.runtime.arrays import aligned, allocate, enter
 from effcc.runtime.cache import CompileCache
 from effcc.target import Target
+from tests.codegen.cpp.running import load
 
 ROWS, WIDTH = 7, 37  # two vectors of 16 lanes and a tail; more rows than threads
 SIZE = f"i64[{ROWS},{WIDTH}]"
@@ -50,7 +51,7 @@ def built(text: str, target: Target, folder: Path) -> tuple[State, Any]:
     state = run_steps(State(graph=parse_graph(text)), target)
     assert state.program is not None
     (entry,) = entry_points(state.program)
-    return state, CompileCache(folder).load(state.source, target).entry_point(entry.name)
+    return state, load(CompileCache(folder), state.source, target).entry_point(entry.name)
 
 
 def call(text: str, inputs: list[Any], target: Target, cache: CompileCache, threads: int = 3, **sizes: int) -> Any:
@@ -137,6 +138,6 @@ def test_an_index_that_the_model_keeps_inside_is_not_checked() -> None:
       return %y
     }"""
     state = run_steps(State(graph=parse_graph(text)), Target.parse("avx2"))
-    assert "note(" not in state.source and "effcc_describe" not in state.source
+    assert "note(" not in str(state.source) and "effcc_describe" not in str(state.source)
     unbounded = text.replace("%y = embedding %x, %b", "%y = embedding %x, %a")
-    assert "effcc_describe" in run_steps(State(graph=parse_graph(unbounded)), Target.parse("avx2")).source
+    assert "effcc_describe" in str(run_steps(State(graph=parse_graph(unbounded)), Target.parse("avx2")).source)

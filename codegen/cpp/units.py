@@ -1,0 +1,94 @@
+"""A program's translation units: one for each distinct kernel, and one with the entry points.
+
+A kernel's text says nothing of the program: it is the same wherever its nest is the same, in other layers, programs and
+models, so that it is compiled once. Its function is `run` in a namespace named after the text's digest, hidden in the
+library that it is linked into. The entry points' unit declares that namespace and calls it by the kernel's own name:
+
+    namespace kernel_0f3a91c2d4e5 { void run(const f32* X, f32* O, worker& me); }
+    namespace softmax = kernel_0f3a91c2d4e5;
+
+All units of a program, one after the other, are a source as well: that is what people read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from effcc.codegen.cpp.form import Function
+from effcc.codegen.cpp.outline import outlined_text
+from effcc.codegen.cpp.printer import print_declaration, print_function
+from effcc.codegen.cpp.sizes import headers_for
+
+RUN = "run"
+"""The name of every kernel's function, in its namespace."""
+
+_ORDER = ("exp_log.h", "erf.h", "trig.h", "pow.h", "sizes.h", "copy.h")
+_DIGITS = 12
+_HIDDEN = '__attribute__((visibility("hidden")))'
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The translation unit of a kernel.
+
+    text: what is compiled; namespace: where its function is; declaration: of that function; comment: what people read
+    above the text, which may differ between programs; kernels: those of the program that it computes.
+    """
+
+    text: str
+    namespace: str
+    declaration: str
+    comment: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A program as C++: its kernels' units, and the text of its entry points. `str` of it is all of them as one."""
+
+    entry: str = ""
+    kernels: tuple[Unit, ...] = ()
+
+    def __str__(self) -> str:
+        parts = []
+        for unit in self.kernels:
+            parts += [*(f"// {line}".rstrip() for line in unit.comment), unit.text]
+        return "\n".join([*parts, self.entry])
+
+
+NOTHING_EMITTED = Source()
+
+
+def kernel_unit(function: Function, comment: Sequence[str] = (), kernels: Sequence[str] = ()) -> Unit:
+    """The unit of a vectorized nest."""
+    outlined = [outlined_text(call) for call in function.outlined]
+    body = "\n".join([*outlined, *([""] if outlined else []), print_function(function)])
+    headers = {*function.headers, *headers_for(body)}
+    includes = "\n".join(include(h) for h in (
+        "vec.h", "guarded.h",
+        *(["checks.h"] if function.checks else []),
+        *(h for h in _ORDER if h in headers),
+        "worker.h",
+    ))  # fmt: skip
+    digest = hashlib.sha256(f"{includes}\n{body}".encode()).hexdigest()
+    namespace = f"kernel_{digest[:_DIGITS]}"
+    inside = [opened(namespace), "", body, "", f"}}  // namespace {namespace}"]
+    text = "\n".join([includes, "", "namespace effcc {", *inside, "}  // namespace effcc", ""])
+    return Unit(text, namespace, print_declaration(function), tuple(comment), tuple(kernels))
+
+
+def include(header: str) -> str:
+    """The line that includes a header of ours."""
+    return f'#include "effcc/{header}"'
+
+
+def opened(namespace: str) -> str:
+    """The line that opens a kernel's namespace."""
+    return f"namespace {namespace} {_HIDDEN} {{"
+
+
+def declared(unit: Unit) -> str:
+    """A unit's function, declared for those who call it."""
+    return f"{opened(unit.namespace)} {unit.declaration} }}"

@@ -1,0 +1,220 @@
+"""Objects of kernels: compiled side by side, each once for all programs that have it.
+
+An object is a file `objects/<key>` of the compile cache: a line with the SHA-256 of the rest, and the rest. It is
+written aside and renamed, and checked whenever it is read: one that is damaged, or that others could have written, is
+compiled again. It is not flushed to disk, as libraries are: what a power cut leaves of it is seen by its digest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from effcc.errors import CacheError, noting
+from effcc.runtime.cache_files import Locks, discard, read_private
+from effcc.runtime.cache_keys import entry_key
+from effcc.runtime.fork import Slots
+from effcc.runtime.toolchain import Compiler, Interrupt, compile_flags, compile_object, object_flags
+from effcc.runtime.trust import require_private_part
+from effcc.target import Target
+
+PATIENCE = 60.0
+"""Seconds that a lock may be held beyond the time that the compiler has."""
+_LOCK_DIGITS = 3
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+COMPILERS = Slots(usable_cores())
+"""How many compilers run at a time, for all threads of this process together."""
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """The objects of a cache folder."""
+
+    folder: Path
+    locks: Locks
+    writable: bool
+    advice: str
+
+    def stored(self, key: str) -> bytes | None:
+        """An object that is whole and ours, marked as used just now; None where there is none."""
+        folder = self.folder / "objects"
+        try:
+            require_private_part(folder, self.advice)
+            inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                head, _, content = read_private(inside, key).partition(b"\n")
+            finally:
+                os.close(inside)
+        except (OSError, CacheError):
+            return None
+        if head != _head(content):
+            return None
+        if self.writable:
+            with contextlib.suppress(OSError):
+                os.utime(folder / key)
+        return content
+
+    def store(self, key: str, content: bytes, staged: Path) -> None:
+        """Put an object into the cache, by way of a folder aside."""
+        file = staged / "object"
+        file.write_bytes(_head(content) + b"\n" + content)
+        file.chmod(0o600)  # the umask may let others write
+        place = self.folder / "objects" / key
+        if place.is_dir():
+            discard(place)
+        os.replace(file, place)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Remove objects."""
+        for key in keys:
+            discard(self.folder / "objects" / key)
+
+
+def lock_of(key: str) -> str:
+    """The name of an object's lock, which it shares with others: there are thousands, and each is held seldom."""
+    return f"object-{key[:_LOCK_DIGITS]}"
+
+
+def _head(content: bytes) -> bytes:
+    return b"effcc object " + hashlib.sha256(content).hexdigest().encode()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How kernels are compiled: everything that decides what an object contains, but its text."""
+
+    compiler: Compiler
+    target: Target
+    contract: bool
+    timeout: float
+
+    @functools.cached_property
+    def flags(self) -> tuple[str, ...]:
+        return object_flags(self.target, contract=self.contract)
+
+    def key(self, text: str) -> str:
+        """What the object of `text` is known by."""
+        return entry_key(text, self.compiler, self.flags, self.target.features)
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a library is made of: the texts of kernels that are compiled apart, if any, and the source that they are
+    linked with; openmp: whether its threads are OpenMP's; contract: whether products and sums may be fused; timeout:
+    seconds that a call of the compiler may take."""
+
+    source: str
+    kernels: tuple[str, ...]
+    compiler: Compiler
+    target: Target
+    openmp: bool
+    contract: bool
+    timeout: float
+
+    @functools.cached_property
+    def flags(self) -> tuple[str, ...]:
+        """Those of the library, as if it were compiled in one go."""
+        return compile_flags(self.target, openmp=self.openmp, contract=self.contract)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """What the library is known by."""
+        return entry_key("\0".join((self.source, *self.kernels)), self.compiler, self.flags, self.target.features)
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(self.compiler, self.target, self.contract, self.timeout)
+
+
+class Making:
+    """Kernels on their way to objects, in threads that wait for compilers. Use it as a context manager: what still runs
+    when it is left by an error is ended."""
+
+    def __init__(self, store: ObjectStore, recipe: Recipe) -> None:
+        self._store, self._recipe = store, recipe
+        self._interrupt = Interrupt()
+        self._workers = ThreadPoolExecutor(usable_cores(), thread_name_prefix="effcc-compiler")
+        self._made: dict[str, Future[bytes]] = {}
+
+    def __enter__(self) -> Making:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None:
+            for future in self._made.values():
+                future.cancel()
+            self._interrupt.now()
+        self._workers.shutdown()
+
+    def add(self, text: str) -> None:
+        """Begin with a kernel, unless it is there or under way."""
+        if text in self._made:
+            return
+        key = self._recipe.key(text)
+        known = self._store.stored(key)
+        if known is None:
+            self._made[text] = self._workers.submit(self._compiled, key, text)
+        else:
+            self._made[text] = Future()
+            self._made[text].set_result(known)
+
+    def objects(self, texts: Sequence[str]) -> list[bytes]:
+        """The objects of kernels, when all are done. Raises ToolchainError for the first that the compiler refuses,
+        whose text is among the error's facts as `unit`."""
+        for text in texts:
+            self.add(text)
+        found = []
+        for text in texts:
+            with noting(unit=text):
+                found.append(self._made[text].result())
+        return found
+
+    def library(self, build: Build) -> list[bytes]:
+        """The objects of a library: its kernels' and that of its source, which nobody else has."""
+        for text in build.kernels:
+            self.add(text)
+        flags = object_flags(build.target, openmp=build.openmp, contract=build.contract)
+        with COMPILERS, tempfile.TemporaryDirectory(prefix="effcc-") as folder:
+            source = self._compile(build.source, flags, Path(folder))
+        return [*self.objects(build.kernels), source]
+
+    def forget(self) -> None:
+        """Remove from the cache what was taken from it or made: it does not link."""
+        self._store.forget(map(self._recipe.key, self._made))
+
+    def _compiled(self, key: str, text: str) -> bytes:
+        store, recipe = self._store, self._recipe
+        with COMPILERS:
+            if not store.writable:
+                with tempfile.TemporaryDirectory(prefix="effcc-") as folder:
+                    return self._compile(text, recipe.flags, Path(folder))
+            lock = lock_of(key)
+            with store.locks.held(lock, recipe.timeout + PATIENCE):
+                known = store.stored(key)
+                if known is not None:
+                    return known
+                staged = Path(tempfile.mkdtemp(prefix=f"{lock}.", dir=store.folder / "staging"))
+                try:
+                    made = self._compile(text, recipe.flags, staged)
+                    store.store(key, made, staged)
+                    return made
+                finally:
+                    discard(staged)
+
+    def _compile(self, text: str, flags: Sequence[str], folder: Path) -> bytes:
+        compiler, timeout = self._recipe.compiler, self._recipe.timeout
+        return compile_object(text, flags, folder, compiler=compiler, timeout=timeout, interrupt=self._interrupt)
