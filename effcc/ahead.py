@@ -29,6 +29,7 @@ from effcc.ir.dims import Dim, symbol, symbols
 from effcc.ir.graph import Graph
 from effcc.ir.parser import parse_any
 from effcc.ir.program import Launch, Program
+from effcc.ir.size_functions import FUNCTIONS
 from effcc.runtime.arrays import aligned, allocate, arena_for, enter, flat
 from effcc.runtime.c_header import identifier
 from effcc.runtime.library import Library
@@ -261,8 +262,15 @@ def _from_captured(captured: Any) -> Source:
     weights |= imported.constants
     return Source(
         State(graph=imported.graph), None, {n: _to_array(t) for n, t in weights.items()},
-        _takes(captured, imported), _returns(captured, imported), _numbers(captured, imported), captured.conditions(),
+        _takes(captured, imported), _returns(captured, imported), _numbers(captured, imported),
+        (*captured.conditions(), *_within_64_bits(imported)),
     )  # fmt: skip
+
+
+def _within_64_bits(imported: Any) -> list[Dim]:
+    """The conditions that what the program computes of its numbers and sizes fits into 64 bits."""
+    limits = imported.limits()
+    return [FUNCTIONS["le"](symbol(n), limits.safe) for n in limits.names if limits.safe < 2**62 - 1]
 
 
 def _takes(captured: Any, imported: Any) -> tuple[tuple[str, Nesting], ...]:

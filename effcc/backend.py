@@ -85,7 +85,7 @@ def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen
             made.append(weakref.ref(compiled))
             return compiled
 
-        return bound(import_graph(module, signature), compile_one, signature)
+        return bound(import_graph(module, signature), compile_one, signature, module)
 
     def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
         return compile_with_views(module, signature, lambda m, s: compile_in_stages(m, s, compile_whole, refuse))

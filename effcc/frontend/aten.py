@@ -65,6 +65,7 @@ from effcc.frontend.storage_order import laid_out, memory_behind, scatter_in_mem
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, GraphBuilder, Value, mentioned_sizes
+from effcc.ir.magnitude import Limits
 from effcc.ir.program import Extern
 from effcc.ir.table.control import COPY_CALL
 from effcc.ir.table.create import LARGEST_LITERAL
@@ -153,6 +154,15 @@ class Imported:
     lone_sizes: tuple[str, ...]
     hints: Mapping[str, int]
     readings: Mapping[str, Reading]
+
+    def limits(self) -> Limits:
+        """How large the sizes and numbers may be that the graph computes with."""
+        told = {name: _LONGEST_AXIS for name, reading in self.readings.items() if reading.axis is not None}
+        return Limits.of([*mentioned_sizes(self.graph.nodes), *map(symbol, self.lone_sizes)], told)
+
+
+_LONGEST_AXIS = 2**40
+"""More elements than any axis has."""
 
 
 def import_graph(graph_module: fx.GraphModule, signature: Signature, name: str = "main") -> Imported:

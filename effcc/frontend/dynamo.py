@@ -1,16 +1,20 @@
 """A compiled graph in AOTAutograd's calling convention: sizes, constants and tensors to their places and back.
 
+Numbers among the arguments may be so large that what a program computes of them leaves the 64 bits that kernels compute
+with (Python's integers have no end). PyTorch runs such a call.
+
 `effcc.backend` is what torch.compile calls; it brings the compiler and this together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import sympy
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from effcc.errors import UnsupportedError
 from effcc.frontend import capture
@@ -23,25 +27,39 @@ Run = Callable[..., Sequence[Tensor]]
 CompileGraph = Callable[[Graph, capture.Signature], Run]
 
 
-def bound(imported: Imported, compile_graph: CompileGraph, signature: capture.Signature) -> Callable[..., Any]:
-    """The compiled graph as AOTAutograd calls it: one list of the placeholders' values in, a tuple of results out."""
+def bound(
+    imported: Imported, compile_graph: CompileGraph, signature: capture.Signature, graph_module: fx.GraphModule
+) -> Callable[..., Any]:
+    """The compiled graph as AOTAutograd calls it: one list of the placeholders' values in, a tuple of results out.
+
+    graph_module: what `imported` was made of.
+    """
     run = compile_graph(imported.graph, signature)
+    limits = imported.limits()
+    told = [_reading(imported, name) for name in limits.names]
+    warned: list[bool] = []
     tensors = [i for i, known in enumerate(imported.inputs) if isinstance(known, Value)]
     constants = tuple(imported.constants.values())
     lone = [_reading(imported, name) for name in imported.lone_sizes]
     returned = symbols(o for o in imported.outputs if isinstance(o, sympy.Expr))
     read = {s.name: _reading(imported, s.name) for s in returned}
     plain = all(isinstance(o, Value) for o in imported.outputs)
+    truths = {k for k, node in enumerate(capture.results(graph_module)) if _is_truth(node)}
     handed_back = {o for o in imported.outputs if isinstance(o, Given)}
 
     def call(arguments: list[Any]) -> tuple[Any, ...]:
+        if told and not limits.hold([reading.value(arguments) for reading in told]):
+            if not warned:
+                warned.append(True)
+                warnings.warn("effcc: PyTorch runs a call whose numbers do not fit into 64 bits", stacklevel=2)
+            return tuple(fx.Interpreter(graph_module).run(*arguments))
         given = [arguments[i] for i in tensors]
         carriers = [_CARRIER.expand(reading.value(arguments)) for reading in lone]
         values = {name: reading.value(arguments) for name, reading in read.items()}
         back = {o: arguments[o.position] for o in handed_back}
         arguments.clear()
         results = run(*given, *constants, *carriers)
-        return tuple(results) if plain else _outputs(imported, results, values, back)
+        return tuple(results) if plain else _outputs(imported, results, values, back, truths)
 
     call._boxed_call = True  # type: ignore[attr-defined]
     return call
@@ -60,16 +78,26 @@ def _reading(imported: Imported, name: str) -> Reading:
 
 
 def _outputs(
-    imported: Imported, results: Sequence[Tensor], values: Mapping[str, int], back: Mapping[Given, Any]
+    imported: Imported,
+    results: Sequence[Tensor],
+    values: Mapping[str, int],
+    back: Mapping[Given, Any],
+    truths: Container[int],
 ) -> tuple[Any, ...]:
-    """The captured graph's results: tensors in their places among sizes and constants."""
+    """The captured graph's results: tensors in their places among sizes, truth values and constants."""
     left = iter(results)
     found: list[Any] = []
-    for output in imported.outputs:
+    for position, output in enumerate(imported.outputs):
         if isinstance(output, Value):
             found.append(next(left))
         elif isinstance(output, Given):
             found.append(back[output])
         else:
-            found.append(evaluate_number(output, values) if isinstance(output, sympy.Expr) else output)
+            known = evaluate_number(output, values) if isinstance(output, sympy.Expr) else output
+            found.append(bool(known) if position in truths else known)
     return tuple(found)
+
+
+def _is_truth(node: Any) -> bool:
+    """Whether a result is a truth value that depends on sizes, which effcc computes as 1 or 0."""
+    return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.SymBool)

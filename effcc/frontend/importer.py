@@ -35,6 +35,7 @@ DTYPES: Mapping[torch.dtype, DType] = {getattr(torch, d.long_name): d for d in d
 TORCH_DTYPES: Mapping[DType, torch.dtype] = {ours: theirs for theirs, ours in DTYPES.items()}
 
 HALVES = (dtypes.f16, dtypes.bf16)
+_WIDE = (boolean, dtypes.bf16, dtypes.f32, dtypes.f64, dtypes.i64)  # of which every size is an element, if rounded
 
 Number: TypeAlias = "bool | int | float | sympy.Expr"
 Operand: TypeAlias = "Value | Number"
@@ -248,9 +249,18 @@ class Importer:
         return self.cast(self.operand(x, dtype), inside)
 
     def checked(self, x: Operand | None, dtype: DType) -> None:
-        """Refuse a number that lies outside of `dtype` where PyTorch checks it: PyTorch then says so at the call."""
+        """Refuse a number that may lie outside of `dtype` where PyTorch checks it: PyTorch then says so at the call."""
         if isinstance(x, int | float) and overflows(x, dtype):
             raise NotNative(f"the number {x} lies outside of {dtype.name}")
+        if isinstance(x, sympy.Expr) and dtype not in _WIDE and not self._lies_inside(x, dtype):
+            raise NotNative(f"the number {show(x)} may lie outside of {dtype.name}")
+
+    def _lies_inside(self, x: sympy.Expr, dtype: DType) -> bool:
+        """Whether every value of a run-time number is one of `dtype`."""
+        if dtype.is_float or is_real(x):
+            return False
+        limits = np.iinfo(dtype.numpy)
+        return self.facts.not_negative(dim(limits.max - x)) and self.facts.not_negative(dim(x - limits.min))
 
     # --- sizes ---
 

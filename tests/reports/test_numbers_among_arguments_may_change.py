@@ -15,6 +15,7 @@ from torch.nn import functional
 
 import effcc
 from effcc.errors import InputError
+from tests.reports.outcomes import difference, outcome
 
 USES: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "multiply": lambda x, k: x * k,
@@ -36,6 +37,45 @@ def test_under_torch_compile(name: str) -> None:
         torch.testing.assert_close(compiled(x, k), f(x, k), msg=f"k = {k!r}")
 
 
+LARGE: dict[str, Callable[[Tensor, Any], Tensor]] = {
+    "product": lambda x, k: x * (k * 3),
+    "power": lambda x, k: x * k**2,
+    "remainder": lambda x, k: x * (k % 1000),
+    "magnitude": lambda x, k: x - abs(k),
+    "beyond": lambda x, k: x[: k + 2] + 1,
+}
+
+
+@pytest.mark.filterwarnings("ignore:effcc. PyTorch runs a call whose numbers")
+@pytest.mark.parametrize("name", LARGE)
+def test_numbers_that_leave_64_bits(name: str) -> None:
+    """Python's integers have no end: the results, or the error, are eager's."""
+    torch._dynamo.reset()
+    f = LARGE[name]
+    compiled = torch.compile(f, backend="effcc", dynamic=True)
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    for k in (3, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63) + 1, -(2**63), 3):
+        for rows in (x, (x * 5).long()):
+            expected, found = outcome(f, rows, k), outcome(compiled, rows, k)
+            assert not difference(found, expected), f"k = {k}"
+            assert type(found.error) is type(expected.error), f"k = {k}: {found.error}"
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.float16])
+def test_bounds_and_fills_outside_of_a_dtype(dtype: torch.dtype) -> None:
+    """Eager refuses them, whether they are known when compiling or not."""
+
+    def f(x: Tensor, k: int) -> tuple[Tensor, ...]:
+        return x.clamp(max=k), x.masked_fill(x > 0, k), x.new_full((2,), k), torch.add(x, x, alpha=k)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(f, backend="effcc", dynamic=True)
+    x = torch.tensor([1, 2, 100]).to(dtype)
+    for k in (3, 5, 100, 70000, -(2**40), 2**40, 1):
+        expected, found = outcome(f, x, k), outcome(compiled, x, k)
+        assert not difference(found, expected), f"k = {k}"
+
+
 class Scaled(nn.Module):
     def forward(self, x: Tensor, k: int) -> tuple[Tensor, Tensor, int]:
         return x * k, torch.arange(k), k + x.shape[0]
@@ -50,6 +90,21 @@ def test_in_a_package(tmp_path: Path) -> None:
         torch.testing.assert_close(package(x=x, k=k), Scaled()(x, k))
     with pytest.raises(InputError, match=r"argument k: expected an integer below 2\^62, got 1.5"):
         package(x, 1.5)
+
+
+class Multiple(nn.Module):
+    def forward(self, x: Tensor, k: int) -> Tensor:
+        return x * (k * 3)
+
+
+def test_a_package_refuses_numbers_that_leave_64_bits(tmp_path: Path) -> None:
+    x = torch.randn(8, 4)
+    effcc.export(Multiple(), (x, 3), tmp_path / "p.effcc", dynamic_shapes=({}, Dim.DYNAMIC))
+    package = effcc.load(tmp_path / "p.effcc")
+    for k in (5, 0, 2**40):
+        torch.testing.assert_close(package(x, k), Multiple()(x, k))
+    with pytest.raises(InputError, match="was captured for sizes where"):
+        package(x, 2**61)
 
 
 class Prefix(nn.Module):
