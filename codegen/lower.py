@@ -1,194 +1,311 @@
-"""Kernel and schedule to loops: the schedule is followed, not improved.
-
-Parallel loops over tiles of the shared axes come first; inside them local buffers, the sequential loop if there is one,
-and the nests. Stepwise, the sequential loop comes first. An axis whose extent is no multiple of its tile gets a second
-copy of the code for the rest; a rest of unknown size becomes a loop of single points, or a masked tile on the lanes.
-"""
+"""Kernel and schedule to loops: the schedule is followed to the letter (`effcc.ir.schedule` says what it means)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from effcc.codegen.lower_nests import Nests
-from effcc.codegen.lower_places import ZERO, Local, Range, Ranges, count_of, local_name, tile_axes
-from effcc.errors import ScheduleError
-from effcc.ir.dtypes import i64
-from effcc.ir.expr import (
-    Axis,
-    Call,
-    Const,
-    Expr,
-    add,
-    compare,
-    integer,
+from effcc.codegen.lower_ranges import Cutter, Range, Ranges, in_loop_order, tiles_of
+from effcc.codegen.lower_values import (
+    Accumulator,
+    Local,
+    Scope,
+    Values,
+    at_own_axes,
+    local_name,
+    previous,
 )
+from effcc.errors import ScheduleError
+from effcc.ir.expr import Axis, Call, Const, Expr, Load
 from effcc.ir.kernel import Kernel, Statement
-from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile
+from effcc.ir.loops import Alloc, LoopNest, Stmt, Tile, TileAxis
 from effcc.ir.scalars import reduction
-from effcc.ir.schedule import Nest, Schedule, TiledAxis
+from effcc.ir.schedule import PARALLEL, Do, Hold, Loop, Node, Path, Schedule, nodes, places, rests
+
+FILL_LANES = 16
+"""Elements of a local buffer that are set or copied at a time."""
 
 
 def lower(kernel: Kernel, schedule: Schedule) -> LoopNest:
-    """The loop nest of `kernel` under `schedule`. Buffers keep the kernel's names."""
-    return _Lowering(kernel, schedule).run()
+    """The loop nest of `kernel` under `schedule`. Buffers keep the kernel's names.
+
+    Raises ScheduleError for what the verifier refuses, where it meets it.
+    """
+    body = _Lowering(kernel, schedule).run()
+    return LoopNest(kernel.name, kernel.params, kernel.outputs, body, schedule.notes)
 
 
-class _Lowering(Nests):
-    """The loops around the nests, and the buffers between them."""
+class _Lowering:
+    def __init__(self, kernel: Kernel, schedule: Schedule) -> None:
+        self.kernel, self.schedule = kernel, schedule
+        self.cutter = Cutter()
+        self.values = Values(kernel, self.cutter)
+        self.outputs = {p.name for p in kernel.outputs}
+        self.places = places(kernel, schedule)
+        self.positions = {place.path: place.position for place in self.places}
+        self.previous = previous(kernel)
 
-    def run(self) -> LoopNest:
-        ranges: Ranges = {a: Range(ZERO, count_of(e)) for a, e in self.kernel.axes}
-        self._choose_locals()
-        steps = self.schedule.sequential
-        if steps is not None and self.schedule.stepwise:
-            body = tuple(self._cut(steps.axis, self._outer(steps.axis), steps.tile, ranges, self._parallel))
-        else:
-            body = self._parallel(ranges)
-        return LoopNest(self.kernel.name, self.kernel.params, self.kernel.outputs, body, self.schedule.notes)
+    def run(self) -> tuple[Stmt, ...]:
+        ranges = {a: Range.whole(extent) for a, extent in self.kernel.axes}
+        return tuple(self._block(self.schedule.body, (), ranges, Scope()))
 
-    def _parallel(self, ranges: Ranges) -> tuple[Stmt, ...]:
-        """The parallel loops and all that is inside them."""
-        ranges = dict(ranges)
-        for tiled in self.schedule.parallel:
-            self.steps[self._outer(tiled.axis)] = tiled.tile
-            ranges[tiled.axis] = replace(ranges[tiled.axis], base=Axis(self._outer(tiled.axis)))
-        body = self._variants(list(self.schedule.parallel), ranges)
-        for tiled in reversed(self.schedule.parallel):
-            extent = integer(self.kernel.extents[tiled.axis])
-            body = (For(self._outer(tiled.axis), ZERO, extent, tiled.tile, "parallel", body),)
-        return body
-
-    def _variants(self, tiled: Sequence[TiledAxis], ranges: Ranges) -> tuple[Stmt, ...]:
-        """The code inside the parallel loops, once for whole tiles and once for the rest of each axis that has one."""
-        if not tiled:
-            return self._inside(ranges)
-        first, rest = tiled[0], tiled[1:]
-        extent, t = self.kernel.extents[first.axis], first.tile
-        start = Axis(self._outer(first.axis))
-        if t == 1:
-            point = Range(start, 1, start, ZERO)
-            return self._variants(rest, {**ranges, first.axis: point})
-        whole = {**ranges, first.axis: Range(start, t)}
-        if isinstance(extent, int):
-            if extent % t == 0:
-                return self._variants(rest, whole)
-            part = {**ranges, first.axis: Range(start, extent % t)}
-            if extent < t:
-                return self._variants(rest, part)
-        else:
-            left = Call("sub", (integer(extent), start), i64)
-            part = {**ranges, first.axis: Range(start, left)}
-        fits = compare("le", add(start, Const(t, i64)), integer(extent))
-        return (If(fits, self._variants(rest, whole), self._variants(rest, part)),)
-
-    def _choose_locals(self) -> None:
-        """Intermediates that several nests touch, or that a sequential loop accumulates, get local buffers."""
-        tiles = {t.axis: t.tile for t in self.schedule.parallel}
-        sequential = self.schedule.sequential
-        outputs = {p.name for p in self.kernel.outputs}
-        for s in self.kernel.statements:
-            if s.target in outputs and not self._accumulates(s):
-                continue
-            homes = {n for n, nest in enumerate(self.schedule.nests) if self._in_nest(nest, s.target)}
-            if len(homes) <= 1 and not self._accumulates(s):
-                continue
-            kept: list[tuple[int, str, int]] = []
-            for position, axis in enumerate(s.axes):
-                if sequential is not None and axis == sequential.axis:
-                    if sequential.tile > 1:
-                        kept.append((position, axis, sequential.tile))
-                elif axis in tiles:
-                    if tiles[axis] > 1:
-                        kept.append((position, axis, tiles[axis]))
-                else:
-                    extent = self.kernel.extents[axis]
-                    if not isinstance(extent, int):
-                        raise ScheduleError(
-                            f"kernel {self.kernel.name!r}: the local buffer {s.target!r} needs a known extent of "
-                            f"axis {axis!r}, which is a run-time size; "
-                            "give that size a constant, or keep its readers in another kernel"
+    def _block(self, body: tuple[Node, ...], path: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        """The nodes of a block in order; what they leave in registers, those after them find there."""
+        scope = scope.inside()
+        out: list[Stmt] = []
+        for number, node in enumerate(body):
+            at = (*path, number)
+            match node:
+                case Loop(kind) if kind == PARALLEL:
+                    out += self._parallel(node, at, ranges, scope)
+                case Loop():
+                    out += self._serial(node, at, ranges, scope)
+                case Hold(space="local"):
+                    out += self._hold_local(node, at, ranges, scope)
+                case Hold():
+                    out += self._hold_registers(node, at, ranges, scope)
+                case Do():
+                    s = self.kernel.statements[self.positions[at]]
+                    if s.reduction is not None and s.scatter is None:
+                        out.append(self._accumulate(s, ranges, scope))
+                    else:
+                        out += self._compute(
+                            s, self._read_in(s.target, body[number + 1 :], path, number + 1), ranges, scope
                         )
-                    kept.append((position, axis, extent))
-            innermost = self._lanes_of(s)
-            kept.sort(key=lambda place: place[1] == innermost)
-            self.locals[s.target] = Local(tuple((p, a) for p, a, _ in kept), tuple(e for _, _, e in kept))
+        return out
 
-    def _lanes_of(self, s: Statement) -> str | None:
-        """The axis that most nests that touch a statement's results have in their lanes; at a tie, the last one's."""
-        lanes = [
-            nest.lanes.axis
-            for nest in self.schedule.nests
-            if nest.lanes is not None and nest.lanes.axis in s.axes and self._in_nest(nest, s.target)
-        ]
-        return max(reversed(lanes), key=lanes.count, default=None)
-
-    def _in_nest(self, nest: Nest, target: str) -> bool:
-        for i in (*nest.body, *nest.reductions, *nest.epilogue):
-            s = self.kernel.statements[i]
-            if s.target == target or any(load.buffer.rstrip("'") == target for load in s.reads):
-                return True
+    def _read_in(self, target: str, later: tuple[Node, ...], path: Path, first: int) -> bool:
+        """Whether a statement of later nodes reads what `target` left in registers."""
+        for at, node in nodes(later):
+            if isinstance(node, Do):
+                s = self.kernel.statements[self.positions[*path, first + at[0], *at[1:]]]
+                if any(load.buffer == target for load in s.reads):
+                    return True
         return False
 
-    def _inside(self, ranges: Ranges) -> tuple[Stmt, ...]:
-        out: list[Stmt] = []
-        dtypes = {s.target: s.dtype for s in self.kernel.statements}
-        for name, local in self.locals.items():
-            out.append(Alloc(local_name(name), dtypes[name], local.shape, "local"))
-        for name in self._previous():
-            out.append(Alloc(local_name(name) + "_before", dtypes[name], self.locals[name].shape, "local"))
-        by_phase = {p: [n for n in self.schedule.nests if n.phase == p] for p in ("before", "inside", "after")}
-        for nest in by_phase["before"]:
-            out += self._nest(nest, ranges)
-        sequential = self.schedule.sequential
-        if sequential is None or self.schedule.stepwise:
-            for nest in by_phase["inside"]:
-                out += self._nest(nest, ranges)
-            return tuple(out)
-        for s in self.kernel.statements:
-            if self._accumulates(s):
-                out += self._initialize(s, ranges)
-        out += self._cut(
-            sequential.axis,
-            self._outer(sequential.axis),
-            sequential.tile,
-            ranges,
-            lambda inner: [x for nest in by_phase["inside"] for x in self._nest(nest, inner)],
+    # Loops ----------------------------------------------------------------------------------------------------------
+
+    def _parallel(self, node: Loop, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        loops = [(node.axis, node.step)]
+        while len(node.body) == 1 and isinstance(node.body[0], Loop) and node.body[0].kind == PARALLEL:
+            node, at = node.body[0], (*at, 0)
+            loops.append((node.axis, node.step))
+        return self.cutter.spread(loops, ranges, lambda inner: self._block(node.body, at, inner, scope))
+
+    def _serial(self, node: Loop, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        return self.cutter.cut(
+            node.axis, node.step, node.together, ranges, lambda inner: self._block(node.body, at, inner, scope)
         )
-        for s in self.kernel.statements:
-            if self._accumulates(s) and s.target in {p.name for p in self.kernel.outputs}:
-                out += self._store_result(s, ranges)
-        for nest in by_phase["after"]:
-            out += self._nest(nest, ranges)
-        return tuple(out)
 
-    def _initialize(self, s: Statement, ranges: Ranges) -> list[Stmt]:
-        assert s.reduction is not None
-        identity = Const(reduction(s.reduction.operator).identity(s.dtype), s.dtype)
-        return self._fill(s, ranges, lambda inner: identity)
+    # Results in the cache -------------------------------------------------------------------------------------------
 
-    def _store_result(self, s: Statement, ranges: Ranges) -> list[Stmt]:
-        """An accumulated reduction that is an output: stored when the sequential loop is over."""
+    def _hold_local(self, node: Hold, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        held = {name: self._local(self._definition(name), ranges) for name in node.targets}
+        inside = scope.inside()
+        inside.locals.update(held)
+        out: list[Stmt] = []
+        resting = [s for s in map(self._definition, node.targets) if rests(node, s)]
+        for name, local in held.items():
+            out.append(Alloc(local.name, self._definition(name).dtype, local.shape, "local"))
+        for s in resting:
+            local = inside.resting[s.target] = held[s.target]
+            if s.target in self.previous:
+                out.append(Alloc(local.name + "_before", s.dtype, local.shape, "local"))
+        for s in resting:
+            out += self._fill(s, held[s.target], ranges)
+        out += self._block(node.body, at, ranges, inside)
+        for s in map(self._definition, node.targets):
+            if s.target in self.outputs:
+                out += self._store(s, held[s.target], ranges)
+        return out
 
-        def emit(inner: Ranges) -> list[Stmt]:
-            value = self._load_local(s.target, tuple(Axis(a) for a in s.axes), inner)
-            index = tuple(self._absolute(Axis(a), inner) for a in s.axes)
-            return [Tile(tile_axes(s.axes, inner), s.target, index, "set", value)]
+    def _definition(self, target: str) -> Statement:
+        s = self.kernel.definition(target)
+        if s is None:
+            raise ScheduleError(f"kernel {self.kernel.name!r}: {target!r} is held, but no statement defines it")
+        return s
 
-        return self._over(s.axes, {s.axes[-1]: ("lanes", 16)} if s.axes else {}, ranges, emit)
-
-    def _fill(self, s: Statement, ranges: Ranges, value: Callable[[Ranges], Expr]) -> list[Stmt]:
-        """A local buffer set at every point of the current tile."""
-
-        def emit(inner: Ranges) -> list[Stmt]:
-            return [
-                Tile(
-                    tile_axes(s.axes, inner),
-                    local_name(s.target),
-                    self._local_index(s, s.axes, inner),
-                    "set",
-                    value(inner),
+    def _local(self, s: Statement, ranges: Ranges) -> Local:
+        """The buffer of what is left of a statement's axes, the axis in the lanes of most of its users innermost."""
+        kept: list[tuple[int, str, int, int]] = []
+        for position, axis in enumerate(s.axes):
+            r = ranges[axis]
+            if r.placed:
+                continue
+            if r.most is None:
+                raise ScheduleError(
+                    f"kernel {self.kernel.name!r}: the local buffer {s.target!r} needs a known extent of "
+                    f"axis {axis!r}, which is a run-time size; "
+                    "give that size a constant, or keep its readers in another kernel"
                 )
-            ]
+            kept.append((position, axis, len(r.trail), r.most))
+        innermost = self._lanes_of(s)
+        kept.sort(key=lambda place: place[1] == innermost)
+        return Local(local_name(s.target), tuple(kept))
 
-        return self._over(s.axes, {s.axes[-1]: ("lanes", 16)} if s.axes else {}, ranges, emit)
+    def _lanes_of(self, s: Statement) -> str | None:
+        """The axis that most loops that touch a statement's results have in their lanes; at a tie, the last one's."""
+        found: dict[Path, str] = {}
+        for place in self.places:
+            other = self.kernel.statements[place.position]
+            if place.lanes in s.axes and (
+                other.target == s.target or any(x.buffer.rstrip("'") == s.target for x in other.reads)
+            ):
+                depth = next(n for n, x in enumerate(place.around) if isinstance(x, Loop) and x.together == "lanes")
+                found[place.path[: depth + 1]] = str(place.lanes)
+        lanes = list(found.values())
+        return max(reversed(lanes), key=lanes.count, default=None)
+
+    def _fill(self, s: Statement, local: Local, ranges: Ranges) -> list[Stmt]:
+        """A local buffer set to the identity of its reduction at every point of what is left of its axes."""
+        identity = self._identity(s)
+
+        def emit(inner: Ranges) -> list[Stmt]:
+            index = self.values.index_in(local, s, inner)
+            return [Tile(tiles_of(s.axes, inner), local.name, index, "set", identity)]
+
+        return self._over_all(s, ranges, emit)
+
+    def _store(self, s: Statement, local: Local, ranges: Ranges) -> list[Stmt]:
+        """A held output, stored when its hold is over."""
+
+        def emit(inner: Ranges) -> list[Stmt]:
+            value = self.values.load_local(local, at_own_axes(s), inner)
+            index = tuple(self.values.absolute(Axis(a), inner) for a in s.axes)
+            return [Tile(tiles_of(s.axes, inner), s.target, index, "set", value)]
+
+        return self._over_all(s, ranges, emit)
+
+    def _over_all(self, s: Statement, ranges: Ranges, emit) -> list[Stmt]:  # type: ignore[no-untyped-def]
+        """Loops over what is left of a statement's axes, the last one in lanes."""
+        left = [a for a in s.axes if not ranges[a].placed]
+        for axis in reversed(left):
+            step, together = (FILL_LANES, "lanes") if axis == s.axes[-1] else (1, "")
+            emit = self._around(axis, step, together, emit)
+        return list(emit(ranges))
+
+    def _around(self, axis: str, step: int, together: str, emit):  # type: ignore[no-untyped-def]
+        return lambda ranges: self.cutter.cut(axis, step, together, ranges, emit)
+
+    # Reductions -----------------------------------------------------------------------------------------------------
+
+    def _hold_registers(self, node: Hold, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        """Fresh accumulators, what fills them, and then their results."""
+        inside = scope.inside()
+        held: dict[str, Accumulator] = {}
+        out: list[Stmt] = []
+        for s in map(self._definition, node.targets):
+            if s.reduction is None:
+                raise ScheduleError(
+                    f"kernel {self.kernel.name!r}: {s.target!r} is no reduction; on a CPU only those are held in "
+                    "registers, and other results stay there by themselves: hold it in local"
+                )
+            resting = rests(node, s)
+            kept = tiles_of(in_loop_order(s.axes, ranges), ranges)
+            name = self.cutter.fresh(f"{local_name(s.target)}_{'sum' if resting else 'acc'}")
+            made = Accumulator(name, (*kept, *_lanes_inside(node, s)))
+            shape = tuple(t.extent for t in made.tiles)
+            out.append(Alloc(name, s.dtype, shape, "register"))
+            out.append(Tile(made.tiles, name, made.index, "set", self._identity(s)))
+            held[s.target] = inside.accumulators[s.target] = made
+            if resting:
+                inside.resting[s.target] = made
+            else:
+                inside.resting.pop(s.target, None)
+        out += self._block(node.body, at, ranges, inside)
+        for name, made in held.items():
+            out += self._finish(self._definition(name), made, ranges, scope)
+        return out
+
+    def _accumulate(self, s: Statement, ranges: Ranges, scope: Scope) -> Tile:
+        """One step of a reduction: the points of the reduced axes around it join the accumulators."""
+        assert s.reduction is not None
+        if s.target not in scope.accumulators:
+            raise ScheduleError(
+                f"kernel {self.kernel.name!r}: nothing holds the accumulators of {s.target!r}; put "
+                f"`hold {s.target} in registers` around the loops over {', '.join(s.reduction.axes)}"
+            )
+        made = scope.accumulators[s.target]
+        kept = in_loop_order(s.axes, ranges)
+        tiles = (*tiles_of(kept, ranges), *tiles_of(s.reduction.axes, ranges))
+        value = self.values.value(s.reduction.body, ranges, scope)
+        return Tile(tiles, made.name, made.index, reduction(s.reduction.operator).combine, value)
+
+    def _identity(self, s: Statement) -> Const:
+        assert s.reduction is not None
+        return Const(reduction(s.reduction.operator).identity(s.dtype), s.dtype)
+
+    def _finish(self, s: Statement, made: Accumulator, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        """After the reduced loops: join what rests further out, fold lanes together, store, or stay in registers."""
+        assert s.reduction is not None
+        combine = reduction(s.reduction.operator).combine
+        resting = scope.resting.get(s.target)
+        if isinstance(resting, Accumulator):
+            part = Load(made.name, made.index, s.dtype)
+            return [Tile(made.tiles, resting.name, resting.index, combine, part)]
+        kept = in_loop_order(s.axes, ranges)
+        tiles = tiles_of(kept, ranges)
+        index = tuple(Axis(t.name) for t in tiles)
+        lanes = made.tiles[len(tiles) :]
+        out: list[Stmt] = []
+        name = made.name
+        if lanes or resting is not None:
+            name = self.cutter.fresh(f"{local_name(s.target)}_total")
+            start = self._identity(s) if resting is None else self._resumed(s, resting, ranges, scope)
+            outer = tuple(replace(t, kind="unroll") for t in tiles) if lanes else tiles
+            out.append(Alloc(name, s.dtype, tuple(t.extent for t in tiles), "register"))
+            out.append(Tile(outer, name, index, "set", start))
+            out.append(Tile((*outer, *lanes), name, index, combine, Load(made.name, made.index, s.dtype)))
+        scope.registers[s.target] = (name, kept)
+        result = Load(name, index, s.dtype)
+        if resting is not None and s.target in self.previous:
+            at = self.values.index_in(resting, s, ranges)
+            out.append(Tile(tiles, resting.name + "_before", at, "set", Load(resting.name, at, s.dtype)))
+        return out + self._put(s, tiles, result, ranges, scope)
+
+    def _resumed(self, s: Statement, resting: Local, ranges: Ranges, scope: Scope) -> Expr:
+        """What rests of earlier turns, rescaled where the reduction is online."""
+        assert s.reduction is not None
+        so_far = self.values.load_local(resting, at_own_axes(s), ranges)
+        if s.reduction.rescale is None:
+            return so_far
+        factor = self.values.value(s.reduction.rescale, ranges, Scope(locals=scope.locals))
+        return Call("mul", (so_far, factor), s.dtype)
+
+    # Other statements -----------------------------------------------------------------------------------------------
+
+    def _compute(self, s: Statement, read: bool, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        """A statement at the current points: into a register where later ones `read` it there, and to its buffer."""
+        axes = tuple(a for a in s.axes if a in ranges)
+        tiles = tiles_of(axes, ranges)
+        value = self.values.value(s.value, ranges, scope)
+        if s.scatter is not None:
+            at = tuple(self.values.value(i, ranges, scope) for i in s.scatter.index)
+            combine = {"max": "maximum", "min": "minimum"}.get(s.scatter.combine, s.scatter.combine)
+            return [Tile(tiles, s.target, at, combine, value)]
+        out: list[Stmt] = []
+        if read:
+            name = self.cutter.fresh(f"{local_name(s.target)}_reg")
+            index = tuple(Axis(t.name) for t in tiles)
+            out.append(Alloc(name, s.dtype, tuple(t.extent for t in tiles), "register"))
+            out.append(Tile(tiles, name, index, "set", value))
+            scope.registers[s.target] = (name, axes)
+            value = Load(name, index, s.dtype)
+        return out + self._put(s, tiles, value, ranges, scope)
+
+    def _put(self, s: Statement, tiles: tuple[TileAxis, ...], value: Expr, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        """A result to where it lives: the buffer that holds it, or an output's memory."""
+        if s.target in scope.locals:
+            local = scope.locals[s.target]
+            return [Tile(tiles, local.name, self.values.index_in(local, s, ranges), "set", value)]
+        if s.target not in self.outputs:
+            return []
+        index = tuple(self.values.absolute(Axis(a), ranges) for a in s.axes)
+        return [Tile(tiles, s.target, index, "set", value)]
+
+
+def _lanes_inside(hold: Hold, s: Statement) -> tuple[TileAxis, ...]:
+    """The lanes of a reduction's accumulators, where they run along an axis that is reduced."""
+    assert s.reduction is not None
+    reduced = set(s.reduction.axes)
+    found = (n for _, n in nodes(hold.body) if isinstance(n, Loop) and n.together == "lanes" and n.axis in reduced)
+    return tuple(TileAxis(n.axis, n.step, "lanes") for n in found)[:1]

@@ -16,7 +16,7 @@ from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, elements
 from effcc.ir.expr import Axis, Load, Reduce, walk
 from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.program import Buffer, Launch, Program
-from effcc.ir.schedule import Nest, Schedule
+from effcc.ir.schedule import Place, Schedule, places
 from effcc.ir.types import TensorType
 from effcc.passes.tiling.access import lane_cost
 from effcc.passes.tiling.choose import choose
@@ -104,25 +104,24 @@ def _fixed(program: Program) -> set[str]:
 def _accesses(kernel: Kernel, schedule: Schedule) -> list[_Access]:
     outside = {p.name for p in kernel.signature}
     found = []
-    for nest in schedule.nests:
-        if nest.lanes is None:
+    for place in places(kernel, schedule):
+        if place.lanes is None:
             continue
-        for i in (*nest.body, *nest.reductions, *nest.epilogue):
-            s = kernel.statements[i]
-            for load in s.reads:
-                if load.buffer in outside:
-                    found.append(_Access(load, nest.lanes.axis, _times(kernel, nest, s, load)))
-            if s.target in outside and s.scatter is None:
-                store = Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype)
-                found.append(_Access(store, nest.lanes.axis, _times(kernel, nest, s, store, False)))
+        s = kernel.statements[place.position]
+        for load in s.reads:
+            if load.buffer in outside:
+                found.append(_Access(load, place.lanes, _times(kernel, place, s, load)))
+        if s.target in outside and s.scatter is None:
+            store = Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype)
+            found.append(_Access(store, place.lanes, _times(kernel, place, s, store, False)))
     return found
 
 
-def _times(kernel: Kernel, nest: Nest, s: Statement, load: Load, inside: bool = True) -> float:
-    """How often the nest moves this vector: points of the statement's box, less what registers reuse."""
+def _times(kernel: Kernel, place: Place, s: Statement, load: Load, inside: bool = True) -> float:
+    """How often this vector is moved: points of the statement's box, less what registers reuse."""
     axes = [*s.axes, *(s.value.axes if inside and isinstance(s.value, Reduce) else ())]
     used = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
-    reuse = prod(t.tile for t in nest.unroll if t.axis not in used)
+    reuse = prod(x.step for x in place.loops if x.together == "unroll" and x.axis not in used)
     return elements(tuple(kernel.extents[a] for a in axes)) / reuse
 
 

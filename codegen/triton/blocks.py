@@ -9,7 +9,7 @@ The value of axis `m` is `m_0 + m`: the loop variable's and the tile axis's. (`m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from effcc.errors import UnsupportedError
@@ -19,7 +19,7 @@ from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, add, children, 
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.loops import Alloc, For, LoopNest, Stmt, Tile, TileAxis
 from effcc.ir.scalars import reduction
-from effcc.ir.schedule import Nest, Schedule
+from effcc.ir.schedule import PARALLEL, Do, Hold, Loop, Node, Path, Schedule, nodes, places
 
 ZERO = Const(0, i64)
 _SCATTER = {"set": "set", "add": "add", "mul": "mul", "max": "maximum", "min": "minimum"}
@@ -54,21 +54,16 @@ class _Lowering:
     kernel: Kernel
     schedule: Schedule
     blocks: dict[str, int] = field(default_factory=dict)
-    nest: frozenset[str] = frozenset()
+    positions: dict[Path, int] = field(default_factory=dict)
+    live: frozenset[str] = frozenset()
 
     def run(self) -> LoopNest:
-        parallel = self.schedule.parallel
-        for nest in self.schedule.nests:
-            self.blocks.update({t.axis: t.tile for t in nest.unroll})
-        if self.schedule.sequential is not None:
-            self.blocks[self.schedule.sequential.axis] = self.schedule.sequential.tile
-        self.blocks.update({t.axis: t.tile for t in parallel})
-        places = {a: self._place(a, ZERO) for a, _ in self.kernel.axes if self._fits(a)}
-        places.update({t.axis: self._place(t.axis, Axis(block_start(t.axis))) for t in parallel})
-        body = tuple(self._program(places))
-        for t in reversed(parallel):
-            extent = integer(self.kernel.extents[t.axis])
-            body = (For(block_start(t.axis), ZERO, extent, t.tile, "parallel", body),)
+        for _, node in nodes(self.schedule.body):
+            if isinstance(node, Loop):
+                self.blocks[node.axis] = node.step
+        self.positions = {place.path: place.position for place in places(self.kernel, self.schedule)}
+        whole = {a: self._place(a, ZERO) for a, _ in self.kernel.axes if self._fits(a)}
+        body = tuple(self._block(self.schedule.body, (), whole, frozenset()))
         return LoopNest(self.kernel.name, self.kernel.params, self.kernel.outputs, body, self.schedule.notes)
 
     def _place(self, axis: str, base: Expr) -> _Place:
@@ -88,63 +83,47 @@ class _Lowering:
         extent: Dim = self.kernel.extents[axis]
         return isinstance(extent, int) and 1 <= extent <= self.blocks.get(axis, 1)
 
-    # A program ------------------------------------------------------------------------------------------------------
+    # Nodes ----------------------------------------------------------------------------------------------------------
 
-    def _program(self, places: _Places) -> list[Stmt]:
-        by_phase = {p: [n for n in self.schedule.nests if n.phase == p] for p in ("before", "inside", "after")}
-        out = [s for nest in by_phase["before"] for s in self._nest(nest, places)]
-        sequential = self.schedule.sequential
-        if sequential is None:
-            return out + [s for nest in by_phase["inside"] for s in self._nest(nest, places)]
-        running = [s for s in self.kernel.statements if self._accumulates(s)]
-        for s in running:
-            out += self._begin(s, places)
-        out += self._over([sequential.axis], places, lambda inner: self._turn(by_phase["inside"], inner))
-        for s in running:
-            if self._is_output(s.target):
-                out.append(self._store(s, self._register(s, places), places))
-        return out + [s for nest in by_phase["after"] for s in self._nest(nest, places)]
-
-    def _turn(self, nests: Sequence[Nest], places: _Places) -> list[Stmt]:
-        return [s for nest in nests for s in self._nest(nest, places)]
-
-    def _over(self, axes: Sequence[str], places: _Places, emit: Callable[[_Places], list[Stmt]]) -> list[Stmt]:
-        """What `emit` makes of the places inside, in loops over those axes that no block holds whole."""
-        open_axes = [a for a in axes if a not in places]
-        if not open_axes:
-            return emit(places)
-        axis, rest = open_axes[0], open_axes[1:]
-        start = block_start(axis)
-        inside = self._over(rest, {**places, axis: self._place(axis, Axis(start))}, emit)
-        extent = integer(self.kernel.extents[axis])
-        return [For(start, ZERO, extent, self.blocks.get(axis, 1), "serial", tuple(inside))]
-
-    # Nests ----------------------------------------------------------------------------------------------------------
-
-    def _nest(self, nest: Nest, places: _Places) -> list[Stmt]:
-        order = nest.order or (*nest.kept, *nest.reduced)
-        self.nest = frozenset(self.kernel.statements[i].target for i in (*nest.body, *nest.reductions, *nest.epilogue))
-        kept = [a for a in order if a in nest.kept]
-        reduced = [a for a in order if a in nest.reduced]
-        return self._over(kept, places, lambda inner: self._at_kept(nest, reduced, inner))
-
-    def _at_kept(self, nest: Nest, reduced: Sequence[str], places: _Places) -> list[Stmt]:
-        statements = self.kernel.statements
+    def _block(self, body: tuple[Node, ...], path: Path, places: _Places, held: frozenset[str]) -> list[Stmt]:
+        """What nodes become; `held` are the reductions whose blocks of registers stand around them. What was computed
+        in the block is `live` after it there.
+        """
         out: list[Stmt] = []
-        for i in nest.reductions:
-            s = statements[i]
-            out += self._resume(s, places) if self._accumulates(s) else self._begin(s, places)
+        outside = self.live
+        for number, node in enumerate(body):
+            at = (*path, number)
+            match node:
+                case Loop():
+                    out += self._loop(node, at, places, held)
+                case Hold():
+                    out += self._hold(node, at, places, held)
+                    self.live |= frozenset(node.targets)
+                case Do():
+                    s = self.kernel.statements[self.positions[at]]
+                    is_sum = s.reduction is not None and s.scatter is None
+                    out += [self._fold(s, places)] if is_sum else self._pointwise(s, places)
+                    self.live |= {s.target}
+        self.live = outside
+        return out
 
-        def at_point(inner: _Places) -> list[Stmt]:
-            code = [stmt for i in nest.body for stmt in self._pointwise(statements[i], inner)]
-            return code + [self._fold(statements[i], inner) for i in nest.reductions]
+    def _loop(self, loop: Loop, at: Path, places: _Places, held: frozenset[str]) -> list[Stmt]:
+        parallel = loop.kind == PARALLEL
+        if loop.axis in places and not parallel:
+            return self._block(loop.body, at, places, held)
+        start = block_start(loop.axis)
+        inside = self._block(loop.body, at, {**places, loop.axis: self._place(loop.axis, Axis(start))}, held)
+        extent = integer(self.kernel.extents[loop.axis])
+        return [For(start, ZERO, extent, loop.step, "parallel" if parallel else "serial", tuple(inside))]
 
-        out += self._over(reduced, places, at_point)
-        for i in nest.reductions:
-            s = statements[i]
-            if self._is_output(s.target) and not self._accumulates(s):
-                out.append(self._store(s, self._register(s, places), places))
-        return out + [stmt for i in nest.epilogue for stmt in self._pointwise(statements[i], places)]
+    def _hold(self, node: Hold, at: Path, places: _Places, held: frozenset[str]) -> list[Stmt]:
+        """Blocks of registers for reductions. Those that partial sums further out rest in are taken up as they are."""
+        found = (self.kernel.definition(t) for t in node.targets)
+        sums = [s for s in found if s is not None and s.reduction is not None]
+        out = [x for s in sums for x in (self._resume(s, places) if s.target in held else self._begin(s, places))]
+        out += self._block(node.body, at, places, held | {s.target for s in sums})
+        ended = (s for s in sums if s.target not in held and self._is_output(s.target))
+        return out + [self._store(s, self._register(s, places), places) for s in ended]
 
     def _begin(self, s: Statement, places: _Places) -> list[Stmt]:
         """The register block of a reduction, at the operator's identity."""
@@ -187,18 +166,13 @@ class _Lowering:
     # Buffers --------------------------------------------------------------------------------------------------------
 
     def _in_memory(self, source: Statement, load: Load) -> bool:
-        """Whether a recurrence reads a result from where it was stored: at an earlier step, or in another nest."""
+        """Whether a recurrence reads a result where it was stored: at an earlier step, or from loops that are over."""
         if not self.kernel.scans or not self._is_output(source.target):
             return False
-        return source.target not in self.nest or load.index != tuple(Axis(a) for a in source.axes)
+        return source.target not in self.live or load.index != tuple(Axis(a) for a in source.axes)
 
     def _is_output(self, target: str) -> bool:
         return any(p.name == target for p in self.kernel.outputs)
-
-    def _accumulates(self, s: Statement) -> bool:
-        """Whether partial results survive from one turn of the sequential loop to the next."""
-        sequential = self.schedule.sequential
-        return sequential is not None and s.reduction is not None and sequential.axis in s.reduction.axes
 
     def _tiles(self, axes: Sequence[str], places: _Places) -> tuple[TileAxis, ...]:
         missing = [a for a in axes if a not in places]

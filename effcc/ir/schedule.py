@@ -1,79 +1,190 @@
-"""Schedules: how a kernel becomes a loop nest. Chosen by `effcc.passes.tiling`, followed by `effcc.codegen.lower`.
+"""Schedules: how a kernel becomes loops. `effcc.passes.tiling` chooses them, people edit them, codegen follows them.
 
-A kernel runs as parallel loops over tiles of its shared axes, inside them at most one sequential loop (tiles of a
-reduced axis, whose partial results then rest in local buffers, or the points of a scan), and around and inside that,
-nests.
+A schedule is a tree of loops over tiles, with the statements of a kernel at its leaves. A product whose sums go through
+the cache in blocks of k, its panels of W packed, and what follows it:
+
+    schedule @linear {
+      pack W along n by 48 order k
+      parallel n by 384, m by 64 {
+        hold O in local {
+          for k by 256 {
+            for n by 48 lanes, m by 8 unroll {
+              hold O in registers {
+                for k by 1 { do O }
+              }
+            }
+          }
+          for n by 48 lanes, m by 8 unroll { do Y }
+        }
+      }
+    }
+
+Every construct has one meaning, whatever stands around it:
+
+- `for m by 64 { ... }` cuts what is left of axis m, outermost all of it, into tiles of 64 points, one after the other;
+  the rest, if 64 does not divide, is a smaller tile with code of its own (a peeled border). Inside, m is what is left to
+  be cut; by 1, a point. `parallel` says that tiles may run at once. `for n by 8, m by 4` nests loops.
+- `lanes`, `unroll` and `block` say that a tile's points are computed together: in the lanes of vectors, in registers of
+  their own, as a block of a GPU's program. A rest is then a smaller tile, or a masked one where its size is not known.
+- `hold S in local { ... }` gives S a buffer as large as what is left of its axes there; `registers`, one for the points
+  computed together there. Of a reduction, it begins at the operator's identity, and what is reduced in a `hold` further
+  in joins it at the end of that: so partial sums rest in registers, in a block in the cache, or in both. A result that
+  nothing holds is in registers where it was computed, for the statements that follow there.
+- `do S` computes statement S at the points of the loops around it: all its axes, the reduced ones inside its `hold`.
+- `pack W along n by 48 order k` stores the constant operand W anew as `W[n // 48, k, n % 48]`, once.
+
+Attention walks the keys 256 at a time: the running maximum M, the sum D and the result O rest between the turns, and
+the scores S and weights P of one turn stay in the cache:
+
+    schedule @attention {
+      parallel m by 16 {
+        hold M, D, O in local {
+          for n by 256 {
+            hold S, P in local {
+              for n by 32 lanes, m by 8 unroll { hold S in registers { for d by 1 { do S } } }
+              for m by 1 { hold M in registers { for n by 32 lanes { do M } } }
+              for m by 1, n by 32 lanes { do P }
+              ...
+
+On a GPU a tile of the parallel loops is a program, which runs on `warps` warps; `stages` of a loop says the loads of how
+many turns are in flight.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from effcc.ir.kernel import Kernel
+from effcc.ir.kernel import Kernel, Statement
+
+PARALLEL, SERIAL = "parallel", "for"
+TOGETHER = ("lanes", "unroll", "block")
+"""What becomes of a tile whose points are computed together."""
+SPACES = ("local", "registers")
+
+Path = tuple[int, ...]
+"""Where a node stands: its number among its siblings, after those of the nodes around it."""
 
 
 @dataclass(frozen=True)
-class TiledAxis:
-    """An axis cut into tiles of `tile` points."""
+class Loop:
+    """A loop over tiles of `step` points of an axis; `together` is one of `TOGETHER`, or empty for a range to be cut."""
 
+    kind: str
     axis: str
-    tile: int
+    step: int
+    body: tuple[Node, ...]
+    together: str = ""
+    stages: int = 1
 
 
 @dataclass(frozen=True)
-class Nest:
-    """Statements computed in one set of loops, by their positions in the kernel.
+class Hold:
+    """Buffers for results of statements, alive in `body`; `space` is one of `SPACES`."""
 
-    The nest runs over `kept` axes (which index its results) and `reduced` axes inside them. `body` statements are
-    evaluated at every point of both, `reductions` fold over the reduced axes, `epilogue` statements follow at each
-    point of the kept axes, in registers. `lanes` is the axis on the vector unit with the number of elements it takes
-    at once (a multiple of the vector's); `unroll` gives the other axes kept in registers. `order` lists all loop
-    axes, outermost first. `chunk` says how far an accumulator goes before it is set aside: the nest sums `tile` points
-    of that reduced axis, with all reduced axes inside it, in fresh accumulators, which then join the total. `phase`
-    places the nest `before`, `inside` or `after` the kernel's sequential loop (`inside` if there is none).
-    """
+    targets: tuple[str, ...]
+    space: str
+    body: tuple[Node, ...]
 
-    kept: tuple[str, ...]
-    reduced: tuple[str, ...]
-    body: tuple[int, ...]
-    reductions: tuple[int, ...]
-    epilogue: tuple[int, ...]
-    lanes: TiledAxis | None = None
-    unroll: tuple[TiledAxis, ...] = ()
-    order: tuple[str, ...] = ()
-    phase: str = "inside"
-    chunk: TiledAxis | None = None
+
+@dataclass(frozen=True)
+class Do:
+    """A statement, by its target; where several define one target, they come in the kernel's order."""
+
+    target: str
+
+
+Node = Loop | Hold | Do
 
 
 @dataclass(frozen=True)
 class Pack:
-    """A constant operand stored anew so that lanes are contiguous and loads follow the loops.
-
-    The kernel's parameter `packed` takes the place of `buffer[index]`: `packed[axis // width, order..., axis % width]`,
-    zero where `axis` is out of range. `kernel` computes it from `buffer`.
-    """
+    """A constant operand stored anew, as `buffer[axis // width, order..., axis % width]`; 0 where `axis` ends before."""
 
     buffer: str
-    packed: str
-    kernel: Kernel
+    axis: str
+    width: int
+    order: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The loops of one kernel; `sequential` is a tiled reduced axis or a scan axis. `notes` say why.
+    """The loops of one kernel. `seconds` is the prediction (0: none was made), `notes` say why, `warps` 0 on a CPU."""
 
-    `stepwise`: the parallel loops stand inside the sequential one, along a scan, and threads meet after each step.
-
-    On a GPU a tile of the parallel axes is a program; it runs on `warps` warps, and loops keep the loads of `stages`
-    turns in flight (both 0 elsewhere).
-    """
-
-    parallel: tuple[TiledAxis, ...]
-    nests: tuple[Nest, ...]
-    sequential: TiledAxis | None = None
+    body: tuple[Node, ...]
     packs: tuple[Pack, ...] = ()
     seconds: float = 0.0
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     warps: int = 0
-    stages: int = 0
-    stepwise: bool = False
+
+    @property
+    def stages(self) -> int:
+        """The loads of how many turns are in flight, in the loop that has most."""
+        return max((node.stages for _, node in nodes(self.body) if isinstance(node, Loop)), default=1)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a statement is computed: its position in the kernel, and the nodes around it, outermost first."""
+
+    position: int
+    path: Path
+    around: tuple[Loop | Hold, ...]
+
+    @property
+    def loops(self) -> tuple[Loop, ...]:
+        return tuple(n for n in self.around if isinstance(n, Loop))
+
+    @property
+    def lanes(self) -> str | None:
+        """The axis in the lanes of vectors."""
+        return next((loop.axis for loop in self.loops if loop.together == "lanes"), None)
+
+
+def nodes(body: tuple[Node, ...], path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    """Every node with its path, those around it first."""
+    for number, node in enumerate(body):
+        at = (*path, number)
+        yield at, node
+        if not isinstance(node, Do):
+            yield from nodes(node.body, at)
+
+
+def places(kernel: Kernel, schedule: Schedule) -> list[Place]:
+    """Where each statement is computed, in the order of the schedule; what names no statement of the kernel is left
+    out, which `effcc.ir.verifier.verify_schedule` refuses.
+    """
+    positions: dict[str, list[int]] = {}
+    for n, s in enumerate(kernel.statements):
+        positions.setdefault(s.target, []).append(n)
+    found: list[Place] = []
+
+    def visit(body: tuple[Node, ...], path: Path, around: tuple[Loop | Hold, ...]) -> None:
+        for number, node in enumerate(body):
+            at = (*path, number)
+            if not isinstance(node, Do):
+                visit(node.body, at, (*around, node))
+            elif positions.get(node.target):
+                found.append(Place(positions[node.target].pop(0), at, around))
+
+    visit(schedule.body, (), ())
+    return found
+
+
+def rests(hold: Hold, s: Statement) -> bool:
+    """Whether partial results of a reduction rest in a hold: a reduced axis is cut between it and the next one inside."""
+    reduced = set(s.reduction.axes) if s.reduction is not None else set()
+
+    def cut(body: tuple[Node, ...], inside: bool) -> bool:
+        for node in body:
+            match node:
+                case Loop() if cut(node.body, inside or node.axis in reduced):
+                    return True
+                case Hold() if s.target in node.targets:
+                    if inside:
+                        return True
+                case Hold() if cut(node.body, inside):
+                    return True
+        return False
+
+    return cut(hold.body, False)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from effcc.ir.contraction import contraction
 from effcc.ir.dims import elements, same
-from effcc.ir.expr import Axis, Expr, Load, Reduce, children, walk
+from effcc.ir.expr import Axis, walk
 from effcc.ir.graph import has_effect
 from effcc.ir.kernel import Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
@@ -262,7 +263,7 @@ class _Clustering:
         extents = self.cascade.extents
         lost = [a for a in statement.axes if into.same.get(a, a) not in shared]
         for load in statement.reads:
-            touched = {a.name for i in load.index for a in _axes_of(i)}
+            touched = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
             if not touched & set(lost) or load.buffer in into.targets:
                 continue
             if load.buffer in self.weights:
@@ -277,47 +278,6 @@ class _Clustering:
         return sorted(self.clusters, key=lambda c: (c.before.bit_count(), c.number))
 
 
-def _axes_of(index: object) -> list[Axis]:
-    from effcc.ir.expr import walk
-
-    return [e for e in walk(index) if isinstance(e, Axis)]  # type: ignore[arg-type]
-
-
 def _is_contraction(statement: Statement) -> bool:
-    """Whether a statement is a sum of products of two loads that do not have all axes in common."""
-    return contraction_operands(statement) is not None
-
-
-def contraction_operands(statement: Statement) -> tuple[Load, Load] | None:
-    """The two data operands of a sum of products that differ in axes, as a matrix product's do."""
-    value = statement.value
-    if not isinstance(value, Reduce) or value.operator != "sum":
-        return None
-    from effcc.ir.expr import Call
-
-    body = value.body
-    if not (isinstance(body, Call) and body.function == "mul"):
-        return None
-    left, right = (_data(o) for o in body.operands)
-    if not left or not right:
-        return None
-    a, b = left[-1], right[-1]
-    axes_a, axes_b = _own_axes(a), _own_axes(b)
-    kept = set(statement.axes)
-    return (a, b) if (axes_a & kept) - axes_b and (axes_b & kept) - axes_a else None
-
-
-def _data(e: Expr) -> list[Load]:
-    """The loads of an expression, without those that only say where another one reads."""
-    return [e] if isinstance(e, Load) else [load for part in children(e) for load in _data(part)]
-
-
-def _own_axes(load: Load) -> set[str]:
-    """The axes that a load's index follows itself, not through what it reads there."""
-
-    def outside(e: Expr) -> set[str]:
-        if isinstance(e, Axis):
-            return {e.name}
-        return set() if isinstance(e, Load) else set().union(*map(outside, children(e)))
-
-    return set().union(*map(outside, load.index))
+    found = contraction(statement)
+    return found is not None and found.in_place

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
-from effcc.ir.schedule import Pack, TiledAxis
+from effcc.ir.schedule import Pack
+from effcc.passes.tiling.build import TiledAxis
 from effcc.passes.tiling.nests import NestPlan
 from effcc.target import Target
 

@@ -7,9 +7,11 @@ from math import lcm
 
 from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
-from effcc.ir.schedule import Nest, Schedule, TiledAxis
+from effcc.ir.schedule import Schedule
+from effcc.passes.tiling.build import Outline, TiledAxis, TiledNest, build
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.nests import online_axis, plan_nests, shared_axes, step_axes
+from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.plain_nest import plain_nest
 from effcc.passes.tiling.product_nest import product_nest, product_of
 from effcc.target import Target
@@ -31,9 +33,14 @@ def choose(kernel: Kernel, target: Target) -> tuple[Kernel, Schedule]:
     choice.tiles = dict.fromkeys(choice.shared, 1)
     nests = _nests(choice)
     parallel = tuple(TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests))
-    return choice.kernel, Schedule(
-        parallel, nests, choice.sequential, tuple(choice.packs), choice.seconds, tuple(choice.notes)
-    )
+    body = build(kernel, Outline(parallel, choice.sequential), nests)
+    return _packed(kernel, Schedule(body, tuple(choice.packs), choice.seconds, tuple(choice.notes)))
+
+
+def _packed(kernel: Kernel, schedule: Schedule) -> tuple[Kernel, Schedule]:
+    for wanted in schedule.packs:
+        kernel, _ = pack(kernel, wanted)
+    return kernel, schedule
 
 
 def _sequential(kernel: Kernel) -> TiledAxis | None:
@@ -67,29 +74,29 @@ def _in_steps(kernel: Kernel, target: Target) -> tuple[Kernel, Schedule] | None:
         return None
     notes = (*choice.notes, f"each step of {kernel.scans[0]} in {parts} parts along {axis}, then threads meet")
     seconds = choice.seconds * tile / part + steps * MEET_SECONDS
-    return choice.kernel, Schedule(
-        (TiledAxis(axis, tile),), nests, choice.sequential, tuple(choice.packs), seconds, notes, stepwise=True
-    )
+    body = build(kernel, Outline((TiledAxis(axis, tile),), choice.sequential, stepwise=True), nests)
+    return _packed(kernel, Schedule(body, tuple(choice.packs), seconds, notes))
 
 
-def _nests(choice: Choice) -> tuple[Nest, ...]:
+def _nests(choice: Choice) -> tuple[TiledNest, ...]:
     """The kernel's nests: those with products first, whose register tiles the others go by."""
     plans = plan_nests(choice.kernel, choice.sequential.axis if choice.sequential is not None else None)
-    nests: dict[int, Nest] = {}
+    nests: dict[int, TiledNest] = {}
     for n in sorted(range(len(plans)), key=lambda n: product_of(choice.kernel, plans[n]) is None):
         product = product_of(choice.kernel, plans[n])
         made = plain_nest(choice, plans[n]) if product is None else product_nest(choice, plans[n], product)
         if made.lanes is not None:
-            targets = (choice.kernel.statements[i].target for i in (*made.body, *made.reductions, *made.epilogue))
+            targets = (choice.kernel.statements[i].target for i in made.positions)
             choice.lanes.update(dict.fromkeys(targets, made.lanes.axis))
         nests[n] = made
     return tuple(nests[n] for n in range(len(plans)))
 
 
-def _parallel_order(choice: Choice, nests: Sequence[Nest]) -> list[str]:
+def _parallel_order(choice: Choice, nests: Sequence[TiledNest]) -> list[str]:
     """Shared axes, outermost first: lanes of packed products before rows, so that a panel stays in the cache."""
-    lanes = [n.lanes.axis for n in nests if n.lanes is not None and n.lanes.axis in choice.shared and n.unroll]
-    rows = [t.axis for n in nests for t in n.unroll if t.axis in choice.shared]
+    tiled = [n for n in nests if n.unrolled]
+    lanes = [n.lanes.axis for n in tiled if n.lanes is not None and n.lanes.axis in choice.shared]
+    rows = [a for n in tiled for a in n.unrolled if a in choice.shared]
     rest = [a for a in choice.shared if a not in lanes and a not in rows]
     order = [*dict.fromkeys((*rest, *lanes, *rows))]
     outer = [a for a in order if a == choice.outer]

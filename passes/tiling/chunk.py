@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from effcc.ir.kernel import Kernel
-from effcc.ir.schedule import TiledAxis
+from effcc.passes.tiling.build import TiledAxis
 
 PRODUCT = 256
 """Terms of a product that one accumulator sums in sequence. A register tile is set aside in about two of its steps, so

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
+from effcc.ir.contraction import Contraction
+from effcc.ir.contraction import Operand as Factor
 from effcc.ir.dims import Shape, elements
 from effcc.ir.expr import Axis as AxisExpr
-from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads, walk
+from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads
 from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.fusion.inline import call_cost
 from effcc.passes.tiling.access import layouts, stride
@@ -26,13 +28,13 @@ MANY = 1 << 20
 
 def contraction_of(
     kernel: Kernel,
-    product: Statement,
+    product: Contraction,
     counts: Mapping[str, int],
     lane_axis: str,
     row_axis: str,
     reduced: Sequence[str],
-    rows_of: Sequence[Load],
-    columns_of: Sequence[Load],
+    rows_of: Factor,
+    columns_of: Factor,
     packed: bool,
     shared: Collection[str],
     target: Target,
@@ -41,9 +43,10 @@ def contraction_of(
 
     shared: the axes along which there can be parallel tasks.
     """
-    in_rows, in_columns = _axes(rows_of), _axes(columns_of)
+    kept = (*product.batch, *product.rows, *product.columns)
+    in_rows, in_columns = (set(kept) & o.axes for o in (rows_of, columns_of))
     axes = []
-    for a in product.axes:
+    for a in kept:
         if a in (lane_axis, row_axis):
             continue
         role = "m" if a in in_rows - in_columns else "n" if a in in_columns - in_rows else "batch"
@@ -51,18 +54,18 @@ def contraction_of(
     axes += [Axis(row_axis, max(counts[row_axis], 1), "m"), Axis(lane_axis, max(counts[lane_axis], 1), "n")]
     axes += [Axis(a, max(counts[a], 1), "k") for a in reduced]
     layout = layouts(kernel)
-    row_stride = stride(rows_of[-1], row_axis, layout[rows_of[-1].buffer.rstrip("'")])
+    row_stride = stride(rows_of.data, row_axis, layout[rows_of.data.buffer.rstrip("'")])
     known = isinstance(row_stride, int) and row_stride > 0
     nest = ContractionNest(
         tuple(axes),
-        lhs_bytes=rows_of[-1].dtype.bytes,
-        rhs_bytes=columns_of[-1].dtype.bytes,
-        out_bytes=product.dtype.bytes,
+        lhs_bytes=rows_of.data.dtype.bytes,
+        rhs_bytes=columns_of.data.dtype.bytes,
+        out_bytes=product.accumulator.bytes,
         rhs="packed" if packed else "rows",
-        lhs_row_stride=int(row_stride) * rows_of[-1].dtype.bytes if known else None,  # type: ignore[arg-type]
-        decode_slots=max(0, len(columns_of) - 1),
+        lhs_row_stride=int(row_stride) * rows_of.data.dtype.bytes if known else None,  # type: ignore[arg-type]
+        decode_slots=max(0, len(columns_of.loads) - 1),
         block_k=False,
-        whole=frozenset(a for a in product.axes if a not in shared),
+        whole=frozenset(a for a in kept if a not in shared),
     )
     return _contraction(nest, target)
 
@@ -121,10 +124,6 @@ def _operands(
             key = (load.buffer, tuple(sorted(strides.items())), written)
             found.setdefault(key, Operand(load.buffer, strides, load.dtype.bytes, written))
     return tuple(found.values())
-
-
-def _axes(loads: Sequence[Load]) -> set[str]:
-    return {e.name for load in loads for i in load.index for e in walk(i) if isinstance(e, AxisExpr)}
 
 
 @lru_cache(maxsize=4096)

@@ -15,8 +15,9 @@ from effcc.gpu import GpuTarget
 from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
 from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
-from effcc.ir.schedule import Nest, Schedule, TiledAxis
-from effcc.passes.tiling.gpu_model import FEMTO, BlockModel, is_product, power_of_two, scatters_in_turn
+from effcc.ir.schedule import Schedule
+from effcc.passes.tiling.build import Outline, TiledAxis, TiledNest, build
+from effcc.passes.tiling.gpu_model import FEMTO, BlockModel, block_product, power_of_two, scatters_in_turn
 from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
 from effcc.passes.tiling.solver import solve
 from effcc.passes.tiling.stages import cut_stages, recompute, split, store_between_nests
@@ -137,7 +138,7 @@ def _whole(kernel: Kernel, longest: int) -> list[str]:
     """The private axes that a program holds in one block: all but a product's own, while a row of them stays small."""
     plans = plan_nests(kernel, online_axis(kernel))
     stored = {a for s in kernel.statements for a in s.axes}
-    products = [p for p in plans if any(is_product(kernel.statements[i]) for i in p.reductions)]
+    products = [p for p in plans if any(block_product(kernel.statements[i]) is not None for i in p.reductions)]
     only_product = {a for p in products for a in p.reduced if a not in stored}
     extents = kernel.extents
     candidates = [a for a in _private(kernel) if isinstance(extents[a], int) and not scatters_in_turn(kernel)]
@@ -170,20 +171,18 @@ def _schedule(kernel: Kernel, target: GpuTarget, longest: int) -> Schedule:
     model = BlockModel(kernel, plans, shared, frozenset(_whole(kernel, longest)), target)
     best = solve(model.problem())[0]
     blocks, warps, stages = model.blocks(best.values), best.values["warps"], best.values["stages"]
-    parallel = tuple(TiledAxis(a, blocks[a]) for a in shared)
     private = _private(kernel)
     nests = tuple(_nest(p, {a: blocks[a] for a in (*p.kept, *p.reduced) if a in private}) for p in plans)
     shown = ", ".join(f"{a} {b}" for a, b in blocks.items())
     note = f"{target.name}: blocks {shown or 'of one point'}; {warps} warps, {stages} stages"
-    followed = None if sequential is None else TiledAxis(sequential, blocks.get(sequential, 1))
-    return Schedule(
-        parallel, nests, followed, (), best.cost / FEMTO,
-        (note,), warps, stages,
-    )  # fmt: skip
+    outline = Outline(
+        tuple(TiledAxis(a, blocks[a]) for a in shared),
+        None if sequential is None else TiledAxis(sequential, blocks.get(sequential, 1)),
+        together="block",
+        stages=stages,
+    )
+    return Schedule(build(kernel, outline, nests), (), best.cost / FEMTO, (note,), warps)
 
 
-def _nest(plan: NestPlan, blocks: Mapping[str, int]) -> Nest:
-    return Nest(
-        plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
-        None, tuple(TiledAxis(a, b) for a, b in blocks.items()), (), plan.phase,
-    )  # fmt: skip
+def _nest(plan: NestPlan, blocks: Mapping[str, int]) -> TiledNest:
+    return TiledNest(plan, {a: ("block", b) for a, b in blocks.items()})

@@ -15,13 +15,13 @@ with `traffic` counted in sectors of 32 bytes, so that a block which is short al
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from effcc.gpu import GpuTarget
+from effcc.ir.contraction import Contraction, contraction, factors_of
 from effcc.ir.dims import Shape, elements
 from effcc.ir.dtypes import DType, bf16, f16, f32
-from effcc.ir.expr import Axis, Call, Expr, Load, free_axes, walk
+from effcc.ir.expr import Axis, Call, Expr, Load, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.constraints import Problem
@@ -69,32 +69,10 @@ _ARITHMETIC = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The axes of a sum of products A * B: those of A alone, of B alone, summed in both, and of both and the result."""
-
-    rows: frozenset[str]
-    columns: frozenset[str]
-    depth: frozenset[str]
-    batch: frozenset[str]
-
-
-def sides(s: Statement) -> Sides | None:
-    """The sides of a float sum of products that a block product computes; None for any other statement."""
-    reduce = s.reduction
-    if reduce is None or reduce.operator != "sum" or reduce.dtype != f32:
-        return None
-    if not isinstance(reduce.body, Call) or reduce.body.function != "mul":
-        return None
-    a, b = (free_axes(operand) for operand in reduce.body.operands)
-    kept, depth = frozenset(s.axes), frozenset(reduce.axes)
-    found = Sides((a - b) & kept, (b - a) & kept, a & b & depth, a & b & kept)
-    return found if found.rows and found.columns and depth <= found.depth else None
-
-
-def is_product(s: Statement) -> bool:
-    """Whether a statement is computed by block products."""
-    return sides(s) is not None
+def block_product(s: Statement) -> Contraction | None:
+    """The contraction that block products compute, which sum in f32; None for any other statement."""
+    found = contraction(s)
+    return found if found is not None and found.accumulator == f32 and found.is_block_product else None
 
 
 def scatters_in_turn(kernel: Kernel) -> bool:
@@ -121,7 +99,7 @@ class BlockModel:
         self.kernel, self.plans, self.target = kernel, plans, target
         self.shared, self.whole = shared, whole
         self.extents = {a: elements((e,)) for a, e in kernel.axes if e != 1}
-        found = {s.target: x for s in kernel.statements if (x := sides(s)) is not None}
+        found = {s.target: x for s in kernel.statements if (x := block_product(s)) is not None}
         groups = {name: tuple(self._real(g) for g in (x.rows, x.columns, x.depth)) for name, x in found.items()}
         self.product_sides = {name: three for name, three in groups.items() if all(three)}
         self.products = list(self.product_sides.values())
@@ -129,7 +107,7 @@ class BlockModel:
         self.in_products = {a for groups in self.products for g in groups for a in g}
         self.loops = [a for a in self.extents if a not in shared and a not in whole]
 
-    def _real(self, group: frozenset[str]) -> tuple[str, ...]:
+    def _real(self, group: Collection[str]) -> tuple[str, ...]:
         """The axes of a group that can be blocks: not those of one point, and no steps of a recurrence."""
         return tuple(a for a in self.extents if a in group and a not in self.kernel.scans)
 
@@ -263,10 +241,10 @@ def _operations(value: Expr) -> int:
 
 def _half_operands(s: Statement) -> bool:
     """Whether both factors of a product are half types, widened: then the matrix units multiply them."""
-    assert s.reduction is not None and isinstance(s.reduction.body, Call)
+    assert s.reduction is not None
     return all(
         isinstance(o, Call) and o.function == "cast" and o.operands[0].dtype in (f16, bf16)
-        for o in s.reduction.body.operands
+        for o in factors_of(s.reduction.body) or ()
     )
 
 

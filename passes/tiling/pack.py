@@ -30,18 +30,22 @@ from effcc.ir.types import TensorType
 from effcc.passes.fusion.polyhedra import guard_accesses
 
 
-def pack(kernel: Kernel, load: Load, axis: str, width: int, order: Sequence[str]) -> tuple[Kernel, Pack]:
-    """The kernel reading `load`'s buffer packed along `axis`, and the pack.
+def pack_along(load: Load, axis: str, width: int, order: Sequence[str]) -> Pack:
+    """How a load's buffer is packed along `axis`; `order` gives all axes, outermost first."""
+    inside = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
+    return Pack(load.buffer, axis, width, tuple(a for a in order if a != axis and a in inside))
 
-    `order` gives the other axes of the load's index, outermost first. The packed array has a place for every point
-    of the axes, so an index that reads an element twice stores it twice, and one that lies outside, where a condition
-    keeps the kernel from reading, stores 0.
+
+def pack(kernel: Kernel, wanted: Pack) -> tuple[Kernel, Kernel]:
+    """The kernel reading an operand packed, and the kernel that packs it, from `source` to `packed`.
+
+    The packed array has a place for every point of the axes, so an index that reads an element twice stores it twice,
+    and one that lies outside, where a condition keeps the kernel from reading, stores 0.
     """
+    load = next(x for s in kernel.statements for x in s.reads if x.buffer == wanted.buffer)
+    axis, width, inner = wanted.axis, wanted.width, wanted.order
     extents = kernel.extents
     old = next(p for p in kernel.params if p.name == load.buffer)
-    inner = tuple(
-        a for a in order if a != axis and any(a == e.name for i in load.index for e in walk(i) if isinstance(e, Axis))
-    )
     shape: tuple[Dim, ...] = (ceil_div(extents[axis], width), *(extents[a] for a in inner), width)
     new = Param(old.name, TensorType(old.type.dtype, shape))
     wide = Const(width, i64)
@@ -65,7 +69,7 @@ def pack(kernel: Kernel, load: Load, axis: str, width: int, order: Sequence[str]
         statements=(Statement("packed", (outer, *inner, lane), source),),
         weights=frozenset({"source"}),
     )
-    return replace(kernel, params=params, statements=statements), Pack(old.name, old.name, guard_accesses(packing))
+    return replace(kernel, params=params, statements=statements), guard_accesses(packing)
 
 
 def packable(kernel: Kernel, load: Load, axis: str) -> bool:

@@ -8,13 +8,13 @@ from math import prod
 from effcc.ir.dims import Shape, contiguous_strides
 from effcc.ir.expr import Axis, Load, walk
 from effcc.ir.kernel import Kernel, Statement
-from effcc.ir.schedule import Nest, TiledAxis
 from effcc.passes.tiling.access import PACKED_LOAD, coefficient, lane_cost, layouts, stride
+from effcc.passes.tiling.build import TiledNest
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import SUM, chunk_of
 from effcc.passes.tiling.describe import pointwise_of, reduction_of
 from effcc.passes.tiling.nests import NestPlan
-from effcc.passes.tiling.pack import pack, packable
+from effcc.passes.tiling.pack import pack_along, packable
 
 SHARED_BY = 8
 """So many results at most share one gather: each needs accumulators of its own."""
@@ -25,7 +25,7 @@ LOSES_ROWS = 1.5
 many as there are lanes, and take more of L1. Loads apart in memory cost more than that."""
 
 
-def plain_nest(choice: Choice, plan: NestPlan) -> Nest:
+def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     """Pointwise statements and reductions: lanes where most loads and stores are contiguous."""
     kernel, lanes = choice.kernel, choice.target.vector_lanes
     layout = layouts(kernel, choice.lanes)
@@ -34,9 +34,7 @@ def plain_nest(choice: Choice, plan: NestPlan) -> Nest:
         candidates = [a for a in candidates if a != choice.sequential.axis]
     statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
     if any(s.scatter is not None for s in statements) or not candidates:
-        return Nest(
-            plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue), phase=plan.phase
-        )
+        return TiledNest(plan, {})
 
     # Rows of their own stay so where a row fills a vector; a window of 3 x 3 does not.
     fills = any(a not in choice.shared and choice.count(a) >= lanes for a in candidates)
@@ -74,23 +72,18 @@ def plain_nest(choice: Choice, plan: NestPlan) -> Nest:
         note += f", gathers shared by {sharing}"
         if sharing in choice.shared:
             choice.tiles[sharing] = counts[sharing]
-    unroll = () if sharing is None else (TiledAxis(sharing, counts[sharing]),)
     width = lanes * min(vectors, -(-counts[axis] // lanes))
     reduced = (*(a for a in plan.reduced if a != axis), *((axis,) if axis in plan.reduced else ()))
     last = (sharing, axis)
     kept = (*(a for a in plan.kept if a not in last), *(a for a in last if a in plan.kept))
-    for load in scattered:
-        choice.kernel, packed = pack(choice.kernel, load, axis, width, (*kept, *reduced))
-        choice.packs.append(packed)
+    choice.packs += [pack_along(load, axis, width, (*kept, *reduced)) for load in scattered]
     if axis in choice.shared and choice.tiles[axis] == 1:
         choice.tiles[axis] = -(-block // width) * width
     choice.seconds += prediction.seconds * choice.turns(plan)
     choice.notes.append(f"{statements[0].target}: {note}, bound by {prediction.bound_by}")
-    return Nest(
-        plan.kept, plan.reduced, tuple(plan.body), tuple(plan.reductions), tuple(plan.epilogue),
-        TiledAxis(axis, width), unroll, (*kept, *reduced), plan.phase,
-        chunk_of(kernel, plan.reductions, reduced, counts, SUM, lanes=width if axis in plan.reduced else 1),
-    )  # fmt: skip
+    tiles = {axis: ("lanes", width), **({} if sharing is None else {sharing: ("unroll", counts[sharing])})}
+    chunk = chunk_of(kernel, plan.reductions, reduced, counts, SUM, lanes=width if axis in plan.reduced else 1)
+    return TiledNest(plan, tiles, (*kept, *reduced), chunk)
 
 
 def _point_cost(kernel: Kernel, plan: NestPlan, axis: str, points: int, layout: dict[str, Shape]) -> float:

@@ -11,6 +11,7 @@ from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
 from effcc.ir.schedule import Schedule
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.merge import merge_axes
+from effcc.passes.tiling.pack import pack
 from effcc.target import Target
 
 
@@ -26,9 +27,11 @@ def tile(program: Program, target: Target) -> Tiled:
     """Choose a schedule for every kernel; packing goes to the `prepare` steps, once for each weight and form."""
     kernels: dict[str, Kernel] = {}
     schedules: dict[str, Schedule] = {}
+    merged: dict[str, Kernel] = {}
     for name, kernel in program.kernels.items():
         with noting(location=kernel.location, kernel=kernel):
-            kernels[name], schedules[name] = choose(merge_axes(kernel), target)
+            merged[name] = merge_axes(kernel)
+            kernels[name], schedules[name] = choose(merged[name], target)
     buffers = {b.name: b for b in program.buffers}
     prepare: list[Step] = list(program.prepare)
     packed: dict[tuple[str, Kernel], str] = {}
@@ -36,20 +39,20 @@ def tile(program: Program, target: Target) -> Tiled:
 
     def pack_for(launch: Launch) -> Launch:
         arguments = list(launch.arguments)
-        for wanted in schedules[launch.kernel].packs:
-            position = [p.name for p in program.kernels[launch.kernel].params].index(wanted.buffer)
+        unpacked = merged.get(launch.kernel)
+        for wanted in schedules[launch.kernel].packs if unpacked is not None else ():
+            position = [p.name for p in unpacked.params].index(wanted.buffer)
             source = launch.arguments[position]
-            key = (source, wanted.kernel)
+            _, packer = pack(unpacked, wanted)
+            key = (source, packer)
             if key not in packed:
-                if wanted.kernel not in packers:
+                if packer not in packers:
                     label = fresh_name("pack", {**program.kernels, **kernels})
-                    packers[wanted.kernel] = label
-                    kernels[label], schedules[label] = choose(
-                        replace(wanted.kernel, name=label, weights=frozenset()), target
-                    )
+                    packers[packer] = label
+                    kernels[label], schedules[label] = choose(replace(packer, name=label, weights=frozenset()), target)
                 name = fresh_name(f"{source}.packed", buffers)
-                buffers[name] = Buffer(name, wanted.kernel.outputs[0].type, "prepared")
-                prepare.append(Launch(packers[wanted.kernel], (source,), (name,)))
+                buffers[name] = Buffer(name, packer.outputs[0].type, "prepared")
+                prepare.append(Launch(packers[packer], (source,), (name,)))
                 packed[key] = name
             arguments[position] = packed[key]
         return replace(launch, arguments=tuple(arguments))

@@ -12,6 +12,7 @@ from effcc.errors import ScheduleError
 from effcc.ir.expr import free_axes
 from effcc.ir.loops import Alloc
 from effcc.ir.parser import parse_kernel
+from effcc.ir.schedule import Loop, nodes
 from effcc.passes.tiling.choose import choose
 from effcc.target import generic
 
@@ -31,10 +32,11 @@ def test_what_a_nest_leaves_for_the_next_has_their_lanes_innermost() -> None:
         }
     """
     kernel, schedule = choose(replace(parse_kernel(text), weights=frozenset({"W"})), generic("avx512"))
-    (lanes,) = {nest.lanes.axis for nest in schedule.nests if nest.lanes is not None}
+    loops = [node for _, node in nodes(schedule.body) if isinstance(node, Loop)]
+    (lanes,) = {x.axis for x in loops if x.together == "lanes"}
     nest = lower(kernel, schedule)
     (local,) = (s for s in statements(nest.body) if isinstance(s, Alloc) and s.space == "local")
     (tile,) = (t for t in tiles(nest) if t.buffer == local.name)
     assert lanes in {"o", "x"}
     assert lanes in free_axes(tile.index[-1])
-    assert {t.axis for t in schedule.parallel} >= {"n"}
+    assert {x.axis for x in loops if x.kind == "parallel"} >= {"n"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from effcc.ir.parser import parse_kernel
-from effcc.ir.schedule import Nest, Schedule
+from effcc.ir.schedule import Loop, Schedule, nodes
 from effcc.passes.tiling.choose import choose
 from effcc.target import generic
 
@@ -16,9 +16,10 @@ def schedule(text: str, weights: frozenset[str] = frozenset()) -> Schedule:
     return choose(replace(parse_kernel(text), weights=weights), TARGET)[1]
 
 
-def only_nest(found: Schedule) -> Nest:
-    (nest,) = found.nests
-    return nest
+def loops(found: Schedule, kind: str) -> set[tuple[str, int]]:
+    """Axes and steps of the loops of a kind: `parallel`, or what becomes of their tiles' points."""
+    every = [node for _, node in nodes(found.body) if isinstance(node, Loop)]
+    return {(x.axis, x.step) for x in every if kind in (x.kind, x.together)}
 
 
 DEPTHWISE = """
@@ -34,31 +35,26 @@ DEPTHWISE = """
 def test_a_depthwise_filter_over_channels_last_has_channels_in_the_lanes_and_is_packed() -> None:
     last = "{1,5376,96}"
     found = schedule(DEPTHWISE.format(shape="96,56,56", strides=last, out=last), frozenset({"W"}))
-    nest = only_nest(found)
-    assert nest.lanes is not None and nest.lanes.axis == "o"
-    assert nest.lanes.tile == 96
+    assert loops(found, "lanes") == {("o", 96)}
     assert [p.buffer for p in found.packs] == ["W"]
 
 
 def test_over_channels_first_a_row_of_the_image_is_in_the_lanes_not_of_the_window() -> None:
     found = schedule(DEPTHWISE.format(shape="96,56,56", strides="", out=""), frozenset({"W"}))
-    nest = only_nest(found)
-    assert nest.lanes is not None and nest.lanes.axis == "x"
+    assert {axis for axis, _ in loops(found, "lanes")} == {"x"}
     assert not found.packs
 
 
 def test_what_comes_once_a_row_does_not_decide_the_lanes() -> None:
     apart = DEPTHWISE.format(shape="96,56,56", strides="", out="{1,5376,96}")
-    nest = only_nest(schedule(apart, frozenset({"W"})))
-    assert nest.lanes is not None and nest.lanes.axis == "x"
+    assert {axis for axis, _ in loops(schedule(apart, frozenset({"W"})), "lanes")} == {"x"}
 
 
 def test_columns_are_summed_with_lanes_along_them_by_all_threads() -> None:
     found = schedule("kernel @k(X: f32[3000,500]) -> (Y: f32[500]) over r=3000, i=500 {\n  Y[i] = sum(r: X[r,i])\n}")
-    nest = only_nest(found)
-    assert nest.lanes is not None and nest.lanes.axis == "i"
-    (tile,) = found.parallel
-    assert tile.axis == "i" and tile.tile * TARGET.cores <= 500 + tile.tile
+    assert {axis for axis, _ in loops(found, "lanes")} == {"i"}
+    ((axis, tile),) = loops(found, "parallel")
+    assert axis == "i" and tile * TARGET.cores <= 500 + tile
 
 
 def test_rows_are_normalized_with_lanes_along_the_row() -> None:
@@ -70,4 +66,4 @@ def test_rows_are_normalized_with_lanes_along_the_row() -> None:
           P[i,n] = E[i,n] / D[i]
         }
     """)
-    assert {n.lanes.axis for n in found.nests if n.lanes is not None} == {"n"}
+    assert {axis for axis, _ in loops(found, "lanes")} == {"n"}

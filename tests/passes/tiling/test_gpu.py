@@ -12,8 +12,9 @@ from effcc.gpu import TARGETS, parse
 from effcc.ir.interpreter import run_kernel, run_program
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_kernel, parse_program
+from effcc.ir.schedule import Loop, Schedule, nodes
 from effcc.passes.tiling.gpu import choose_gpu, shared_axes_of, tile_gpu
-from effcc.passes.tiling.gpu_model import BlockModel, power_of_two, sides
+from effcc.passes.tiling.gpu_model import BlockModel, block_product, power_of_two
 from effcc.passes.tiling.nests import plan_nests
 from effcc.passes.tiling.stages import cut_stages, recompute
 
@@ -128,12 +129,18 @@ def test_launches_of_a_kernel_take_no_other_kernel_s_name() -> None:
         np.testing.assert_array_equal(got, expected)
 
 
+def steps(schedule: Schedule, kind: str = "") -> dict[str, int]:
+    """The step of each axis's loops, of those of one kind or of all."""
+    loops = (node for _, node in nodes(schedule.body) if isinstance(node, Loop))
+    return {x.axis: x.step for x in loops if kind in ("", x.kind)}
+
+
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("shape", [(32, 384, 384), (4096, 4096, 4096), (16, 16, 16), (1000, 77, 65), (3, 5, 7)])
 def test_blocks_of_a_product_fit_the_device(name: str, shape: tuple[int, int, int]) -> None:
     target = parse(name)
     ((_, schedule),) = choose_gpu(matmul(*shape), target)
-    blocks = {t.axis: t.tile for t in (*schedule.parallel, *schedule.nests[0].unroll)}
+    blocks = steps(schedule)
     m, n, k = (blocks[a] for a in "mnk")
     assert all(b >= 16 and b == power_of_two(b) for b in (m, n, k))
     assert 4 * schedule.stages * (m * k + k * n) <= target.shared_bytes
@@ -144,8 +151,8 @@ def test_blocks_of_a_product_fit_the_device(name: str, shape: tuple[int, int, in
 def test_large_products_get_large_blocks_and_small_ones_fill_the_device() -> None:
     ((_, large),) = choose_gpu(matmul(4096, 4096, 4096), SM_80)
     ((_, small),) = choose_gpu(matmul(32, 384, 384), SM_80)
-    assert min(t.tile for t in large.parallel) >= 64
-    programs = np.prod([-(-e // t.tile) for e, t in zip((32, 384), small.parallel, strict=True)])
+    assert min(steps(large, "parallel").values()) >= 64
+    programs = np.prod([-(-e // t) for e, t in zip((32, 384), steps(small, "parallel").values(), strict=True)])
     assert programs >= 24
 
 
@@ -165,10 +172,10 @@ def test_a_scatter_is_a_launch_of_its_own_over_all_its_points() -> None:
 
 
 def test_sides_of_a_product_are_read_off_its_axes() -> None:
-    found = sides(matmul(32, 32, 32).statements[0])
+    found = block_product(matmul(32, 32, 32).statements[0])
     assert found is not None
-    assert (found.rows, found.columns, found.depth) == ({"m"}, {"n"}, {"k"})
-    assert sides(parse_kernel(LONG_ROWS).statements[2]) is None
+    assert (found.rows, found.columns, found.depth) == (("m",), ("n",), ("k",))
+    assert block_product(parse_kernel(LONG_ROWS).statements[2]) is None
 
 
 def test_the_model_of_a_product_reads_like_the_documentation() -> None:

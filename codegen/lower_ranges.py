@@ -1,0 +1,161 @@
+"""Where axes stand inside the loops that are open, and the loops over tiles that cut them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from effcc.ir.dims import Dim
+from effcc.ir.dtypes import i64
+from effcc.ir.expr import Axis, Call, Const, Expr, add, compare, floor_div, integer, modulo, multiply
+from effcc.ir.loops import For, If, Stmt, TileAxis
+
+ZERO = Const(0, i64)
+
+
+@dataclass(frozen=True)
+class Range:
+    """What is left of an axis: `count` points from the sum of `trail` on, one term for each loop that has cut it.
+
+    `most` is a bound on the count; None where it is known at run time only. Once the axis is at a point, or its points
+    are computed together (a `tile`), it is `placed` and the trail leads to it.
+    """
+
+    count: int | Expr
+    most: int | None
+    trail: tuple[Expr, ...] = ()
+    tile: TileAxis | None = None
+    placed: bool = False
+
+    @staticmethod
+    def whole(extent: Dim) -> Range:
+        known = extent if isinstance(extent, int) else None
+        return Range(integer(extent) if known is None else known, known)
+
+    def position(self, since: int = 0) -> Expr:
+        """Where it is, counted from where it was when `since` loops had cut it."""
+        return functools.reduce(add, self.trail[since:], ZERO)
+
+
+Ranges = Mapping[str, Range]
+"""By axis; those that are placed come in the order in which loops placed them."""
+Emit = Callable[[Ranges], Sequence[Stmt]]
+
+
+def tiles_of(axes: Iterable[str], ranges: Ranges) -> tuple[TileAxis, ...]:
+    """The tiles that stand for axes, in their order; axes that are at one point have none."""
+    return tuple(t for a in axes if (t := ranges[a].tile) is not None)
+
+
+def in_loop_order(axes: Iterable[str], ranges: Ranges) -> tuple[str, ...]:
+    """Axes in the order in which loops placed them."""
+    wanted = frozenset(axes)
+    return tuple(a for a in ranges if a in wanted)
+
+
+@dataclass
+class Cutter:
+    """Writes loops over tiles. `steps` are those of all loop variables; variables' names are fresh."""
+
+    steps: dict[str, int] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
+
+    def fresh(self, base: str) -> str:
+        n = self.names.get(base, 0)
+        self.names[base] = n + 1
+        return f"{base}_{n + 1}"
+
+    def cut(self, axis: str, step: int, together: str, ranges: Ranges, emit: Emit) -> list[Stmt]:
+        """A serial loop over tiles of an axis around what `emit` makes of one; the rest has code of its own.
+
+        Where the count is known at run time only, a rest of lanes is masked, one of unrolled points is a loop over
+        them, and a range that is cut again is a second copy inside the loop.
+        """
+        r = ranges[axis]
+
+        def at(offset: Expr, count: int | Expr, limit: Expr | None = None, single: bool = False) -> tuple[Stmt, ...]:
+            place = offset
+            tile = None
+            if together and not single:
+                assert isinstance(count, int)
+                tile = TileAxis(axis, count, together, limit)
+                place = add(offset, Axis(axis))
+            placed = bool(together) or step == 1
+            inner = Range(count, 1 if single else step, (*r.trail, place), tile, placed)
+            return tuple(emit(entered(ranges, axis, inner)))
+
+        def loop(start: Expr, stop: int | Expr, stride: int, body: Callable[[Expr], tuple[Stmt, ...]]) -> For:
+            var = self.fresh(axis)
+            if stride > 1:
+                self.steps[var] = stride
+            end = Const(stop, i64) if isinstance(stop, int) else stop
+            return For(var, start, end, stride, "serial", body(Axis(var)))
+
+        if isinstance(r.count, int):
+            rest = r.count % step
+            whole = r.count - rest
+            out: list[Stmt] = []
+            if whole == step:
+                out += at(ZERO, step)
+            elif whole:
+                out.append(loop(ZERO, whole, step, lambda var: at(var, step)))
+            return [*out, *at(Const(whole, i64), rest)] if rest else out
+        count = r.count
+        if step == 1:
+            return [loop(ZERO, count, 1, lambda var: at(var, 1))]
+        if not together:
+            return [loop(ZERO, count, step, lambda var: self.whole_or_rest(var, step, count, at))]
+        whole_count = multiply(floor_div(count, Const(step, i64)), Const(step, i64))
+        out = [loop(ZERO, whole_count, step, lambda var: at(var, step))]
+        if together == "lanes":
+            left = modulo(count, Const(step, i64))
+            return [*out, If(compare("gt", left, ZERO), at(whole_count, step, left))]
+        return [*out, loop(whole_count, count, 1, lambda var: at(var, 1, single=True))]
+
+    def whole_or_rest(
+        self, start: Expr, step: int, count: int | Expr, at: Callable[[Expr, int | Expr], tuple[Stmt, ...]]
+    ) -> tuple[Stmt, ...]:
+        """The code of a tile that begins at a variable, for a whole one and for the rest."""
+        if isinstance(count, int):
+            if count % step == 0:
+                return at(start, step)
+            if count < step:
+                return at(start, count)
+        left = Call("sub", (count, start), i64) if not isinstance(count, int) else count % step
+        fits = compare("le", add(start, Const(step, i64)), Const(count, i64) if isinstance(count, int) else count)
+        return (If(fits, at(start, step), at(start, left)),)
+
+    def spread(self, loops: Sequence[tuple[str, int]], ranges: Ranges, emit: Emit) -> list[Stmt]:
+        """Parallel loops over tiles, right inside one another, around the code of whole tiles and of each rest."""
+        variables = {axis: f"{axis}_0" if f"{axis}_0" not in self.steps else self.fresh(axis) for axis, _ in loops}
+        for axis, step in loops:
+            self.steps[variables[axis]] = step
+
+        def inside(left: Sequence[tuple[str, int]], ranges: Ranges) -> tuple[Stmt, ...]:
+            if not left:
+                return tuple(emit(ranges))
+            axis, step = left[0]
+            r = ranges[axis]
+
+            def at(start: Expr, count: int | Expr) -> tuple[Stmt, ...]:
+                return inside(left[1:], entered(ranges, axis, replace(
+                    r, count=count, most=step, trail=(*r.trail, start), placed=step == 1
+                )))  # fmt: skip
+
+            start = Axis(variables[axis])
+            return at(start, 1) if step == 1 else self.whole_or_rest(start, step, r.count, at)
+
+        body = inside(loops, ranges)
+        for axis, step in reversed(loops):
+            count = ranges[axis].count
+            stop = Const(count, i64) if isinstance(count, int) else count
+            body = (For(variables[axis], ZERO, stop, step, "parallel", body),)
+        return list(body)
+
+
+def entered(ranges: Ranges, axis: str, inner: Range) -> Ranges:
+    """The ranges inside a loop; an axis that is placed comes last."""
+    if not inner.placed:
+        return {**ranges, axis: inner}
+    return {**{a: r for a, r in ranges.items() if a != axis}, axis: inner}

@@ -1,0 +1,140 @@
+"""Contractions: sums of products whose factors differ in axes, C[b,m,n] = sum over k of A[b,m,k] * B[b,k,n].
+
+Recognised here and nowhere else: fusion, the models of CPUs and GPUs and the printers all ask `contraction` and read
+one value: which axes are rows, columns, depth and batch, what each factor loads and what decodes it, which factor is
+constant.
+
+>>> from effcc.ir.parser import parse_kernel
+>>> kernel = parse_kernel("kernel @k(A: f32[4,8], B: f32[6,8]) -> (C: f32[4,6]) over m=4, n=6, k=8 {"
+...                       "C[m,n] = sum(k: A[m,k] * B[n,k]) }")
+>>> print(contraction(kernel.statements[0], frozenset({"B"})))
+C[m,n] = sum(k: A * B), B constant
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+from effcc.ir.dtypes import DType
+from effcc.ir.expr import Axis, Call, Expr, Load, children, free_axes, walk
+from effcc.ir.kernel import Kernel, Statement
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One factor: `value` as it is written, and what it loads. The last of `loads` is its data, those before it decode.
+
+    Loads that only say where another one reads are no data. `constant`: all that it loads are weights.
+    """
+
+    value: Expr
+    loads: tuple[Load, ...]
+    constant: bool
+
+    @property
+    def data(self) -> Load:
+        return self.loads[-1]
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        """The axes that decide which elements it loads."""
+        return frozenset(e.name for x in self.loads for i in x.index for e in walk(i) if isinstance(e, Axis))
+
+    @cached_property
+    def followed(self) -> frozenset[str]:
+        """The axes that its data's index follows itself, not through what it reads there."""
+        return frozenset[str]().union(*map(_outside_loads, self.data.index))
+
+    @property
+    def gathered(self) -> bool:
+        """Whether data say where it reads."""
+        return any(isinstance(e, Load) for x in self.loads for i in x.index for e in walk(i))
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """`target = sum(depth: left * right)`: rows are the kept axes of `left` alone, columns those of `right` alone,
+    batch those of both or of neither, each in the statement's order. Sums are accumulated in `accumulator`.
+    """
+
+    target: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    depth: tuple[str, ...]
+    batch: tuple[str, ...]
+    left: Operand
+    right: Operand
+    accumulator: DType
+
+    @property
+    def in_place(self) -> bool:
+        """Whether each factor follows a kept axis that the other does not: no rows that are gathered at run time."""
+        kept = {*self.rows, *self.columns, *self.batch}
+        a, b = self.left.followed & kept, self.right.followed & kept
+        return bool(a - b and b - a)
+
+    @property
+    def is_block_product(self) -> bool:
+        """Whether blocks of it are matrix products: no factor depends on more axes than it loads along, and every depth
+        axis is an axis of both.
+        """
+        a, b = (free_axes(o.value) for o in (self.left, self.right))
+        return a == self.left.axes and b == self.right.axes and set(self.depth) <= a & b
+
+    def __str__(self) -> str:
+        kept = ",".join((*self.batch, *self.rows, *self.columns))
+        constant = [o.data.buffer for o in (self.left, self.right) if o.constant]
+        note = f", {' and '.join(constant)} constant" if constant else ""
+        names = f"{self.left.data.buffer} * {self.right.data.buffer}"
+        return f"{self.target}[{kept}] = sum({','.join(self.depth)}: {names}){note}"
+
+
+def contraction(statement: Statement, weights: Collection[str] = frozenset()) -> Contraction | None:
+    """The contraction that a statement is; None for any other. `weights`: the buffers that do not change."""
+    reduce = statement.reduction
+    if reduce is None or reduce.operator != "sum" or statement.scatter is not None:
+        return None
+    factors = factors_of(reduce.body)
+    if factors is None:
+        return None
+    left, right = (_operand(f, weights) for f in factors)
+    if not left.loads or not right.loads:
+        return None
+    a, b = left.axes, right.axes
+    rows, columns = (tuple(x for x in statement.axes if x in one - other) for one, other in ((a, b), (b, a)))
+    if not rows or not columns:
+        return None
+    batch = tuple(x for x in statement.axes if x not in rows and x not in columns)
+    return Contraction(statement.target, rows, columns, reduce.axes, batch, left, right, reduce.dtype)
+
+
+def contractions(kernel: Kernel) -> dict[int, Contraction]:
+    """The contractions among a kernel's statements, by position."""
+    found = ((n, contraction(s, kernel.weights)) for n, s in enumerate(kernel.statements))
+    return {n: c for n, c in found if c is not None}
+
+
+def factors_of(e: Expr) -> tuple[Expr, Expr] | None:
+    """The factors of a product."""
+    match e:
+        case Call("mul", (left, right)):
+            return left, right
+    return None
+
+
+def _operand(value: Expr, weights: Collection[str]) -> Operand:
+    loads = tuple(_data(value))
+    return Operand(value, loads, bool(loads) and all(x.buffer in weights for x in loads))
+
+
+def _data(e: Expr) -> list[Load]:
+    """The loads of an expression, without those that only say where another one reads."""
+    return [e] if isinstance(e, Load) else [load for part in children(e) for load in _data(part)]
+
+
+def _outside_loads(e: Expr) -> frozenset[str]:
+    if isinstance(e, Axis):
+        return frozenset((e.name,))
+    return frozenset() if isinstance(e, Load) else frozenset[str]().union(*map(_outside_loads, children(e)))

@@ -1,0 +1,183 @@
+"""From decisions to a schedule: nests with their tiles, put into one tree of loops.
+
+Around everything come the parallel loops; inside them what several nests touch is held, then the sequential loop, if
+there is one, around the nests of its turns. A nest has loops over kept axes, inside them its accumulators and the loops
+over reduced axes, and after those what follows at the same points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from effcc.ir.expr import Axis
+from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.schedule import PARALLEL, SERIAL, Do, Hold, Loop, Node
+from effcc.passes.tiling.nests import NestPlan
+
+
+@dataclass(frozen=True)
+class TiledAxis:
+    """An axis cut into tiles of `tile` points."""
+
+    axis: str
+    tile: int
+
+
+@dataclass(frozen=True)
+class TiledNest:
+    """A nest and what was decided for it.
+
+    `tiles` gives the axes whose points are computed together: how (`lanes`, `unroll` or `block`) and how many. `order`
+    lists all axes, outermost first. `chunk`: so many points of a reduced axis, with all reduced axes inside it, are
+    summed in fresh accumulators, which then join the total. `block`: so many points of the outermost reduced axis are
+    summed for all points of the kept axes before the next ones, and partial sums rest in the cache.
+    """
+
+    plan: NestPlan
+    tiles: Mapping[str, tuple[str, int]]
+    order: tuple[str, ...] = ()
+    chunk: TiledAxis | None = None
+    block: TiledAxis | None = None
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The statements, by position."""
+        return (*self.plan.body, *self.plan.reductions, *self.plan.epilogue)
+
+    @property
+    def lanes(self) -> TiledAxis | None:
+        return next((TiledAxis(a, n) for a, (how, n) in self.tiles.items() if how == "lanes"), None)
+
+    @property
+    def unrolled(self) -> tuple[str, ...]:
+        return tuple(a for a, (how, _) in self.tiles.items() if how == "unroll")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The loops around all nests: `parallel`, outermost first, and `sequential`, a tiled reduced axis or a scan axis.
+
+    `stepwise`: the parallel loops stand inside the sequential one, along a scan, and threads meet after each step.
+    `together`: what becomes of the tiles' points on a GPU, `block`. `stages`: the loads of how many turns are in flight.
+    """
+
+    parallel: tuple[TiledAxis, ...]
+    sequential: TiledAxis | None = None
+    stepwise: bool = False
+    together: str = ""
+    stages: int = 1
+
+
+def build(kernel: Kernel, outline: Outline, nests: Sequence[TiledNest]) -> tuple[Node, ...]:
+    """The loops of a schedule."""
+    return _Builder(kernel, outline, nests).run()
+
+
+class _Builder:
+    def __init__(self, kernel: Kernel, outline: Outline, nests: Sequence[TiledNest]) -> None:
+        self.kernel, self.outline, self.nests = kernel, outline, nests
+        cuts = [*outline.parallel, *([outline.sequential] if outline.sequential is not None else [])]
+        self.placed = {t.axis for t in cuts if t.tile == 1 or outline.together}
+        self.held = self._held()
+
+    def run(self) -> tuple[Node, ...]:
+        sequential = self.outline.sequential
+        if sequential is None:
+            return self._parallel(self._hold(self.held, self._phase("inside")))
+        steps = self._hold([s for s in self.held if sequential.axis in s.axes], self._phase("inside"))
+        if self.outline.stepwise:
+            return (self._turns(sequential, self._parallel(steps)),)
+        outside = [s for s in self.held if sequential.axis not in s.axes]
+        turns = (*self._phase("before"), self._turns(sequential, steps), *self._phase("after"))
+        return self._parallel(self._hold(outside, turns))
+
+    def _parallel(self, body: tuple[Node, ...]) -> tuple[Node, ...]:
+        for t in reversed(self.outline.parallel):
+            body = (Loop(PARALLEL, t.axis, t.tile, body, self._together(t.tile)),)
+        return body
+
+    def _turns(self, sequential: TiledAxis, body: tuple[Node, ...]) -> Loop:
+        together = self._together(sequential.tile)
+        return Loop(SERIAL, sequential.axis, sequential.tile, body, together, self.outline.stages)
+
+    def _together(self, tile: int) -> str:
+        return self.outline.together if tile > 1 else ""
+
+    def _phase(self, phase: str) -> tuple[Node, ...]:
+        return tuple(node for nest in self.nests if nest.plan.phase == phase for node in self._nest(nest))
+
+    # What is held ---------------------------------------------------------------------------------------------------
+
+    def _held(self) -> list[Statement]:
+        """The statements whose results several nests touch, or that accumulate over turns or blocks."""
+        outputs = {p.name for p in self.kernel.outputs}
+        found: dict[str, Statement] = {}
+        for position, s in enumerate(self.kernel.statements):
+            homes = [nest for nest in self.nests if self._touches(nest, s.target)]
+            blocked = any(nest.block is not None and position in nest.plan.reductions for nest in homes)
+            between = len(homes) > 1 and s.target not in outputs and not self._stays(s)
+            if blocked or self._accumulates(s) or between:
+                found.setdefault(s.target, s)
+        return list(found.values())
+
+    def _stays(self, s: Statement) -> bool:
+        """Whether a result is still in a register where other nests read it: the loops around all nests are its own."""
+        own = tuple(Axis(a) for a in s.axes)
+        reads = (x for other in self.kernel.statements for x in other.reads if x.buffer == s.target)
+        return self.placed >= set(s.axes) and all(x.index == own for x in reads)
+
+    def _touches(self, nest: TiledNest, target: str) -> bool:
+        statements = (self.kernel.statements[i] for i in nest.positions)
+        return any(s.target == target or any(x.buffer.rstrip("'") == target for x in s.reads) for s in statements)
+
+    def _accumulates(self, s: Statement) -> bool:
+        """Whether partial results survive from one turn of the sequential loop to the next."""
+        sequential = self.outline.sequential
+        return sequential is not None and s.reduction is not None and sequential.axis in s.reduction.axes
+
+    def _hold(self, statements: Sequence[Statement], body: tuple[Node, ...]) -> tuple[Node, ...]:
+        if not statements:
+            return body
+        space = "registers" if self.outline.together else "local"
+        return (Hold(tuple(s.target for s in statements), space, body),)
+
+    # Nests ----------------------------------------------------------------------------------------------------------
+
+    def _nest(self, nest: TiledNest) -> tuple[Node, ...]:
+        plan = nest.plan
+        order = nest.order or (*plan.kept, *plan.reduced)
+        kept = [a for a in order if a in plan.kept]
+        if not plan.reductions:
+            return self._over(kept, nest, self._do(plan.body))
+        reduced = [a for a in order if a in plan.reduced]
+        sums = self._sums(nest, reduced)
+        if nest.block is None:
+            return self._over(kept, nest, (*sums, *self._do(plan.epilogue)))
+        blocks = Loop(SERIAL, nest.block.axis, nest.block.tile, self._over(kept, nest, sums))
+        return (blocks, *(self._over(kept, nest, self._do(plan.epilogue)) if plan.epilogue else ()))
+
+    def _sums(self, nest: TiledNest, reduced: list[str]) -> tuple[Node, ...]:
+        """The accumulators, and the loops that fill them."""
+        inner = self._do((*nest.plan.body, *nest.plan.reductions))
+        if nest.chunk is None:
+            return self._accumulators(nest, self._over(reduced, nest, inner))
+        outside = reduced.index(nest.chunk.axis)
+        sums = self._accumulators(nest, self._over(reduced[outside:], nest, inner))
+        chunks = (Loop(SERIAL, nest.chunk.axis, nest.chunk.tile, sums),)
+        return self._accumulators(nest, self._over(reduced[:outside], nest, chunks))
+
+    def _accumulators(self, nest: TiledNest, body: tuple[Node, ...]) -> tuple[Node, ...]:
+        targets = [self.kernel.statements[i] for i in nest.plan.reductions]
+        if self.outline.together:
+            targets = [s for s in targets if s not in self.held or self._accumulates(s)]
+        return (Hold(tuple(s.target for s in targets), "registers", body),) if targets else body
+
+    def _over(self, axes: Sequence[str], nest: TiledNest, body: tuple[Node, ...]) -> tuple[Node, ...]:
+        for axis in reversed([a for a in axes if a not in self.placed]):
+            together, tile = nest.tiles.get(axis, ("", 1))
+            body = (Loop(SERIAL, axis, tile, body, together, self.outline.stages),)
+        return body
+
+    def _do(self, positions: Sequence[int]) -> tuple[Node, ...]:
+        return tuple(Do(self.kernel.statements[i].target) for i in positions)
