@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from effcc.codegen.lower_ranges import Cutter, Range, Ranges, in_loop_order, tiles_of
+from effcc.codegen.lower_ranges import Cutter, Emit, Range, Ranges, in_loop_order, tiles_of
 from effcc.codegen.lower_values import (
     Accumulator,
     Local,
@@ -140,7 +140,7 @@ class _Lowering:
             kept.append((position, axis, len(r.trail), r.most))
         innermost = self._lanes_of(s)
         kept.sort(key=lambda place: place[1] == innermost)
-        return Local(local_name(s.target), tuple(kept))
+        return Local(self.cutter.first_or_fresh(local_name(s.target)), tuple(kept))
 
     def _lanes_of(self, s: Statement) -> str | None:
         """The axis that most loops that touch a statement's results have in their lanes; at a tie, the last one's."""
@@ -175,16 +175,13 @@ class _Lowering:
 
         return self._over_all(s, ranges, emit)
 
-    def _over_all(self, s: Statement, ranges: Ranges, emit) -> list[Stmt]:  # type: ignore[no-untyped-def]
+    def _over_all(self, s: Statement, ranges: Ranges, emit: Emit) -> list[Stmt]:
         """Loops over what is left of a statement's axes, the last one in lanes."""
-        left = [a for a in s.axes if not ranges[a].placed]
-        for axis in reversed(left):
-            step, together = (FILL_LANES, "lanes") if axis == s.axes[-1] else (1, "")
-            emit = self._around(axis, step, together, emit)
-        return list(emit(ranges))
-
-    def _around(self, axis: str, step: int, together: str, emit):  # type: ignore[no-untyped-def]
-        return lambda ranges: self.cutter.cut(axis, step, together, ranges, emit)
+        left = next((a for a in s.axes if not ranges[a].placed), None)
+        if left is None:
+            return list(emit(ranges))
+        step, together = (FILL_LANES, "lanes") if left == s.axes[-1] else (1, "")
+        return self.cutter.cut(left, step, together, ranges, lambda inner: self._over_all(s, inner, emit))
 
     # Reductions -----------------------------------------------------------------------------------------------------
 

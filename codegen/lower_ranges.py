@@ -11,7 +11,7 @@ from effcc.ir.dtypes import i64
 from effcc.ir.expr import Axis, Call, Const, Expr, add, compare, floor_div, integer, modulo, multiply
 from effcc.ir.loops import For, If, Stmt, TileAxis
 
-ZERO = Const(0, i64)
+ZERO: Expr = Const(0, i64)
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,13 @@ class Cutter:
         n = self.names.get(base, 0)
         self.names[base] = n + 1
         return f"{base}_{n + 1}"
+
+    def first_or_fresh(self, name: str) -> str:
+        """The name itself the first time; copies of the code for rests need others."""
+        if name not in self.names:
+            self.names[name] = 0
+            return name
+        return self.fresh(name)
 
     def cut(self, axis: str, step: int, together: str, ranges: Ranges, emit: Emit) -> list[Stmt]:
         """A serial loop over tiles of an axis around what `emit` makes of one; the rest has code of its own.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,8 @@ from effcc.errors import CaptureError, EncodingError, InputError, UnknownNameErr
 from effcc.faults import without_pytorch
 from effcc.ir.dims import Dim, symbol, symbols
 from effcc.ir.graph import Graph
-from effcc.ir.parser import parse_any
+from effcc.ir.parser import parse_any, parse_schedules, parts
+from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.program import Launch, Program
 from effcc.ir.size_functions import FUNCTIONS
 from effcc.runtime.arrays import aligned, allocate, arena_for, enter, flat
@@ -82,10 +82,12 @@ def compile_file(
     from_step: str | None = None,
     sign: KeyFile | None = None,
     fast_math: bool = False,
+    schedules: str | os.PathLike[str] | None = None,
 ) -> dict[str, str]:
     """Compile a `.pt2` or printed IR file into the package `output` (None: only as far as must be printed).
 
-    sign: a PEM file with the Ed25519 key to sign the package with.
+    sign: a PEM file with the Ed25519 key to sign the package with. schedules: a file with schedules to follow, as
+    `print_after` "tile" gives them; for kernels that have none there, one is chosen.
 
     Returns the text of what came out of each step of `print_after`.
 
@@ -109,8 +111,11 @@ def compile_file(
             printed[step] = show(state, step)
 
     until = None if output is not None else max(print_after, key=list(STEPS).index, default=None)
+    begun = dataclasses.replace(source.state, fast_math=fast_math)
+    if schedules is not None:
+        begun = dataclasses.replace(begun, written={**begun.written, **read_schedules(Path(schedules))})
     with without_pytorch(target):
-        state = run_steps(dataclasses.replace(source.state, fast_math=fast_math), target, source.start, see, until)
+        state = run_steps(begun, target, source.start, see, until)
     missing = [step for step in print_after if step not in printed]
     if missing:
         raise InputError(f"nothing to print after {missing[0]!r}: the file comes from a later step, {source.start!r}")
@@ -178,6 +183,17 @@ def read_model(path: Path, from_step: str | None = None) -> Source:
     return resume(text, str(path), from_step)
 
 
+def read_schedules(path: Path) -> dict[str, WrittenSchedule]:
+    """The schedules that a file holds. Raises InputError where it has none, IRSyntaxError where one does not parse."""
+    try:
+        found = parse_schedules(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a file of schedules, as --print-after tile gives: {error}") from error
+    if not found:
+        raise InputError(f"{path}: expected schedules (`schedule @kernel {{ ... }}`), as --print-after tile gives them")
+    return found
+
+
 def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Source:
     """The state after `from_step` from the text that was printed there; without it, a graph starts at the first step,
     and a program where programs begin.
@@ -191,8 +207,11 @@ def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Sou
         )
     graphs: list[Graph] = []
     program: Program | None = None
-    for part in _parts(text):
+    written = parse_schedules(text, path)
+    for part in parts(text):
         parsed = parse_any(part, path)
+        if isinstance(parsed, WrittenSchedule):
+            continue
         if isinstance(parsed, Graph):
             graphs.append(parsed)
         elif isinstance(parsed, Program) and program is None:
@@ -207,8 +226,9 @@ def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Sou
         raise InputError(f"{path}: step {from_step!r} gives {wanted}, the file holds {got}")
     if program is not None:
         if from_step in ("tile", "place"):
-            # Schedules are no part of the text; they are chosen again, for kernels that read packed operands already.
-            return Source(State(program=program), "arrange")
+            return Source(State(program=program, written=written, tiled=True), "arrange")
+        if written:
+            raise InputError(f"{path}: schedules come out of the step 'tile': take the file up with --from tile")
         return Source(State(program=_with_weights(program)), from_step or "fuse")
     prepare = graphs[0] if len(graphs) == 2 else None
     if not 1 <= len(graphs) <= 2 or (prepare is not None and from_step in (None, "simplify")):
@@ -241,15 +261,6 @@ def _with_weights(program: Program) -> Program:
             found[step.kernel] = found.get(step.kernel, weights) & weights
     kernels = {n: dataclasses.replace(k, weights=frozenset(found.get(n, ()))) for n, k in program.kernels.items()}
     return dataclasses.replace(program, kernels=kernels)
-
-
-def _parts(text: str) -> list[str]:
-    """The graphs or programs of a text, each preceded by as many empty lines as stand before it."""
-    starts = [m.start() for m in re.finditer(r"^(?=graph\b|program\b|kernel\b|loops\b)", text, re.MULTILINE)]
-    if len(starts) < 2:
-        return [text]
-    ends = [*starts[1:], len(text)]
-    return ["\n" * text.count("\n", 0, start) + text[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def _from_captured(captured: Any) -> Source:

@@ -22,10 +22,12 @@ from effcc.errors import ToolchainError, UnknownNameError, UnsupportedError, fac
 from effcc.gpu import device_of
 from effcc.ir.graph import Graph
 from effcc.ir.loops import LoopNest
-from effcc.ir.printer import print_graph, print_loops, print_program
+from effcc.ir.parser.schedules import WrittenSchedule
+from effcc.ir.printer import print_graph, print_loops, print_program, print_schedule
 from effcc.ir.program import Buffer, Extern, Program
 from effcc.ir.schedule import Schedule
-from effcc.ir.verifier import verify_if_asked
+from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
+from effcc.ir.verifier.schedules import Machine
 from effcc.passes.encodings import Choice, encode, spell_out_encodings
 from effcc.passes.fusion import fuse
 from effcc.passes.hoist import Hoisted, hoist
@@ -35,6 +37,7 @@ from effcc.passes.memory import Plan, place
 from effcc.passes.simplify import simplify_counted
 from effcc.passes.tiling.gpu import tile_gpu
 from effcc.passes.tiling.tile import tile
+from effcc.passes.tiling.written import bounds, device_bounds, follow, require_kernels
 from effcc.passes.widen import widen
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.control import CONTROL
@@ -67,7 +70,8 @@ class Options:
 class State:
     """What the compiler has made so far; each step fills in its field. `seconds` is each step's time.
 
-    fast_math: see `Options`. fired: how often each rewrite rule did.
+    written: schedules to be followed instead of choosing, by kernel. tiled: the program's kernels read packed operands
+    already, and each has such a schedule. fast_math: see `Options`. fired: how often each rewrite rule did.
     """
 
     graph: Graph | None = None
@@ -75,6 +79,8 @@ class State:
     encodings: tuple[Choice, ...] = ()
     program: Program | None = None
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    written: Mapping[str, WrittenSchedule] = field(default_factory=dict)
+    tiled: bool = False
     plan: Plan | None = None
     nests: Mapping[str, LoopNest] = field(default_factory=dict)
     source: Source = NOTHING_EMITTED
@@ -124,10 +130,15 @@ def _arrange(state: State, target: Target) -> State:
 def _tile(state: State, target: Target) -> State:
     assert state.program is not None
     device = device_of(target)
+    machine = _machine(target)
+    if state.tiled:
+        return replace(state, schedules=follow(state.program, state.written, machine))
     if device is not None:
         program, schedules = tile_gpu(state.program, device)
-        return replace(state, program=program, schedules=schedules)
-    tiled = tile(state.program, target)
+        require_kernels(state.written, program)
+        checked = {n: w.check(program.kernels[n], machine) for n, w in state.written.items()}
+        return replace(state, program=program, schedules={**schedules, **checked})
+    tiled = tile(state.program, target, state.written)
     return replace(state, program=tiled.program, schedules=tiled.schedules)
 
 
@@ -185,7 +196,20 @@ def show(state: State, step: str) -> str:
     if step == "emit":
         return str(state.source)
     assert state.program is not None
-    return print_program(state.program)
+    schedules = (print_schedule(name, schedule) for name, schedule in state.schedules.items())
+    return "\n".join([print_program(state.program), *schedules])
+
+
+def _verify_schedules(state: State, target: Target) -> None:
+    assert state.program is not None
+    machine = _machine(target)
+    for name, schedule in state.schedules.items():
+        verify_schedule(state.program.kernels[name], schedule, machine)
+
+
+def _machine(target: Target) -> Machine:
+    device = device_of(target)
+    return bounds(target) if device is None else device_bounds(device)
 
 
 def run_steps(
@@ -212,6 +236,8 @@ def run_steps(
             for value in (state.graph, state.program, *state.nests.values()):
                 if value is not None:
                     verify_if_asked(value, name, state.program)
+            if name == "tile" and verifying():
+                _verify_schedules(state, target)
         state = replace(state, seconds={**state.seconds, name: time.perf_counter() - begin})
         if see is not None:
             see(name, state)

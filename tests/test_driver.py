@@ -23,6 +23,7 @@ from effcc.errors import (
     IRSyntaxError,
     IRTypeError,
     PackageError,
+    ScheduleError,
     ToolchainError,
     UnknownNameError,
     UnsupportedError,
@@ -83,6 +84,54 @@ def test_what_follows_a_printed_step_is_what_followed_it(step: str, printed: dic
     path.write_text(printed[step])
     again = compile_file(path, None, print_after=["tile"], from_step=step)["tile"]
     assert without_comments(again) == without_comments(printed["tile"])
+
+
+def test_schedules_are_followed_as_they_were_printed(printed: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "tiled.ir"
+    path.write_text(printed["tile"])
+    again = compile_file(path, None, print_after=["tile", "lower"], from_step="tile")
+    assert without_comments(again["tile"]) == without_comments(printed["tile"])
+    assert again["lower"] == printed["lower"]
+
+
+def test_an_edited_schedule_is_followed(exported: Path, printed: dict[str, str], tmp_path: Path) -> None:
+    schedules = printed["tile"][printed["tile"].index("schedule @") :]
+    edited, count = re.subn(r"by \d+ unroll", "by 1 unroll", schedules)
+    assert count and edited != schedules
+    path = tmp_path / "edited.ir"
+    path.write_text(edited)
+    output = tmp_path / "model.effcc"
+    followed = compile_file(exported, output, print_after=["tile"], schedules=path)["tile"]
+    assert followed.endswith(edited)
+    model, x = small_model(), torch.randn(3, 24)
+    torch.testing.assert_close(effcc.load(output)(x), model(x).detach())
+
+
+BAD_SCHEDULES = {
+    "of no kernel": ("schedule @", "schedule @other_", UnknownNameError, "unknown kernel '@other_"),
+    "of no axis": ("parallel n by", "parallel q by", ScheduleError, "has no axis 'q'"),
+    "that packs what is no weight": ("pack w0 along", "pack x0 along", ScheduleError, "x0 cannot be packed"),
+    "that does not parse": ("parallel n by", "parallel n of", IRSyntaxError, "unexpected 'of'; expected 'by'"),
+    "that is none": ("schedule @", "kernel_of @", InputError, "expected schedules"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_SCHEDULES)
+def test_a_bad_schedule_says_where(what: str, exported: Path, printed: dict[str, str], tmp_path: Path) -> None:
+    old, new, error, message = BAD_SCHEDULES[what]
+    schedules = printed["tile"][printed["tile"].index("schedule @") :]
+    assert old in schedules
+    path = tmp_path / "edited.ir"
+    path.write_text("# mine\n" + schedules.replace(old, new))
+    with pytest.raises(error) as caught:
+        compile_file(exported, tmp_path / "model.effcc", schedules=path)
+    assert message in str(caught.value)
+    if error is not InputError:
+        first, line, caret = str(caught.value).splitlines()[-3:]
+        assert first.startswith(f"{path}:") and int(first.split(":")[1]) > 1
+        assert new.split()[0] in line or new.split("_")[0] in line
+        assert caret.strip() == "^"
+    assert not (tmp_path / "model.effcc").exists()
 
 
 def test_a_graph_starts_at_the_first_step_and_a_program_where_programs_begin(

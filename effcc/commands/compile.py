@@ -32,6 +32,10 @@ def compile_model(
         str | None,
         typer.Option("--from", help="Go on after the step that printed the given IR: simplify to place."),
     ] = None,
+    schedules: Annotated[
+        Path | None,
+        typer.Option(help="Follow the schedules in this file, as --print-after tile prints them, instead of choosing."),
+    ] = None,
     sign: Annotated[
         Path | None,
         typer.Option(
@@ -58,6 +62,7 @@ def compile_model(
             from_step=from_step,
             sign=sign,
             fast_math=fast_math,
+            schedules=schedules,
         )
     if json:
         print_json({"output": str(written) if written else None, "printed": dict(printed)})

@@ -22,8 +22,8 @@ the cache in blocks of k, its panels of W packed, and what follows it:
 Every construct has one meaning, whatever stands around it:
 
 - `for m by 64 { ... }` cuts what is left of axis m, outermost all of it, into tiles of 64 points, one after the other;
-  the rest, if 64 does not divide, is a smaller tile with code of its own (a peeled border). Inside, m is what is left to
-  be cut; by 1, a point. `parallel` says that tiles may run at once. `for n by 8, m by 4` nests loops.
+  the rest, if 64 does not divide, is a smaller tile with code of its own (a peeled border). Inside, m is what is left
+  to be cut; by 1, a point. `parallel` says that tiles may run at once. `for n by 8, m by 4` nests loops.
 - `lanes`, `unroll` and `block` say that a tile's points are computed together: in the lanes of vectors, in registers of
   their own, as a block of a GPU's program. A rest is then a smaller tile, or a masked one where its size is not known.
 - `hold S in local { ... }` gives S a buffer as large as what is left of its axes there; `registers`, one for the points
@@ -46,8 +46,8 @@ the scores S and weights P of one turn stay in the cache:
               for m by 1, n by 32 lanes { do P }
               ...
 
-On a GPU a tile of the parallel loops is a program, which runs on `warps` warps; `stages` of a loop says the loads of how
-many turns are in flight.
+On a GPU a tile of the parallel loops is a program, which runs on `warps` warps; `stages` of a loop says the loads of
+how many turns are in flight.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ Path = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop over tiles of `step` points of an axis; `together` is one of `TOGETHER`, or empty for a range to be cut."""
+    """A loop over tiles of `step` points of an axis; `together`: one of `TOGETHER`, or empty for a range to be cut."""
 
     kind: str
     axis: str
@@ -99,7 +99,7 @@ Node = Loop | Hold | Do
 
 @dataclass(frozen=True)
 class Pack:
-    """A constant operand stored anew, as `buffer[axis // width, order..., axis % width]`; 0 where `axis` ends before."""
+    """A constant operand stored anew: `buffer[axis // width, order..., axis % width]`, 0 where `axis` has ended."""
 
     buffer: str
     axis: str
@@ -172,7 +172,7 @@ def places(kernel: Kernel, schedule: Schedule) -> list[Place]:
 
 
 def rests(hold: Hold, s: Statement) -> bool:
-    """Whether partial results of a reduction rest in a hold: a reduced axis is cut between it and the next one inside."""
+    """Whether partial results of a reduction rest in a hold: a reduced axis is cut between it and the next inside."""
     reduced = set(s.reduction.axes) if s.reduction is not None else set()
 
     def cut(body: tuple[Node, ...], inside: bool) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from effcc.errors import noting
 from effcc.gpu import device_of
+from effcc.ir.dependences import shared_axes
 from effcc.ir.expr import Axis, Load
 from effcc.ir.graph import Graph, Value
 from effcc.ir.kernel import Kernel, Param, Statement
@@ -23,7 +24,6 @@ from effcc.passes.fusion.online import make_online
 from effcc.passes.fusion.polyhedra import check_dependences, guard_accesses
 from effcc.passes.fusion.split import split_axes, split_groups, split_type
 from effcc.passes.fusion.storage import stored_behind_views
-from effcc.passes.tiling.nests import shared_axes
 from effcc.target import Target
 
 

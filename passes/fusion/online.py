@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from effcc.ir.dependences import shared_axes
 from effcc.ir.dtypes import boolean
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, cast, free_axes, loads, substitute_axes, where
 from effcc.ir.kernel import Kernel, Statement
-from effcc.passes.tiling.nests import shared_axes
 
 
 def make_online(kernel: Kernel) -> Kernel:

@@ -59,7 +59,7 @@ class Outline:
     """The loops around all nests: `parallel`, outermost first, and `sequential`, a tiled reduced axis or a scan axis.
 
     `stepwise`: the parallel loops stand inside the sequential one, along a scan, and threads meet after each step.
-    `together`: what becomes of the tiles' points on a GPU, `block`. `stages`: the loads of how many turns are in flight.
+    `together`: what becomes of tiles' points on a GPU, `block`. `stages`: the loads of how many turns are in flight.
     """
 
     parallel: tuple[TiledAxis, ...]
@@ -163,7 +163,8 @@ class _Builder:
         if nest.chunk is None:
             return self._accumulators(nest, self._over(reduced, nest, inner))
         outside = reduced.index(nest.chunk.axis)
-        sums = self._accumulators(nest, self._over(reduced[outside:], nest, inner))
+        inside = reduced[outside + (nest.chunk.tile == 1) :]
+        sums = self._accumulators(nest, self._over(inside, nest, inner))
         chunks = (Loop(SERIAL, nest.chunk.axis, nest.chunk.tile, sums),)
         return self._accumulators(nest, self._over(reduced[:outside], nest, chunks))
 

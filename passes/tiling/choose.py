@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import lcm
 
+from effcc.ir.dependences import online_axis, shared_axes, step_axes
 from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
 from effcc.ir.schedule import Schedule
 from effcc.passes.tiling.build import Outline, TiledAxis, TiledNest, build
 from effcc.passes.tiling.choice import Choice
-from effcc.passes.tiling.nests import online_axis, plan_nests, shared_axes, step_axes
+from effcc.passes.tiling.nests import plan_nests
 from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.plain_nest import plain_nest
 from effcc.passes.tiling.product_nest import product_nest, product_of
@@ -34,10 +35,11 @@ def choose(kernel: Kernel, target: Target) -> tuple[Kernel, Schedule]:
     nests = _nests(choice)
     parallel = tuple(TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests))
     body = build(kernel, Outline(parallel, choice.sequential), nests)
-    return _packed(kernel, Schedule(body, tuple(choice.packs), choice.seconds, tuple(choice.notes)))
+    return packed_for(kernel, Schedule(body, tuple(choice.packs), choice.seconds, tuple(choice.notes)))
 
 
-def _packed(kernel: Kernel, schedule: Schedule) -> tuple[Kernel, Schedule]:
+def packed_for(kernel: Kernel, schedule: Schedule) -> tuple[Kernel, Schedule]:
+    """The kernel reading its operands as the schedule packs them."""
     for wanted in schedule.packs:
         kernel, _ = pack(kernel, wanted)
     return kernel, schedule
@@ -75,7 +77,7 @@ def _in_steps(kernel: Kernel, target: Target) -> tuple[Kernel, Schedule] | None:
     notes = (*choice.notes, f"each step of {kernel.scans[0]} in {parts} parts along {axis}, then threads meet")
     seconds = choice.seconds * tile / part + steps * MEET_SECONDS
     body = build(kernel, Outline((TiledAxis(axis, tile),), choice.sequential, stepwise=True), nests)
-    return _packed(kernel, Schedule(body, tuple(choice.packs), seconds, notes))
+    return packed_for(kernel, Schedule(body, tuple(choice.packs), seconds, notes))
 
 
 def _nests(choice: Choice) -> tuple[TiledNest, ...]:

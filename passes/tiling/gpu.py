@@ -12,13 +12,14 @@ from dataclasses import replace
 
 from effcc.errors import ScheduleError, UnsupportedError
 from effcc.gpu import GpuTarget
+from effcc.ir.dependences import online_axis, shared_axes
 from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
 from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
 from effcc.ir.schedule import Schedule
 from effcc.passes.tiling.build import Outline, TiledAxis, TiledNest, build
 from effcc.passes.tiling.gpu_model import FEMTO, BlockModel, block_product, power_of_two, scatters_in_turn
-from effcc.passes.tiling.nests import NestPlan, online_axis, plan_nests, shared_axes
+from effcc.passes.tiling.nests import NestPlan, plan_nests
 from effcc.passes.tiling.solver import solve
 from effcc.passes.tiling.stages import cut_stages, recompute, split, store_between_nests
 

@@ -19,13 +19,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from effcc.gpu import GpuTarget
 from effcc.ir.contraction import Contraction, contraction, factors_of
+from effcc.ir.dependences import online_axis
 from effcc.ir.dims import Shape, elements
 from effcc.ir.dtypes import DType, bf16, f16, f32
 from effcc.ir.expr import Axis, Call, Expr, Load, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.constraints import Problem
-from effcc.passes.tiling.nests import NestPlan, online_axis
+from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.notation import parse_problem
 
 FEMTO = 1e15

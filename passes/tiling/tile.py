@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from effcc.errors import noting
 from effcc.ir.kernel import Kernel
+from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
 from effcc.ir.schedule import Schedule
-from effcc.passes.tiling.choose import choose
+from effcc.passes.tiling.choose import choose, packed_for
 from effcc.passes.tiling.merge import merge_axes
 from effcc.passes.tiling.pack import pack
+from effcc.passes.tiling.written import bounds, check, require_kernels
 from effcc.target import Target
 
 
@@ -23,15 +26,25 @@ class Tiled:
     schedules: Mapping[str, Schedule]
 
 
-def tile(program: Program, target: Target) -> Tiled:
-    """Choose a schedule for every kernel; packing goes to the `prepare` steps, once for each weight and form."""
+def tile(program: Program, target: Target, written: Mapping[str, WrittenSchedule] = MappingProxyType({})) -> Tiled:
+    """Choose a schedule for every kernel; packing goes to the `prepare` steps, once for each weight and form.
+
+    written: schedules that are followed instead. Raises ScheduleError for one that does not fit, UnknownNameError for
+    one of no kernel.
+    """
+    machine = bounds(target)
+
+    def scheduled(kernel: Kernel) -> tuple[Kernel, Schedule]:
+        one = written.get(kernel.name)
+        return choose(kernel, target) if one is None else packed_for(kernel, check(one, kernel, machine))
+
     kernels: dict[str, Kernel] = {}
     schedules: dict[str, Schedule] = {}
     merged: dict[str, Kernel] = {}
     for name, kernel in program.kernels.items():
         with noting(location=kernel.location, kernel=kernel):
             merged[name] = merge_axes(kernel)
-            kernels[name], schedules[name] = choose(merged[name], target)
+            kernels[name], schedules[name] = scheduled(merged[name])
     buffers = {b.name: b for b in program.buffers}
     prepare: list[Step] = list(program.prepare)
     packed: dict[tuple[str, Kernel], str] = {}
@@ -39,8 +52,8 @@ def tile(program: Program, target: Target) -> Tiled:
 
     def pack_for(launch: Launch) -> Launch:
         arguments = list(launch.arguments)
-        unpacked = merged.get(launch.kernel)
-        for wanted in schedules[launch.kernel].packs if unpacked is not None else ():
+        unpacked = merged[launch.kernel]
+        for wanted in schedules[launch.kernel].packs:
             position = [p.name for p in unpacked.params].index(wanted.buffer)
             source = launch.arguments[position]
             _, packer = pack(unpacked, wanted)
@@ -49,7 +62,7 @@ def tile(program: Program, target: Target) -> Tiled:
                 if packer not in packers:
                     label = fresh_name("pack", {**program.kernels, **kernels})
                     packers[packer] = label
-                    kernels[label], schedules[label] = choose(replace(packer, name=label, weights=frozenset()), target)
+                    kernels[label], schedules[label] = scheduled(replace(packer, name=label, weights=frozenset()))
                 name = fresh_name(f"{source}.packed", buffers)
                 buffers[name] = Buffer(name, packer.outputs[0].type, "prepared")
                 prepare.append(Launch(packers[packer], (source,), (name,)))
@@ -59,4 +72,5 @@ def tile(program: Program, target: Target) -> Tiled:
 
     steps = tuple(pack_for(s) if isinstance(s, Launch) else s for s in program.steps)
     done = replace(program, buffers=tuple(buffers.values()), kernels=kernels, steps=steps, prepare=tuple(prepare))
+    require_kernels(written, done)
     return Tiled(done, schedules)

@@ -1,4 +1,4 @@
-"""Text back into the three languages. The grammar, on one page, is `effcc/ir/grammar.lark`.
+"""Text back into the languages. The grammar, on one page, is `effcc/ir/grammar.lark`.
 
     >>> parse_type("f32[s0,384]").rank
     2
@@ -32,6 +32,7 @@ from effcc.ir.parser.kernels import read_kernel
 from effcc.ir.parser.limits import shallow
 from effcc.ir.parser.loops import read_loops
 from effcc.ir.parser.programs import read_program
+from effcc.ir.parser.schedules import WrittenSchedule, read_schedule
 from effcc.ir.parser.syntax import Source
 from effcc.ir.parser.types import read_encoding, read_type
 from effcc.ir.program import Program
@@ -59,6 +60,13 @@ def parse_loops(text: str, path: str = "<text>") -> LoopNest:
         return read_loops(source, source.tree("loops"))
 
 
+def parse_schedule(text: str, path: str = "<text>") -> WrittenSchedule:
+    """The schedule that `text` states, with the places of its nodes, which errors show when it is checked."""
+    source = Source(text, path)
+    with shallow(path):
+        return read_schedule(source, source.tree("schedule"))
+
+
 def parse_program(text: str, path: str = "<text>") -> Program:
     """The program that `text` states."""
     source = Source(text, path)
@@ -66,7 +74,7 @@ def parse_program(text: str, path: str = "<text>") -> Program:
         return read_program(source, source.tree("program"))
 
 
-def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Program:
+def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Program | WrittenSchedule:
     """Whatever `text` states: its first word says which language it is in."""
     first = re.match(r"(?:\s|#[^\n]*)*+", text)
     start = first.end() if first else 0
@@ -79,7 +87,34 @@ def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Pr
             return parse_program(text, path)
         case "graph":
             return parse_graph(text, path)
-    return Source(text, path).fail_at("expected one of 'graph', 'kernel', 'loops', 'program'", start)
+        case "schedule":
+            return parse_schedule(text, path)
+    return Source(text, path).fail_at("expected one of 'graph', 'kernel', 'loops', 'program', 'schedule'", start)
+
+
+def parts(text: str) -> list[str]:
+    """The graphs, programs, schedules, ... of a text, each preceded by as many empty lines as stand before it."""
+    starts = [m.start() for m in re.finditer(r"^(?=(?:graph|program|kernel|loops|schedule)\b)", text, re.MULTILINE)]
+    if len(starts) < 2:
+        return [text]
+    ends = [*starts[1:], len(text)]
+    return ["\n" * text.count("\n", 0, start) + text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def parse_schedules(text: str, path: str = "<text>") -> dict[str, WrittenSchedule]:
+    """The schedules that `text` states, by the names of their kernels; programs beside them are passed over.
+
+    Raises IRSyntaxError where a kernel has two.
+    """
+    found: dict[str, WrittenSchedule] = {}
+    for part in parts(text):
+        if not re.match(r"(?:\s|#[^\n]*)*+schedule\b", part):
+            continue
+        written = parse_schedule(part, path)
+        if written.kernel in found:
+            written.source.fail(f"kernel @{written.kernel} has a schedule already", written.places[()])
+        found[written.kernel] = written
+    return found
 
 
 def parse_encoding(text: str, path: str = "<text>") -> Encoding:

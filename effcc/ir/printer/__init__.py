@@ -22,10 +22,11 @@ from effcc.ir.printer.graphs import print_graph, show_node
 from effcc.ir.printer.kernels import print_kernel, show_statement
 from effcc.ir.printer.loops import print_loops
 from effcc.ir.printer.programs import print_program
+from effcc.ir.printer.schedules import print_schedule
 from effcc.ir.program import Program
 
 __all__ = [
-    "print_any", "print_graph", "print_kernel", "print_loops", "print_program",
+    "print_any", "print_graph", "print_kernel", "print_loops", "print_program", "print_schedule",
     "show_expression", "show_node", "show_statement",
 ]  # fmt: skip
 

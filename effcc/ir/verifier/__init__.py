@@ -21,8 +21,12 @@ from effcc.ir.verifier.graphs import verify_graph
 from effcc.ir.verifier.kernels import verify_kernel
 from effcc.ir.verifier.loops import verify_loops
 from effcc.ir.verifier.programs import sizes_of, verify_program
+from effcc.ir.verifier.schedules import verify_schedule
 
-__all__ = ["verify_any", "verify_graph", "verify_if_asked", "verify_kernel", "verify_loops", "verify_program"]
+__all__ = [
+    "verify_any", "verify_graph", "verify_if_asked", "verify_kernel", "verify_loops", "verify_program",
+    "verify_schedule", "verifying",
+]  # fmt: skip
 
 
 def verify_any(value: Graph | Kernel | LoopNest | Program, around: Program | None = None) -> None:
@@ -39,9 +43,14 @@ def verify_any(value: Graph | Kernel | LoopNest | Program, around: Program | Non
             verify_program(value)
 
 
+def verifying() -> bool:
+    """Whether the environment asks for verification after every pass."""
+    return os.environ.get("EFFCC_VERIFY") == "1"
+
+
 def verify_if_asked(value: Graph | Kernel | LoopNest | Program, step: str, around: Program | None = None) -> None:
     """Verify what `step` (the name of a pass) gave, if the environment says EFFCC_VERIFY=1."""
-    if os.environ.get("EFFCC_VERIFY") != "1":
+    if not verifying():
         return
     try:
         verify_any(value, around)

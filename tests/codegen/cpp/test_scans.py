@@ -10,6 +10,7 @@ import pytest
 from effcc.codegen.lower import lower
 from effcc.ir.interpreter import run_kernel
 from effcc.ir.parser import parse_kernel
+from effcc.ir.schedule import Loop
 from effcc.passes.tiling.choose import choose
 from effcc.runtime.cache import CompileCache
 from effcc.target import Target
@@ -26,7 +27,8 @@ RECURRENCE = """
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 def test_a_shared_step_reads_all_of_the_one_before(threads: int, target: Target, cache: CompileCache) -> None:
     kernel, schedule = choose(parse_kernel(RECURRENCE), replace(target, cores=4))
-    assert schedule.stepwise
+    (steps,) = schedule.body
+    assert isinstance(steps, Loop) and steps.axis == "t"
     random = np.random.default_rng(0)
     weight = random.standard_normal((555, 555)).astype(np.float32) / 24
     x = random.standard_normal((40, 555)).astype(np.float32)

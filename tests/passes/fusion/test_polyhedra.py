@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from effcc.errors import IRTypeError
+from effcc.ir.dependences import shared_axes
 from effcc.ir.parser import parse_kernel
 from effcc.ir.printer import print_kernel
 from effcc.passes.fusion.polyhedra import check_dependences, guard_accesses
-from effcc.passes.tiling.nests import shared_axes
 
 
 def guarded(text: str) -> bool:

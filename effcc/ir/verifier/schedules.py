@@ -1,0 +1,330 @@
+"""Whether a schedule computes its kernel and fits the machine: every statement once, dependences kept, bounds held.
+
+>>> from effcc.ir.parser import parse_kernel, parse_schedule
+>>> kernel = parse_kernel("kernel @k(X: f32[8]) -> (Y: f32[8]) over i=8 { Y[i] = exp(X[i]) }")
+>>> verify_schedule(kernel, parse_schedule("schedule @k { for j by 1 { do Y } }").schedule)
+Traceback (most recent call last):
+...
+effcc.ir.verifier.schedules.Misfit: kernel @k has no axis 'j'; its axes are i
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from effcc.errors import ScheduleError
+from effcc.ir.dependences import online_axis, shared_axes
+from effcc.ir.expr import Axis, Load, loads
+from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.schedule import PARALLEL, SPACES, TOGETHER, Do, Hold, Loop, Node, Pack, Path, Schedule
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The bounds of a machine: bytes of a vector, vector registers, bytes of a core's cache; `blocks` for a GPU."""
+
+    name: str
+    vector_bytes: int
+    vector_registers: int
+    cache_bytes: int
+    blocks: bool = False
+
+
+class Misfit(ScheduleError):
+    """A schedule that does not fit its kernel or the machine; `path` is the node at fault (a pack: -1, -2, ...)."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def verify_schedule(kernel: Kernel, schedule: Schedule, machine: Machine | None = None) -> None:
+    """Raise Misfit unless the schedule computes the kernel, on `machine` if one is given."""
+    _Verifier(kernel, machine).run(schedule)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What stands around a node: loops and holds, outermost first, each with its path."""
+
+    nodes: tuple[tuple[Path, Loop | Hold], ...] = ()
+
+    @property
+    def loops(self) -> list[tuple[Path, Loop]]:
+        return [(p, n) for p, n in self.nodes if isinstance(n, Loop)]
+
+    def holds(self, target: str) -> list[tuple[Path, Hold]]:
+        """The holds of a target, outermost first."""
+        return [(p, n) for p, n in self.nodes if isinstance(n, Hold) and target in n.targets]
+
+    def left(self, axis: str) -> int:
+        """How many points of an axis are left: the step of the innermost loop over it; 0 where none has cut it."""
+        return next((n.step for _, n in reversed(self.loops) if n.axis == axis), 0)
+
+    def places(self, axis: str) -> tuple[Path, Loop] | None:
+        """The loop that brought an axis to a point, or to points that are computed together."""
+        return next(((p, n) for p, n in self.loops if n.axis == axis and (n.together or n.step == 1)), None)
+
+    def outside(self, path: Path) -> _Around:
+        """What stands around the node at `path`, one of these."""
+        return _Around(tuple((p, n) for p, n in self.nodes if len(p) < len(path)))
+
+
+@dataclass
+class _Verifier:
+    kernel: Kernel
+    machine: Machine | None
+    done: dict[int, tuple[Path, _Around]] = field(default_factory=dict)
+
+    def run(self, schedule: Schedule) -> None:
+        for number, pack in enumerate(schedule.packs):
+            self._pack(pack, (-1 - number,))
+        self._block(schedule.body, (), _Around())
+        missing = [s.target for n, s in enumerate(self.kernel.statements) if n not in self.done]
+        if missing:
+            raise Misfit(f"kernel @{self.kernel.name}: nothing computes {', '.join(missing)}: `do` each once", ())
+
+    def _pack(self, pack: Pack, path: Path) -> None:
+        if pack.buffer not in {p.name for p in self.kernel.params}:
+            names = ", ".join(p.name for p in self.kernel.params)
+            raise Misfit(f"{pack.buffer!r} is no parameter of kernel @{self.kernel.name}: {names}", path)
+        for axis in (pack.axis, *pack.order):
+            self._axis(axis, path)
+        if pack.width < 1:
+            raise Misfit(f"{pack.buffer} is packed by {pack.width}: expected at least 1", path)
+
+    def _axis(self, axis: str, path: Path) -> None:
+        if axis not in self.kernel.extents:
+            known = ", ".join(self.kernel.extents)
+            raise Misfit(f"kernel @{self.kernel.name} has no axis {axis!r}; its axes are {known}", path)
+
+    def _block(self, body: tuple[Node, ...], path: Path, around: _Around) -> None:
+        for number, node in enumerate(body):
+            at = (*path, number)
+            match node:
+                case Loop():
+                    self._loop(node, at, around)
+                    self._block(node.body, at, _Around((*around.nodes, (at, node))))
+                case Hold():
+                    self._hold(node, at, around)
+                    self._block(node.body, at, _Around((*around.nodes, (at, node))))
+                case Do():
+                    self._do(node, at, around)
+
+    # Loops ----------------------------------------------------------------------------------------------------------
+
+    def _loop(self, loop: Loop, path: Path, around: _Around) -> None:
+        self._axis(loop.axis, path)
+        if loop.step < 1:
+            raise Misfit(f"a loop over {loop.axis} by {loop.step}: expected at least 1", path)
+        placed = around.places(loop.axis)
+        if placed is not None:
+            how = f"in {placed[1].together}" if placed[1].together else "at a point"
+            raise Misfit(f"{loop.axis} is {how} already: `{placed[1].kind} {loop.axis} by {placed[1].step}`", path)
+        if loop.together and loop.together not in TOGETHER:
+            raise Misfit(f"{loop.together!r}: expected one of {', '.join(TOGETHER)}", path)
+        if loop.axis in self.kernel.scans and (loop.step > 1 or loop.kind == PARALLEL):
+            raise Misfit(f"{loop.axis} is a scan, whose points run in order: `for {loop.axis} by 1`", path)
+        if loop.together == "lanes":
+            other = next((n.axis for _, n in around.loops if n.together == "lanes"), None)
+            if other is not None:
+                raise Misfit(f"{loop.axis} cannot be in the lanes: {other} is", path)
+        if self.machine is not None and loop.together and (loop.together == "block") != self.machine.blocks:
+            wanted = "block" if self.machine.blocks else "lanes or unroll"
+            raise Misfit(f"points are computed together {loop.together!r}: on {self.machine.name} {wanted} do", path)
+        if loop.kind == PARALLEL:
+            self._parallel(loop, path, around)
+
+    def _parallel(self, loop: Loop, path: Path, around: _Around) -> None:
+        for _, node in around.nodes:
+            if isinstance(node, Hold):
+                raise Misfit(f"`parallel {loop.axis}` stands inside `hold {', '.join(node.targets)}`", path)
+            if node.kind != PARALLEL and node.axis not in self.kernel.scans:
+                raise Misfit(f"`parallel {loop.axis}` stands inside `for {node.axis} by {node.step}`", path)
+        inside = self._inside(loop)
+        ordered = frozenset(n.axis for _, n in around.loops if n.kind != PARALLEL)
+        free = shared_axes(replace(self.kernel, statements=inside), ordered) if inside else ()
+        if loop.axis not in free and self.kernel.extents[loop.axis] != 1 and not self._scattered(loop, inside):
+            without = next((s.target for s in inside if loop.axis not in s.axes), None)
+            why = (
+                f"{without} does not run over it" if without else "a statement reads, or scatters to, points of others"
+            )
+            may = ", ".join(free) or "none"
+            raise Misfit(f"points of {loop.axis} do not run on their own: {why} (axes whose do: {may})", path)
+
+    def _scattered(self, loop: Loop, inside: tuple[Statement, ...]) -> bool:
+        """On a GPU points of a scatter meet atomically."""
+        return loop.together == "block" and len(inside) == 1 and inside[0].scatter is not None
+
+    def _inside(self, loop: Loop) -> tuple[Statement, ...]:
+        """The statements in a loop, in the kernel's order."""
+        targets = {n.target for n in _nodes_in(loop.body) if isinstance(n, Do)}
+        return tuple(s for s in self.kernel.statements if s.target in targets)
+
+    # Holds ----------------------------------------------------------------------------------------------------------
+
+    def _hold(self, hold: Hold, path: Path, around: _Around) -> None:
+        if hold.space not in SPACES:
+            raise Misfit(f"{hold.space!r}: expected one of {', '.join(SPACES)}", path)
+        tiles = [n for _, n in around.loops if n.together]
+        blocks = self.machine.blocks if self.machine is not None else bool([n for n in tiles if n.together == "block"])
+        if hold.space == "local" and tiles:
+            raise Misfit(f"a hold in local stands outside of the loop whose points are in {tiles[0].together}", path)
+        total = 0
+        for target in hold.targets:
+            s = self.kernel.definition(target)
+            if s is None:
+                raise Misfit(f"{target!r} is held, but no statement of kernel @{self.kernel.name} defines it", path)
+            if hold.space == "local":
+                total += self._local(s, path, around)
+            elif s.reduction is not None:
+                total += self._accumulators(s, hold, path, around)
+            elif not blocks:
+                raise Misfit(f"{target} is no reduction: on a CPU it is held in local, or stays where it is used", path)
+        self._fits(hold, total, path)
+
+    def _local(self, s: Statement, path: Path, around: _Around) -> int:
+        """The bytes of a local buffer."""
+        if any(n.space == "local" for _, n in around.holds(s.target)):
+            raise Misfit(f"{s.target} is held in local already", path)
+        points = 1
+        for axis in s.axes:
+            if around.places(axis) is None:
+                extent = around.left(axis) or self.kernel.extents[axis]
+                if not isinstance(extent, int):
+                    raise Misfit(
+                        f"{s.target} is as long as {axis}, which is known at run time only: cut it outside", path
+                    )
+                points *= extent
+        return points * s.dtype.bytes
+
+    def _accumulators(self, s: Statement, hold: Hold, path: Path, around: _Around) -> int:
+        """The vectors of a reduction's accumulators."""
+        assert s.reduction is not None
+        open_axes = [a for a in s.axes if around.places(a) is None]
+        if open_axes:
+            raise Misfit(
+                f"{s.target} would have an accumulator for every point of {', '.join(open_axes)}: "
+                f"put the loops over {', '.join(open_axes)} outside of its hold in registers",
+                path,
+            )
+        tiles = [n for _, n in around.loops if n.together in ("lanes", "unroll") and n.axis in s.axes]
+        tiles += [n for n in _nodes_in(hold.body) if isinstance(n, Loop) and n.together == "lanes"][:1]
+        if self.machine is None or self.machine.blocks:
+            return 0
+        lanes = max(1, self.machine.vector_bytes // s.dtype.bytes)
+        vectors = prod(-(-n.step // lanes) if n.together == "lanes" else n.step for n in tiles)
+        return int(vectors)
+
+    def _fits(self, hold: Hold, total: int, path: Path) -> None:
+        if self.machine is None or self.machine.blocks:
+            return
+        names = ", ".join(hold.targets)
+        if hold.space == "registers" and total > self.machine.vector_registers:
+            bound = self.machine.vector_registers
+            raise Misfit(f"the accumulators of {names} are {total} vectors: {self.machine.name} has {bound}", path)
+        if hold.space == "local" and total > self.machine.cache_bytes:
+            bound = self.machine.cache_bytes
+            raise Misfit(f"{names} in local take {total} bytes: a core of {self.machine.name} caches {bound}", path)
+
+    # Statements -----------------------------------------------------------------------------------------------------
+
+    def _do(self, do: Do, path: Path, around: _Around) -> None:
+        candidates = [n for n, s in enumerate(self.kernel.statements) if s.target == do.target]
+        if not candidates:
+            known = ", ".join(dict.fromkeys(s.target for s in self.kernel.statements))
+            raise Misfit(f"no statement of kernel @{self.kernel.name} defines {do.target!r}; it has {known}", path)
+        left = [n for n in candidates if n not in self.done]
+        if not left:
+            raise Misfit(f"{do.target} is computed already", path)
+        s = self.kernel.statements[left[0]]
+        own = {*s.axes, *(s.reduction.axes if s.reduction is not None else ())}
+        for axis in own:
+            if around.places(axis) is None:
+                raise Misfit(f"{s.target} is computed at points of {axis}, which no loop around reaches: "
+                             f"`for {axis} by 1`, or in lanes", path)  # fmt: skip
+        for _, loop in around.loops:
+            if loop.axis not in own:
+                raise Misfit(f"{s.target} does not run over {loop.axis}: put it outside of that loop", path)
+        if s.reduction is not None and s.scatter is None:
+            self._sum(s, path, around)
+            self._online(s, path, around)
+        for load in s.reads:
+            self._read(s, left[0], load, path, around)
+        self.done[left[0]] = path, around
+
+    def _sum(self, s: Statement, path: Path, around: _Around) -> None:
+        """A reduction's accumulators are inside the loops over its kept axes, and it begins once."""
+        assert s.reduction is not None
+        holds = around.holds(s.target)
+        over = ", ".join(s.reduction.axes)
+        if not holds or holds[-1][1].space != "registers":
+            raise Misfit(f"nothing holds the accumulators of {s.target}: put `hold {s.target} in registers` around the "
+                         f"loops over {over}", path)  # fmt: skip
+        outer, _ = holds[0]
+        for at, loop in around.loops:
+            if loop.axis in s.reduction.axes and len(at) < len(outer):
+                raise Misfit(f"partial results of {s.target} rest nowhere between turns of `{loop.kind} {loop.axis} by "
+                             f"{loop.step}`: hold {s.target} around that loop", outer)  # fmt: skip
+
+    def _online(self, s: Statement, path: Path, around: _Around) -> None:
+        """What is rescaled joins once for each turn of the running reduction that it follows."""
+        assert s.reduction is not None
+        if s.reduction.rescale is None:
+            return
+        for load in loads(s.reduction.rescale):
+            running = [n for n, other in enumerate(self.kernel.statements) if load.buffer == f"{other.target}'"]
+            for position in running:
+                target = load.buffer.rstrip("'")
+                if position in self.done and _turns(target, s, self.done[position][1]) != _turns(s.target, s, around):
+                    over = ", ".join(s.reduction.axes)
+                    raise Misfit(f"{s.target} is rescaled whenever {target} has moved on: both are held in registers "
+                                 f"inside of the same loops over {over}", path)  # fmt: skip
+
+    def _read(self, s: Statement, position: int, load: Load, path: Path, around: _Around) -> None:
+        """What a statement reads of another is finished, and is still there."""
+        target = load.buffer.rstrip("'")
+        sources = [n for n, other in enumerate(self.kernel.statements) if other.target == target]
+        if not sources or any(p.name == target for p in self.kernel.params):
+            return
+        before = [n for n in sources if n in self.done]
+        source = self.kernel.statements[(before or sources)[-1]]
+        index = dict(zip(source.axes, load.index, strict=False))
+        earlier = any(a in index and index[a] != Axis(a) for a in self.kernel.scans)
+        outputs = {p.name for p in self.kernel.outputs}
+        if not before:
+            if not earlier:
+                raise Misfit(f"{s.target} reads {target}, which is computed later: put `do {target}` before it", path)
+            if target not in outputs and not around.holds(target):
+                raise Misfit(f"{s.target} reads {target} of earlier points, which nothing holds", path)
+            return
+        at, other = self.done[before[-1]]
+        common = [n for p, n in around.loops if (p, n) in other.nodes]
+        online = online_axis(self.kernel)
+        for loop in common:
+            if source.reduction is not None and loop.axis in source.reduction.axes and loop.axis != online:
+                raise Misfit(f"{s.target} reads {target} before it is whole, inside of its loop over {loop.axis}", path)
+            if loop.axis in index and index[loop.axis] != Axis(loop.axis) and loop.axis not in self.kernel.scans:
+                raise Misfit(f"{s.target} reads {target} at other points of {loop.axis} than its own: they are not all "
+                             f"computed inside the loop over {loop.axis}", path)  # fmt: skip
+        if target in outputs or any((p, n) in other.nodes for p, n in around.holds(target)):
+            return
+        holds = other.holds(target)
+        block = (holds[0][0] if holds else at)[:-1]
+        own = load.index == tuple(Axis(a) for a in source.axes)
+        if path[: len(block)] != block or not own:
+            raise Misfit(f"{s.target} reads {target}, which is not there any more: hold {target} around both", path)
+
+
+def _turns(target: str, s: Statement, around: _Around) -> list[Path]:
+    """The loops over the axes that `s` reduces between whose turns partial results of `target` rest in the cache."""
+    assert s.reduction is not None
+    (outer, _), *_ = (h for h in around.holds(target) if h[1].space == "registers")
+    first = around.holds(target)[0][0]
+    return [p for p, n in around.loops if len(first) < len(p) < len(outer) and n.axis in s.reduction.axes]
+
+
+def _nodes_in(body: tuple[Node, ...]) -> list[Node]:
+    """All nodes of a body."""
+    return [x for node in body for x in (node, *(() if isinstance(node, Do) else _nodes_in(node.body)))]

@@ -1,0 +1,262 @@
+"""Schedules are text that reads back as it was; they fit their kernel or say why not; whatever fits computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effcc.codegen.lower import lower
+from effcc.errors import IRSyntaxError, ScheduleError
+from effcc.ir.interpreter import run_kernel, run_loops
+from effcc.ir.kernel import Kernel
+from effcc.ir.parser import parse_kernel, parse_schedule, parse_schedules
+from effcc.ir.printer import print_schedule
+from effcc.ir.schedule import Do, Hold, Loop, Node, Pack, Schedule
+from effcc.ir.verifier import verify_loops, verify_schedule
+from effcc.ir.verifier.schedules import Machine
+
+AVX2 = Machine("avx2", vector_bytes=32, vector_registers=16, cache_bytes=1 << 20)
+
+LINEAR = parse_kernel("""
+    kernel @linear(A: f32[5,10], W: f32[11,10], B: f32[11]) -> (Y: f32[5,11]) over m=5, n=11, k=10 {
+      O[m,n] = sum(k: A[m,k] * W[n,k])
+      Y[m,n] = exp(O[m,n] * 0.1) + B[n]
+    }""")
+BLOCKED = """schedule @linear {
+  parallel n by 16, m by 4 {
+    hold O in local {
+      for k by 4 {
+        for n by 8 lanes, m by 2 unroll {
+          hold O in registers {
+            for k by 1 { do O }
+          }
+        }
+      }
+      for n by 8 lanes, m by 2 unroll { do Y }
+    }
+  }
+}"""
+ATTENTION = parse_kernel("""
+    kernel @attention(Q: f32[3,2], K: f32[9,2], V: f32[9,5]) -> (Y: f32[3,5]) over m=3, n=9, d=2, f=5 {
+      S[m,n] = sum(d: Q[m,d] * K[n,d])
+      M[m] = max(n: S[m,n])
+      P[m,n] = exp(S[m,n] - M[m])
+      D[m] = sum(n: P[m,n]) rescale exp(M'[m] - M[m])
+      O[m,f] = sum(n: P[m,n] * V[n,f]) rescale exp(M'[m] - M[m])
+      Y[m,f] = O[m,f] / D[m]
+    }""")
+ONE_PASS = """schedule @attention {
+  parallel m by 2 {
+    hold M, D, O in local {
+      for n by 4 {
+        hold S, P in local {
+          for n by 4 lanes, m by 2 unroll {
+            hold S in registers {
+              for d by 1 { do S }
+            }
+          }
+          for m by 1 {
+            hold M in registers {
+              for n by 4 lanes { do M }
+            }
+            hold D in registers {
+              for n by 4 lanes {
+                do P
+                do D
+              }
+            }
+          }
+          for f by 4 lanes, m by 2 unroll {
+            hold O in registers {
+              for n by 1 { do O }
+            }
+          }
+        }
+      }
+      for m by 1, f by 4 lanes { do Y }
+    }
+  }
+}"""
+KERNELS = {"linear": (LINEAR, BLOCKED), "attention": (ATTENTION, ONE_PASS)}
+
+
+def computes(kernel: Kernel, schedule: Schedule) -> None:
+    """Whether the loops of a schedule compute its kernel."""
+    nest = lower(kernel, schedule)
+    verify_loops(nest)
+    random = np.random.default_rng(0)
+    arrays = {p.name: random.standard_normal([int(n) for n in p.type.shape]).astype(np.float32) for p in kernel.params}
+    expected = run_kernel(kernel, arrays)
+    for name, got in run_loops(nest, arrays).items():
+        np.testing.assert_allclose(got, expected[name], rtol=2e-4, atol=1e-5)
+
+
+# Text ----------------------------------------------------------------------------------------------------------------
+
+NAMES = st.from_regex(r"[A-Za-z][a-z0-9_]{0,3}(\.[0-9])?", fullmatch=True)
+
+
+def bodies(depth: int) -> st.SearchStrategy[tuple[Node, ...]]:
+    """Bodies of any nodes: they need to mean nothing."""
+    node: st.SearchStrategy[Node] = st.builds(Do, NAMES)
+    if depth:
+        inside = bodies(depth - 1)
+        kinds, ways = st.sampled_from(["for", "parallel"]), st.sampled_from(["", "lanes", "unroll", "block"])
+        node |= st.builds(Loop, kinds, NAMES, st.integers(1, 999), inside, ways, st.integers(1, 4))
+        targets = st.lists(NAMES, min_size=1, max_size=3).map(tuple)
+        node |= st.builds(Hold, targets, st.sampled_from(["local", "registers"]), inside)
+    return st.lists(node, max_size=3).map(tuple)
+
+
+PACKS = st.builds(Pack, NAMES, NAMES, st.integers(1, 99), st.lists(NAMES, max_size=2).map(tuple))
+SCHEDULES = st.builds(
+    Schedule, bodies(4), st.lists(PACKS, max_size=2).map(tuple), st.floats(0, 1e6) | st.just(0.0),
+    st.lists(st.text(max_size=9), max_size=2).map(tuple), st.integers(0, 8),
+)  # fmt: skip
+
+
+@given(schedule=SCHEDULES)
+def test_what_is_printed_reads_back_as_it_was(schedule: Schedule) -> None:
+    text = print_schedule("a.kernel", schedule)
+    written = parse_schedule(text)
+    assert written.schedule == schedule and written.kernel == "a.kernel"
+    assert print_schedule("a.kernel", written.schedule) == text
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_examples_fit_print_as_written_and_compute(name: str) -> None:
+    kernel, text = KERNELS[name]
+    schedule = parse_schedule(text).check(kernel, AVX2)
+    assert print_schedule(name, schedule) == text
+    computes(kernel, schedule)
+
+
+def test_two_schedules_of_a_kernel_are_refused() -> None:
+    with pytest.raises(IRSyntaxError, match="@linear has a schedule already") as caught:
+        parse_schedules(f"{BLOCKED}\n{BLOCKED}")
+    assert caught.value.line == 1 + len(BLOCKED.splitlines())
+
+
+# What does not fit ---------------------------------------------------------------------------------------------------
+
+MISFITS = [  # an edit of a schedule, the line that the caret is under, and what is said
+    ("linear", "parallel n by 16", "parallel q by 16", "parallel q by 16", "no axis 'q'; its axes are m, n, k"),
+    ("linear", "by 8 lanes, m by 2 unroll {\n          hold", "by 8 lanes, m by 20 unroll {\n          hold",
+     "hold O in registers", "accumulators of O are 20 vectors: avx2 has 16"),
+    ("linear", "parallel n by 16", "parallel k by 8, n by 16", "k by 8", "points of k do not run on their own"),
+    ("linear", "hold O in registers", "hold Y in registers", "hold Y in registers", "Y is no reduction"),
+    ("linear", "    hold O in local {\n", "    hold Y in local {\n", "hold O in registers",
+     "partial results of O rest nowhere between turns of `for k by 4`"),
+    ("linear", "{ do Y }", "{ do Y }\nfor n by 8 lanes, m by 2 unroll { do Y }", "do Y }\n", "Y is computed already"),
+    ("linear", "      for n by 8 lanes, m by 2 unroll { do Y }\n", "", "schedule @linear", "nothing computes Y"),
+    ("linear", "n by 8 lanes, m by 2 unroll { do Y }", "n by 8 lanes { do Y }", "do Y",
+     "Y is computed at points of m, which no loop around reaches"),
+    ("linear", "for k by 1 {", "for k by 1, k by 1 {", "k by 1 { do", "k is at a point already"),
+    ("linear", "{ do Y }", "{ do Z }", "do Z", "defines 'Z'; it has O, Y"),
+    ("linear", "n by 8 lanes, m by 2 unroll { do Y }", "n by 8 block, m by 2 block { do Y }", "n by 8 block",
+     "on avx2 lanes or unroll"),
+    ("attention", "for n by 4 {\n        hold S, P", "for n by 4 {\n        hold P", "do M",
+     "M reads S, which is not there any more: hold S around both"),
+    ("attention", "do P\n", "", "do D", "D reads P, which is computed later"),
+    ("attention", "hold M, D, O in local", "hold D, O in local", "hold M in registers",
+     "partial results of M rest nowhere"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "old", "new", "place", "message"), MISFITS)
+def test_what_does_not_fit_is_shown_where_it_stands(name: str, old: str, new: str, place: str, message: str) -> None:
+    kernel, text = KERNELS[name]
+    assert old in text
+    edited = text.replace(old, new, 1)
+    with pytest.raises(ScheduleError) as caught:
+        parse_schedule(edited, "edited.ir").check(kernel, AVX2)
+    said = str(caught.value)
+    assert message in said
+    first, line, caret = said.splitlines()
+    number, column = (int(n) for n in first.split(":")[1:3])
+    assert line.strip() == edited.splitlines()[number - 1].strip()
+    assert place.splitlines()[0].split()[-1] in line[caret.index("^") :] or place.split()[0] in line
+    assert len(caret) == column + 2
+
+
+def test_a_local_buffer_that_no_cache_holds_is_refused_with_its_bytes() -> None:
+    small = replace(AVX2, cache_bytes=200)
+    with pytest.raises(ScheduleError, match="O in local take 256 bytes: a core of avx2 caches 200"):
+        parse_schedule(BLOCKED).check(LINEAR, small)
+
+
+def test_text_that_is_no_schedule_says_what_was_expected() -> None:
+    with pytest.raises(IRSyntaxError, match="unexpected 'wide'; expected one of ") as caught:
+        parse_schedule(BLOCKED.replace("n by 8 lanes, m", "n by 8 wide, m", 1))
+    assert caught.value.line == 5
+
+
+# Whatever fits computes ----------------------------------------------------------------------------------------------
+
+
+def mutated(body: tuple[Node, ...], random: Random, kernel: Kernel) -> tuple[Node, ...]:
+    """The body with one of its nodes changed, taken out, moved or put into a loop."""
+    paths = list(everywhere(body))
+    return changed(body, random.choice(paths), random, kernel)
+
+
+def everywhere(body: tuple[Node, ...], path: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    for n, node in enumerate(body):
+        yield (*path, n)
+        if not isinstance(node, Do):
+            yield from everywhere(node.body, (*path, n))
+
+
+def changed(body: tuple[Node, ...], path: tuple[int, ...], random: Random, kernel: Kernel) -> tuple[Node, ...]:
+    first, *rest = path
+    node = body[first]
+    if rest:
+        assert not isinstance(node, Do)
+        return (*body[:first], replace(node, body=changed(node.body, tuple(rest), random, kernel)), *body[first + 1 :])
+    axes = [a for a, _ in kernel.axes]
+    ways = ["", "lanes", "unroll"]
+    new: tuple[Node, ...] = (node,)
+    match random.randrange(5), node:
+        case 0, Loop():
+            new = (replace(node, step=random.choice([1, 2, 3, 5, 8, 16])),)
+        case 1, Loop():
+            new = (replace(node, together=random.choice(ways)),)
+        case 2, Loop(body=(Loop() as inner,)):
+            new = (replace(inner, body=(replace(node, body=inner.body),)),)
+        case 3, Hold():
+            new = (replace(node, space=random.choice(["local", "registers"])),)
+        case 3, Loop() | Do():
+            wrapped = Loop("for", random.choice(axes), random.choice([1, 2, 3, 4]), (node,), random.choice(ways))
+            new = (wrapped,)
+        case 4, Loop() | Hold():
+            new = node.body
+        case _:
+            others = [*body[:first], *body[first + 1 :]]
+            others.insert(random.randrange(len(others) + 1), node)
+            return tuple(others)
+    return (*body[:first], *new, *body[first + 1 :])
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1 << 30))
+def test_whatever_the_verifier_accepts_computes_the_kernel(name: str, seed: int) -> None:
+    kernel, text = KERNELS[name]
+    random = Random(seed)
+    body = parse_schedule(text).schedule.body
+    fits = False
+    for _ in range(6):
+        tried = mutated(body, random, kernel)
+        try:
+            verify_schedule(kernel, Schedule(tried), AVX2)
+        except ScheduleError:
+            continue
+        fits, body = True, tried
+    if fits:
+        computes(kernel, Schedule(body))
