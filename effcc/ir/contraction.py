@@ -13,7 +13,7 @@ C[m,n] = sum(k: A * B), B constant
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,6 +57,8 @@ class Operand:
 class Contraction:
     """`target = sum(depth: left * right)`: rows are the kept axes of `left` alone, columns those of `right` alone,
     batch those of both or of neither, each in the statement's order. Sums are accumulated in `accumulator`.
+
+    Where a factor is gathered along the other's axes, its own are those that its index follows by itself.
     """
 
     target: str
@@ -69,11 +71,14 @@ class Contraction:
     accumulator: DType
 
     @property
+    def is_outer(self) -> bool:
+        """Whether tiles of it are outer products: neither factor depends on the other's rows or columns."""
+        return not set(self.rows) & self.right.axes and not set(self.columns) & self.left.axes
+
+    @property
     def in_place(self) -> bool:
         """Whether each factor follows a kept axis that the other does not: no rows that are gathered at run time."""
-        kept = {*self.rows, *self.columns, *self.batch}
-        a, b = self.left.followed & kept, self.right.followed & kept
-        return bool(a - b and b - a)
+        return all(_sides((*self.batch, *self.rows, *self.columns), self.left.followed, self.right.followed))
 
     @property
     def is_block_product(self) -> bool:
@@ -81,7 +86,7 @@ class Contraction:
         axis is an axis of both.
         """
         a, b = (free_axes(o.value) for o in (self.left, self.right))
-        return a == self.left.axes and b == self.right.axes and set(self.depth) <= a & b
+        return self.is_outer and a == self.left.axes and b == self.right.axes and set(self.depth) <= a & b
 
     def __str__(self) -> str:
         kept = ",".join((*self.batch, *self.rows, *self.columns))
@@ -102,12 +107,21 @@ def contraction(statement: Statement, weights: Collection[str] = frozenset()) ->
     left, right = (_operand(f, weights) for f in factors)
     if not left.loads or not right.loads:
         return None
-    a, b = left.axes, right.axes
-    rows, columns = (tuple(x for x in statement.axes if x in one - other) for one, other in ((a, b), (b, a)))
+    rows, columns = _sides(statement.axes, left.axes, right.axes)
+    if not rows or not columns:
+        rows, columns = _sides(statement.axes, left.followed, right.followed)
     if not rows or not columns:
         return None
     batch = tuple(x for x in statement.axes if x not in rows and x not in columns)
     return Contraction(statement.target, rows, columns, reduce.axes, batch, left, right, reduce.dtype)
+
+
+def _sides(
+    kept: Sequence[str], left: Collection[str], right: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The kept axes of the left factor alone, and those of the right one alone."""
+    rows = tuple(a for a in kept if a in left and a not in right)
+    return rows, tuple(a for a in kept if a in right and a not in left)
 
 
 def contractions(kernel: Kernel) -> dict[int, Contraction]:

@@ -29,7 +29,7 @@ more; apart, it is as many stores as there are lanes."""
 def product_of(kernel: Kernel, plan: NestPlan) -> Contraction | None:
     """The nest's contraction, if it has one."""
     found = (contraction(kernel.statements[i], kernel.weights) for i in plan.reductions)
-    return next((c for c in found if c is not None), None)
+    return next((c for c in found if c is not None and c.is_outer), None)
 
 
 def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledNest:

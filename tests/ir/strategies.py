@@ -30,7 +30,7 @@ UNARY = ["exp", "tanh", "neg", "abs", "sqrt", "erf"]
 BINARY = ["add", "sub", "mul", "div", "maximum", "minimum", "pow", "mod"]
 INTEGER_BINARY = ["add", "sub", "mul", "maximum", "floordiv", "mod", "and", "or", "xor"]
 COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
-NAMES = st.from_regex(r"[A-Z][a-z0-9_]{0,3}(\.[0-9])?", fullmatch=True)
+NAMES = st.from_regex(r"[A-SU-Z][a-z0-9_]{0,3}(\.[0-9])?", fullmatch=True)
 
 
 @dataclass(frozen=True)
