@@ -234,6 +234,8 @@ def _shared(tensor: Tensor, arguments: list[Tensor]) -> int | None:
 def _identical(a: Any, b: Any) -> bool:
     if not isinstance(a, Tensor):
         return bool(a == b) or (a != a and b != b)
+    if a.dtype == b.dtype == torch.complex32:  # PyTorch compares none
+        a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
     return (
         a.layout == b.layout == torch.strided
         and torch.equal(a.isnan(), b.isnan())

@@ -17,6 +17,7 @@ from torch._decomp import core_aten_decompositions, decomposition_table, get_dec
 
 from effcc.frontend import recurrent
 from effcc.frontend.composites import composites
+from effcc.frontend.embedding_bags import embedding_bag
 from effcc.frontend.requirements import one_hot
 from effcc.frontend.transformer_layer import encoder_layer
 
@@ -76,6 +77,7 @@ def _table() -> Table:
     table: Table = {op: rule for op, rule in core_aten_decompositions().items() if op in decomposition_table}
     table.update(get_decompositions(_ALSO_DECOMPOSED))
     table[aten.native_dropout.default] = _dropout
+    table[aten._embedding_bag.default] = embedding_bag
     table[aten.one_hot.default] = one_hot
     table[aten._transformer_encoder_layer_fwd.default] = encoder_layer
     table.update(composites())

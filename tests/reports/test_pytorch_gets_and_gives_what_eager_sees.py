@@ -41,6 +41,20 @@ def test_results_that_nobody_reads_may_have_other_sizes_than_capture_thought() -
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bags_have_eagers_gradients(dtype: torch.dtype, last: bool) -> None:
+    """PyTorch's description of a sum of bfloat16 bags gives one result elements that it does not have."""
+
+    def gradients(w: torch.Tensor, i: torch.Tensor, o: torch.Tensor, p: torch.Tensor) -> Any:
+        bags = F.embedding_bag(i, w, o, mode="sum", per_sample_weights=p, include_last_offset=last)
+        return bags, *torch.autograd.grad(bags.square().sum(), (w, p))
+
+    weight, scale = (t.to(dtype).requires_grad_() for t in (TABLE, torch.linspace(0.5, 2, 5)))
+    bounds = torch.tensor([0, 3, 5] if last else [0, 3])
+    agree(gradients, weight, torch.tensor([9, 0, 3, 9, 1]), bounds, scale)
+
+
 @pytest.fixture
 def misjudged() -> Any:
     """An operator that gives two elements where its description says three."""
