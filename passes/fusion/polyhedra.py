@@ -283,7 +283,11 @@ def _inside(
     outside = " or ".join(f"{space.value(i)} < {least} or {space.value(i)} >= {space.size(d)}" for i, d in hard)
     held = [space.condition(c, negate) for c, negate in conditions]
     space.box(box)
-    held += [f"{size} >= {low}" for size, (low, _) in ranges.items() if size in space.parameters]
+    held += [
+        f"{size} >= {low}" + ("" if high is None else f" and {size} <= {high}")
+        for size, (low, high) in ranges.items()
+        if size in space.parameters
+    ]
     text = f"{space.parameter_text()}{{ [{', '.join(space.dimensions)}] : {space.where(*held, f'({outside})')} }}"
     return _is_empty(text)
 

@@ -60,3 +60,15 @@ def test_a_statement_that_reads_what_comes_later_is_refused() -> None:
     swapped = kernel.with_statements(kernel.statements[::-1])
     with pytest.raises(IRTypeError, match="before it is written"):
         check_dependences(swapped, ())
+
+
+def test_the_greatest_value_of_a_size_proves_a_scatter() -> None:
+    text = """kernel @k(I: i64[1,n], S: f32[1,n]) -> (Y: f32[1,275]) over c=1, d=275, i=1, j=n {
+      Y[c,d] = 0.0
+      Y[where(in_range(I[i,j], 1, 0), I[i,j], -1),j] add= S[i,j] for i, j
+    }"""
+    kernel = parse_kernel(text)
+    guard_accesses(kernel, {"n": (1, 275)})
+    for most in (276, None):
+        with pytest.raises(IRTypeError, match="cannot prove that the scatter"):
+            guard_accesses(kernel, {"n": (1, most)})
