@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from effcc.frontend.aten_reductions import reduce
@@ -57,9 +58,17 @@ def layer_norm(m: Importer, x: Value, shape: Any, weight: Any, bias: Any, eps: f
     affine = _affine(m, x, weight, bias, x.type.shape[-axes:])
     result = m.emit("layer_norm", x, *affine, axes=axes, eps=eps)
     over = range(x.type.rank - axes, x.type.rank)
-    wide = m.cast(x, x.type.dtype.accumulator)
-    variance = reduce(m, "var", wide, over, keepdim=True, correction=0)
-    return result, reduce(m, "mean", wide, over, keepdim=True), _inverse_deviation(m, variance, eps)
+    mean, variance = _moments(m, m.cast(x, x.type.dtype.accumulator), over, keepdim=True)
+    return result, mean, _inverse_deviation(m, variance, eps)
+
+
+def _moments(m: Importer, x: Value, axes: Iterable[int], keepdim: bool = False) -> tuple[Value, Value]:
+    """Mean and (biased) variance in the type of `x`, as eager's norms compute them; its `var` is in f64."""
+    axes = tuple(axes)
+    mean = reduce(m, "mean", x, axes, keepdim=True)
+    deviation = m.emit("sub", x, mean)
+    variance = reduce(m, "mean", m.emit("mul", deviation, deviation), axes, keepdim)
+    return (mean if keepdim else reduce(m, "mean", x, axes)), variance
 
 
 @imports(aten._fused_rms_norm.default)
@@ -80,13 +89,9 @@ def group_norm(
     affine = _affine(m, x, weight, bias, x.type.shape[1:2])
     result = m.emit("group_norm", x, *affine, groups=groups, eps=eps)
     grouped = m.reshape(m.cast(x, x.type.dtype.accumulator), (batch, groups, channels // groups * area))
-    variance = reduce(m, "var", grouped, (2,), correction=0)
+    mean, variance = _moments(m, grouped, (2,))
     dtype = x.type.dtype
-    return (
-        result,
-        m.cast(reduce(m, "mean", grouped, (2,)), dtype),
-        m.cast(_inverse_deviation(m, variance, eps), dtype),
-    )
+    return result, m.cast(mean, dtype), m.cast(_inverse_deviation(m, variance, eps), dtype)
 
 
 @imports(aten._native_batch_norm_legit_no_training.default)
@@ -110,8 +115,7 @@ def batch_norm_inference(
 def _batch_statistics(m: Importer, x: Value) -> tuple[Value, Value, tuple[int, ...]]:
     """Mean and (biased) variance per channel, and the axes they are taken over."""
     over = (0, *range(2, x.type.rank))
-    wide = m.cast(x, x.type.dtype.accumulator)
-    return reduce(m, "mean", wide, over), reduce(m, "var", wide, over, correction=0), over
+    return *_moments(m, m.cast(x, x.type.dtype.accumulator), over), over
 
 
 @imports(aten._native_batch_norm_legit.no_stats)

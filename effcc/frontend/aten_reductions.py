@@ -122,6 +122,11 @@ def std(m: Importer, x: Value, dims: Any = None, correction: Any = None, keepdim
     return m.cast(m.emit("sqrt", spread), x.type.dtype)
 
 
+@imports(aten.std_mean.correction)
+def std_mean(m: Importer, x: Value, dims: Any = None, correction: Any = None, keepdim: bool = False) -> Any:
+    return std(m, x, dims, correction, keepdim), reduce(m, "mean", x, _axes(x, dims), keepdim)
+
+
 @imports(torch.ops.prims.sum.default)
 def prims_sum(m: Importer, x: Value, dims: Any, output_dtype: Any = None) -> Value:
     return sum_axes(m, x, dims, dtype=output_dtype)

@@ -41,6 +41,7 @@ _KEPT_WHOLE = (
     aten.index_fill.int_Scalar,
     aten.index_fill.int_Tensor,
     aten.std.correction,
+    aten.std_mean.correction,
     aten.max_unpool2d.default,
     aten.max_unpool3d.default,
     aten.elu.default,

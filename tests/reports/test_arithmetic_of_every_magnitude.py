@@ -378,3 +378,30 @@ def test_a_batch_norm_leaves_the_filters_alone(sizes, way, tmp_path):
         expected = module(IMAGE)
     found = torch.as_tensor(way(module, (IMAGE,), tmp_path))
     assert_alike("batch norm", found, expected, few_roundings_of_the_largest)
+
+
+SPREADS: Mapping[str, Callable[[Tensor], Any]] = {
+    "var of rows": lambda x: x.var(-1),
+    "var of columns": lambda x: x.var(0, correction=0),
+    "var of all": lambda x: x.var(),
+    "var_mean": lambda x: torch.var_mean(x, -1),
+    "std": lambda x: x.std(-1),
+    "std_mean": lambda x: torch.std_mean(x, 0),
+    "written out": lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-5).sqrt(),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_spread_is_finite_where_eagers_is(dtype: torch.dtype) -> None:
+    """Of deviations between 1e18 and 1e19, the sum of squares leaves f32, and the variance does not."""
+    normal = torch.randn(5, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for name, function in SPREADS.items():
+        torch._dynamo.reset()
+        compiled = torch.compile(function, backend="effcc", dynamic=False)
+        for magnitude in (1e-30, 1e-18, 1.0, 2e17, 2e18, 8e18, 3e19, 1e25):
+            x = (normal * magnitude).to(dtype)
+            expected, got = function(x), compiled(x)
+            for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (expected, got)), strict=True):
+                largest = float(a[a.isfinite()].abs().max()) if a.isfinite().any() else 0.0
+                close = {"rtol": 2 * torch.finfo(dtype).eps * 16, "atol": 1e-6 * largest + 1e-42}
+                torch.testing.assert_close(b, a, **close, msg=lambda said, at=(name, magnitude): f"{at}: {said}")

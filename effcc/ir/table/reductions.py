@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from effcc.ir.dims import Dim, product, same_shape
-from effcc.ir.dtypes import DType, boolean, f64, from_numpy, i64
+from effcc.ir.dtypes import DType, boolean, f16, f32, f64, from_numpy, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, both, cast, compare, integer, where
 from effcc.ir.form import Form, FormBuilder, call, constant
 from effcc.ir.op import REQUIRED, Op, Types, normalize_axis, require
@@ -84,6 +85,8 @@ def count(b: FormBuilder, reduced: Sequence[Axis], like: Expr) -> Expr:
 
 
 def _var(b: FormBuilder) -> None:
+    """In two passes. Of squares in f32, the sum may overflow where the variance, which eager computes in f64, does not:
+    a second sum, of smaller ones, then takes its place. (One beside the other costs no time: each waits for itself.)"""
     inner, outer, reduced = open_axes(b)
     x = b.load(0, inner)
     wide = x.dtype.accumulator
@@ -92,7 +95,16 @@ def _var(b: FormBuilder) -> None:
     deviation = call("sub", cast(x, wide), mean)
     squares = b.temporary(outer, b.reduce("sum", reduced, call("mul", deviation, deviation)))
     n = call("sub", count(b, reduced, total), constant(b.attrs["correction"], total))
-    b.define(outer, call("div", squares, call("maximum", n, constant(0, n))))
+    n = call("maximum", n, constant(0, n))
+    variance: Expr = call("div", squares, n)
+    if wide == f32 and x.dtype != f16:  # the sum of squares of f16 is far from f32's largest
+        size = product(b.extents[a.name] for a in reduced)
+        factor = 2.0 ** -math.ceil(math.log2(size if isinstance(size, int) and size > 0 else 1 << 32) / 2)
+        smaller = call("mul", deviation, constant(factor, deviation))
+        rest = b.temporary(outer, b.reduce("sum", reduced, call("mul", smaller, smaller)))
+        larger = call("mul", call("div", rest, n), constant(factor**-2, rest))
+        variance = where(compare("lt", squares, constant(math.inf, squares)), variance, larger)
+    b.define(outer, variance)
 
 
 def _argument(operator: str) -> Form:
