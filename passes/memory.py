@@ -74,19 +74,21 @@ def place(program: Program) -> tuple[Program, Plan]:
 
 
 def _fit(ranges: Mapping[str, tuple[int, int]], lengths: Mapping[str, int]) -> Plan:
-    placed: list[tuple[int, int, int, int]] = []
+    steps = max((hi for _, hi in ranges.values()), default=-1) + 1
+    placed: list[list[tuple[int, int]]] = [[] for _ in range(steps)]  # what stands in the arena at each step
     offsets: dict[str, Dim] = {}
     for name in sorted(ranges, key=lambda n: (-lengths[n], ranges[n], n)):
         first, last = ranges[name]
+        lives = placed[first : last + 1]
         offset = 0
-        for start, end, lo, hi in sorted(placed):
-            if lo <= last and first <= hi and start < offset + lengths[name]:
+        for start, end in sorted({part for parts in lives for part in parts}):
+            if start < offset + lengths[name]:
                 offset = max(offset, end)
         offsets[name] = offset
-        placed.append((offset, offset + lengths[name], first, last))
-    steps = max((hi for _, hi in ranges.values()), default=-1) + 1
-    alive = [sum(lengths[n] for n, (lo, hi) in ranges.items() if lo <= s <= hi) for s in range(steps)]
-    return Plan(offsets, max((end for _, end, _, _ in placed), default=0), max(alive, default=0))
+        for parts in lives:
+            parts.append((offset, offset + lengths[name]))
+    arena = max((end for parts in placed for _, end in parts), default=0)
+    return Plan(offsets, arena, max((sum(end - start for start, end in parts) for parts in placed), default=0))
 
 
 def _slots(ranges: Mapping[str, tuple[int, int]], lengths: Mapping[str, Dim]) -> Plan:

@@ -79,21 +79,24 @@ class CheckTable:
 
     def __init__(self, launches: Sequence[Launch], nests: Mapping[str, LoopNest]) -> None:
         known: list[tuple[int, Check]] = []
-        self._of: list[tuple[Launch, dict[int, tuple[int, Check]]]] = []
+        self._of: dict[int, dict[int, tuple[int, Check]]] = {}  # by the launch's identity
+        within = {name: numbers(nests[name]) for name in {launch.kernel for launch in launches}}
         for place, launch in enumerate(launches):
             own: dict[int, tuple[int, Check]] = {}
-            for number, function in numbers(nests[launch.kernel]).items():
+            for number, function in within[launch.kernel].items():
                 own[number] = (place, _meaning(launch, number, function))
             known += own.values()
-            self._of.append((launch, own))
+            self._of[id(launch)] = own
+        self._launches = tuple(launches)  # kept, for their identities to be
         self.checks = sorted(dict.fromkeys(known), key=lambda c: (c[1].order, c[0]))
+        self._places = {check: place for place, check in enumerate(self.checks)}
 
     def positions(self, launch: Launch) -> str:
         """The positions of a launch's checks, by their numbers, as C++ text; empty where it has none."""
-        own = next(found for one, found in self._of if one is launch)
+        own = self._of[id(launch)]
         if not own:
             return ""
-        rows = [self.checks.index(own[n]) if n in own else 0 for n in range(max(own) + 1)]
+        rows = [self._places[own[n]] if n in own else 0 for n in range(max(own) + 1)]
         return ", ".join(map(str, rows))
 
     def text(self) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from effcc.codegen.cpp.barriers import Pending
 from effcc.codegen.cpp.checks import CheckTable
 from effcc.codegen.cpp.form import Function
 from effcc.codegen.cpp.joins import join_calls
@@ -204,9 +205,10 @@ class _Emitter:
         pointers = {b: names.fresh(b) for b in used}
         calls = self._calls(entry, pointers)
         lines: list[str] = []
-        body = self._body(calls, pointers)
-        if len(calls) > MOST_CALLS:
-            body = []
+        body: list[str] = []
+        if len(calls) <= MOST_CALLS:
+            body = self._body(calls, pointers)
+        else:
             for k, start in enumerate(range(0, len(calls), MOST_CALLS)):
                 part = f"{entry.name}_part{k}"
                 head = f"static __attribute__((noinline)) void {part}(Call& call, worker& me) {{"
@@ -240,12 +242,12 @@ class _Emitter:
     def _calls(self, entry: EntryPoint, pointers: Mapping[str, str]) -> list[_CallText]:
         """What an entry point calls, in order, with barriers between steps that must not meet."""
         found: list[_CallText] = []
-        pending: list[Native] = []
+        pending = Pending(self.program, self._offset, self.no_alias)
         for step in entry.steps:
-            if any(self._conflict(before, step) for before in pending):
+            if pending.meets(step):
                 found.append(((), "me.meet();"))
-                pending = []
-            pending.append(step)
+                pending.clear()
+            pending.add(step)
             if isinstance(step, Launch):
                 found.append((step.touched, self._launch(step, pointers)))
             else:
@@ -287,39 +289,6 @@ class _Emitter:
             positions = f"static const i64 positions[] = {{{self.checks.positions(launch)}}};"
             return f"{{ {positions} {name}::{RUN}({', '.join(arguments)}); }}"
         return f"{name}::{RUN}({', '.join(arguments)});"
-
-    # Barriers
-
-    def _conflict(self, before: Native, after: Native) -> bool:
-        """Whether `after` must wait: it touches what `before` writes, or writes what `before` reads."""
-        reads, writes = set(before.arguments), set(before.results)
-        touched = {*after.arguments, *after.results}
-        return any(self._overlap(a, b) for a in writes for b in touched) or any(
-            self._overlap(a, b) for a in reads for b in after.results
-        )
-
-    def _overlap(self, a: str, b: str) -> bool:
-        """Whether two buffers may share memory."""
-        x, y = (self.program.buffer(self.program.memory_of(n)) for n in (a, b))
-        if x.name == y.name:
-            return True
-        if x.space != "arena" or y.space != "arena":
-            return (
-                x.space != "arena"
-                and y.space != "arena"
-                and not {x.name, y.name} & self.no_alias
-                and self._mutable(x, y)
-            )
-        starts, sizes = (self._offset(x), self._offset(y)), (x.type.size, y.type.size)
-        if not all(isinstance(v, int) for v in (*starts, *sizes)):
-            return True
-        ends = [int(s) + int(n) * b.type.dtype.bytes for s, n, b in zip(starts, sizes, (x, y), strict=True)]
-        return int(starts[0]) < ends[1] and int(starts[1]) < ends[0]
-
-    @staticmethod
-    def _mutable(x: Buffer, y: Buffer) -> bool:
-        """Two pointers given from outside may be one: an input and an output, for a caller that works in place."""
-        return not {x.space, y.space} <= {"weight", "prepared"}
 
 
 __all__ = ["EntryPoint", "emit_program", "entry_points", "pointer_table", "size_table"]

@@ -23,6 +23,7 @@ The grammar, on one page, is `effcc/ir/grammar.lark`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -71,10 +72,10 @@ class Statement:
         """The right side, and the indices that it scatters to."""
         return (self.value, *(self.scatter.index if self.scatter is not None else ()))
 
-    @property
-    def reads(self) -> list[Load]:
+    @functools.cached_property
+    def reads(self) -> tuple[Load, ...]:
         """Every load on the right side and in the scatter index."""
-        return [load for e in self.expressions for load in loads(e)]
+        return tuple(load for e in self.expressions for load in loads(e))
 
     def transformed(self, f: Callable[[Expr], Expr]) -> Statement:
         """The statement with `f` applied to every node of its expressions, bottom-up."""

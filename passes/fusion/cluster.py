@@ -60,6 +60,8 @@ class _Clustering:
         self.cascade, self.target, self.weights = cascade, target, weights
         self.clusters: list[Cluster] = []
         self.home: dict[str, Cluster] = {}
+        self.needed = 0
+        """The clusters that another one comes after, as bits."""
         self.last_effect: Cluster | None = None
         self.scattered = {i.target for i in cascade.items if isinstance(i, Defined) and i.statement.scatter is not None}
 
@@ -116,10 +118,14 @@ class _Clustering:
             producer = self.home.get(name)
             if producer is not None and producer is not into:
                 added |= producer.before | (1 << producer.number)
+        if added | into.before == into.before:
+            return
         into.before |= added
-        for other in self.clusters:
-            if other.before >> into.number & 1:
-                other.before |= added
+        if self.needed >> into.number & 1:
+            for other in self.clusters:
+                if other.before >> into.number & 1:
+                    other.before |= added
+        self.needed |= added
 
     def _producers(self, statement: Statement) -> list[Cluster]:
         """The clusters that the statement reads from, oldest first."""
@@ -262,9 +268,10 @@ class _Clustering:
         """
         extents = self.cascade.extents
         lost = [a for a in statement.axes if into.same.get(a, a) not in shared]
+        own = into.targets
         for load in statement.reads:
             touched = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
-            if not touched & set(lost) or load.buffer in into.targets:
+            if not touched & set(lost) or load.buffer in own:
                 continue
             if load.buffer in self.weights:
                 return False

@@ -112,6 +112,7 @@ class _ProgramBuilder:
         self.spaces: dict[str, str] = {}
         self.kernels: dict[str, Kernel] = {}
         self.known: dict[Kernel, str] = {}
+        self.finished: dict[Kernel, Kernel] = {}
         self.launched: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
         self.prepare: list[Step] = []
         self.steps: list[Step] = []
@@ -129,8 +130,7 @@ class _ProgramBuilder:
         self.prepare, self.steps, self.launched = self.steps, [], {}
 
     def launch(self, piece: Cut) -> None:
-        kernel = guard_accesses(make_online(split_axes(piece.kernel)), self.ranges)
-        check_dependences(kernel, shared_axes(kernel))
+        kernel = self._finished(piece.kernel)
         params = tuple(self.storage.get(n, n) for n in piece.params)
         outputs = tuple(self.storage.get(n, n) for n in piece.outputs)
         launch = Launch(self._name(kernel), params, outputs, piece.checks)
@@ -141,6 +141,16 @@ class _ProgramBuilder:
             return
         self.steps.append(launch)
         self._define(outputs)
+
+    def _finished(self, piece: Kernel) -> Kernel:
+        """A kernel as it will run: one pass over its axes, accesses guarded, its dependences checked. Equal layers are
+        finished once."""
+        key = replace(piece, location="")
+        if key not in self.finished:
+            kernel = guard_accesses(make_online(split_axes(piece)), self.ranges)
+            check_dependences(kernel, shared_axes(kernel))
+            self.finished[key] = kernel
+        return replace(self.finished[key], location=piece.location)
 
     def call(self, opaque: Opaque) -> None:
         node = opaque.node

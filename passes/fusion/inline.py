@@ -66,12 +66,15 @@ def inline(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] = froze
 
 def _alive(cascade: Cascade, wanted: set[str]) -> Cascade:
     """The cascade without statements that nothing needs: a condition that always holds leaves out its other side."""
-    live, size = set(wanted), -1
-    while len(live) > size:  # recurrences also read what is defined after them
-        size = len(live)
-        for item in cascade.items:
-            if isinstance(item, Defined) and item.target in live:
-                live.update(load.buffer for load in item.statement.reads)
+    reads: dict[str, set[str]] = {}
+    for item in cascade.items:
+        if isinstance(item, Defined):
+            reads.setdefault(item.target, set()).update(load.buffer for load in item.statement.reads)
+    live, found = set(wanted), list(wanted)
+    while found:
+        more = reads.get(found.pop(), set()) - live
+        live |= more
+        found += more
     items = [i for i in cascade.items if isinstance(i, Opaque) or i.target in live]
     return cascade if len(items) == len(cascade.items) else replace(cascade, items=items)
 
