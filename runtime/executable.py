@@ -272,7 +272,7 @@ class Executable:
             memory = self.program.memory_of(name)
             if memory not in tensors:
                 return self._in_arena(self._buffers[name], arena, sizes.values)
-            held, seen = tensors[memory], _shape(self._buffers[name], sizes.values)
+            held, seen = _beginning_its_storage(tensors[memory]), _shape(self._buffers[name], sizes.values)
             return held if name == memory else held.as_strided(seen.shape, seen.strides)
 
         results = segment.call([tensor(n) for n in segment.extern.arguments], sizes.values)
@@ -293,10 +293,7 @@ class Executable:
         if 0 in wanted.shape:
             return wanted.allocate()
         start = evaluate(self._offsets[self.program.memory_of(buffer.name)], sizes)
-        last = sum((n - 1) * s for n, s in zip(wanted.shape, wanted.strides, strict=True))
-        # Each begins a storage, as fresh tensors do: some calls take offsets into that.
-        own = arena.untyped_storage()[start : start + (last + 1) * wanted.dtype.itemsize]
-        return torch.empty(0, dtype=wanted.dtype).set_(own, 0, wanted.shape, wanted.strides)
+        return _tensor_at(arena, start, wanted)
 
     def _result(
         self, kind: str, k: int, inputs: Sequence[torch.Tensor], owned: Sequence[torch.Tensor], sizes: _Sizes
@@ -316,6 +313,24 @@ class _Prepared:
 
 
 _NOTHING = _Prepared(NOTHING, {}, ())
+
+
+def _tensor_at(memory: torch.Tensor, start: int, wanted: _Shape) -> torch.Tensor:
+    """A tensor in the memory of another's storage, `start` bytes on, that begins a storage as fresh tensors do.
+
+    Some calls take offsets into that.
+    """
+    last = sum((n - 1) * s for n, s in zip(wanted.shape, wanted.strides, strict=True))
+    own = memory.untyped_storage()[start : start + (last + 1) * wanted.dtype.itemsize]
+    return torch.empty(0, dtype=wanted.dtype).set_(own, 0, wanted.shape, wanted.strides)
+
+
+def _beginning_its_storage(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor, or one in the same memory where it does not begin its storage."""
+    if tensor.storage_offset() == 0 or tensor.numel() == 0:
+        return tensor
+    wanted = _Shape(tuple(tensor.shape), tensor.stride(), tensor.dtype)
+    return _tensor_at(tensor, int(tensor.storage_offset()) * tensor.dtype.itemsize, wanted)
 
 
 def _shape(buffer: Buffer, sizes: Mapping[str, int]) -> _Shape:

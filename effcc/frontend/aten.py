@@ -61,7 +61,7 @@ from effcc.frontend.location import location
 from effcc.frontend.readings import Reading, readings
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
 from effcc.frontend.sizes import hints, is_ragged, number, ranges, shape, size
-from effcc.frontend.storage_order import laid_out, memory_behind, scatter_in_memory
+from effcc.frontend.storage_order import addressed_input, begin_of, laid_out, memory_behind, scatter_in_memory
 from effcc.ir.dims import Dim, Shape, dim, symbol, symbols
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, GraphBuilder, Value, mentioned_sizes
@@ -145,6 +145,7 @@ class Imported:
         element (stride 0) carries it.
     hints: the value of each size symbol in the example inputs.
     readings: where a call's arguments tell each size symbol.
+    offsets: by position, at which place of its storage a tensor begins that is addressed from the storage's begin.
     """
 
     graph: Graph
@@ -154,6 +155,7 @@ class Imported:
     lone_sizes: tuple[str, ...]
     hints: Mapping[str, int]
     readings: Mapping[str, Reading]
+    offsets: Mapping[int, int]
 
     def limits(self) -> Limits:
         """How large the sizes and numbers may be that the graph computes with."""
@@ -192,6 +194,7 @@ class _Walk:
         self.constants: dict[str, Tensor] = {}
         self.inputs: list[Value | Dim | None] = []
         self.updates: dict[Value, Value] = {}
+        self.offsets: dict[int, int] = {}
         self.assertions: list[tuple[Value, str, str]] = []
 
     def run(self) -> Imported:
@@ -214,7 +217,9 @@ class _Walk:
         final = iter(graph.outputs)
         returned = tuple(next(final) if isinstance(o, Value) else o for o in outputs)
         found = readings(self.inputs)
-        return Imported(graph, tuple(self.inputs), returned, self.constants, lone_sizes, self.hints, found)
+        return Imported(
+            graph, tuple(self.inputs), returned, self.constants, lone_sizes, self.hints, found, self.offsets
+        )
 
     def _placeholder(self, node: fx.Node) -> None:
         position = len(self.inputs)
@@ -365,21 +370,31 @@ class _Walk:
         """The arguments of `as_strided` with a tensor that is row-major in memory in place of its first."""
         viewed: Any = node.args[0]
         _, sizes, strides, *rest = args
-        offset = rest[0] if rest and rest[0] is not None else size(viewed.meta["val"].storage_offset())
+        offset = rest[0] if rest and rest[0] is not None else begin_of(viewed)
         memory = memory_behind(viewed, sizes, strides, offset)
         if memory is None:
             where = location(node) or node.name
             raise UnsupportedError(f"{node.target} (at {where}) reads memory that no tensor here fills; {_LEAVE_OUT}")
+        if rest and rest[0] is not None:
+            self._note_offset(viewed)
         base = self.importer.transpose(self.known[memory.node], memory.perm)
         return (base, sizes, strides, dim(offset - memory.offset))
+
+    def _note_offset(self, node: fx.Node) -> None:
+        """Take note that places are counted from the begin of a tensor's storage, which may be an input's."""
+        known = addressed_input(node)
+        begin = begin_of(known) if known is not None else None
+        if known is not None and isinstance(begin, int):
+            self.offsets[self.nodes.index(known)] = begin
 
     def _scatter(self, node: fx.Node, x: Value, source: Value, sizes: Any, strides: Any, offset: Any = None) -> Value:
         """`as_strided_scatter`, which addresses memory as `as_strided` does."""
         written: Any = node.args[0]
-        seen = written.meta["val"]
-        begin = size(seen.storage_offset()) if offset is None else dim(offset)
+        begin = begin_of(written) if offset is None else dim(offset)
+        if offset is not None:
+            self._note_offset(written)
         where = (tuple(dim(n) for n in sizes), tuple(dim(s) for s in strides), begin)
-        return scatter_in_memory(self.importer, x, seen, self.importer.cast(source, x.type.dtype), *where)
+        return scatter_in_memory(self.importer, x, written, self.importer.cast(source, x.type.dtype), *where)
 
     def _conforming(self, node: fx.Node, result: Any) -> Any:
         """What an importer gave, in the dtypes that capture saw; a result of another shape is a bug of the importer."""

@@ -1,7 +1,8 @@
 """A compiled graph in AOTAutograd's calling convention: sizes, constants and tensors to their places and back.
 
-Numbers among the arguments may be so large that what a program computes of them leaves the 64 bits that kernels compute
-with (Python's integers have no end). PyTorch runs such a call.
+PyTorch runs a call in two cases. Numbers among the arguments may be so large that what a program computes of them
+leaves the 64 bits that kernels compute with (Python's integers have no end). And a model may address an input's memory
+from the begin of its storage (`as_strided` with an offset), where the next input begins elsewhere.
 
 `effcc.backend` is what torch.compile calls; it brings the compiler and this together.
 """
@@ -35,9 +36,7 @@ def bound(
     graph_module: what `imported` was made of.
     """
     run = compile_graph(imported.graph, signature)
-    limits = imported.limits()
-    told = [_reading(imported, name) for name in limits.names]
-    warned: list[bool] = []
+    reason, warn = _why_in_pytorch(imported), _once()
     tensors = [i for i, known in enumerate(imported.inputs) if isinstance(known, Value)]
     constants = tuple(imported.constants.values())
     lone = [_reading(imported, name) for name in imported.lone_sizes]
@@ -48,10 +47,9 @@ def bound(
     handed_back = {o for o in imported.outputs if isinstance(o, Given)}
 
     def call(arguments: list[Any]) -> tuple[Any, ...]:
-        if told and not limits.hold([reading.value(arguments) for reading in told]):
-            if not warned:
-                warned.append(True)
-                warnings.warn("effcc: PyTorch runs a call whose numbers do not fit into 64 bits", stacklevel=2)
+        elsewhere = reason(arguments)
+        if elsewhere:
+            warn(elsewhere)
             return tuple(fx.Interpreter(graph_module).run(*arguments))
         given = [arguments[i] for i in tensors]
         carriers = [_CARRIER.expand(reading.value(arguments)) for reading in lone]
@@ -67,6 +65,33 @@ def bound(
 
 _CARRIER = torch.zeros(1, dtype=torch.bool)
 """What all carriers of sizes are: one element, as often as the size says."""
+
+
+def _why_in_pytorch(imported: Imported) -> Callable[[list[Any]], str]:
+    """Why PyTorch runs a call, from its arguments; empty where the compiled code does."""
+    limits, offsets = imported.limits(), list(imported.offsets.items())
+    told = [_reading(imported, name) for name in limits.names]
+
+    def why(arguments: list[Any]) -> str:
+        if told and not limits.hold([reading.value(arguments) for reading in told]):
+            return "its numbers do not fit into 64 bits"
+        if any(arguments[position].storage_offset() != begin for position, begin in offsets):
+            return "an input that it addresses from its storage's begin (as_strided) begins elsewhere in it"
+        return ""
+
+    return why if told or offsets else lambda _: ""
+
+
+def _once() -> Callable[[str], None]:
+    """What warns of a reason for which PyTorch runs a call, once for each."""
+    warned: set[str] = set()
+
+    def warn(reason: str) -> None:
+        if reason not in warned:
+            warned.add(reason)
+            warnings.warn(f"effcc: PyTorch runs a call because {reason}", stacklevel=3)
+
+    return warn
 
 
 def _reading(imported: Imported, name: str) -> Reading:

@@ -17,6 +17,27 @@ from effcc.frontend.sizes import shape, size
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim
 from effcc.ir.graph import Value
 
+_COPIES_IN_PLACE = {
+    aten.as_strided_scatter.default, aten.slice_scatter.default, aten.select_scatter.default,
+    aten.diagonal_scatter.default,
+}  # fmt: skip
+"""Their results begin in a storage where the tensor did that they are a copy of; of some, capture says at 0."""
+
+
+def begin_of(node: fx.Node) -> Dim:
+    """At which place of its storage a node's tensor begins."""
+    while node.target in _COPIES_IN_PLACE:
+        node = node.args[0]  # type: ignore[assignment]
+    return size(node.meta["val"].storage_offset())
+
+
+def addressed_input(node: fx.Node) -> fx.Node | None:
+    """The input in whose storage a node's tensor has its place, if it is one."""
+    *_, first = viewed_nodes(node)
+    while first.target in _COPIES_IN_PLACE:
+        *_, first = viewed_nodes(first.args[0])  # type: ignore[arg-type]
+    return first if first.op == "placeholder" else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
@@ -33,16 +54,16 @@ def memory_behind(node: fx.Node, sizes: Sequence[Dim], strides: Sequence[Dim], o
     None where there is none: the memory is only in part that of a tensor of the graph.
     """
     last = _last(sizes, strides, offset)
-    for candidate in _viewed(node):
+    for candidate in viewed_nodes(node):
         value = candidate.meta["val"]
-        begin, lengths = size(value.storage_offset()), shape(value.shape)
+        begin, lengths = begin_of(candidate), shape(value.shape)
         perm = _storage_order(lengths, shape(value.stride()))
         if perm is not None and _inside(offset, last, begin, size(value.numel())):
             return Memory(candidate, perm, begin)
     return None
 
 
-def _viewed(node: fx.Node) -> Iterator[fx.Node]:
+def viewed_nodes(node: fx.Node) -> Iterator[fx.Node]:
     """The node, then those before it that share its storage."""
     storage = node.meta["val"].untyped_storage()._cdata
     while True:
@@ -87,14 +108,15 @@ def _last(sizes: Sequence[Dim], strides: Sequence[Dim], offset: Dim) -> Dim:
 
 
 def scatter_in_memory(
-    m: Importer, x: Value, seen: Tensor, source: Value, sizes: Shape, strides: Shape, offset: Dim
+    m: Importer, x: Value, written: fx.Node, source: Value, sizes: Shape, strides: Shape, offset: Dim
 ) -> Value:
     """`x` with `source` written at the places of its memory that sizes, strides and offset address.
 
-    seen: x as capture saw it. Where it is row-major and holds all those places, PyTorch writes them; else both it and
+    written: the node that is x. Where it is row-major and holds all those places, PyTorch writes them; else both it and
     the source are written into memory made for it, and it is read from there.
     """
-    lengths, steps, begin = shape(seen.shape), shape(seen.stride()), size(seen.storage_offset())
+    seen, begin = written.meta["val"], begin_of(written)
+    lengths, steps = shape(seen.shape), shape(seen.stride())
     if strided(lengths, steps) is None and _inside(offset, _last(sizes, strides, offset), begin, size(seen.numel())):
         return _scattered(m, x, source, sizes, strides, dim(offset - begin))
     ends = (_last(lengths, steps, begin), _last(sizes, strides, offset))

@@ -46,7 +46,7 @@ LARGE: dict[str, Callable[[Tensor, Any], Tensor]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:effcc. PyTorch runs a call whose numbers")
+@pytest.mark.filterwarnings("ignore:effcc. PyTorch runs a call because its numbers")
 @pytest.mark.parametrize("name", LARGE)
 def test_numbers_that_leave_64_bits(name: str) -> None:
     """Python's integers have no end: the results, or the error, are eager's."""

@@ -9,7 +9,7 @@ import pytest
 from tests.reports.number_programs import differences, draw
 
 
-@pytest.mark.filterwarnings("ignore:effcc. PyTorch runs a call whose numbers")
+@pytest.mark.filterwarnings("ignore:effcc. PyTorch runs a call because its numbers")
 @pytest.mark.parametrize("seed", range(6))
 def test_a_program_of_numbers(seed: int) -> None:
     assert not any(differences(draw(Random(seed), 5)))
