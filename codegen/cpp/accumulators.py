@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from effcc.codegen.cpp import values
 from effcc.codegen.cpp.combine import Combine
-from effcc.codegen.cpp.form import Do
-from effcc.codegen.cpp.form import Registers as RegisterLines
 from effcc.codegen.cpp.loads import load_memory, load_registers, store_memory, store_registers
 from effcc.codegen.cpp.points import GROUP, Points
 from effcc.codegen.cpp.scope import Value, Writer
-from effcc.codegen.cpp.spelling import computed, value_type
 from effcc.codegen.cpp.storage import Registers, Storage
+from effcc.codegen.cpp.values import computed
+from effcc.ir import vectors
 from effcc.ir.dtypes import boolean
 from effcc.ir.loops import TileAxis
+from effcc.ir.vectors import Assign, Reduce, Select, Var
 
 _CHAINS = 8
 """At most so many accumulators for one fold along the lanes: enough to hide the latency of an addition."""
@@ -31,13 +31,13 @@ def fold_away(points: Points, combine: Combine, target: Storage, chunks: Sequenc
     chains = range(_chains(points, len(places))) if chunks is None else chunks
     base = "sum" if points.tile.combine == "add" else "total"
     names = {(place, chain): points.writer.names.fresh(base) for place in places for chain in chains}
-    type = value_type(combine.dtype, points.lanes)
-    points.writer.add(RegisterLines(type, tuple(names.values()), combine.identity(points.lanes)))
+    type = values.type_of(points.writer, combine.dtype, points.lanes)
+    points.writer.add(vectors.Registers(type, tuple(names.values()), combine.identity(points.lanes)))
 
     def accumulate() -> None:
         chain = points.chunk % len(chains) if chunks is None else points.chunk
         name = names[points.place(kept), chain]
-        points.writer.add(Do(f"{name} = {_accumulated(points, combine, name)};"))
+        points.writer.add(Assign(name, _accumulated(points, combine, Var(name, type))))
 
     with points.loops(points.loop_axes(kept=False)):
         if chunks is None:
@@ -53,16 +53,16 @@ def _chains(points: Points, places: int) -> int:
     return max(1, min(GROUP, -(-extent // points.writer.lanes), _CHAINS // max(1, places)))
 
 
-def _accumulated(points: Points, combine: Combine, name: str) -> str:
+def _accumulated(points: Points, combine: Combine, accumulator: Var) -> vectors.Value:
     """The accumulator with the current point folded in, in the lanes that count."""
     writer, lanes = points.writer, points.lanes
-    after = combine.combined(Value(name, combine.dtype, lanes))
-    body = after.text if after.lanes == lanes else values.in_lanes(writer, after)
+    after = combine.combined(Value(accumulator, combine.dtype, lanes))
+    body = values.node(writer, after) if after.lanes == lanes else values.in_lanes(writer, after)
     if points.at.guard.count is None or lanes == 1:
         return body
     width = 4 if combine.dtype == boolean else computed(combine.dtype).bytes
-    active = values.first_lanes(writer, str(points.at.guard.count))
-    return f"select({values.mask(writer, active, width)}, {body}, {name})"
+    active = values.first_lanes(writer, points.at.guard.count)
+    return Select(values.mask(writer, active, width), body, accumulator)
 
 
 def _store(
@@ -70,13 +70,14 @@ def _store(
 ) -> None:
     """Fold the accumulators into the buffer; first with each other, where they are chains of one fold."""
     writer = points.writer
+    type = values.type_of(writer, combine.dtype, points.lanes)
 
     def store() -> None:
         place = points.place(kept)
         if chunks is None:
             total = _total(writer, combine, [name for (at, _), name in names.items() if at == place])
         else:
-            total = Value(names[place, points.chunk], combine.dtype, points.lanes)
+            total = Value(Var(names[place, points.chunk], type), combine.dtype, points.lanes)
         index = [points.at.linear(i) for i in points.tile.index]
         count = None if chunks is None else points.at.guard.count
         if isinstance(target, Registers):
@@ -95,16 +96,16 @@ def _total(writer: Writer, combine: Combine, names: Sequence[str]) -> Value:
     """All lanes of several accumulators folded into one value, in pairs."""
     assert combine.fold is not None
     dtype, lanes = combine.dtype, writer.lanes
-    layer = [Value(name, dtype, lanes) for name in names]
+    type = values.type_of(writer, dtype)
+    layer = [Value(Var(name, type), dtype, lanes) for name in names]
     while len(layer) > 1:
         pairs = [layer[i : i + 2] for i in range(0, len(layer), 2)]
         layer = [_pair(writer, combine, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
     if lanes == 1:
         return layer[0]
-    template = combine.fold.masks if dtype == boolean else combine.fold.lanes
-    return Value(writer.let(value_type(dtype, 1), template.format(layer[0].text), "total"), dtype)
+    return Value(writer.let(Reduce(combine.fold.function, values.node(writer, layer[0])), "total"), dtype)
 
 
 def _pair(writer: Writer, combine: Combine, a: Value, b: Value) -> Value:
-    body = combine.folded(a, b).text
-    return Value(writer.let(value_type(a.dtype, a.lanes), body, "total"), a.dtype, a.lanes)
+    body = values.node(writer, combine.folded(a, b))
+    return Value(writer.let(body, "total"), a.dtype, a.lanes)

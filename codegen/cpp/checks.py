@@ -1,9 +1,7 @@
-"""Run-time checks in generated code: what a value must be, noted where it is not, read after the run.
+"""The run-time checks of a program: what a value must be, and what is said where it is not.
 
-A check stands where the expression that it guards is evaluated, and looks at the lanes that count. What fails is noted
-in a local variable, `fault`, which nothing reads before the function ends: so loops stay as the compiler likes them.
-The entry point then returns a code, and `effcc_describe` says which check of the program failed, by a table in its
-source. The other half is `runtime/include/effcc/checks.h`.
+A kernel notes what fails (`effcc.codegen.cpp.notes`). The entry point then returns a code, and `effcc_describe` says
+which check of the program failed, by a table in its source. The other half is `runtime/include/effcc/checks.h`.
 """
 
 from __future__ import annotations
@@ -11,18 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from effcc.codegen.cpp import values
-from effcc.codegen.cpp.form import Branch, Do
-from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.storage import tiles
-from effcc.ir.dtypes import boolean
 from effcc.ir.expr import Call, Const, walk
 from effcc.ir.loops import LoopNest
 from effcc.ir.program import Check, Launch
 from effcc.ir.scalars import CHECKS
 
-FAULT = "fault"
-"""The local variable of a kernel function in which it notes what failed."""
 _LONGEST_LINE = 80
 """Characters of a line of the user's that are shown: what was wrong comes after it."""
 _KINDS = {
@@ -33,33 +25,6 @@ _KINDS = {
 }
 _ALONE = {"divisor": "divisor", "holds": "requirement", "in_range": "index"}
 """What a check is of in a kernel that is no program's: it says nothing else."""
-
-
-def note_failures(
-    writer: Writer, number: int, holds: Value, subject: Value, size: str, count: int | str | None, mask: Value | None
-) -> None:
-    """Note a check's number and its `subject` where it does not hold, in the first `count` lanes that are in `mask`."""
-    if values.is_true(holds):
-        return
-    writer.checks = True
-    if holds.lanes == 1:
-        conditions = [] if values.is_false(holds) else [f"!{values.text(writer, holds)}"]
-        if isinstance(count, str):
-            conditions.append(f"{count} > 0")
-        active = mask
-        if mask is not None and count is not None and mask.lanes > 1:
-            active = values.call(writer, "and", boolean, [values.first_lanes(writer, str(count)), mask])
-        if active is not None:
-            conditions.append(f"any({active.text})" if active.lanes > 1 else active.text)
-        line = f"note({FAULT}, {number}, {values.bare(values.text(writer, subject))}, {size});"
-        writer.add(Branch(f"rarely({' && '.join(conditions) or 'true'})", (Do(line),)))
-        return
-    bad = values.call(writer, "not", boolean, [holds])
-    for active in (values.first_lanes(writer, str(count)) if count is not None else None, mask):
-        if active is not None:
-            bad = values.call(writer, "and", boolean, [bad, active])
-    line = f"note_lanes({FAULT}, {number}, {bad.text}, {values.bare(values.text(writer, subject))}, {size});"
-    writer.add(Branch(f"rarely(any({bad.text}))", (Do(line),)))
 
 
 def numbers(nest: LoopNest) -> dict[int, str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from effcc.codegen.cpp import values
 from effcc.codegen.cpp.points import Points
 from effcc.codegen.cpp.scope import Value
-from effcc.codegen.cpp.spelling import Fold, computed, fold, literal, spell, value_type
+from effcc.codegen.cpp.spelling import Fold, fold, spell
+from effcc.codegen.cpp.values import computed
 from effcc.errors import UnsupportedError
-from effcc.ir.dtypes import DType, boolean, i64
+from effcc.ir import vectors
+from effcc.ir.dtypes import DType
 from effcc.ir.expr import Call, Expr
 from effcc.ir.scalars import reduction
+from effcc.ir.vectors import Broadcast, Fma, Literal
 
 _REDUCTIONS = {"add": "sum", "mul": "prod", "maximum": "max", "minimum": "min", "or": "any", "and": "all"}
 
@@ -30,15 +33,14 @@ class Combine:
                 "expected a combine, got 'set'"
             )
 
-    def identity(self, lanes: int) -> str:
+    def identity(self, lanes: int) -> vectors.Value:
         """What an accumulator begins with."""
         assert self.fold is not None
-        number = reduction(_REDUCTIONS[self.fold.function]).identity(self.dtype)
-        text = literal(int(number) if self.dtype.is_integer else number, self.dtype)
-        type = value_type(self.dtype, lanes)
-        if self.dtype == boolean and lanes > 1:
-            return f"{type}{{}}" if text == "false" else f"~{type}{{}}"
-        return f"broadcast<{type}>({text})" if lanes > 1 else text
+        number = values.literal(reduction(_REDUCTIONS[self.fold.function]).identity(self.dtype), self.dtype)
+        type = values.type_of(self.writer, self.dtype, lanes)
+        if type.is_mask and isinstance(number, Literal):
+            return Literal(number.value, type)
+        return Broadcast(number, type) if lanes > 1 else number
 
     def value(self) -> Value:
         return self._stored(self.points.at.value(self.tile.value))
@@ -68,30 +70,16 @@ class Combine:
         a, b = (self.points.at.value(factor) for factor in product)
         self.points.at.streams = False
         lanes = max(a.lanes, b.lanes, before.lanes)
-        if lanes > 1 and a.lanes == b.lanes == 1:
-            texts = [values.in_lanes(self.writer, a), b.text, before.text]
-        elif lanes > 1:
-            texts = [a.text, b.text, values.in_lanes(self.writer, before)]
-        else:
-            texts = [a.text, b.text, before.text]
-        return Value(f"mul_add({', '.join(texts)})", self.dtype, lanes)
+        take = values.in_lanes if lanes > 1 else values.node
+        return Value(Fma(*(take(self.writer, v) for v in (a, b, before))), self.dtype, lanes)
 
     def folded(self, before: Value, value: Value) -> Value:
-        """`fold(value, before)` as text; the accumulator stands last, where maximum is quickest."""
+        """`value` folded with what stands there `before`, which stands last in a function: it is quickest there."""
         assert self.fold is not None
         dtype = self.dtype
-        template, spelling = spell(self.fold.function, dtype)
-        self.writer.functions.add(self.fold.function)
+        spelling = spell(self.fold.function, dtype)[1]
         lanes = max(before.lanes, value.lanes)
-        if lanes > 1:
-            texts = [values.in_lanes(self.writer, v, 4) for v in (value, before)]
-        elif dtype == i64 and not spelling.operator:  # a literal alone would be an int
-            texts = [f"i64({values.bare(values.text(self.writer, v))})" for v in (value, before)]
-        else:
-            texts = [values.text(self.writer, v) for v in (value, before)]
-        if spelling.operator:
-            texts.reverse()
-        body = template.format(*texts)
-        if lanes == 1 and computed(dtype).bits < 32 and dtype != boolean:
-            body = f"{dtype.name}({body})"
+        take = values.in_lanes if lanes > 1 else values.node
+        operands = [take(self.writer, v) for v in ((before, value) if spelling.operator else (value, before))]
+        body = vectors.Call(self.fold.function, tuple(operands), values.type_of(self.writer, dtype, lanes))
         return Value(body, dtype, lanes)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from effcc.codegen.cpp import values
-from effcc.codegen.cpp.checks import note_failures
-from effcc.codegen.cpp.form import Branch, Do, Registers
 from effcc.codegen.cpp.linear import (
     LANE,
     Known,
@@ -17,21 +15,22 @@ from effcc.codegen.cpp.linear import (
     bounds,
     fine_part,
     floor_division,
-    linear_text,
     minus,
     of_atom,
     of_vector,
     plus,
     remainder,
     times,
+    uniform,
 )  # fmt: skip
 from effcc.codegen.cpp.loads import load_memory, load_registers, prefetch, proven_inside
-from effcc.codegen.cpp.scope import Value, Writer, atomic
-from effcc.codegen.cpp.sizes import size_text
-from effcc.codegen.cpp.spelling import COMPARISONS, SYMBOLS
+from effcc.codegen.cpp.notes import note_failures
+from effcc.codegen.cpp.scope import Value, Writer
+from effcc.codegen.cpp.spelling import COMPARISONS
 from effcc.codegen.cpp.storage import Memory, Storage
 from effcc.errors import UnsupportedError
-from effcc.ir.dtypes import boolean, i64
+from effcc.ir import vectors
+from effcc.ir.dtypes import boolean, i32, i64
 from effcc.ir.expr import (
     Axis,
     Call,
@@ -47,15 +46,16 @@ from effcc.ir.expr import (
     walk,
 )  # fmt: skip
 from effcc.ir.scalars import CHECKS, is_check
+from effcc.ir.vectors import INDEX, NARROW, TRUTH, Assign, Branch, Broadcast, SizeNumber, Var
 
 _OPPOSITE = {"le": "gt", "ne": "eq"}
 
 
 @dataclass
 class Guard:
-    """Which lanes count: the first `count` (a number or a name; None: all), and of those where `mask` holds."""
+    """Which lanes count: the first `count` (None: all), and of those where `mask` holds."""
 
-    count: int | str | None = None
+    count: int | vectors.Value | None = None
     mask: Value | None = None
 
 
@@ -63,7 +63,7 @@ class Guard:
 class Evaluator:
     """Evaluates expressions at the current `point`: the places of unrolled axes, and which vector of the lanes axis.
 
-    `variables` are the C++ names of loop axes. `epoch` counts the writes to the tile's own buffer, `written`, so that
+    `variables` are the names of loop axes here. `epoch` counts the writes to the tile's own buffer, `written`, so that
     nothing read before a write stands for what is read after it. Vectors are counted from `lanes_base`.
     While it `streams`, vectors that a loop reads from far apart are asked for early.
     """
@@ -82,6 +82,8 @@ class Evaluator:
     _depends: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _rereads: dict[int, bool] = field(default_factory=dict)
     _made: dict[int, Expr] = field(default_factory=dict)
+    _affine: dict[int, bool] = field(default_factory=dict)
+    _forms: dict[tuple[int, ...], Linear] = field(default_factory=dict)
 
     def value(self, e: Expr) -> Value:
         """The value of `e` at the current point."""
@@ -121,7 +123,7 @@ class Evaluator:
             case Const(value, dtype):
                 return values.constant(value, dtype)
             case Size(value, dtype) if dtype.is_float:
-                return Value(self.writer.let("double", size_text(value), "number"), dtype)
+                return Value(self.writer.let(SizeNumber(value), "number"), dtype)
             case Axis() | Size():
                 return self._index(self.linear(e))
             case Load():
@@ -137,6 +139,35 @@ class Evaluator:
 
     def linear(self, e: Expr) -> Linear:
         """An i64 expression as a linear form; what is not linear is computed and becomes an atom."""
+        if not isinstance(e, Call) or not self._is_affine(e):
+            return self._linear(e)
+        key = (id(e), *[self.point[a] for a in self.depends(e)])
+        found = self._forms.get(key)
+        if found is None:
+            found = self._forms[key] = self._linear(e)
+        return found
+
+    def moved(self) -> None:
+        """Loops around have other variables now."""
+        self._forms.clear()
+
+    def _is_affine(self, e: Expr) -> bool:
+        """Whether `e` is a linear form of axes and sizes, whatever is known of them."""
+        found = self._affine.get(id(e))
+        if found is None:
+            match e:
+                case Axis() | Const() | Size():
+                    found = True
+                case Call("add" | "sub" | "neg", parts):
+                    found = all(map(self._is_affine, parts))
+                case Call("mul", (a, Const())):
+                    found = self._is_affine(a)
+                case _:
+                    found = False
+            self._affine[id(e)] = found
+        return found
+
+    def _linear(self, e: Expr) -> Linear:
         match e:
             case Const(value):
                 return Linear(constant=int(value))
@@ -189,20 +220,15 @@ class Evaluator:
         return part if function == "floordiv" else plus(part, fine)
 
     def _scalar_division(self, function: str, a: Linear, divisor: int) -> Linear:
-        """A uniform quotient or remainder by a constant; C's own operators where `a` cannot be negative."""
+        """A uniform quotient or remainder by a constant: the quick ones where `a` cannot be negative."""
         exact = (floor_division if function == "floordiv" else remainder)(a, divisor, self._known())
         if exact is not None:
             return exact
         low, _ = bounds(a, self._known())
-        body = linear_text(a)
         if low is not None and low >= 0:
-            operator = "/" if function == "floordiv" else "%"
-            name = self.writer.let("i64", f"{atomic(body)} {operator} {divisor}", "at")
-        else:
-            self.writer.functions.add(function)
-            library = "floor_divide" if function == "floordiv" else "remainder"
-            name = self.writer.let("i64", f"{library}<i64>({body}, {divisor})", "at")
-        return of_atom(name)
+            function = "quotient" if function == "floordiv" else "rest"
+        at = self.writer.let(vectors.Call(function, (uniform(a), values.number(divisor)), INDEX), "at")
+        return of_atom(at.name)
 
     def _known(self) -> dict[str, Known]:
         known = dict(self.writer.known)
@@ -223,11 +249,12 @@ class Evaluator:
     def _atom(self, value: Value) -> Linear:
         if value.linear is not None:
             return value.linear
-        return of_vector(value.text) if value.lanes > 1 else of_atom(value.text)
+        node = value.node if isinstance(value.node, Var) else self.writer.define(values.node(self.writer, value), "at")
+        return of_vector(node.name) if value.lanes > 1 else of_atom(node.name)
 
     def _index(self, a: Linear) -> Value:
         """A linear form as a value, not yet in a register."""
-        return Value("", i64, 1 if a.is_uniform else self.writer.lanes, linear=a)
+        return Value(None, i64, 1 if a.is_uniform else self.writer.lanes, linear=a)
 
     # Calls
 
@@ -257,15 +284,15 @@ class Evaluator:
         if e.function == "divisor":
             divisor = self.value(e.operands[0])
             other = self.value(self._kept(e, lambda: Call("ne", (e.operands[0], Const(0, e.dtype)), boolean)))
-            note_failures(self.writer, int(number.value), other, divisor, "0", *guarded)
+            note_failures(self.writer, int(number.value), other, divisor, values.ZERO, *guarded)
             return divisor
         if e.function == "holds":
             condition = self.value(e.operands[0])
-            note_failures(self.writer, int(number.value), condition, self.value(integer(0)), "0", *guarded)
+            note_failures(self.writer, int(number.value), condition, self.value(integer(0)), values.ZERO, *guarded)
             return condition
         index, size = e.operands[:2]
         inside = self._kept(e, lambda: both(compare("ge", index, integer(0)), compare("lt", index, size)))
-        holds, end = self.value(inside), linear_text(self.linear(size))
+        holds, end = self.value(inside), uniform(self.linear(size))
         note_failures(self.writer, int(number.value), holds, self._index(self.linear(index)), end, *guarded)
         return holds
 
@@ -312,20 +339,23 @@ class Evaluator:
         low, high = bounds(difference, self._known())
         decided = _decide(e.function, low, high)
         if decided is not None:
-            return Value("true" if decided else "false", boolean)
+            return values.truth(decided)
         if difference.is_uniform:
-            left, right = linear_text(a.base), linear_text(b.base)
+            sides = (uniform(a), uniform(b))
             if a.lane != 0 or a.vectors:
-                left, right = linear_text(difference), "0"
-            return Value(self.writer.let("bool", f"{left} {SYMBOLS[e.function]} {right}", "is"), boolean)
+                sides = (uniform(difference), values.ZERO)
+            return Value(self.writer.let(vectors.Call(e.function, sides, TRUTH), "is"), boolean)
         lanes = self.writer.lanes
         step = difference.lane
         if not difference.vectors and isinstance(step, int) and abs(step) * lanes < 1 << 29:
-            type = f"i32x<{lanes}>"
-            number = f"iota<{type}>(0)" if step == 1 else f"iota<{type}>(0) * {step}"
-            limit = linear_text(times(difference.base, -1))
-            body = f"{number} {SYMBOLS[e.function]} saturate({limit})"
-            return Value(self.writer.let(type, body, "is"), boolean, lanes, 4)
+            type = values.type_of(self.writer, i32)
+            limit = vectors.Call("saturate", (uniform(times(difference.base, -1)),), NARROW)
+            body = vectors.Call(
+                e.function,
+                (values.lane_numbers(type, step), Broadcast(limit, type)),
+                values.type_of(self.writer, boolean),
+            )
+            return Value(self.writer.let(body, "is"), boolean, lanes, 4)
         operands = [self._index(x) for x in (a, b)]
         return values.call(self.writer, e.function, boolean, operands, self._epoch(e))
 
@@ -392,12 +422,12 @@ class Evaluator:
         name = self.writer.names.fresh("v")
         for lines, side in ((yes, left), (no, right)):
             with self.writer.block() as late:
-                body = values.in_lanes(self.writer, side, width) if lanes > 1 else values.text(self.writer, side)
+                body = values.in_lanes(self.writer, side, width) if lanes > 1 else values.node(self.writer, side)
             lines.extend(late)
-            lines.append(Do(f"{name} = {body};"))
-        self.writer.add(Registers(type, (name,), "{}"))
-        self.writer.add(Branch(values.text(self.writer, condition), tuple(yes), tuple(no)))
-        return self._indexed(Value(name, e.dtype, lanes, width))
+            lines.append(Assign(name, body))
+        self.writer.add(vectors.Registers(type, (name,)))
+        self.writer.add(Branch(values.node(self.writer, condition), tuple(yes), tuple(no)))
+        return self._indexed(Value(Var(name, type), e.dtype, lanes, width))
 
     def _indexed(self, value: Value) -> Value:
         """A selected i64 as an atom, so that index arithmetic can go on with it."""

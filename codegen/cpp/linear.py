@@ -1,6 +1,6 @@
 """Index arithmetic as linear forms: sums of coefficients times atoms, plus a constant.
 
-An atom is the C++ name of an i64: a loop variable or a computed value. The current lane of a vector is the atom `LANE`;
+An atom is the name of an i64: a loop variable or a computed value. The current lane of a vector is the atom `LANE`;
 an atom may itself be a vector of i64 lanes. What is known of an atom (its bounds, and what it is a multiple of) decides
 floor divisions, remainders and comparisons at compile time wherever it can.
 """
@@ -8,11 +8,11 @@ floor divisions, remainders and comparisons at compile time wherever it can.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from effcc.codegen.cpp.sizes import size_factor, size_text
 from effcc.ir.dims import Dim, dim
+from effcc.ir.vectors import Affine
 
 LANE = "%lane"
 
@@ -38,7 +38,10 @@ class Linear:
     @property
     def lane(self) -> Dim:
         """The coefficient of the lane."""
-        return dict(self.terms).get(LANE, 0)
+        for atom, c in self.terms:
+            if atom == LANE:
+                return c
+        return 0
 
     @property
     def is_uniform(self) -> bool:
@@ -58,7 +61,7 @@ class Linear:
 
 def plus(a: Linear, b: Linear) -> Linear:
     """a + b."""
-    return Linear(_merge(a.terms, b.terms), dim(a.constant + b.constant), _merge(a.vectors, b.vectors))
+    return Linear(_merge(a.terms, b.terms), add(a.constant, b.constant), _merge(a.vectors, b.vectors))
 
 
 def times(a: Linear, factor: Dim) -> Linear:
@@ -67,7 +70,7 @@ def times(a: Linear, factor: Dim) -> Linear:
         return a
     if factor == 0:
         return Linear()
-    return Linear(_scaled(a.terms, factor), dim(a.constant * factor), _scaled(a.vectors, factor))
+    return Linear(_scaled(a.terms, factor), multiply(a.constant, factor), _scaled(a.vectors, factor))
 
 
 def minus(a: Linear, b: Linear) -> Linear:
@@ -80,12 +83,36 @@ def _merge(a: tuple[tuple[str, Dim], ...], b: tuple[tuple[str, Dim], ...]) -> tu
         return a or b
     total = dict(a)
     for atom, coefficient in b:
-        total[atom] = dim(total.get(atom, 0) + coefficient)
+        total[atom] = add(total.get(atom, 0), coefficient)
     return tuple((atom, c) for atom, c in total.items() if c != 0)
 
 
 def _scaled(terms: tuple[tuple[str, Dim], ...], factor: Dim) -> tuple[tuple[str, Dim], ...]:
-    return tuple((atom, dim(c * factor)) for atom, c in terms)
+    return tuple([(atom, multiply(c, factor)) for atom, c in terms])
+
+
+def add(a: Dim, b: Dim) -> Dim:
+    """a + b."""
+    return a + b if isinstance(a, int) and isinstance(b, int) else dim(a + b)
+
+
+def multiply(a: Dim, b: Dim) -> Dim:
+    """a * b."""
+    return a * b if isinstance(a, int) and isinstance(b, int) else dim(a * b)
+
+
+def combination(forms: Sequence[Linear], factors: Sequence[Dim]) -> Linear:
+    """The sum of linear forms times factors."""
+    terms: dict[str, Dim] = {}
+    vectors: dict[str, Dim] = {}
+    constant: Dim = 0
+    for form, factor in zip(forms, factors, strict=True):
+        constant = add(constant, multiply(form.constant, factor))
+        for found, given in ((terms, form.terms), (vectors, form.vectors)):
+            for atom, c in given:
+                found[atom] = add(found.get(atom, 0), multiply(c, factor))
+    left = [tuple([(atom, c) for atom, c in found.items() if c != 0]) for found in (terms, vectors)]
+    return Linear(left[0], constant, left[1])
 
 
 def bounds(a: Linear, known: Mapping[str, Known]) -> tuple[int | None, int | None]:
@@ -162,19 +189,12 @@ def fine_part(a: Linear, divisor: int, known: Mapping[str, Known]) -> tuple[Line
     return Linear(tuple(coarse), a.constant - start), fine
 
 
-def linear_text(a: Linear) -> str:
-    """The uniform part of `a` as C++ text, without parentheses around it: `768 * m0 + k + 32`."""
-    text = ""
-    for atom, c in a.base.terms:
-        negative = isinstance(c, int) and c < 0
-        size: Dim = -c if negative else c
-        term = atom if size == 1 else f"{size_factor(size)} * {atom}"
-        text += (" - " if negative else " + ") + term if text else ("-" if negative else "") + term
-    if isinstance(a.constant, int):
-        if not text:
-            return str(a.constant)
-        return text if a.constant == 0 else text + (f" + {a.constant}" if a.constant > 0 else f" - {-a.constant}")
-    return f"{text} + {size_text(a.constant)}" if text else size_text(a.constant)
+def uniform(a: Linear) -> Affine:
+    """The part of `a` that is the same in every lane."""
+    for atom, _ in a.terms:
+        if atom == LANE:
+            return Affine(a.base.terms, a.constant)
+    return Affine(a.terms, a.constant)
 
 
 def of_atom(name: str) -> Linear:

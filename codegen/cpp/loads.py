@@ -1,4 +1,4 @@
-"""Loads and stores: what an index does along the lanes decides which library call moves the data.
+"""Loads and stores: what an index does along the lanes decides which way the data moves.
 
 Coefficient 0 is one scalar for all lanes, 1 a vector, any other a strided access; an index that is itself data gathers.
 """
@@ -9,16 +9,18 @@ import math
 from collections.abc import Mapping, Sequence
 
 from effcc.codegen.cpp import values
-from effcc.codegen.cpp.form import Do
-from effcc.codegen.cpp.linear import Known, Linear, bounds, linear_text, plus, shifted, times
+from effcc.codegen.cpp.linear import LANE, Known, Linear, bounds, combination, shifted, uniform
 from effcc.codegen.cpp.scope import Value, Writer
-from effcc.codegen.cpp.spelling import computed, literal, value_type
 from effcc.codegen.cpp.storage import Memory, Registers
+from effcc.codegen.cpp.values import computed
 from effcc.errors import UnsupportedError
+from effcc.ir import vectors
 from effcc.ir.dims import Dim
-from effcc.ir.dtypes import bf16, boolean, f16
+from effcc.ir.dtypes import boolean
+from effcc.ir.vectors import Any, Assign, Conjunction, Lane, Place, Prefetch, Select, SetLane, Store, Var
+from effcc.ir.vectors import Load as MemoryLoad
 
-Count = int | str | None
+Count = int | vectors.Value | None
 
 _AHEAD = 8192
 """Bytes between what a stream reads and what it asks for: two pages."""
@@ -35,15 +37,12 @@ def proven_inside(index: Sequence[Linear], shape: Sequence[Dim], known: Mapping[
 
 def offset(storage: Memory, index: Sequence[Linear]) -> Linear:
     """The place of an element, in elements from the pointer."""
-    total = Linear()
-    for at, stride in zip(index, storage.strides, strict=True):
-        total = plus(total, times(at, stride))
-    return total
+    return combination(index, storage.strides)
 
 
-def _place(storage: Memory, at: Linear) -> str:
-    body = linear_text(at)
-    return storage.pointer if body == "0" else f"{storage.pointer} + {body}"
+def place(storage: Memory, at: Linear) -> Place:
+    """The element at an offset, which is the same in every lane."""
+    return Place(storage.pointer, storage.dtype, uniform(at))
 
 
 def load_memory(
@@ -62,44 +61,28 @@ def load_memory(
     at = offset(storage, index)
     dtype, hint = storage.dtype, storage.pointer.lower()
     if at.is_uniform:
-        some = f"{count} > 0" if follows and isinstance(count, str) else ""
+        some = None if count is None or isinstance(count, int) or not follows else values.positive(count)
         return _load_scalar(writer, storage, at, mask, some, hint, epoch)
-    lanes = writer.lanes
-    type = value_type(dtype, lanes)
-    place = _place(storage, at)
-    masked = mask is not None
+    type = values.type_of(writer, dtype)
     if mask is not None and count is not None:
-        mask = values.call(writer, "and", boolean, [values.first_lanes(writer, str(count)), mask])
-    width = computed(dtype).bytes
-    flag = values.mask(writer, mask, 4 if dtype == boolean else width) if mask is not None else ""
-    kind = "_mask" if dtype == boolean else ""
+        mask = values.call(writer, "and", boolean, [values.first_lanes(writer, count), mask])
+    width = 4 if dtype == boolean else computed(dtype).bytes
+    flag = values.mask(writer, mask, width) if mask is not None else None
+    place_ = place(storage, at)
     if at.vectors:
-        along = Linear(tuple(t for t in at.terms if t[0] not in dict(at.base.terms)), 0, at.vectors)
-        position = values.vector_index(writer, along)
-        if mask is None and count is not None:
-            mask = values.first_lanes(writer, str(count))
-            flag = values.mask(writer, mask, 4 if dtype == boolean else width)
-        of = f"i32x<{lanes}>" if dtype == boolean else type
-        body = f"gather_if<{of}>({flag}, {place}, {position})" if flag else f"gather<{of}>({place}, {position})"
-    elif at.lane == 1:
-        if masked:
-            body = f"load{kind}_if<{type}>({flag}, {place})"
-        elif count is not None:
-            body = f"load{kind}_n<{type}>({place}, {count})"
-        else:
-            body = f"load{kind}<{type}>({place})"
+        position = _positions(writer, at)
+        if flag is None and count is not None:
+            flag = values.mask(writer, values.first_lanes(writer, count), width)
+        body = MemoryLoad(place_, type, index=position, mask=flag)
     else:
-        stride = linear_text(Linear(constant=at.lane))
-        of = f"i32x<{lanes}>" if dtype == boolean else type
-        if masked:
-            body = f"load_apart_if<{of}>({flag}, {place}, {stride})"
-        elif count is not None:
-            body = f"load_strided_n<{of}>({place}, {stride}, {count})"
-        else:
-            body = f"load_apart<{of}>({place}, {stride})"
-    if dtype == boolean and at.lane != 1:
-        body = f"to_mask({body})"
-    return Value(writer.let(type, body, hint, epoch), dtype, lanes)
+        some_lanes = values.number(count) if count is not None and flag is None else None
+        body = MemoryLoad(place_, type, at.lane, mask=flag, count=some_lanes)
+    return Value(writer.let(body, hint, epoch), dtype, writer.lanes)
+
+
+def _positions(writer: Writer, at: Linear) -> vectors.Value:
+    """What differs between the lanes of an offset that is data."""
+    return values.vector_index(writer, Linear(tuple(t for t in at.terms if t[0] == LANE), 0, at.vectors))
 
 
 def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear]) -> None:
@@ -118,7 +101,7 @@ def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear]) -> None:
         return
     if _stream_length(writer, at) * size < 2 * _AHEAD:
         return
-    writer.add(Do(f"__builtin_prefetch({_place(storage, shifted(at, _AHEAD // size))}, 0, 2);"))
+    writer.add(Prefetch(place(storage, shifted(at, _AHEAD // size))))
 
 
 def _stream_length(writer: Writer, at: Linear) -> float:
@@ -135,70 +118,77 @@ def _stream_length(writer: Writer, at: Linear) -> float:
 
 
 def _load_scalar(
-    writer: Writer, storage: Memory, at: Linear, mask: Value | None, some: str, hint: str, epoch: int
+    writer: Writer,
+    storage: Memory,
+    at: Linear,
+    mask: Value | None,
+    some: vectors.Value | None,
+    hint: str,
+    epoch: int,
 ) -> Value:
     dtype = storage.dtype
-    type = value_type(dtype, 1)
-    half = dtype in (f16, bf16)
-    body = f"load<f32>({_place(storage, at)})" if half else f"{storage.pointer}[{linear_text(at)}]"
-    conditions = [*([some] if some else []), *([f"any({mask.text})"] if mask is not None else [])]
+    body: vectors.Value = MemoryLoad(place(storage, at), values.type_of(writer, dtype, 1))
+    conditions = [some] if some is not None else []
+    if mask is not None:
+        holds = values.node(writer, mask)
+        conditions.append(Any(holds) if mask.lanes > 1 else holds)
     if conditions:
-        body = f"{' && '.join(conditions)} ? {body} : {literal(0, dtype)}"
-        if computed(dtype).bits < 32 and dtype != boolean:
-            body = f"{type}({body})"
-    return Value(writer.let(type, body, hint, epoch), dtype)
+        condition = conditions[0] if len(conditions) == 1 else Conjunction(tuple(conditions))
+        body = Select(condition, body, values.literal(0, dtype))
+    return Value(writer.let(body, hint, epoch), dtype)
 
 
-def register(writer: Writer, storage: Registers, index: Sequence[Linear]) -> tuple[str, int | None]:
+def register(writer: Writer, storage: Registers, index: Sequence[Linear]) -> tuple[Var, int | None]:
     """The variable that holds an element, and which of its lanes (None: all of them, one for each lane)."""
     key: list[int] = []
     lane: int | None = 0 if storage.lane_dim is not None else None
     for position, at in enumerate(index):
         if not isinstance(at.constant, int) or at.base.terms or at.vectors:
-            raise UnsupportedError(f"a register buffer is indexed by {linear_text(at)}: expected unrolled axes only")
+            raise UnsupportedError(
+                f"the register buffer {storage.name} is indexed by a loop: expected unrolled axes only"
+            )
         if position != storage.lane_dim:
             key.append(at.constant)
             continue
         lane = None if at.lane == 1 else at.constant % writer.lanes
         key.append(at.constant // writer.lanes)
-    return storage.names[tuple(key)], lane
+    in_vectors = storage.lane_dim is not None
+    return Var(storage.names[tuple(key)], values.type_of(writer, storage.dtype, 0 if in_vectors else 1)), lane
 
 
 def load_registers(writer: Writer, storage: Registers, index: Sequence[Linear]) -> Value:
     """The variable itself, or one lane of it."""
-    name, lane = register(writer, storage, index)
-    if storage.lane_dim is None or writer.lanes == 1:
-        return Value(name, storage.dtype)
+    variable, lane = register(writer, storage, index)
+    if variable.type.lanes == 1:
+        return Value(variable, storage.dtype)
     if lane is None:
-        return Value(name, storage.dtype, writer.lanes)
-    body = f"lane({name}, {lane})"
-    return Value(f"({body} != 0)" if storage.dtype == boolean else body, storage.dtype)
+        return Value(variable, storage.dtype, writer.lanes)
+    return Value(Lane(variable, lane), storage.dtype)
 
 
 def store_registers(
     writer: Writer, storage: Registers, index: Sequence[Linear], value: Value, kept: Value | None
 ) -> None:
     """Assign to a variable; only in the lanes of `kept` if that is given."""
-    name, lane = register(writer, storage, index)
-    if storage.lane_dim is None or writer.lanes == 1:
-        body = values.bare(values.text(writer, value))
+    variable, lane = register(writer, storage, index)
+    if variable.type.lanes == 1:
+        body = values.node(writer, value)
         if kept is not None and writer.lanes == 1:  # the one lane may lie beyond a tail of run-time size
-            body = f"{values.text(writer, kept)} ? {body} : {name}"
-        writer.add(Do(f"{name} = {body};"))
+            body = Select(values.node(writer, kept), body, variable)
+        writer.add(Assign(variable.name, body))
         return
     if lane is not None:
         if value.lanes > 1:
-            raise UnsupportedError(f"a vector is stored to one lane of {name}: index it by the lanes axis, or combine")
-        body = values.text(writer, value)
-        writer.add(Do(f"set_lane({name}, {lane}, {f'-{body}' if storage.dtype == boolean else body});"))
+            raise UnsupportedError(
+                f"a vector is stored to one lane of {variable.name}: index it by the lanes axis, or combine"
+            )
+        writer.add(SetLane(variable, lane, values.node(writer, value)))
         return
-    body = values.bare(values.in_lanes(writer, value, 4))
+    body = values.in_lanes(writer, value)
     if kept is not None:
-        body = (
-            f"select({values.mask(writer, kept, 4 if storage.dtype == boolean else computed(storage.dtype).bytes)}, "
-            f"{body}, {name})"
-        )
-    writer.add(Do(f"{name} = {body};"))
+        width = 4 if storage.dtype == boolean else computed(storage.dtype).bytes
+        body = Select(values.mask(writer, kept, width), body, variable)
+    writer.add(Assign(variable.name, body))
 
 
 def store_memory(
@@ -213,40 +203,21 @@ def store_memory(
     """Store to memory: one scalar, or the first `count` lanes. `fold` combines a scatter with what stands there; a
     scatter writes in the lanes of `kept` only, if that is given."""
     at = offset(storage, index)
-    place = _place(storage, at)
-    dtype = storage.dtype
+    where = place(storage, at)
     if at.is_uniform:
         if value.lanes > 1:
             raise UnsupportedError(f"a vector is stored to one element of {storage.pointer}: it needs a combine")
-        body = values.bare(values.text(writer, value))
-        if dtype in (f16, bf16):
-            writer.add(Do(f"store({place}, {body});"))
-        else:
-            writer.add(Do(f"{storage.pointer}[{linear_text(at)}] = {body};"))
+        writer.add(Store(where, values.node(writer, value)))
         return
-    body = values.bare(values.in_lanes(writer, value, 4))
-    kind, ending = "_mask" if dtype == boolean else "", "" if count is None else f", {count}"
-    suffix = "" if count is None else "_n"
-    if at.lane == 1 and not at.vectors:
-        writer.add(Do(f"store{kind}{suffix}({place}, {body}{ending});"))
+    body = values.in_lanes(writer, value)
+    if not at.vectors:
+        some = None if count is None else values.number(count)
+        writer.add(Store(where, body, at.lane, count=some))
         return
-    if dtype == boolean:
-        body = f"from_mask<i32x<{writer.lanes}>>({body})"
-    if at.vectors:
-        position = values.vector_index(
-            writer, Linear(tuple(t for t in at.terms if t not in at.base.terms), 0, at.vectors)
-        )
-        active = kept
-        if count is not None:
-            first = values.first_lanes(writer, str(count))
-            active = first if kept is None else values.call(writer, "and", boolean, [first, kept])
-        if fold:
-            mask = active.text if active is not None else f"~{values.type_of(writer, boolean)}{{}}"
-            writer.add(Do(f"scatter_fold({mask}, {place}, {position}, {body}, {fold});"))
-        elif active is None:
-            writer.add(Do(f"scatter({place}, {position}, {body});"))
-        else:
-            writer.add(Do(f"scatter_if({active.text}, {place}, {position}, {body});"))
-        return
-    stride = linear_text(Linear(constant=at.lane))
-    writer.add(Do(f"store_spread({place}, {stride}, {body}{ending});"))
+    position = _positions(writer, at)
+    active = kept
+    if count is not None:
+        first = values.first_lanes(writer, count)
+        active = first if kept is None else values.call(writer, "and", boolean, [first, kept])
+    mask = values.node(writer, active) if active is not None else None
+    writer.add(Store(where, body, index=position, mask=mask, fold=fold))

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 
 from effcc.codegen.cpp import values
 from effcc.codegen.cpp.expressions import Evaluator, Guard
-from effcc.codegen.cpp.form import Branch, Loop
-from effcc.codegen.cpp.linear import Known, Linear, bounds, linear_text, of_atom, shifted, times
+from effcc.codegen.cpp.linear import Known, Linear, bounds, minus, of_atom, shifted, uniform
 from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.storage import Registers, Storage, lanes_axis
+from effcc.ir import vectors
 from effcc.ir.expr import free_axes, loads
 from effcc.ir.loops import Tile, TileAxis
+from effcc.ir.vectors import INDEX, TRUTH, Affine, Branch, Conjunction, Loop, Var
 
 GROUP = 4
 """So many vectors of a long lanes axis are computed together in one turn of a loop."""
@@ -82,35 +83,43 @@ class Points:
         group = max(1, min(GROUP, _UNROLLED // unrolled))
         if len(chunks) <= group or len(chunks) * unrolled <= _UNROLLED or self._lanes_in_registers():
             visit(chunks)
-        elif isinstance(limit, str):
+        elif isinstance(limit, Var):
             self._lane_loop(limit, visit)
         else:
             whole = points // lanes // group * group
             name = self._lane_variable(points, group * lanes)
             with self.writer.block() as lines:
                 visit(range(group))
-            self.writer.add(Loop(name, "0", str(whole * lanes), group * lanes, tuple(lines)))
-            self.at.lanes_base = Linear()
+            self.writer.add(Loop(name, values.ZERO, values.number(whole * lanes), group * lanes, tuple(lines)))
+            self._from(Linear())
             if chunks[whole:]:
                 visit(chunks[whole:])
 
-    def _lane_loop(self, limit: str, visit: Callable[[Sequence[int]], None]) -> None:
+    def _lane_loop(self, limit: Var, visit: Callable[[Sequence[int]], None]) -> None:
         """Vector by vector up to a limit known at run time: whole ones, then the rest under a mask."""
         lanes, extent = self.writer.lanes, self.axes[str(self.lanes_axis)].extent
-        whole = self.writer.let("i64", f"{limit} / {lanes} * {lanes}", "whole")
-        for start, stop, self.masked in (("0", whole, False), (whole, limit, True)):
+        size = values.number(lanes)
+        vectors_ = vectors.Call("quotient", (limit, size), INDEX)
+        whole = self.writer.let(vectors.Call("mul", (vectors_, size), INDEX), "whole")
+        for start, stop, self.masked in ((values.ZERO, whole, False), (whole, limit, True)):
             name = self._lane_variable(extent, lanes)
             with self.writer.block() as lines:
                 visit([0])
             self.writer.add(Loop(name, start, stop, lanes, tuple(lines)))
-        self.at.lanes_base, self.masked = Linear(), True
+        self._from(Linear())
+        self.masked = True
 
     def _lane_variable(self, extent: int, step: int) -> str:
         """The variable of a loop over the lanes axis; vectors are counted from it."""
         name = self.writer.names.fresh(str(self.lanes_axis))
         self.writer.known[name] = Known(0, max(0, extent - 1) // step * step, step)
-        self.at.lanes_base = of_atom(name)
+        self._from(of_atom(name))
         return name
+
+    def _from(self, base: Linear) -> None:
+        """Count vectors of the lanes axis from another place."""
+        self.at.lanes_base = base
+        self.at.moved()
 
     def _lanes_in_registers(self) -> bool:
         """Whether a buffer in registers is indexed by the lanes axis, so that each vector has to be named."""
@@ -129,13 +138,14 @@ class Points:
         ranges = [range(a.extent) for a in axes]
         limits = [self._limit(a) for a in axes]
         for place in itertools.product(*ranges):
-            conditions = []
+            conditions: list[vectors.Value] = []
             skipped = False
             for position, limit in zip(place, limits, strict=True):
                 if isinstance(limit, int):
                     skipped = skipped or position >= limit
                 elif limit is not None:
-                    conditions.append(f"{position} < {limit}")
+                    below = (Affine(constant=position), limit)
+                    conditions.append(vectors.Call("lt", below, TRUTH))
             if skipped:
                 continue
             self.at.point.update({a.name: p for a, p in zip(axes, place, strict=True)})
@@ -151,37 +161,37 @@ class Points:
         self.at.point[self.lanes_axis] = chunk
         axis, lanes = self.axes[self.lanes_axis], self.writer.lanes
         limit = self._limit(axis)
-        count: int | str | None = None
-        if isinstance(limit, str):
+        count: int | vectors.Value | None = None
+        if isinstance(limit, Var):
             if self.masked:
-                place = linear_text(times(shifted(self.at.lanes_base, chunk * lanes), -1))
-                count = limit if place == "0" else f"{limit} {place}".replace(" -", " - ", 1)
+                count = uniform(minus(of_atom(limit.name), shifted(self.at.lanes_base, chunk * lanes)))
         elif not self.at.lanes_base.terms:
             rest = (axis.extent if limit is None else min(axis.extent, limit)) - chunk * lanes
             count = rest if rest < lanes else None
         self.at.guard = Guard(count)
 
-    def _limit(self, axis: TileAxis) -> int | str | None:
-        """An axis's limit: a number, or a name."""
+    def _limit(self, axis: TileAxis) -> int | Var | None:
+        """An axis's limit: a number, or a variable."""
         if axis.limit is None:
             return None
         limit = self.at.linear(axis.limit)
         if limit.value is not None:
             return limit.value
         high = bounds(limit, self.writer.known)[1]
-        body = linear_text(limit)
+        body: vectors.Value = uniform(limit)
         if high is None or high > axis.extent:
-            body = f"minimum<i64>({body}, {axis.extent})"
-        return self.writer.let("i64", body, f"{axis.name}_count")
+            body = vectors.Call("minimum", (body, values.number(axis.extent)), INDEX)
+        return self.writer.let(body, f"{axis.name}_count")
 
     @contextmanager
-    def _guarded(self, conditions: Sequence[str]) -> Iterator[None]:
+    def _guarded(self, conditions: Sequence[vectors.Value]) -> Iterator[None]:
         if not conditions:
             yield
             return
         with self.writer.block() as lines:
             yield
-        self.writer.add(Branch(" && ".join(conditions), tuple(lines)))
+        condition = conditions[0] if len(conditions) == 1 else Conjunction(tuple(conditions))
+        self.writer.add(Branch(condition, tuple(lines)))
 
     @contextmanager
     def where_written(self) -> Iterator[None]:
@@ -192,7 +202,7 @@ class Points:
             return
         with self.writer.block() as lines:
             yield
-        self.writer.add(Branch(values.text(self.writer, kept), tuple(lines)))
+        self.writer.add(Branch(values.node(self.writer, kept), tuple(lines)))
 
     @contextmanager
     def loops(self, axes: Sequence[TileAxis]) -> Iterator[None]:
@@ -201,15 +211,16 @@ class Points:
             return
         axis = axes[0]
         limit = self._limit(axis)
-        stop = str(axis.extent) if limit is None else str(limit)
-        if isinstance(limit, int):
-            stop = str(min(limit, axis.extent))
+        stop: vectors.Value = values.number(axis.extent)
+        if limit is not None:
+            stop = limit if isinstance(limit, Var) else values.number(min(limit, axis.extent))
         name = self.writer.names.fresh(axis.name)
         self.variables[axis.name] = name
         self.writer.known[name] = Known(0, axis.extent - 1)
         self.at.variables = self.variables
+        self.at.moved()
         self.writer.loops.append(name)
         with self.writer.block() as lines, self.loops(axes[1:]):
             yield
         self.writer.loops.pop()
-        self.writer.add(Loop(name, "0", stop, 1, tuple(lines)))
+        self.writer.add(Loop(name, values.ZERO, stop, 1, tuple(lines)))

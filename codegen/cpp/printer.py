@@ -1,34 +1,54 @@
-"""The vector form as C++ text: two-space indents, one statement a line, nothing decided here."""
+"""Vectors as C++ text: two-space indents, one statement a line, nothing decided here but parentheses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from effcc.codegen.cpp.form import (
+from effcc.codegen.cpp.expression_text import Texts, outlined_name
+from effcc.codegen.cpp.spelling import SPELLINGS, element_name, type_name
+from effcc.ir.vectors import (
     Array,
+    Assign,
     Barrier,
-    Block,
     Branch,
-    Do,
+    Check,
     Function,
     Let,
     Line,
     Loop,
-    Note,
+    Parameter,
+    Prefetch,
     Registers,
-    Shared,
+    SetLane,
+    Share,
+    Store,
+    StoreRows,
+    Type,
 )  # fmt: skip
-from effcc.ir.dtypes import DTYPES
 
 _WIDTH = 110
 _STACK_LIMIT = 64 << 10
 """Local arrays of more bytes live in each thread's own static storage: stacks of threads can be small."""
 
 
-def print_function(function: Function) -> str:
+@dataclass(frozen=True)
+class Printed:
+    """A function's text, and the headers of the library that it needs."""
+
+    text: str
+    headers: frozenset[str]
+
+
+def print_function(function: Function) -> Printed:
     """The text of a function."""
-    head = _wrapped(f"void {function.name}(", _parameters(function), ") {")
-    return "\n".join([*head, *_lines(function.body, "  "), "}"])
+    lines = _Lines(function)
+    text = _wrapped(f"void {function.name}(", _parameters(function), ") {")
+    text += ["  if (me.thread != 0) return;"] if function.first_only else []
+    text += ["  missed fault;"] if function.checks else []
+    text += lines.text(function.body, "  ")
+    text += ["  faults.add(fault);"] if function.checks else []
+    return Printed("\n".join([*text, "}"]), lines.texts.headers())
 
 
 def print_declaration(function: Function) -> str:
@@ -37,8 +57,26 @@ def print_declaration(function: Function) -> str:
 
 
 def _parameters(function: Function) -> list[str]:
-    parameters = [f"{p.type} {p.name}" for p in (*function.buffers, *function.sizes)]
+    parameters = [*map(_parameter, function.buffers), *(f"i64 {name}" for name, _ in function.sizes)]
     return [*parameters, "worker& me", *(["checks faults"] if function.checks else [])]
+
+
+def print_called(called: tuple[str, Type]) -> str:
+    """The function that is called where `called` is used."""
+    name, type = called
+    arity = 2 if "{1}" in SPELLINGS[name].floats else 1
+    operands = ["x", "y"][:arity]
+    given = ", ".join(f"{type_name(type)} {operand}" for operand in operands)
+    return (
+        f"static __attribute__((noinline)) {type_name(type)} {outlined_name(name)}({given}) {{ "
+        f"return {name}({', '.join(operands)}); }}"
+    )
+
+
+def _parameter(p: Parameter) -> str:
+    constant = "const " if p.read_only else ""
+    restrict = " __restrict" if p.alone else ""
+    return f"{constant}{element_name(p.dtype)}*{restrict} {p.name}"
 
 
 def _wrapped(head: str, items: Sequence[str], tail: str, indent: str = "    ") -> list[str]:
@@ -56,46 +94,61 @@ def _wrapped(head: str, items: Sequence[str], tail: str, indent: str = "    ") -
     return lines
 
 
-def _lines(body: Sequence[Line], indent: str) -> Iterator[str]:
-    for line in body:
-        match line:
-            case Let(type, name, value):
-                yield f"{indent}const {type} {name} = {value};"
-            case Registers(type, names, value):
-                items = [f"{name}{value}" if value == "{}" else f"{name} = {value}" for name in names]
-                yield from _wrapped(f"{indent}{type} ", items, ";", indent + "    ")
-            case Array(type, name, length):
-                storage = "static thread_local " if length * DTYPES[type].bytes > _STACK_LIMIT else ""
-                yield f"{indent}alignas(64) {storage}{type} {name}[{length}];"
-            case Do(text):
-                yield indent + text
-            case Note(text):
-                yield f"{indent}// {text}"
-            case Barrier():
-                yield f"{indent}me.meet();"
-            case Loop(name, start, stop, step, inner):
-                advance = f"++{name}" if step == 1 else f"{name} += {step}"
-                yield f"{indent}for (i64 {name} = {start}; {name} < {stop}; {advance}) {{"
-                yield from _lines(inner, indent + "  ")
-                yield f"{indent}}}"
-            case Shared(name, count, inner, comment):
-                yield f"{indent}// parallel {comment}"
-                yield f"{indent}for (claims work = me.claim({count}); range piece = work.next();)"
-                yield f"{indent}  for (i64 {name} = piece.begin; {name} < piece.end; ++{name}) {{"
-                yield from _lines(inner, indent + "    ")
-                yield f"{indent}  }}"
-            case Branch(condition, inner, orelse):
-                yield f"{indent}if ({_stripped(condition)}) {{"
-                yield from _lines(inner, indent + "  ")
-                if orelse:
-                    yield f"{indent}}} else {{"
-                    yield from _lines(orelse, indent + "  ")
-                yield f"{indent}}}"
-            case Block(inner, comment):
-                yield f"{indent}{{  // {comment}" if comment else f"{indent}{{"
-                yield from _lines(inner, indent + "  ")
-                yield f"{indent}}}"
+class _Lines:
+    """The statements of one function."""
 
+    def __init__(self, function: Function) -> None:
+        self.texts = Texts(function.called)
 
-def _stripped(condition: str) -> str:
-    return condition[1:-1] if condition.startswith("(") and condition.find(")") == len(condition) - 1 else condition
+    def text(self, body: Sequence[Line], indent: str) -> Iterator[str]:
+        """The lines of a body."""
+        texts = self.texts
+        for line in body:
+            match line:
+                case Let(name, value):
+                    yield f"{indent}const {type_name(value.type)} {name} = {texts.whole(value)};"
+                case Assign(name, value):
+                    yield f"{indent}{name} = {texts.whole(value)};"
+                case Store():
+                    yield f"{indent}{texts.store(line)};"
+                case Registers(type, names, None):
+                    items = [f"{name}{{}}" for name in names]
+                    yield from _wrapped(f"{indent}{type_name(type)} ", items, ";", indent + "    ")
+                case Registers(type, names, start) if start is not None:
+                    items = [f"{name} = {texts.whole(start)}" for name in names]
+                    yield from _wrapped(f"{indent}{type_name(type)} ", items, ";", indent + "    ")
+                case Array(dtype, name, length):
+                    storage = "static thread_local " if length * dtype.bytes > _STACK_LIMIT else ""
+                    yield f"{indent}alignas(64) {storage}{element_name(dtype)} {name}[{length}];"
+                case SetLane():
+                    yield f"{indent}{texts.set_lane(line)};"
+                case StoreRows():
+                    yield f"{indent}{texts.store_rows(line)};"
+                case Prefetch(place):
+                    yield f"{indent}__builtin_prefetch({texts.place(place)}, 0, 2);"
+                case Barrier():
+                    yield f"{indent}me.meet();"
+                case Check():
+                    condition, note = texts.check(line)
+                    yield f"{indent}if (rarely({condition})) {{"
+                    yield f"{indent}  {note};"
+                    yield f"{indent}}}"
+                case Loop(name, start, stop, step, inner):
+                    advance = f"++{name}" if step == 1 else f"{name} += {step}"
+                    first, end = texts.whole(start), texts.whole(stop)
+                    yield f"{indent}for (i64 {name} = {first}; {name} < {end}; {advance}) {{"
+                    yield from self.text(inner, indent + "  ")
+                    yield f"{indent}}}"
+                case Share(name, count, inner, comment):
+                    yield f"{indent}// parallel {comment}"
+                    yield f"{indent}for (claims work = me.claim({texts.whole(count)}); range piece = work.next();)"
+                    yield f"{indent}  for (i64 {name} = piece.begin; {name} < piece.end; ++{name}) {{"
+                    yield from self.text(inner, indent + "    ")
+                    yield f"{indent}  }}"
+                case Branch(condition, inner, orelse):
+                    yield f"{indent}if ({texts.condition(condition)}) {{"
+                    yield from self.text(inner, indent + "  ")
+                    if orelse:
+                        yield f"{indent}}} else {{"
+                        yield from self.text(orelse, indent + "  ")
+                    yield f"{indent}}}"

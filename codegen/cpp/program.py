@@ -6,24 +6,25 @@ other only where a later kernel touches what an earlier one wrote, or overwrites
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from effcc.codegen.cpp.barriers import Pending
 from effcc.codegen.cpp.checks import CheckTable
-from effcc.codegen.cpp.form import Function
 from effcc.codegen.cpp.joins import join_calls
-from effcc.codegen.cpp.scope import RESERVED
-from effcc.codegen.cpp.sizes import headers_for, size_text
-from effcc.codegen.cpp.spelling import stored_type
+from effcc.codegen.cpp.outline import outline
+from effcc.codegen.cpp.sizes import size_headers, size_text
+from effcc.codegen.cpp.spelling import element_name
 from effcc.codegen.cpp.units import RUN, Source, Unit, declared, include, kernel_unit
 from effcc.codegen.cpp.vectorize import vectorize
+from effcc.codegen.cpp.words import RESERVED
 from effcc.codegen.names import Names
 from effcc.errors import ScheduleError, noting
 from effcc.ir.dims import Dim, symbols
 from effcc.ir.loops import LoopNest
 from effcc.ir.printer import print_kernel
 from effcc.ir.program import Buffer, Join, Launch, Native, Program
+from effcc.ir.vectors import Function
 from effcc.target import Target
 
 MOST_CALLS = 128
@@ -128,13 +129,20 @@ class _Emitter:
     def run(self) -> Source:
         units = self._units()
         regions = [text for entry in self.entries for text in self._entry(entry)]
-        headers = {h for text in regions for h in headers_for(text)}
+        headers = set(size_headers(self._sizes()))
         if any(isinstance(s, Join) for entry in self.entries for s in entry.steps):
             headers.add("copy.h")
         names = [f"namespace {self.functions[k][0]} = {u.namespace};" for u in units for k in u.kernels]
         declared_units = [*map(declared, units), *names, *([""] if units else [])]
         parts = [*self._head(headers), *declared_units, *self.checks.text(), *regions, "}  // namespace effcc"]
         return Source("\n".join(parts) + "\n", units)
+
+    def _sizes(self) -> Iterator[Dim]:
+        """The sizes that entry points compute with."""
+        for buffer in self.program.buffers:
+            yield from (*buffer.type.shape, *buffer.type.layout)
+            offset = self.offsets.get(buffer.name, buffer.offset)
+            yield from () if offset is None else (offset,)
 
     def _head(self, headers: Collection[str]) -> list[str]:
         known = self.program.by_name
@@ -174,7 +182,7 @@ class _Emitter:
             same[key] = name
             kernel = self.program.kernels.get(name)
             with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
-                function = vectorize(nest, self.target, RUN, alone)
+                function = outline(vectorize(nest, self.target, RUN, alone))
             self.functions[name] = (self.names.fresh(name), function)
             unit = kernel_unit(function, self._comment(name, nest), (name,))
             known = units.setdefault(unit.text, unit)
@@ -262,7 +270,7 @@ class _Emitter:
         return [*lines, *(f"  {text}" for _, text in calls)]
 
     def _pointer(self, buffer: Buffer, name: str) -> str:
-        type = stored_type(buffer.type.dtype)
+        type = element_name(buffer.type.dtype)
         root = self.program.buffer(self.program.memory_of(buffer.name))
         if root.space == "arena":
             place = f"call.arena + {size_text(self._offset(root))}"
@@ -282,7 +290,7 @@ class _Emitter:
             zip([p.name for p in (*nest.params, *nest.outputs)], [*launch.arguments, *launch.results], strict=True)
         )
         arguments = [pointers[given[p.stands_for]] for p in function.buffers]
-        arguments += [p.stands_for for p in function.sizes]
+        arguments += [size for _, size in function.sizes]
         arguments.append("me")
         if function.checks:
             arguments.append("{call.record, positions}")

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from effcc.codegen.cpp import values
+from effcc.codegen.cpp import loads, values
 from effcc.codegen.cpp.combine import Combine
-from effcc.codegen.cpp.form import Do
-from effcc.codegen.cpp.linear import Linear, linear_text, minus
-from effcc.codegen.cpp.loads import offset
+from effcc.codegen.cpp.linear import Linear, minus
 from effcc.codegen.cpp.points import Points
 from effcc.codegen.cpp.storage import Memory, Storage
 from effcc.ir.dtypes import f32
 from effcc.ir.loops import TileAxis
+from effcc.ir.vectors import StoreRows
 
 WIDTH = 4
 """Neighbours that are stored together."""
@@ -47,21 +46,19 @@ def store_rows(points: Points, combine: Combine, target: Memory, along: TileAxis
     def at_point() -> None:
         writer, at = points.writer, points.at
         for first in range(0, along.extent, WIDTH):
-            vectors = []
+            rows = []
             for position in range(first, first + WIDTH):
                 at.point[along.name] = position
-                vectors.append(values.bare(values.in_lanes(writer, combine.value())))
+                rows.append(values.in_lanes(writer, combine.value()))
             at.point[along.name] = first
             place = _place(points, target)
-            count = "" if at.guard.count is None else f", {at.guard.count}"
-            stride = linear_text(Linear(constant=place.lane))
-            writer.add(
-                Do(f"store_rows({target.pointer} + {linear_text(place)}, {stride}, {', '.join(vectors)}{count});")
-            )
+            count = None if at.guard.count is None else values.number(at.guard.count)
+            where = loads.place(target, place)
+            writer.add(StoreRows(where, tuple(rows), place.lane, count))
         at.epoch += 1
 
     points.each(others, at_point, chunks)
 
 
 def _place(points: Points, target: Memory) -> Linear:
-    return offset(target, [points.at.linear(i) for i in points.tile.index])
+    return loads.offset(target, [points.at.linear(i) for i in points.tile.index])

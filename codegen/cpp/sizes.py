@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 
 import sympy
 
@@ -90,11 +91,14 @@ def _parenthesize(text: str, needed: bool) -> str:
     return f"({text})" if needed else text
 
 
-def headers_for(text: str) -> tuple[str, ...]:
-    """The headers that C++ text needs for the sizes in it."""
-    return (*(("pow.h",) if "floor_divide" in text else ()), *(("sizes.h",) if "size_" in text else ()))
+def size_headers(sizes: Iterable[Dim]) -> frozenset[str]:
+    """The headers that the text of some sizes needs."""
+    return frozenset(h for size in sizes if not isinstance(size, int) for h in _headers(sympy.sympify(size)))
 
 
-def uses_division(size: Dim) -> bool:
-    """Whether the text of `size` calls the library's integer division."""
-    return not isinstance(size, int) and "floor_divide" in size_text(size)
+@functools.lru_cache(maxsize=4096)
+def _headers(size: sympy.Expr) -> frozenset[str]:
+    parts = list(sympy.preorder_traversal(size))
+    divides = any(isinstance(p, sympy.floor) or (p.is_Mul and sympy.fraction(p)[1] != 1) for p in parts)
+    calls = any(isinstance(p, SizeFunction) for p in parts)
+    return frozenset((["pow.h"] if divides else []) + (["sizes.h"] if calls else []))

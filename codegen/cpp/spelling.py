@@ -1,4 +1,4 @@
-"""How every scalar function of the IR is written in C++, for one value and for a vector of them.
+"""How every scalar function of the IR is written in C++, for one value and for a vector of them; types, literals.
 
 The header library is generic: each of its functions takes a scalar or a vector, so one template serves both. They are
 chosen by the operands' kind; a function without a template for a kind is not defined there. `bool` in lanes is a mask.
@@ -6,15 +6,16 @@ chosen by the operands' kind; a function without a template for a kind is not de
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from effcc.errors import UnsupportedError
-from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, f64, i64
+from effcc.ir.dtypes import DType, boolean, f64, i64
 from effcc.ir.expr import Scalar
+from effcc.ir.vectors import Type
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,14 @@ SPELLINGS: dict[str, Spelling] = {
     "cast": Spelling("convert<{0}>({1})", "convert<{0}>({1})"),
 }
 
+VECTOR_SPELLINGS: dict[str, Spelling] = {
+    "quotient": Spelling(integers="{0} / {1}", operator=True),
+    "rest": Spelling(integers="{0} % {1}", operator=True),
+    "saturate": Spelling(integers="saturate({0})"),
+}
+"""Functions of vectors that scalar expressions lack."""
+
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-SYMBOLS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ def spell(name: str, operand: DType) -> tuple[str, Spelling]:
 
     Raises UnsupportedError where the function is not defined for the dtype.
     """
-    spelling = SPELLINGS.get(name)
+    spelling = SPELLINGS.get(name) or VECTOR_SPELLINGS.get(name)
     kind = "floats" if operand.is_float else "booleans" if operand == boolean else "integers"
     template = getattr(spelling, kind) if spelling is not None else ""
     if spelling is None or not template:
@@ -122,25 +129,19 @@ def spell(name: str, operand: DType) -> tuple[str, Spelling]:
     return template, spelling
 
 
-_STORED = {"bf16": "bf16", "f16": "f16", "bool": "bool"}
+_NAMES = {boolean: "bool"}
 
 
-def stored_type(dtype: DType) -> str:
+def element_name(dtype: DType) -> str:
     """The C++ type of an element in memory."""
-    return _STORED.get(dtype.name, dtype.name)
+    return _NAMES.get(dtype, dtype.name)
 
 
-def computed(dtype: DType) -> DType:
-    """What a dtype is computed in: f32 for the half types, itself otherwise."""
-    return f32 if dtype in (bf16, f16) else dtype
-
-
-def value_type(dtype: DType, lanes: int, mask_bytes: int = 4) -> str:
-    """The C++ type of a computed value: `f32`, `f32x<16>`; a boolean in lanes is a mask of integers."""
-    if dtype == boolean:
-        return "bool" if lanes == 1 else f"i{8 * mask_bytes}x<{lanes}>"
-    name = computed(dtype).name
-    return name if lanes == 1 else f"{name}x<{lanes}>"
+@functools.lru_cache(maxsize=1024)
+def type_name(type: Type) -> str:
+    """The C++ type of a value: `f32`, `f32x<16>`; truth values in lanes are a mask of integers."""
+    name = f"i{8 * type.mask_bytes}" if type.is_mask else element_name(type.dtype)
+    return name if type.lanes == 1 else f"{name}x<{type.lanes}>"
 
 
 def literal(value: Scalar, dtype: DType) -> str:
@@ -174,8 +175,6 @@ def literal(value: Scalar, dtype: DType) -> str:
     return text + suffix
 
 
-def headers(functions: Iterable[str]) -> list[str]:
-    """The headers that the given functions need, in a fixed order."""
-    needed = {SPELLINGS[name].header for name in functions if name in SPELLINGS} | {"vec.h"}
-    order = ["vec.h", "exp_log.h", "erf.h", "trig.h", "pow.h"]
-    return [header for header in order if header in needed]
+def header_of(function: str) -> str:
+    """The header of the library that a function needs."""
+    return (SPELLINGS.get(function) or VECTOR_SPELLINGS[function]).header

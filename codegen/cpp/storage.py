@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from effcc.codegen.cpp.spelling import computed
+from effcc.codegen.cpp.values import computed
 from effcc.ir.dims import Shape
 from effcc.ir.dtypes import DType, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, children, free_axes, walk
@@ -28,6 +28,7 @@ class Memory:
 class Registers:
     """A buffer in variables: one for each point of its dimensions, `lane_dim` cut into vectors (None: all scalars)."""
 
+    name: str
     names: dict[tuple[int, ...], str]
     dtype: DType
     shape: tuple[int, ...]

@@ -55,9 +55,9 @@ def _assign(points: Points, combine: Combine, target: Storage) -> None:
         value = combine.value() if combine.fold is None else combine.combined(load_registers(writer, target, index))
         store_registers(writer, target, index, value, _kept_lanes(points, target))
     elif combine.fold is not None and any(i.vectors for i in index):
-        template, _ = spell(combine.fold.function, target.dtype)
-        function = f"[](auto a, auto b) {{ return {template.format('a', 'b')}; }}"
-        store_memory(writer, target, index, combine.value(), count, function, at.writes_at(points.tile.index))
+        function, kept = combine.fold.function, at.writes_at(points.tile.index)
+        spell(function, target.dtype)
+        store_memory(writer, target, index, combine.value(), count, function, kept)
     elif combine.fold is not None:
         combine.value()  # its checks hold wherever it is written
         with points.where_written():
@@ -82,4 +82,4 @@ def _kept_lanes(points: Points, target: Registers) -> Value | None:
         return None
     axis = points.axes[points.lanes_axis]
     longer = target.lane_dim is not None and target.shape[target.lane_dim] > axis.extent
-    return values.first_lanes(points.writer, str(count)) if longer or axis.limit is not None else None
+    return values.first_lanes(points.writer, count) if longer or axis.limit is not None else None

@@ -16,10 +16,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from effcc.codegen.cpp.form import Function
-from effcc.codegen.cpp.outline import outlined_text
-from effcc.codegen.cpp.printer import print_declaration, print_function
-from effcc.codegen.cpp.sizes import headers_for
+from effcc.codegen.cpp.printer import print_called, print_declaration, print_function
+from effcc.ir.vectors import Function
 
 RUN = "run"
 """The name of every kernel's function, in its namespace."""
@@ -63,13 +61,13 @@ NOTHING_EMITTED = Source()
 
 def kernel_unit(function: Function, comment: Sequence[str] = (), kernels: Sequence[str] = ()) -> Unit:
     """The unit of a vectorized nest."""
-    outlined = [outlined_text(call) for call in function.outlined]
-    body = "\n".join([*outlined, *([""] if outlined else []), print_function(function)])
-    headers = {*function.headers, *headers_for(body)}
+    called = sorted(map(print_called, function.called))
+    printed = print_function(function)
+    body = "\n".join([*called, *([""] if called else []), printed.text])
     includes = "\n".join(include(h) for h in (
         "vec.h", "guarded.h",
         *(["checks.h"] if function.checks else []),
-        *(h for h in _ORDER if h in headers),
+        *(h for h in _ORDER if h in printed.headers),
         "worker.h",
     ))  # fmt: skip
     digest = hashlib.sha256(f"{includes}\n{body}".encode()).hexdigest()

@@ -1,20 +1,15 @@
-"""Loop nests to the vector form: which loops threads share, where buffers live, and every tile in registers."""
+"""Loop nests to vectors: which loops threads share, where buffers live, and every tile in registers."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from effcc.codegen.cpp.checks import FAULT
 from effcc.codegen.cpp.expressions import Evaluator
-from effcc.codegen.cpp.form import Array, Barrier, Branch, Do, Function, Line, Loop, Parameter, Shared
-from effcc.codegen.cpp.form import Registers as RegisterLines
-from effcc.codegen.cpp.linear import Known, linear_text
-from effcc.codegen.cpp.outline import outline
-from effcc.codegen.cpp.scope import Writer, atomic
-from effcc.codegen.cpp.sizes import uses_division
-from effcc.codegen.cpp.spelling import headers, stored_type, value_type
+from effcc.codegen.cpp.linear import Known, minus, shifted, uniform
+from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.storage import (
     Memory,
     Registers,
@@ -26,12 +21,30 @@ from effcc.codegen.cpp.storage import (
     tiles,
 )  # fmt: skip
 from effcc.codegen.cpp.tiles import lower_tile
-from effcc.codegen.cpp.values import text
+from effcc.codegen.cpp.values import ZERO, node, number, type_of
 from effcc.errors import ScheduleError
 from effcc.ir.expr import free_axes, loads
 from effcc.ir.kernel import Param
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile
+from effcc.ir.vectors import (
+    INDEX,
+    Array,
+    Barrier,
+    Branch,
+    Call,
+    FirstThread,
+    Function,
+    Let,
+    Loop,
+    Parameter,
+    Share,
+    Value,
+    Var,
+)  # fmt: skip
+from effcc.ir.vectors import Registers as RegisterLines
 from effcc.target import Target
+
+_ONCE = number(1)
 
 
 def vectorize(nest: LoopNest, target: Target, name: str = "", no_alias: frozenset[str] = frozenset()) -> Function:
@@ -42,7 +55,7 @@ def vectorize(nest: LoopNest, target: Target, name: str = "", no_alias: frozense
 
     Raises ScheduleError for a nest whose threads would share a local buffer.
     """
-    return outline(_Vectorizer(nest, target, name or nest.name, no_alias).run())
+    return _Vectorizer(nest, target, name or nest.name, no_alias).run()
 
 
 @dataclass
@@ -58,28 +71,13 @@ class _Vectorizer:
         self.writer = Writer(choose_lanes(self.nest, self.target.vector_bytes))
 
     def run(self) -> Function:
-        sizes = tuple(Parameter("i64", self.writer.names.fresh(s), s) for s in self.nest.sizes)
-        for size in sizes:
-            self.writer.known[size.name] = Known(0, None)
+        sizes = tuple((self.writer.names.fresh(s), s) for s in self.nest.sizes)
+        for name, _ in sizes:
+            self.writer.known[name] = Known(0, None)
         buffers = tuple(self._parameter(p) for p in (*self.nest.params, *self.nest.outputs))
-        start: tuple[Line, ...] = ()
-        if any(isinstance(s, For) and s.kind == "parallel" for s in statements(self.nest.body)):
-            self._together(self.nest.body)
-        else:
-            start = (Do("if (me.thread != 0) return;"),)
-            self._body(self.nest.body)
-        lines = tuple(self.writer.scope.lines)
-        if self.writer.checks:
-            lines = (Do(f"missed {FAULT};"), *lines, Do(f"faults.add({FAULT});"))
-        body = (*start, *lines)
-        return Function(self.name, buffers, sizes, body, self._headers(), checks=self.writer.checks)
-
-    def _headers(self) -> tuple[str, ...]:
-        functions = set(self.writer.functions)
-        shapes = [d for p in (*self.nest.params, *self.nest.outputs) for d in (*p.type.shape, *p.type.layout)]
-        if any(uses_division(d) for d in shapes) or _divides(self.writer.scope.lines):
-            functions.add("floordiv")
-        return tuple(headers(functions))
+        parallel = any(isinstance(s, For) and s.kind == "parallel" for s in statements(self.nest.body))
+        (self._together if parallel else self._body)(self.nest.body)
+        return Function(self.name, buffers, sizes, tuple(self.writer.scope.lines), not parallel, self.nest.notes)
 
     def _parameter(self, param: Param) -> Parameter:
         name = self.writer.names.fresh(param.name)
@@ -87,9 +85,7 @@ class _Vectorizer:
         written = param.name in {p.name for p in self.nest.outputs} or any(
             t.buffer == param.name for t in tiles(self.nest)
         )
-        constant = "" if written else "const "
-        restrict = " __restrict" if param.name in self.no_alias else ""
-        return Parameter(f"{constant}{stored_type(param.type.dtype)}*{restrict}", name, param.name)
+        return Parameter(name, param.type.dtype, param.name, not written, param.name in self.no_alias)
 
     # What the threads of a team do together
 
@@ -112,7 +108,7 @@ class _Vectorizer:
             else:
                 with self.writer.block() as lines:
                     self._body(group)
-                self.writer.add(Branch("me.thread == 0", tuple(lines)))
+                self.writer.add(Branch(FirstThread(), tuple(lines)))
 
     def _groups(self, body: Sequence[Stmt]) -> list[list[Stmt]]:
         """Runs of statements without a parallel loop, and each statement with one alone."""
@@ -150,39 +146,44 @@ class _Vectorizer:
                 break
             loops.append(inner)
         counts = [self._trips(loop) for loop in loops]
-        names = self.writer.names
-        factors = [c for c in counts if c != "1"] or ["1"]
-        product = " * ".join(atomic(c) for c in factors) if len(factors) > 1 else factors[0]
-        at = names.fresh("at")
+        factors = [c for c in counts if c != _ONCE] or [_ONCE]
+        product = functools.reduce(lambda a, b: Call("mul", (a, b), INDEX), factors)
+        at = self.writer.names.fresh("at")
         with self.writer.block() as lines:
-            rest = at
+            rest = Var(at)
             for depth in range(len(loops) - 1, -1, -1):
-                loop = loops[depth]
-                index = rest if depth == 0 else "0" if counts[depth] == "1" else f"{rest} % {atomic(counts[depth])}"
+                loop, count = loops[depth], counts[depth]
+                turn: Value = rest
+                if depth > 0:
+                    turn = ZERO if count == _ONCE else Call("rest", (rest, count), INDEX)
                 self._open(loop)
-                self.writer.add(Do(f"const i64 {self.variables[loop.axis]} = {self._position(loop, index)};"))
-                if depth > 0 and counts[depth] != "1":
-                    before, rest = rest, names.fresh("rest")
-                    self.writer.add(Do(f"const i64 {rest} = {before} / {atomic(counts[depth])};"))
+                self.writer.add(Let(self.variables[loop.axis], self._position(loop, turn)))
+                if depth > 0 and count != _ONCE:
+                    rest = self.writer.define(Call("quotient", (rest, count), INDEX), "rest")
             self._body(loops[-1].body)
-        self.writer.add(Shared(at, product, tuple(lines), ", ".join(loop.axis for loop in loops)))
+        self.writer.add(Share(at, product, tuple(lines), ", ".join(loop.axis for loop in loops)))
 
     def _mentions(self, loop: For, axis: str) -> bool:
         return axis in free_axes(loop.start) | free_axes(loop.stop)
 
-    def _position(self, loop: For, index: str) -> str:
-        start = linear_text(self._evaluator().linear(loop.start))
-        scaled = index if loop.step == 1 or index == "0" else f"{atomic(index)} * {loop.step}"
-        return scaled if start == "0" else f"{start} + {scaled}"
+    def _position(self, loop: For, turn: Value) -> Value:
+        """Where a loop stands in one of its turns."""
+        start = uniform(self._evaluator().linear(loop.start))
+        if turn == ZERO:
+            return start
+        scaled = turn if loop.step == 1 else Call("mul", (turn, number(loop.step)), INDEX)
+        return scaled if start == ZERO else Call("add", (start, scaled), INDEX)
 
-    def _trips(self, loop: For) -> str:
-        """How often a loop runs, as text."""
+    def _trips(self, loop: For) -> Value:
+        """How often a loop runs."""
         at = self._evaluator()
         start, stop = at.linear(loop.start), at.linear(loop.stop)
         if start.value is not None and stop.value is not None:
-            return str(max(0, -(-(stop.value - start.value) // loop.step)))
-        span = linear_text(stop) if start.value == 0 else f"{linear_text(stop)} - ({linear_text(start)})"
-        return span if loop.step == 1 else f"({span} + {loop.step - 1}) / {loop.step}"
+            return number(max(0, -(-(stop.value - start.value) // loop.step)))
+        span = minus(stop, start)
+        if loop.step == 1:
+            return uniform(span)
+        return Call("quotient", (uniform(shifted(span, loop.step - 1)), number(loop.step)), INDEX)
 
     # What one thread does
 
@@ -201,7 +202,7 @@ class _Vectorizer:
 
     def _loop(self, loop: For) -> _OpenLoop:
         at = self._evaluator()
-        start, stop = linear_text(at.linear(loop.start)), linear_text(at.linear(loop.stop))
+        start, stop = uniform(at.linear(loop.start)), uniform(at.linear(loop.stop))
         self._open(loop)
         return _OpenLoop(self.writer, self.variables[loop.axis], start, stop, loop.step)
 
@@ -221,7 +222,7 @@ class _Vectorizer:
 
     def _branch(self, branch: If, write: Callable[[Sequence[Stmt]], None]) -> None:
         with self.writer.masked():
-            condition = text(self.writer, self._evaluator().value(branch.condition))
+            condition = node(self.writer, self._evaluator().value(branch.condition))
         sides = []
         for side in (branch.body, branch.orelse):
             with self.writer.block() as lines:
@@ -240,7 +241,7 @@ class _Vectorizer:
             return
         name = self.writer.names.fresh(alloc.name)
         self.storage[alloc.name] = Memory(name, alloc.dtype, alloc.shape, strides_of(alloc.shape), True)
-        self.writer.add(Array(stored_type(alloc.dtype), name, max(1, math.prod(alloc.shape))))
+        self.writer.add(Array(alloc.dtype, name, max(1, math.prod(alloc.shape))))
 
     def _registers(self, alloc: Alloc, lane_dim: int | None) -> None:
         lanes = self.writer.lanes
@@ -249,15 +250,15 @@ class _Vectorizer:
             count = -(-extent // lanes) if position == lane_dim else extent
             points = [(*p, i) for p in points for i in range(count)]
         names = {p: self.writer.names.fresh("_".join([alloc.name, *map(str, p)])) for p in points}
-        self.storage[alloc.name] = Registers(names, alloc.dtype, alloc.shape, lane_dim)
-        type = value_type(alloc.dtype, 1 if lane_dim is None else lanes)
-        self.writer.add(RegisterLines(type, tuple(names.values()), "{}"))
+        self.storage[alloc.name] = Registers(alloc.name, names, alloc.dtype, alloc.shape, lane_dim)
+        type = type_of(self.writer, alloc.dtype, 1 if lane_dim is None else lanes)
+        self.writer.add(RegisterLines(type, tuple(names.values())))
 
 
 class _OpenLoop:
     """A serial loop whose body is being written."""
 
-    def __init__(self, writer: Writer, name: str, start: str, stop: str, step: int) -> None:
+    def __init__(self, writer: Writer, name: str, start: Value, stop: Value, step: int) -> None:
         self.writer, self.head = writer, (name, start, stop, step)
         self.block = writer.block()
 
@@ -283,7 +284,3 @@ def _buffers_of(statement: Stmt) -> set[str]:
             found.add(inner.buffer)
             found |= {load.buffer for e in (inner.value, *inner.index) for load in loads(e)}
     return found
-
-
-def _divides(lines: Sequence[Line]) -> bool:
-    return "floor_divide" in repr(lines) or "remainder" in repr(lines)

@@ -11,9 +11,11 @@ import numpy as np
 from effcc.errors import UnknownNameError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DType:
-    """An element type. `kind` is 'float', 'int', 'uint' or 'bool'; `bits` its storage size (bool takes a byte).
+    """An element type; there is one object for each.
+
+    `kind` is 'float', 'int', 'uint' or 'bool'; `bits` its storage size (bool takes a byte).
 
     `kind` is 'carried' for one that no kernel computes on: programs pass such tensors from one call of PyTorch's to the
     next.
@@ -55,6 +57,9 @@ class DType:
         if self in (f16, bf16):
             return f32
         return self if self.is_float else i64
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dtype, (self.name,)
 
     def __repr__(self) -> str:
         return self.name
