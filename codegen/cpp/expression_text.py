@@ -126,7 +126,7 @@ class Texts:
                 return f"lookup({self.whole(table)}, {self.whole(index)})"
             case Dot(a, b, c):
                 return f"dot({self.whole(a)}, {self.whole(b)}, {self.whole(c)})"
-        raise TypeError(f"no C++ for {type(value).__name__}")
+        raise TypeError(f"no C++ for {value.__class__.__name__}")
 
     def condition(self, value: Value) -> str:
         """A truth value between parentheses that stand anyway, or beside `&&`."""

@@ -1,4 +1,4 @@
-"""What graphs, kernels, loops and programs mean, with NumPy: slow, exact about dtypes, the reference of tests.
+"""What graphs, kernels, loops, vectors and programs mean, with NumPy: slow, exact about dtypes, the reference of tests.
 
 >>> import numpy as np
 >>> from effcc.ir.dtypes import f64
@@ -17,5 +17,6 @@ from effcc.ir.interpreter.graphs import run_graph
 from effcc.ir.interpreter.kernels import run_kernel
 from effcc.ir.interpreter.loops import run_loops
 from effcc.ir.interpreter.programs import run_program
+from effcc.ir.interpreter.vectors import run_vectors
 
-__all__ = ["run_graph", "run_kernel", "run_loops", "run_program"]
+__all__ = ["run_graph", "run_kernel", "run_loops", "run_program", "run_vectors"]

@@ -35,8 +35,10 @@ from effcc.ir.parser.programs import read_program
 from effcc.ir.parser.schedules import WrittenSchedule, read_schedule
 from effcc.ir.parser.syntax import Source
 from effcc.ir.parser.types import read_encoding, read_type
+from effcc.ir.parser.vectors import read_vectors
 from effcc.ir.program import Program
 from effcc.ir.types import TensorType
+from effcc.ir.vectors import Function
 
 
 def parse_graph(text: str, path: str = "<text>") -> Graph:
@@ -65,6 +67,13 @@ def parse_schedule(text: str, path: str = "<text>") -> WrittenSchedule:
     source = Source(text, path)
     with shallow(path):
         return read_schedule(source, source.tree("schedule"))
+
+
+def parse_vectors(text: str, path: str = "<text>") -> Function:
+    """The function of vectors that `text` states."""
+    source = Source(text, path)
+    with shallow(path):
+        return read_vectors(source, source.tree("vectors"))
 
 
 def parse_program(text: str, path: str = "<text>") -> Program:

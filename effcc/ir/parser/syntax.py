@@ -15,7 +15,7 @@ from effcc.errors import EffccError, IRSyntaxError
 
 Syntax = Tree[Token]
 Place = Syntax | Token
-STARTS = ["graph", "kernel", "loops", "program", "schedule", "encoding", "type", "expression"]
+STARTS = ["graph", "kernel", "loops", "vectors", "program", "schedule", "encoding", "type", "expression"]
 _READABLE = {
     "NAME": "a name", "VALUE": "a %value", "AT": "an @name", "INT": "an integer", "FLOAT": "a number",
     "STRING": "a string", "SPECIAL": "", "SIZE": "", "TYPED": "", "MINUS": "'-'", "COMBINE": "add=", "$END": "the end",

@@ -1,4 +1,4 @@
-"""The three languages and programs as text that `effcc.ir.parser` reads back.
+"""The languages and programs as text that `effcc.ir.parser` reads back.
 
 >>> from effcc.ir.dtypes import f32
 >>> from effcc.ir.graph import GraphBuilder
@@ -23,10 +23,11 @@ from effcc.ir.printer.kernels import print_kernel, show_statement
 from effcc.ir.printer.loops import print_loops
 from effcc.ir.printer.programs import print_program
 from effcc.ir.printer.schedules import print_schedule
+from effcc.ir.printer.vectors import print_vectors
 from effcc.ir.program import Program
 
 __all__ = [
-    "print_any", "print_graph", "print_kernel", "print_loops", "print_program", "print_schedule",
+    "print_any", "print_graph", "print_kernel", "print_loops", "print_program", "print_schedule", "print_vectors",
     "show_expression", "show_node", "show_statement",
 ]  # fmt: skip
 

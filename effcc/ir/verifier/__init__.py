@@ -17,19 +17,25 @@ from effcc.ir.graph import Graph
 from effcc.ir.kernel import Kernel
 from effcc.ir.loops import LoopNest
 from effcc.ir.program import Program
+from effcc.ir.vectors import Function
 from effcc.ir.verifier.graphs import verify_graph
 from effcc.ir.verifier.kernels import verify_kernel
 from effcc.ir.verifier.loops import verify_loops
 from effcc.ir.verifier.programs import sizes_of, verify_program
 from effcc.ir.verifier.schedules import verify_schedule
+from effcc.ir.verifier.vectors import verify_vectors
+from effcc.ir.vectors import Function
 
 __all__ = [
     "verify_any", "verify_graph", "verify_if_asked", "verify_kernel", "verify_loops", "verify_program",
-    "verify_schedule", "verifying",
+    "verify_schedule", "verify_vectors", "verifying",
 ]  # fmt: skip
 
 
-def verify_any(value: Graph | Kernel | LoopNest | Program, around: Program | None = None) -> None:
+Verified = Graph | Kernel | LoopNest | Function | Program
+
+
+def verify_any(value: Verified, around: Program | None = None) -> None:
     """Verify whichever it is; raises IRTypeError. `around`: the program that a kernel or a loop nest is part of."""
     sizes = sizes_of(around) if around is not None else frozenset()
     match value:
@@ -39,6 +45,8 @@ def verify_any(value: Graph | Kernel | LoopNest | Program, around: Program | Non
             verify_kernel(value, sizes)
         case LoopNest():
             verify_loops(value, sizes)
+        case Function():
+            verify_vectors(value)
         case Program():
             verify_program(value)
 
@@ -48,7 +56,7 @@ def verifying() -> bool:
     return os.environ.get("EFFCC_VERIFY") == "1"
 
 
-def verify_if_asked(value: Graph | Kernel | LoopNest | Program, step: str, around: Program | None = None) -> None:
+def verify_if_asked(value: Verified, step: str, around: Program | None = None) -> None:
     """Verify what `step` (the name of a pass) gave, if the environment says EFFCC_VERIFY=1."""
     if not verifying():
         return
