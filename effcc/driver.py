@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from effcc.codegen.cpp.program import emit_program, entry_points, pointer_table, size_table
+from effcc.codegen.cpp.program import emit_program, entry_points, pointer_table, size_table, vectorize_program
 from effcc.codegen.cpp.units import NOTHING_EMITTED, Source
 from effcc.codegen.lower import lower
 from effcc.codegen.triton import program as triton
@@ -23,9 +23,10 @@ from effcc.gpu import device_of
 from effcc.ir.graph import Graph
 from effcc.ir.loops import LoopNest
 from effcc.ir.parser.schedules import WrittenSchedule
-from effcc.ir.printer import print_graph, print_loops, print_program, print_schedule
+from effcc.ir.printer import print_graph, print_loops, print_program, print_schedule, print_vectors
 from effcc.ir.program import Buffer, Extern, Program
 from effcc.ir.schedule import Schedule
+from effcc.ir.vectors import Function
 from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
 from effcc.passes.encodings import Choice, encode, spell_out_encodings
@@ -83,6 +84,7 @@ class State:
     tiled: bool = False
     plan: Plan | None = None
     nests: Mapping[str, LoopNest] = field(default_factory=dict)
+    vectors: Mapping[str, Function] = field(default_factory=dict)
     source: Source = NOTHING_EMITTED
     seconds: Mapping[str, float] = field(default_factory=dict)
     fast_math: bool = False
@@ -160,14 +162,32 @@ def _lower(state: State, target: Target) -> State:
     return replace(state, nests=nests)
 
 
+def _vectorize(state: State, target: Target) -> State:
+    assert state.program is not None
+    if device_of(target) is not None:
+        return state
+    return replace(state, vectors=vectorize_program(state.program, state.nests, target, _unshared(state.program)))
+
+
+def _unshared(program: Program) -> frozenset[str]:
+    """The buffers whose memory no other buffer shares."""
+    return frozenset(b.name for b in program.buffers if b.space == "prepared")
+
+
 def _emit(state: State, target: Target) -> State:
     assert state.program is not None
     device = device_of(target)
     if device is not None:
         return replace(state, source=Source(triton.emit_program(state.program, state.schedules, device)))
     assert state.plan is not None
-    inside = frozenset(b.name for b in state.program.buffers if b.space == "prepared")
-    source = emit_program(state.program, state.nests, target, offsets=state.plan.offsets, no_alias=inside)
+    source = emit_program(
+        state.program,
+        state.nests,
+        target,
+        offsets=state.plan.offsets,
+        no_alias=_unshared(state.program),
+        functions=state.vectors,
+    )
     return replace(state, source=source)
 
 
@@ -181,6 +201,7 @@ STEPS: dict[str, Callable[[State, Target], State]] = {
     "tile": _tile,
     "place": _place,
     "lower": _lower,
+    "vectorize": _vectorize,
     "emit": _emit,
 }
 
@@ -193,6 +214,9 @@ def show(state: State, step: str) -> str:
         return "\n".join(texts)
     if step == "lower":
         return "\n".join(print_loops(n) for n in state.nests.values())
+    if step == "vectorize":
+        distinct = {id(f): replace(f, name=name) for name, f in reversed(state.vectors.items())}
+        return "\n".join(print_vectors(f) for f in reversed(distinct.values()))
     if step == "emit":
         return str(state.source)
     assert state.program is not None
@@ -233,7 +257,7 @@ def run_steps(
         begin = time.perf_counter()
         with noting(step=name, before=state):
             state = STEPS[name](state, target)
-            for value in (state.graph, state.program, *state.nests.values()):
+            for value in (state.graph, state.program, *state.nests.values(), *state.vectors.values()):
                 if value is not None:
                     verify_if_asked(value, name, state.program)
             if name == "tile" and verifying():

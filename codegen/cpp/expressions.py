@@ -46,7 +46,7 @@ from effcc.ir.expr import (
     walk,
 )  # fmt: skip
 from effcc.ir.scalars import CHECKS, is_check
-from effcc.ir.vectors import INDEX, NARROW, TRUTH, Assign, Branch, Broadcast, SizeNumber, Var
+from effcc.ir.vectors import INDEX, NARROW, TRUTH, Assign, Branch, SizeNumber, Var
 
 _OPPOSITE = {"le": "gt", "ne": "eq"}
 
@@ -352,7 +352,7 @@ class Evaluator:
             limit = vectors.Call("saturate", (uniform(times(difference.base, -1)),), NARROW)
             body = vectors.Call(
                 e.function,
-                (values.lane_numbers(type, step), Broadcast(limit, type)),
+                (values.lane_numbers(type, step), values.spread(limit, type)),
                 values.type_of(self.writer, boolean),
             )
             return Value(self.writer.let(body, "is"), boolean, lanes, 4)

@@ -83,6 +83,41 @@ def entry_points(program: Program) -> tuple[EntryPoint, ...]:
     return tuple(found)
 
 
+def vectorize_program(
+    program: Program, nests: Mapping[str, LoopNest], target: Target, no_alias: frozenset[str] = frozenset()
+) -> dict[str, Function]:
+    """The function of vectors for every kernel that is launched, by its name; kernels with equal nests share one.
+
+    `nests` has the loop nest of every kernel by its name in `program.kernels`; `no_alias` names buffers whose memory no
+    other buffer of the program shares. Raises ScheduleError for a launch without a nest.
+    """
+    launches = [s for entry in entry_points(program) for s in entry.launches]
+    found: dict[str, Function] = {}
+    same: dict[object, Function] = {}
+    for name in dict.fromkeys(launch.kernel for launch in launches):
+        if name not in nests:
+            raise ScheduleError(f"program {program.name!r} launches kernel {name!r}, which has no nest")
+        nest = nests[name]
+        alone = _alone(nest, [s for s in launches if s.kernel == name], no_alias)
+        key = (replace(nest, name="", notes=()), alone)
+        if key not in same:
+            kernel = program.kernels.get(name)
+            with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
+                same[key] = outline(vectorize(nest, target, RUN, alone))
+        found[name] = same[key]
+    return found
+
+
+def _alone(nest: LoopNest, launches: Sequence[Launch], no_alias: frozenset[str]) -> frozenset[str]:
+    """The parameters of a nest whose memory nothing else shares, at every launch."""
+    params = [p.name for p in nest.signature]
+    found = set(params)
+    for launch in launches:
+        given = [*launch.arguments, *launch.results]
+        found &= {p for p, b in zip(params, given, strict=True) if b in no_alias and given.count(b) == 1}
+    return frozenset(found)
+
+
 def emit_program(
     program: Program,
     nests: Mapping[str, LoopNest],
@@ -90,15 +125,19 @@ def emit_program(
     *,
     offsets: Mapping[str, Dim] | None = None,
     no_alias: frozenset[str] = frozenset(),
+    functions: Mapping[str, Function] | None = None,
 ) -> Source:
     """The C++ of a program. `nests` has the loop nest of every kernel by its name in `program.kernels`.
 
     `offsets` places arena buffers, in bytes (default: each buffer's own `offset`); they may depend on size symbols.
-    `no_alias` names buffers whose memory no other buffer of the program shares.
+    `no_alias` names buffers whose memory no other buffer of the program shares. `functions` are what
+    `vectorize_program` makes of these, where that is known.
 
     Raises ScheduleError for a launch without a nest, or an arena buffer without a place.
     """
-    return _Emitter(program, nests, target, offsets or {}, no_alias).run()
+    if functions is None:
+        functions = vectorize_program(program, nests, target, no_alias)
+    return _Emitter(program, nests, target, offsets or {}, no_alias, functions).run()
 
 
 @dataclass
@@ -108,6 +147,7 @@ class _Emitter:
     target: Target
     offsets: Mapping[str, Dim]
     no_alias: frozenset[str]
+    vectors: Mapping[str, Function]
 
     def __post_init__(self) -> None:
         self.names = Names(RESERVED)
@@ -115,16 +155,7 @@ class _Emitter:
         self.slots = {name: slot for slot, name in enumerate(pointer_table(self.program))}
         self.functions: dict[str, tuple[str, Function]] = {}  # of each kernel: what it is called by, and its function
         self.entries = entry_points(self.program)
-        self.checks = CheckTable([s for entry in self.entries for s in entry.launches], self._nests())
-
-    def _nests(self) -> Mapping[str, LoopNest]:
-        """The nest of every launch."""
-        for launch in (s for entry in self.entries for s in entry.launches):
-            if launch.kernel not in self.nests:
-                raise ScheduleError(
-                    f"program {self.program.name!r} launches kernel {launch.kernel!r}, which has no nest"
-                )
-        return self.nests
+        self.checks = CheckTable([s for entry in self.entries for s in entry.launches], self.nests)
 
     def run(self) -> Source:
         units = self._units()
@@ -166,25 +197,16 @@ class _Emitter:
     # Kernels
 
     def _units(self) -> tuple[Unit, ...]:
-        """A unit for each distinct nest that is launched."""
+        """A unit for each distinct function that is launched."""
         units: dict[str, Unit] = {}
-        same: dict[object, str] = {}
-        for launch in (s for entry in self.entries for s in entry.launches):
-            name = launch.kernel
-            if name in self.functions:
+        called: dict[int, str] = {}  # what each function is called by
+        for name, function in self.vectors.items():
+            if id(function) in called:
+                self.functions[name] = called[id(function)], function
                 continue
-            nest = self.nests[name]
-            alone = self._alone(name, nest)
-            key = (replace(nest, name="", notes=()), alone)
-            if key in same:
-                self.functions[name] = self.functions[same[key]]
-                continue
-            same[key] = name
-            kernel = self.program.kernels.get(name)
-            with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
-                function = outline(vectorize(nest, self.target, RUN, alone))
-            self.functions[name] = (self.names.fresh(name), function)
-            unit = kernel_unit(function, self._comment(name, nest), (name,))
+            called[id(function)] = self.names.fresh(name)
+            self.functions[name] = called[id(function)], function
+            unit = kernel_unit(function, self._comment(name, self.nests[name]), (name,))
             known = units.setdefault(unit.text, unit)
             if known is not unit:
                 units[unit.text] = replace(known, kernels=(*known.kernels, name))
@@ -195,15 +217,6 @@ class _Emitter:
         if kernel in self.program.kernels:
             lines += print_kernel(self.program.kernels[kernel]).splitlines()
         return (*lines, *(f"schedule: {note}" for note in nest.notes))
-
-    def _alone(self, kernel: str, nest: LoopNest) -> frozenset[str]:
-        """The parameters of a nest whose memory nothing else shares, at every launch."""
-        params = [p.name for p in (*nest.params, *nest.outputs)]
-        found = set(params)
-        for launch in (s for entry in self.entries for s in entry.launches if s.kernel == kernel):
-            given = [*launch.arguments, *launch.results]
-            found &= {p for p, b in zip(params, given, strict=True) if b in self.no_alias and given.count(b) == 1}
-        return frozenset(found)
 
     # Entry points
 
@@ -299,4 +312,4 @@ class _Emitter:
         return f"{name}::{RUN}({', '.join(arguments)});"
 
 
-__all__ = ["EntryPoint", "emit_program", "entry_points", "pointer_table", "size_table"]
+__all__ = ["EntryPoint", "emit_program", "entry_points", "pointer_table", "size_table", "vectorize_program"]

@@ -147,6 +147,7 @@ def type_name(type: Type) -> str:
 def literal(value: Scalar, dtype: DType) -> str:
     """A constant of a dtype, as short as it can be written exactly.
 
+    >>> from effcc.ir.dtypes import f32
     >>> literal(0.1, f32), literal(2, f64)
     ('0.1f', '2.0')
     """

@@ -88,7 +88,7 @@ def vector_index(writer: Writer, index: Linear) -> Var:
     elif index.lane != 0:
         parts.append(_scaled(Iota(ZERO, type), index.lane))
     if index.lane != 1 and base != ZERO:
-        parts.append(Broadcast(base, type))
+        parts.append(spread(base, type))
     if len(parts) == 1 and isinstance(parts[0], Var):
         return parts[0]
     return writer.let(functools.reduce(lambda a, b: vectors.Call("add", (a, b), type), parts), "at")
@@ -97,7 +97,7 @@ def vector_index(writer: Writer, index: Linear) -> Var:
 def _scaled(value: vectors.Value, factor: Dim) -> vectors.Value:
     if factor == 1:
         return value
-    return vectors.Call("mul", (value, Broadcast(Affine(constant=factor), value.type)), value.type)
+    return vectors.Call("mul", (value, spread(Affine(constant=factor), value.type)), value.type)
 
 
 def narrow_index(writer: Writer, index: Linear) -> Value:
@@ -109,8 +109,13 @@ def narrow_index(writer: Writer, index: Linear) -> Value:
         body = Iota(base, type)
     else:
         assert isinstance(index.lane, int)
-        body = vectors.Call("add", (lane_numbers(type, index.lane), Broadcast(base, type)), type)
+        body = vectors.Call("add", (lane_numbers(type, index.lane), spread(base, type)), type)
     return Value(writer.let(body, "at"), i32, writer.lanes)
+
+
+def spread(value: vectors.Value, type: Type) -> vectors.Value:
+    """A single value in all lanes of a type."""
+    return value if type.lanes == 1 else Broadcast(value, type)
 
 
 def lane_numbers(type: Type, step: int = 1) -> vectors.Value:
@@ -118,7 +123,7 @@ def lane_numbers(type: Type, step: int = 1) -> vectors.Value:
     numbers = Iota(Literal(0, value_type(i32)), type)
     if step == 1:
         return numbers
-    return vectors.Call("mul", (numbers, Broadcast(Literal(step, value_type(i32)), type)), type)
+    return vectors.Call("mul", (numbers, spread(Literal(step, value_type(i32)), type)), type)
 
 
 def type_of(writer: Writer, dtype: DType, lanes: int = 0, mask_bytes: int = 4) -> Type:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from effcc.errors import IRTypeError
 from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, i8, i16, i32, u8
 from effcc.ir.op import require
+from effcc.ir.scalars import CHECKS
 from effcc.ir.scalars import function as scalar_function
 from effcc.ir.vectors import INDEX, NARROW, Type, value_type
 
@@ -50,7 +51,7 @@ VECTOR_FUNCTIONS: Mapping[str, _VectorFunction] = {
     "rest": _VectorFunction((INDEX, INDEX), INDEX),
     "saturate": _VectorFunction((INDEX,), NARROW),
 }
-_ELSEWHERE = ("where", "cast", "in_range", "divisor")
+_ELSEWHERE = ("where", "cast", *CHECKS)
 """Scalar functions that are nodes of their own here."""
 
 

@@ -514,11 +514,6 @@ class Function:
         return tuple(found)
 
     @functools.cached_property
-    def barriers(self) -> bool:
-        """Whether its threads wait for each other."""
-        return any(isinstance(line, Barrier) for line in self.lines)
-
-    @functools.cached_property
     def checks(self) -> bool:
         """Whether it notes run-time checks that fail."""
         return any(isinstance(line, Check) for line in self.lines)

@@ -24,7 +24,6 @@ from effcc.ir.verifier.loops import verify_loops
 from effcc.ir.verifier.programs import sizes_of, verify_program
 from effcc.ir.verifier.schedules import verify_schedule
 from effcc.ir.verifier.vectors import verify_vectors
-from effcc.ir.vectors import Function
 
 __all__ = [
     "verify_any", "verify_graph", "verify_if_asked", "verify_kernel", "verify_loops", "verify_program",
