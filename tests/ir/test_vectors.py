@@ -118,9 +118,7 @@ def values(draw: st.DrawFn, type: Type, depth: int = 3) -> Value:
     more: list[st.SearchStrategy[Any]] = [
         st.builds(Call, st.sampled_from(["add", "mul", "maximum"]), st.tuples(inner, inner), st.just(type)),
         st.builds(Select, values(truth(type), 0), inner, inner),
-        st.builds(
-            Convert, values(draw(st.sampled_from([t for t in TYPES if t.lanes == type.lanes])), 0), st.just(type)
-        ),
+        st.builds(Convert, values(draw(st.sampled_from(alike)), 0), st.just(type)),
     ]
     if type.dtype.is_float:
         more.append(st.builds(Fma, inner, inner, inner))
