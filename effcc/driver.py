@@ -215,8 +215,8 @@ def show(state: State, step: str) -> str:
     if step == "lower":
         return "\n".join(print_loops(n) for n in state.nests.values())
     if step == "vectorize":
-        distinct = {id(f): replace(f, name=name) for name, f in reversed(state.vectors.items())}
-        return "\n".join(print_vectors(f) for f in reversed(distinct.values()))
+        distinct = {id(f): replace(f, name=name) for name, f in reversed(list(state.vectors.items()))}
+        return "\n".join(print_vectors(f) for f in reversed(list(distinct.values())))
     if step == "emit":
         return str(state.source)
     assert state.program is not None

@@ -13,7 +13,7 @@ import numpy as np
 
 from effcc.errors import InputError
 from effcc.ir import vectors as v
-from effcc.ir.dims import evaluate, evaluate_number
+from effcc.ir.dims import Dim, evaluate, evaluate_number
 from effcc.ir.dtypes import bf16, boolean, f32, i32, i64
 from effcc.ir.interpreter.kernels import blank, combiner
 from effcc.ir.scalars import function as scalar_function
@@ -115,7 +115,7 @@ class _Thread:
 
     # Memory
 
-    def _size(self, size: v.Dim) -> int:
+    def _size(self, size: Dim) -> int:
         return evaluate(size, self.sizes)
 
     def _at(self, place: v.Place) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lark import Token, Tree
@@ -58,8 +58,13 @@ from effcc.ir.vectors import (
     Var,
 )  # fmt: skip
 
-_THREE = {"fma": Fma, "dot": Dot, "select": Select}
-_TYPED = {"convert": Convert, "broadcast": Broadcast, "iota": Iota, "lanes": FirstLanes}
+_THREE: dict[str, Callable[[Value, Value, Value], Value]] = {"fma": Fma, "dot": Dot, "select": Select}
+_TYPED: dict[str, Callable[[Value, Type], Value]] = {
+    "convert": Convert,
+    "broadcast": Broadcast,
+    "iota": Iota,
+    "lanes": FirstLanes,
+}
 
 
 def read_vectors(source: Source, tree: Syntax) -> Function:
@@ -189,9 +194,9 @@ class _Reader:
                 case "put", 2:
                     register = self.value(plain[0])
                     if isinstance(register, Var):
-                        return SetLane(register, int(angle), self.value(plain[1]))
+                        return SetLane(register, _natural(angle), self.value(plain[1]))
                 case "check", 3:
-                    return Check(int(angle), *(self.value(t) for t in plain))
+                    return Check(_natural(angle), *(self.value(t) for t in plain))
             raise IRTypeError(
                 f"expected one of store(place, value), store_rows(place, a, b, c, d), prefetch(place), put<lane>(name, "
                 f"value) and check<number>(fails, value, size), got {name} of {len(plain)}"
@@ -203,10 +208,10 @@ class _Reader:
         for argument in trees(tree):
             name, value = argument.children
             assert isinstance(value, Tree)
-            if name is None:
-                plain.append(value)
-            else:
+            if isinstance(name, Token):
                 named[str(name)] = value
+            else:
+                plain.append(value)
         return _Arguments(tuple(plain), named)
 
     def _how(self, named: dict[str, Syntax]) -> _How:
@@ -271,7 +276,7 @@ class _Reader:
                 case "round":
                     return Round(values[0], read_type(angle).dtype)
                 case "lane":
-                    return Lane(values[0], int(angle))
+                    return Lane(values[0], _natural(angle))
                 case "reduce":
                     return Reduce(angle, values[0])
         if angle:
@@ -327,6 +332,12 @@ def _head(head: Token) -> tuple[str, str]:
     """`convert<f32x16>` as its name and what stands in angle brackets."""
     name, _, angle = str(head).partition("<")
     return name, angle[:-1]
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise IRTypeError(f"expected a number in angle brackets, got {text!r}")
+    return int(text)
 
 
 def _number(tree: Syntax, type: Type) -> Scalar:
