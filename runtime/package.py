@@ -13,9 +13,11 @@ every file is checked against its digest, the format's version and the CPU's fea
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -347,9 +349,15 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+_FOLDER = "effcc-package-"
+_LEFT_AFTER = 3600.0
+"""Seconds after which nobody is loading a library any more that was written for it."""
+
+
 def _loaded(code: bytes) -> Library:
-    """The library in this process; no file of it stays."""
-    folder = tempfile.mkdtemp(prefix="effcc-package-")
+    """The library in this process; no file of it stays, nor of processes that were killed while they loaded one."""
+    _remove_left()
+    folder = tempfile.mkdtemp(prefix=_FOLDER)
     try:
         file = Path(folder, LIBRARY)
         file.write_bytes(code)
@@ -358,6 +366,17 @@ def _loaded(code: bytes) -> Library:
         raise PackageError(f"cannot write {LIBRARY} to load it: {error}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # what is loaded stays mapped
+
+
+def _remove_left() -> None:
+    """Remove this user's folders that killed processes left."""
+    before = time.time() - _LEFT_AFTER
+    with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as found:
+        for entry in found:
+            if entry.name.startswith(_FOLDER) and entry.is_dir(follow_symlinks=False):
+                about = entry.stat(follow_symlinks=False)
+                if about.st_uid == os.getuid() and about.st_mtime < before:
+                    shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _bindings(manifest: Manifest) -> dict[str, tuple[str, int]]:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from effcc.cli import app
 from effcc.driver import STEPS
 from effcc.errors import CacheError
+from effcc.fuzz.packages import Outcome
 from effcc.ir.ops import TABLE
 from effcc.runtime.cache import CompileCache
 from effcc.target import detect
@@ -189,3 +190,19 @@ def test_doctor_with_a_compiler_that_fails_shows_its_output(
     result = runner.invoke(app, ["doctor", "--json"])
     assert result.exit_code == 2
     assert "no assembler" in json.loads(result.stdout)["problems"][0]
+
+
+def test_hostile_packages_are_counted() -> None:
+    result = runner.invoke(app, ["fuzz", "--packages", "--minutes", "0.02", "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["trials"] == report["typed"] + report["loaded"] > 0
+    assert report["failures"] == []
+
+
+def test_a_hostile_package_that_crashes_fails_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("effcc.fuzz.packages.attempt", lambda _, seed, __: Outcome(seed, "bits", "crash", "signal 11"))
+    monkeypatch.setattr("effcc.fuzz.packages.sample", lambda: None)
+    result = runner.invoke(app, ["fuzz", "--packages", "--minutes", "0.0001", "-o", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "seed 0, bits: crash: signal 11" in result.output

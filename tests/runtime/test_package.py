@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +48,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = torch.export.Dim("rows", min=2, max=64)
     made = tmp_path_factory.mktemp("package") / "dynamic"
     return effcc.export(small_model(), (torch.zeros(3, 24),), made, dynamic_shapes=({0: rows},))
+
+
+def test_what_killed_loaders_left_is_removed(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what a loader at work may have just written, nor what is of another name."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, age in (("effcc-package-left", 7200), ("effcc-package-new", 60), ("another", 7200)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "library.so").write_bytes(b"")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    effcc.load(package)
+    assert {p.name for p in tmp_path.iterdir()} == {"effcc-package-new", "another"}
 
 
 def test_a_loaded_package_computes_what_the_model_does(package: Path) -> None:
