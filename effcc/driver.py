@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from effcc.codegen.cpp.program import emit_program, entry_points, pointer_table, size_table, vectorize_program
-from effcc.codegen.cpp.units import NOTHING_EMITTED, Source
+from effcc.codegen.cpp.units import NOTHING_EMITTED, Source, kernel_unit
 from effcc.codegen.lower import lower
 from effcc.codegen.triton import program as triton
 from effcc.codegen.triton.blocks import lower_blocks
@@ -45,6 +45,7 @@ from effcc.runtime.control import CONTROL
 from effcc.runtime.executable import Executable, ExternCall, Segment
 from effcc.runtime.library import Library
 from effcc.runtime.measure import host_target
+from effcc.runtime.objects import Making
 from effcc.runtime.toolchain import compile_timeout, find_compiler
 from effcc.target import Target, cpu_features
 
@@ -72,7 +73,8 @@ class State:
     """What the compiler has made so far; each step fills in its field. `seconds` is each step's time.
 
     written: schedules to be followed instead of choosing, by kernel. tiled: the program's kernels read packed operands
-    already, and each has such a schedule. fast_math: see `Options`. fired: how often each rewrite rule did.
+    already, and each has such a schedule. fast_math: see `Options`. fired: how often each rewrite rule did. begin:
+    called with the text of each kernel when it is vectorized, for compiling it while others are.
     """
 
     graph: Graph | None = None
@@ -89,6 +91,7 @@ class State:
     seconds: Mapping[str, float] = field(default_factory=dict)
     fast_math: bool = False
     fired: Mapping[str, int] = field(default_factory=dict)
+    begin: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
 
 def _simplify(state: State, target: Target) -> State:
@@ -166,7 +169,14 @@ def _vectorize(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
         return state
-    return replace(state, vectors=vectorize_program(state.program, state.nests, target, _unshared(state.program)))
+    begin = state.begin
+
+    def done(function: Function) -> None:
+        if begin is not None:
+            begin(kernel_unit(function).text)
+
+    vectors = vectorize_program(state.program, state.nests, target, _unshared(state.program), done)
+    return replace(state, vectors=vectors)
 
 
 def _unshared(program: Program) -> frozenset[str]:
@@ -294,10 +304,14 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
     Raises UnsupportedError for a call to PyTorch where `externs` is None, and what the steps raise: see `effcc.errors`.
     """
     target = options.target or host_target()
-    begun = _nothing(graph) if _is_empty(graph) else State(graph=graph, fast_math=options.fast_math)
-    state = begun if begun.program is not None else run_steps(begun, target, see=options.see)
-    begin = time.perf_counter()
-    executable = load(state, target, options, externs)
+    if _is_empty(graph):
+        state = _nothing(graph)
+        return Compiled(load(state, target, options, externs), state, target)
+    with CompileCache.default().making(target) as making:
+        begun = State(graph=graph, fast_math=options.fast_math, begin=making.add)
+        state = replace(run_steps(begun, target, see=options.see), begin=None)
+        begin = time.perf_counter()
+        executable = load(state, target, options, externs, making)
     seconds = {**state.seconds, "build": time.perf_counter() - begin}
     return Compiled(executable, replace(state, seconds=seconds), target)
 
@@ -345,16 +359,17 @@ def require_usable(target: Target) -> None:
     CompileCache.default()
 
 
-def build(state: State, target: Target, *, openmp: bool) -> Library:
+def build(state: State, target: Target, *, openmp: bool, making: Making | None = None) -> Library:
     """The library of what was emitted. Where the compiler refuses a kernel, the error says of which lines of the model.
 
     openmp: whether its threads are OpenMP's, as in a process with PyTorch, or its own.
+    making: where some of its kernels are under way.
     """
     program, source = state.program, state.source
     assert program is not None
     try:
         kernels = [unit.text for unit in source.kernels]
-        return CompileCache.default().load(source.entry, target, kernels=kernels, openmp=openmp)
+        return CompileCache.default().load(source.entry, target, kernels=kernels, openmp=openmp, making=making)
     except ToolchainError as error:
         refused = [k for unit in source.kernels if unit.text == facts_of(error).get("unit") for k in unit.kernels]
         places = "; ".join(program.kernels[k].location for k in refused if k in program.kernels)
@@ -362,8 +377,14 @@ def build(state: State, target: Target, *, openmp: bool) -> Library:
             raise
 
 
-def load(state: State, target: Target, options: Options = Options(), externs: BindExtern | None = None) -> Executable:
-    """Build the emitted source, or take it from the cache, and make it callable.
+def load(
+    state: State,
+    target: Target,
+    options: Options = Options(),
+    externs: BindExtern | None = None,
+    making: Making | None = None,
+) -> Executable:
+    """Build the emitted source, or take it from the cache, and make it callable. making: see `build`.
 
     Raises UnsupportedError for a target whose code this machine cannot run.
     """
@@ -371,7 +392,7 @@ def load(state: State, target: Target, options: Options = Options(), externs: Bi
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
     entries = {(e.stage, e.segment): e.name for e in entry_points(program)}
-    library = build(state, target, openmp=True) if entries else None
+    library = build(state, target, openmp=True, making=making) if entries else None
     stages: dict[str, list[Segment]] = {}
     for stage, steps in (("prepare", program.prepare), ("run", program.steps)):
         stages[stage] = []

@@ -38,7 +38,7 @@ from effcc.runtime.cache_keys import FORMAT
 from effcc.runtime.elf import require_loadable
 from effcc.runtime.files import flush
 from effcc.runtime.library import Library
-from effcc.runtime.objects import COMPILERS, PATIENCE, Build, Making, ObjectStore, lock_of
+from effcc.runtime.objects import COMPILERS, PATIENCE, Build, Making, ObjectStore, Recipe, lock_of
 from effcc.runtime.toolchain import Compiler, compile_library, compile_timeout, find_compiler, link_flags, link_library
 from effcc.runtime.trust import make_private, require_private, require_private_part
 from effcc.target import GIB, Target
@@ -118,10 +118,12 @@ class CompileCache:
         compiler: Compiler | None = None,
         timeout: float | None = None,
         kernels: Sequence[str] = (),
+        making: Making | None = None,
     ) -> Library:
         """The library that `source` compiles to for `target`, from the cache or compiled now, loaded into the process.
 
         kernels: texts whose objects are linked into it; each is compiled apart, and once for all programs that have it.
+        making: where some of them are under way (`making()`), for the same target, compiler and timeout.
 
         Raises ToolchainError if there is no compiler, it fails, or it takes longer than `timeout` seconds
         (`compile_timeout()` by default), and CacheError if the folder cannot be written to or the disk is full; the
@@ -134,7 +136,18 @@ class CompileCache:
         library = self._stored(build)
         if library is not None:
             return library
-        with self._explained(), Making(self.objects, build.recipe) as making:
+        if making is not None:
+            return self._linked(build, making)
+        with Making(self.objects, build.recipe) as alone:
+            return self._linked(build, alone)
+
+    def making(self, target: Target) -> Making:
+        """For beginning with kernels of a library before all of them are known."""
+        return Making(self.objects, Recipe(find_compiler(), target, False, compile_timeout()))
+
+    def _linked(self, build: Build, making: Making) -> Library:
+        """A library that the cache does not have."""
+        with self._explained():
             objects = making.library(build) if build.kernels else ()
             if not self.writable:
                 return self._apart(build, objects)

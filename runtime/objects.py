@@ -142,19 +142,20 @@ class Build:
 
 class Making:
     """Kernels on their way to objects, in threads that wait for compilers. Use it as a context manager: what still runs
-    when it is left by an error is ended."""
+    when it is left, by an error or because nobody asked for the objects, is ended."""
 
     def __init__(self, store: ObjectStore, recipe: Recipe) -> None:
         self._store, self._recipe = store, recipe
         self._interrupt = Interrupt()
         self._workers = ThreadPoolExecutor(usable_cores(), thread_name_prefix="effcc-compiler")
         self._made: dict[str, Future[bytes]] = {}
+        self._wanted = False
 
     def __enter__(self) -> Making:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is not None:
+        if error is not None or not self._wanted:
             for future in self._made.values():
                 future.cancel()
             self._interrupt.now()
@@ -162,19 +163,13 @@ class Making:
 
     def add(self, text: str) -> None:
         """Begin with a kernel, unless it is there or under way."""
-        if text in self._made:
-            return
-        key = self._recipe.key(text)
-        known = self._store.stored(key)
-        if known is None:
-            self._made[text] = self._workers.submit(self._compiled, key, text)
-        else:
-            self._made[text] = Future()
-            self._made[text].set_result(known)
+        if text not in self._made:
+            self._made[text] = self._workers.submit(self._object, text)
 
     def objects(self, texts: Sequence[str]) -> list[bytes]:
         """The objects of kernels, when all are done. Raises ToolchainError for the first that the compiler refuses,
         whose text is among the error's facts as `unit`."""
+        self._wanted = True
         for text in texts:
             self.add(text)
         found = []
@@ -196,8 +191,12 @@ class Making:
         """Remove from the cache what was taken from it or made: it does not link."""
         self._store.forget(map(self._recipe.key, self._made))
 
-    def _compiled(self, key: str, text: str) -> bytes:
+    def _object(self, text: str) -> bytes:
         store, recipe = self._store, self._recipe
+        key = recipe.key(text)
+        known = store.stored(key)
+        if known is not None:
+            return known
         with COMPILERS:
             if not store.writable:
                 with tempfile.TemporaryDirectory(prefix="effcc-") as folder:

@@ -6,7 +6,7 @@ other only where a later kernel touches what an earlier one wrote, or overwrites
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from effcc.codegen.cpp.barriers import Pending
@@ -84,12 +84,17 @@ def entry_points(program: Program) -> tuple[EntryPoint, ...]:
 
 
 def vectorize_program(
-    program: Program, nests: Mapping[str, LoopNest], target: Target, no_alias: frozenset[str] = frozenset()
+    program: Program,
+    nests: Mapping[str, LoopNest],
+    target: Target,
+    no_alias: frozenset[str] = frozenset(),
+    done: Callable[[Function], None] | None = None,
 ) -> dict[str, Function]:
     """The function of vectors for every kernel that is launched, by its name; kernels with equal nests share one.
 
     `nests` has the loop nest of every kernel by its name in `program.kernels`; `no_alias` names buffers whose memory no
-    other buffer of the program shares. Raises ScheduleError for a launch without a nest.
+    other buffer of the program shares; `done` is called with each distinct function when it is made. Raises
+    ScheduleError for a launch without a nest.
     """
     launches = [s for entry in entry_points(program) for s in entry.launches]
     found: dict[str, Function] = {}
@@ -104,6 +109,8 @@ def vectorize_program(
             kernel = program.kernels.get(name)
             with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
                 same[key] = outline(vectorize(nest, target, RUN, alone))
+            if done is not None:
+                done(same[key])
         found[name] = same[key]
     return found
 

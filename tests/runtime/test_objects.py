@@ -196,3 +196,25 @@ def test_a_forked_child_finds_all_slots_free() -> None:
             with slots:
                 os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_kernels_are_compiled_while_others_are_written(logged: CompileCache) -> None:
+    with logged.making(HOST) as making:
+        making.add(kernel(1))
+        for _ in range(600):
+            if object_files(logged):
+                break
+            time.sleep(0.1)
+        assert compiled(logged) == ["number_1"]  # before anybody knows the program
+        library = logged.load(entry(1, 2), HOST, kernels=[kernel(1), kernel(2)], making=making)
+    assert library.function("sum")() == 3
+    assert compiled(logged) == ["entry", "link", "number_1", "number_2"]
+
+
+def test_kernels_that_nobody_asks_for_are_given_up(cache: CompileCache, fake_compiler: FakeCompiler) -> None:
+    fake_compiler("exec sleep 600")
+    started = time.monotonic()
+    with cache.making(HOST) as making:
+        making.add(kernel(1))
+    assert time.monotonic() - started < 60
+    assert cache.entries() == [] and list((cache.folder / "staging").iterdir()) == []
