@@ -30,6 +30,7 @@ from effcc.frontend import capture
 from effcc.frontend.aten import call_between, import_graph
 from effcc.frontend.dynamo import bound
 from effcc.frontend.extern import bind
+from effcc.frontend.float_arguments import name_missing_forms
 from effcc.frontend.recurrent import let_recurrent_layers_through
 from effcc.frontend.shared_results import compile_with_views
 from effcc.frontend.stages import compile_in_stages
@@ -42,6 +43,7 @@ OPTIONS = ("fast_math", "print_after", "target", "threads")
 MODES = ("default",)
 
 let_recurrent_layers_through()
+name_missing_forms()
 
 
 def effcc_backend(

@@ -37,6 +37,24 @@ def test_under_torch_compile(name: str) -> None:
         torch.testing.assert_close(compiled(x, k), f(x, k), msg=f"k = {k!r}")
 
 
+FLOATS: dict[str, Callable[[Tensor, Any], Tensor]] = {
+    "remainder": lambda x, k: x * (k % 3),
+    "floor": lambda x, k: x * (k // 2),
+    "linspace": lambda x, k: torch.linspace(0, k % 3, 5) * x.sum(),
+    "root": lambda x, k: x * abs(k) ** 0.5,
+}
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_arithmetic_on_floats(name: str) -> None:
+    torch._dynamo.reset()
+    f = FLOATS[name]
+    compiled = torch.compile(f, backend="effcc")
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    for k in (2.0, 0.0, 70000.0, -4.5):
+        torch.testing.assert_close(compiled(x, k), f(x, k), msg=f"k = {k}")
+
+
 LARGE: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "product": lambda x, k: x * (k * 3),
     "power": lambda x, k: x * k**2,
