@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from effcc.frontend.aten_reductions import reduce
-from effcc.frontend.importer import Importer, NotNative, aten, imports
-from effcc.ir.dtypes import f32
+from effcc.frontend.importer import HALVES, Importer, NotNative, aten, imports
+from effcc.ir.dtypes import bf16, f32
 from effcc.ir.graph import Value
 from effcc.ir.op import normalize_axis
 
@@ -100,31 +100,57 @@ def batch_norm_inference(
 ) -> tuple[Value, Value, Value]:
     """x * scale + shift, with both computed for each channel as eager computes them: of weights, so only once."""
     wide = x.type.dtype.accumulator
-    scale = _inverse_deviation(m, m.cast(variance, wide), eps)
-    if weight is not None:
-        scale = m.emit("mul", scale, m.cast(weight, wide))
-    shift = m.emit("mul", m.cast(mean, wide), scale)
-    shift = m.emit("neg", shift) if bias is None else m.emit("sub", m.cast(bias, wide), shift)
-    by_channel = (x.type.shape[1], *(1,) * (x.type.rank - 2))
-    scaled = m.emit("mul", m.cast(x, wide), m.reshape(scale, by_channel))
-    result = m.cast(m.emit("add", scaled, m.reshape(shift, by_channel)), x.type.dtype)
+    result = _scaled_and_shifted(m, x, _inverse_deviation(m, m.cast(variance, wide), eps), mean, weight, bias)
     empty = m.emit("full", shape=(0,), value=0.0, dtype=x.type.dtype)
     return result, empty, empty
 
 
-def _batch_statistics(m: Importer, x: Value) -> tuple[Value, Value, tuple[int, ...]]:
-    """Mean and (biased) variance per channel, and the axes they are taken over."""
+def _scaled_and_shifted(m: Importer, x: Value, inverse: Value, mean: Value, weight: Any, bias: Any) -> Value:
+    """x * scale + shift, for a reciprocal deviation and a mean per channel."""
+    wide = x.type.dtype.accumulator
+    scale = m.cast(inverse, wide)
+    if weight is not None:
+        scale = m.emit("mul", scale, m.cast(weight, wide))
+    shift = m.emit("mul", m.cast(mean, wide), scale)
+    shift = m.emit("neg", shift) if bias is None else m.emit("sub", m.cast(bias, wide), shift)
+    scaled = m.emit("mul", m.cast(x, wide), _by_channel(m, scale, x))
+    return m.cast(m.emit("add", scaled, _by_channel(m, shift, x)), x.type.dtype)
+
+
+def _by_channel(m: Importer, p: Value, x: Value) -> Value:
+    """A number for each channel, in a shape that broadcasts to x[n, c, ...]."""
+    return m.reshape(p, (x.type.shape[1], *(1,) * (x.type.rank - 2)))
+
+
+def _batch_norm(
+    m: Importer, x: Value, weight: Any, bias: Any, eps: float, parameters: Sequence[Value | None]
+) -> tuple[Value, Value, Value, Value]:
+    """The tensor normalized by its own statistics; then the mean, the reciprocal deviation and the (biased) variance.
+
+    Where the parameters are of a half type, or there are none, eager rounds the mean and the reciprocal deviation of a
+    half tensor to it.
+    """
     over = (0, *range(2, x.type.rank))
-    return *_moments(m, m.cast(x, x.type.dtype.accumulator), over), over
+    dtype = x.type.dtype
+    wide = m.cast(x, dtype.accumulator)
+    if dtype not in HALVES:
+        mean, variance = _moments(m, wide, over)
+        result = m.emit("batch_norm", x, mean, variance, *_affine(m, x, weight, bias, x.type.shape[1:2]), eps=eps)
+        return result, mean, _inverse_deviation(m, variance, eps), variance
+    given = next((p for p in (weight, bias, *parameters) if p is not None), None)
+    kept = dtype if given is None or given.type.dtype == dtype else dtype.accumulator
+    mean = m.cast(reduce(m, "mean", wide, over), kept)
+    deviation = m.emit("sub", wide, _by_channel(m, m.cast(mean, dtype.accumulator), x))
+    variance = reduce(m, "mean", m.emit("mul", deviation, deviation), over)
+    inverse = m.cast(_inverse_deviation(m, variance, eps), kept)
+    return _scaled_and_shifted(m, x, inverse, mean, weight, bias), mean, inverse, variance
 
 
 @imports(aten._native_batch_norm_legit.no_stats)
 def batch_norm_no_stats(
     m: Importer, x: Value, weight: Any, bias: Any, training: bool, momentum: float, eps: float
 ) -> tuple[Value, Value, Value]:
-    mean, variance, _ = _batch_statistics(m, x)
-    result = m.emit("batch_norm", x, mean, variance, *_affine(m, x, weight, bias, x.type.shape[1:2]), eps=eps)
-    return result, mean, _inverse_deviation(m, variance, eps)
+    return _batch_norm(m, x, weight, bias, eps, ())[:3]
 
 
 @imports(aten._native_batch_norm_legit_functional.default)
@@ -136,25 +162,25 @@ def batch_norm_functional(
     if not training:
         return (*batch_norm_inference(m, x, weight, bias, mean, variance, momentum, eps), mean, variance)
     count = 1
-    batch_mean, batch_variance, over = _batch_statistics(m, x)
-    for axis in over:
+    for axis in (0, *range(2, x.type.rank)):
         size = x.type.shape[axis]
         if not isinstance(size, int):
             raise NotNative("running statistics of a batch of unknown size")
         count *= size
-    result = m.emit(
-        "batch_norm", x, batch_mean, batch_variance, *_affine(m, x, weight, bias, x.type.shape[1:2]), eps=eps
-    )
+    result, batch_mean, inverse, batch_variance = _batch_norm(m, x, weight, bias, eps, (mean, variance))
     unbiased = m.elementwise("mul", batch_variance, count / max(count - 1, 1))
     return (
         result,
         batch_mean,
-        _inverse_deviation(m, batch_variance, eps),
+        inverse,
         _blend(m, mean, batch_mean, momentum),
         _blend(m, variance, unbiased, momentum),
     )
 
 
 def _blend(m: Importer, old: Value, new: Value, momentum: float) -> Value:
-    kept = m.elementwise("mul", old, 1 - momentum)
-    return m.elementwise("add", kept, m.cast(m.elementwise("mul", new, momentum), old.type.dtype))
+    """Of half types the sum is rounded once; of bf16 also the two factors, as in eager."""
+    dtype = old.type.dtype
+    wide = dtype.accumulator
+    kept, taken = (m.accurate(f, dtype) if dtype == bf16 else m.constant(f, wide) for f in (1 - momentum, momentum))
+    return m.cast(m.emit("add", m.emit("mul", m.cast(old, wide), kept), m.emit("mul", m.cast(new, wide), taken)), dtype)

@@ -63,12 +63,38 @@ def soft_margin_loss(x: Tensor, target: Tensor, reduction: int = _MEAN) -> Tenso
     return _reduced((-target * x).exp().log1p(), reduction)
 
 
+def soft_margin_loss_backward(grad: Tensor, x: Tensor, target: Tensor, reduction: int) -> Tensor:
+    """-target * z / (1 + z) * grad with z = exp(-target * x), over the number of elements for a mean.
+
+    PyTorch's decomposition takes 1 from a sigmoid, of which nothing is left where that is near 1.
+    """
+    power = (-target * x).exp()
+    factor = 1.0 / x.numel() if reduction == _MEAN else 1.0
+    return -target * power / (power + 1.0) * factor * grad
+
+
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
     """g * v / norm(v), and the norm, over all axes but one, which eager keeps in float32."""
     wide = torch.promote_types(v.dtype, torch.float32)
     others = [axis for axis in range(v.dim()) if axis != dim % v.dim()]
     norm = torch.linalg.vector_norm(v.to(wide), dim=others, keepdim=True)
     return (v.to(wide) * (g.to(wide) / norm)).to(v.dtype), norm
+
+
+def _product_with_logarithm(overload: Any) -> Callable[..., Tensor]:
+    """x * log(y), and 0 where x is 0: of half types, eager rounds the logarithm too."""
+    decomposed = core_aten_decompositions()[overload]
+
+    @functools.wraps(decomposed)
+    def xlogy(x: Any, y: Any) -> Tensor:
+        dtype = torch.result_type(x, y)
+        if dtype not in (torch.float16, torch.bfloat16):
+            return decomposed(x, y)
+        x, y = (t.to(dtype) if isinstance(t, Tensor) else torch.scalar_tensor(t, dtype=dtype) for t in (x, y))
+        found = torch.where(x == 0, torch.zeros_like(x), x * y.log())
+        return torch.where(y.isnan(), y, found)
+
+    return xlogy
 
 
 def composites() -> dict[Any, Callable[..., Any]]:
@@ -78,10 +104,13 @@ def composites() -> dict[Any, Callable[..., Any]]:
         aten.smooth_l1_loss.default,
         aten.huber_loss.default,
     )
+    logarithms = (aten.xlogy.Tensor, aten.xlogy.Scalar_Self, aten.xlogy.Scalar_Other)
     return {
         **{overload: _rounded_first(overload) for overload in losses},
+        **{overload: _product_with_logarithm(overload) for overload in logarithms},
         aten.binary_cross_entropy.default: binary_cross_entropy,
         aten.mse_loss_backward.default: mse_loss_backward,
         aten.soft_margin_loss.default: soft_margin_loss,
+        aten.soft_margin_loss_backward.default: soft_margin_loss_backward,
         aten._weight_norm_interface.default: weight_norm,
     }
