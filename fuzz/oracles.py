@@ -232,7 +232,9 @@ def _new(before: State, after: State) -> list[Any]:
         value = getattr(after, name)
         if value is not None and value is not getattr(before, name):
             values.append(value)
-    return [*values, *(n for key, n in after.nests.items() if before.nests.get(key) is not n)]
+    values += [n for key, n in after.nests.items() if before.nests.get(key) is not n]
+    functions = {id(f): f for key, f in after.vectors.items() if before.vectors.get(key) is not f}
+    return [*values, *functions.values()]
 
 
 def _misplaced(case: Case, state: State) -> str:

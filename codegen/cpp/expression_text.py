@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from effcc.codegen.cpp.instructions import ROWS, row_of
 from effcc.codegen.cpp.sizes import size_factor, size_headers, size_text
 from effcc.codegen.cpp.spelling import COMPARISONS, FOLDS, element_name, header_of, literal, spell, type_name
 from effcc.ir.dims import Dim
@@ -57,11 +58,12 @@ class Texts:
     def __init__(self, called: frozenset[tuple[str, Type]]) -> None:
         self.called = called
         self._functions: set[str] = set()
+        self._headers: set[str] = set()
         self._sizes: set[Dim] = set()
 
     def headers(self) -> frozenset[str]:
         """The headers that all texts so far need."""
-        return frozenset({header_of(name) for name in self._functions}) | size_headers(self._sizes)
+        return frozenset({header_of(name) for name in self._functions} | self._headers) | size_headers(self._sizes)
 
     def whole(self, value: Value) -> str:
         """A value that stands alone: on a right side, or as an argument."""
@@ -84,7 +86,7 @@ class Texts:
                 return self._call(value)
             case Fma(a, b, c):
                 first, second = self._elided((a, b))
-                return f"mul_add({first}, {second}, {self.whole(c)})", _ATOM
+                return f"{ROWS[Fma].function}({first}, {second}, {self.whole(c)})", _ATOM
             case Load():
                 return self._load(value), _ATOM
             case Select():
@@ -111,21 +113,23 @@ class Texts:
 
     def _function(self, value: Value) -> str:
         """Nodes that are one function of the header library."""
+        name, header = row_of(value).function, row_of(value).header
+        self._headers.add(header)
         match value:
             case Round(inner, dtype):
-                return f"round_to<{element_name(dtype)}>({self.whole(inner)})"
+                return f"{name}<{element_name(dtype)}>({self.whole(inner)})"
             case Iota(start, type):
-                return f"iota<{type_name(type)}>({self.whole(start)})"
+                return f"{name}<{type_name(type)}>({self.whole(start)})"
             case FirstLanes(count, type):
-                return f"first_lanes<{type_name(type)}>({self.whole(count)})"
+                return f"{name}<{type_name(type)}>({self.whole(count)})"
             case Any(mask):
-                return f"any({self.whole(mask)})"
+                return f"{name}({self.whole(mask)})"
             case Permute(vector, lanes):
-                return f"permute<{', '.join(map(str, lanes))}>({self.whole(vector)})"
+                return f"{name}<{', '.join(map(str, lanes))}>({self.whole(vector)})"
             case Lookup(table, index):
-                return f"lookup({self.whole(table)}, {self.whole(index)})"
-            case Dot(a, b, c):
-                return f"dot({self.whole(a)}, {self.whole(b)}, {self.whole(c)})"
+                return f"{name}({self.whole(table)}, {self.whole(index)})"
+            case Dot(a, b, c, small):
+                return f"{name}{'_small' if small else ''}({', '.join(map(self.whole, (a, b, c)))})"
         raise TypeError(f"no C++ for {value.__class__.__name__}")
 
     def condition(self, value: Value) -> str:
@@ -248,6 +252,8 @@ class Texts:
         if type.lanes == 1 and load.index is None and load.mask is None and load.count is None:
             return f"load<f32>({self.place(place)})" if place.dtype in (f16, bf16) else self._element(place)
         where = self.place(place)
+        if type.dtype == bf16:
+            return f"load<{type_name(type)}>(reinterpret_cast<const u16*>({where}))"
         plain = load.index is None and load.stride == 1
         truth = type.dtype == boolean
         if truth and not plain:

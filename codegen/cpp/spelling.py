@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from effcc.errors import UnsupportedError
-from effcc.ir.dtypes import DType, boolean, f64, i64
+from effcc.ir.dtypes import DType, bf16, boolean, f64, i64
 from effcc.ir.expr import Scalar
 from effcc.ir.vectors import Type
 
@@ -139,8 +139,8 @@ def element_name(dtype: DType) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def type_name(type: Type) -> str:
-    """The C++ type of a value: `f32`, `f32x<16>`; truth values in lanes are a mask of integers."""
-    name = f"i{8 * type.mask_bytes}" if type.is_mask else element_name(type.dtype)
+    """The C++ type of a value: `f32`, `f32x<16>`; truth values in lanes are a mask of integers, packed halves bits."""
+    name = f"i{8 * type.mask_bytes}" if type.is_mask else "u16" if type.dtype == bf16 else element_name(type.dtype)
     return name if type.lanes == 1 else f"{name}x<{type.lanes}>"
 
 

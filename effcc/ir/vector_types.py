@@ -88,12 +88,13 @@ def load_type(stored: DType, type: Type) -> None:
     require(type.dtype == want or packed, f"elements of {stored} are values of {want}, got {type}")
 
 
-def dot_type(a: Type, b: Type, c: Type) -> None:
+def dot_type(a: Type, b: Type, c: Type, small: bool = False) -> None:
     """Raise IRTypeError unless there is such a dot product of packed lanes."""
     neighbours = DOTS.get((a.dtype, b.dtype, c.dtype))
     known = ", ".join(f"{x} x {y} to {z}" for x, y, z in DOTS)
     require(neighbours is not None, f"no dot product of {a} with {b} to {c}; there are {known}")
     assert neighbours is not None
+    require(not small or a.dtype == u8, f"dot_small is of u8 x i8, got {a} with {b}")
     require(
         a.lanes == b.lanes == c.lanes * neighbours,
         f"{neighbours} packed lanes make one of the sum's: {a} and {b} do not give {c}",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from effcc import driver
-from effcc.codegen import lower_places
+from effcc.codegen import lower_ranges
 from effcc.codegen.cpp import expressions, tiles
 from effcc.codegen.cpp import program as cpp_program
 from effcc.fuzz import rules
@@ -321,7 +321,7 @@ def stored_weights_take_the_scale_of_the_first_channel(patch: Patch) -> None:
 
 @planted
 def tails_of_run_time_size_are_left_out(patch: Patch) -> None:
-    patch.setattr(lower_places, "modulo", lambda a, b: integer(0))
+    patch.setattr(lower_ranges, "modulo", lambda a, b: integer(0))
 
 
 @planted

@@ -62,12 +62,15 @@ def test_every_step_keeps_the_meaning_and_has_a_text(name: str) -> None:
         if nests:
             assert nests == dict(state.nests)
             reached.add("loops")
+        for function in state.vectors.values():
+            assert parse_any(print_any(function)) == function
+            reached.add("vectors")
         outputs = run_program(program, [i.copy() for i in inputs], nests=nests)
         for output, value in zip(outputs, expected, strict=True):
             np.testing.assert_allclose(output.ravel(), value.ravel(), rtol=1e-4, atol=1e-5, err_msg=step)
 
     run_steps(State(graph=graph), Target.detect(), see=check)
-    assert reached == {"graph", "program", "loops"}
+    assert reached == {"graph", "program", "loops", "vectors"}
 
 
 def _round_trip(graph: Graph) -> str:

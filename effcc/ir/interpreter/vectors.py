@@ -238,6 +238,8 @@ class _Thread:
 
     def _dot(self, dot: v.Dot) -> Values:
         a, b, c = self(dot.a), self(dot.b), np.atleast_1d(self(dot.c))
+        if dot.small and a.max() > 127:
+            raise InputError(f"dot_small of {a.max()}: expected at most 127")
         return dot_products(a, b, c)
 
 

@@ -83,7 +83,7 @@ def parse_program(text: str, path: str = "<text>") -> Program:
         return read_program(source, source.tree("program"))
 
 
-def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Program | WrittenSchedule:
+def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Function | Program | WrittenSchedule:
     """Whatever `text` states: its first word says which language it is in."""
     first = re.match(r"(?:\s|#[^\n]*)*+", text)
     start = first.end() if first else 0
@@ -92,18 +92,22 @@ def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Pr
             return parse_kernel(text, path)
         case "loops":
             return parse_loops(text, path)
+        case "vectors":
+            return parse_vectors(text, path)
         case "program":
             return parse_program(text, path)
         case "graph":
             return parse_graph(text, path)
         case "schedule":
             return parse_schedule(text, path)
-    return Source(text, path).fail_at("expected one of 'graph', 'kernel', 'loops', 'program', 'schedule'", start)
+    return Source(text, path).fail_at(
+        "expected one of 'graph', 'kernel', 'loops', 'program', 'schedule', 'vectors'", start
+    )
 
 
 def parts(text: str) -> list[str]:
     """The graphs, programs, schedules, ... of a text, each preceded by as many empty lines as stand before it."""
-    starts = [m.start() for m in re.finditer(r"^(?=(?:graph|program|kernel|loops|schedule)\b)", text, re.MULTILINE)]
+    starts = [m.start() for m in re.finditer(r"^(?=(?:graph|program|kernel|loops|schedule|vectors)\b)", text, re.MULTILINE)]
     if len(starts) < 2:
         return [text]
     ends = [*starts[1:], len(text)]

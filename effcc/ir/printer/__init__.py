@@ -25,6 +25,7 @@ from effcc.ir.printer.programs import print_program
 from effcc.ir.printer.schedules import print_schedule
 from effcc.ir.printer.vectors import print_vectors
 from effcc.ir.program import Program
+from effcc.ir.vectors import Function
 
 __all__ = [
     "print_any", "print_graph", "print_kernel", "print_loops", "print_program", "print_schedule", "print_vectors",
@@ -32,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def print_any(value: Graph | Kernel | LoopNest | Program) -> str:
+def print_any(value: Graph | Kernel | LoopNest | Function | Program) -> str:
     """The text of whichever it is."""
     match value:
         case Graph():
@@ -41,4 +42,6 @@ def print_any(value: Graph | Kernel | LoopNest | Program) -> str:
             return print_kernel(value)
         case LoopNest():
             return print_loops(value)
+        case Function():
+            return print_vectors(value)
     return print_program(value)

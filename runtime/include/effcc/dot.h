@@ -204,6 +204,12 @@ EFFCC_INLINE C dot_small(A a, B b, C c) {
         const auto pairs = __builtin_ia32_pmaddubsw256(as<raw<char, 32>>(a), as<raw<char, 32>>(b));
         return c + vpmaddwd<C>(pairs, broadcast<i16x<16>>(1));
     }
+#if defined(__AVX512BW__)
+    if constexpr (sizeof(C) == 64 && !has_vnni<64>) {
+        const auto pairs = __builtin_ia32_pmaddubsw512_mask(as<raw<char, 64>>(a), as<raw<char, 64>>(b), raw<short, 64>{}, -1);
+        return c + vpmaddwd<C>(pairs, broadcast<i16x<32>>(1));
+    }
+#endif
 #endif
     return dot(a, b, c);
 }

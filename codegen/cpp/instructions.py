@@ -1,0 +1,85 @@
+"""Where instruction sets differ: what each node of the vector language is, in the header library and on each machine.
+
+`function` is what the printer writes, from `header`; the header chooses by instruction set. The columns of machines say
+what a register of it does the node with (`|`: one of these); a test looks for it in what the compiler makes. `loop`:
+lane by lane, or as the compiler sees fit from C's own operators. NEON, WebAssembly and C99 are no targets yet
+(`--target neon` is refused); the `scalar` column, plain C++, holds on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from effcc.ir.dtypes import DType, bf16, f32, i8, i16, i32, u8
+from effcc.ir.vectors import (
+    Any,
+    Dot,
+    FirstLanes,
+    Fma,
+    Iota,
+    Load,
+    Lookup,
+    Permute,
+    Prefetch,
+    Reduce,
+    Round,
+    Select,
+    Store,
+    StoreRows,
+    Value,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node: the function of the header library, its header, and the instruction of each set that does it."""
+
+    function: str
+    header: str
+    scalar: str
+    avx2: str
+    avx512: str
+
+
+ROWS: Mapping[type, Row] = {
+    Fma: Row("mul_add", "vec.h", "* and +, rounded twice", "vfmadd", "vfmadd"),
+    Select: Row("select", "vec.h", "?:", "vblendv", "vblendm|{%k"),
+    Any: Row("any", "vec.h", "loop", "vptest|vmovmskps", "vptestmd|vpcmpd|kortest"),
+    Round: Row("round_to", "guarded.h", "loop", "vcvtps2ph|vpsrld", "vcvtps2ph|vpsrld"),
+    Iota: Row("iota", "vec.h", "loop", "vmovdqa|vpaddd", "vmovdqa|vpaddd"),
+    FirstLanes: Row("first_lanes", "guarded.h", "loop", "vpcmpgtd", "vpcmpd|vpcmpgtd"),
+    Reduce: Row("reduce", "vec.h", "loop", "vperm2f128|vextractf128", "vshuff32x4|vextractf64x4|vextractf32x8"),
+    Permute: Row("permute", "permute.h", "loop", "vpermps|vperm2f128|vpermpd", "vpermps|vshuff"),
+    Lookup: Row("lookup", "permute.h", "loop", "vpermps|vpermd", "vpermps|vpermd"),
+    Load: Row("load", "vec.h", "loop", "vmovups|vmaskmovps", "vmovups|vmovdqu"),
+    Store: Row("store", "vec.h", "loop", "vmovups|vmaskmovps", "vmovups|vmovdqu"),
+    StoreRows: Row("store_rows", "guarded.h", "loop", "vunpcklps|vshufps|vperm", "vunpcklps|vshufps|vperm"),
+    Prefetch: Row("__builtin_prefetch", "vec.h", "prefetch", "prefetch", "prefetch"),
+    Dot: Row("dot", "dot.h", "loop", "see DOTS", "see DOTS"),
+}
+
+
+@dataclass(frozen=True)
+class DotRow:
+    """One form of `dot`: the instruction of each set, and `extended` of those with VNNI (also AVX2's) or BF16."""
+
+    scalar: str
+    avx2: str
+    avx512: str
+    extended: str
+
+
+DOTS: Mapping[tuple[DType, DType, DType, bool], DotRow] = {
+    (i8, i8, i32, False): DotRow("loop", "vpsraw and vpmaddwd", "vpsraw and vpmaddwd", "vpdpbusd twice"),
+    (u8, i8, i32, False): DotRow("loop", "vpsrlw and vpmaddwd", "vpsrlw and vpmaddwd", "vpdpbusd"),
+    (u8, i8, i32, True): DotRow("loop", "vpmaddubsw and vpmaddwd", "vpmaddubsw and vpmaddwd", "vpdpbusd"),
+    (i16, i16, i32, False): DotRow("loop", "vpmaddwd", "vpmaddwd", "vpdpwssd"),
+    (bf16, bf16, f32, False): DotRow("loop", "vpslld and vfmadd", "vpslld and vfmadd", "vdpbf16ps"),
+}
+"""By the dtypes of a, b and c, and whether the unsigned side is at most 127."""
+
+
+def row_of(node: Value) -> Row:
+    """The row of a node that is one function of the header library."""
+    return ROWS[type(node)]

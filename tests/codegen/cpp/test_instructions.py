@@ -1,0 +1,115 @@
+"""The table of instructions tells the truth: each node computes what the interpreter says, by what the table names."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from effcc.codegen.cpp.instructions import DOTS, ROWS
+from effcc.codegen.cpp.program import emit_program, pointer_table
+from effcc.codegen.cpp.units import RUN, Source
+from effcc.ir.dtypes import bf16, f32, i8, i16, i32, u8
+from effcc.ir.interpreter import run_vectors
+from effcc.ir.loops import LoopNest
+from effcc.ir.parser import parse_vectors
+from effcc.ir.vectors import Dot, Function
+from effcc.ir.verifier import verify_vectors
+from effcc.runtime.cache import CompileCache
+from effcc.runtime.toolchain import INCLUDE_DIR, compile_flags, find_compiler
+from effcc.target import Target, generic
+from tests.codegen.cpp.running import load, param, program_of
+
+SIZE = 256
+NEST = LoopNest(
+    "nodes",
+    (param("X", f32, SIZE), param("I", i32, SIZE), param("A", i8, SIZE), param("U", u8, SIZE), param("S", i16, SIZE),
+     param("H", bf16, SIZE)),
+    (param("O", f32, SIZE), param("D", i32, SIZE)), (),
+)  # fmt: skip
+
+
+def function(lanes: int) -> Function:
+    """Every node of the table, on vectors of some lanes."""
+    n, last = lanes, ", ".join(f"i32({k})" for k in reversed(range(lanes)))
+    stored = [
+        "fma(x, y, x)", "select(lt(x, y), x, y)", f"permute(x, {last})", f"lookup(x, load<i32x{n}>(I[0]))",
+        "round<bf16>(x)", f"dot(load<bf16x{2 * n}>(H[0]), load<bf16x{2 * n}>(H[{2 * n}]), x)",
+        f"load<f32x{n}>(X[3], mask=lanes<mask32x{n}>([n]))", f"convert<f32x{n}>(iota<i32x{n}>(i32(3)))",
+    ]  # fmt: skip
+    dots = [
+        f"dot(load<i8x{4 * n}>(A[0]), load<i8x{4 * n}>(A[{4 * n}]), i32x{n}(5))",
+        f"dot(load<u8x{4 * n}>(U[{4 * n}]), load<i8x{4 * n}>(A[0]), i32x{n}(5))",
+        f"dot_small(load<u8x{4 * n}>(U[0]), load<i8x{4 * n}>(A[0]), i32x{n}(5))",
+        f"dot(load<i16x{2 * n}>(S[0]), load<i16x{2 * n}>(S[{2 * n}]), i32x{n}(5))",
+    ]
+    lines = [
+        f"let x: f32x{n} = load<f32x{n}>(X[0])",
+        f"let y: f32x{n} = load<f32x{n}>(X[{n}])",
+        "let n: i64 = convert<i64>(load<i32>(I[0]))",
+    ]
+    lines += [f"do prefetch(X[{n}])", f"if any(lt(x, y)) {{ do store(O[{SIZE - 1}], reduce<add>(x)) }}"]
+    lines += [f"do store(O[{k * n}], {value})" for k, value in enumerate(stored)]
+    lines += [f"do store_rows(O[{len(stored) * n}], x, y, x, y, stride=[4])"]
+    lines += [f"do store(D[{k * n}], {value})" for k, value in enumerate(dots)]
+    buffers = ", ".join(f"{p.name}: {p.type.dtype}{' read' if p in NEST.params else ''}" for p in NEST.signature)
+    made = parse_vectors(f"vectors @{RUN}({buffers};) first {{ {' '.join(lines)} }}")
+    verify_vectors(made)
+    return made
+
+
+def arrays() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    unsigned = rng.integers(0, 256, SIZE).astype(np.uint8)
+    unsigned[:64] &= 127
+    return {
+        "X": rng.standard_normal(SIZE).astype(np.float32), "I": rng.integers(0, 4, SIZE).astype(np.int32),
+        "A": rng.integers(-128, 128, SIZE).astype(np.int8), "U": unsigned,
+        "S": rng.integers(-(1 << 15), 1 << 15, SIZE).astype(np.int16),
+        "H": rng.standard_normal(SIZE).astype(ml_dtypes.bfloat16), "O": np.zeros(SIZE, np.float32),
+        "D": np.zeros(SIZE, np.int32),
+    }  # fmt: skip
+
+
+def emitted(target: Target) -> tuple[Function, Source]:
+    made = function(max(4, target.vector_bytes // 4))
+    return made, emit_program(program_of(NEST), {"nodes": NEST}, target, functions={"nodes": made})
+
+
+def test_every_node_computes_what_the_interpreter_says(target: Target, cache: CompileCache) -> None:
+    made, source = emitted(target)
+    want, got = arrays(), arrays()
+    run_vectors(made, want)
+    pointers = (ctypes.c_void_p * 8)(*(got[name].ctypes.data for name in pointer_table(program_of(NEST))))
+    load(cache, source, target).entry_point("effcc_run")(pointers, (ctypes.c_int64 * 1)(), None, 1)
+    np.testing.assert_array_equal(got["D"], want["D"])
+    np.testing.assert_allclose(got["O"], want["O"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", [
+    replace(generic("avx512"), features=(*generic("avx512").features, "avx512_vnni", "avx512_bf16")),
+    generic("avx512"), replace(generic("avx2"), features=(*generic("avx2").features, "avx_vnni")), generic("avx2"),
+])  # fmt: skip
+def test_the_compiler_uses_the_instructions_of_the_table(target: Target) -> None:
+    _, source = emitted(target)
+    flags = [*compile_flags(target), "-S", "-o", "-", f"-I{INCLUDE_DIR}", "-x", "c++", "-"]
+    command = [*find_compiler().command, *(f for f in flags if f != "-shared")]
+    done = subprocess.run(command, input=source.kernels[0].text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    column = "avx512" if target.isa == "avx512" else "avx2"
+    for node, row in ROWS.items():
+        wanted = getattr(row, column)
+        if node is not Dot:
+            assert re.search("|".join(map(re.escape, wanted.split("|"))), done.stdout), f"{node.__name__}: no {wanted}"
+    vnni = {"avx512_vnni", "avx_vnni"} if target.isa == "avx512" else {"avx_vnni"}
+    for form, dot in DOTS.items():
+        extension = {"avx512_bf16"} if f32 in form else vnni
+        wanted = dot.extended if extension & set(target.features) else getattr(dot, column)
+        for instruction in wanted.removesuffix(" twice").split(" and "):
+            assert instruction in done.stdout, f"dot of {form}: no {instruction}"
