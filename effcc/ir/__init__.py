@@ -1,1 +1,1 @@
-"""The three languages of effcc: Graph (SSA over tensors), Kernel (cascades of einsums), Loops (tiles and loops)."""
+"""The languages of effcc: Graph (SSA over tensors), Kernel (cascades of einsums), Schedule, Loops, Vectors."""

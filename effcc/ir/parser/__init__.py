@@ -107,7 +107,9 @@ def parse_any(text: str, path: str = "<text>") -> Graph | Kernel | LoopNest | Fu
 
 def parts(text: str) -> list[str]:
     """The graphs, programs, schedules, ... of a text, each preceded by as many empty lines as stand before it."""
-    starts = [m.start() for m in re.finditer(r"^(?=(?:graph|program|kernel|loops|schedule|vectors)\b)", text, re.MULTILINE)]
+    starts = [
+        m.start() for m in re.finditer(r"^(?=(?:graph|program|kernel|loops|schedule|vectors)\b)", text, re.MULTILINE)
+    ]
     if len(starts) < 2:
         return [text]
     ends = [*starts[1:], len(text)]
