@@ -8,7 +8,7 @@ with every number left to the solver:
       for k blocks of kc:                        # an mc x kc block of A stays in L2 meanwhile
         for panels of nr columns in nc:          # a kc x nr panel of B, contiguous when packed
           for tiles of mr rows in mc:            # mr x nr accumulators in registers
-            for k in kc, unrolled: outer product of a column of A and a row of B
+            for k in kc: outer product of a column of A and a row of B
 
 The rows left over by `mr` run in a tile of their own height; columns are padded to `nr`.
 """
@@ -41,7 +41,6 @@ MODEL = """
     # Register tile: accumulators, a row of B, and one broadcast element of A.
     vectors = nr / lanes
     mr * nr / lanes + nr / lanes + 1 <= vector_registers
-    mr * nr / lanes * unroll <= loop_fmas
     mr + 2 <= aliased_rows or mr == 1              # rows of A that share one L1 set, with their lines of B and C
     n % nr == 0 or padded == 1
 
@@ -53,10 +52,10 @@ MODEL = """
     depth = kc * k_inner
     k_all = k * k_inner
     blocks = ceil(k / kc)
-    reloads = max(0, blocks - 1)
-    kc % unroll == 0
+    rests = min(1, blocks - 1)                     # partial sums rest in a block of C, which is cleared before
+    reloads = rests * (blocks + 1)                 # and read once more by what follows
     m_parts * mr < m + mr ; n_parts * nr < n + nr
-    lhs_bytes * rows * depth + rhs_bytes * depth * nr + min(1, reloads) * acc_bytes * rows * columns <= l2_bytes
+    lhs_bytes * rows * depth + rhs_bytes * depth * nr + rests * acc_bytes * rows * columns <= l2_bytes
 
     # Parallel work: what the busiest thread does; a task runs its panels `turns` times. Each `max` below has a second
     # term that is never greater than the first, the same work divided evenly: it changes no cost, but bounds it before
@@ -75,7 +74,7 @@ MODEL = """
     all_left = m % mr
     all_left_step = min(all_left, 1) * max((all_left + decode_slots) * vectors, all_left + vectors, latency_slots)
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
-            + ceil(k_all / unroll) / 2)
+            + k_all * turn_slots / 8)
     panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call
     all_slots = turns * batch * ceil(n / nr) * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call)
     compute = slot * (max(busy_panels * panel_slots, all_slots / threads) + rounds * task_slots)
@@ -101,6 +100,10 @@ MODEL = """
     wait = max(compute, cache, outer) / (16 * rounds)
     start = min(1, max(0, threads - 1)) * (start_time + wait)
 """
+
+
+BLOCKS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Into how many blocks k may be cut."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class ContractionSchedule:
     """How a contraction runs; all sizes are elements.
 
     `mr` x `nr` is the register tile, `mc` x `nc` one task's block of C (`mc` a multiple of `mr` and `nc` of `nr`, or
-    whole), `kc` the block of the outermost k axis, `unroll` divides it. `nr` is a multiple of `lanes`.
+    whole), `kc` the block of the outermost k axis. `nr` is a multiple of `lanes`.
     """
 
     lanes: int
@@ -153,7 +156,6 @@ class ContractionSchedule:
     mc: int
     nc: int
     kc: int
-    unroll: int
     threads: int
     tasks: int
     padded_columns: int
@@ -164,7 +166,7 @@ class ContractionSchedule:
 
     def __str__(self) -> str:
         return (
-            f"tile {self.mr}x{self.nr}, block {self.mc}x{self.nc}x{self.kc}, unroll {self.unroll}, "
+            f"tile {self.mr}x{self.nr}, block {self.mc}x{self.nc}x{self.kc}, "
             f"{self.tasks} tasks on {self.threads} threads"
         )
 
@@ -185,7 +187,7 @@ def contraction_schedules(nest: ContractionNest, target: Target) -> Iterator[Con
     for solution in solutions(problem):
         s = _as_schedule(problem, solution)
         # Different numbers of parts can round to the same blocks.
-        if (key := (s.mr, s.nr, s.mc, s.nc, s.kc, s.unroll, s.threads)) not in given:
+        if (key := (s.mr, s.nr, s.mc, s.nc, s.kc, s.threads)) not in given:
             given.add(key)
             yield s
 
@@ -207,6 +209,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
     rhs_total = batch * turns * depth * n * nest.rhs_bytes
     machine = machine_parameters(target, nest.accumulator_bytes)
     lanes = machine["lanes"]
+    vector = max(lanes, target.vector_lanes)  # generated code counts vectors of every type in lanes of f32
     kc = _blocks(k, lanes) if nest.block_k else (k,)
     m_parts = (1,) if row_axis in nest.whole else parts_of(m, target.cores)
     # Where not even the smallest block fits L2 (a very long k that may not be blocked), that block is what there is.
@@ -234,11 +237,10 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
     domains: dict[str, Domain] = {
         "threads": thread_choices(target),
         "mr": tuple(range(1, min(m, target.vector_registers - 2) + 1)),
-        "nr": tuple(lanes * v for v in range(1, 9)),
+        "nr": tuple(vector * v for v in range(1, 9)),
         "kc": kc,
         "m_parts": m_parts,
-        "n_parts": (1,) if lane_axis in nest.whole else parts_of(_ceil(n, lanes), target.cores),
-        "unroll": (1, 2, 4),
+        "n_parts": (1,) if lane_axis in nest.whole else parts_of(_ceil(n, vector), target.cores),
     }
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
 
@@ -256,7 +258,6 @@ def _as_schedule(problem: Problem, solution: Solution) -> ContractionSchedule:
         mc=min(mt * v["mr"], v["m"]),
         nc=nt * v["nr"],
         kc=v["kc"],
-        unroll=v["unroll"],
         threads=v["threads"],
         tasks=evaluate(model.definitions["tasks"], v),
         padded_columns=columns - v["n"],
@@ -270,9 +271,9 @@ def _ceil(a: int, b: int) -> int:
 
 
 def _blocks(k: int, multiple: int) -> Domain:
-    """Block sizes that split k into 1, 2, 3, ... nearly equal blocks; multiples of `multiple`, or k itself."""
+    """Block sizes that split k into a few to many nearly equal blocks; multiples of `multiple`, or k itself."""
     sizes = {k}
-    for count in range(2, 65):
+    for count in BLOCKS:
         size = -(-k // count)
         size = -(-size // multiple) * multiple
         if size < k and size >= 2 * multiple:

@@ -37,11 +37,12 @@ def contraction_of(
     columns_of: Factor,
     packed: bool,
     shared: Collection[str],
+    block_k: bool,
     target: Target,
 ) -> ContractionSchedule:
     """The best schedule of a sum of products with lanes along `lane_axis` and register rows along `row_axis`.
 
-    shared: the axes along which there can be parallel tasks.
+    shared: the axes along which there can be parallel tasks. block_k: whether partial sums may rest in the cache.
     """
     kept = (*product.batch, *product.rows, *product.columns)
     in_rows, in_columns = (set(kept) & o.axes for o in (rows_of, columns_of))
@@ -64,7 +65,8 @@ def contraction_of(
         rhs="packed" if packed else "rows",
         lhs_row_stride=int(row_stride) * rows_of.data.dtype.bytes if known else None,  # type: ignore[arg-type]
         decode_slots=max(0, len(columns_of.loads) - 1),
-        block_k=False,
+        accumulator_bytes=product.accumulator.bytes,
+        block_k=block_k,
         whole=frozenset(a for a in kept if a not in shared),
     )
     return _contraction(nest, target)
@@ -76,7 +78,8 @@ def pointwise_of(
     """The best schedule of pointwise statements with lanes along `axis`; `layout`: the strides of every buffer."""
     axes = (*(Axis(a, max(n, 1)) for a, n in counts.items() if a != axis), Axis(axis, max(counts[axis], 1)))
     work = max(1, round(sum(_operations(s.value, axis) for s in statements)))
-    return _pointwise(PointwiseNest(axes, _operands(layout, statements, counts), work), axis, target)
+    nest = PointwiseNest(axes, _operands(layout, statements, counts), work, element_bytes=_widest(statements))
+    return _pointwise(nest, axis, target)
 
 
 def reduction_of(
@@ -90,7 +93,13 @@ def reduction_of(
     """The best schedule of a nest with reductions, with lanes along `axis`; `layout`: the strides of every buffer."""
     axes = tuple(Axis(a, max(n, 1), "reduced" if a in reduced else "kept") for a, n in counts.items())
     work = max(1, round(sum(_operations(s.value, axis) for s in statements)))
-    return _reduction(ReductionNest(axes, _operands(layout, statements, counts), work), axis, target)
+    nest = ReductionNest(axes, _operands(layout, statements, counts), work, element_bytes=_widest(statements))
+    return _reduction(nest, axis, target)
+
+
+def _widest(statements: Sequence[Statement]) -> int:
+    """Bytes of the widest type that a nest computes in, which decides how many lanes a register has."""
+    return max(4, *(s.value.dtype.bytes for s in statements))
 
 
 def _operations(e: Expr, axis: str) -> float:

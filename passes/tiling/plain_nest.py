@@ -53,19 +53,20 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     layout = layout | {load.buffer: _packed_layout(kernel, load, axis) for load in scattered}
     if plan.reductions:
         reduction = reduction_of(layout, statements, counts, plan.reduced, axis, choice.target)
-        vectors, prediction, note = reduction.accumulators, reduction.prediction, str(reduction)
+        together, prediction, note = reduction.accumulators * reduction.lanes, reduction.prediction, str(reduction)
         # Tasks are rows; where lanes are rows too, and the other rows are fewer than the tasks, tasks cut the lanes.
         others = prod(counts[a] for a in choice.shared if a != axis and a in plan.kept)
         block = -(-counts[axis] // -(-reduction.row_parts // others))
     else:
         pointwise = pointwise_of(layout, statements, counts, axis, choice.target)
         block = -(-counts[axis] // pointwise.column_parts)
-        vectors, prediction, note = pointwise.unroll, pointwise.prediction, str(pointwise)
+        together, prediction, note = pointwise.unroll * pointwise.lanes, pointwise.prediction, str(pointwise)
         crossing = _crossing(kernel, statements, axis, layout)
         if crossing is not None and {axis, crossing} <= set(choice.shared):
             # Every lane has a cache line of its own: few at a time, and all of each line before the next ones.
-            vectors, block, choice.outer, choice.inner = 1, lanes, axis, crossing
+            together, block, choice.outer, choice.inner = lanes, lanes, axis, crossing
             note += f", line by line along {crossing}"
+    vectors = -(-together // lanes)  # of f32's lanes, in which generated code counts vectors of every type
     sharing = _sharing(kernel, plan, axis, layout)
     if sharing is not None:
         vectors = max(1, min(vectors, choice.target.vector_registers // 2 // counts[sharing]))

@@ -81,12 +81,14 @@ class PointwiseNest:
         operands: everything read and written, with its strides.
         operations: vector instructions per vector of points, loads and stores apart (a polynomial exp is about 15).
         live_values: registers that one vector of points needs at once.
+        element_bytes: of the type that is computed in.
     """
 
     axes: tuple[Axis, ...]
     operands: tuple[Operand, ...]
     operations: int
     live_values: int = 4
+    element_bytes: int = 4
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def schedule_pointwise(
 
 def pointwise_problem(nest: PointwiseNest, vector_axis: str, target: Target) -> Problem:
     """The integer problem of a pointwise nest whose vectors lie along one axis (`MODEL`, with its numbers)."""
-    machine = machine_parameters(target)
+    machine = machine_parameters(target, nest.element_bytes)
     lanes = machine["lanes"]
     (extent,) = (a.extent for a in nest.axes if a.name == vector_axis)
     rows = prod(a.extent for a in nest.axes if a.name != vector_axis)

@@ -9,7 +9,7 @@ from effcc.ir.dims import Shape, elements
 from effcc.ir.expr import Axis, Load
 from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.tiling.access import PACKED_LOAD, lane_cost, layouts, stride
-from effcc.passes.tiling.build import TiledNest
+from effcc.passes.tiling.build import TiledAxis, TiledNest
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import PRODUCT, chunk_of
 from effcc.passes.tiling.describe import contraction_of
@@ -65,6 +65,7 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
         columns_of,
         bool(constant),
         choice.shared,
+        _may_rest(choice, plan),
         choice.target,
     )
     packs = (pack_along(x, lane_axis, chosen.nr, (*kept, row_axis, *reduced)) for x in dict.fromkeys(constant))
@@ -83,7 +84,21 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
     choice.seconds += chosen.prediction.seconds * choice.turns(plan)
     choice.notes.append(f"{product.target}: {chosen} ({row_axis} x {lane_axis}), bound by {chosen.prediction.bound_by}")
     tiles = {lane_axis: ("lanes", chosen.nr), row_axis: ("unroll", chosen.mr)}
-    return TiledNest(plan, tiles, order, chunk_of(kernel, plan.reductions, reduced, counts, longest=PRODUCT))
+    block = TiledAxis(reduced[0], chosen.kc) if chosen.kc < counts[reduced[0]] else None
+    counts[reduced[0]] = chosen.kc
+    chunk = chunk_of(kernel, plan.reductions, reduced, counts, longest=PRODUCT)
+    return TiledNest(plan, tiles, order, chunk, block)
+
+
+def _may_rest(choice: Choice, plan: NestPlan) -> bool:
+    """Whether partial sums may rest in the cache between blocks of k: a task then holds all its sums there, so it does
+    nothing else, all axes that it runs whole would make it longer, and sizes are known.
+    """
+    kernel = choice.kernel
+    alone = len(plan.body) == 0 and len(plan.reductions) == 1 and choice.sequential is None
+    alone = alone and len(plan.reductions) + len(plan.epilogue) == len(kernel.statements)
+    known = all(isinstance(kernel.extents[a], int) for a in (*plan.kept, *plan.reduced))
+    return alone and known and set(plan.kept) <= {*choice.shared, *(a for a in plan.kept if kernel.extents[a] == 1)}
 
 
 def _rows_gained(choice: Choice, plan: NestPlan, axis: str) -> float:

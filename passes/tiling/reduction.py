@@ -76,6 +76,7 @@ class ReductionNest:
         passes: how often each row is walked (1 for a sum, 2 or 3 for norms and softmax).
         live_values: registers that one vector needs at once, its accumulators included.
         may_split: whether a row may be shared by threads (its combination is associative).
+        element_bytes: of the type that is computed in.
     """
 
     axes: tuple[Axis, ...]
@@ -84,6 +85,7 @@ class ReductionNest:
     passes: int = 1
     live_values: int = 3
     may_split: bool = False
+    element_bytes: int = 4
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def schedule_reduction(
 
 def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> Problem:
     """The integer problem of a reduction whose vectors lie along one axis (`MODEL`, with its numbers)."""
-    machine = machine_parameters(target)
+    machine = machine_parameters(target, nest.element_bytes)
     lanes = machine["lanes"]
     across = _is_reduced(nest, vector_axis)
     (extent,) = (a.extent for a in nest.axes if a.name == vector_axis)
