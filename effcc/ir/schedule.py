@@ -42,9 +42,17 @@ the scores S and weights P of one turn stay in the cache:
           for n by 256 {
             hold S, P in local {
               for n by 32 lanes, m by 8 unroll { hold S in registers { for d by 1 { do S } } }
-              for m by 1 { hold M in registers { for n by 32 lanes { do M } } }
-              for m by 1, n by 32 lanes { do P }
-              ...
+              for m by 1 {
+                hold M in registers { for n by 32 lanes { do M } }
+                hold D in registers { for n by 32 lanes { do P do D } }
+              }
+              for f by 32 lanes, m by 8 unroll { hold O in registers { for n by 1 { do O } } }
+            }
+          }
+          for m by 1, f by 32 lanes { do Y }
+        }
+      }
+    }
 
 On a GPU a tile of the parallel loops is a program, which runs on `warps` warps; `stages` of a loop says the loads of
 how many turns are in flight.

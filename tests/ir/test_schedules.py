@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from effcc.codegen.lower import lower
 from effcc.errors import IRSyntaxError, ScheduleError
+from effcc.ir import schedule as language
 from effcc.ir.interpreter import run_kernel, run_loops
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_kernel, parse_schedule, parse_schedules
@@ -137,6 +139,17 @@ def test_the_examples_fit_print_as_written_and_compute(name: str) -> None:
     computes(kernel, schedule)
 
 
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_examples_of_the_languages_page_fit_their_kernels(name: str) -> None:
+    assert language.__doc__ is not None
+    (text,) = re.findall(rf"^    schedule @{name} {{.*?^    }}$", language.__doc__, re.MULTILINE | re.DOTALL)
+    kernel, _ = KERNELS[name]
+    sizes = {"linear": {"m": 128, "n": 768, "k": 3072}, "attention": {"m": 64, "n": 512, "d": 64, "f": 64}}[name]
+    large = replace(kernel, axes=tuple(sizes.items()))
+    avx512 = Machine("avx512", vector_bytes=64, vector_registers=32, cache_bytes=1 << 20)
+    parse_schedule(text).check(large, avx512)
+
+
 def test_two_schedules_of_a_kernel_are_refused() -> None:
     with pytest.raises(IRSyntaxError, match="@linear has a schedule already") as caught:
         parse_schedules(f"{BLOCKED}\n{BLOCKED}")
@@ -189,6 +202,26 @@ def test_a_local_buffer_that_no_cache_holds_is_refused_with_its_bytes() -> None:
     small = replace(AVX2, cache_bytes=200)
     with pytest.raises(ScheduleError, match="O in local take 256 bytes: a core of avx2 caches 200"):
         parse_schedule(BLOCKED).check(LINEAR, small)
+
+
+ON_A_GPU = """schedule @linear warps 4 {
+  parallel n by 16 block, m by 16 block {
+    hold O in registers {
+      for k by 16 block stages 3 { do O }
+    }
+    do Y
+  }
+}"""
+
+
+def test_on_a_gpu_tiles_are_blocks_of_one_size() -> None:
+    gpu = replace(AVX2, name="sm_80", blocks=True)
+    assert parse_schedule(ON_A_GPU).check(LINEAR, gpu).stages == 3
+    with pytest.raises(ScheduleError, match="on a GPU a tile of 16 points is a block: `k by 16 block`"):
+        parse_schedule(ON_A_GPU.replace("k by 16 block", "k by 16")).check(LINEAR, gpu)
+    two = ON_A_GPU.replace("    do Y\n  }", "  }\n  parallel n by 32 block, m by 16 block { do Y }")
+    with pytest.raises(ScheduleError, match="n is cut by 16 elsewhere"):
+        parse_schedule(two).check(LINEAR, gpu)
 
 
 def test_text_that_is_no_schedule_says_what_was_expected() -> None:

@@ -76,6 +76,7 @@ class _Verifier:
     kernel: Kernel
     machine: Machine | None
     done: dict[int, tuple[Path, _Around]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def run(self, schedule: Schedule) -> None:
         for number, pack in enumerate(schedule.packs):
@@ -133,8 +134,18 @@ class _Verifier:
         if self.machine is not None and loop.together and (loop.together == "block") != self.machine.blocks:
             wanted = "block" if self.machine.blocks else "lanes or unroll"
             raise Misfit(f"points are computed together {loop.together!r}: on {self.machine.name} {wanted} do", path)
+        if self.machine is not None and self.machine.blocks:
+            self._blocks(loop, path)
         if loop.kind == PARALLEL:
             self._parallel(loop, path, around)
+
+    def _blocks(self, loop: Loop, path: Path) -> None:
+        """A GPU's program computes on whole blocks, of one size for each axis."""
+        if loop.step > 1 and loop.together != "block":
+            raise Misfit(f"on a GPU a tile of {loop.step} points is a block: `{loop.axis} by {loop.step} block`", path)
+        known = self.sizes.setdefault(loop.axis, loop.step)
+        if known != loop.step:
+            raise Misfit(f"{loop.axis} is cut by {known} elsewhere: on a GPU an axis has blocks of one size", path)
 
     def _parallel(self, loop: Loop, path: Path, around: _Around) -> None:
         for _, node in around.nodes:
