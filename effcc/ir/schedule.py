@@ -55,7 +55,7 @@ the scores S and weights P of one turn stay in the cache:
     }
 
 On a GPU a tile of the parallel loops is a program, which runs on `warps` warps; `stages` of a loop says the loads of
-how many turns are in flight.
+how many turns are in flight. What it holds in registers are blocks, as large as what is left of their axes.
 """
 
 from __future__ import annotations

@@ -166,7 +166,8 @@ class _Verifier:
 
     def _scattered(self, loop: Loop, inside: tuple[Statement, ...]) -> bool:
         """On a GPU points of a scatter meet atomically."""
-        return loop.together == "block" and len(inside) == 1 and inside[0].scatter is not None
+        gpu = loop.together == "block" or (self.machine is not None and self.machine.blocks)
+        return gpu and len(inside) == 1 and inside[0].scatter is not None
 
     def _inside(self, loop: Loop) -> tuple[Statement, ...]:
         """The statements in a loop, in the kernel's order."""
@@ -189,7 +190,7 @@ class _Verifier:
                 raise Misfit(f"{target!r} is held, but no statement of kernel @{self.kernel.name} defines it", path)
             if hold.space == "local":
                 total += self._local(s, path, around)
-            elif s.reduction is not None:
+            elif s.reduction is not None and not blocks:
                 total += self._accumulators(s, hold, path, around)
             elif not blocks:
                 raise Misfit(f"{target} is no reduction: on a CPU it is held in local, or stays where it is used", path)
@@ -222,7 +223,7 @@ class _Verifier:
             )
         tiles = [n for _, n in around.loops if n.together in ("lanes", "unroll") and n.axis in s.axes]
         tiles += [n for n in _nodes_in(hold.body) if isinstance(n, Loop) and n.together == "lanes"][:1]
-        if self.machine is None or self.machine.blocks:
+        if self.machine is None:
             return 0
         lanes = max(1, self.machine.vector_bytes // s.dtype.bytes)
         vectors = prod(-(-n.step // lanes) if n.together == "lanes" else n.step for n in tiles)
