@@ -14,7 +14,7 @@
 //   without: a small pool of our own (pool.h), for programs that run without Python.
 #pragma once
 
-#include "effcc/barrier.h"
+#include "effcc/wait.h"
 
 namespace effcc {
 

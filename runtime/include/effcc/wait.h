@@ -1,13 +1,10 @@
-// effcc/wait.h: waiting for another thread, first awake and then asleep.
+// effcc/wait.h: how a thread waits for another, first awake and then asleep: what event and barrier (barrier.h) declare.
 //
-//   event e;  e.count                  a number that one thread raises and others watch; it may wrap around
-//   e.wait_for(count, team)            returns when e.count has reached count; spins for some 20 to 50 microseconds,
-//                                      then sleeps
-//   e.raise_to(count)                  sets it and wakes whoever sleeps; no system call when nobody does
-//
-// What was written before raise_to is seen after wait_for. Cores may be shared: a team larger than the number of cores
-// this process may run on hardly spins at all, for the thread it waits for may need this very core.
+// Cores may be shared: a team larger than the number of cores this process may run on hardly spins at all, for the thread
+// it waits for may need this very core.
 #pragma once
+
+#include "effcc/barrier.h"
 
 #include <sched.h>
 #include <unistd.h>
@@ -48,39 +45,60 @@ inline constexpr int spins = 1000, spins_on_shared_core = 20;
 
 }  // namespace detail
 
-struct event {
-    // Two cache lines: the waker reads sleepers just after those who spin have taken the count's line away from it.
-    alignas(64) unsigned count = 0;
-    alignas(64) int sleepers = 0;
-
-    void wait_for(unsigned wanted, int team) {
-        for (int spun = 0; spun < detail::spins; ++spun) {
-            if (reached(__atomic_load_n(&count, __ATOMIC_ACQUIRE), wanted)) return;
-            detail::relax();
-            if (spun == detail::spins_on_shared_core && team > detail::usable_cores()) break;
-        }
+inline void event::wait_for(unsigned wanted, int team) {
+    for (int spun = 0; spun < detail::spins; ++spun) {
+        if (reached(__atomic_load_n(&count, __ATOMIC_ACQUIRE), wanted)) return;
+        detail::relax();
+        if (spun == detail::spins_on_shared_core && team > detail::usable_cores()) break;
+    }
 #if defined(__linux__)
-        // Announce the sleep before looking again: raise_to() looks at sleepers after it has changed the count.
-        __atomic_add_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
-        unsigned seen;
-        while (!reached(seen = __atomic_load_n(&count, __ATOMIC_SEQ_CST), wanted))
-            syscall(SYS_futex, &count, 128 /* wait, private */, seen, nullptr, nullptr, 0);
-        __atomic_sub_fetch(&sleepers, 1, __ATOMIC_RELAXED);
+    // Announce the sleep before looking again: raise_to() looks at sleepers after it has changed the count.
+    __atomic_add_fetch(&sleepers, 1, __ATOMIC_SEQ_CST);
+    unsigned seen;
+    while (!reached(seen = __atomic_load_n(&count, __ATOMIC_SEQ_CST), wanted))
+        syscall(SYS_futex, &count, 128 /* wait, private */, seen, nullptr, nullptr, 0);
+    __atomic_sub_fetch(&sleepers, 1, __ATOMIC_RELAXED);
 #else
-        while (!reached(__atomic_load_n(&count, __ATOMIC_ACQUIRE), wanted)) sched_yield();
+    while (!reached(__atomic_load_n(&count, __ATOMIC_ACQUIRE), wanted)) sched_yield();
 #endif
-    }
+}
 
-    void raise_to(unsigned next) {
-        __atomic_store_n(&count, next, __ATOMIC_SEQ_CST);
+inline void event::raise_to(unsigned next) {
+    __atomic_store_n(&count, next, __ATOMIC_SEQ_CST);
 #if defined(__linux__)
-        if (__atomic_load_n(&sleepers, __ATOMIC_SEQ_CST) != 0)
-            syscall(SYS_futex, &count, 129 /* wake, private */, __INT_MAX__, nullptr, nullptr, 0);
+    if (__atomic_load_n(&sleepers, __ATOMIC_SEQ_CST) != 0)
+        syscall(SYS_futex, &count, 129 /* wake, private */, __INT_MAX__, nullptr, nullptr, 0);
 #endif
-    }
+}
 
-  private:
-    static bool reached(unsigned count, unsigned wanted) { return static_cast<int>(count - wanted) >= 0; }
-};
+// Hidden, and there for the kernels, which are compiled apart, even where an entry point does not wait itself.
+__attribute__((used, noinline, visibility("hidden"))) inline void barrier::wait(int thread, int team) {
+    if (team <= 1) return;
+    if (team <= small)
+        watch_each_other(thread, team);
+    else
+        count_arrivals(team);
+}
+
+// Each thread raises its own count and watches everyone else's: one trip of a cache line from core to core.
+inline void barrier::watch_each_other(int thread, int team) {
+    event& mine = counts_[thread];
+    unsigned round = mine.count + 1;
+    mine.raise_to(round);
+    for (int other = 0; other < team; ++other)
+        if (other != thread) counts_[other].wait_for(round, team);
+}
+
+// The last to arrive raises the count that all others watch: three trips, however large the team.
+inline void barrier::count_arrivals(int team) {
+    event& rounds = counts_[0];
+    unsigned round = __atomic_load_n(&rounds.count, __ATOMIC_RELAXED) + 1;  // stays until the last of us arrives
+    if (__atomic_add_fetch(&arrived_, 1, __ATOMIC_ACQ_REL) == team) {
+        __atomic_store_n(&arrived_, 0, __ATOMIC_RELAXED);
+        rounds.raise_to(round);
+    } else {
+        rounds.wait_for(round, team);
+    }
+}
 
 }  // namespace effcc
