@@ -105,13 +105,13 @@ def aot_backend(
         return in_eager
     unread = return_unread_draws(graph_module)
     user_inputs = [_UserInput.of(node) for node in placeholders(graph_module)]
-    user_strides = [strides(result) for result in results(graph_module)]
+    user_layouts = [_Layout.of(result) for result in results(graph_module)]
 
     def compile_as(role: Role) -> Callable[[fx.GraphModule, Sequence[Any]], Callable[..., Any]]:
         def compile_half(half: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
             if role == "forward":
                 _let_backward_run_again()
-            return compile_fx(half, inputs, _aot_signature(half, role, user_inputs, user_strides))
+            return compile_fx(half, inputs, _aot_signature(half, role, user_inputs, user_layouts))
 
         return compile_half
 
@@ -154,6 +154,27 @@ class _UserInput:
         return _UserInput(_readable(source), static)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """A result of Dynamo's graph as Dynamo saw it: sizes as text, and strides."""
+
+    sizes: tuple[str, ...]
+    strides: Strides | None
+
+    @staticmethod
+    def of(value: Any) -> _Layout:
+        meta = value.meta.get("val", value.meta.get("example_value")) if isinstance(value, fx.Node) else value
+        return _Layout(tuple(map(str, meta.shape)) if isinstance(meta, Tensor) else (), strides(value))
+
+    def strides_of(self, output: Any) -> Strides | None:
+        """The strides that eager gives the result that AOTAutograd captured as `output`.
+
+        Dynamo may have seen it before the model changed its sizes in place (`t_`).
+        """
+        captured = _Layout.of(output)
+        return self.strides if self.sizes == captured.sizes else captured.strides
+
+
 def _readable(source: str) -> str:
     """Dynamo's path to a value, shortened: `L['self']._modules['out']._parameters['weight']` is `out.weight`."""
     path = re.sub(r"\._(modules|parameters|buffers)\['([^']*)'\]", r".\2", source)
@@ -162,7 +183,7 @@ def _readable(source: str) -> str:
 
 
 def _aot_signature(
-    graph_module: fx.GraphModule, role: Role, user_inputs: list[_UserInput], user_strides: list[Strides | None]
+    graph_module: fx.GraphModule, role: Role, user_inputs: list[_UserInput], user_layouts: list[_Layout]
 ) -> Signature:
     names, static = [], set()
     for position, node in enumerate(placeholders(graph_module)):
@@ -174,7 +195,7 @@ def _aot_signature(
     outputs = results(graph_module)
     descriptions = graph_module.graph.output_node().meta.get("desc") or [None] * len(outputs)
     output_strides = [
-        user_strides[description.idx] if isinstance(description, PlainAOTOutput) else strides(output)
+        user_layouts[description.idx].strides_of(output) if isinstance(description, PlainAOTOutput) else strides(output)
         for output, description in zip(outputs, descriptions, strict=True)
     ]
     aliases = frozenset(position for position, d in enumerate(descriptions) if _is_input_alias(d))

@@ -56,10 +56,24 @@ def other_dtypes(x: Tensor) -> tuple[Tensor, ...]:
     return y, y.view(torch.int32), x.view(torch.int16)
 
 
+def a_view_turned_in_place(x: Tensor) -> tuple[Tensor, ...]:
+    y = x.movedim(0, -1)
+    y.t_()
+    y.triu_()
+    return (y,)
+
+
+def an_intermediate_turned_in_place(x: Tensor) -> tuple[Tensor, ...]:
+    y = x[1:] * 2
+    y.t_()
+    z = (x + 1).unsqueeze_(0)
+    return y, z, y.transpose_(0, 1)
+
+
 FUNCTIONS = (
     views_of_an_input, views_of_an_updated_input, views_of_an_intermediate, views_without_what_they_view,
     an_updated_intermediate, elements_that_share_memory, axes_of_size_1, copies,
-    other_dtypes,
+    other_dtypes, a_view_turned_in_place, an_intermediate_turned_in_place,
 )  # fmt: skip
 MODES: dict[str, Callable[[], Any]] = {"grad": nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
