@@ -1,6 +1,7 @@
 // What threads.h and worker.h promise, for both ways of getting threads. Arguments: the name of one check, and a number of
 // threads.
 
+#include "effcc/threads.h"
 #include "effcc/worker.h"
 
 #include <sys/wait.h>
