@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import sympy
 
 from effcc.codegen.triton.blocks import block_start
@@ -15,7 +16,7 @@ from effcc.codegen.triton.spelling import ATOM, COMPARE, PRODUCT, SUM, TYPES, UN
 from effcc.codegen.triton.values import Shape, Value, converted, widened
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Shape as Sizes
-from effcc.ir.dtypes import DType, bf16, boolean, f16, i64
+from effcc.ir.dtypes import DType, bf16, boolean, f16, f64, i64
 from effcc.ir.expr import (
     Axis,
     Call,
@@ -309,4 +310,7 @@ def _nonnegative(e: Expr) -> bool:
 
 
 def _constant(text: str, dtype: DType) -> Value:
+    if dtype == f64 and text.strip("-")[:1].isdigit() and float(np.float32(text)) != float(text):
+        # Beside a block, Triton takes a number for an f32.
+        return Value(f"tl.full((), {text}, tl.float64)", (), dtype, ATOM)
     return Value(text, (), dtype, UNARY if text.startswith("-") else ATOM, constant=True)

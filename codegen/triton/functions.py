@@ -312,6 +312,23 @@ def floor_divide_integer(x, y):
 
 
 @triton.jit
+def shift_left(x, y):
+    """Counts at or beyond the width, or below 0, shift everything out."""
+    most: tl.constexpr = x.dtype.primitive_bitwidth - 1
+    inside = (y >= 0) & (y <= most)
+    return tl.where(inside, x << tl.where(inside, y, most).to(x.dtype), 0).to(x.dtype)
+
+
+@triton.jit
+def shift_right(x, y):
+    """Counts at or beyond the width, or below 0, leave the sign alone."""
+    most: tl.constexpr = x.dtype.primitive_bitwidth - 1
+    inside = (y >= 0) & (y <= most)
+    shifted = x >> tl.where(inside, y, most).to(x.dtype)
+    return tl.where(inside | (x < 0), shifted, 0).to(x.dtype)
+
+
+@triton.jit
 def power(x, y):
     """|x|^y by exp2(y log2 |x|), in f64; the sign of x where y is an odd integer, NaN where y is none."""
     size = tl.abs(x).to(tl.float64)

@@ -15,6 +15,7 @@ from effcc.ir.dims import Shape
 from effcc.ir.dtypes import DType, boolean, f16, f32, f64, i32, i64
 from effcc.ir.expr import Axis, Call, Expr, Load
 from effcc.ir.kernel import Kernel, Param, Statement
+from effcc.ir.parser import parse_kernel
 from effcc.ir.scalars import FUNCTIONS, REDUCTIONS
 from effcc.ir.types import TensorType
 from effcc.runtime.triton_run import TritonInterpreter, run_triton
@@ -124,3 +125,25 @@ def same(name: str, ours: np.ndarray, wanted: np.ndarray) -> np.ndarray:
             np.abs(wanted) + (1.0 if name == "lgamma" else eps)
         )
     return np.asarray((ours == narrow) | (np.isnan(ours) & np.isnan(narrow)) | close)
+
+
+def test_shifts_by_the_width_or_more_shift_everything_out(interpreter: TritonInterpreter) -> None:
+    text = """kernel @shifts(X: i32[6], N: i32[6]) -> (L: i32[6], R: i32[6]) over i=6 {
+      L[i] = shl(X[i], N[i])
+      R[i] = shr(X[i], N[i])
+    }"""
+    program, module = emitted(program_of(parse_kernel(text)))
+    inputs = [np.array([5, -5, 5, -5, 5, -5], np.int32), np.array([1, 31, 32, 33, -1, 70], np.int32)]
+    left, right = run_triton(program, module, inputs, interpreter.run)
+    assert "shift_left(" in module and "shift_right(" in module  # the interpreter's own shifts are defined beyond it
+    assert left.tolist() == [10, -(1 << 31), 0, 0, 0, 0]
+    assert right.tolist() == [2, -1, 0, -1, 0, -1]
+
+
+def test_a_number_beside_f64_is_not_rounded_to_f32(interpreter: TritonInterpreter) -> None:
+    text = "kernel @k(X: f64[3]) -> (Y: f64[3]) over i=3 {\n  Y[i] = X[i] + 1e-05\n}"
+    program, module = emitted(program_of(parse_kernel(text)))
+    x = np.array([0.0, 1e-9, 1.0])
+    (y,) = run_triton(program, module, [x], interpreter.run)
+    assert "tl.full((), 1e-05, tl.float64)" in module  # only a device takes a bare number for an f32
+    assert y.tolist() == (x + 1e-5).tolist()
