@@ -92,12 +92,12 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
 
 def _may_rest(choice: Choice, plan: NestPlan) -> bool:
     """Whether partial sums may rest in the cache between blocks of k: a task then holds all its sums there, so it does
-    nothing else, all axes that it runs whole would make it longer, and sizes are known.
+    nothing else, all axes that it runs whole would make it longer, and how long k is must be known.
     """
     kernel = choice.kernel
     alone = len(plan.body) == 0 and len(plan.reductions) == 1 and choice.sequential is None
     alone = alone and len(plan.reductions) + len(plan.epilogue) == len(kernel.statements)
-    known = all(isinstance(kernel.extents[a], int) for a in (*plan.kept, *plan.reduced))
+    known = all(isinstance(kernel.extents[a], int) for a in plan.reduced)
     return alone and known and set(plan.kept) <= {*choice.shared, *(a for a in plan.kept if kernel.extents[a] == 1)}
 
 

@@ -54,6 +54,25 @@ def test_partial_sums_of_a_long_product_rest_in_the_cache() -> None:
     )
 
 
+ALONE = """
+    kernel @product(A: f32[{m},900], W: f32[70,900]) -> (O: f32[{m},70]) over m={m}, n=70, k=900 {{
+      O[m,n] = sum(k: A[m,k] * W[n,k])
+    }}"""
+
+
+@pytest.mark.parametrize("rows", [20, 3])
+def test_a_product_alone_is_stored_from_there_also_for_rows_known_at_run_time(rows: int) -> None:
+    kernel, schedule = choose(replace(parse_kernel(ALONE.format(m="s0")), weights=frozenset({"W"})), SMALL)
+    assert any(isinstance(node, Hold) and node.space == "local" for _, node in nodes(schedule.body))
+    verify_schedule(kernel, schedule, bounds(SMALL))
+    random = np.random.default_rng(0)
+    shapes = [tuple(rows if not isinstance(n, int) else n for n in p.type.shape) for p in kernel.params]
+    arrays = {p.name: random.standard_normal(s).astype(np.float32) for p, s in zip(kernel.params, shapes, strict=True)}
+    nest = lower(kernel, schedule)
+    expected = run_kernel(kernel, arrays, {"s0": rows})["O"]
+    np.testing.assert_allclose(run_loops(nest, arrays, {"s0": rows})["O"], expected, rtol=1e-3, atol=1e-4)
+
+
 def test_a_product_that_fits_the_cache_is_not_cut() -> None:
     _, schedule = choose(linear(20, 70, 900), generic("avx512"))
     assert not any(isinstance(node, Hold) and node.space == "local" for _, node in nodes(schedule.body))
