@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from effcc.ir.dims import Dim
@@ -531,7 +530,7 @@ def _flatten(body: tuple[Line, ...], found: list[Line]) -> None:
 
 
 _PARTS: dict[type, tuple[str, ...]] = {
-    Conjunction: (), Fma: ("a", "b", "c"), Dot: ("a", "b", "c"), Select: ("condition", "a", "b"), Convert: ("value",),
+    Fma: ("a", "b", "c"), Dot: ("a", "b", "c"), Select: ("condition", "a", "b"), Convert: ("value",),
     Round: ("value",), Broadcast: ("value",), Iota: ("start",), FirstLanes: ("count",), Lane: ("vector",),
     Permute: ("vector",), Lookup: ("table", "index"), Any: ("mask",), Reduce: ("vector",),
     Load: ("index", "mask", "count"),
@@ -549,22 +548,8 @@ def parts(node: Value | Line) -> list[Value]:
     return [*found, *getattr(node, _MANY[kind])] if kind in _MANY else found
 
 
-def place_of(node: Line | Value) -> Place | None:
-    """The place in memory that a load or a store begins at."""
-    return node.place if isinstance(node, Load | Store | StoreRows | Prefetch) else None
-
-
 def bodies(line: Line) -> tuple[tuple[Line, ...], ...]:
     """The statements within a statement."""
     if isinstance(line, Loop | Share):
         return (line.body,)
     return (line.body, line.orelse) if isinstance(line, Branch) else ()
-
-
-def walk(node: Value | Line) -> Iterator[Value]:
-    """All values within a value or a statement, outermost first; a value is among those within it."""
-    pending = parts(node) if isinstance(node, Line) else [node]
-    while pending:
-        value = pending.pop()
-        yield value
-        pending += reversed(parts(value))
