@@ -16,8 +16,9 @@ from effcc.target import Target
 
 
 def bounds(target: Target) -> Machine:
-    """What a schedule has to fit on a CPU."""
-    return Machine(target.name, target.vector_bytes, target.vector_registers, target.l2_bytes)
+    """What a schedule has to fit on a CPU. What is held in the cache may spill to a core's share of L3."""
+    cache = target.l2_bytes + target.l3_bytes // target.cores
+    return Machine(target.name, target.vector_bytes, target.vector_registers, cache)
 
 
 def device_bounds(device: GpuTarget) -> Machine:
