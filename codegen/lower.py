@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from effcc.codegen.borders import interiors
 from effcc.codegen.lower_ranges import Cutter, Emit, Range, Ranges, in_loop_order, tiles_of
 from effcc.codegen.lower_values import (
     Accumulator,
@@ -37,7 +38,7 @@ def lower(kernel: Kernel, schedule: Schedule) -> LoopNest:
 class _Lowering:
     def __init__(self, kernel: Kernel, schedule: Schedule) -> None:
         self.kernel, self.schedule = kernel, schedule
-        self.cutter = Cutter()
+        self.cutter = Cutter(interiors(kernel))
         self.values = Values(kernel, self.cutter)
         self.outputs = {p.name for p in kernel.outputs}
         self.places = places(kernel, schedule)

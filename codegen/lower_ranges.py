@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from effcc.codegen.borders import Interior
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import Axis, Call, Const, Expr, add, compare, floor_div, integer, modulo, multiply
@@ -27,6 +28,7 @@ class Range:
     trail: tuple[Expr, ...] = ()
     tile: TileAxis | None = None
     placed: bool = False
+    inside: bool = False
 
     @staticmethod
     def whole(extent: Dim) -> Range:
@@ -56,8 +58,11 @@ def in_loop_order(axes: Iterable[str], ranges: Ranges) -> tuple[str, ...]:
 
 @dataclass
 class Cutter:
-    """Writes loops over tiles. `steps` are those of all loop variables; variables' names are fresh."""
+    """Writes loops over tiles. `steps` are those of all loop variables; variables' names are fresh. An axis with an
+    interior is cut at its ends, too: tiles that lie inside have code of their own.
+    """
 
+    interiors: Mapping[str, Interior] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
 
@@ -81,7 +86,9 @@ class Cutter:
         """
         r = ranges[axis]
 
-        def at(offset: Expr, count: int | Expr, limit: Expr | None = None, single: bool = False) -> tuple[Stmt, ...]:
+        def at(
+            offset: Expr, count: int | Expr, limit: Expr | None = None, single: bool = False, inside: bool = r.inside
+        ) -> tuple[Stmt, ...]:
             place = offset
             tile = None
             if together and not single:
@@ -89,7 +96,7 @@ class Cutter:
                 tile = TileAxis(axis, count, together, limit)
                 place = add(offset, Axis(axis))
             placed = bool(together) or step == 1
-            inner = Range(count, 1 if single else step, (*r.trail, place), tile, placed)
+            inner = Range(count, 1 if single else step, (*r.trail, place), tile, placed, inside)
             return tuple(emit(entered(ranges, axis, inner)))
 
         def loop(start: Expr, stop: int | Expr, stride: int, body: Callable[[Expr], tuple[Stmt, ...]]) -> For:
@@ -103,10 +110,9 @@ class Cutter:
             rest = r.count % step
             whole = r.count - rest
             out: list[Stmt] = []
-            if whole == step:
-                out += at(ZERO, step)
-            elif whole:
-                out.append(loop(ZERO, whole, step, lambda var: at(var, step)))
+            for start, stop, inside in self._runs(axis, r, whole, step):
+                turn = functools.partial(at, count=step, inside=inside)
+                out += turn(Const(start, i64)) if stop - start == step else [loop(Const(start, i64), stop, step, turn)]
             return [*out, *at(Const(whole, i64), rest)] if rest else out
         count = r.count
         if step == 1:
@@ -119,6 +125,18 @@ class Cutter:
             left = modulo(count, Const(step, i64))
             return [*out, If(compare("gt", left, ZERO), at(whole_count, step, left))]
         return [*out, loop(whole_count, count, 1, lambda var: at(var, 1, single=True))]
+
+    def _runs(self, axis: str, r: Range, whole: int, step: int) -> list[tuple[int, int, bool]]:
+        """Whole tiles of an axis in runs, from where to where: before its interior, inside it, and after it."""
+        interior = self.interiors.get(axis)
+        end = interior.end(r.count) if interior is not None and isinstance(r.count, int) else None
+        first = last = 0
+        if interior is not None and end is not None and r.position() == ZERO and not r.inside:
+            first = min(-(-interior.low // step) * step, whole)
+            last = max(min(end // step * step, whole), first)
+        if first == last:
+            return [(0, whole, r.inside)] if whole else []
+        return [run for run in ((0, first, False), (first, last, True), (last, whole, False)) if run[0] < run[1]]
 
     def whole_or_rest(
         self, start: Expr, step: int, count: int | Expr, at: Callable[[Expr, int | Expr], tuple[Stmt, ...]]
@@ -146,11 +164,17 @@ class Cutter:
             r = ranges[axis]
 
             def at(start: Expr, count: int | Expr) -> tuple[Stmt, ...]:
-                return inside(left[1:], entered(ranges, axis, replace(
-                    r, count=count, most=step, trail=(*r.trail, start), placed=step == 1
-                )))  # fmt: skip
+                here = replace(r, count=count, most=step, trail=(*r.trail, start), placed=step == 1)
+                code = inside(left[1:], entered(ranges, axis, here))
+                interior = self.interiors.get(axis)
+                if interior is None or count != step or start == ZERO or r.position() != ZERO:
+                    return code
+                within = inside(left[1:], entered(ranges, axis, replace(here, inside=True)))
+                return (If(interior.holds(start, add(start, Const(step, i64))), within, code),)
 
-            start = Axis(variables[axis])
+            start: Expr = Axis(variables[axis])
+            if isinstance(r.count, int) and r.count <= step:
+                return at(ZERO, r.count)  # one tile: where it begins is known
             return at(start, 1) if step == 1 else self.whole_or_rest(start, step, r.count, at)
 
         body = inside(loops, ranges)

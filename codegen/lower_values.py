@@ -9,7 +9,8 @@ from functools import cached_property
 from effcc.codegen.lower_ranges import Cutter, Ranges, tiles_of
 from effcc.errors import ScheduleError
 from effcc.ir.division import fold_division
-from effcc.ir.expr import Axis, Expr, Load, Reduce, children, rebuild, refold, substitute_axes, transform
+from effcc.ir.dtypes import boolean
+from effcc.ir.expr import Axis, Const, Expr, Load, Reduce, children, rebuild, refold, substitute_axes, transform
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.loops import TileAxis
 from effcc.ir.printer.expressions import show_expression
@@ -107,6 +108,8 @@ class Values:
             if isinstance(node, Axis):
                 r = ranges.get(node.name)
                 return r.position() if r is not None and r.placed else node
+            if self._holds(node, ranges):
+                return Const(True, boolean)
             if isinstance(node, Reduce):
                 raise ScheduleError(
                     f"kernel {self.kernel.name!r}: the reduction over {', '.join(node.axes)} stands inside an "
@@ -116,6 +119,11 @@ class Values:
             return self._divide(refold(rebuild(node, tuple(walk_in(p) for p in parts))), ranges) if parts else node
 
         return walk_in(e)
+
+    def _holds(self, condition: Expr, ranges: Ranges) -> bool:
+        """Whether a condition is one of those that hold inside an axis, and the loops are there."""
+        interiors = self.cutter.interiors.items()
+        return any(condition in i.conditions for a, i in interiors if a in ranges and ranges[a].inside)
 
     def load_local(self, local: Local, load: Load, ranges: Ranges, suffix: str = "") -> Load:
         """An element of a local buffer, counted from where the buffer begins."""

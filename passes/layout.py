@@ -1,89 +1,236 @@
-"""Layouts of intermediates: each buffer in the arena gets that dimension innermost that its users vectorize.
+"""Layouts of intermediates: one problem over the whole program, in which every kernel prices the layouts it sees.
 
-A convolution whose lanes are output channels writes channels last; a key matrix whose positions are lanes is written
-transposed by whoever computes it. Nothing here knows either: the cost of every access along its kernel's lanes decides.
+A buffer's candidates are its row-major order, and those orders that have a dimension innermost along which some
+kernel's lanes may run. What a kernel costs under an assignment of its buffers is what tiling predicts for it then; the
+sum over all launches is least where channels last, say, pays for a chain of convolutions although the first of them
+would rather write rows. Buffers are eliminated one by one, cheapest tables first (dynamic programming over a tree
+decomposition; Bertele and Brioschi, "Nonserial dynamic programming", 1972): exact for what models look like. A buffer
+whose table would become too large is decided on the spot, by what is known then.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
+from itertools import permutations
+from itertools import product as combinations
 from math import prod
 
 from effcc.errors import noting
-from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, elements
-from effcc.ir.expr import Axis, Load, Reduce, walk
-from effcc.ir.kernel import Kernel, Param, Statement
+from effcc.ir.affine import coefficient
+from effcc.ir.dims import Dim, contiguous_strides, dim
+from effcc.ir.expr import Axis, Load
+from effcc.ir.kernel import Kernel, Param
 from effcc.ir.program import Buffer, Launch, Program
-from effcc.ir.schedule import Place, Schedule, places
+from effcc.ir.schedule import Schedule, places
 from effcc.ir.types import TensorType
-from effcc.passes.tiling.access import lane_cost
 from effcc.passes.tiling.choose import choose
+from effcc.passes.tiling.merge import merge_axes
 from effcc.target import Target
 
-ROUNDS = 3
-"""Schedules depend on layouts and layouts on schedules: both are chosen again so often, or until nothing changes. The
-first schedules are chosen as if every layout that is still open suited them: row-major order would only confirm itself.
-"""
+TOGETHER = 4
+"""Open buffers of one kernel that are priced together, at most; each of more is priced with the others as they were."""
+LARGEST_TABLE = 1024
+"""Assignments in one table of the elimination, at most."""
 
-
-@dataclass(frozen=True)
-class _Access:
-    """A load or store of a buffer: its index, the lanes axis of its nest, and how many vectors it moves."""
-
-    load: Load
-    lanes: str
-    times: float
+Assignment = tuple[TensorType, ...]
+"""A type for each of some buffers, in order."""
 
 
 def arrange(program: Program, target: Target) -> Program:
     """The program with the layouts of arena buffers chosen; graph inputs and outputs keep theirs."""
-    schedules: dict[Kernel, tuple[Kernel, Schedule]] = {}
     fixed = _fixed(program)
-    for turn in range(1 + ROUNDS):
-        accesses: dict[str, list[_Access]] = defaultdict(list)
-        for step in program.steps:
-            if not isinstance(step, Launch):
+    known = program.by_name
+    pricing = _Pricing(program, target)
+    launches = [s for s in program.steps if isinstance(s, Launch)]
+    positions: dict[str, dict[int, None]] = {}
+    touched = [[n for n in dict.fromkeys(s.touched) if _is_open(known[n], fixed)] for s in launches]
+    for step, names in zip(launches, touched, strict=True):
+        for name, position in pricing.wanted(step, names):
+            positions.setdefault(name, {})[position] = None
+    _spread(positions, touched, known)
+    candidates = {
+        name: dict.fromkeys((known[name].type, *(_innermost(known[name].type, p) for p in found)))
+        for name, found in positions.items()
+    }
+    free = {name: tuple(types) for name, types in candidates.items() if len(types) > 1}
+    if not free:
+        return program
+    tables = [t for step in launches for t in pricing.tables(step, free)]
+    chosen = _eliminate(free, tables)
+    changed = {name: type for name, type in chosen.items() if type != known[name].type}
+    return _retype(program, changed) if changed else program
+
+
+def _spread(
+    positions: dict[str, dict[int, None]], touched: Sequence[Collection[str]], known: Mapping[str, Buffer]
+) -> None:
+    """What suits one buffer of a launch may suit the others of its rank, too: a chain pays where a step does not."""
+    changed = True
+    while changed:
+        changed = False
+        for names in touched:
+            for one, other in permutations(names, 2):
+                if known[one].type.rank != known[other].type.rank:
+                    continue
+                for position in positions.get(one, {}):
+                    if position not in positions.get(other, {}) and known[other].type.shape[position] != 1:
+                        positions.setdefault(other, {})[position] = None
+                        changed = True
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A price for every assignment of types to some buffers."""
+
+    buffers: tuple[str, ...]
+    prices: Mapping[Assignment, float]
+
+
+@dataclass
+class _Pricing:
+    """What launches are predicted to take, by the types of their buffers. Equal launches are priced once.
+
+    `prices` are by kernel, which of its buffers are the same one, and those buffers' candidates.
+    """
+
+    program: Program
+    target: Target
+    lanes: dict[object, list[tuple[int, int]]] = field(default_factory=dict)
+    prices: dict[object, dict[Assignment, float]] = field(default_factory=dict)
+
+    def wanted(self, step: Launch, open_: Sequence[str]) -> list[tuple[str, int]]:
+        """Open buffers, each with a dimension along which the launch's lanes run: as things are, or if all suited."""
+        known = self.program.by_name
+        key = (step.kernel, _pattern(step, open_))
+        if key not in self.lanes:
+            kernel = self.program.kernels[step.kernel]
+            suiting = {n: TensorType(t.dtype, t.shape, (1,) * t.rank) for n in open_ for t in [known[n].type]}
+            found: dict[tuple[int, int], None] = {}
+            for supposed in (kernel, _specialized(kernel, step, suiting)):
+                for name, dimension in self._along_lanes(kernel, supposed, step):
+                    if name in open_:
+                        found[open_.index(name), dimension] = None
+            self.lanes[key] = list(found)
+        return [(open_[number], dimension) for number, dimension in self.lanes[key]]
+
+    def _along_lanes(self, kernel: Kernel, supposed: Kernel, step: Launch) -> Iterator[tuple[str, int]]:
+        """The buffers and dimensions that a kernel walks along its lanes."""
+        schedule = self._schedule(supposed)
+        names = dict(zip((p.name for p in kernel.signature), step.touched, strict=True))
+        for place in places(kernel, schedule):
+            s, lanes = kernel.statements[place.position], place.lanes
+            if lanes is None or s.scatter is not None:
                 continue
-            kernel = program.kernels[step.kernel]
-            supposed = kernel if turn else _with_open_layouts(kernel, program, step, fixed)
-            if supposed not in schedules:
-                with noting(location=kernel.location, kernel=kernel):
-                    schedules[supposed] = choose(supposed, target)
-            names = dict(zip((p.name for p in kernel.signature), step.touched, strict=True))
-            for access in _accesses(kernel, schedules[supposed][1]):
-                accesses[names[access.load.buffer]].append(access)
-        changed = {}
-        for buffer in program.buffers:
-            if _is_open(buffer, fixed):
-                best = _best(buffer.type, accesses[buffer.name])
-                if best != buffer.type:
-                    changed[buffer.name] = best
-        if not changed and turn:
-            return program
-        program = _retype(program, changed) if changed else program
-    return program
+            for load in (*s.reads, Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype)):
+                if load.buffer in names:
+                    yield from ((names[load.buffer], d) for d, i in enumerate(load.index) if coefficient(i, lanes))
+
+    def _schedule(self, kernel: Kernel) -> Schedule:
+        with noting(location=kernel.location, kernel=kernel):
+            return choose(kernel, self.target)[1]
+
+    def tables(self, step: Launch, free: Mapping[str, tuple[TensorType, ...]]) -> list[_Table]:
+        """The prices of a launch: of all assignments of its free buffers, or buffer by buffer where those are many."""
+        names = tuple(n for n in dict.fromkeys(step.touched) if n in free)
+        together = [names] if 0 < len(names) <= TOGETHER else [(n,) for n in names]
+        return [_Table(some, self._priced(step, some, free)) for some in together]
+
+    def _priced(
+        self, step: Launch, names: tuple[str, ...], free: Mapping[str, tuple[TensorType, ...]]
+    ) -> dict[Assignment, float]:
+        key = (step.kernel, _pattern(step, names), tuple(free[n] for n in names))
+        if key not in self.prices:
+            kernel = self.program.kernels[step.kernel]
+            specialized = {
+                types: _specialized(kernel, step, dict(zip(names, types, strict=True)))
+                for types in combinations(*(free[n] for n in names))
+            }
+            self.prices[key] = {types: self._schedule(merge_axes(k)).seconds for types, k in specialized.items()}
+        return self.prices[key]
+
+
+def _pattern(step: Launch, names: Sequence[str]) -> tuple[int, ...]:
+    """For every buffer that a launch touches, which of `names` it is, or -1."""
+    numbers = {n: number for number, n in enumerate(names)}
+    return tuple(numbers.get(n, -1) for n in step.touched)
+
+
+def _eliminate(free: Mapping[str, tuple[TensorType, ...]], tables: Sequence[_Table]) -> dict[str, TensorType]:
+    """The assignment with the least sum of prices; at equal prices, the types that stand first."""
+    of: dict[str, list[_Table]] = {name: [] for name in free}
+    for table in tables:
+        for name in table.buffers:
+            of[name].append(table)
+
+    def size(name: str) -> int:
+        """How many assignments the table has that eliminating a buffer makes."""
+        return prod(len(free[b]) for b in {name, *(b for t in of[name] for b in t.buffers)})
+
+    queue = [(size(name), number, name) for number, name in enumerate(free)]
+    heapify(queue)
+    decided: list[tuple[str, tuple[str, ...], dict[Assignment, TensorType]]] = []
+    while queue:
+        before, number, name = heappop(queue)
+        now = size(name)
+        if now > before:  # others have been eliminated since
+            heappush(queue, (now, number, name))
+            continue
+        mine = of.pop(name)
+        others = tuple(dict.fromkeys(b for t in mine for b in t.buffers if b != name))
+        for b in others:
+            of[b] = [t for t in of[b] if name not in t.buffers]
+        if now > LARGEST_TABLE:
+            best = min(free[name], key=lambda type: sum(_least(t, name, type) for t in mine))
+            made = [_given(t, name, best) for t in mine if len(t.buffers) > 1]
+            decided.append((name, (), {(): best}))
+        else:
+            table, choices = _without(name, others, free, mine)
+            made = [table] if others else []
+            decided.append((name, others, choices))
+        for table in made:
+            for b in table.buffers:
+                of[b].append(table)
+    chosen: dict[str, TensorType] = {}
+    for name, others, choices in reversed(decided):
+        chosen[name] = choices[tuple(chosen[b] for b in others)]
+    return chosen
+
+
+def _without(
+    name: str, others: tuple[str, ...], free: Mapping[str, tuple[TensorType, ...]], tables: Sequence[_Table]
+) -> tuple[_Table, dict[Assignment, TensorType]]:
+    """Tables that hold a buffer, as one of the others at its best; and what is best, for each of their assignments."""
+    prices: dict[Assignment, float] = {}
+    choices: dict[Assignment, TensorType] = {}
+    for rest in combinations(*(free[b] for b in others)):
+        known = dict(zip(others, rest, strict=True))
+        sums = {
+            type: sum(t.prices[tuple({**known, name: type}[b] for b in t.buffers)] for t in tables)
+            for type in free[name]
+        }
+        choices[rest] = min(sums, key=lambda type: sums[type])
+        prices[rest] = sums[choices[rest]]
+    return _Table(others, prices), choices
+
+
+def _least(table: _Table, name: str, type: TensorType) -> float:
+    """The least price of a table's assignments that give a buffer this type."""
+    at = table.buffers.index(name)
+    return min(price for a, price in table.prices.items() if a[at] == type)
+
+
+def _given(table: _Table, name: str, type: TensorType) -> _Table:
+    """The table of the other buffers, where one has this type."""
+    at = table.buffers.index(name)
+    left = {(*a[:at], *a[at + 1 :]): price for a, price in table.prices.items() if a[at] == type}
+    return _Table((*table.buffers[:at], *table.buffers[at + 1 :]), left)
 
 
 def _is_open(buffer: Buffer, fixed: Collection[str]) -> bool:
     """Whether the layout of a buffer can be chosen."""
     return buffer.space == "arena" and buffer.type.rank > 1 and buffer.name not in fixed
-
-
-def _with_open_layouts(kernel: Kernel, program: Program, step: Launch, fixed: Collection[str]) -> Kernel:
-    """A kernel as schedules see it whose open buffers are contiguous along every axis: one step moves one element."""
-
-    def supposed(p: Param, name: str) -> Param:
-        if not _is_open(program.buffer(name), fixed):
-            return p
-        return replace(p, type=TensorType(p.type.dtype, p.type.shape, (1,) * p.type.rank))
-
-    return replace(
-        kernel,
-        params=tuple(supposed(p, n) for p, n in zip(kernel.params, step.arguments, strict=True)),
-        outputs=tuple(supposed(p, n) for p, n in zip(kernel.outputs, step.results, strict=True)),
-    )
 
 
 def _fixed(program: Program) -> set[str]:
@@ -101,56 +248,31 @@ def _fixed(program: Program) -> set[str]:
     return found
 
 
-def _accesses(kernel: Kernel, schedule: Schedule) -> list[_Access]:
-    outside = {p.name for p in kernel.signature}
-    found = []
-    for place in places(kernel, schedule):
-        if place.lanes is None:
-            continue
-        s = kernel.statements[place.position]
-        for load in s.reads:
-            if load.buffer in outside:
-                found.append(_Access(load, place.lanes, _times(kernel, place, s, load)))
-        if s.target in outside and s.scatter is None:
-            store = Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype)
-            found.append(_Access(store, place.lanes, _times(kernel, place, s, store, False)))
-    return found
-
-
-def _times(kernel: Kernel, place: Place, s: Statement, load: Load, inside: bool = True) -> float:
-    """How often this vector is moved: points of the statement's box, less what registers reuse."""
-    axes = [*s.axes, *(s.value.axes if inside and isinstance(s.value, Reduce) else ())]
-    used = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
-    reuse = prod(x.step for x in place.loops if x.together == "unroll" and x.axis not in used)
-    return elements(tuple(kernel.extents[a] for a in axes)) / reuse
-
-
-def _best(type: TensorType, accesses: list[_Access]) -> TensorType:
-    """The type with the cheapest innermost dimension; ties keep the row-major order."""
-    if not accesses:
-        return type
-    candidates = [_innermost(type.shape, d) for d in reversed(range(type.rank)) if type.shape[d] != 1]
-
-    def cost(layout: Shape) -> float:
-        return sum(a.times * lane_cost(a.load, a.lanes, {a.load.buffer: layout}) for a in accesses)
-
-    if not candidates:
-        return type
-    best = min(candidates, key=cost)
-    if best == contiguous_strides(type.shape):
-        return TensorType(type.dtype, type.shape)
-    return TensorType(type.dtype, type.shape, best)
-
-
-def _innermost(shape: Shape, position: int) -> Shape:
-    """Strides in which `position` is contiguous and the other dimensions keep their order outside it."""
+def _innermost(type: TensorType, position: int) -> TensorType:
+    """The type in which `position` is contiguous and the other dimensions keep their order outside it."""
+    shape = type.shape
     order = [*(d for d in range(len(shape)) if d != position), position]
     strides: list[Dim] = [1] * len(shape)
     step: Dim = 1
     for d in reversed(order):
         strides[d] = step
         step = dim(step * shape[d])
-    return tuple(strides)
+    if tuple(strides) == contiguous_strides(shape):
+        return TensorType(type.dtype, shape)
+    return TensorType(type.dtype, shape, tuple(strides))
+
+
+def _specialized(kernel: Kernel, step: Launch, types: Mapping[str, TensorType]) -> Kernel:
+    """The kernel with the types of some of the buffers that a launch binds it to."""
+
+    def param(p: Param, name: str) -> Param:
+        return replace(p, type=types[name]) if name in types else p
+
+    return replace(
+        kernel,
+        params=tuple(param(p, n) for p, n in zip(kernel.params, step.arguments, strict=True)),
+        outputs=tuple(param(p, n) for p, n in zip(kernel.outputs, step.results, strict=True)),
+    )
 
 
 def _retype(program: Program, changed: Mapping[str, TensorType]) -> Program:
@@ -161,15 +283,7 @@ def _retype(program: Program, changed: Mapping[str, TensorType]) -> Program:
 
     def specialize(step: Launch) -> Launch:
         kernel = program.kernels[step.kernel]
-
-        def param(p: Param, name: str) -> Param:
-            return replace(p, type=changed[name]) if name in changed else p
-
-        made = replace(
-            kernel,
-            params=tuple(param(p, n) for p, n in zip(kernel.params, step.arguments, strict=True)),
-            outputs=tuple(param(p, n) for p, n in zip(kernel.outputs, step.results, strict=True)),
-        )
+        made = _specialized(kernel, step, changed)
         key = replace(made, name="", location="")
         if key not in known:
             base, n = kernel.name, 0

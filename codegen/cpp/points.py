@@ -129,9 +129,9 @@ class Points:
         return any(isinstance(self.storage[x.buffer], Registers) and self.lanes_axis in free_axes(x) for x in found)
 
     def unrolled(self) -> list[TileAxis]:
-        """Axes that are folded away first, so that neighbouring statements do not wait for each other."""
+        """The unrolled axes, those folded away last: what one point shares with the next stays in registers."""
         unrolled = [a for a in self.tile.axes if a.kind == "unroll"]
-        return [a for a in unrolled if a.name not in self.kept] + [a for a in unrolled if a.name in self.kept]
+        return [a for a in unrolled if a.name in self.kept] + [a for a in unrolled if a.name not in self.kept]
 
     def each(self, axes: Sequence[TileAxis], visit: Callable[[], None], chunks: Sequence[int]) -> None:
         """Call `visit` with the evaluator at every point of `axes` and every vector, inside the guards of the axes."""

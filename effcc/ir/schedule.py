@@ -22,8 +22,9 @@ the cache in blocks of k, its panels of W packed, and what follows it:
 Every construct has one meaning, whatever stands around it:
 
 - `for m by 64 { ... }` cuts what is left of axis m, outermost all of it, into tiles of 64 points, one after the other;
-  the rest, if 64 does not divide, is a smaller tile with code of its own (a peeled border). Inside, m is what is left
-  to be cut; by 1, a point. `parallel` says that tiles may run at once. `for n by 8, m by 4` nests loops.
+  the rest, if 64 does not divide, is a smaller tile with code of its own (a peeled border), and so are the tiles of an
+  axis on which padded windows end, so that the others need no condition. Inside, m is what is left to be cut; by 1, a
+  point. `parallel` says that tiles may run at once. `for n by 8, m by 4` nests loops.
 - `lanes`, `unroll` and `block` say that a tile's points are computed together: in the lanes of vectors, in registers of
   their own, as a block of a GPU's program. A rest is then a smaller tile, or a masked one where its size is not known.
 - `hold S in local { ... }` gives S a buffer as large as what is left of its axes there; `registers`, one for the points

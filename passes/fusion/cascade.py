@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from effcc.errors import noting
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import i64
-from effcc.ir.expr import Axis, Const, Expr, Load, Reduce, loads, substitute_axes, transform
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, loads, substitute_axes, transform
 from effcc.ir.form import FormBuilder
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.kernel import Param, Scatter, Statement
@@ -150,6 +150,14 @@ def is_view(item: Defined) -> bool:
     """Whether the statement only renames elements: its value is a load at indices that read no data."""
     s = item.statement
     return isinstance(s.value, Load) and s.scatter is None and not any(loads(i) for i in s.value.index)
+
+
+def is_padding(item: Defined) -> bool:
+    """Whether the statement only renames elements and puts a constant around them: `(0 <= i - 1 ? X[i - 1] : 0)`."""
+    match item.statement.value:
+        case Call("where", (condition, Load(index=index), Const())) if item.statement.scatter is None:
+            return not loads(condition) and not any(loads(i) for i in index)
+    return False
 
 
 def is_pointwise(item: Defined) -> bool:

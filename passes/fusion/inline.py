@@ -8,10 +8,18 @@ from dataclasses import replace
 
 from effcc.ir.dims import Dim, elements
 from effcc.ir.division import fold_division
-from effcc.ir.expr import Call, Const, Expr, Load, Reduce, loads, transform, walk
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, loads, transform, walk
 from effcc.ir.kernel import Scatter, Statement
 from effcc.ir.scalars import CHECKS
-from effcc.passes.fusion.cascade import Cascade, Defined, Opaque, is_pointwise, is_view, read_through
+from effcc.passes.fusion.cascade import (
+    Cascade,
+    Defined,
+    Opaque,
+    is_padding,
+    is_pointwise,
+    is_view,
+    read_through,
+)  # fmt: skip
 
 CHEAP = frozenset(
     {"add", "sub", "mul", "neg", "abs", "maximum", "minimum", "cast", "where", "and", "or", "xor", "not"}
@@ -59,9 +67,33 @@ def inline(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] = froze
     """
     wanted = set(kept) | stored | {v.name for i in cascade.items if isinstance(i, Opaque) for v in i.node.operands}
     multiply_defined = _defined_again(cascade)
-    first = inline_views(cascade, wanted, stored)
+    first = _inline_padding(inline_views(cascade, wanted, stored), wanted, multiply_defined)
     chosen = _choose_pointwise(first, wanted | multiply_defined)
     return _alive(_inline_where(first, wanted, lambda item, _: item.target in chosen), wanted)
+
+
+def _inline_padding(cascade: Cascade, wanted: set[str], multiply_defined: set[str]) -> Cascade:
+    """The cascade with padding read through where windows alone read it: at their borders, loops are cut."""
+    under_windows: dict[str, bool] = {}
+    for item in cascade.items:
+        if isinstance(item, Defined):
+            for load in item.statement.reads:
+                under_windows[load.buffer] = under_windows.get(load.buffer, True) and _is_window(item.statement, load)
+    solid = wanted | multiply_defined
+    return _inline_where(
+        cascade,
+        wanted,
+        lambda item, _: is_padding(item) and item.target not in solid and under_windows.get(item.target, False),
+    )
+
+
+def _is_window(statement: Statement, load: Load) -> bool:
+    """Whether a reduction reads at places that a kept axis moves and reduced axes reach out from."""
+    if statement.reduction is None:
+        return False
+    kept, reduced = set(statement.axes), set(statement.reduction.axes)
+    axes = [{e.name for e in walk(i) if isinstance(e, Axis)} for i in load.index]
+    return any(a & kept and a & reduced for a in axes)
 
 
 def _alive(cascade: Cascade, wanted: set[str]) -> Cascade:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from effcc.ir.affine import coefficient
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, walk
+from effcc.ir.expr import Load
 from effcc.ir.kernel import Kernel
 
 CONTIGUOUS_LOAD = 1.0
@@ -17,27 +18,6 @@ BROADCAST_LOAD = 0.5
 """One element for all lanes: it stays in a register over many vectors."""
 STRIDED_LOAD, GATHERED_LOAD = 12.0, 20.0
 """A load and an insertion for each of 16 lanes, of which some overlap; gathered, an index for each lane besides."""
-
-
-def coefficient(index: Expr, axis: str) -> Dim | None:
-    """d(index)/d(axis) where `index` is affine in it; None where it is not (division, data-dependent)."""
-    match index:
-        case Axis():
-            return 1 if index.name == axis else 0
-        case Const() | Size():
-            return 0
-        case Call("add", (a, b)):
-            left, right = coefficient(a, axis), coefficient(b, axis)
-            return None if left is None or right is None else dim(left + right)
-        case Call("sub", (a, b)):
-            left, right = coefficient(a, axis), coefficient(b, axis)
-            return None if left is None or right is None else dim(left - right)
-        case Call("mul", (a, b)):
-            for factor, rest in ((a, b), (b, a)):
-                inner = coefficient(rest, axis)
-                if isinstance(factor, Const | Size) and inner is not None:
-                    return dim(inner * factor.value)
-    return None if any(isinstance(e, Axis) and e.name == axis for e in walk(index)) else 0
 
 
 def stride(load: Load, axis: str, layout: Shape) -> Dim | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from math import prod
 
 from effcc.ir.contraction import Contraction
 from effcc.ir.contraction import Operand as Factor
@@ -17,9 +18,12 @@ from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.fusion.inline import call_cost
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, schedule_contraction
-from effcc.passes.tiling.operands import Axis, Operand
+from effcc.passes.tiling.nests import NestPlan
+from effcc.passes.tiling.operands import Axis, Operand, operand_bytes
 from effcc.passes.tiling.pointwise import PointwiseNest, PointwiseSchedule, schedule_pointwise
 from effcc.passes.tiling.reduction import ReductionNest, ReductionSchedule, schedule_reduction
+from effcc.passes.tiling.taps import Taps
+from effcc.passes.tiling.window import WindowNest, WindowSchedule, schedule_window
 from effcc.target import Target
 
 MANY = 1 << 20
@@ -102,6 +106,33 @@ def _widest(statements: Sequence[Statement]) -> int:
     return max(4, *(s.value.dtype.bytes for s in statements))
 
 
+def window_of(
+    kernel: Kernel, plan: NestPlan, counts: Mapping[str, int], axis: str, taps: Taps, target: Target
+) -> WindowSchedule:
+    """The best register tile of windows, with lanes along `axis`."""
+    statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
+    work = [_operations(kernel.statements[i].value, axis) for i in (*plan.body, *plan.reductions)]
+    weighted = any(len(kernel.statements[i].reads) > 1 for i in plan.reductions)
+    operands = _operands(layouts(kernel), statements, counts)
+    axes = [Axis(a, n) for a, n in counts.items()]
+    return _window(
+        WindowNest(
+            line=max(counts[taps.line], 1),
+            stride=taps.stride,
+            taps=counts[taps.tap],
+            reach=taps.dilation * (counts[taps.tap] - 1) + 1,
+            rows=max(prod(counts[a] for a in plan.reduced if a != taps.tap), 1),
+            channels=max(counts[axis], 1),
+            lines=max(prod(counts[a] for a in plan.kept if a not in (taps.line, axis)), 1),
+            weighted=weighted,
+            operations=max(1, round(sum(work)) - weighted),
+            bytes=sum(operand_bytes(o, axes) for o in operands),
+            element_bytes=_widest(statements),
+        ),
+        target,
+    )
+
+
 def _operations(e: Expr, axis: str) -> float:
     """Vector instructions of an expression with lanes along `axis`: what is the same in all lanes is computed apart."""
     if isinstance(e, Reduce):
@@ -133,6 +164,11 @@ def _operands(
             key = (load.buffer, tuple(sorted(strides.items())), written)
             found.setdefault(key, Operand(load.buffer, strides, load.dtype.bytes, written))
     return tuple(found.values())
+
+
+@lru_cache(maxsize=4096)
+def _window(nest: WindowNest, target: Target) -> WindowSchedule:
+    return schedule_window(nest, target)
 
 
 @lru_cache(maxsize=4096)

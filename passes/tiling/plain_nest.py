@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
+from effcc.ir.affine import coefficient
 from effcc.ir.dims import Shape, contiguous_strides
 from effcc.ir.expr import Axis, Load, walk
 from effcc.ir.kernel import Kernel, Statement
-from effcc.passes.tiling.access import PACKED_LOAD, coefficient, lane_cost, layouts, stride
+from effcc.passes.tiling.access import PACKED_LOAD, lane_cost, layouts, stride
+from effcc.passes.tiling.apart import seconds_apart
 from effcc.passes.tiling.build import TiledNest
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import SUM, chunk_of
-from effcc.passes.tiling.describe import pointwise_of, reduction_of
+from effcc.passes.tiling.describe import pointwise_of, reduction_of, window_of
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
+from effcc.passes.tiling.taps import Taps, guards, taps_of
 
 SHARED_BY = 8
 """So many results at most share one gather: each needs accumulators of its own."""
@@ -23,6 +26,10 @@ COMBINE_LANES = 6.0
 LOSES_ROWS = 1.5
 """By how many times dearer lanes are along rows that tasks could take one by one: intermediates grow from one row to as
 many as there are lanes, and take more of L1. Loads apart in memory cost more than that."""
+GUARDED_LANES = 2.0
+"""By how many times dearer loads are whose lanes may lie outside of what they read: a mask for each vector."""
+TASKS_A_CORE = 4
+"""Tasks for each core, if there are so many, so that none waits long for the last one."""
 
 
 def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
@@ -44,12 +51,16 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
         waste = -(-extent // lanes) * lanes / max(extent, 1)
         fixed = axis in choice.shared and choice.tiles[axis] == 1 and fills
         combine = COMBINE_LANES * lanes / points if axis in plan.reduced else 0.0
-        return _point_cost(kernel, plan, axis, points, layout) * waste * (LOSES_ROWS if fixed else 1.0) + combine
+        lost = LOSES_ROWS if fixed else 1.0
+        return _point_cost(kernel, plan, axis, points, layout, windows) * waste * lost + combine
 
     points = prod(choice.count(a) for a in plan.reduced)
+    windows = taps_of(kernel, plan)
     axis = min(reversed(candidates), key=cost)
     counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
     scattered = _scattered(kernel, plan, axis, layout)
+    if axis in windows:
+        return _window_nest(choice, plan, axis, windows[axis], scattered)
     layout = layout | {load.buffer: _packed_layout(kernel, load, axis) for load in scattered}
     if plan.reductions:
         reduction = reduction_of(layout, statements, counts, plan.reduced, axis, choice.target)
@@ -87,7 +98,40 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     return TiledNest(plan, tiles, (*kept, *reduced), chunk)
 
 
-def _point_cost(kernel: Kernel, plan: NestPlan, axis: str, points: int, layout: dict[str, Shape]) -> float:
+def _window_nest(choice: Choice, plan: NestPlan, axis: str, taps: Taps, scattered: Sequence[Load]) -> TiledNest:
+    """Windows, channel by channel: lanes are channels, neighbouring points share what they load."""
+    kernel = choice.kernel
+    counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
+    window = window_of(kernel, plan, counts, axis, taps, choice.target)
+    width, line = window.lanes * window.vectors, taps.line
+    wide = -(-counts[axis] // width) * width
+    # Tasks are lines, cut along channels and then along the line itself where lines are few.
+    tasks = prod(counts[a] for a in choice.shared if a in plan.kept and a not in (axis, line))
+    wanted = TASKS_A_CORE * choice.target.cores
+    if axis in choice.shared and choice.tiles[axis] == 1:
+        parts = min(-(-wanted // tasks), wide // width)
+        choice.tiles[axis] = -(-wide // width // parts) * width
+        tasks *= -(-wide // choice.tiles[axis])
+    if line in choice.shared and choice.tiles[line] == 1:
+        tiles = -(-counts[line] // window.points)
+        choice.tiles[line] = -(-tiles // min(-(-wanted // tasks), tiles)) * window.points
+    reduced = (*(a for a in plan.reduced if a != taps.tap), taps.tap)
+    kept = (*(a for a in plan.kept if a not in (axis, line)), line, axis)
+    choice.packs += [pack_along(load, axis, width, (*kept, *reduced)) for load in scattered]
+    streamed = [x for i in plan.reductions for x in kernel.statements[i].reads if x not in scattered]
+    apart = seconds_apart(choice, plan, axis, counts, {line: window.points}, streamed)
+    choice.seconds += (window.prediction.seconds + apart) * choice.turns(plan)
+    first = kernel.statements[plan.reductions[0]].target
+    choice.notes.append(f"{first}: {window} ({line} x {axis}), bound by {window.prediction.bound_by}")
+    tiles_of = {axis: ("lanes", width), line: ("unroll", window.points)}
+    if window.held:
+        tiles_of[taps.tap] = ("unroll", counts[taps.tap])
+    return TiledNest(plan, tiles_of, (*kept, *reduced), chunk_of(kernel, plan.reductions, reduced, counts, SUM))
+
+
+def _point_cost(
+    kernel: Kernel, plan: NestPlan, axis: str, points: int, layout: dict[str, Shape], windows: Mapping[str, Taps]
+) -> float:
     """Loads and stores of a nest at one of a row's `points`, with lanes along `axis`, in vector loads.
 
     What comes once a row (a reduction's result, the epilogue) counts by its share.
@@ -96,7 +140,12 @@ def _point_cost(kernel: Kernel, plan: NestPlan, axis: str, points: int, layout: 
     total = 0.0
     for i in (*plan.body, *plan.reductions, *plan.epilogue):
         s = kernel.statements[i]
-        reads = sum(PACKED_LOAD if load in packed else lane_cost(load, axis, layout) for load in s.reads)
+        shared = windows[axis].shares if axis in windows and i in plan.reductions else {}
+        masked = GUARDED_LANES if axis in guards(s.value) else 1.0
+        reads = sum(
+            (PACKED_LOAD if load in packed else masked * lane_cost(load, axis, layout)) * shared.get(load, 1.0)
+            for load in s.reads
+        )
         store = lane_cost(Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype), axis, layout)
         total += reads / (points if i in plan.epilogue else 1) + store / (1 if i in plan.body else points)
     return total

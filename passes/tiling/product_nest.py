@@ -9,6 +9,7 @@ from effcc.ir.dims import Shape, elements
 from effcc.ir.expr import Axis, Load
 from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.tiling.access import PACKED_LOAD, lane_cost, layouts, stride
+from effcc.passes.tiling.apart import seconds_apart
 from effcc.passes.tiling.build import TiledAxis, TiledNest
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import PRODUCT, chunk_of
@@ -81,7 +82,9 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
             choice.outer = lane_axis
     if row_axis in choice.shared:
         choice.tiles[row_axis] = chosen.mc
-    choice.seconds += chosen.prediction.seconds * choice.turns(plan)
+    streamed = [x for x in columns_of.loads if x not in constant]
+    apart = seconds_apart(choice, plan, lane_axis, counts, {row_axis: chosen.mr}, streamed)
+    choice.seconds += (chosen.prediction.seconds + apart) * choice.turns(plan)
     choice.notes.append(f"{product.target}: {chosen} ({row_axis} x {lane_axis}), bound by {chosen.prediction.bound_by}")
     tiles = {lane_axis: ("lanes", chosen.nr), row_axis: ("unroll", chosen.mr)}
     block = TiledAxis(reduced[0], chosen.kc) if chosen.kc < counts[reduced[0]] else None

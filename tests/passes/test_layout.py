@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from itertools import product
 
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effcc.ir.dtypes import f32
 from effcc.ir.interpreter import run_program
 from effcc.ir.parser import parse_graph
 from effcc.ir.program import Program
+from effcc.ir.types import TensorType
 from effcc.ir.verifier import verify_program
 from effcc.passes.fusion import fuse
 from effcc.passes.hoist import hoist
-from effcc.passes.layout import arrange
+from effcc.passes.layout import _eliminate, _Table, arrange
 from effcc.target import generic
 
 TARGET = generic("avx512")
@@ -79,3 +86,44 @@ def test_row_major_order_does_not_confirm_itself() -> None:
     """Over channels first a window's lanes are masked at every edge; its weights can be packed for either layout."""
     program = arrange(fused(BLOCK), TARGET)
     assert program.buffer("near").type.strides == (1, 14 * 96, 96)
+
+
+TYPES = tuple(TensorType(f32, (2, 3), s) for s in (None, (1, 2)))
+
+
+@given(st.data())
+def test_elimination_finds_the_cheapest_assignment(data: st.DataObject) -> None:
+    names = [f"b{i}" for i in range(data.draw(st.integers(1, 6)))]
+    free = dict.fromkeys(names, TYPES)
+    tables = []
+    for _ in range(data.draw(st.integers(1, 8))):
+        held = tuple(data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True)))
+        prices = {a: float(data.draw(st.integers(0, 50))) for a in product(TYPES, repeat=len(held))}
+        tables.append(_Table(held, prices))
+
+    def price(chosen: Mapping[str, TensorType]) -> float:
+        return sum(t.prices[tuple(chosen[b] for b in t.buffers)] for t in tables)
+
+    least = min(price(dict(zip(names, a, strict=True))) for a in product(TYPES, repeat=len(names)))
+    assert price(_eliminate(free, tables)) == least
+
+
+CHAIN = """
+    graph @main(%x: f32[1,24,28,28], weight %u: f32[144,24,1,1], weight %d: f32[144,1,3,3],
+                weight %v: f32[24,144,1,1]) {
+      %a = convolution %x, %u {padding=[0,0], stride=[1,1], dilation=[1,1]} : f32[1,144,28,28]
+      %b = convolution %a, %d {groups=144, padding=[1,1], stride=[1,1], dilation=[1,1]} : f32[1,144,28,28]
+      %c = convolution %b, %v {padding=[0,0], stride=[1,1], dilation=[1,1]} : f32[1,24,28,28]
+      %e = convolution %c, %u {padding=[0,0], stride=[1,1], dilation=[1,1]} : f32[1,144,28,28]
+      %f = convolution %e, %d {groups=144, padding=[1,1], stride=[1,1], dilation=[1,1]} : f32[1,144,28,28]
+      return %f
+    }
+"""
+
+
+def test_a_chain_of_convolutions_agrees_on_channels_last() -> None:
+    """Also the 24 channels between, which fill one and a half vectors: rows of the image alone would be cheaper."""
+    program = arrange(fused(CHAIN), TARGET)
+    inner = {b.name: b.type.layout[0] for b in program.buffers if b.space == "arena" and b.type.shape[1:] == (28, 28)}
+    inner |= {b.name: b.type.layout[1] for b in program.buffers if b.space == "arena" and b.type.rank == 4}
+    assert inner and set(inner.values()) == {1}

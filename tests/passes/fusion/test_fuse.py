@@ -213,3 +213,19 @@ def test_a_product_with_one_row_is_not_computed_behind_its_norm_on_one_core() ->
         return (b.emit("linear", b.emit("rms_norm", x), w),)
 
     assert len(fused(build(body)).steps) == 2
+
+
+def test_padding_is_read_through_by_windows() -> None:
+    """Also where it is wider on one side, which no convolution's own padding can be."""
+
+    def body(b: GraphBuilder) -> tuple[Value, ...]:
+        x, w = b.param("x", tensor(f32, 1, 4, 6, 6)), b.param("w", tensor(f32, 4, 1, 3, 3))
+        high = b.emit("exp", x)
+        padded = b.emit("pad", high, low=(0, 0, 0, 0), high=(0, 0, 1, 1), value=0.0)
+        return (b.emit("convolution", padded, w, stride=(2, 2), padding=(0, 0), dilation=(1, 1), groups=4),)
+
+    program = fused(build(body))
+    sizes = {p.type.shape for k in program.kernels.values() for p in k.signature}
+    assert (1, 4, 7, 7) not in sizes
+    assert not any(set(s.axes) and s.value.dtype == f32 and k.extents[s.axes[-1]] == 7
+                   for k in program.kernels.values() for s in k.statements)  # fmt: skip

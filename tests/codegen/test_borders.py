@@ -1,0 +1,79 @@
+"""Loops are cut where windows end: inside, no condition is left; what is computed stays the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from effcc.codegen.borders import interiors
+from effcc.codegen.lower import lower
+from effcc.ir.dims import symbol
+from effcc.ir.expr import Call, walk
+from effcc.ir.loops import For, If, Stmt, Tile
+from effcc.ir.parser import parse_kernel
+from effcc.passes.tiling.choose import choose
+from effcc.target import generic
+
+WINDOW = """
+    kernel @k(X: f32[14,16], W: f32[3,16]) -> (Y: f32[14,16]) over y=14, c=16, k=3 {
+      Y[y,c] = sum(k: where(y + k - 1 >= 0 and y + k - 1 < 14, X[y + k - 1,c], 0.0) * W[k,c])
+    }
+"""
+STRIDED = """
+    kernel @k(X: f32[30,16], W: f32[5,16]) -> (Y: f32[15,16]) over y=15, c=16, k=5 {
+      Y[y,c] = sum(k: where(2 * y + k - 3 >= 0 and 2 * y + k - 3 < 30, X[2 * y + k - 3,c], 0.0) * W[k,c])
+    }
+"""
+SIZED = """
+    kernel @k(X: f32[s0,16], W: f32[3,16]) -> (Y: f32[s0,16]) over y=s0, c=16, k=3 {
+      Y[y,c] = sum(k: where(y + k - 1 >= 0 and y + k - 1 < s0, X[y + k - 1,c], 0.0) * W[k,c])
+    }
+"""
+
+
+@pytest.mark.parametrize(("text", "low", "high"), [(WINDOW, 1, 13), (STRIDED, 2, 15), (SIZED, 1, symbol("s0") - 1)])
+def test_the_interior_is_where_every_tap_reads_inside(text: str, low: int, high: object) -> None:
+    (inside,) = interiors(parse_kernel(text)).values()
+    assert (inside.low, inside.highs) == (low, (high,))
+
+
+def test_the_interior_holds_exactly_the_points_without_a_failing_condition() -> None:
+    for text, size, taps, place in (
+        (WINDOW, 14, 3, lambda y, k: y + k - 1),
+        (STRIDED, 30, 5, lambda y, k: 2 * y + k - 3),
+    ):
+        kernel = parse_kernel(text)
+        (inside,) = interiors(kernel).values()
+        extent = kernel.extents["y"]
+        assert isinstance(extent, int)
+        good = [y for y in range(extent) if all(0 <= place(y, k) < size for k in range(taps))]
+        assert good == list(range(inside.low, inside.end(extent) or 0))
+
+
+def test_an_axis_whose_every_point_is_at_a_border_has_no_interior() -> None:
+    assert not interiors(parse_kernel(WINDOW.replace("14", "1")))
+
+
+def found_tests(body: tuple[Stmt, ...]) -> list[bool]:
+    """For every tile that reads the image, whether it tests where it reads."""
+    found = []
+    for s in body:
+        match s:
+            case For():
+                found += found_tests(s.body)
+            case If():
+                found += found_tests((*s.body, *s.orelse))
+            case Tile():
+                nodes = list(walk(s.value))
+                if any(getattr(e, "buffer", "") == "X" for e in nodes):
+                    found.append(any(isinstance(e, Call) and e.function in ("ge", "lt") for e in nodes))
+    return found
+
+
+@pytest.mark.parametrize(
+    "text", [WINDOW.replace("14", "140"), STRIDED.replace("30", "300").replace("15", "150"), SIZED]
+)
+def test_inside_nothing_is_tested(text: str) -> None:
+    kernel, schedule = choose(replace(parse_kernel(text), weights=frozenset({"W"})), generic("avx512"))
+    assert set(found_tests(lower(kernel, schedule).body)) == {False, True}
