@@ -76,7 +76,7 @@ def machine_parameters(target: Target, element_bytes: int = 4) -> dict[str, int]
         target: the machine.
         element_bytes: of the type that arithmetic is done in, which decides how many lanes a vector has.
     """
-    lanes = target.vector_bytes // element_bytes
+    lanes = max(1, target.vector_bytes // element_bytes)
     slot = FEMTO * 2 * lanes * target.cores / target.peak_flops
     return {
         "lanes": lanes,

@@ -244,6 +244,7 @@ def _reductions() -> list[Call]:
             Call(aten.var.correction, (v,), {"correction": 0, "keepdim": True}),
         ]
         calls += [Call(aten.var.dim, (v, [1], False)), Call(aten.var_mean.correction, (v, [1]), {"correction": 1})]
+        calls += [Call(aten.std_mean.correction, (v, [1]), {"correction": 1})]
     for v in (x, i):
         calls += [
             Call(aten.argmax.default, (v,)),
