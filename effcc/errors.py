@@ -33,7 +33,7 @@ class UnknownNameError(EffccError):
 
 
 class IRSyntaxError(EffccError):
-    """A text that does not parse as one of the three IRs; carries the line, column and the offending line itself."""
+    """A text that does not parse as one of the languages; carries the line, column and the offending line itself."""
 
     def __init__(self, message: str, line: int, column: int, source_line: str = "", path: str = "<text>") -> None:
         self.line, self.column = line, column
