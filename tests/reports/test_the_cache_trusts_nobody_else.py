@@ -18,7 +18,9 @@ from effcc.errors import CacheError, ToolchainError
 from effcc.runtime import cache as cache_module
 from effcc.runtime import trust
 from effcc.runtime.cache import CompileCache, cache_folder, cache_limit
-from effcc.runtime.toolchain import compile_timeout, find_compiler
+from effcc.runtime.cache_files import discard
+from effcc.runtime.cache_keys import entry_key
+from effcc.runtime.toolchain import compile_flags, compile_timeout, find_compiler
 from effcc.target import detect
 
 HOST = detect()
@@ -145,7 +147,7 @@ def test_a_planted_library_does_not_run(filled: Path, tmp_path: Path, monkeypatc
     shutil.rmtree(entry_of(folder))
     shutil.copytree(entry_of(planted), folder / "entries" / "x")
     cache = CompileCache(folder)
-    key = cache_module.entry_key(SOURCE, find_compiler(), cache_module.compile_flags(HOST), HOST.features)
+    key = entry_key(SOURCE, find_compiler(), compile_flags(HOST), HOST.features)
     (folder / "entries" / "x").rename(folder / "entries" / key)
     assert cache.has(SOURCE, HOST)
     for part in ("library.so", "manifest.json", "."):
@@ -175,7 +177,7 @@ def replaced_by(make: Callable[[Path], object], *parts: str) -> Callable[[Path],
         target = entry_of(folder).joinpath(*parts) if parts != ("lock",) else None
         if target is None:
             (target,) = (folder / "locks").iterdir()
-        cache_module._discard(target)
+        discard(target)
         make(target)
 
     return replace
@@ -439,7 +441,7 @@ def test_a_lock_that_is_held_for_ever(tmp_path: Path, monkeypatch: pytest.Monkey
     import filelock
 
     cache = CompileCache(tmp_path / "cache")
-    key = cache_module.entry_key(SOURCE, find_compiler(), cache_module.compile_flags(HOST), HOST.features)
-    monkeypatch.setattr(cache_module, "_PATIENCE", 0.1)
+    key = entry_key(SOURCE, find_compiler(), compile_flags(HOST), HOST.features)
+    monkeypatch.setattr(cache_module, "PATIENCE", 0.1)
     with filelock.FileLock(cache.folder / "locks" / key), pytest.raises(CacheError, match="another process"):
         cache.load(SOURCE, HOST, timeout=0.1)
