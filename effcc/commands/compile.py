@@ -25,7 +25,7 @@ def compile_model(
         list[str] | None,
         typer.Option(
             help="Print what comes out of a step, and stop there without --output; may be repeated. The steps: "
-            "simplify, hoist, encode, fuse, in_place, arrange, tile, place, lower, emit."
+            "simplify, hoist, encode, fuse, in_place, arrange, tile, place, lower, vectorize, emit."
         ),
     ] = None,
     from_step: Annotated[
