@@ -11,8 +11,7 @@ import pytest
 
 from effcc import driver
 from effcc.codegen import lower_ranges
-from effcc.codegen.cpp import expressions, tiles
-from effcc.codegen.cpp import program as cpp_program
+from effcc.codegen.cpp import barriers, expressions, tiles
 from effcc.fuzz import rules
 from effcc.fuzz.campaign import run
 from effcc.ir import scalars
@@ -22,6 +21,7 @@ from effcc.ir.graph import Graph, Node
 from effcc.ir.kernel import Kernel
 from effcc.ir.loops import For, If, LoopNest, Stmt, Tile
 from effcc.ir.program import Program
+from effcc.ir.schedule import Pack
 from effcc.ir.table import products
 from effcc.passes import layout, memory, reroll, simplify
 from effcc.passes.fusion import online
@@ -29,13 +29,13 @@ from effcc.passes.fusion.cascade import Defined
 from effcc.passes.rules.engine import Rewritten
 from effcc.passes.rules.language import RuleSet
 from effcc.passes.rules.reader import load_all, parse
-from effcc.passes.tiling import product_nest
 from effcc.target import Target
 
 Patch = pytest.MonkeyPatch
 MOST = 400  # graphs
 
 fuse = importlib.import_module("effcc.passes.fusion.fuse")  # the package exports a function of this name
+tile = importlib.import_module("effcc.passes.tiling.tile")
 
 PLANTED: dict[str, Callable[[Patch], None]] = {}
 
@@ -166,14 +166,13 @@ def packing_shifts_the_columns(patch: Patch) -> None:
             return replace(e, index=(*e.index[1:], e.index[0])) if e.buffer == "source" else e
         return e
 
-    def wrong(*args: Any) -> Any:
-        kernel, made = original(*args)
-        packing: Kernel = made.kernel
+    def wrong(kernel: Kernel, wanted: Pack) -> tuple[Kernel, Kernel]:
+        reading, packing = original(kernel, wanted)
         statements = tuple(replace(s, value=transform(s.value, shifted)) for s in packing.statements)
-        return kernel, replace(made, kernel=packing.with_statements(statements))
+        return reading, packing.with_statements(statements)
 
-    original = product_nest.pack
-    patch.setattr(product_nest, "pack", wrong)
+    original = tile.pack
+    patch.setattr(tile, "pack", wrong)
 
 
 @planted
@@ -228,7 +227,7 @@ def lowering_sets_where_it_should_add(patch: Patch) -> None:
 
 @planted
 def code_does_not_wait_for_other_threads(patch: Patch) -> None:
-    patch.setattr(cpp_program._Emitter, "_conflict", lambda self, before, after: False)
+    patch.setattr(barriers.Pending, "meets", lambda self, step: False)
 
 
 @planted
