@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from types import MappingProxyType
 
 from effcc.errors import noting
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
-from effcc.ir.schedule import Schedule
+from effcc.ir.schedule import Pack, Schedule
 from effcc.passes.tiling.choose import choose, packed_for
 from effcc.passes.tiling.merge import merge_axes
 from effcc.passes.tiling.pack import pack
@@ -50,13 +51,16 @@ def tile(program: Program, target: Target, written: Mapping[str, WrittenSchedule
     packed: dict[tuple[str, Kernel], str] = {}
     packers: dict[Kernel, str] = {}
 
+    @cache
+    def packer_of(kernel: str, wanted: Pack) -> Kernel:
+        return pack(merged[kernel], wanted)[1]
+
     def pack_for(launch: Launch) -> Launch:
         arguments = list(launch.arguments)
-        unpacked = merged[launch.kernel]
         for wanted in schedules[launch.kernel].packs:
-            position = [p.name for p in unpacked.params].index(wanted.buffer)
+            position = [p.name for p in merged[launch.kernel].params].index(wanted.buffer)
             source = launch.arguments[position]
-            _, packer = pack(unpacked, wanted)
+            packer = packer_of(launch.kernel, wanted)
             key = (source, packer)
             if key not in packed:
                 if packer not in packers:
