@@ -326,9 +326,7 @@ class CompileCache:
 def _make(build: Build, objects: Sequence[bytes], place: Path) -> Path:
     with COMPILERS:
         if not build.kernels:
-            return compile_library(
-                build.source, place, build.flags, compiler=build.compiler, timeout=build.timeout
-            )  # fmt: skip
+            return compile_library(build.source, place, build.flags, compiler=build.compiler, timeout=build.timeout)
         options = link_flags(openmp=build.openmp)
         return link_library(objects, place, options, compiler=build.compiler, timeout=build.timeout)
 
