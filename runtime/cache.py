@@ -3,10 +3,10 @@ that they are linked from (`effcc.runtime.objects`).
 
 An entry is a folder `entries/<key>/` with the library, its source, and `manifest.json`, which holds the library's
 SHA-256 and size. It is written aside in `staging/`, flushed to disk and renamed, so that an entry is whole or absent,
-whatever is killed when. A lock per entry (`locks/<key>`) lets several processes that want one library compile it once.
-On every load the digest is checked; what does not match is removed and built again. A library is loaded, and looked at,
-before it becomes an entry. Loading touches the manifest, whose time then says when the entry was last used; past the
-size limit the least recently used entries go.
+whatever is killed when; it leaves the same way. A lock per entry (`locks/<key>`) lets several processes that want one
+library compile it once. On every load the digest is checked; what does not match is removed and built again. A library
+is loaded, and looked at, before it becomes an entry. Loading touches the manifest, whose time then says when the entry
+was last used; past the size limit the least recently used entries go.
 
 The folder is the user's cache folder, or `EFFCC_CACHE_DIR`; the limit is 2 GiB, or `EFFCC_CACHE_LIMIT` (`500MB`).
 As libraries in it are executed, a folder that other users own, can write to or can exchange is refused
@@ -295,7 +295,7 @@ class CompileCache:
                 part.chmod(0o600)  # the umask may let others write
                 flush(part)
             flush(staged)
-            discard(self._entry_folder(key))
+            self._withdraw(self._entry_folder(key))
             os.replace(staged, self._entry_folder(key))
             flush(self.folder / "entries")
         finally:
@@ -311,8 +311,19 @@ class CompileCache:
     def _remove(self, entry: Entry) -> bool:
         with self._locks.held_if_free(entry.key if entry.kind == "library" else lock_of(entry.key)) as free:
             if free:
-                discard(entry.path)
+                self._withdraw(entry.path)
             return free
+
+    def _withdraw(self, path: Path) -> None:
+        """Remove an entry whose lock the caller holds: aside first, as whoever is killed while it empties a folder
+        would leave a part of an entry."""
+        aside = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=self.folder / "staging"))
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o700)  # a folder that is closed cannot be moved
+            os.replace(path, aside / "entry")
+        discard(aside)
+        discard(path)  # nothing is there, unless it could not be moved
 
     def _sweep_staging(self) -> None:
         """Remove what writers left that were killed: a live writer holds its entry's lock."""

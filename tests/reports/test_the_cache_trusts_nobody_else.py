@@ -414,6 +414,25 @@ def test_writers_killed_at_any_moment(tmp_path: Path) -> None:
     assert not any((folder / "staging").iterdir())
 
 
+def test_a_removal_cut_short_leaves_no_part_of_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is killed while an entry's files go one by one leaves none of them among the entries."""
+    cache = CompileCache(tmp_path)
+    source = 'extern "C" int answer() { return 1; }\n'
+    assert answer(cache, source) == 1
+
+    def killed(folder: Path, **_: object) -> None:
+        next(file for file in Path(folder).rglob("*") if file.is_file()).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("effcc.runtime.cache_files.shutil.rmtree", killed)
+        cache.clear()
+    assert not any((tmp_path / "entries").iterdir())
+    cache.prune()
+    assert not any((tmp_path / "staging").iterdir())
+    assert answer(cache, source) == 1
+
+
 def test_an_interrupted_compilation_leaves_nothing(tmp_path: Path) -> None:
     script = tmp_path / "cxx"
     real = find_compiler().command[0]
