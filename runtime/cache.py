@@ -317,12 +317,13 @@ class CompileCache:
     def _withdraw(self, path: Path) -> None:
         """Remove an entry whose lock the caller holds: aside first, as whoever is killed while it empties a folder
         would leave a part of an entry."""
-        aside = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=self.folder / "staging"))
         with contextlib.suppress(OSError):
+            aside = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=self.folder / "staging"))
             if path.is_dir() and not path.is_symlink():
                 path.chmod(0o700)  # a folder that is closed cannot be moved
-            os.replace(path, aside / "entry")
-        discard(aside)
+            with contextlib.suppress(OSError):
+                os.replace(path, aside / "entry")
+            discard(aside)
         discard(path)  # nothing is there, unless it could not be moved
 
     def _sweep_staging(self) -> None:
