@@ -4,6 +4,7 @@
     inductor                torch.compile's own backend
     inductor-max-autotune   the same with max-autotune and freezing
     effcc                   torch.compile(model, backend="effcc")
+    effcc-avx2              the same with options={"target": "avx2"}, where the CPU has more
     onnxruntime, openvino   over an ONNX export; `pip install onnx onnxscript onnxruntime openvino`
     capture                 no compiler: what torch.compile costs before any backend starts
 
@@ -68,6 +69,10 @@ def _effcc(model: nn.Module, args: tuple[Tensor, ...]) -> Run:
     return _torch_compile(model, backend="effcc")
 
 
+def _effcc_avx2(model: nn.Module, args: tuple[Tensor, ...]) -> Run:
+    return _torch_compile(model, backend="effcc", options={"target": "avx2"})
+
+
 def _capture_only(model: nn.Module, args: tuple[Tensor, ...]) -> Run:
     return capture.compile_apart(model, lambda graph_module, inputs, signature: graph_module, dynamic=False)
 
@@ -109,6 +114,7 @@ PEERS: dict[str, Peer] = {
         Peer("inductor", _inductor),
         Peer("inductor-max-autotune", _inductor_max_autotune),
         Peer("effcc", _effcc),
+        Peer("effcc-avx2", _effcc_avx2),
         Peer("capture", _capture_only),
         Peer("onnxruntime", _onnxruntime, ("onnx", "onnxscript", "onnxruntime")),
         Peer("openvino", _openvino, ("onnx", "onnxscript", "openvino")),

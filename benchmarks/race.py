@@ -1,7 +1,8 @@
 """Times callables in turn in one process: A B C, A B C, ... after warm-up; medians, and ratios within each round.
 
 A machine that others use slows all sides of a round alike, so the median of the rounds' ratios is steadier than the
-ratio of medians. Each turn begins with a call that is not timed, which meets the last side's threads still spinning.
+ratio of medians. Runtimes let their threads spin for a while after a call: each turn begins with a rest, in which the
+last side's fall asleep, and with a call that is not timed, which wakes this side's.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def race(
     baseline: str,
     budget_s: float = 10.0,
     rounds: tuple[int, int] = (7, 400),
+    rest_s: float = 0.02,
 ) -> dict[str, Timing]:
     """Time every side on `args` under no_grad for about `budget_s` seconds, in at least and at most `rounds` rounds."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
@@ -48,6 +50,7 @@ def race(
         started, least, most = time.perf_counter(), *rounds
         for done in range(most):
             for name, run in sides.items():
+                time.sleep(rest_s)
                 run(*args)
                 before = time.perf_counter()
                 run(*args)
