@@ -149,11 +149,7 @@ def _put(
     m: Importer, x: Value, axis: int, index: Value, source: Value, combine: str = "set", wraps: bool = False
 ) -> Value:
     """Slices of `source`, or its only element, written along one axis of `x`."""
-    perm = (axis, *(d for d in range(x.type.rank) if d != axis))
-    back = tuple(perm.index(d) for d in range(x.type.rank))
-    slices = m.transpose(source, perm) if source.type.rank else source
-    moved = m.transpose(x, perm)
-    return m.transpose(m.emit("index_put", moved, slices, index, axes=(0,), combine=combine, wraps=wraps), back)
+    return m.emit("index_put", x, source, index, axes=(axis,), combine=combine, wraps=wraps)
 
 
 @imports(aten.index_copy.default)

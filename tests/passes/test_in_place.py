@@ -15,6 +15,7 @@ from effcc.ir.verifier import verify_program
 from effcc.passes.fusion import fuse
 from effcc.passes.hoist import hoist
 from effcc.passes.in_place import store_in_place
+from effcc.statistics import require_programs
 from effcc.target import generic
 
 CACHE = """
@@ -150,3 +151,6 @@ def test_a_key_value_cache_in_torch_is_eagers_and_is_not_copied() -> None:
         row, at = torch.randn(2, 1, 8, generator=generator), torch.tensor([position])
         torch.testing.assert_close(compiled(row, at), models[0](row, at))
         torch.testing.assert_close(models[1].cache, models[0].cache)
+    (program,) = require_programs(compiled)
+    assert program.state.program is not None
+    assert not copies(program.state.program)
