@@ -31,7 +31,8 @@ class TiledNest:
     `tiles` gives the axes whose points are computed together: how (`lanes`, `unroll` or `block`) and how many. `order`
     lists all axes, outermost first. `chunk`: so many points of a reduced axis, with all reduced axes inside it, are
     summed in fresh accumulators, which then join the total. `block`: so many points of the outermost reduced axis are
-    summed for all points of the kept axes before the next ones, and partial sums rest in the cache.
+    summed for all points of the kept axes before the next ones, and partial sums rest in the cache. `strip`: so many
+    points of a kept axis pass with all points of the others before the next ones.
     """
 
     plan: NestPlan
@@ -39,6 +40,7 @@ class TiledNest:
     order: tuple[str, ...] = ()
     chunk: TiledAxis | None = None
     block: TiledAxis | None = None
+    strip: TiledAxis | None = None
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -149,7 +151,8 @@ class _Builder:
         order = nest.order or (*plan.kept, *plan.reduced)
         kept = [a for a in order if a in plan.kept]
         if not plan.reductions:
-            return self._over(kept, nest, self._do(plan.body))
+            points = self._over(kept, nest, self._do(plan.body))
+            return points if nest.strip is None else (Loop(SERIAL, nest.strip.axis, nest.strip.tile, points),)
         reduced = [a for a in order if a in plan.reduced]
         sums = self._sums(nest, reduced)
         if nest.block is None:

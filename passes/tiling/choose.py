@@ -101,6 +101,4 @@ def _parallel_order(choice: Choice, nests: Sequence[TiledNest]) -> list[str]:
     rows = [a for n in tiled for a in n.unrolled if a in choice.shared]
     rest = [a for a in choice.shared if a not in lanes and a not in rows]
     order = [*dict.fromkeys((*rest, *lanes, *rows))]
-    outer = [a for a in order if a == choice.outer]
-    inner = [a for a in order if a == choice.inner]
-    return [*outer, *(a for a in order if a not in (*outer, *inner)), *inner]
+    return sorted(order, key=lambda a: (a == choice.inner) - (a == choice.outer))

@@ -30,7 +30,6 @@ from effcc.passes.tiling.cost import (
     byte_time_at_home,
     machine_parameters,
     predict,
-    thread_choices,
 )
 from effcc.passes.tiling.notation import parse_model
 from effcc.passes.tiling.operands import Axis, extents, parts_of
@@ -65,7 +64,6 @@ MODEL = """
     tasks = batch * m_blocks * n_blocks
     rounds = ceil(tasks / threads)
     busy_panels = turns * max(rounds * nt, ceil(batch * m_blocks * ceil(n / nr) / threads))
-    tasks >= threads
 
     # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest.
     step = max((mr + decode_slots) * vectors, mr + vectors, latency_slots)
@@ -98,7 +96,7 @@ MODEL = """
 
     # Threads claim tasks: the last one keeps the others waiting, for a sixteenth of it on average.
     wait = max(compute, cache, outer) / (16 * rounds)
-    start = min(1, max(0, threads - 1)) * (start_time + wait)
+    start = min(1, threads - 1) * (min(1, tasks - 1) * start_time + wait)
 """
 
 
@@ -156,7 +154,6 @@ class ContractionSchedule:
     mc: int
     nc: int
     kc: int
-    threads: int
     tasks: int
     padded_columns: int
     """How many columns beyond n the last panel computes."""
@@ -165,10 +162,7 @@ class ContractionSchedule:
     """Every constraint of the model, with the numbers its sides come to."""
 
     def __str__(self) -> str:
-        return (
-            f"tile {self.mr}x{self.nr}, block {self.mc}x{self.nc}x{self.kc}, "
-            f"{self.tasks} tasks on {self.threads} threads"
-        )
+        return f"tile {self.mr}x{self.nr}, {self.tasks} tasks of {self.mc}x{self.nc}x{self.kc}"
 
 
 def schedule_contraction(nest: ContractionNest, target: Target, k: int = 1) -> list[ContractionSchedule]:
@@ -187,7 +181,7 @@ def contraction_schedules(nest: ContractionNest, target: Target) -> Iterator[Con
     for solution in solutions(problem):
         s = _as_schedule(problem, solution)
         # Different numbers of parts can round to the same blocks.
-        if (key := (s.mr, s.nr, s.mc, s.nc, s.kc, s.threads)) not in given:
+        if (key := (s.mr, s.nr, s.mc, s.nc, s.kc)) not in given:
             given.add(key)
             yield s
 
@@ -235,7 +229,6 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "aliased_rows": _aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
     }
     domains: dict[str, Domain] = {
-        "threads": thread_choices(target),
         "mr": tuple(range(1, min(m, target.vector_registers - 2) + 1)),
         "nr": tuple(vector * v for v in range(1, 9)),
         "kc": kc,
@@ -258,7 +251,6 @@ def _as_schedule(problem: Problem, solution: Solution) -> ContractionSchedule:
         mc=min(mt * v["mr"], v["m"]),
         nc=nt * v["nr"],
         kc=v["kc"],
-        threads=v["threads"],
         tasks=evaluate(model.definitions["tasks"], v),
         padded_columns=columns - v["n"],
         prediction=predict(model, v),

@@ -50,6 +50,8 @@ nothing that could be measured (products of 128 x 768 x 3072, 8x48 and 12x32 til
 """
 TASK_SLOTS = 200
 """Slots to take the next task: an atomic counter, and cold addresses; about 100 cycles."""
+CLAIMS = 8
+"""In so many pieces, at most, a thread claims its part of the tasks (`effcc/worker.h`)."""
 START_SECONDS = 2e-6
 """Waking the thread pool and waiting for its last thread."""
 PAGE_BYTES = 4096
@@ -83,7 +85,7 @@ def machine_parameters(target: Target, element_bytes: int = 4) -> dict[str, int]
         "vector_registers": target.vector_registers,
         "l1_bytes": target.l1_bytes,
         "l2_bytes": target.l2_bytes,
-        "cores": target.cores,
+        "threads": target.cores,
         "slot": max(1, round(slot)),
         "l2_byte": _byte_time(target, target.l2_bandwidth),
         "latency_slots": FMA_LATENCY_SLOTS,
@@ -91,6 +93,7 @@ def machine_parameters(target: Target, element_bytes: int = 4) -> dict[str, int]
         "store_slots": STORE_SLOTS,
         "reload_slots": RELOAD_SLOTS,
         "task_slots": TASK_SLOTS,
+        "claims": CLAIMS,
         "turn_slots": TURN_SLOTS,
         "start_time": round(START_SECONDS * FEMTO),
     }
@@ -123,12 +126,6 @@ Schedule = TypeVar("Schedule", bound=Predicted)
 def fastest(choices: Iterable[Iterator[Schedule]], k: int) -> list[Schedule]:
     """The `k` schedules that are predicted to be fastest among several streams, each of them best first."""
     return list(islice(merge(*choices, key=lambda s: s.prediction.seconds), k))
-
-
-def thread_choices(target: Target) -> tuple[int, ...]:
-    """How many threads a kernel may run on: one to all, in steps that grow with the count."""
-    counts = {1 << p for p in range(10)} | {3 << p for p in range(10)} | {target.cores}
-    return tuple(sorted(c for c in counts if c <= target.cores))
 
 
 def _byte_time(target: Target, bandwidth: float) -> int:

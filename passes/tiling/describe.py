@@ -21,7 +21,7 @@ from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.operands import Axis, Operand, operand_bytes
 from effcc.passes.tiling.pointwise import PointwiseNest, PointwiseSchedule, schedule_pointwise
-from effcc.passes.tiling.reduction import ReductionNest, ReductionSchedule, schedule_reduction
+from effcc.passes.tiling.reduction import LIVE_VALUES, ReductionNest, ReductionSchedule, schedule_reduction
 from effcc.passes.tiling.taps import Taps
 from effcc.passes.tiling.window import WindowNest, WindowSchedule, schedule_window
 from effcc.target import Target
@@ -77,13 +77,30 @@ def contraction_of(
 
 
 def pointwise_of(
-    layout: Mapping[str, Shape], statements: Sequence[Statement], counts: Mapping[str, int], axis: str, target: Target
+    layout: Mapping[str, Shape],
+    statements: Sequence[Statement],
+    counts: Mapping[str, int],
+    axis: str,
+    crossing: str | None,
+    shared: Collection[str],
+    given: int,
+    target: Target,
 ) -> PointwiseSchedule:
-    """The best schedule of pointwise statements with lanes along `axis`; `layout`: the strides of every buffer."""
+    """The best schedule of pointwise statements with lanes along `axis`; `layout`: the strides of every buffer.
+
+    crossing: the axis along which an operand is contiguous whose elements along the lanes are apart. shared: the axes
+    along which there can be tasks. given: the points along `axis` that a task has, 0 where that is still open.
+    """
     axes = (*(Axis(a, max(n, 1)) for a, n in counts.items() if a != axis), Axis(axis, max(counts[axis], 1)))
-    work = max(1, round(sum(_operations(s.value, axis) for s in statements)))
-    nest = PointwiseNest(axes, _operands(layout, statements, counts), work, element_bytes=_widest(statements))
-    return _pointwise(nest, axis, target)
+    nest = PointwiseNest(
+        axes,
+        _operands(layout, statements, counts),
+        max(1, round(sum(_operations(s.value, axis) for s in statements))),
+        element_bytes=_widest(statements),
+        whole=frozenset(counts).difference(shared),
+        given=given,
+    )
+    return _pointwise(nest, axis, crossing, target)
 
 
 def reduction_of(
@@ -92,12 +109,24 @@ def reduction_of(
     counts: Mapping[str, int],
     reduced: Sequence[str],
     axis: str,
+    together: int,
+    shared: Collection[str],
+    given: int,
     target: Target,
 ) -> ReductionSchedule:
-    """The best schedule of a nest with reductions, with lanes along `axis`; `layout`: the strides of every buffer."""
-    axes = tuple(Axis(a, max(n, 1), "reduced" if a in reduced else "kept") for a, n in counts.items())
-    work = max(1, round(sum(_operations(s.value, axis) for s in statements)))
-    nest = ReductionNest(axes, _operands(layout, statements, counts), work, element_bytes=_widest(statements))
+    """The best schedule of a nest with reductions, with lanes along `axis`; `layout`: the strides of every buffer.
+
+    together: points of another axis that have accumulators of their own. shared, given: as in `pointwise_of`.
+    """
+    nest = ReductionNest(
+        tuple(Axis(a, max(n, 1), "reduced" if a in reduced else "kept") for a, n in counts.items()),
+        _operands(layout, statements, counts),
+        max(1, round(sum(_operations(s.value, axis) for s in statements))),
+        live_values=max(LIVE_VALUES, 2 * together),
+        element_bytes=_widest(statements),
+        whole=frozenset(counts).difference(shared),
+        given=given,
+    )
     return _reduction(nest, axis, target)
 
 
@@ -177,8 +206,8 @@ def _contraction(nest: ContractionNest, target: Target) -> ContractionSchedule:
 
 
 @lru_cache(maxsize=4096)
-def _pointwise(nest: PointwiseNest, axis: str, target: Target) -> PointwiseSchedule:
-    return schedule_pointwise(nest, target, 1, axis)[0]
+def _pointwise(nest: PointwiseNest, axis: str, crossing: str | None, target: Target) -> PointwiseSchedule:
+    return schedule_pointwise(nest, target, 1, axis, crossing)[0]
 
 
 @lru_cache(maxsize=4096)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from effcc.passes.tiling.constraints import Domain
+from effcc.target import Target
 
 Role = Literal["batch", "m", "n", "k", "kept", "reduced"]
 
@@ -83,3 +84,18 @@ def parts_of(extent: int, cores: int, most: int = 128) -> Domain:
     """Into how many parts an extent may be split: powers of two and three times those, and multiples of the cores."""
     counts = {c << p for c in (1, 3, cores) for p in range(8)}
     return tuple(sorted(c for c in counts if c <= max(1, min(most, extent))))
+
+
+def task_tiles(vectors: int, rows: int, cores: int, group: int) -> Domain:
+    """How many vectors of an axis a task of one of `rows` may have: whole groups, or nearly even parts, none shorter
+    than a `group` while all cores have tasks, since memory is read in runs.
+    """
+    parts = {-(-vectors // count) for count in parts_of(vectors, cores)}
+    parts |= {-(-part // group) * group for part in parts} | {group, 2 * group, 4 * group}
+    least = min(group, -(-vectors * rows // cores))
+    return tuple(sorted(part for part in parts if least <= part < vectors or part == vectors))
+
+
+def vectors_at_once(lanes: int, target: Target) -> int:
+    """The fewest vectors of a wide type that are computed at once: as many lanes as a vector of f32 has."""
+    return max(1, target.vector_lanes // lanes)

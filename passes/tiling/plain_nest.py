@@ -11,7 +11,7 @@ from effcc.ir.expr import Axis, Load, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.tiling.access import PACKED_LOAD, lane_cost, layouts, stride
 from effcc.passes.tiling.apart import seconds_apart
-from effcc.passes.tiling.build import TiledNest
+from effcc.passes.tiling.build import TiledAxis, TiledNest
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import SUM, chunk_of
 from effcc.passes.tiling.describe import pointwise_of, reduction_of, window_of
@@ -62,40 +62,43 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     if axis in windows:
         return _window_nest(choice, plan, axis, windows[axis], scattered)
     layout = layout | {load.buffer: _packed_layout(kernel, load, axis) for load in scattered}
-    if plan.reductions:
-        reduction = reduction_of(layout, statements, counts, plan.reduced, axis, choice.target)
-        together, prediction, note = reduction.accumulators * reduction.lanes, reduction.prediction, str(reduction)
-        # Tasks are rows; where lanes are rows too, and the other rows are fewer than the tasks, tasks cut the lanes.
-        others = prod(counts[a] for a in choice.shared if a != axis and a in plan.kept)
-        block = -(-counts[axis] // -(-reduction.row_parts // others))
-    else:
-        pointwise = pointwise_of(layout, statements, counts, axis, choice.target)
-        block = -(-counts[axis] // pointwise.column_parts)
-        together, prediction, note = pointwise.unroll * pointwise.lanes, pointwise.prediction, str(pointwise)
-        crossing = _crossing(kernel, statements, axis, layout)
-        if crossing is not None and {axis, crossing} <= set(choice.shared):
-            # Every lane has a cache line of its own: few at a time, and all of each line before the next ones.
-            together, block, choice.outer, choice.inner = lanes, lanes, axis, crossing
-            note += f", line by line along {crossing}"
-    vectors = -(-together // lanes)  # of f32's lanes, in which generated code counts vectors of every type
     sharing = _sharing(kernel, plan, axis, layout)
+    # Axes of tasks that other nests of the kernel have cut already are as they cut them.
+    free = [a for a in choice.shared if choice.tiles[a] == 1]
+    given = choice.tiles[axis] if axis in choice.shared and axis not in free else 0
+    strip = None
+    if plan.reductions:
+        together = 1 if sharing is None else counts[sharing]
+        reduction = reduction_of(
+            layout, statements, counts, plan.reduced, axis, together, choice.shared, given, choice.target
+        )
+        at_once, prediction, note = reduction.accumulators * reduction.lanes, reduction.prediction, str(reduction)
+        task = reduction.tile * reduction.lanes
+    else:
+        crossing = _crossing(kernel, statements, axis, layout)
+        pointwise = pointwise_of(layout, statements, counts, axis, crossing, choice.shared, given, choice.target)
+        at_once, prediction, note = pointwise.unroll * pointwise.lanes, pointwise.prediction, str(pointwise)
+        task = pointwise.tile * pointwise.lanes
+        if crossing is not None and pointwise.block > 1:
+            choice.tiles[crossing], choice.inner = pointwise.block, crossing
+            strip = TiledAxis(axis, at_once) if task > at_once else None
+            note += f" along {crossing}"
     if sharing is not None:
-        vectors = max(1, min(vectors, choice.target.vector_registers // 2 // counts[sharing]))
         note += f", gathers shared by {sharing}"
         if sharing in choice.shared:
             choice.tiles[sharing] = counts[sharing]
-    width = lanes * min(vectors, -(-counts[axis] // lanes))
+    width = min(at_once, task if axis in plan.kept else -(-counts[axis] // lanes) * lanes)
     reduced = (*(a for a in plan.reduced if a != axis), *((axis,) if axis in plan.reduced else ()))
     last = (sharing, axis)
     kept = (*(a for a in plan.kept if a not in last), *(a for a in last if a in plan.kept))
     choice.packs += [pack_along(load, axis, width, (*kept, *reduced)) for load in scattered]
-    if axis in choice.shared and choice.tiles[axis] == 1:
-        choice.tiles[axis] = -(-block // width) * width
+    if axis in free and axis in plan.kept:
+        choice.tiles[axis] = task
     choice.seconds += prediction.seconds * choice.turns(plan)
     choice.notes.append(f"{statements[0].target}: {note}, bound by {prediction.bound_by}")
     tiles = {axis: ("lanes", width), **({} if sharing is None else {sharing: ("unroll", counts[sharing])})}
     chunk = chunk_of(kernel, plan.reductions, reduced, counts, SUM, lanes=width if axis in plan.reduced else 1)
-    return TiledNest(plan, tiles, (*kept, *reduced), chunk)
+    return TiledNest(plan, tiles, (*kept, *reduced), chunk, strip=strip)
 
 
 def _window_nest(choice: Choice, plan: NestPlan, axis: str, taps: Taps, scattered: Sequence[Load]) -> TiledNest:

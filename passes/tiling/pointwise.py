@@ -1,20 +1,21 @@
-"""Schedules of pointwise nests: which axis lies in the vector, how many vectors at once, blocks, and the parallel
-split.
+"""Schedules of pointwise nests: which axis lies in the vector, how many vectors at once, and what a task is.
 
-    parallel over tasks = row_parts * column_parts:
-      for blocks of `block` rows, for blocks of `tile` vectors:       # only where some operand is transposed
-        for rows:                                                     # a row: everything but the vector axis
-          for vectors in the row, `unroll` at once
+    parallel over tiles of `tile` vectors, over `block` rows of the axis that crosses them, over points of other axes:
+      for what tasks cannot share:
+        for vectors of the tile, `unroll` at once
+
+Where some operand is contiguous along another axis than the vectors' (a transposition), every lane has a cache line of
+its own there: `block` rows pass for one vector of the tile before the next one, so that lines are used whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
 
 from effcc.errors import ScheduleError
-from effcc.passes.tiling.constraints import Domain, Problem
+from effcc.passes.tiling.constraints import Domain, Problem, evaluate
 from effcc.passes.tiling.cost import (
     ROOFLINE,
     Prediction,
@@ -22,7 +23,6 @@ from effcc.passes.tiling.cost import (
     fastest,
     machine_parameters,
     predict,
-    thread_choices,
 )
 from effcc.passes.tiling.notation import parse_model
 from effcc.passes.tiling.operands import (
@@ -31,50 +31,53 @@ from effcc.passes.tiling.operands import (
     Operand,
     access_slots,
     operand_bytes,
-    parts_of,
+    task_tiles,
     vector_axes,
+    vectors_at_once,
     wasted_bytes,
 )
 from effcc.passes.tiling.solver import Solution, solutions
 from effcc.target import Target
 
 MODEL = """
-    # A row is everything along the vector axis; vectors that are computed at once stay in registers.
+    # Vectors lie along one axis; those that are computed at once stay in registers.
     vectors = ceil(extent / lanes)
-    unroll * live_values <= vector_registers or unroll == 1
-    unroll <= vectors
+    unroll * live_values <= vector_registers or unroll == fewest
+    unroll <= vectors or unroll == fewest
+    tile % unroll == 0 or tile <= unroll or tile >= vectors
 
-    # Parallel work.
-    task_rows = ceil(rows / row_parts)
-    task_vectors = ceil(vectors / column_parts)
-    tasks = ceil(rows / task_rows) * ceil(vectors / task_vectors)
+    # A task is `tile` vectors of `block` rows, at all points of the axes that tasks cannot share.
+    tasks = rows * ceil(cross / block) * ceil(vectors / tile)
     rounds = ceil(tasks / threads)
-    tasks >= threads
-    row_parts <= rows ; column_parts <= vectors
 
-    # Vectors of the busiest thread; no less than a fair share, which is known before the parts are.
-    busy = max(rounds * task_rows * task_vectors, ceil(rows * vectors / threads))
+    # Vectors of the busiest thread; no less than a fair share, which is known before the tasks are.
+    busy = max(rounds * inner * block * tile, ceil(inner * rows * cross * vectors / threads))
 
-    # Issue slots: the vectors' own, turning the loop once per `unroll`, starting a row, starting a task.
-    start_slots = rounds * (task_rows * row_slots + task_slots)
+    # Issue slots: the vectors' own, turning the loop once per `unroll`, starting a row, claiming tasks.
+    start_slots = rounds * inner * block * row_slots + min(rounds, claims) * task_slots
     compute = slot * (busy * vector_slots + ceil(busy / unroll) * 2 + start_slots)
 
-    # A transposed operand's lines are used whole if `block` rows pass while `tile` vectors' worth of lines stay in L1.
-    block <= task_rows
-    tile <= task_vectors or tile == 1
-    transposed * tile * lanes * cache_line <= l1_bytes
-    cache = l2_byte * busy * lanes * (point_bytes + transposed * cache_line / block)
-    outer = busy * lanes * (point_time + transposed_time * ceil(line / block))
-    start = min(1, max(0, threads - 1)) * start_time
+    # A transposed operand's lines are moved once for the rows that pass while they are in L1. Each lane has a page of
+    # its own there, and tasks that follow one another along the rows find those pages at hand.
+    transposed * tile * lanes <= pages or block == 1 or tile == 1
+    passing = block * stays
+    cache = l2_byte * busy * lanes * (point_bytes + transposed * max(element_bytes, cache_line / passing))
+    outer = busy * lanes * (point_time + transposed_time * ceil(line / passing))
+
+    # Threads claim tasks: the last one keeps the others waiting, for a sixteenth of it on average.
+    wait = max(compute, cache, outer) / (16 * rounds)
+    start = min(1, threads - 1) * (min(1, tasks - 1) * start_time + wait)
 """
 
+PAGES = 64
+"""Pages whose addresses a core has at hand: the entries of a first-level TLB."""
 ROW_SLOTS = 10
 """Slots to start a row: its addresses, and the mask of its last vector."""
 
 
 @dataclass(frozen=True)
 class PointwiseNest:
-    """A pointwise nest to be scheduled; all axes are parallel.
+    """A pointwise nest to be scheduled.
 
     Attributes:
         axes: outermost first; extents are hints where they are dynamic.
@@ -82,6 +85,8 @@ class PointwiseNest:
         operations: vector instructions per vector of points, loads and stores apart (a polynomial exp is about 15).
         live_values: registers that one vector of points needs at once.
         element_bytes: of the type that is computed in.
+        whole: names of axes that tasks cannot share; each task runs all of them.
+        given: points along the vectors that a task has, where that is decided; 0 where it is not.
     """
 
     axes: tuple[Axis, ...]
@@ -89,103 +94,127 @@ class PointwiseNest:
     operations: int
     live_values: int = 4
     element_bytes: int = 4
+    whole: frozenset[str] = frozenset()
+    given: int = 0
 
 
 @dataclass(frozen=True)
 class PointwiseSchedule:
     """How a pointwise nest runs. `vector_axis` is the innermost loop, in vectors of `lanes`, `unroll` of them at once.
 
-    `row_parts` and `column_parts` are how many tasks the rows and the vector axis are split into; `block` rows by
-    `tile` vectors are walked together, for the sake of transposed operands; both are 1 (no blocks) where there are
-    none.
+    A task is `tile` vectors of `block` rows of the axis that crosses them (1 where none does).
     """
 
     vector_axis: str
     lanes: int
     unroll: int
-    row_parts: int
-    column_parts: int
-    block: int
     tile: int
-    threads: int
+    block: int
+    tasks: int
     prediction: Prediction
     reasons: tuple[str, ...]
     """Every constraint of the model, with the numbers its sides come to."""
 
     def __str__(self) -> str:
-        split = f"{self.row_parts}x{self.column_parts} tasks on {self.threads} threads"
-        return f"vectors of {self.lanes} along {self.vector_axis}, unroll {self.unroll}, block {self.block}, {split}"
+        block = f"{self.block} rows by " if self.block > 1 else ""
+        task = f"{block}{self.tile} vectors"
+        return f"vectors of {self.lanes} along {self.vector_axis}, unroll {self.unroll}, {self.tasks} tasks of {task}"
 
 
 def schedule_pointwise(
-    nest: PointwiseNest, target: Target, k: int = 1, vector_axis: str | None = None
+    nest: PointwiseNest, target: Target, k: int = 1, vector_axis: str | None = None, crossing: str | None = None
 ) -> list[PointwiseSchedule]:
     """The `k` schedules that are predicted to be fastest, best first, with `vector_axis` (default: any) in the vector.
 
+    crossing: the axis along which an operand is contiguous that is not along the vectors.
     Raises ScheduleError where the nest has no axes or an empty one.
     """
     if not nest.axes or any(a.extent < 1 for a in nest.axes):
         raise ScheduleError(f"pointwise: expected axes with at least one point each, got {nest.axes}")
     axes = vector_axes(nest.axes, nest.operands) if vector_axis is None else (vector_axis,)
-    return fastest((_schedules(nest, axis, target) for axis in axes), k)
+    return fastest((_schedules(nest, axis, crossing, target) for axis in axes), k)
 
 
-def pointwise_problem(nest: PointwiseNest, vector_axis: str, target: Target) -> Problem:
+def pointwise_problem(nest: PointwiseNest, vector_axis: str, crossing: str | None, target: Target) -> Problem:
     """The integer problem of a pointwise nest whose vectors lie along one axis (`MODEL`, with its numbers)."""
     machine = machine_parameters(target, nest.element_bytes)
     lanes = machine["lanes"]
-    (extent,) = (a.extent for a in nest.axes if a.name == vector_axis)
-    rows = prod(a.extent for a in nest.axes if a.name != vector_axis)
-    home = {o.name: byte_time_at_home(target, operand_bytes(o, nest.axes)) for o in nest.operands}
+    extents = {a.name: a.extent for a in nest.axes}
+    extent = extents[vector_axis]
     transposed = [o for o in nest.operands if wasted_bytes(o, vector_axis) > 1]
     straight = [o for o in nest.operands if o not in transposed]
-    points = rows * extent
+    blocked = bool(crossing and transposed) and not nest.given and not {vector_axis, crossing} & nest.whole
+    cross = extents[crossing] if crossing is not None and blocked else 1
+    inner = prod(n for a, n in extents.items() if a in nest.whole - {vector_axis})
+    rows = prod(n for a, n in extents.items() if a != vector_axis and a not in nest.whole) // cross
+    home = {o.name: byte_time_at_home(target, operand_bytes(o, nest.axes)) for o in nest.operands}
+    points = prod(extents.values())
+    # Rows that follow one another in a task find the lines of the last one, if all of a row's lines stay in L1.
+    fits = crossing is not None and len(transposed) * extent * CACHE_LINE <= target.l1_bytes
 
-    def point_time(operands: list[Operand]) -> int:
+    def point_time(operands: Collection[Operand]) -> int:
         return sum(operand_bytes(o, nest.axes) * home[o.name] for o in operands) // points
 
+    vectors = -(-extent // lanes)
+    fewest = vectors_at_once(lanes, target)
     parameters = machine | {
         "extent": extent,
         "rows": rows,
+        "inner": inner,
+        "cross": cross,
+        "fewest": fewest,
         "live_values": nest.live_values,
         "vector_slots": nest.operations + sum(access_slots(o, vector_axis, lanes) for o in nest.operands),
         "row_slots": ROW_SLOTS,
         "transposed": len(transposed),
+        "pages": PAGES,
         "cache_line": CACHE_LINE,
+        "element_bytes": nest.element_bytes,
         "line": max((wasted_bytes(o, vector_axis) for o in transposed), default=1),
+        "stays": extents[crossing] if crossing is not None and fits and not blocked else 1,
         "point_bytes": sum(operand_bytes(o, nest.axes) for o in straight) // points,
         "point_time": point_time(straight),
         "transposed_time": point_time(transposed),
     }
-    vectors = -(-extent // lanes)
+    unroll, block, group = ((fewest,), even_blocks(cross), fewest) if blocked else (_unrolled(fewest), (1,), 8 * fewest)
+    decided = -(-nest.given // lanes) or (vectors if vector_axis in nest.whole else 0)
+    tiles = (decided,) if decided else task_tiles(vectors, rows * cross, target.cores, group)
     domains: dict[str, Domain] = {
-        "threads": thread_choices(target),
-        "unroll": (1, 2, 4, 8),
-        "row_parts": parts_of(rows, target.cores),
-        "column_parts": parts_of(vectors, target.cores),
-        "block": tuple(b for b in (1, 2, 4, 8, 16, 32) if b <= rows) if transposed else (1,),
-        "tile": parts_of(vectors, 1, 64) if transposed else (1,),
+        "unroll": unroll,
+        "tile": tiles,
+        "block": block,
     }
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
 
 
-def _schedules(nest: PointwiseNest, vector_axis: str, target: Target) -> Iterator[PointwiseSchedule]:
-    problem = pointwise_problem(nest, vector_axis, target)
+def _unrolled(fewest: int) -> Domain:
+    return tuple(fewest * n for n in (1, 2, 4, 8))
+
+
+def even_blocks(extent: int) -> Domain:
+    """How many rows pass together: as many as divide the extent, if some do that fill a cache line or few."""
+    sizes = [n for n in range(8, 65) if extent % n == 0] or [n for n in (16, 32) if n < extent]
+    return tuple(sizes) or (extent,)
+
+
+def _schedules(
+    nest: PointwiseNest, vector_axis: str, crossing: str | None, target: Target
+) -> Iterator[PointwiseSchedule]:
+    problem = pointwise_problem(nest, vector_axis, crossing, target)
     for solution in solutions(problem):
         yield _as_schedule(vector_axis, problem, solution)
 
 
 def _as_schedule(vector_axis: str, problem: Problem, solution: Solution) -> PointwiseSchedule:
     v = {**problem.parameters, **solution.values}
+    model = parse_model(MODEL + ROOFLINE)
     return PointwiseSchedule(
         vector_axis=vector_axis,
         lanes=v["lanes"],
         unroll=v["unroll"],
-        row_parts=v["row_parts"],
-        column_parts=v["column_parts"],
-        block=v["block"],
         tile=v["tile"],
-        threads=v["threads"],
-        prediction=predict(parse_model(MODEL + ROOFLINE), v),
+        block=v["block"],
+        tasks=evaluate(model.definitions["tasks"], v),
+        prediction=predict(model, v),
         reasons=problem.explain(solution.values),
     )

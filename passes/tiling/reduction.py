@@ -4,10 +4,11 @@ Vectors lie either along a reduced axis (partial results per lane, combined at t
 (each lane its own row, nothing to combine). `accumulators` independent vectors hide the latency of the combining
 operation:
 
-    parallel over tasks = row_parts * splits:            # splits > 1: threads share a row, and combine at its end
-      for rows (or vectors of rows):
-        for passes over the row:                           # 3 for a softmax that reads its row three times
-          for vectors in the row, `accumulators` at once
+    parallel over rows, and tiles of `tile` vectors of rows:
+      for what tasks cannot share:
+        for vectors of rows, `accumulators` at once:           # or a row
+          for passes over the row:                               # 3 for a softmax that reads its row three times
+            for the row                                          # or its vectors, `accumulators` at once
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from math import prod
 
 from effcc.errors import ScheduleError
-from effcc.passes.tiling.constraints import Domain, Problem
+from effcc.passes.tiling.constraints import Domain, Problem, evaluate
 from effcc.passes.tiling.cost import (
     ROOFLINE,
     Prediction,
@@ -25,44 +26,54 @@ from effcc.passes.tiling.cost import (
     fastest,
     machine_parameters,
     predict,
-    thread_choices,
 )
 from effcc.passes.tiling.notation import parse_model
-from effcc.passes.tiling.operands import Axis, Operand, access_slots, extents, operand_bytes, parts_of, vector_axes
+from effcc.passes.tiling.operands import (
+    Axis,
+    Operand,
+    access_slots,
+    extents,
+    operand_bytes,
+    task_tiles,
+    vector_axes,
+    vectors_at_once,
+)
 from effcc.passes.tiling.solver import Solution, solutions
 from effcc.target import Target
 
 MODEL = """
-    # `lane_rows` rows advance together in one vector; a row is `steps` vectors long.
-    steps = ceil(length / row_lanes)
-    groups = ceil(rows / lane_rows)
-    accumulators * live_values <= vector_registers or accumulators == 1
-    accumulators <= independent
+    # `lane_rows` rows advance together in one vector; a row is `steps` vectors long, of which `vectors` side by side.
+    accumulators * live_values <= vector_registers or accumulators == fewest
+    accumulators <= vectors or accumulators == fewest
+    tile % accumulators == 0 or tile <= accumulators or tile >= groups
 
-    # Parallel work: groups of rows, and parts of a row.
-    task_groups = ceil(groups / row_parts)
-    task_steps = ceil(steps / splits)
-    tasks = ceil(groups / task_groups) * ceil(steps / task_steps)
+    # A task is a row, or `tile` vectors of rows, at all points of the axes that tasks cannot share.
+    tasks = rows * ceil(groups / tile)
     rounds = ceil(tasks / threads)
-    tasks >= threads
-    row_parts <= groups ; splits <= steps
+    busy_groups = max(rounds * inner * tile, ceil(inner * rows * groups / threads))
 
     # Issue slots of a vector: instructions, or the latency of combining it into one of the accumulators.
     step = max(step_slots, ceil(latency_slots / accumulators))
-    shared = min(1, max(0, splits - 1))
-    combine = combine_slots * (1 + shared) + accumulators
-    busy = max(rounds * task_groups * task_steps, ceil(groups * steps / threads))
-    finish = rounds * (task_groups * combine + task_slots)
+    combine = combine_slots + accumulators
+    busy = busy_groups * steps
+    finish = busy_groups * combine + min(rounds, claims) * task_slots
     compute = slot * (passes * busy * step + ceil(busy / accumulators) * 2 + finish)
 
     # Later passes find the row in L1 or L2 unless it is longer.
-    again = min(1, row_bytes * lane_rows / splits / l1_bytes)
-    gone = min(1, row_bytes * lane_rows / splits / l2_bytes)
-    task_bytes = task_groups * lane_rows * ceil(row_bytes / splits)
-    cache = l2_byte * rounds * task_bytes * (1 + later_passes * again)
-    outer = rounds * task_bytes * byte_time * (1 + later_passes * gone)
-    start = min(1, max(0, threads - 1)) * start_time * (1 + shared)
+    again = min(1, row_bytes * lane_rows / l1_bytes)
+    gone = min(1, row_bytes * lane_rows / l2_bytes)
+    busy_bytes = busy_groups * lane_rows * row_bytes
+    cache = l2_byte * busy_bytes * (1 + later_passes * again)
+    outer = busy_bytes * byte_time * (1 + later_passes * gone)
+
+    # Threads claim tasks: the last one keeps the others waiting, for a sixteenth of it on average.
+    wait = max(compute, cache, outer) / (16 * rounds)
+    start = min(1, threads - 1) * (min(1, tasks - 1) * start_time + wait)
 """
+
+
+LIVE_VALUES = 3
+"""Registers that one vector of a row needs: its accumulator, what it loads, and what it makes of that."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +86,24 @@ class ReductionNest:
         operations: vector instructions per vector and pass, loads and stores apart.
         passes: how often each row is walked (1 for a sum, 2 or 3 for norms and softmax).
         live_values: registers that one vector needs at once, its accumulators included.
-        may_split: whether a row may be shared by threads (its combination is associative).
         element_bytes: of the type that is computed in.
+        whole: names of axes that tasks cannot share; each task runs all of them.
+        given: points along the vectors that a task has, where that is decided; 0 where it is not.
     """
 
     axes: tuple[Axis, ...]
     operands: tuple[Operand, ...]
     operations: int
     passes: int = 1
-    live_values: int = 3
-    may_split: bool = False
+    live_values: int = LIVE_VALUES
     element_bytes: int = 4
+    whole: frozenset[str] = frozenset()
+    given: int = 0
 
 
 @dataclass(frozen=True)
 class ReductionSchedule:
-    """How a reduction runs: vectors of `lanes` along `vector_axis`, `accumulators` of them at once.
+    """How a reduction runs: vectors of `lanes` along `vector_axis`, `accumulators` of them at once, `tile` in a task.
 
     `across` tells whether lanes are parts of one row (the vector axis is reduced) or rows of their own (it is kept).
     """
@@ -99,17 +112,17 @@ class ReductionSchedule:
     across: bool
     lanes: int
     accumulators: int
-    row_parts: int
-    splits: int
-    threads: int
+    tile: int
+    tasks: int
     prediction: Prediction
     reasons: tuple[str, ...]
     """Every constraint of the model, with the numbers its sides come to."""
 
     def __str__(self) -> str:
         how = "across" if self.across else "along"
-        split = f"{self.row_parts}x{self.splits} tasks on {self.threads} threads"
-        return f"vectors of {self.lanes} {how} {self.vector_axis}, {self.accumulators} accumulators, {split}"
+        task = "a row" if self.across else f"{self.tile} vectors"
+        tasks = f"{self.tasks} tasks of {task}"
+        return f"vectors of {self.lanes} {how} {self.vector_axis}, {self.accumulators} accumulators, {tasks}"
 
 
 def schedule_reduction(
@@ -131,23 +144,25 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
     """The integer problem of a reduction whose vectors lie along one axis (`MODEL`, with its numbers)."""
     machine = machine_parameters(target, nest.element_bytes)
     lanes = machine["lanes"]
+    extent_of = {a.name: a.extent for a in nest.axes}
     across = _is_reduced(nest, vector_axis)
-    (extent,) = (a.extent for a in nest.axes if a.name == vector_axis)
     length, rows = prod(extents(nest.axes, "reduced")), prod(extents(nest.axes, "kept"))
     touched = sum(operand_bytes(o, nest.axes) for o in nest.operands)
     reduced = {a.name for a in nest.axes if a.role == "reduced"}
     read_each_step = [o for o in nest.operands if not o.written and any(o.strides.get(a, 0) for a in reduced)]
-    row_lanes = lanes if across else 1
-    # Rounding a partly filled last vector up happens along the vector axis, not along the flattened row.
-    padded = -(-extent // lanes) * lanes
-    length, rows = (length // extent * padded, rows) if across else (length, rows // extent * padded)
-    steps, groups = length // row_lanes, rows if across else rows // lanes
+    # A partly filled last vector is along the vector axis, not along the flattened row.
+    vectors = -(-extent_of[vector_axis] // lanes)
+    inner = prod(n for a, n in extent_of.items() if a in nest.whole - reduced - {vector_axis})
+    others = rows // (1 if across else extent_of[vector_axis])
+    fewest = vectors_at_once(lanes, target)
     parameters = machine | {
-        "length": length,
-        "rows": rows,
-        "row_lanes": row_lanes,
+        "steps": length // extent_of[vector_axis] * vectors if across else length,
+        "groups": 1 if across else vectors,
+        "vectors": vectors,
+        "rows": others // inner,
+        "inner": inner,
+        "fewest": fewest,
         "lane_rows": 1 if across else lanes,
-        "independent": steps if across else max(1, groups),
         "live_values": nest.live_values,
         "step_slots": nest.operations + sum(access_slots(o, vector_axis, lanes) for o in read_each_step),
         "combine_slots": _combine_slots(lanes) if across else 4,
@@ -156,11 +171,13 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
         "row_bytes": -(-touched // rows),
         "byte_time": byte_time_at_home(target, touched),
     }
+    tiles: Domain = (1,)
+    if not across:
+        decided = -(-nest.given // lanes) or (vectors if vector_axis in nest.whole else 0)
+        tiles = (decided,) if decided else task_tiles(vectors, others // inner, target.cores, 8 * fewest)
     domains: dict[str, Domain] = {
-        "threads": thread_choices(target),
-        "accumulators": (1, 2, 4, 8),
-        "row_parts": parts_of(groups, target.cores),
-        "splits": parts_of(steps, target.cores, 2 * target.cores) if nest.may_split else (1,),
+        "accumulators": tuple(fewest * n for n in (1, 2, 4, 8)),
+        "tile": tiles,
     }
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
 
@@ -173,15 +190,15 @@ def _schedules(nest: ReductionNest, vector_axis: str, target: Target) -> Iterato
 
 def _as_schedule(nest: ReductionNest, vector_axis: str, problem: Problem, solution: Solution) -> ReductionSchedule:
     v = {**problem.parameters, **solution.values}
+    model = parse_model(MODEL + ROOFLINE)
     return ReductionSchedule(
         vector_axis=vector_axis,
         across=_is_reduced(nest, vector_axis),
         lanes=v["lanes"],
         accumulators=v["accumulators"],
-        row_parts=v["row_parts"],
-        splits=v["splits"],
-        threads=v["threads"],
-        prediction=predict(parse_model(MODEL + ROOFLINE), v),
+        tile=v["tile"],
+        tasks=evaluate(model.definitions["tasks"], v),
+        prediction=predict(model, v),
         reasons=problem.explain(solution.values),
     )
 

@@ -111,7 +111,6 @@ def window_problem(nest: WindowNest, target: Target) -> Problem:
         "tile_slots": TILE_SLOTS,
         "turn_slots": TURN_SLOTS,
         "store_slots": STORE_SLOTS,
-        "threads": target.cores,
     }
     domains = {"points": tuple(range(1, min(nest.line, 14) + 1)), "vectors": (1, 2, 4), "held": (0, 1)}
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)

@@ -12,13 +12,9 @@ from effcc.codegen.lower import lower
 from effcc.ir.interpreter import run_kernel, run_loops
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_kernel
-from effcc.ir.printer import print_schedule
 from effcc.ir.schedule import Hold, Loop, Schedule, nodes
 from effcc.ir.verifier import verify_schedule
-from effcc.passes.tiling import product_nest
 from effcc.passes.tiling.choose import choose
-from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, contraction_problem
-from effcc.passes.tiling.operands import Axis
 from effcc.passes.tiling.written import bounds
 from effcc.target import Target, generic
 
@@ -76,26 +72,6 @@ def test_a_product_alone_is_stored_from_there_also_for_rows_known_at_run_time(ro
 def test_a_product_that_fits_the_cache_is_not_cut() -> None:
     _, schedule = choose(linear(20, 70, 900), generic("avx512"))
     assert not any(isinstance(node, Hold) and node.space == "local" for _, node in nodes(schedule.body))
-
-
-def test_every_variable_of_the_model_shows_in_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever of a product's numbers changes, so does what is followed. (Threads take the tasks that these make.)"""
-    nest = ContractionNest((Axis("m", 40, "m"), Axis("n", 200, "n"), Axis("k", 900, "k")))
-    assert set(contraction_problem(nest, SMALL).domains) == {"threads", "mr", "nr", "kc", "m_parts", "n_parts"}
-    kernel = linear(40, 200, 900)
-    ask = product_nest.contraction_of
-
-    def text(**changes: int) -> str:
-        def changed(*arguments: object) -> ContractionSchedule:
-            return replace(ask(*arguments), **changes)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(product_nest, "contraction_of", changed)
-        schedule = choose(kernel, SMALL)[1]
-        return print_schedule("linear", replace(schedule, notes=(), seconds=0.0))
-
-    given = {"mr": 3, "nr": 32, "mc": 12, "nc": 64, "kc": 90}
-    for name, value in {"mr": 4, "nr": 64, "mc": 24, "nc": 128, "kc": 180}.items():
-        assert text(**given) != text(**{**given, name: value}), name
 
 
 @pytest.mark.parametrize("shape", [(20, 70, 900), (64, 64, 1200), (7, 130, 2000)])

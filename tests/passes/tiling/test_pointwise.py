@@ -1,6 +1,8 @@
-"""Pointwise schedules: the vector axis, blocks for transposed operands, threads where they pay."""
+"""Pointwise schedules: the vector axis, blocks for transposed operands, tasks where they pay."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from effcc.errors import ScheduleError
 from effcc.passes.tiling.operands import CACHE_LINE, Axis, Operand
-from effcc.passes.tiling.pointwise import PointwiseNest, schedule_pointwise
+from effcc.passes.tiling.pointwise import PAGES, PointwiseNest, schedule_pointwise
 from effcc.target import generic
 
 TARGET = generic("avx512")
@@ -39,31 +41,39 @@ def test_a_broadcast_operand_costs_nothing_along_the_vector():
 
 
 def test_a_transposed_operand_is_walked_in_blocks_that_use_whole_cache_lines():
-    (best,) = schedule_pointwise(copy(1024, 1024, transposed=True), TARGET)
+    (best,) = schedule_pointwise(copy(1024, 1024, transposed=True), TARGET, crossing="i")
     assert best.block * 4 >= CACHE_LINE
-    assert best.tile * best.lanes * CACHE_LINE <= TARGET.l1_bytes
+    assert best.tile * best.lanes <= PAGES
+
+
+def test_what_tasks_cannot_share_is_not_cut():
+    nest = replace(copy(1024, 1024, transposed=True), whole=frozenset({"i"}))
+    (best,) = schedule_pointwise(nest, TARGET, crossing="i")
+    assert best.block == 1
+    (best,) = schedule_pointwise(replace(nest, whole=frozenset({"i", "j"})), TARGET, crossing="i")
+    assert best.tasks == 1
 
 
 def test_a_large_nest_is_shared_and_a_small_one_is_not():
-    (large,), (small,) = schedule_pointwise(copy(4096, 1024), TARGET), schedule_pointwise(copy(4, 64), TARGET)
-    assert large.threads == TARGET.cores
-    assert small.threads == 1
+    (large,) = schedule_pointwise(copy(4096, 1024), TARGET)
+    (small,) = schedule_pointwise(copy(1, 64), TARGET)
+    assert large.tasks >= TARGET.cores
+    assert small.tasks == 1
 
 
 def test_a_single_long_row_is_shared_along_its_vectors():
     nest = PointwiseNest((Axis("i", 1 << 22),), (Operand("X", {"i": 1}), Operand("Y", {"i": 1}, written=True)), 1)
     (best,) = schedule_pointwise(nest, TARGET)
-    assert best.threads == TARGET.cores
-    assert best.column_parts % TARGET.cores == 0
+    assert best.tasks % TARGET.cores == 0
 
 
 @settings(max_examples=40, deadline=None)
 @given(rows=st.integers(1, 300), columns=st.integers(1, 2000), transposed=st.booleans())
-def test_every_schedule_has_work_for_its_threads_and_registers_for_its_vectors(rows, columns, transposed):
+def test_every_schedule_has_registers_for_its_vectors_and_tasks_that_cover_the_nest(rows, columns, transposed):
     found = schedule_pointwise(copy(rows, columns, transposed), TARGET, k=4)
     assert [s.prediction.seconds for s in found] == sorted(s.prediction.seconds for s in found)
     for s in found:
-        assert s.row_parts * s.column_parts >= s.threads
+        assert s.tasks * s.block * s.tile * s.lanes >= rows * columns
         assert s.unroll == 1 or s.unroll * 4 <= TARGET.vector_registers
 
 

@@ -1,4 +1,4 @@
-"""Reduction schedules: across a contiguous row, along contiguous columns, enough accumulators, shared rows."""
+"""Reduction schedules: across a contiguous row, along contiguous columns, enough accumulators, columns shared."""
 
 from __future__ import annotations
 
@@ -40,12 +40,11 @@ def test_contiguous_columns_are_reduced_lane_by_lane():
     assert best.vector_axis == "j"
 
 
-def test_one_long_row_is_shared_only_where_its_parts_may_be_combined():
-    (alone,) = schedule_reduction(rows_of(1, 1 << 22), TARGET)
-    (shared,) = schedule_reduction(rows_of(1, 1 << 22, may_split=True), TARGET)
-    assert (alone.splits, alone.threads) == (1, 1)
-    assert shared.splits >= shared.threads == TARGET.cores
-    assert shared.prediction.seconds < alone.prediction.seconds / 2
+def test_a_row_is_one_task_and_columns_are_cut_for_all_threads():
+    (row,) = schedule_reduction(rows_of(1, 1 << 22), TARGET)
+    (columns,) = schedule_reduction(columns_of(2048, 768), TARGET)
+    assert row.tasks == 1
+    assert columns.tasks >= TARGET.cores
 
 
 def test_further_passes_cost_more_where_the_row_has_left_the_cache():
@@ -59,11 +58,11 @@ def test_further_passes_cost_more_where_the_row_has_left_the_cache():
 
 @settings(max_examples=40, deadline=None)
 @given(rows=st.integers(1, 300), columns=st.integers(1, 3000), passes=st.integers(1, 3))
-def test_every_schedule_has_work_for_its_threads_and_registers_for_its_accumulators(rows, columns, passes):
+def test_every_schedule_has_registers_for_its_accumulators_and_a_task_for_every_row(rows, columns, passes):
     found = schedule_reduction(rows_of(rows, columns, passes=passes), TARGET, k=4)
     assert [s.prediction.seconds for s in found] == sorted(s.prediction.seconds for s in found)
     for s in found:
-        assert s.row_parts * s.splits >= s.threads
+        assert not s.across or s.tasks == rows
         assert s.accumulators * 3 <= TARGET.vector_registers
 
 
