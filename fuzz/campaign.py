@@ -7,6 +7,7 @@ goes through the steps. Every batch also draws instances of some rewrite rules, 
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 import warnings
 from collections import Counter
@@ -25,7 +26,7 @@ from effcc.fuzz.deployed import Deployed
 from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
 from effcc.fuzz.native import Outcome, Runner
-from effcc.fuzz.oracles import Examined, Failure, examine, interpreted, judge, native
+from effcc.fuzz.oracles import Examined, Failure, drawn_schedules, examine, interpreted, judge, native
 from effcc.fuzz.reduce import reduce
 from effcc.fuzz.repro import write_failure
 from effcc.fuzz.rules import RuleChecks
@@ -33,12 +34,22 @@ from effcc.fuzz.triton import Triton
 from effcc.ir.ops import TABLE
 from effcc.target import Target
 
-BATCH = 16  # graphs that are examined, then compiled and run together in the background
 MLIR_EVERY = 7  # MLIR's engine takes longer than everything else
 TRITON_EVERY = 5  # nor is its interpreter fast
 TRITON_WORK = 20_000  # points of all loops: more would take Triton's interpreter too long
-DEPLOYED = 1  # of a batch's programs run as users run them: each is two calls of the optimizing compiler
 SANITIZE_EVERY = 6  # batches: compiling for the sanitizers takes three times as long
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a campaign divides its time.
+
+    batch: graphs that are examined, then compiled and run together in the background. deployed: of a batch's programs,
+    how many are run as users run them, each with two calls of the optimizing compiler.
+    """
+
+    batch: int = 16
+    deployed: int = 1
 
 
 @dataclass(frozen=True)
@@ -107,12 +118,14 @@ def run(
     progress: bool = True,
     reduce_seconds: float = 20.0,
     stop_after: int | None = None,
+    pace: Pace = Pace(),
 ) -> Report:
     """Go on for `minutes`, or until `most` graphs, from `seed`; failures go to the folder `output`, if there is one.
 
     The same seed gives the same graphs; how many of them depends on the machine. `target`: what to compile for, one
     instruction set after the other by default. `others`: ask MLIR's engine and Triton's interpreter too, where they are
-    installed. `reduce_seconds`: how long to reduce a failure. `stop_after`: end after so many failures.
+    installed. `reduce_seconds`: how long to reduce a failure. `stop_after`: end after so many failures. A first batch
+    is taken whatever the time.
     """
     with (
         warnings.catch_warnings(),
@@ -126,7 +139,7 @@ def run(
         warnings.simplefilter("ignore")
         campaign = _Campaign(
             seed, output, runner, sanitized, triton if others and _has_triton() else None, deployed, background, target,
-            others and _has_mlir(), reduce_seconds, stop_after,
+            others and _has_mlir(), reduce_seconds, stop_after, pace,
         )  # fmt: skip
         return campaign.run(minutes, most, progress)
 
@@ -144,6 +157,7 @@ class _Campaign:
     mlir: bool
     reduce_seconds: float
     stop_after: int | None
+    pace: Pace
     graphs: int = 0
     nodes: int = 0
     compiled: int = 0
@@ -161,14 +175,17 @@ class _Campaign:
             targets = self._targets()
             rules = RuleChecks(self.seed)
             running: _Running | None = None
-            while time.monotonic() < end and (most is None or self.graphs < most) and not self._enough():
-                count = BATCH if most is None else min(BATCH, most - self.graphs)
+            while (not batches or time.monotonic() < end) and (most is None or self.graphs < most):
+                count = self.pace.batch if most is None else min(self.pace.batch, most - self.graphs)
                 target = next(targets)
-                examined = self._examine(range(number, number + count), target, end)
-                wrong = rules.some()
+                examined = self._examine(range(number, number + count), target, end if batches else math.inf)
+                wrong = rules.some(self.pace.batch)
                 self._finish(running)
                 for failure in [*wrong, *(e.failure for e in examined if e.failure is not None)]:
                     self._failed(failure, target)
+                running = None
+                if self._enough():
+                    break
                 running = self._start(examined, target, batches % SANITIZE_EVERY == SANITIZE_EVERY // 2)
                 number, batches = number + count, batches + 1
                 told = f"{self.graphs} graphs, {len(self.ops)} ops, {len(self.failures)} failures"
@@ -179,8 +196,9 @@ class _Campaign:
             tuple(self.failures), tuple(self.files),
         )  # fmt: skip
 
-    def _enough(self) -> bool:
-        return self.stop_after is not None and len(self.failures) >= self.stop_after
+    def _enough(self, more: int = 0) -> bool:
+        """Whether there are as many failures as are wanted, `more` of them not written down yet."""
+        return self.stop_after is not None and len(self.failures) + more >= self.stop_after
 
     def _targets(self) -> Iterator[Target]:
         host = self.target or Target.detect()
@@ -192,7 +210,7 @@ class _Campaign:
         """The cases of some seeds after all steps."""
         done: list[Examined] = []
         for seed in seeds:
-            if time.monotonic() > end:
+            if time.monotonic() > end or self._enough(sum(e.failure is not None for e in done)):
                 break
             case = generate(seed)
             self.graphs += 1
@@ -212,8 +230,8 @@ class _Campaign:
         faults = [f for e in examined if (f := native_with_fault(e)) is not None]
         called = [n for _, n in (*programs, *faults)]
         outcomes = self.background.submit(runner.run, called, target)
-        at = self.graphs // BATCH % max(len(programs), 1)
-        chosen = [e for e, _ in programs[at : at + DEPLOYED]]
+        at = self.graphs // self.pace.batch % max(len(programs), 1)
+        chosen = [e for e, _ in programs[at : at + self.pace.deployed]]
         deployed = self.background.submit(lambda: [self.deployed.judge(e, target) for e in chosen])
         judged = [*((e, judge) for e, _ in programs), *((e, judge_fault) for e, _ in faults)]
         return _Running(judged, outcomes, deployed, target, sanitize)
@@ -225,9 +243,10 @@ class _Campaign:
                 failure = judged(examined, outcome)
                 if failure is not None and not self._enough():
                     self._failed(failure, running.target, running.sanitize)
-            for failure in running.deployed.result():
-                if failure is not None and not self._enough():
-                    self._failed(failure, running.target)
+            if not self._enough():
+                for failure in running.deployed.result():
+                    if failure is not None and not self._enough():
+                        self._failed(failure, running.target)
 
     def _failed(self, failure: Failure, target: Target, sanitize: bool = False) -> None:
         """Reduce, unless the like has been seen often; write down."""
@@ -235,6 +254,8 @@ class _Campaign:
         if alike < 3 and self.reduce_seconds and failure.step not in ("rules", "faults"):
             runner = self.sanitized if sanitize else self.runner
             failure = reduce(failure, lambda case: self.check(case, target, failure, runner), self.reduce_seconds)
+        if failure.step not in ("eager", "rules", "simplify", "hoist", "encode", "fuse", "in_place", "arrange"):
+            failure = replace(failure, schedules=drawn_schedules(failure.case, target))
         if alike < 3 and self.output is not None:
             self.files += write_failure(failure, self.output)
         self.failures.append(failure)

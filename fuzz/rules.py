@@ -6,6 +6,7 @@ gets a few from another seed each time it comes round.
 
 from __future__ import annotations
 
+import math
 from itertools import cycle, islice
 
 from effcc.fuzz.generate import Case
@@ -13,7 +14,7 @@ from effcc.fuzz.oracles import Failure
 from effcc.passes.rules.check import check_rule
 from effcc.passes.rules.reader import load_all
 
-AT_ONCE = 38  # rules checked beside one batch of graphs: a quarter of them
+SHARE = 2.4  # rules checked beside a graph: a quarter of them beside a batch of 16
 INSTANCES = 2  # of each rule at a time; the rules come round again with other seeds
 
 
@@ -27,10 +28,10 @@ class RuleChecks:
         self._done = 0
         self._seed = seed
 
-    def some(self, count: int = AT_ONCE) -> list[Failure]:
-        """The next rules, checked on a few instances each: those that do not keep their claim."""
+    def some(self, graphs: int) -> list[Failure]:
+        """The next rules, as many as go with `graphs`, checked on a few instances each: those that are wrong."""
         found = []
-        for rule in islice(self._rules, count):
+        for rule in islice(self._rules, math.ceil(SHARE * graphs)):
             verdict = check_rule(rule, INSTANCES, seed=self._seed + 1 + self._done // self._size)
             self._done += 1
             if verdict.witness is not None:

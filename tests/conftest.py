@@ -1,12 +1,17 @@
-"""What all tests share: a compile cache of their own, so that no test sees or fills the user's."""
+"""What all tests share: a compile cache of their own, so that none sees or fills the user's, and a quick compiler."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
+
+from effcc.runtime.toolchain import find_compiler
 
 # A busy machine is no failure: no test is timed.
 hypothesis.settings.register_profile("effcc", deadline=None)
@@ -17,12 +22,55 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONG = ("models", "fuzz")
+"""Folders of long tests: they come first, so that processes that share the tests end together."""
+QUICK = ("frontend", "models", "reports")
+"""Folders of tests about what is computed, not how fast: most of their time would go to g++'s optimizer."""
+OPTIMIZED = (
+    "test_arithmetic_of_every_magnitude.py", "test_compiled_functions.py", "test_the_cache_trusts_nobody_else.py",
+    "test_zoo.py",
+)  # fmt: skip
+"""Their tests that compile as users do, like all tests elsewhere: g++ might take liberties at -O3 that it does not take
+at -O1, with aliases or undefined behaviour."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "shared"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _own_compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _own_compile_cache(shared_folder: Path) -> Iterator[None]:
     """Point the cache at a temporary folder for the session, unless the caller has named one."""
     if os.environ.get("EFFCC_CACHE_DIR"):
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EFFCC_CACHE_DIR", str(tmp_path_factory.mktemp("effcc-cache")))
+        patch.setenv("EFFCC_CACHE_DIR", str(shared_folder / "effcc-cache"))
         yield
+
+
+@pytest.fixture(scope="session")
+def quick_compiler(shared_folder: Path) -> str:
+    """A command that compiles as the compiler does, but with -O1 for -O3."""
+    command = shared_folder / "c++"
+    with tempfile.NamedTemporaryFile("w", dir=shared_folder, delete=False) as script:
+        script.write('#!/bin/sh\nfor a do shift; [ "$a" = -O3 ] && a=-O1; set -- "$@" "$a"; done\n')
+        script.write(f'exec {shlex.join(find_compiler().command)} "$@"\n')
+    os.chmod(script.name, 0o700)
+    os.replace(script.name, command)
+    return shlex.quote(str(command))
+
+
+@pytest.fixture(autouse=True)
+def _compile_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.path.parent.name in QUICK and request.path.name not in OPTIMIZED:
+        monkeypatch.setenv("CXX", request.getfixturevalue("quick_compiler"))

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from effcc import driver
 from effcc.cli import app
+from effcc.fuzz import campaign
 from effcc.fuzz.expected import difference, expect
 from effcc.fuzz.generate import Case, case_of, generate
 from effcc.fuzz.oracles import Failure, in_child
@@ -97,9 +98,8 @@ def test_the_command_reports_a_planted_bug_and_exits_with_1(tmp_path: Path, monk
 
     simplify = driver.simplify_counted
     monkeypatch.setattr(driver, "simplify_counted", broken)
-    result = CliRunner().invoke(
-        app, ["fuzz", "--minutes", "0.5", "--seed", "5", "--output", str(tmp_path / "out"), "--json"]
-    )
+    monkeypatch.setattr(campaign, "reduce", lambda failure, check, seconds: failure)
+    result = CliRunner().invoke(app, ["fuzz", "--minutes", "0", "--seed", "5", "--output", str(tmp_path), "--json"])
     assert result.exit_code == 1, result.output
     report = json.loads(result.stdout)
     assert report["by_step"]["simplify"] >= 1

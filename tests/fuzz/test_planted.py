@@ -1,10 +1,15 @@
-"""Bugs planted in passes and code generators, one at a time: a short campaign from a fixed seed finds each."""
+"""Bugs planted in passes and code generators, one at a time: a short campaign from a fixed seed finds each.
+
+A plant names the graph that shows it, which is asked first. When graphs are drawn otherwise one day, that one may show
+it no more, and the search goes on from the first graph.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,7 +18,7 @@ from effcc import driver
 from effcc.codegen import lower_ranges
 from effcc.codegen.cpp import barriers, expressions, tiles
 from effcc.fuzz import rules
-from effcc.fuzz.campaign import run
+from effcc.fuzz.campaign import Pace, Report, run
 from effcc.ir import scalars
 from effcc.ir.encodings.values import Int8
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, add, compare, integer, transform
@@ -37,13 +42,28 @@ MOST = 400  # graphs
 fuse = importlib.import_module("effcc.passes.fusion.fuse")  # the package exports a function of this name
 tile = importlib.import_module("effcc.passes.tiling.tile")
 
-PLANTED: dict[str, Callable[[Patch], None]] = {}
+PACE = Pace(batch=4, deployed=0)
 
 
-def planted(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+@dataclass(frozen=True)
+class Bug:
+    """A bug: what plants it, and the seed of a graph that shows it."""
+
+    plant: Callable[[Patch], None]
+    seed: int
+
+
+PLANTED: dict[str, Bug] = {}
+
+
+def planted(seed: int) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
     """Register a bug under the name of the function that plants it."""
-    PLANTED[plant.__name__.replace("_", " ")] = plant
-    return plant
+
+    def register(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        PLANTED[plant.__name__.replace("_", " ")] = Bug(plant, seed)
+        return plant
+
+    return register
 
 
 def changed_graph(graph: Graph, change: Callable[[Node], Node]) -> Graph:
@@ -59,12 +79,12 @@ def simplify_wrongly(patch: Patch, change: Callable[[Node], Node]) -> None:
     patch.setattr(driver, "simplify_counted", wrong)
 
 
-@planted
+@planted(seed=36)
 def simplify_takes_mod_for_fmod(patch: Patch) -> None:
     simplify_wrongly(patch, lambda n: replace(n, op="fmod") if n.op == "mod" else n)
 
 
-@planted
+@planted(seed=2)
 def simplify_swaps_the_operands_of_sub(patch: Patch) -> None:
     def swap(node: Node) -> Node:
         a_b = node.operands
@@ -73,14 +93,14 @@ def simplify_swaps_the_operands_of_sub(patch: Patch) -> None:
     simplify_wrongly(patch, swap)
 
 
-@planted
+@planted(seed=8)
 def rules_merge_what_is_rounded_between(patch: Patch) -> None:
     everything = load_all()
     merges = tuple(r for r in everything.rules if r.name in ("merge_summands", "merge_factors"))
     patch.setattr(simplify, "load_safe", lambda: RuleSet(merges, everything.order))
 
 
-@planted
+@planted(seed=1)
 def simplify_takes_softmax_over_the_first_axis(patch: Patch) -> None:
     def wrong(node: Node) -> Node:
         return replace(node, attrs={**node.attrs, "axis": 0}) if node.op in ("softmax", "log_softmax") else node
@@ -88,7 +108,7 @@ def simplify_takes_softmax_over_the_first_axis(patch: Patch) -> None:
     simplify_wrongly(patch, wrong)
 
 
-@planted
+@planted(seed=1)
 def inlining_swaps_the_branches_of_where(patch: Patch) -> None:
     def swapped(e: Expr) -> Expr:
         if isinstance(e, Call) and e.function == "where":
@@ -110,7 +130,7 @@ def inlining_swaps_the_branches_of_where(patch: Patch) -> None:
     patch.setattr(fuse, "inline", wrong)
 
 
-@planted
+@planted(seed=1)
 def convolution_misses_the_last_row(patch: Patch) -> None:
     def wrong(position: Expr, size: Any, below: bool, above: bool) -> list[Expr]:
         found = original(position, size, below, False)
@@ -120,7 +140,7 @@ def convolution_misses_the_last_row(patch: Patch) -> None:
     patch.setattr(products, "inside", wrong)
 
 
-@planted
+@planted(seed=195)
 def online_softmax_does_not_rescale(patch: Patch) -> None:
     def never(e: Expr) -> Expr:
         return Const(1.0, e.dtype) if isinstance(e, Call) and e.function == "exp" else e
@@ -140,13 +160,13 @@ def online_softmax_does_not_rescale(patch: Patch) -> None:
     patch.setattr(online, "_rescale", wrong)
 
 
-@planted
+@planted(seed=2)
 def maximum_begins_at_zero(patch: Patch) -> None:
     maximum = scalars.REDUCTIONS["max"]
     patch.setitem(scalars.REDUCTIONS, "max", replace(maximum, identity=lambda d: 0.0 if d.is_float else 0))
 
 
-@planted
+@planted(seed=2)
 def layout_changes_what_is_written_only(patch: Patch) -> None:
     def wrong(program: Program, changed: Mapping[str, Any]) -> Program:
         kernels = {
@@ -159,7 +179,7 @@ def layout_changes_what_is_written_only(patch: Patch) -> None:
     patch.setattr(layout, "_retype", wrong)
 
 
-@planted
+@planted(seed=0)
 def packing_shifts_the_columns(patch: Patch) -> None:
     def shifted(e: Expr) -> Expr:
         if isinstance(e, Load) and len(e.index) > 1:
@@ -175,7 +195,7 @@ def packing_shifts_the_columns(patch: Patch) -> None:
     patch.setattr(tile, "pack", wrong)
 
 
-@planted
+@planted(seed=2)
 def memory_forgets_later_readers(patch: Patch) -> None:
     def wrong(program: Program) -> dict[str, tuple[int, int]]:
         return {name: (first, first) for name, (first, _) in original(program).items()}
@@ -193,8 +213,8 @@ def changed_tiles(body: tuple[Stmt, ...], change: Callable[[Tile], Tile]) -> tup
             case For():
                 found.append(replace(s, body=changed_tiles(s.body, change)))
             case If():
-                then, orelse = changed_tiles(s.then, change), changed_tiles(s.orelse, change)
-                found.append(replace(s, then=then, orelse=orelse))
+                body, orelse = changed_tiles(s.body, change), changed_tiles(s.orelse, change)
+                found.append(replace(s, body=body, orelse=orelse))
             case _:
                 found.append(s)
     return tuple(found)
@@ -209,7 +229,7 @@ def lowering_changes(patch: Patch, change: Callable[[Tile], Tile]) -> None:
     patch.setattr(driver, "lower", wrong)
 
 
-@planted
+@planted(seed=0)
 def lowering_leaves_out_the_end_of_a_tail(patch: Patch) -> None:
     def change(tile: Tile) -> Tile:
         axes = tuple(
@@ -220,51 +240,56 @@ def lowering_leaves_out_the_end_of_a_tail(patch: Patch) -> None:
     lowering_changes(patch, change)
 
 
-@planted
+@planted(seed=0)
 def lowering_sets_where_it_should_add(patch: Patch) -> None:
     lowering_changes(patch, lambda tile: replace(tile, combine="set") if tile.combine == "add" else tile)
 
 
-@planted
+@planted(seed=1)
 def code_does_not_wait_for_other_threads(patch: Patch) -> None:
     patch.setattr(barriers.Pending, "meets", lambda self, step: False)
 
 
-@planted
+@planted(seed=0)
 def code_stores_lanes_beyond_the_tail(patch: Patch) -> None:
-    def wrong(writer: Any, storage: Any, index: Any, value: Any, count: Any, *rest: Any) -> None:
-        original(writer, storage, index, value, None, *rest)
+    def wrong(writer: Any, storage: Any, index: Any, value: Any, count: Any, *rest: Any, **named: Any) -> None:
+        original(writer, storage, index, value, None, *rest, **named)
 
     original = tiles.store_memory
     patch.setattr(tiles, "store_memory", wrong)
 
 
-@planted
+@planted(seed=0)
 def code_addresses_the_next_element(patch: Patch) -> None:
-    def wrong(tile: Tile) -> Tile:
+    def wrong(tile: Tile, outputs: Sequence[str]) -> Tile:
+        if tile.buffer not in outputs:
+            return tile
         index = tuple(add(i, Const(-1, i.dtype)) if isinstance(i, Axis) and n else i for n, i in enumerate(tile.index))
         return replace(tile, index=index)
 
     def emitted(program: Program, nests: Mapping[str, LoopNest], *rest: Any, **named: Any) -> str:
-        broken = {name: replace(n, body=changed_tiles(n.body, wrong)) for name, n in nests.items()}
+        broken = {}
+        for name, nest in nests.items():
+            change = functools.partial(wrong, outputs=[o.name for o in nest.outputs])
+            broken[name] = replace(nest, body=changed_tiles(nest.body, change))
         return original(program, broken, *rest, **{**named, "functions": None})
 
     original = driver.emit_program
     patch.setattr(driver, "emit_program", emitted)
 
 
-@planted
+@planted(seed=0)
 def rules_lose_a_sign(patch: Patch) -> None:
     wrong = parse("# -\nrule subtract_negated [exact]:\n    sub(%x, neg(%y))  =>  sub(%x, %y)\n")
     patch.setattr(rules, "load_all", lambda: wrong)
 
 
-@planted
+@planted(seed=16)
 def recurrences_are_rolled_whatever_their_order(patch: Patch) -> None:
     patch.setattr(reroll._Position, "follows", lambda self, other: self.source is other.source)
 
 
-@planted
+@planted(seed=26)
 def hoisting_prepares_what_updates_change(patch: Patch) -> None:
     def wrong(graph: Graph) -> Any:
         split = original(replace(graph, updates=()))
@@ -274,7 +299,7 @@ def hoisting_prepares_what_updates_change(patch: Patch) -> None:
     patch.setattr(driver, "hoist", wrong)
 
 
-@planted
+@planted(seed=2)
 def hoisting_prepares_what_inputs_give(patch: Patch) -> None:
     def wrong(graph: Graph) -> Any:
         known = {p.name for p in graph.params if all(isinstance(d, int) for d in p.type.shape)}
@@ -285,7 +310,7 @@ def hoisting_prepares_what_inputs_give(patch: Patch) -> None:
     patch.setattr(driver, "hoist", wrong)
 
 
-@planted
+@planted(seed=0)
 def outputs_are_stored_row_major_whatever_was_asked(patch: Patch) -> None:
     def wrong(graph: Graph, cascade: Any) -> Any:
         found = original(graph, cascade)
@@ -295,7 +320,7 @@ def outputs_are_stored_row_major_whatever_was_asked(patch: Patch) -> None:
     patch.setattr(fuse, "_stored_types", wrong)
 
 
-@planted
+@planted(seed=1)
 def code_loads_lanes_beyond_the_tail(patch: Patch) -> None:
     def wrong(writer: Any, storage: Any, index: Any, count: Any, *rest: Any) -> Any:
         return original(writer, storage, index, None, *rest)
@@ -304,12 +329,12 @@ def code_loads_lanes_beyond_the_tail(patch: Patch) -> None:
     patch.setattr(expressions, "load_memory", wrong)
 
 
-@planted
+@planted(seed=122)
 def updates_read_what_others_have_written(patch: Patch) -> None:
     patch.setattr(fuse._ProgramBuilder, "save", lambda self, value: value.name)
 
 
-@planted
+@planted(seed=124)
 def stored_weights_take_the_scale_of_the_first_channel(patch: Patch) -> None:
     def wrong(self: Any, load: Any, place: Any, channel: Any, dtype: Any) -> Expr:
         return original(self, load, place, integer(0), dtype)
@@ -318,12 +343,12 @@ def stored_weights_take_the_scale_of_the_first_channel(patch: Patch) -> None:
     patch.setattr(Int8, "element", wrong)
 
 
-@planted
+@planted(seed=1)
 def tails_of_run_time_size_are_left_out(patch: Patch) -> None:
     patch.setattr(lower_ranges, "modulo", lambda a, b: integer(0))
 
 
-@planted
+@planted(seed=5)
 def triton_takes_the_minimum(patch: Patch) -> None:
     def wrong(*args: Any) -> str:
         return original(*args).replace("tl.maximum(", "tl.minimum(")
@@ -335,13 +360,21 @@ def triton_takes_the_minimum(patch: Patch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug: str, monkeypatch: Patch) -> None:
-    PLANTED[bug](monkeypatch)
-    others = bug.startswith("triton")
-    report = run(
-        10, seed=0, target=Target.detect(), most=MOST, others=others, progress=False, reduce_seconds=0, stop_after=1
-    )
+    PLANTED[bug].plant(monkeypatch)
+    report = campaign(bug, PLANTED[bug].seed, most=1)
+    if not report.failures:
+        report = campaign(bug, seed=0, most=MOST)
     assert report.failures, f"not found in {report.graphs} graphs"
-    assert report.failures[0].step != "eager"
+    found = report.failures[0]
+    assert found.step != "eager"
+    assert " at " not in found.message.split(":")[0], f"the plant itself fails: {found.message}"
+
+
+def campaign(bug: str, seed: int, most: int) -> Report:
+    return run(
+        10, seed, target=Target.detect(), most=most, others=bug.startswith("triton"), progress=False, reduce_seconds=0,
+        stop_after=1, pace=PACE,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
