@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from effcc.codegen.borders import interiors
@@ -86,11 +87,25 @@ class _Lowering:
     # Loops ----------------------------------------------------------------------------------------------------------
 
     def _parallel(self, node: Loop, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
-        loops = [(node.axis, node.step)]
-        while len(node.body) == 1 and isinstance(node.body[0], Loop) and node.body[0].kind == PARALLEL:
-            node, at = node.body[0], (*at, 0)
-            loops.append((node.axis, node.step))
-        return self.cutter.spread(loops, ranges, lambda inner: self._block(node.body, at, inner, scope))
+        """Parallel loops right inside one another, of different axes; then the tiles whose points are together. What is
+        in registers outside is one thread's: inside it is read from memory."""
+        scope = replace(scope, registers={})
+        loops = {node.axis: node}
+        while len(node.body) == 1 and isinstance(inner := node.body[0], Loop) and inner.kind == PARALLEL:
+            if inner.axis in loops:
+                break
+            node, at = inner, (*at, 0)
+            loops[node.axis] = node
+
+        def tiles(left: Sequence[Loop], ranges: Ranges) -> Sequence[Stmt]:
+            if not left:
+                return self._block(node.body, at, ranges, scope)
+            one = left[0]
+            return self.cutter.cut(one.axis, one.step, one.together, ranges, lambda inner: tiles(left[1:], inner))
+
+        together = [loop for loop in loops.values() if loop.together and loop.step > 1]
+        steps = [(axis, loop.step) for axis, loop in loops.items()]
+        return self.cutter.spread(steps, ranges, lambda inner: tiles(together, inner))
 
     def _serial(self, node: Loop, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
         return self.cutter.cut(

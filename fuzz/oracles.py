@@ -1,9 +1,10 @@
 """Who says whether a case is right: eager PyTorch, the compiled C++, every step of the compiler interpreted, MLIR.
 
-`examine` takes a case through the steps. After each of them what came out must verify, and (in one case of seventeen)
-its text must parse back to the same text. In one case of seven, and where there is no C++ to run, the last is
-interpreted in float64; where it is wrong, so are the earlier ones in turn, to name the step that broke it. `judge` then
-looks at what the compiled code computed, and blames a step of the compiler in the same way.
+`examine` takes a case through the steps, every second one with schedules drawn at random. After each step what came out
+must verify, and (in one case of seventeen) its text must parse back to the same text. In one case of seven, and where
+there is no C++ to run, the last is interpreted in float64; where it is wrong, so are the earlier ones in turn, to name
+the step that broke it; functions of vectors are interpreted where that is quick. `judge` looks at what the compiled
+code computed, and blames a step of the compiler in the same way.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import functools
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 import numpy as np
 
-from effcc.driver import STEPS, State
+from effcc.driver import STEPS, State, run_steps
 from effcc.errors import EffccError, UnsupportedError
 from effcc.fuzz.eager import is_refusal, run_spelled
 from effcc.fuzz.expected import Array, Expected, difference, expect
 from effcc.fuzz.generate import Case
 from effcc.fuzz.isolation import forked
 from effcc.fuzz.native import Native, Outcome
+from effcc.fuzz.schedules import draw_schedules
 from effcc.fuzz.second import second
 from effcc.fuzz.torch_text import torch_function
 from effcc.ir.dims import same_shape
@@ -31,7 +34,8 @@ from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.interpreter.evaluate import bind_sizes
 from effcc.ir.parser import parse_any
-from effcc.ir.printer import print_any
+from effcc.ir.printer import print_any, print_schedule
+from effcc.ir.program import Program
 from effcc.ir.verifier import verify_any
 from effcc.target import Target
 
@@ -40,6 +44,8 @@ FRONT_EVERY = 3  # most go wrong at the end
 AGAIN_EVERY = 3  # a second call of what keeps nothing from the first seldom shows more
 INTERPRET_EVERY = 7  # so does interpreting the loops, which finds little that running the compiled code does not
 MOST_INTERPRETED = 100_000  # points of all index spaces, beyond which interpreting loops takes seconds
+VECTORS_EVERY = 3
+MOST_IN_VECTORS = 1_500  # points: vectors are interpreted one by one
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Failure:
     step: str
     kind: str
     message: str
+    schedules: str = ""  # those that were drawn for it
 
     def __str__(self) -> str:
         return f"seed {self.case.seed}, {self.step}: {self.kind}: {self.message.splitlines()[0][:200]}"
@@ -99,6 +106,8 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
     state = State(graph=case.compiled)
     for name, step in STEPS.items():
         try:
+            if name == "tile" and has_drawn_schedules(case):
+                state = replace(state, written=draw_schedules(_program(state), target, Random(case.seed)))
             after = step(state, target)
             for value in _new(state, after):
                 verify_any(value, after.program)
@@ -115,9 +124,30 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
     failure = None
     if case.work <= MOST_INTERPRETED and (case.seed % INTERPRET_EVERY == 1 or native(found) is None):
         failure = interpreted(found)
+    if failure is None and case.work <= MOST_IN_VECTORS and case.seed % VECTORS_EVERY == 0:
+        failure = _vectors(found)
     if failure is None and mlir:
         failure = _mlir(case, expected, eager)
     return replace(found, failure=failure)
+
+
+def has_drawn_schedules(case: Case) -> bool:
+    """Whether a case is compiled with schedules drawn at random, not with those that the solver chooses."""
+    return case.seed % 2 == 1
+
+
+def drawn_schedules(case: Case, target: Target) -> str:
+    """The text of the schedules that were drawn for a case; empty where there were none."""
+    if not has_drawn_schedules(case):
+        return ""
+    program = _program(run_steps(State(graph=case.compiled), target, until="arrange"))
+    drawn = draw_schedules(program, target, Random(case.seed))
+    return "\n".join(print_schedule(name, written.schedule) for name, written in drawn.items())
+
+
+def _program(state: State) -> Program:
+    assert state.program is not None
+    return state.program
 
 
 def eager_results(case: Case, expected: Expected) -> list[Array] | None:
@@ -289,18 +319,24 @@ def interpreted(examined: Examined) -> Failure | None:
 
 
 def _wrong(case: Case, expected: Expected, state: State) -> str:
-    inputs = [a.copy() for a in case.inputs]
     try:
         if state.program is not None:
-            results = run_program(state.program, inputs, nests=state.nests or None, dtype=f64)
-            held = dict(zip((p.name for p in case.graph.params), inputs, strict=True))
-            results += [held[p.name] for p, _ in case.graph.updates]
+            results = _ran(case, state.program, nests=state.nests, dtype=f64)
         else:
             assert state.graph is not None
+            inputs = [a.copy() for a in case.inputs]
             results = run_graph(state.graph, [*inputs, *_prepared(state, case, inputs)], dtype=f64)
     except Exception as error:
         return told(error)
     return compare([np.asarray(r) for r in results], None, expected)
+
+
+def _ran(case: Case, program: Program, **how: Any) -> list[Array]:
+    """What a program's outputs and updated inputs are when it is interpreted."""
+    inputs = [a.copy() for a in case.inputs]
+    results = run_program(program, inputs, **how)
+    held = dict(zip((p.name for p in case.graph.params), inputs, strict=True))
+    return [np.asarray(r) for r in (*results, *(held[p.name] for p, _ in case.graph.updates))]
 
 
 def _prepared(state: State, case: Case, inputs: Sequence[Array]) -> list[Array]:
@@ -309,6 +345,22 @@ def _prepared(state: State, case: Case, inputs: Sequence[Array]) -> list[Array]:
         return []
     given = dict(zip((p.name for p in case.graph.params), inputs, strict=True))  # weights have known sizes
     return run_graph(state.prepare, [given[p.name] for p in state.prepare.params], dtype=f64)
+
+
+def _vectors(examined: Examined) -> Failure | None:
+    """The functions of vectors interpreted, by one thread or a team."""
+    case, state = examined.case, examined.states[-1][1]
+    if not state.vectors or _program(state).externs:
+        return None
+    team = 1 + case.seed // VECTORS_EVERY % 3
+    try:
+        results = _ran(case, _program(state), vectors=state.vectors, team=team)
+    except Exception as error:
+        return interpreted(examined) or Failure(case, "vectorize", "error", told(error))
+    problem = compare(results, examined.eager, examined.expected)
+    if not problem:
+        return None
+    return interpreted(examined) or Failure(case, "vectorize", "wrong result", problem)
 
 
 def _mlir(case: Case, expected: Expected, eager: Sequence[Array] | None) -> Failure | None:

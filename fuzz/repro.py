@@ -56,7 +56,8 @@ def write_failure(failure: Failure, folder: Path) -> tuple[Path, Path]:
     message = "\n".join(f"# {line}" for line in [str(failure), *failure.message.splitlines()[1:20]])
     varied = failure.case.variation
     given = f"\n# compiled with {varied}:\n" + _commented(print_graph(failure.case.compiled)) if varied.changes else ""
-    ir.write_text(f"{message}\n{print_graph(graph)}\n{given}")
+    drawn = f"\n# under these schedules:\n{_commented(failure.schedules)}" if failure.schedules else ""
+    ir.write_text(f"{message}\n{print_graph(graph)}\n{given}{drawn}")
     script.write_text(
         _SCRIPT.format(
             title=re.sub(r'[\\"]', "'", str(failure)),

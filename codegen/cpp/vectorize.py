@@ -115,25 +115,24 @@ class _Vectorizer:
         groups: list[list[Stmt]] = []
         alone = True
         for statement in body:
-            if isinstance(statement, Alloc):
-                self._shared_alloc(statement, body)
-                continue
             parallel = _has_parallel((statement,))
             if parallel or alone:
                 groups.append([statement])
             else:
                 groups[-1].append(statement)
             alone = parallel
+        for group in groups:
+            self._check_private(group, body)
         return groups
 
-    def _shared_alloc(self, alloc: Alloc, body: Sequence[Stmt]) -> None:
-        users = [s for s in body if alloc.name in _buffers_of(s)]
-        if len(users) > 1 or any(_has_parallel((s,)) for s in users):
-            raise ScheduleError(
-                f"loop nest {self.nest.name!r}: the {alloc.space} buffer {alloc.name!r} stands outside a "
-                "parallel loop, so all threads would share it; allocate it inside the loop"
-            )
-        self._alloc(alloc)
+    def _check_private(self, group: Sequence[Stmt], body: Sequence[Stmt]) -> None:
+        """Raise where another than the first thread would use what the first one allocates in a group."""
+        for alloc in (s for s in group if isinstance(s, Alloc)):
+            if any(alloc.name in _buffers_of(s) for s in body if not any(s is own for own in group)):
+                raise ScheduleError(
+                    f"loop nest {self.nest.name!r}: the {alloc.space} buffer {alloc.name!r} stands outside a "
+                    "parallel loop, so all threads would share it; allocate it inside the loop"
+                )
 
     def _wait(self) -> None:
         self.writer.add(Barrier())

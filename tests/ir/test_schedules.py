@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
@@ -12,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
 from effcc.errors import IRSyntaxError, ScheduleError
+from effcc.fuzz.schedules import draw_schedule
 from effcc.ir import schedule as language
 from effcc.ir.interpreter import run_kernel, run_loops
 from effcc.ir.kernel import Kernel
@@ -22,6 +23,7 @@ from effcc.ir.printer import print_schedule
 from effcc.ir.schedule import Do, Hold, Loop, Node, Pack, Schedule
 from effcc.ir.verifier import verify_loops, verify_schedule
 from effcc.ir.verifier.schedules import Machine
+from effcc.target import generic
 
 AVX2 = Machine("avx2", vector_bytes=32, vector_registers=16, cache_bytes=1 << 20)
 
@@ -233,47 +235,30 @@ def test_text_that_is_no_schedule_says_what_was_expected() -> None:
 # Whatever fits computes ----------------------------------------------------------------------------------------------
 
 
-def mutated(body: tuple[Node, ...], random: Random, kernel: Kernel) -> tuple[Node, ...]:
-    """The body with one of its nodes changed, taken out, moved or put into a loop."""
-    paths = list(everywhere(body))
-    return changed(body, random.choice(paths), random, kernel)
+REDUCED = parse_kernel("""
+    kernel @shifted(X: f32[13]) -> (M: f32[], Y: f32[13]) over r=13, i=13 {
+      M[] = max(r: X[r])
+      Y[i] = X[i] - M[]
+    }""")
+PHASES = """schedule @shifted {
+  hold M in registers {
+    for r by 1 { do M }
+  }
+  parallel i by 2 lanes { do Y }
+}"""
 
 
-def everywhere(body: tuple[Node, ...], path: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
-    for n, node in enumerate(body):
-        yield (*path, n)
-        if not isinstance(node, Do):
-            yield from everywhere(node.body, (*path, n))
+@pytest.mark.parametrize("tiles", ["i by 2 lanes", "i by 4, i by 3 lanes", "i by 8, i by 1", "i by 16 unroll"])
+def test_parallel_tiles_of_every_kind_compute(tiles: str) -> None:
+    schedule = parse_schedule(PHASES.replace("i by 2 lanes", tiles)).check(REDUCED, AVX2)
+    computes(REDUCED, schedule)
+    vectorize(lower(REDUCED, schedule), generic("avx2"))
 
 
-def changed(body: tuple[Node, ...], path: tuple[int, ...], random: Random, kernel: Kernel) -> tuple[Node, ...]:
-    first, *rest = path
-    node = body[first]
-    if rest:
-        assert not isinstance(node, Do)
-        return (*body[:first], replace(node, body=changed(node.body, tuple(rest), random, kernel)), *body[first + 1 :])
-    axes = [a for a, _ in kernel.axes]
-    ways = ["", "lanes", "unroll"]
-    new: tuple[Node, ...] = (node,)
-    match random.randrange(5), node:
-        case 0, Loop():
-            new = (replace(node, step=random.choice([1, 2, 3, 5, 8, 16])),)
-        case 1, Loop():
-            new = (replace(node, together=random.choice(ways)),)
-        case 2, Loop(body=(Loop() as inner,)):
-            new = (replace(inner, body=(replace(node, body=inner.body),)),)
-        case 3, Hold():
-            new = (replace(node, space=random.choice(["local", "registers"])),)
-        case 3, Loop() | Do():
-            wrapped = Loop("for", random.choice(axes), random.choice([1, 2, 3, 4]), (node,), random.choice(ways))
-            new = (wrapped,)
-        case 4, Loop() | Hold():
-            new = node.body
-        case _:
-            others = [*body[:first], *body[first + 1 :]]
-            others.insert(random.randrange(len(others) + 1), node)
-            return tuple(others)
-    return (*body[:first], *new, *body[first + 1 :])
+def test_other_threads_do_not_read_what_one_has_in_a_register() -> None:
+    inner = replace(REDUCED, outputs=REDUCED.outputs[1:])
+    with pytest.raises(ScheduleError, match="in a register of one thread: compute it inside of `parallel i`"):
+        parse_schedule(PHASES).check(inner, AVX2)
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -281,15 +266,6 @@ def changed(body: tuple[Node, ...], path: tuple[int, ...], random: Random, kerne
 @given(seed=st.integers(0, 1 << 30))
 def test_whatever_the_verifier_accepts_computes_the_kernel(name: str, seed: int) -> None:
     kernel, text = KERNELS[name]
-    random = Random(seed)
-    body = parse_schedule(text).schedule.body
-    fits = False
-    for _ in range(6):
-        tried = mutated(body, random, kernel)
-        try:
-            verify_schedule(kernel, Schedule(tried), AVX2)
-        except ScheduleError:
-            continue
-        fits, body = True, tried
-    if fits:
-        computes(kernel, Schedule(body))
+    drawn = draw_schedule(kernel, parse_schedule(text).schedule, AVX2, Random(seed))
+    verify_schedule(kernel, drawn, AVX2)
+    computes(kernel, drawn)

@@ -16,10 +16,12 @@ from effcc.ir.interpreter.evaluate import Array, bind_sizes
 from effcc.ir.interpreter.graphs import run_graph
 from effcc.ir.interpreter.kernels import as_dtype, blank, run_kernel
 from effcc.ir.interpreter.loops import run_loops
+from effcc.ir.interpreter.vectors import run_vectors
 from effcc.ir.loops import LoopNest
 from effcc.ir.ops import TABLE
 from effcc.ir.program import Extern, Join, Launch, Program, Step
 from effcc.ir.types import TensorType
+from effcc.ir.vectors import Function
 
 Externs = Callable[[Extern, list[Array]], Sequence[Array]]
 
@@ -31,15 +33,18 @@ def run_program(
     dtype: DType | None = None,
     externs: Externs | None = None,
     nests: Mapping[str, LoopNest] | None = None,
+    vectors: Mapping[str, Function] | None = None,
+    team: int = 1,
 ) -> list[Array]:
     """The outputs of a program, then the values of its updates. Inputs that a step writes are changed in place.
 
-    `nests`, by kernel name, are run in the place of kernels.
-    Raises InputError on misfitting inputs, UnsupportedError on an extern call without a reference and a callback.
+    `nests`, by kernel name, are run in the place of kernels; `vectors` in the place of both, by a `team` of threads,
+    with the dtypes that they have. Raises InputError on misfitting inputs and, of vectors, where a check of the model's
+    data fails, UnsupportedError on an extern call without a reference and a callback.
     """
     if len(inputs) != len(program.inputs):
         raise InputError(f"program @{program.name} expects {len(program.inputs)} inputs, got {len(inputs)}")
-    run = _Run(program, dtype, externs, nests or {})
+    run = _Run(program, dtype, externs, nests or {}, vectors or {}, team)
     pairs = zip(program.inputs, inputs, strict=True)
     given = {name: as_dtype(array, run.types[name].dtype, dtype, name) for name, array in pairs}
     run.sizes = bind_sizes({name: (run.types[name].shape, a.shape) for name, a in given.items()}, sizes)
@@ -59,7 +64,13 @@ class _Run:
     """One run: the memory of each buffer that is not an alias, as a flat array."""
 
     def __init__(
-        self, program: Program, wide: DType | None, externs: Externs | None, nests: Mapping[str, LoopNest]
+        self,
+        program: Program,
+        wide: DType | None,
+        externs: Externs | None,
+        nests: Mapping[str, LoopNest],
+        vectors: Mapping[str, Function],
+        team: int,
     ) -> None:
         self.program = program
         self.types = {b.name: b.type for b in program.buffers}
@@ -68,6 +79,7 @@ class _Run:
         self.wide = wide
         self.externs = externs
         self.nests = nests
+        self.vectors, self.team = vectors, team
 
     def load(self, name: str, type: TensorType) -> Array:
         """The buffer's memory, seen through a type."""
@@ -101,12 +113,23 @@ class _Run:
         kernel = self.program.kernels[step.kernel]
         arguments = dict(zip(kernel.signature, step.touched, strict=True))
         arrays = {param.name: self.load(name, param.type) for param, name in arguments.items()}
+        if step.kernel in self.vectors:
+            self._run_vectors(self.vectors[step.kernel], {p.name: n for p, n in arguments.items()})
+            return
         if step.kernel in self.nests:
             results = run_loops(self.nests[step.kernel], arrays, self.sizes, self.wide)
         else:
             results = run_kernel(kernel, arrays, self.sizes, self.wide)
         for output in kernel.outputs:
             self.store(arguments[output], output.type, results[output.name])
+
+    def _run_vectors(self, function: Function, arguments: Mapping[str, str]) -> None:
+        """Run a function on memory as it lies there; `load` has allocated it."""
+        memory = {param: self.memory[self.program.memory_of(name)] for param, name in arguments.items()}
+        failed = run_vectors(function, memory, self.sizes, self.team)
+        if failed:
+            number, value, size = failed[0]
+            raise InputError(f"@{function.name}: check {number} fails for {value} of {size}")
 
     def region(self, graph: Graph) -> Callable[..., tuple[Array, ...]]:
         return lambda *inputs: tuple(run_graph(graph, inputs, self.sizes, self.wide))

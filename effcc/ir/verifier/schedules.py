@@ -327,6 +327,10 @@ class _Verifier:
         own = load.index == tuple(Axis(a) for a in source.axes)
         if path[: len(block)] != block or not own:
             raise Misfit(f"{s.target} reads {target}, which is not there any more: hold {target} around both", path)
+        parallel = next((n for p, n in around.loops if n.kind == PARALLEL and len(p) > len(block)), None)
+        if parallel is not None:
+            raise Misfit(f"{s.target} reads {target}, which is in a register of one thread: compute it inside of "
+                         f"`parallel {parallel.axis}`", path)  # fmt: skip
 
 
 def _turns(target: str, s: Statement, around: _Around) -> list[Path]:

@@ -1,0 +1,155 @@
+"""Schedules that no model would choose, but that fit: what follows a schedule must follow any.
+
+A schedule begins as the solver's, or as the plainest there is: a nest for each statement. Then nodes are changed,
+taken out, moved, put into loops or cut along other axes, one after the other, and what the verifier refuses is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from random import Random
+
+from effcc.errors import ScheduleError
+from effcc.ir.dependences import shared_axes
+from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.parser import parse_schedule
+from effcc.ir.parser.schedules import WrittenSchedule
+from effcc.ir.printer import print_schedule
+from effcc.ir.program import Program
+from effcc.ir.schedule import PARALLEL, SERIAL, Do, Hold, Loop, Node, Pack, Schedule
+from effcc.ir.verifier import verify_schedule
+from effcc.ir.verifier.schedules import Machine
+from effcc.passes.tiling.choose import choose
+from effcc.passes.tiling.merge import merge_axes
+from effcc.passes.tiling.written import bounds
+from effcc.target import Target
+
+STEPS = (1, 1, 2, 3, 4, 5, 7, 8, 16, 32)
+WAYS = ("", "lanes", "unroll")
+CHANGES = 10  # tried on a schedule; about half of them fit
+
+
+def draw_schedules(program: Program, target: Target, random: Random) -> dict[str, WrittenSchedule]:
+    """A schedule for each kernel of a program before tiling, as somebody might have written it."""
+    machine = bounds(target)
+    found = {}
+    for name, kernel in program.kernels.items():
+        merged = merge_axes(kernel)
+        text = print_schedule(name, draw_schedule(merged, choose(merged, target)[1], machine, random))
+        found[name] = parse_schedule(text)
+    return found
+
+
+def draw_schedule(kernel: Kernel, chosen: Schedule, machine: Machine, random: Random) -> Schedule:
+    """A schedule that fits the kernel and the machine; `chosen` is one."""
+    schedule = Schedule(chosen.body, chosen.packs)
+    plain = Schedule(_plain(kernel, random))
+    if random.random() < 0.4 and _fits(kernel, plain, machine):
+        schedule = plain
+    for _ in range(random.randrange(CHANGES + 1)):
+        tried = changed(schedule, kernel, random)
+        if _fits(kernel, tried, machine):
+            schedule = tried
+    return schedule
+
+
+def _fits(kernel: Kernel, schedule: Schedule, machine: Machine) -> bool:
+    try:
+        verify_schedule(kernel, schedule, machine)
+    except ScheduleError:
+        return False
+    return True
+
+
+# The plainest ---------------------------------------------------------------------------------------------------------
+
+
+def _plain(kernel: Kernel, random: Random) -> tuple[Node, ...]:
+    """A nest for each statement, its axes in any order, one perhaps in the lanes; some axes cut for threads."""
+    outputs = {p.name for p in kernel.outputs}
+    kept = tuple(dict.fromkeys(s.target for s in kernel.statements if s.target not in outputs))
+    body = tuple(node for s in kernel.statements for node in _nest(s, kernel, random))
+    if kept:
+        body = (Hold(kept, "local", body),)
+    for axis in shared_axes(kernel):
+        if random.random() < 0.5:
+            body = (Loop(PARALLEL, axis, random.choice(STEPS[2:]), body),)
+    return body
+
+
+def _nest(s: Statement, kernel: Kernel, random: Random) -> tuple[Node, ...]:
+    reduced = s.reduction.axes if s.reduction is not None and s.scatter is None else ()
+    together = {a: (random.choice(WAYS), random.choice(STEPS[2:8])) for a in kernel.extents if random.random() < 0.4}
+    vectors = [a for a, (how, _) in together.items() if how == "lanes" and a in (*s.axes, *reduced)]
+    body: tuple[Node, ...] = (Do(s.target),)
+    for axes, held in ((reduced, bool(reduced)), (tuple(a for a in s.axes if a not in reduced), False)):
+        for axis in random.sample(axes, len(axes)):
+            how, step = together.get(axis, ("", 1))
+            if how == "" or (how == "lanes" and axis != vectors[0]):
+                how, step = "", 1
+            body = (Loop(SERIAL, axis, step, body, how),)
+        if held:
+            body = (Hold((s.target,), "registers", body),)
+    return body
+
+
+# Changes --------------------------------------------------------------------------------------------------------------
+
+
+def changed(schedule: Schedule, kernel: Kernel, random: Random) -> Schedule:
+    """The schedule with one of its packs or nodes changed, whether it then fits or not."""
+    if not kernel.axes:
+        return schedule
+    if schedule.packs and random.random() < 0.2:
+        packs = list(schedule.packs)
+        at = random.randrange(len(packs))
+        packs[at : at + 1] = [] if random.random() < 0.4 else [_repacked(packs[at], random)]
+        return replace(schedule, packs=tuple(packs))
+    return replace(schedule, body=_changed(schedule.body, random.choice(list(_paths(schedule.body))), random, kernel))
+
+
+def _repacked(pack: Pack, random: Random) -> Pack:
+    if random.random() < 0.5:
+        return replace(pack, order=tuple(random.sample(pack.order, len(pack.order))))
+    return replace(pack, width=random.choice(STEPS))
+
+
+def _paths(body: tuple[Node, ...], path: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    for n, node in enumerate(body):
+        yield (*path, n)
+        if not isinstance(node, Do):
+            yield from _paths(node.body, (*path, n))
+
+
+def _changed(body: tuple[Node, ...], path: tuple[int, ...], random: Random, kernel: Kernel) -> tuple[Node, ...]:
+    first, *rest = path
+    node = body[first]
+    if rest:
+        assert not isinstance(node, Do)
+        inside = _changed(node.body, tuple(rest), random, kernel)
+        return (*body[:first], replace(node, body=inside), *body[first + 1 :])
+    axes = [a for a, _ in kernel.axes]
+    new: tuple[Node, ...] = (node,)
+    match random.randrange(6), node:
+        case 0, Loop():
+            new = (replace(node, step=random.choice(STEPS)),)
+        case 1, Loop():
+            new = (replace(node, together=random.choice(WAYS)),)
+        case 2, Loop(body=(Loop() as inner,)):
+            new = (replace(inner, body=(replace(node, body=inner.body),)),)
+        case 3, Hold():
+            new = (replace(node, space=random.choice(["local", "registers"])),)
+        case 3, Loop() | Do():
+            new = (Loop(SERIAL, random.choice(axes), random.choice(STEPS), (node,), random.choice(WAYS)),)
+        case 4, Loop() | Hold():
+            new = node.body
+        case 5, Loop():  # cut in two levels, which may run at once, or no longer
+            kind = random.choice((PARALLEL, SERIAL))
+            outer = random.random() < 0.5
+            new = (Loop(kind, node.axis, random.choice(STEPS), (node,)) if outer else replace(node, kind=kind),)
+        case _:
+            others = [*body[:first], *body[first + 1 :]]
+            others.insert(random.randrange(len(others) + 1), node)
+            return tuple(others)
+    return (*body[:first], *new, *body[first + 1 :])
