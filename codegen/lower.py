@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from effcc.codegen.borders import interiors
+from effcc.codegen.lower_ragged import opened, span_of
 from effcc.codegen.lower_ranges import Cutter, Emit, Range, Ranges, in_loop_order, tiles_of
 from effcc.codegen.lower_values import (
     Accumulator,
@@ -108,7 +110,13 @@ class _Lowering:
         return self.cutter.spread(steps, ranges, lambda inner: tiles(together, inner))
 
     def _serial(self, node: Loop, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
-        return self.cutter.cut(
+        out: list[Stmt] = []
+        if node.axis in self.kernel.spans and not ranges[node.axis].trail:
+            span = span_of(node, at, lambda path: self.kernel.statements[self.positions[path]])
+            if span is not None:
+                place = partial(self.values.value, ranges=ranges, scope=scope)
+                out, ranges = opened(span, self.kernel, ranges, self.cutter, place)
+        return out + self.cutter.cut(
             node.axis, node.step, node.together, ranges, lambda inner: self._block(node.body, at, inner, scope)
         )
 

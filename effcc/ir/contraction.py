@@ -99,7 +99,7 @@ class Contraction:
 def contraction(statement: Statement, weights: Collection[str] = frozenset()) -> Contraction | None:
     """The contraction that a statement is; None for any other. `weights`: the buffers that do not change."""
     reduce = statement.reduction
-    if reduce is None or reduce.operator != "sum" or statement.scatter is not None:
+    if reduce is None or reduce.operator != "sum" or reduce.spans or statement.scatter is not None:
         return None
     factors = factors_of(reduce.body)
     if factors is None:

@@ -1,6 +1,6 @@
 """Scalar expressions: what stands on the right of a cascade's statement, and in a tile of the loop language.
 
-    Const | Axis | Size | Load(buffer, index) | Call(function, operands) | Reduce(operator, axes, body)
+    Const | Axis | Size | Load(buffer, index) | Call(function, operands) | Reduce(operator, axes, body, spans)
 
 Every expression has a dtype. Index expressions are expressions of dtype i64. `Call` names a function of
 `effcc.ir.scalars`; the two structural ones are `where(c, a, b)`, which evaluates only the chosen branch (so a guarded
@@ -67,8 +67,23 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Span:
+    """The points `start` up to `stop` of a ragged axis: data, read at points of other axes.
+
+    `j in P[i]..P[i + 1]` are the positions of row i in a compressed matrix, of group i's tokens, of sequence i. What
+    lies outside of the axis is left out, and a span that stops before it starts is empty.
+    """
+
+    axis: str
+    start: Expr
+    stop: Expr
+
+
+@dataclass(frozen=True)
 class Reduce:
     """`operator(axes: body)`; empty axes' domains give the operator's identity. `dtype` is the accumulator's type.
+
+    An axis ranges over its whole extent, or over its span where it has one.
 
     `rescale` makes it an online reduction (FuseMax, arXiv:2406.10491): it is evaluated tile by tile together with the
     running reduction whose buffer it names, and before each new tile the accumulator is multiplied by `rescale`, in
@@ -80,6 +95,7 @@ class Reduce:
     body: Expr
     dtype: DType
     rescale: Expr | None = None
+    spans: tuple[Span, ...] = ()
 
 
 Expr = Const | Axis | Size | Load | Call | Reduce
@@ -221,14 +237,17 @@ def cast(value: Expr, to: DType) -> Expr:
 
 
 def children(e: Expr) -> tuple[Expr, ...]:
-    """The direct subexpressions (a load's are its indices; a reduction's its body, and its rescale factor)."""
+    """The direct subexpressions (a load's are its indices; a reduction's its body, the ends of its spans, and its
+    rescale factor).
+    """
     match e:
         case Load():
             return e.index
         case Call():
             return e.operands
         case Reduce():
-            return (e.body,) if e.rescale is None else (e.body, e.rescale)
+            ends = tuple(end for span in e.spans for end in (span.start, span.stop))
+            return (e.body, *ends) if e.rescale is None else (e.body, *ends, e.rescale)
     return ()
 
 
@@ -240,7 +259,9 @@ def rebuild(e: Expr, parts: tuple[Expr, ...]) -> Expr:
         case Call():
             return e if parts == e.operands else replace(e, operands=parts)
         case Reduce():
-            return replace(e, body=parts[0], rescale=parts[1] if len(parts) > 1 else None)
+            ends = zip(e.spans, parts[1::2], parts[2::2], strict=False)
+            spans = tuple(Span(span.axis, start, stop) for span, start, stop in ends)
+            return replace(e, body=parts[0], spans=spans, rescale=None if e.rescale is None else parts[-1])
     return e
 
 
@@ -270,6 +291,11 @@ def free_axes(e: Expr) -> frozenset[str]:
         return frozenset((e.name,))
     inside = frozenset[str]().union(*(free_axes(p) for p in children(e)))
     return inside - frozenset(e.axes) if isinstance(e, Reduce) else inside
+
+
+def ends_at(span: Span) -> frozenset[str]:
+    """The axes at whose points a span is read."""
+    return free_axes(span.start) | free_axes(span.stop)
 
 
 def substitute_axes(e: Expr, replacement: Mapping[str, Expr]) -> Expr:

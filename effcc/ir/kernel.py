@@ -12,6 +12,8 @@ The notation follows TeAAL (arXiv:2304.07931) and FuseMax (arXiv:2406.10491). Wh
 - a statement defines `target[axes]` for every point of the box of its axes; statements run in order, each once;
 - a reduction binds its axes, ranges over their whole extent, and accumulates in the dtype it carries;
 - `where(c, a, b)` evaluates one branch only: that is how piecewise domains (padding, concatenation, masks) are written;
+- an axis is ragged where a reduction gives it a span, points that are data: `Y[i] = sum(j in P[i]..P[i + 1]: V[j])`;
+  its extent bounds them;
 - an axis listed under `scan` runs in order, and statements over it may read their own earlier points
   (`H[t] = where(t > 0, H[t - 1], 0.0) + X[t]`), so recurrences are statements like any other;
 - a statement with `scatter` writes `target[scatter]` instead, over the box of its axes in order, combining with what an
@@ -29,7 +31,7 @@ from dataclasses import dataclass, replace
 
 from effcc.ir.dims import Dim, symbols
 from effcc.ir.dtypes import DType
-from effcc.ir.expr import Expr, Load, Reduce, Size, free_axes, loads, transform, walk
+from effcc.ir.expr import Expr, Load, Reduce, Size, Span, free_axes, loads, transform, walk
 from effcc.ir.types import TensorType
 
 
@@ -76,6 +78,11 @@ class Statement:
     def reads(self) -> tuple[Load, ...]:
         """Every load on the right side and in the scatter index."""
         return tuple(load for e in self.expressions for load in loads(e))
+
+    @functools.cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """The spans of the ragged axes that it reduces over."""
+        return tuple(span for e in walk(self.value) if isinstance(e, Reduce) for span in e.spans)
 
     def transformed(self, f: Callable[[Expr], Expr]) -> Statement:
         """The statement with `f` applied to every node of its expressions, bottom-up."""
@@ -129,6 +136,11 @@ class Kernel:
         parts = (*self.expressions(), *(part for i in indices for part in walk(i)))
         mentioned = symbols(e.value for e in parts if isinstance(e, Size))
         return tuple(s.name for s in mentioned if s not in held)
+
+    @functools.cached_property
+    def spans(self) -> dict[str, Span]:
+        """The ragged axes, each with its span: the one that all statements give it (`verify_kernel`)."""
+        return {span.axis: span for s in self.statements for span in s.spans}
 
     def definition(self, target: str) -> Statement | None:
         """The statement that first defines `target`; None for a parameter."""

@@ -104,10 +104,12 @@ def squeeze(cascade: Cascade, kept: Collection[str]) -> Cascade:
     """Axes of extent 1 leave every expression, and the statements and types of all targets but those in `kept`.
 
     They carry nothing, and two of them with different names would hide that two boxes are equal. Scan axes stay: the
-    guard that keeps a scan's first step from reading the one before is an expression of the axis.
+    guard that keeps a scan's first step from reading the one before is an expression of the axis; and ragged ones,
+    whose span may be empty.
     """
-    scans = {a for i in cascade.items if isinstance(i, Defined) for a in i.scans}
-    ones = {a for a, e in cascade.extents.items() if e == 1} - scans
+    needed = {a for i in cascade.items if isinstance(i, Defined) for a in i.scans}
+    needed |= {span.axis for i in cascade.items if isinstance(i, Defined) for span in i.statement.spans}
+    ones = {a for a, e in cascade.extents.items() if e == 1} - needed
     types = dict(cascade.types)
     dropped: dict[str, tuple[int, ...]] = {}
     defined = [i.target for i in cascade.items if isinstance(i, Defined)]

@@ -116,7 +116,7 @@ def _canonical_axes(statements: Sequence[Statement]) -> dict[str, str]:
 
 def _without_ones(kernel: Kernel) -> Kernel:
     """The kernel with its parameters and outputs seen without dimensions of size 1, so that equal work looks equal."""
-    ones = {a for a, e in kernel.axes if e == 1} - set(kernel.scans)  # a scan's guard needs its axis
+    ones = {a for a, e in kernel.axes if e == 1} - {*kernel.scans, *kernel.spans}  # a scan's guard needs its axis
     whole = {s.target for s in kernel.statements if s.scatter is not None or set(s.axes) & set(kernel.scans)}
     places = {
         p.name: tuple(n for n, d in enumerate(p.type.shape) if d == 1)
@@ -166,7 +166,8 @@ def rename(statement: Statement, axes: Mapping[str, str], buffers: Mapping[str, 
                 bare = e.buffer[:-1] if running else e.buffer
                 return replace(e, buffer=buffers.get(bare, bare) + ("'" if running else ""))
             case Reduce():
-                return replace(e, axes=tuple(axes.get(a, a) for a in e.axes))
+                spans = tuple(replace(span, axis=axes.get(span.axis, span.axis)) for span in e.spans)
+                return replace(e, axes=tuple(axes.get(a, a) for a in e.axes), spans=spans)
         return e
 
     scatter = statement.scatter

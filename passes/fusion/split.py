@@ -58,7 +58,8 @@ def _divided(kernel: Kernel) -> tuple[str, int] | None:
     for axis, found in divisors.items():
         extent = extents.get(axis)
         c = min(found)
-        if isinstance(extent, int) and 1 < c < extent and extent % c == 0 and axis not in {*kernel.scans, *whole}:
+        solid = {*kernel.scans, *kernel.spans, *whole}
+        if isinstance(extent, int) and 1 < c < extent and extent % c == 0 and axis not in solid:
             return axis, c
     return None
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 from effcc.ir.dims import elements
+from effcc.ir.expr import ends_at
 from effcc.ir.kernel import Kernel
 from effcc.ir.schedule import Pack
 from effcc.passes.tiling.build import TiledAxis
@@ -40,6 +42,14 @@ class Choice:
         if self.sequential is not None and axis == self.sequential.axis:
             return self.sequential.tile
         return self.cut.get(axis) or max(elements((self.kernel.extents[axis],)), 1)
+
+    def counts(self, plan: NestPlan) -> dict[str, int]:
+        """How many points of each of its axes a nest can tile; of a ragged one as many as a span has on average."""
+        counts = {a: self.count(a) for a in (*plan.kept, *plan.reduced)}
+        for span in plan.spans(self.kernel):
+            spans = prod(max(elements((self.kernel.extents[a],)), 1) for a in ends_at(span) if a in plan.kept)
+            counts[span.axis] = max(counts[span.axis] // spans, 1)
+        return counts
 
     def turns(self, plan: NestPlan) -> int:
         """How often the sequential loop runs a nest."""

@@ -63,7 +63,7 @@ class _Merge:
     @staticmethod
     def of(kernel: Kernel, outer: str, inner: str) -> Kernel | None:
         extents = kernel.extents
-        if outer == inner or not isinstance(extents[inner], int) or {outer, inner} & set(kernel.scans):
+        if outer == inner or not isinstance(extents[inner], int) or {outer, inner} & {*kernel.scans, *kernel.spans}:
             return None
         name = f"{outer}_{inner}"
         if name in extents:

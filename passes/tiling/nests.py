@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from effcc.ir.expr import Axis, Reduce, walk
+from effcc.ir.expr import Axis, Reduce, Span, walk
 from effcc.ir.kernel import Kernel, Statement
 
 
@@ -22,6 +22,10 @@ class NestPlan:
     @property
     def box(self) -> frozenset[str]:
         return frozenset(self.kept) | frozenset(self.reduced)
+
+    def spans(self, kernel: Kernel) -> tuple[Span, ...]:
+        """The spans of its ragged axes, which all its reductions give them alike."""
+        return next((s for i in self.reductions if (s := kernel.statements[i].spans)), ())
 
 
 def phases(kernel: Kernel, sequential: str | None) -> list[str]:
@@ -82,14 +86,14 @@ def _join(kernel: Kernel, nest: NestPlan, position: int, statement: Statement, s
     reduce = statement.reduction
     if reduce is None:
         own = frozenset(statement.axes)
-        if own == nest.box and not reads & late:
+        if own == nest.box and not reads & late and not any(m.spans for m in members):
             nest.body.append(position)
             return True
         if nest.reduced and own == frozenset(nest.kept) and not accumulates:
             nest.epilogue.append(position)
             return True
         return False
-    if reads & late or accumulates:
+    if reads & late or accumulates or any(m.spans != statement.spans for m in members):
         return False
     if frozenset(statement.axes) | frozenset(reduce.axes) != nest.box:
         return False

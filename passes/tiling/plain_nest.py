@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
 from effcc.ir.affine import coefficient
 from effcc.ir.dims import Shape, contiguous_strides
-from effcc.ir.expr import Axis, Load, walk
+from effcc.ir.expr import Axis, Load, ends_at, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.tiling.access import PACKED_LOAD, lane_cost, layouts, stride
 from effcc.passes.tiling.apart import seconds_apart
@@ -36,7 +36,8 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     """Pointwise statements and reductions: lanes where most loads and stores are contiguous."""
     kernel, lanes = choice.kernel, choice.target.vector_lanes
     layout = layouts(kernel, choice.lanes)
-    candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1]
+    pinned = {a for span in plan.spans(kernel) for a in ends_at(span)}  # a span is read at one point
+    candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1 and a not in pinned]
     if choice.sequential is not None and choice.sequential.tile == 1:
         candidates = [a for a in candidates if a != choice.sequential.axis]
     statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
@@ -44,25 +45,25 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
         return TiledNest(plan, {})
 
     # Rows of their own stay so where a row fills a vector; a window of 3 x 3 does not.
-    fills = any(a not in choice.shared and choice.count(a) >= lanes for a in candidates)
+    counts = choice.counts(plan)
+    fills = any(a not in choice.shared and counts[a] >= lanes for a in candidates)
 
     def cost(axis: str) -> float:
-        extent = choice.count(axis)
+        extent = counts[axis]
         waste = -(-extent // lanes) * lanes / max(extent, 1)
         fixed = axis in choice.shared and choice.tiles[axis] == 1 and fills
         combine = COMBINE_LANES * lanes / points if axis in plan.reduced else 0.0
         lost = LOSES_ROWS if fixed else 1.0
         return _point_cost(kernel, plan, axis, points, layout, windows) * waste * lost + combine
 
-    points = prod(choice.count(a) for a in plan.reduced)
+    points = prod(counts[a] for a in plan.reduced)
     windows = taps_of(kernel, plan)
     axis = min(reversed(candidates), key=cost)
-    counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
     scattered = _scattered(kernel, plan, axis, layout)
     if axis in windows:
         return _window_nest(choice, plan, axis, windows[axis], scattered)
     layout = layout | {load.buffer: _packed_layout(kernel, load, axis) for load in scattered}
-    sharing = _sharing(kernel, plan, axis, layout)
+    sharing = _sharing(kernel, plan, axis, layout, pinned)
     # Axes of tasks that other nests of the kernel have cut already are as they cut them.
     free = [a for a in choice.shared if choice.tiles[a] == 1]
     given = choice.tiles[axis] if axis in choice.shared and axis not in free else 0
@@ -166,14 +167,16 @@ def _crossing(kernel: Kernel, statements: Sequence[Statement], axis: str, layout
     return None
 
 
-def _sharing(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> str | None:
+def _sharing(
+    kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape], pinned: Collection[str]
+) -> str | None:
     """A short kept axis that gathers along the lanes lack: unrolled, it makes one gather serve all its points."""
     reads = [load for i in plan.reductions for load in kernel.statements[i].reads]
     gathers = [x for x in reads if stride(x, axis, layout[x.buffer.rstrip("'")]) is None]
     if not gathers or len(plan.reductions) != 1:
         return None
     others = [x for x in reads if x not in gathers]
-    for a in plan.kept:
+    for a in (a for a in plan.kept if a not in pinned):
         extent = kernel.extents[a]
         short = isinstance(extent, int) and 1 < extent <= SHARED_BY
         if a != axis and short and any(a in _axes(x) for x in others) and not any(a in _axes(x) for x in gathers):

@@ -166,6 +166,8 @@ class Evaluator:
             from effcc.ir.interpreter.online import reduce_online
 
             return reduce_online(self, e, dims, mask)
+        if e.spans:
+            return self._reduce_spans(e, dims, mask)
         if mask is None and (product := self._contract(e, dims)) is not None:
             return product
         points = math.prod(len(self.ranges[a]) for a in (*dims, *e.axes))
@@ -177,9 +179,35 @@ class Evaluator:
             return self.cast(combine(*parts), e.dtype)
         return self._reduce_box(e, dims, mask)
 
+    def _reduce_spans(self, e: Reduce, dims: Sequence[str], mask: Array | None) -> Array:
+        """A reduction over ragged axes: over the points from the first start to the last stop, masked outside of each
+        point's own span.
+        """
+        ranges: dict[str, range] = {}
+        inside: Array = np.asarray(True)
+        for span in e.spans:
+            whole = self.ranges[span.axis]
+            start, stop = (np.asarray(self(end, dims, mask)) for end in (span.start, span.stop))
+            first = min(max(int(start.min(initial=whole.stop)), whole.start), whole.stop)
+            points = range(first, min(max(int(stop.max(initial=first)), first), whole.stop))
+            ranges[span.axis] = points
+            inner = [len(points) if a == span.axis else 1 for a in e.axes]
+            at = np.arange(points.start, points.stop).reshape([1] * len(dims) + inner)
+            inside = inside & (expand(start, inner) <= at) & (at < expand(stop, inner))
+        local = self.at(**ranges)
+        extents = tuple(len(local.ranges[a]) for a in e.axes)
+        operator = REDUCTIONS[e.operator]
+        identity = operator.identity(e.dtype)
+        if 0 in extents:
+            return np.full((1,) * len(dims), identity, self.numpy(e.dtype))
+        masked = inside if mask is None else inside & expand(mask, extents)
+        body = np.where(inside, self.cast(local(e.body, (*dims, *e.axes), masked), e.dtype), self.cast(identity, e.dtype))
+        body = np.broadcast_to(body, body.shape[: len(dims)] + extents)
+        return self.cast(operator.reference(body, axis=tuple(range(len(dims), body.ndim))), e.dtype)
+
     def _reduce_box(self, e: Reduce, dims: Sequence[str], mask: Array | None) -> Array:
         extents = tuple(len(self.ranges[a]) for a in e.axes)
-        inner_mask = None if mask is None else mask.reshape(mask.shape + (1,) * len(extents))
+        inner_mask = None if mask is None else expand(mask, extents)
         operator = REDUCTIONS[e.operator]
         if 0 in extents:
             return np.full((1,) * len(dims), operator.identity(e.dtype), self.numpy(e.dtype))
@@ -222,10 +250,15 @@ def _shifted(index: Expr) -> tuple[Axis | None, int]:
 def contraction(e: Reduce) -> tuple[Load, Load] | None:
     """The two loads of `sum(k: A[...] * B[...])` whose indices are plain axes; None if `e` is something else."""
     match e:
-        case Reduce("sum", _, Call("mul", (Load() as a, Load() as b)), dtype, None):
+        case Reduce("sum", _, Call("mul", (Load() as a, Load() as b)), dtype, None, ()):
             plain = all(isinstance(i, Axis | Const) for i in (*a.index, *b.index))
             return (a, b) if plain and dtype in (dtypes.f32, dtypes.f64) else None
     return None
+
+
+def expand(value: Array, inner: Sequence[int]) -> Array:
+    """An array with a dimension of size 1 for each of `inner` after its own."""
+    return value.reshape(value.shape + (1,) * len(inner))
 
 
 def halves(points: range) -> tuple[range, range]:

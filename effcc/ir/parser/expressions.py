@@ -13,7 +13,7 @@ from lark import Token, Tree
 from effcc.errors import IRTypeError, UnknownNameError
 from effcc.ir.dims import symbol
 from effcc.ir.dtypes import DTYPES, DType, boolean, i64
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, Span
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.parser.types import literal, read_dtype, read_size
 from effcc.ir.printer.expressions import INFIX, accumulator, literal_dtype
@@ -107,15 +107,18 @@ class ExpressionReader:
         operator, written = self._typed_name(head)
         with self.source.at(tree):
             reduction_named(operator)
-        axes = []
+        axes, spans = [], []
         for argument in trees(arguments):
-            if argument.data != "name" or str(argument.children[0]) not in self.axes:
+            if argument.data not in ("name", "span") or str(argument.children[0]) not in self.axes:
                 self.source.fail("a reduction's axes must be names of the kernel's axes", argument)
             axes.append(str(argument.children[0]))
+            if argument.data == "span":
+                start, stop = (self.read(end, i64) for end in trees(argument))
+                spans.append(Span(axes[-1], start, stop))
         body = self.read(body_tree)
         dtype = written or accumulator(operator, body.dtype)
         rescale = self.read(rescale_tree, dtype) if isinstance(rescale_tree, Tree) else None
-        return Reduce(operator, tuple(axes), body, dtype, rescale)
+        return Reduce(operator, tuple(axes), body, dtype, rescale, tuple(spans))
 
     def _typed_name(self, head: Token) -> tuple[str, DType | None]:
         if head.type != "TYPED":
@@ -129,6 +132,8 @@ class ExpressionReader:
         assert isinstance(head, Token) and isinstance(arguments, Tree)
         name, written = self._typed_name(head)
         operands = trees(arguments)
+        if any(o.data == "span" for o in operands):
+            self.source.fail("only a reduction takes an axis with its span", head)
         if name in DTYPES and written is None:
             return self._constant(name, tree, operands)
         if name == "cast":

@@ -127,7 +127,9 @@ class _Writer:
     def _reduce(self, e: Reduce) -> str:
         name = e.operator if e.dtype == accumulator(e.operator, e.body.dtype) else f"{e.operator}<{e.dtype.name}>"
         inner = _Writer(self.axes | set(e.axes))
-        text = f"{name}({', '.join(e.axes)}: {inner.write(e.body, 0)})"
+        ends = {s.axis: f" in {self.write(s.start, SUM, i64)}..{self.write(s.stop, SUM, i64)}" for s in e.spans}
+        over = ", ".join(a + ends.get(a, "") for a in e.axes)
+        text = f"{name}({over}: {inner.write(e.body, 0)})"
         return text if e.rescale is None else f"{text} rescale {self.write(e.rescale, ATOM, e.dtype)}"
 
     def _call(self, e: Call, level: int, like: DType | None) -> str:

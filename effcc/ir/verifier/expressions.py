@@ -90,6 +90,7 @@ class Scope:
         for axis in e.axes:
             require(axis in self.bindable, f"{e.operator!r} binds {axis!r}, which is no axis with an extent here")
             require(axis not in self.open, f"{e.operator!r} binds {axis!r}, which already has a value here")
+        self._check_spans(e)
         replace(self, open=self.open | set(e.axes)).check(e.body)
         require(e.operator not in ("any", "all") or e.dtype == boolean, f"{e.operator!r} gives bool, not {e.dtype}")
         require(e.body.dtype.is_float <= e.dtype.is_float, f"{e.operator!r} of {e.body.dtype} accumulates in {e.dtype}")
@@ -98,6 +99,17 @@ class Scope:
             require(e.rescale.dtype == e.dtype, f"the rescale factor is {e.rescale.dtype}, its reduction {e.dtype}")
             primes = any(load.buffer.endswith("'") for load in loads(e.rescale))
             require(primes, "rescale names no running value (a load such as M'[m])")
+
+    def _check_spans(self, e: Reduce) -> None:
+        """Spans are of the reduced axes, at most one each; where they start and stop is known outside."""
+        named = [s.axis for s in e.spans]
+        for span in e.spans:
+            require(span.axis in e.axes, f"{e.operator!r} has a span of {span.axis!r}, which it does not reduce")
+            require(named.count(span.axis) == 1, f"{e.operator!r} has two spans of {span.axis!r}")
+            for end in (span.start, span.stop):
+                self.check(end)
+                require(end.dtype == i64, f"the span of {span.axis!r} must be i64, got {end.dtype}")
+        require(not e.spans or e.rescale is None, "an online reduction has no ragged axis")
 
 
 def _check_constant(e: Const) -> None:

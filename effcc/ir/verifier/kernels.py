@@ -5,7 +5,7 @@ from __future__ import annotations
 from effcc.errors import IRTypeError, UnknownNameError
 from effcc.ir.dims import symbols
 from effcc.ir.dtypes import DType
-from effcc.ir.expr import Axis, Call, Const, Expr, Load
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Span
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.op import require
 from effcc.ir.printer.kernels import show_statement
@@ -26,9 +26,13 @@ def verify_kernel(kernel: Kernel, sizes: frozenset[str] = frozenset()) -> None:
     buffers = {p.name: (p.type.dtype, p.type.rank) for p in kernel.signature}
     for statement in kernel.statements:
         buffers.setdefault(statement.target, (statement.dtype, _rank(statement)))
+    spans: dict[str, Span] = {}
     for position, statement in enumerate(kernel.statements):
         try:
             _check_statement(kernel, position, buffers, sizes)
+            for span in statement.spans:
+                known = spans.setdefault(span.axis, span)
+                require(span == known, f"{span.axis!r} has another span here than in the statements before")
         except (IRTypeError, UnknownNameError) as error:
             text = show_statement(statement, frozenset(kernel.extents))
             raise IRTypeError(f"kernel @{kernel.name}: {error}\n  in: {text}") from None

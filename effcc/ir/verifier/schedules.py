@@ -15,7 +15,7 @@ from math import prod
 
 from effcc.errors import ScheduleError
 from effcc.ir.dependences import online_axis, shared_axes
-from effcc.ir.expr import Axis, Load, loads
+from effcc.ir.expr import Axis, Load, ends_at, loads
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.schedule import PARALLEL, SPACES, TOGETHER, Do, Hold, Loop, Node, Pack, Path, Schedule
 
@@ -138,6 +138,21 @@ class _Verifier:
             self._blocks(loop, path)
         if loop.kind == PARALLEL:
             self._parallel(loop, path, around)
+        if loop.axis in self.kernel.spans:
+            self._ragged(loop, path, around)
+
+    def _ragged(self, loop: Loop, path: Path, around: _Around) -> None:
+        """A loop runs over one span, which is read at the points of the axes that it depends on."""
+        inside = self._inside(loop)
+        spans = {next((span for span in s.spans if span.axis == loop.axis), None) for s in inside}
+        if len(spans) > 1:
+            names = ", ".join(s.target for s in inside)
+            raise Misfit(f"{names} run over other points of {loop.axis}: each needs a loop of its own", path)
+        for axis in sorted(a for span in spans if span is not None for a in ends_at(span)):
+            placed = around.places(axis)
+            if placed is None or placed[1].together:
+                raise Misfit(f"where {loop.axis} begins and ends is read at a point of {axis}: put `for {axis} by 1` "
+                             f"around its loop", path)  # fmt: skip
 
     def _blocks(self, loop: Loop, path: Path) -> None:
         """A GPU's program computes on whole blocks, of one size for each axis."""
