@@ -145,6 +145,29 @@ def gathered_rows(s: Sketch) -> None:
 
 
 @structure
+def segments(s: Sketch) -> None:
+    """Rows of a table, weighted or not, added up by segments: bags, rows of a sparse matrix, groups, sequences."""
+    dtype, width = wide(s), size(s)
+    lengths = s.data.integers(0, size(s, 1, 3, 20), size(s, 1, 2, 5, 17))
+    count = int(lengths.sum())
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    rows = floats(s, count + size(s, 0, 0, 3), width, dtype=dtype)
+    if s.random.random() < 0.6:
+        rows = s.emit("index_select", rows, s.fresh(TensorType(i64, (count,)), limits=(0, max(count - 1, 0))), axis=0)
+    if s.random.random() < 0.6:
+        weights = floats(s, count, dtype=dtype, weight=True)
+        rows = s.emit(
+            "mul",
+            s.emit("slice", rows, axis=0, start=0, end=count, step=1),
+            s.emit("reshape", weights, shape=(count, 1)),
+        )
+    if s.random.random() < 0.2:
+        rows = s.emit("sum", rows, axes=(1,), keepdim=False)
+    at = s.given(offsets.astype(np.int32 if s.random.random() < 0.3 else np.int64))
+    s.emit("tanh", s.emit("segment_reduce", rows, at, reduce=s.random.choice(("sum", "sum", "max", "min"))))
+
+
+@structure
 def nothing(s: Sketch) -> None:
     """Tensors without elements, among others: sums over nothing, parts that are empty, rows of none."""
     dtype = wide(s)

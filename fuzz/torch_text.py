@@ -312,5 +312,6 @@ _SPELLINGS: dict[str, Spell] = {
     "index_select": _template("torch.index_select({0}, {axis}, {1})"),
     "gather": _template("torch.gather({0}, {axis}, {1})"), "index": _index, "scatter": _scatter,
     "index_put": _index_put, "constant": _constant, "full": _template("torch.full({shape}, {value}, dtype={dtype})"),
+    "segment_reduce": _template("torch.segment_reduce({0}, {reduce}, offsets={1}.long())"),
     "iota": _iota, "decode": _decode, "require": _require,
 }  # fmt: skip

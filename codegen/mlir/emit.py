@@ -90,8 +90,9 @@ class _Emitter:
             node.attrs,
         )
         form(builder)
-        if builder.scans or any(s.scatter is not None for s in builder.statements):
-            raise UnsupportedError(f"MLIR: {node.op!r} scans or scatters, which linalg.generic does not express")
+        if builder.scans or any(s.scatter is not None or s.spans for s in builder.statements):
+            said = "scans, scatters or reduces over ragged axes"
+            raise UnsupportedError(f"MLIR: {node.op!r} {said}, which linalg.generic does not express")
         if node.location:
             self.lines.append(f"// {node.op}: {node.location}")
         for s in builder.statements:

@@ -35,6 +35,9 @@ def lower_blocks(kernel: Kernel, schedule: Schedule) -> LoopNest:
 
     Raises UnsupportedError where a value would have to survive in memory that programs do not share.
     """
+    if kernel.spans:
+        over = ", ".join(kernel.spans)
+        raise UnsupportedError(f"kernel @{kernel.name}: no block of a GPU covers the ragged axis {over}")
     return _Lowering(kernel, schedule).run()
 
 

@@ -31,6 +31,7 @@ from effcc.frontend import (
     aten_products,
     aten_recurrent,
     aten_reductions,
+    aten_segments,
     aten_views,
     aten_windows,
     decode,
@@ -83,6 +84,7 @@ FAMILIES = (
     aten_products,
     aten_recurrent,
     aten_reductions,
+    aten_segments,
     aten_views,
     aten_windows,
     decode,
@@ -122,7 +124,6 @@ EXTERN: dict[Any, str] = {
     aten.sort.default: "sorting is not a cascade",
     aten.topk.default: "sorting is not a cascade",
     aten._pdist_forward.default: "the pairs of a triangle are not a box of axes",
-    aten._embedding_bag.default: "where a bag begins and ends depends on the data",
     aten._native_batch_norm_legit.default: "it writes its statistics; capture turns it into the functional form",
     aten.atan2.out: "it writes its result in place; capture turns it into atan2",
     aten.resize_.default: "it changes storage, not values",
@@ -330,6 +331,7 @@ class _Walk:
             return self._scatter(node, *args)
         importer = REGISTRY.get(target)
         self.importer.example = node.meta["val"]
+        self.importer.results_read = frozenset(n.args[1] for n in node.users if n.target is operator.getitem)  # type: ignore[misc]
         if _carries(node):
             importer, why = None, _CARRIED
         if importer is not None and isinstance(target, torch._ops.HigherOrderOperator):

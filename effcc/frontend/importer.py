@@ -151,7 +151,7 @@ class Importer:
     """Appends nodes to a graph, folding views of views as it goes.
 
     hints: the values of size symbols in the example inputs; facts: what holds for sizes at every call. example: the
-    (fake) result of the call that is imported.
+    (fake) result of the call that is imported; results_read: which of several are read.
     """
 
     def __init__(
@@ -161,6 +161,7 @@ class Importer:
         self.hints = hints
         self.facts = facts
         self.example: Any = None
+        self.results_read: frozenset[int] = frozenset()
         self.name = ""
         self._constants: dict[tuple[Any, DType], Value] = {}
         self._producers: dict[Value, Node] = {}

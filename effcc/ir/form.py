@@ -13,7 +13,7 @@ import sympy
 
 from effcc.ir.dims import Dim, number
 from effcc.ir.dtypes import DType, boolean, f64, i64
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Scalar, Size, cast, integer
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Scalar, Size, Span, cast, integer
 from effcc.ir.kernel import Param, Scatter, Statement
 from effcc.ir.scalars import function
 from effcc.ir.size_functions import is_real
@@ -107,15 +107,22 @@ class FormBuilder:
         self.statements.append(Statement(name, tuple(a.name for a in axes), value))
         return Load(name, tuple(axes), value.dtype)
 
-    def reduce(self, operator: str, axes: Sequence[Axis], body: Expr, dtype: DType | None = None) -> Expr:
+    def reduce(
+        self,
+        operator: str,
+        axes: Sequence[Axis],
+        body: Expr,
+        dtype: DType | None = None,
+        spans: Sequence[Span] = (),
+    ) -> Expr:
         """`operator(axes: body)`, accumulated in `dtype` (default: for sums the body's accumulator type, else its own).
 
-        Over no axes it is the body itself.
+        Over no axes it is the body itself. `spans` are those of ragged axes.
         """
         if dtype is None:
             dtype = body.dtype.accumulator if operator in ("sum", "prod") else body.dtype
         wide = cast(body, dtype)
-        return Reduce(operator, tuple(a.name for a in axes), wide, dtype) if axes else wide
+        return Reduce(operator, tuple(a.name for a in axes), wide, dtype, spans=tuple(spans)) if axes else wide
 
 
 def call(name: str, *operands: Expr) -> Call:

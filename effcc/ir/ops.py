@@ -19,13 +19,15 @@ from effcc.ir.table import (
     recurrent,
     reductions,
     requirements,
+    segments,
     windows,
 )
 
 TABLE: dict[str, Op] = {
     op.name: op
     for family in (
-        pointwise, reductions, norms, products, windows, recurrent, movement, gather, create, control, requirements,
+        pointwise, reductions, segments, norms, products, windows, recurrent, movement, gather, create, control,
+        requirements,
     )
     for op in family.OPS
 }  # fmt: skip

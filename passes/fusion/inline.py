@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from effcc.ir.dims import Dim, elements
 from effcc.ir.division import fold_division
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, loads, transform, walk
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, ends_at, loads, transform, walk
 from effcc.ir.kernel import Scatter, Statement
 from effcc.ir.scalars import CHECKS
 from effcc.passes.fusion.cascade import (
@@ -197,6 +197,7 @@ def _pays(item: Defined, readers: list[tuple[Defined, Load]], extents: Mapping[s
 
 
 def _points(statement: Statement, extents: Mapping[str, Dim]) -> int:
-    """The size of a statement's box, reduced axes included."""
-    reduced = statement.value.axes if isinstance(statement.value, Reduce) else ()
-    return max(elements(tuple(extents[a] for a in (*statement.axes, *reduced))), 1)
+    """The size of a statement's box, reduced axes included; of ragged ones the spans, taken to be disjoint."""
+    axes = {*statement.axes, *(statement.value.axes if isinstance(statement.value, Reduce) else ())}
+    axes -= {a for span in statement.spans for a in ends_at(span)}
+    return max(elements(tuple(extents[a] for a in axes)), 1)

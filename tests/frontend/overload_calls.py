@@ -418,6 +418,14 @@ def _indexing() -> list[Call]:
     calls += [Call(aten.index_copy.default, (x, 1, torch.tensor([0, 2]), floats(5, 2, 3)))]
     calls += [Call(aten.index_fill.int_Scalar, (x, 1, torch.tensor([0, -1]), 2.5))]
     calls += [Call(aten.index_fill.int_Tensor, (x, 1, torch.tensor([0, -1]), torch.tensor(2.5)))]
+    offsets = torch.tensor([0, 2, 2, 4])
+    calls += [
+        Call(aten.segment_reduce.default, (floats(5, 3), r), {"offsets": offsets})
+        for r in ("sum", "mean", "max", "prod")
+    ]
+    calls += [Call(aten.segment_reduce.default, (floats(4, 3), "sum"), {"lengths": torch.tensor([1, 0, 3])})]
+    bags = (floats(5, 3), torch.tensor([0, 4, 1, 4]), torch.tensor([0, 1, 1]), False, 0, False)
+    calls += [Call(o.default, bags) for o in (aten._embedding_bag, aten._embedding_bag_forward_only)]
     grad = floats(2, 3, 4)
     calls += [Call(aten.embedding_dense_backward.default, (grad, rows, 5, p, False)) for p in (-1, 2)]
     return calls

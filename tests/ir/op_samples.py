@@ -20,13 +20,14 @@ from effcc.ir.types import TensorType, tensor
 @dataclass(frozen=True)
 class Sample:
     """One call. `bounds` gives the range of integer and bool operands by position (inclusive; default -4..4 and both);
-    `positive` says which floating operands must be at least 0.1."""
+    `positive` says which floating operands must be at least 0.1, `ascending` which integers come in order."""
 
     op: str
     types: tuple[TensorType, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     bounds: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     positive: frozenset[int] = frozenset()
+    ascending: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
         attrs = ",".join(f"{k}={v}" for k, v in self.attrs.items())
@@ -43,7 +44,8 @@ class Sample:
             return random.integers(low, high + 1, t.shape).astype(bool)
         if t.dtype.is_integer:
             low, high = self.bounds.get(position, (0 if t.dtype == u8 else -4, 4))
-            return random.integers(low, high + 1, t.shape).astype(t.dtype.numpy)
+            drawn = random.integers(low, high + 1, t.shape).astype(t.dtype.numpy)
+            return np.sort(drawn) if position in self.ascending else drawn
         values = random.standard_normal(t.shape)
         if position in self.positive:
             values = np.abs(values) + 0.1
@@ -337,6 +339,23 @@ _SHAPES: dict[str, Callable[[], list[Sample]]] = {
         ]
         + [Sample("index_put", (tensor(f32, 4, 5), tensor(f32, 5), tensor(i64)), {"axes": (0,)}, bounds={2: (-4, 3)})]
     ),
+    "segment_reduce": lambda: [
+        Sample(
+            "segment_reduce",
+            (tensor(d, 7, *rest), tensor(o, segments + 1)),
+            {"reduce": r},
+            {1: (0, 7)},
+            ascending=frozenset({1}),
+        )
+        for d, o, segments, rest in (
+            (f32, i64, 3, (5,)),
+            (f32, i32, 4, ()),
+            (bf16, i64, 2, (2, 3)),
+            (i64, i64, 3, (2,)),
+        )
+        for r in ("sum", "prod", "max", "min")
+        if d.is_float or r == "sum"
+    ],
     "constant": lambda: [
         Sample("constant", (), {"value": v, "dtype": d, "shape": s})
         for v, d, s in [

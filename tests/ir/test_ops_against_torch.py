@@ -152,6 +152,10 @@ def _scatter(x: Tensor, index: Tensor, source: Tensor, axis: int, combine: str) 
     return x.scatter_reduce(axis, index, source, names[combine])
 
 
+def _segments(x: Tensor, offsets: Tensor, reduce: str) -> Tensor:
+    return torch.segment_reduce(x.double(), reduce, offsets=offsets.long()).to(x.dtype)
+
+
 def _layer(cell: str, states: int) -> Eager:
     def eager(x: Tensor, *rest: Tensor, reverse: bool, activation: str = "") -> tuple[Tensor, ...]:
         name = f"rnn_{activation}" if activation else cell
@@ -231,6 +235,7 @@ EAGER: dict[str, Eager] = {
     "index_put": lambda x, values, *indices, axes, combine, wraps, checked: torch.ops.aten.index_put(
         x, _index_key(x, indices, axes), values, combine == "add"
     ),
+    "segment_reduce": _segments,
     "require": lambda x, condition, message: require(x, condition, message),
     "constant": lambda value, dtype, shape: torch.tensor(value, dtype=TORCH_DTYPES[dtype]).reshape(shape),
     "full": lambda shape, value, dtype: torch.full(shape, value, dtype=TORCH_DTYPES[dtype]),

@@ -201,7 +201,8 @@ class Evaluator:
         if 0 in extents:
             return np.full((1,) * len(dims), identity, self.numpy(e.dtype))
         masked = inside if mask is None else inside & expand(mask, extents)
-        body = np.where(inside, self.cast(local(e.body, (*dims, *e.axes), masked), e.dtype), self.cast(identity, e.dtype))
+        value = self.cast(local(e.body, (*dims, *e.axes), masked), e.dtype)
+        body: Array = np.where(inside, value, self.cast(identity, e.dtype))
         body = np.broadcast_to(body, body.shape[: len(dims)] + extents)
         return self.cast(operator.reference(body, axis=tuple(range(len(dims), body.ndim))), e.dtype)
 

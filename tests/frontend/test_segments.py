@@ -1,0 +1,104 @@
+"""Bags, segments and rows of sparse matrices from torch: compiled over ragged axes, as eager computes and refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import effcc
+from effcc.errors import OutOfRangeError, RefusedValueError
+
+ENDS = {"mixed": [0, 3, 3, 10, 40], "first empty": [0, 0, 0, 40], "one": [0, 40], "no segments": [0]}
+
+
+def compiled(f: Callable[..., Tensor], *args: Any) -> Callable[..., Tensor]:
+    """`f` after its first call, of which nothing is left to PyTorch."""
+    torch._dynamo.reset()
+    found = effcc.compile(f, fullgraph=True)
+    found(*args)
+    assert "run by PyTorch: nothing" in str(effcc.explain(found, measure=False))
+    return found  # type: ignore[no-any-return]
+
+
+def same(f: Callable[..., Tensor], *args: Any) -> Callable[..., Tensor]:
+    with torch.no_grad():
+        made = compiled(f, *args)
+        torch.testing.assert_close(made(*args), f(*args), rtol=1e-4, atol=1e-5)
+    return made
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+def test_segments_of_any_lengths(ends: list[int]) -> None:
+    def f(x: Tensor, offsets: Tensor) -> Tensor:
+        parts = [torch.segment_reduce(x, r, offsets=offsets) for r in ("sum", "mean", "max", "min")]
+        return torch.cat([p.nan_to_num() for p in parts], 1)
+
+    torch.manual_seed(0)
+    same(f, torch.randn(40, 20), torch.tensor(ends))
+
+
+def test_segments_given_by_lengths() -> None:
+    f = same(lambda x, n: torch.segment_reduce(x, "sum", lengths=n), torch.randn(10, 4), torch.tensor([3, 0, 7]))
+    with pytest.raises(RefusedValueError, match="to sum to"):
+        f(torch.randn(10, 4), torch.tensor([3, 0, 6]))
+
+
+@pytest.mark.parametrize("index", [torch.int64, torch.int32], ids=str)
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_bags(mode: str, index: torch.dtype) -> None:
+    torch.manual_seed(0)
+    table, at, offsets = torch.randn(50, 24), torch.randint(0, 50, (40,)).to(index), torch.tensor([0, 0, 9, 9, 30])
+    padding = int(at[3])
+
+    def f(table: Tensor, at: Tensor, offsets: Tensor) -> Tensor:
+        whole = F.embedding_bag(at, table, offsets, mode=mode)
+        return torch.cat([whole, F.embedding_bag(at, table, offsets, mode=mode, padding_idx=padding)], 1)
+
+    same(f, table, at, offsets.to(index))
+    module = torch.nn.EmbeddingBag(50, 24, mode=mode, include_last_offset=True).eval()
+    same(module, at, offsets.to(index))
+
+
+def test_a_sparse_matrix_times_a_dense_one() -> None:
+    """Rows of a compressed matrix as weighted bags: one kernel, which gathers and multiplies on the way."""
+    torch.manual_seed(0)
+    dense = torch.where(torch.rand(30, 50) < 0.2, torch.randn(30, 50), 0.0)
+    dense[7] = 0
+    sparse = dense.to_sparse_csr()
+    rows, columns, values = (p.clone() for p in (sparse.crow_indices(), sparse.col_indices(), sparse.values()))
+
+    def f(x: Tensor, values: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+        return F.embedding_bag(columns, x, rows, mode="sum", per_sample_weights=values, include_last_offset=True)
+
+    x = torch.randn(50, 20)
+    found = same(f, x, values, columns, rows)
+    torch.testing.assert_close(found(x, values, columns, rows), dense @ x, rtol=1e-4, atol=1e-5)
+    text = str(effcc.explain(found, measure=False))
+    assert text.count("sum(j in") == 1
+    assert f"f32[{len(values)},20]" not in text  # the gathered rows are nowhere in memory
+
+
+def test_offsets_that_make_no_segments_raise() -> None:
+    x = torch.randn(10, 4)
+    f = compiled(lambda x, o: torch.segment_reduce(x, "sum", offsets=o), x, torch.tensor([0, 4, 10]))
+    for wrong in ([0, 4, 11], [-1, 4, 10]):
+        with pytest.raises(OutOfRangeError):
+            f(x, torch.tensor(wrong))
+    with pytest.raises(RefusedValueError):
+        f(x, torch.tensor([0, 6, 4]))
+    bag = compiled(lambda x, i, o: F.embedding_bag(i, x, o), x, torch.tensor([1, 2, 3]), torch.tensor([0, 1]))
+    with pytest.raises(RefusedValueError, match=r"offsets\[0\] has to be 0"):
+        bag(x, torch.tensor([1, 2, 3]), torch.tensor([1, 1]))
+
+
+def test_half_types_add_up_in_f32() -> None:
+    torch.manual_seed(0)
+    x, offsets = torch.randn(300, 8).bfloat16(), torch.tensor([0, 299, 300])
+    f = compiled(lambda x, o: torch.segment_reduce(x, "sum", offsets=o), x, offsets)
+    exact = torch.stack([x[:299].double().sum(0), x[299:].double().sum(0)])
+    torch.testing.assert_close(f(x, offsets), exact.bfloat16())
