@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from effcc.ir.dims import evaluate
-from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, walk
+from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, ends_at, walk
 from effcc.ir.kernel import Kernel
 from effcc.target import Target
 
@@ -52,7 +52,8 @@ def work(kernel: Kernel, sizes: Mapping[str, int]) -> Work:
 
 def _operations(e: Expr, points: float, extents: Mapping[str, int]) -> float:
     if isinstance(e, Reduce):
-        inside = points * prod(extents[a] for a in e.axes)
+        apart = {a for span in e.spans for a in ends_at(span)}  # spans are taken to be disjoint
+        inside = points * prod(extents[a] for a in e.axes) / max(prod(extents[a] for a in apart), 1)
         return inside + sum(_operations(c, inside, extents) for c in children(e))
     own = points if isinstance(e, Call) and e.dtype.is_float else 0.0
     return own + sum(_operations(c, points, extents) for c in children(e))

@@ -41,7 +41,7 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     if choice.sequential is not None and choice.sequential.tile == 1:
         candidates = [a for a in candidates if a != choice.sequential.axis]
     statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
-    if any(s.scatter is not None for s in statements) or not candidates:
+    if not candidates:
         return TiledNest(plan, {})
 
     # Rows of their own stay so where a row fills a vector; a window of 3 x 3 does not.
