@@ -91,7 +91,7 @@ class _Emitter:
         )
         form(builder)
         if builder.scans or any(s.scatter is not None or s.spans for s in builder.statements):
-            said = "scans, scatters or reduces over ragged axes"
+            said = "scans or scatters, or has a ragged axis"
             raise UnsupportedError(f"MLIR: {node.op!r} {said}, which linalg.generic does not express")
         if node.location:
             self.lines.append(f"// {node.op}: {node.location}")
