@@ -73,8 +73,9 @@ class State:
     """What the compiler has made so far; each step fills in its field. `seconds` is each step's time.
 
     written: schedules to be followed instead of choosing, by kernel. tiled: the program's kernels read packed operands
-    already, and each has such a schedule. fast_math: see `Options`. fired: how often each rewrite rule did. begin:
-    called with the text of each kernel when it is vectorized, for compiling it while others are.
+    already, and each has such a schedule. fast_math: see `Options`. fired: how often each rewrite rule did.
+    prepare_once: whether what depends on weights alone is computed only when they change. begin: called with the text
+    of each kernel when it is vectorized, for compiling it while others are.
     """
 
     graph: Graph | None = None
@@ -91,6 +92,7 @@ class State:
     seconds: Mapping[str, float] = field(default_factory=dict)
     fast_math: bool = False
     fired: Mapping[str, int] = field(default_factory=dict)
+    prepare_once: bool = True
     begin: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
 
@@ -175,7 +177,8 @@ def _vectorize(state: State, target: Target) -> State:
         if begin is not None:
             begin(kernel_unit(function).text)
 
-    vectors = vectorize_program(state.program, state.nests, target, _unshared(state.program), done)
+    alone = _unshared(state.program)
+    vectors = vectorize_program(state.program, state.nests, target, alone, done, state.prepare_once)
     return replace(state, vectors=vectors)
 
 
@@ -308,7 +311,8 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
         state = _nothing(graph)
         return Compiled(load(state, target, options, externs), state, target)
     with CompileCache.default().making(target) as making:
-        begun = State(graph=graph, fast_math=options.fast_math, begin=making.add)
+        once = not options.always_prepare
+        begun = State(graph=graph, fast_math=options.fast_math, prepare_once=once, begin=making.add)
         state = replace(run_steps(begun, target, see=options.see), begin=None)
         begin = time.perf_counter()
         executable = load(state, target, options, externs, making)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from effcc.codegen.cpp.barriers import Pending
 from effcc.codegen.cpp.checks import CheckTable
 from effcc.codegen.cpp.joins import join_calls
+from effcc.codegen.cpp.lifted import lift_numbers
 from effcc.codegen.cpp.outline import outline
 from effcc.codegen.cpp.sizes import size_headers, size_text
 from effcc.codegen.cpp.spelling import element_name
@@ -89,13 +90,16 @@ def vectorize_program(
     target: Target,
     no_alias: frozenset[str] = frozenset(),
     done: Callable[[Function], None] | None = None,
+    prepare_once: bool = False,
 ) -> dict[str, Function]:
     """The function of vectors for every kernel that is launched, by its name; kernels with equal nests share one.
 
     `nests` has the loop nest of every kernel by its name in `program.kernels`; `no_alias` names buffers whose memory no
-    other buffer of the program shares; `done` is called with each distinct function when it is made. Raises
+    other buffer of the program shares; `done` is called with each distinct function when it is made; `prepare_once`:
+    whether what depends on weights alone is seldom computed, so that its kernels may share their code. Raises
     ScheduleError for a launch without a nest.
     """
+    often = {s.kernel for e in entry_points(program) if e.stage == "run" or not prepare_once for s in e.launches}
     launches = [s for entry in entry_points(program) for s in entry.launches]
     found: dict[str, Function] = {}
     same: dict[object, Function] = {}
@@ -104,11 +108,12 @@ def vectorize_program(
             raise ScheduleError(f"program {program.name!r} launches kernel {name!r}, which has no nest")
         nest = nests[name]
         alone = _alone(nest, [s for s in launches if s.kernel == name], no_alias)
-        key = (replace(nest, name="", notes=()), alone)
+        key = (replace(nest, name="", notes=()), alone, name in often)
         if key not in same:
             kernel = program.kernels.get(name)
             with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
-                same[key] = outline(vectorize(nest, target, RUN, alone))
+                made = outline(vectorize(nest, target, RUN, alone))
+                same[key] = made if name in often else lift_numbers(made)
             if done is not None:
                 done(same[key])
         found[name] = same[key]
@@ -310,7 +315,7 @@ class _Emitter:
             zip([p.name for p in (*nest.params, *nest.outputs)], [*launch.arguments, *launch.results], strict=True)
         )
         arguments = [pointers[given[p.stands_for]] for p in function.buffers]
-        arguments += [size for _, size in function.sizes]
+        arguments += [str(size) for _, size in function.sizes]
         arguments.append("me")
         if function.checks:
             arguments.append("{call.record, positions}")

@@ -492,7 +492,8 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Function:
-    """One function: buffers, sizes (its names for the size symbols of the nest), and what it does.
+    """One function: buffers, sizes, and what it does. Sizes are its names for the size symbols of the nest, or for
+    numbers that it is always called with (`n0 = 384`), which its text then does not say.
 
     `first_only`: all of it is the first thread's. `called` are scalar functions, by name and type, that are called
     where they are used, not written out. `notes` say what it was made from.
@@ -500,7 +501,7 @@ class Function:
 
     name: str
     buffers: tuple[Parameter, ...]
-    sizes: tuple[tuple[str, str], ...]
+    sizes: tuple[tuple[str, str | int], ...]
     body: tuple[Line, ...]
     first_only: bool = False
     notes: tuple[str, ...] = ()
@@ -512,6 +513,11 @@ class Function:
         found: list[Line] = []
         _flatten(self.body, found)
         return tuple(found)
+
+    @functools.cached_property
+    def size_names(self) -> frozenset[str]:
+        """What sizes are called in the dims that it holds: by their symbols, numbers by their names."""
+        return frozenset(name if isinstance(size, int) else size for name, size in self.sizes)
 
     @functools.cached_property
     def checks(self) -> bool:

@@ -36,8 +36,12 @@ def run_vectors(
         if array.dtype != p.dtype.numpy:
             raise InputError(f"{p.stands_for!r}: expected {p.dtype}, got {array.dtype}")
         memory[p.name] = array.reshape(-1) if array.flags.c_contiguous else array
-    known = {name: np.int64((sizes or {})[symbol]) for name, symbol in function.sizes}
-    symbols = {symbol: int((sizes or {})[symbol]) for _, symbol in function.sizes}
+    values = [size if isinstance(size, int) else int((sizes or {})[size]) for _, size in function.sizes]
+    known = {name: np.int64(value) for (name, _), value in zip(function.sizes, values, strict=True)}
+    symbols = {
+        name if isinstance(size, int) else size: value
+        for (name, size), value in zip(function.sizes, values, strict=True)
+    }
     failed: list[tuple[int, int, int]] = []
     threads = range(1 if function.first_only else team)
     with np.errstate(all="ignore"):

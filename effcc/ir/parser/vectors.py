@@ -98,9 +98,11 @@ def _parameter(source: Source, tree: Syntax) -> Parameter:
     return Parameter(str(name), read_dtype(source, dtype), other, read is not None, alone is not None)
 
 
-def _size(tree: Syntax) -> tuple[str, str]:
-    name, symbol = tree.children
-    return str(name), literal(symbol) if isinstance(symbol, Token) else str(name)
+def _size(tree: Syntax) -> tuple[str, str | int]:
+    name, size = tree.children
+    if not isinstance(size, Token):
+        return str(name), str(name)
+    return str(name), int(size) if size.type == "INT" else literal(size)
 
 
 def _called(source: Source, tree: Syntax) -> tuple[str, Type]:

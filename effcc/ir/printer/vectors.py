@@ -61,7 +61,7 @@ def print_vectors(function: Function) -> str:
       do store(O[0], add(load<f32x8>(X[0]), load<f32x8>(X[0])))
     }
     """
-    sizes = [name if name == symbol else f"{name} = {json.dumps(symbol)}" for name, symbol in function.sizes]
+    sizes = [name if name == size else f"{name} = {json.dumps(size)}" for name, size in function.sizes]
     head = f"vectors @{function.name}({', '.join(map(_parameter, function.buffers))};"
     head += f"{' ' if sizes else ''}{', '.join(sizes)})"
     if function.first_only:

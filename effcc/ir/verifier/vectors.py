@@ -64,7 +64,7 @@ def verify_vectors(function: Function) -> None:
             require(p.name not in names, f"{p.name!r} is a buffer and a size")
         readable = frozenset(p.name for p in function.buffers if p.read_only)
         taken = {*names, *buffers}
-        _Block(names, buffers, readable, set(), frozenset(s for _, s in function.sizes), taken).check(function.body)
+        _Block(names, buffers, readable, set(), function.size_names, taken).check(function.body)
     except (IRTypeError, UnknownNameError) as error:
         raise IRTypeError(f"vectors @{function.name}: {error}") from None
 
