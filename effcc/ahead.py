@@ -12,7 +12,7 @@ import dataclasses
 import importlib.metadata
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from effcc.ir.program import Launch, Program
 from effcc.ir.size_functions import FUNCTIONS
 from effcc.runtime.arrays import aligned, allocate, arena_for, enter, flat
 from effcc.runtime.c_header import identifier
+from effcc.runtime.cache import CompileCache
 from effcc.runtime.library import Library
 from effcc.runtime.manifest import (
     FORMAT,
@@ -45,6 +46,7 @@ from effcc.runtime.manifest import (
 )
 from effcc.runtime.measure import recalled
 from effcc.runtime.nesting import Nesting
+from effcc.runtime.objects import Making
 from effcc.runtime.signature import KeyFile, read_signing_key
 from effcc.runtime.spell_manifest import Leaf, spell_buffer, spell_constant, spell_nesting, spell_size
 from effcc.runtime.write_package import is_package, require_writable, write_package
@@ -110,18 +112,19 @@ def compile_file(
         if step in print_after:
             printed[step] = show(state, step)
 
-    until = None if output is not None else max(print_after, key=list(STEPS).index, default=None)
     begun = dataclasses.replace(source.state, fast_math=fast_math)
     if schedules is not None:
         begun = dataclasses.replace(begun, written={**begun.written, **read_schedules(Path(schedules))})
+    if source.start is not None:
+        early = [step for step in print_after if list(STEPS).index(step) <= list(STEPS).index(source.start)]
+        if early:
+            raise InputError(f"nothing to print after {early[0]!r}: the file comes from a later step, {source.start!r}")
     with without_pytorch(target):
-        state = run_steps(begun, target, source.start, see, until)
-    missing = [step for step in print_after if step not in printed]
-    if missing:
-        raise InputError(f"nothing to print after {missing[0]!r}: the file comes from a later step, {source.start!r}")
-    if output is not None:
-        with without_pytorch(target):
-            build_package(dataclasses.replace(source, state=state), target, Path(output), key)
+        if output is None:
+            last = max(print_after, key=list(STEPS).index, default=None)
+            run_steps(begun, target, source.start, see, last)
+        else:
+            _compile_package(dataclasses.replace(source, state=begun), target, Path(output), key, see)
     return printed
 
 
@@ -154,8 +157,18 @@ def export(
     captured = capture(model, args, kwargs, dynamic_shapes)
     with without_pytorch(machine):
         source = _from_captured(captured)
-        state = run_steps(dataclasses.replace(source.state, fast_math=fast_math), machine, source.start)
-        return build_package(dataclasses.replace(source, state=state), machine, Path(path), key)
+        begun = dataclasses.replace(source.state, fast_math=fast_math)
+        return _compile_package(dataclasses.replace(source, state=begun), machine, Path(path), key)
+
+
+def _compile_package(
+    source: Source, target: Target, path: Path, key: Any, see: Callable[[str, State], None] | None = None
+) -> Path:
+    """All steps, and the package; kernels are compiled while others are on their way."""
+    with CompileCache.default().making(target) as making:
+        begun = dataclasses.replace(source.state, begin=making.add)
+        state = dataclasses.replace(run_steps(begun, target, source.start, see), begin=None)
+        return build_package(dataclasses.replace(source, state=state), target, path, key, making)
 
 
 def read_model(path: Path, from_step: str | None = None) -> Source:
@@ -349,8 +362,9 @@ def _to_array(tensor: Any) -> np.ndarray:
     return tensor.numpy()
 
 
-def build_package(source: Source, target: Target, path: Path, key: Any = None) -> Path:
-    """Write the package of a model that went through all steps, signed with `key` if there is one.
+def build_package(source: Source, target: Target, path: Path, key: Any = None, making: Making | None = None) -> Path:
+    """Write the package of a model that went through all steps, signed with `key` if there is one. making: where
+    kernels of it are under way.
 
     Raises as `compile_file` says.
     """
@@ -360,7 +374,7 @@ def build_package(source: Source, target: Target, path: Path, key: Any = None) -
     entries = {e.stage: e.name for e in entry_points(program)}
     if "run" not in entries:
         raise UnsupportedError("the model computes nothing: its results are its inputs")
-    library = build(source.state, target, openmp=False)
+    library = build(source.state, target, openmp=False, making=making)
     prepared = _prepare(source, target, library) if "prepare" in entries else {}
     unknown = {b.name for b in program.buffers if b.space == "weight" and b.name not in source.weights}
     told = [s for n in source.numbers for s in n.sizes]

@@ -7,14 +7,16 @@ for `.pt2` files, printed files and packages, and `effcc.backend` for torch.comp
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from effcc.codegen.cpp.program import emit_program, entry_points, pointer_table, size_table, vectorize_program
-from effcc.codegen.cpp.units import NOTHING_EMITTED, Source, kernel_unit
+from effcc.codegen.cpp.units import NOTHING_EMITTED, Source, Unit, kernel_unit
 from effcc.codegen.lower import lower
 from effcc.codegen.triton import program as triton
 from effcc.codegen.triton.blocks import lower_blocks
@@ -74,8 +76,8 @@ class State:
 
     written: schedules to be followed instead of choosing, by kernel. tiled: the program's kernels read packed operands
     already, and each has such a schedule. fast_math: see `Options`. fired: how often each rewrite rule did.
-    prepare_once: whether what depends on weights alone is computed only when they change. begin: called with the text
-    of each kernel when it is vectorized, for compiling it while others are.
+    units: the C++ of the vectors, by kernel. prepare_once: whether what depends on weights alone is computed only when
+    they change. begin: called with the text of each kernel when it is vectorized, for compiling it while others are.
     """
 
     graph: Graph | None = None
@@ -88,6 +90,7 @@ class State:
     plan: Plan | None = None
     nests: Mapping[str, LoopNest] = field(default_factory=dict)
     vectors: Mapping[str, Function] = field(default_factory=dict)
+    units: Mapping[str, Unit] = field(default_factory=dict)
     source: Source = NOTHING_EMITTED
     seconds: Mapping[str, float] = field(default_factory=dict)
     fast_math: bool = False
@@ -171,15 +174,16 @@ def _vectorize(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
         return state
-    begin = state.begin
+    units: dict[int, Unit] = {}
 
     def done(function: Function) -> None:
-        if begin is not None:
-            begin(kernel_unit(function).text)
+        unit = units[id(function)] = kernel_unit(function)
+        if state.begin is not None:
+            state.begin(unit.text)
 
     alone = _unshared(state.program)
     vectors = vectorize_program(state.program, state.nests, target, alone, done, state.prepare_once)
-    return replace(state, vectors=vectors)
+    return replace(state, vectors=vectors, units={name: units[id(f)] for name, f in vectors.items()})
 
 
 def _unshared(program: Program) -> frozenset[str]:
@@ -200,6 +204,7 @@ def _emit(state: State, target: Target) -> State:
         offsets=state.plan.offsets,
         no_alias=_unshared(state.program),
         functions=state.vectors,
+        units=state.units,
     )
     return replace(state, source=source)
 
@@ -268,7 +273,7 @@ def run_steps(
     last = names.index(until) + 1 if until is not None else len(names)
     for name in names[first:last]:
         begin = time.perf_counter()
-        with noting(step=name, before=state):
+        with _without_collecting(), noting(step=name, before=state):
             state = STEPS[name](state, target)
             for value in (state.graph, state.program, *state.nests.values(), *state.vectors.values()):
                 if value is not None:
@@ -279,6 +284,19 @@ def run_steps(
         if see is not None:
             see(name, state)
     return state
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Without looking for cycles of garbage: the steps make many values and hardly any cycle, and a collection walks
+    all that PyTorch has made, too."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True)

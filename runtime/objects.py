@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
+import queue
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +31,8 @@ from effcc.target import Target
 PATIENCE = 60.0
 """Seconds that a lock may be held beyond the time that the compiler has."""
 _LOCK_DIGITS = 3
+_ENTRY_LEVEL = 1
+"""How far entry points are optimized: they call kernels, and all programs wait for their compilation at the end."""
 
 
 def usable_cores() -> int:
@@ -141,14 +145,17 @@ class Build:
 
 
 class Making:
-    """Kernels on their way to objects, in threads that wait for compilers. Use it as a context manager: what still runs
-    when it is left, by an error or because nobody asked for the objects, is ended."""
+    """Kernels on their way to objects, in threads that wait for compilers; of those that wait, the longest is next, as
+    one that begins last is waited for alone. Use it as a context manager: what still runs when it is left, by an error
+    or because nobody asked for the objects, is ended."""
 
     def __init__(self, store: ObjectStore, recipe: Recipe) -> None:
         self._store, self._recipe = store, recipe
         self._interrupt = Interrupt()
         self._workers = ThreadPoolExecutor(usable_cores(), thread_name_prefix="effcc-compiler")
         self._made: dict[str, Future[bytes]] = {}
+        self._waiting: queue.PriorityQueue[tuple[int, int, str]] = queue.PriorityQueue()
+        self._order = itertools.count()
         self._wanted = False
 
     def __enter__(self) -> Making:
@@ -164,7 +171,9 @@ class Making:
     def add(self, text: str) -> None:
         """Begin with a kernel, unless it is there or under way."""
         if text not in self._made:
-            self._made[text] = self._workers.submit(self._object, text)
+            self._made[text] = Future()
+            self._waiting.put((-len(text), next(self._order), text))
+            self._workers.submit(self._work)
 
     def objects(self, texts: Sequence[str]) -> list[bytes]:
         """The objects of kernels, when all are done. Raises ToolchainError for the first that the compiler refuses,
@@ -182,7 +191,7 @@ class Making:
         """The objects of a library: its kernels' and that of its source, which nobody else has."""
         for text in build.kernels:
             self.add(text)
-        flags = object_flags(build.target, openmp=build.openmp, contract=build.contract)
+        flags = object_flags(build.target, openmp=build.openmp, contract=build.contract, level=_ENTRY_LEVEL)
         with COMPILERS, tempfile.TemporaryDirectory(prefix="effcc-") as folder:
             source = self._compile(build.source, flags, Path(folder))
         return [*self.objects(build.kernels), source]
@@ -190,6 +199,16 @@ class Making:
     def forget(self) -> None:
         """Remove from the cache what was taken from it or made: it does not link."""
         self._store.forget(map(self._recipe.key, self._made))
+
+    def _work(self) -> None:
+        """Make the object of the longest text that waits: there is one for each call."""
+        _, _, text = self._waiting.get_nowait()
+        made = self._made[text]
+        if made.set_running_or_notify_cancel():
+            try:
+                made.set_result(self._object(text))
+            except BaseException as error:
+                made.set_exception(error)  # raised for whoever asks for the object, as by any executor
 
     def _object(self, text: str) -> bytes:
         store, recipe = self._store, self._recipe

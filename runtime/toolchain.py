@@ -140,10 +140,10 @@ def compile_flags(target: Target, *, openmp: bool = False, contract: bool = Fals
     return (*object_flags(target, openmp=openmp, contract=contract), *link_flags(openmp=openmp))
 
 
-def object_flags(target: Target, *, openmp: bool = False, contract: bool = False) -> tuple[str, ...]:
-    """The flags for an object. Only one that starts threads need know which: EFFCC_OPENMP chooses them in
-    effcc/threads.h."""
-    flags = ["-std=c++20", "-O3", "-fPIC", "-pthread"]
+def object_flags(target: Target, *, openmp: bool = False, contract: bool = False, level: int = 3) -> tuple[str, ...]:
+    """The flags for an object, optimized as far as `level` says. Only one that starts threads need know which:
+    EFFCC_OPENMP chooses them in effcc/threads.h."""
+    flags = ["-std=c++20", f"-O{level}", "-fPIC", "-pthread"]
     flags += ["-fno-math-errno", "-fno-trapping-math", "-fwrapv", f"-ffp-contract={'fast' if contract else 'off'}"]
     flags += [_FEATURE_FLAGS.get(feature, f"-m{feature}") for feature in target.features]
     if target.isa == "avx512":

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import effcc
+from effcc import driver
 from effcc.ahead import GRAPH_STEPS, PROGRAM_STEPS, compile_file
 from effcc.driver import STEPS
 from effcc.errors import (
@@ -28,6 +29,7 @@ from effcc.errors import (
     UnknownNameError,
     UnsupportedError,
 )
+from effcc.runtime.objects import Making
 
 
 def small_model() -> nn.Module:
@@ -160,6 +162,29 @@ def test_text_of_another_step_is_refused(printed: dict[str, str], tmp_path: Path
     with pytest.raises(InputError, match="nothing to print after 'simplify'"):
         compile_file(path, None, print_after=["simplify"], from_step="hoist")
     assert not (tmp_path / "model.effcc").exists()
+
+
+def test_a_package_s_kernels_are_compiled_while_others_are_on_their_way(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    before_all_were_known: list[int] = []
+    add, emit = Making.add, driver.emit_program
+
+    def added(self: Making, text: str) -> None:
+        begun.append(text)
+        add(self, text)
+
+    def emitted(*args: Any, **options: Any) -> Any:
+        before_all_were_known.append(len(begun))
+        return emit(*args, **options)
+
+    monkeypatch.setattr(Making, "add", added)
+    monkeypatch.setattr(driver, "emit_program", emitted)
+    compile_file(exported, tmp_path / "file.effcc")
+    begun.clear()
+    effcc.export(small_model(), (torch.zeros(3, 24),), tmp_path / "module.effcc")
+    assert len(before_all_were_known) == 2 and all(before_all_were_known)
 
 
 BAD_FILES: dict[str, tuple[bytes, type[EffccError], str]] = {

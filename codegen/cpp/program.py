@@ -138,18 +138,21 @@ def emit_program(
     offsets: Mapping[str, Dim] | None = None,
     no_alias: frozenset[str] = frozenset(),
     functions: Mapping[str, Function] | None = None,
+    units: Mapping[str, Unit] | None = None,
 ) -> Source:
     """The C++ of a program. `nests` has the loop nest of every kernel by its name in `program.kernels`.
 
     `offsets` places arena buffers, in bytes (default: each buffer's own `offset`); they may depend on size symbols.
     `no_alias` names buffers whose memory no other buffer of the program shares. `functions` are what
-    `vectorize_program` makes of these, where that is known.
+    `vectorize_program` makes of these, and `units` what `kernel_unit` makes of those, where that is known.
 
     Raises ScheduleError for a launch without a nest, or an arena buffer without a place.
     """
     if functions is None:
         functions = vectorize_program(program, nests, target, no_alias)
-    return _Emitter(program, nests, target, offsets or {}, no_alias, functions).run()
+    if units is None:
+        units = {name: kernel_unit(function) for name, function in functions.items()}
+    return _Emitter(program, nests, target, offsets or {}, no_alias, functions, units).run()
 
 
 @dataclass
@@ -160,6 +163,7 @@ class _Emitter:
     offsets: Mapping[str, Dim]
     no_alias: frozenset[str]
     vectors: Mapping[str, Function]
+    texts: Mapping[str, Unit]
 
     def __post_init__(self) -> None:
         self.names = Names(RESERVED)
@@ -218,7 +222,7 @@ class _Emitter:
                 continue
             called[id(function)] = self.names.fresh(name)
             self.functions[name] = called[id(function)], function
-            unit = kernel_unit(function, self._comment(name, self.nests[name]), (name,))
+            unit = replace(self.texts[name], comment=self._comment(name, self.nests[name]), kernels=(name,))
             known = units.setdefault(unit.text, unit)
             if known is not unit:
                 units[unit.text] = replace(known, kernels=(*known.kernels, name))

@@ -13,7 +13,6 @@ All units of a program, one after the other, are a source as well: that is what 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from effcc.codegen.cpp.printer import print_called, print_declaration, print_function
@@ -59,8 +58,8 @@ class Source:
 NOTHING_EMITTED = Source()
 
 
-def kernel_unit(function: Function, comment: Sequence[str] = (), kernels: Sequence[str] = ()) -> Unit:
-    """The unit of a vectorized nest."""
+def kernel_unit(function: Function) -> Unit:
+    """The unit of a vectorized nest, without what is said of it in a program."""
     called = sorted(map(print_called, function.called))
     printed = print_function(function)
     body = "\n".join([*called, *([""] if called else []), printed.text])
@@ -74,7 +73,7 @@ def kernel_unit(function: Function, comment: Sequence[str] = (), kernels: Sequen
     namespace = f"kernel_{digest[:_DIGITS]}"
     inside = [opened(namespace), "", body, "", f"}}  // namespace {namespace}"]
     text = "\n".join([includes, "", "namespace effcc {", *inside, "}  // namespace effcc", ""])
-    return Unit(text, namespace, print_declaration(function), tuple(comment), tuple(kernels))
+    return Unit(text, namespace, print_declaration(function))
 
 
 def include(header: str) -> str:

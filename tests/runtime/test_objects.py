@@ -218,3 +218,23 @@ def test_kernels_that_nobody_asks_for_are_given_up(cache: CompileCache, fake_com
         making.add(kernel(1))
     assert time.monotonic() - started < 60
     assert cache.entries() == [] and list((cache.folder / "staging").iterdir()) == []
+
+
+def test_the_longest_kernel_that_waits_is_next(logged: CompileCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "usable_cores", lambda: 1)
+    texts = [kernel(1), kernel(2), kernel(3) + "// much more\n" * 10]
+    with logged.making(HOST) as making:
+        for text in texts:
+            making.add(text)
+        making.objects(texts)
+    order = Path(f"{logged.folder}.log").read_text().split()
+    assert order.index("number_3") < order.index("number_2")
+
+
+def test_entry_points_are_optimized_less_than_kernels(cache: CompileCache, fake_compiler: FakeCompiler) -> None:
+    log = Path(f"{cache.folder}.log")
+    named = 'grep -q "extern" "$4" && name=entry || name=kernel'
+    noted = f'for a in "$@"; do case $a in -O*) echo $name$a >> {log};; esac; done'
+    fake_compiler(f'{named}; {noted}; exec "$CXX_REAL" "$@"')
+    assert total(cache, 1) == 1
+    assert sorted(log.read_text().split()) == ["entry-O1", "kernel-O3"]

@@ -42,7 +42,8 @@ __attribute__((noinline)) void copy_box(T* to, const T* from, const box<R>& b, i
             in += place * b.from[d];
         }
         if (to_step == 1 && from_step == 1)
-            for (i64 c = own_columns.begin; c < own_columns.end; ++c) out[c] = in[c];
+            __builtin_memcpy(out + own_columns.begin, in + own_columns.begin,
+                             static_cast<unsigned long>(own_columns.end - own_columns.begin) * sizeof(T));
         else
             for (i64 c = own_columns.begin; c < own_columns.end; ++c) out[c * to_step] = in[c * from_step];
     }
