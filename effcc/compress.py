@@ -24,8 +24,8 @@ from effcc.frontend.decode import decode, storage_of, to_numpy, to_tensor
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import Storage, canonical, storage
-from effcc.ir.encodings.levels import Block
 from effcc.ir.encodings.storage import LEVELS, VALUES
+from effcc.ir.parser import encoding_of
 
 Choice = Callable[[str, nn.Module], bool]
 Model = TypeVar("Model", bound=nn.Module)
@@ -99,7 +99,7 @@ def quantize(model: Model, scheme: str = "int8", *, where: Choice | None = None)
         EncodedLinear(in_features=3, out_features=2, bias=True, weight=int8(per="channel"))
     """
     _require_module(model, "quantize")
-    wanted = canonical(scheme)
+    wanted = canonical(encoding_of(scheme))
     _require_only(wanted, VALUES, "quantize", "sparsify")
 
     def store(dense: Any, held: _Stored | None) -> _Stored:
@@ -110,7 +110,7 @@ def quantize(model: Model, scheme: str = "int8", *, where: Choice | None = None)
         if not held.storage.values.is_exact:
             raise EncodingError(f"its values are stored as {held.storage.encoding} already; quantize the dense weight")
         chain = Encoding(((*held.storage.encoding.terms[0], *wanted.terms[0]),))
-        made = storage(chain, held.storage.shape, held.storage.dtype, _count(held.storage))
+        made = storage(chain, held.storage.shape, held.storage.dtype, levels.count)
         coordinates, (elements,) = held.storage.split(held.arrays)
         return _Stored(made, [*coordinates, *made.values.encode(levels, elements)])
 
@@ -134,13 +134,13 @@ def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where:
         EncodedLinear(in_features=6, out_features=8, bias=True, weight=block(4,1))
     """
     _require_module(model, "sparsify")
-    wanted = canonical(scheme)
+    wanted = canonical(encoding_of(scheme))
     _require_only(wanted, LEVELS, "sparsify", "quantize")
     if not 0.0 < density <= 1.0:
         raise EncodingError(f"density is the share of weights to keep: expected 0 < density <= 1, got {density}")
 
     def store(dense: Any, held: _Stored | None) -> _Stored:
-        if held is not None and isinstance(held.storage.levels, Block):
+        if held is not None and held.storage.levels.count:
             raise EncodingError(f"it is stored as {held.storage.encoding} already; sparsify the dense weight")
         values = () if held is None else held.storage.encoding.terms[0]
         numbers = dense if held is None else held.storage.decode(held.arrays)
@@ -149,7 +149,6 @@ def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where:
         count = max(1, round(density * (dense.shape[-1] // width)))
         dtype = from_numpy(dense.dtype) if held is None else held.storage.dtype
         made = storage(Encoding(((level, *values),)), dense.shape, dtype, count)
-        assert isinstance(made.levels, Block)
         coordinates = made.levels.select(numbers)
         kept, *rest = [dense] if held is None else held.arrays
         return _Stored(made, [*coordinates, made.levels.compress(kept, coordinates), *rest])
@@ -168,10 +167,6 @@ class _Stored:
 
     storage: Storage
     arrays: list[Any]
-
-
-def _count(made: Storage) -> int:
-    return made.levels.count if isinstance(made.levels, Block) else 0
 
 
 def _require_only(wanted: Encoding, names: Sequence[str], verb: str, other: str) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from effcc.ir.dims import Shape
 from effcc.ir.dtypes import i64
 from effcc.ir.encodings import stored_as
-from effcc.ir.encodings.levels import Block
 from effcc.ir.op import Op, normalize_axis
 from effcc.ir.table.movement import slice_bounds
 from effcc.ir.types import TensorType
@@ -48,7 +47,7 @@ def bounds(op: str, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> di
         return {1: (0, 3)}
     if op == "decode":
         levels = stored_as(attrs["encoding"], attrs["shape"], attrs["dtype"], [t.shape for t in types]).levels
-        return {0: (0, levels.shape[-1] // levels.width - 1)} if isinstance(levels, Block) else {}
+        return {0: (0, levels.shape[-1] // levels.block[1] - 1)} if levels.coordinates else {}
     if op == "embedding":
         return {1: (0, int(types[0].shape[0]) - 1)}
     if op in ("index_select", "gather", "scatter"):

@@ -12,6 +12,7 @@ from effcc.fuzz.sketch import Refused, Sketch, element, floats, number, size, st
 from effcc.ir.dtypes import DTYPES, DType, boolean, i64
 from effcc.ir.encodings import storage
 from effcc.ir.graph import Value
+from effcc.ir.parser import encoding_of
 from effcc.ir.types import TensorType
 
 # Recurrences, unrolled as tracing does -------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ def stored_weight(s: Sketch) -> None:
     n, k = blocks[0] * size(s, 1, 2, 4, 5, 8), blocks[1] * size(s, 2, 3, 8, 17, 32)
     count = s.random.choice((0, max(1, k // blocks[1] // 2), 1))
     try:
-        stored = storage(scheme, (n, k), dtype, count if scheme.startswith("block") else 0)
+        stored = storage(encoding_of(scheme), (n, k), dtype, count if scheme.startswith("block") else 0)
         dense = (s.data.standard_normal((n, k)) * s.data.choice([0.1, 1, 3], (n, 1))).astype(dtype.numpy)
         arrays = stored.encode(dense)
     except EncodingError as error:

@@ -9,8 +9,9 @@ from effcc.codegen.cpp.spelling import Fold, fold, spell
 from effcc.codegen.cpp.values import computed
 from effcc.errors import UnsupportedError
 from effcc.ir import vectors
+from effcc.ir.contraction import factors_of
 from effcc.ir.dtypes import DType
-from effcc.ir.expr import Call, Expr
+from effcc.ir.expr import Expr
 from effcc.ir.scalars import reduction
 from effcc.ir.vectors import Broadcast, Fma, Literal
 
@@ -58,12 +59,10 @@ class Combine:
         return self.folded(before, self.value()) if product is None else self._multiply_add(product, before)
 
     def _product(self) -> tuple[Expr, Expr] | None:
-        """The factors, where the statement is a contraction and may be rounded once."""
+        """The factors, where products are summed, each of which may be rounded once with its sum."""
         e = self.tile.value
         same = computed(e.dtype) == computed(self.dtype) and e.dtype.is_float
-        if self.tile.combine == "add" and isinstance(e, Call) and e.function == "mul" and same:
-            return e.operands[0], e.operands[1]
-        return None
+        return factors_of(e) if self.tile.combine == "add" and same else None
 
     def _multiply_add(self, product: tuple[Expr, Expr], before: Value) -> Value:
         self.points.at.streams = True

@@ -20,8 +20,9 @@ from torch import Tensor
 from effcc.errors import EncodingError
 from effcc.frontend.importer import Importer, dtype_of, imports
 from effcc.ir.encodings import Storage, canonical, stored_as
-from effcc.ir.encodings.levels import Block, Levels
+from effcc.ir.encodings.levels import Levels
 from effcc.ir.graph import Value
+from effcc.ir.parser import encoding_of
 
 
 def storage_of(scheme: str, shape: Sequence[int], components: Sequence[Tensor]) -> Storage:
@@ -29,7 +30,7 @@ def storage_of(scheme: str, shape: Sequence[int], components: Sequence[Tensor]) 
     floating = [c.dtype for c in components if c.is_floating_point()]
     if not floating:
         raise EncodingError(f"{scheme}: expected values or a scale in a floating dtype among the components, got none")
-    return stored_as(scheme, shape, dtype_of(floating[0]), [tuple(c.shape) for c in components])
+    return stored_as(encoding_of(scheme), shape, dtype_of(floating[0]), [tuple(c.shape) for c in components])
 
 
 def to_numpy(tensor: Tensor) -> Any:
@@ -78,26 +79,19 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[None, None, list[Tensor | No
     gradient = _at_stored_elements(upstream, made.levels, components)
     if not made.values.is_exact:
         *_, whole, scale = components
-        products = _rows(gradient, made.levels) * _rows(whole, made.levels)
+        products = made.levels.rows(gradient) * made.levels.rows(whole)
         gradient = products.sum(1 if scale.numel() == products.shape[0] else (0, 1)).reshape(scale.shape)
     return None, None, [*(None for _ in components[:-1]), gradient]
 
 
 def _at_stored_elements(dense: Tensor, levels: Levels, components: Sequence[Tensor]) -> Tensor:
     """A dense tensor at the places that are stored: `Levels.compress` in operators that can be traced."""
-    if not isinstance(levels, Block):
+    if not levels.coordinates:
         return dense
-    n, k = levels.shape
-    blocks = dense.reshape(n // levels.height, levels.height, k // levels.width, levels.width).transpose(1, 2)
-    chosen = components[0].to(torch.int64)[:, :, None, None].expand(-1, -1, levels.height, levels.width)
+    (n, k), (height, width) = levels.shape, levels.block
+    blocks = dense.reshape(n // height, height, k // width, width).transpose(1, 2)
+    chosen = components[0].to(torch.int64)[:, :, None, None].expand(-1, -1, height, width)
     return blocks.gather(1, chosen).reshape(levels.stored)
-
-
-def _rows(stored: Tensor, levels: Levels) -> Tensor:
-    """`Levels.rows` in operators that can be traced."""
-    if isinstance(levels, Block):
-        stored = stored.reshape(*levels.stored[:3], levels.width).transpose(1, 2)
-    return stored.reshape(levels.shape[0], -1)
 
 
 decode.register_autograd(_gradients, setup_context=_save)
@@ -107,4 +101,4 @@ decode.register_autograd(_gradients, setup_context=_save)
 def import_decode(m: Importer, scheme: str, shape: tuple[int, ...], components: tuple[Value, ...]) -> Value:
     """The op `decode` over the components as they are stored."""
     dtype = next(c.type.dtype for c in components if c.type.dtype.is_float)
-    return m.emit("decode", *components, encoding=canonical(scheme), dtype=dtype, shape=tuple(shape))
+    return m.emit("decode", *components, encoding=canonical(encoding_of(scheme)), dtype=dtype, shape=tuple(shape))

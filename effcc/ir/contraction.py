@@ -1,8 +1,8 @@
 """Contractions: sums of products whose factors differ in axes, C[b,m,n] = sum over k of A[b,m,k] * B[b,k,n].
 
-Recognised here and nowhere else: fusion, the models of CPUs and GPUs and the printers all ask `contraction` and read
-one value: which axes are rows, columns, depth and batch, what each factor loads and what decodes it, which factor is
-constant.
+Recognised here and nowhere else: fusion, the models of CPUs and GPUs and the printers all ask `contraction`, of a
+kernel's statement or of a tile of it, and read one value: which axes are rows, columns, depth and batch, what each
+factor loads and what decodes it, which factor is constant.
 
 >>> from effcc.ir.parser import parse_kernel
 >>> kernel = parse_kernel("kernel @k(A: f32[4,8], B: f32[6,8]) -> (C: f32[4,6]) over m=4, n=6, k=8 {"
@@ -14,12 +14,13 @@ C[m,n] = sum(k: A * B), B constant
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from effcc.ir.dtypes import DType
+from effcc.ir.dtypes import DType, bf16, f16, f32
 from effcc.ir.expr import Axis, Call, Expr, Load, children, free_axes, walk
 from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.loops import Tile
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class Operand:
     def followed(self) -> frozenset[str]:
         """The axes that its data's index follows itself, not through what it reads there."""
         return frozenset[str]().union(*map(_outside_loads, self.data.index))
+
+    @property
+    def unwidened(self) -> Expr:
+        """Its value before it was widened from a half type: products of half types are exact in f32."""
+        match self.value:
+            case Call("cast", (operand,), dtype) if dtype == f32 and operand.dtype in (f16, bf16):
+                return operand
+        return self.value
 
     @property
     def gathered(self) -> bool:
@@ -76,6 +85,11 @@ class Contraction:
         return not set(self.rows) & self.right.axes and not set(self.columns) & self.left.axes
 
     @property
+    def turned(self) -> Contraction:
+        """The same, with the factors and so rows and columns in the other order."""
+        return replace(self, rows=self.columns, columns=self.rows, left=self.right, right=self.left)
+
+    @property
     def in_place(self) -> bool:
         """Whether each factor follows a kept axis that the other does not: no rows that are gathered at run time."""
         return all(_sides((*self.batch, *self.rows, *self.columns), self.left.followed, self.right.followed))
@@ -85,8 +99,10 @@ class Contraction:
         """Whether blocks of it are matrix products: no factor depends on more axes than it loads along, and every depth
         axis is an axis of both.
         """
-        a, b = (free_axes(o.value) for o in (self.left, self.right))
-        return self.is_outer and a == self.left.axes and b == self.right.axes and set(self.depth) <= a & b
+        known = {*self.batch, *self.rows, *self.columns, *self.depth}  # a tile's values also depend on where it begins
+        a, b = (free_axes(o.value) & known for o in (self.left, self.right))
+        loaded = a == self.left.axes & known and b == self.right.axes & known
+        return self.is_outer and loaded and set(self.depth) <= a & b
 
     def __str__(self) -> str:
         kept = ",".join((*self.batch, *self.rows, *self.columns))
@@ -101,19 +117,39 @@ def contraction(statement: Statement, weights: Collection[str] = frozenset()) ->
     reduce = statement.reduction
     if reduce is None or reduce.operator != "sum" or reduce.spans or statement.scatter is not None:
         return None
-    factors = factors_of(reduce.body)
+    return _contraction(statement.target, statement.axes, reduce.axes, reduce.body, reduce.dtype, weights)
+
+
+def contraction_of_tile(tile: Tile) -> Contraction | None:
+    """The contraction that a tile of a sum is, over the tile's axes; None for any other."""
+    if tile.combine != "add":
+        return None
+    kept = tuple(i.name for i in tile.index if isinstance(i, Axis))
+    depth = tuple(a.name for a in tile.axes if a.name not in kept)
+    return _contraction(tile.buffer, kept, depth, tile.value, tile.value.dtype, frozenset())
+
+
+def _contraction(
+    target: str,
+    kept: tuple[str, ...],
+    depth: tuple[str, ...],
+    body: Expr,
+    accumulator: DType,
+    weights: Collection[str],
+) -> Contraction | None:
+    factors = factors_of(body)
     if factors is None:
         return None
     left, right = (_operand(f, weights) for f in factors)
     if not left.loads or not right.loads:
         return None
-    rows, columns = _sides(statement.axes, left.axes, right.axes)
+    rows, columns = _sides(kept, left.axes, right.axes)
     if not rows or not columns:
-        rows, columns = _sides(statement.axes, left.followed, right.followed)
+        rows, columns = _sides(kept, left.followed, right.followed)
     if not rows or not columns:
         return None
-    batch = tuple(x for x in statement.axes if x not in rows and x not in columns)
-    return Contraction(statement.target, rows, columns, reduce.axes, batch, left, right, reduce.dtype)
+    batch = tuple(x for x in kept if x not in rows and x not in columns)
+    return Contraction(target, rows, columns, depth, batch, left, right, accumulator)
 
 
 def _sides(
@@ -131,7 +167,7 @@ def contractions(kernel: Kernel) -> dict[int, Contraction]:
 
 
 def factors_of(e: Expr) -> tuple[Expr, Expr] | None:
-    """The factors of a product."""
+    """The factors of a product, of which a sum may be rounded once for both."""
     match e:
         case Call("mul", (left, right)):
             return left, right

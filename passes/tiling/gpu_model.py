@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from effcc.gpu import GpuTarget
-from effcc.ir.contraction import Contraction, contraction, factors_of
+from effcc.ir.contraction import Contraction, contraction
 from effcc.ir.dependences import online_axis
 from effcc.ir.dims import Shape, elements
 from effcc.ir.dtypes import DType, bf16, f16, f32
@@ -100,11 +100,11 @@ class BlockModel:
         self.kernel, self.plans, self.target = kernel, plans, target
         self.shared, self.whole = shared, whole
         self.extents = {a: elements((e,)) for a, e in kernel.axes if e != 1}
-        found = {s.target: x for s in kernel.statements if (x := block_product(s)) is not None}
-        groups = {name: tuple(self._real(g) for g in (x.rows, x.columns, x.depth)) for name, x in found.items()}
+        self.found = {s.target: x for s in kernel.statements if (x := block_product(s)) is not None}
+        groups = {name: tuple(self._real(g) for g in (x.rows, x.columns, x.depth)) for name, x in self.found.items()}
         self.product_sides = {name: three for name, three in groups.items() if all(three)}
         self.products = list(self.product_sides.values())
-        self.batch = {a for name in self.product_sides for a in found[name].batch}
+        self.batch = {a for name in self.product_sides for a in self.found[name].batch}
         self.in_products = {a for groups in self.products for g in groups for a in g}
         self.loops = [a for a in self.extents if a not in shared and a not in whole]
 
@@ -199,7 +199,7 @@ class BlockModel:
         for s in self.kernel.statements:
             reduced = s.reduction.axes if s.reduction is not None else ()
             points = self._points((*s.axes, *reduced))
-            if s.target in self.product_sides and _half_operands(s):
+            if s.target in self.product_sides and _half_operands(self.found[s.target]):
                 terms.append(f"half_flop * {points} / 512")
             else:
                 terms.append(f"flop * {_operations(s.value)} * {points}")
@@ -240,13 +240,9 @@ def _operations(value: Expr) -> int:
     return 1 + sum(1 if f in _ARITHMETIC else CALL_OPERATIONS for f in calls)
 
 
-def _half_operands(s: Statement) -> bool:
+def _half_operands(found: Contraction) -> bool:
     """Whether both factors of a product are half types, widened: then the matrix units multiply them."""
-    assert s.reduction is not None
-    return all(
-        isinstance(o, Call) and o.function == "cast" and o.operands[0].dtype in (f16, bf16)
-        for o in factors_of(s.reduction.body) or ()
-    )
+    return all(o.unwidened.dtype in (f16, bf16) for o in (found.left, found.right))
 
 
 def _product(factors: Iterable[str]) -> str:

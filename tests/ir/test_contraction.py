@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from effcc.ir.contraction import Contraction, contraction, contractions
+from effcc.ir.contraction import Contraction, contraction, contraction_of_tile, contractions
+from effcc.ir.dtypes import f16
 from effcc.ir.kernel import Kernel
-from effcc.ir.parser import parse_kernel
+from effcc.ir.loops import For, Tile
+from effcc.ir.parser import parse_kernel, parse_loops
 
 OPERANDS = "A: f32[2,4,8], B: f32[2,8,6], Q: i8[6,8], S: f32[6], T: f32[9,8], I: i64[4], V: f32[8]"
 
@@ -73,3 +75,31 @@ def test_a_factor_gathered_along_the_others_columns_has_no_outer_products() -> N
 def test_a_mask_on_another_axis_keeps_it_from_being_a_matrix_product() -> None:
     assert found("sum(k: A[b,m,k] * B[b,k,n])").is_block_product
     assert not found("sum(k: where(n <= m, A[b,m,k], 0.0) * B[b,k,n])").is_block_product
+
+
+def test_a_tile_of_a_contraction_is_recognised_by_its_own_axes() -> None:
+    nest = parse_loops("""
+        loops @k(A: f16[64,128], B: f32[128,32]) -> (O: f32[64,32]) {
+          parallel m0 in 0..64 step 16 {
+            alloc acc: f32[16,32] in register
+            tile m=16 unroll, n=32 lanes: acc[m,n] = 0.0
+            for k0 in 0..128 step 32 {
+              tile m=16 unroll, n=32 lanes, k=32 unroll:
+                acc[m,n] add= cast<f32>(where(m0 + m < 60, A[m0 + m,k0 + k], 0.0)) * B[k0 + k,n]
+            }
+            tile m=16 unroll, n=32 lanes: O[m0 + m,n] = acc[m,n]
+          }
+        }""")
+    (loop,) = nest.body
+    assert isinstance(loop, For)
+    _, begin, turns, end = loop.body
+    assert isinstance(turns, For) and isinstance(begin, Tile) and isinstance(end, Tile)
+    (step,) = turns.body
+    assert isinstance(step, Tile)
+    one = contraction_of_tile(step)
+    assert one is not None
+    assert (one.rows, one.columns, one.depth, one.batch) == (("m",), ("n",), ("k",), ())
+    assert one.is_block_product
+    assert one.left.unwidened.dtype == f16
+    assert one.turned.rows == one.columns and one.turned.left == one.right
+    assert contraction_of_tile(begin) is None and contraction_of_tile(end) is None

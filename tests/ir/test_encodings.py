@@ -15,6 +15,7 @@ from effcc.ir.encodings import Storage, canonical, storage, stored_as
 from effcc.ir.form import FormBuilder
 from effcc.ir.interpreter import run_kernel
 from effcc.ir.kernel import Kernel, Param
+from effcc.ir.parser import encoding_of
 from effcc.ir.types import TensorType
 from effcc.ir.verifier import verify_kernel
 
@@ -33,7 +34,7 @@ def weight(seed: int, shape: tuple[int, ...] = (8, 12)) -> Any:
 
 
 def made(encoding: str, shape: tuple[int, ...] = (8, 12), count: int = 2, dtype: DType = f32) -> Storage:
-    return storage(encoding, shape, dtype, count if "block" in encoding else 0)
+    return storage(encoding_of(encoding), shape, dtype, count if "block" in encoding else 0)
 
 
 def decode_kernel(stored: Storage, whole: bool) -> Kernel:
@@ -50,7 +51,7 @@ def decode_kernel(stored: Storage, whole: bool) -> Kernel:
 def test_int8_stays_within_its_error_bound(seed: int, scale: float) -> None:
     dense = weight(seed) * np.float32(scale)
     dense[3] = 0
-    stored = storage("int8", dense.shape)
+    stored = storage(encoding_of("int8"), dense.shape)
     arrays = stored.encode(dense)
     decoded = stored.decode(arrays)
     assert (np.abs(decoded - dense.astype(np.float64)) <= stored.error_bound(arrays)).all()
@@ -59,7 +60,7 @@ def test_int8_stays_within_its_error_bound(seed: int, scale: float) -> None:
 
 def test_a_channel_of_denormals_does_not_divide_by_zero() -> None:
     dense = np.full((2, 3), 1e-42, np.float32)
-    stored = storage("int8", dense.shape)
+    stored = storage(encoding_of("int8"), dense.shape)
     arrays = stored.encode(dense)
     assert np.isfinite(stored.decode(arrays)).all()
     assert (np.abs(stored.decode(arrays) - dense) <= stored.error_bound(arrays)).all()
@@ -83,7 +84,7 @@ def test_composed_values_are_those_of_what_the_level_keeps() -> None:
     dense = weight(1)
     sparse = made("block(4,1)")
     pruned = sparse.decode(sparse.encode(dense))
-    both, int8 = made("block(4,1) . int8"), storage("int8", dense.shape)
+    both, int8 = made("block(4,1) . int8"), storage(encoding_of("int8"), dense.shape)
     np.testing.assert_array_equal(both.decode(both.encode(dense)), int8.decode(int8.encode(pruned)))
 
 
@@ -104,7 +105,7 @@ def test_components_have_the_types_that_are_promised(encoding: str) -> None:
     arrays = stored.encode(weight(2))
     assert [(c.type.dtype.numpy, c.type.shape) for c in stored.components] == [(a.dtype, a.shape) for a in arrays]
     assert stored.bytes == sum(a.nbytes for a in arrays)
-    assert stored_as(encoding, stored.shape, f32, [a.shape for a in arrays]) == stored
+    assert stored_as(encoding_of(encoding), stored.shape, f32, [a.shape for a in arrays]) == stored
 
 
 @pytest.mark.parametrize("dtype", [bf16, f16, f64], ids=str)
@@ -149,7 +150,7 @@ def test_a_damaged_coordinate_never_reads_outside() -> None:
 )
 def test_bad_notation_is_refused(text: str, error: type[EffccError], message: str) -> None:
     with pytest.raises(error, match=message):
-        canonical(text)
+        canonical(encoding_of(text))
 
 
 @pytest.mark.parametrize(
@@ -164,18 +165,18 @@ def test_bad_notation_is_refused(text: str, error: type[EffccError], message: st
 )
 def test_a_shape_that_does_not_fit_is_refused(encoding: str, shape: tuple[int, ...], count: int, message: str) -> None:
     with pytest.raises(EncodingError, match=message):
-        storage(encoding, shape, f32, count)
+        storage(encoding_of(encoding), shape, f32, count)
 
 
 def test_infinities_cannot_be_bytes() -> None:
     dense = weight(5)
     dense[0, 0] = np.inf
     with pytest.raises(EncodingError, match="finite"):
-        storage("int8", dense.shape).encode(dense)
+        storage(encoding_of("int8"), dense.shape).encode(dense)
 
 
 def test_misfitting_components_are_refused() -> None:
-    stored = storage("int8", (8, 12))
+    stored = storage(encoding_of("int8"), (8, 12))
     values, scale = stored.encode(weight(6))
     with pytest.raises(EncodingError, match=r"scale: f32\[8\]"):
         stored.decode([values, scale[:-1]])

@@ -46,13 +46,27 @@ class Levels(ABC):
         """The coordinate arrays: name, dtype and shape."""
 
     @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns of the blocks that coordinates choose."""
+        return (1, 1)
+
+    @property
+    def count(self) -> int:
+        """How many blocks of each row of blocks are stored; 0 where everything is."""
+        return 0
+
+    @property
     def density(self) -> float:
         """Stored elements over all elements."""
         return float(np.prod(self.stored)) / float(np.prod(self.shape))
 
+    def select(self, dense: Array) -> list[Array]:
+        """The coordinates of what is kept of a dense array: none where everything is."""
+        return []
+
     @abstractmethod
     def rows(self, stored: Array) -> Array:
-        """The stored elements of each channel as a row of a matrix."""
+        """The stored elements of each channel as a row of a matrix; also of PyTorch's tensors, traced or not."""
 
     @abstractmethod
     def from_rows(self, rows: Array) -> Array:
@@ -104,7 +118,7 @@ class Dense(Levels):
 
 @dataclass(frozen=True)
 class Block(Levels):
-    """`block(r,c)`: of every r rows of a matrix, the same number `count` of blocks of r x c elements.
+    """`block(r,c)`: of every r rows of a matrix, the same number `kept` of blocks of r x c elements.
 
     An equal count makes all axes plain: one coordinate array `columns[N/r, count]` (a block's column over c,
     ascending), and stored elements `[N/r, count, r, c]` (`[N/r, count, r]` where c is 1).
@@ -115,7 +129,7 @@ class Block(Levels):
     shape: tuple[int, ...]
     height: int
     width: int
-    count: int
+    kept: int
 
     def __post_init__(self) -> None:
         scheme = f"block({self.height},{self.width})"
@@ -129,8 +143,16 @@ class Block(Levels):
                 f"{scheme} needs rows in multiples of {self.height} and columns in multiples of {self.width}, "
                 f"got a weight of shape [{n}, {k}]"
             )
-        if not 1 <= self.count <= k // self.width:
-            raise EncodingError(f"{scheme} of [{n}, {k}] stores 1 to {k // self.width} blocks a row, got {self.count}")
+        if not 1 <= self.kept <= k // self.width:
+            raise EncodingError(f"{scheme} of [{n}, {k}] stores 1 to {k // self.width} blocks a row, got {self.kept}")
+
+    @property
+    def block(self) -> tuple[int, int]:
+        return (self.height, self.width)
+
+    @property
+    def count(self) -> int:
+        return self.kept
 
     @property
     def stored(self) -> tuple[int, ...]:
@@ -142,7 +164,7 @@ class Block(Levels):
         return (("columns", i32, self.stored[:2]),)
 
     def rows(self, stored: Array) -> Array:
-        return np.moveaxis(stored.reshape(*self.stored[:3], self.width), 2, 1).reshape(self.shape[0], -1)
+        return stored.reshape(*self.stored[:3], self.width).swapaxes(1, 2).reshape(self.shape[0], -1)
 
     def from_rows(self, rows: Array) -> Array:
         blocks = rows.reshape(self.stored[0], self.height, self.count, self.width)

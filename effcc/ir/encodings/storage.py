@@ -1,6 +1,7 @@
 """One weight in one encoding: a level and a kind of values, composed.
 
->>> made = storage("block(4,1) . int8", (8, 6), f32, count=2)
+>>> from effcc.ir.parser import parse_encoding
+>>> made = storage(parse_encoding("block(4,1) . int8"), (8, 6), f32, count=2)
 >>> print(made.encoding, "|", *made.components, sep="  ")
 block(4,1) . int8(per="channel")  |  columns: i32[2,2]  values: i8[2,2,4]  scale: f32[8]
 """
@@ -74,7 +75,7 @@ class Storage:
             raise EncodingError(f"{self.encoding} of {list(self.shape)}: got an array of shape {list(dense.shape)}")
         if not self.values.is_exact and not np.isfinite(np.asarray(dense, np.float32)).all():
             raise EncodingError(f"{self.encoding} stores finite numbers; the weight holds infinities or NaN")
-        coordinates = self.levels.select(dense) if isinstance(self.levels, Block) else []
+        coordinates = self.levels.select(dense)
         return [*coordinates, *self.values.encode(self.levels, self.levels.compress(dense, coordinates))]
 
     def split(self, arrays: Sequence[Array]) -> tuple[list[Array], list[Array]]:
@@ -112,12 +113,11 @@ class Storage:
         self.levels.form(b, lambda place, n: self.values.element(load, place, n, self.dtype), whole)
 
 
-def storage(encoding: Encoding | str, shape: Sequence[int], dtype: DType = f32, count: int = 0) -> Storage:
-    """The storage of a weight of `shape` under an encoding or its notation.
+def storage(encoding: Encoding, shape: Sequence[int], dtype: DType = f32, count: int = 0) -> Storage:
+    """The storage of a weight of `shape` under an encoding.
 
     `count`: for `block`, how many blocks are stored of every row of blocks (0: all).
-    Raises UnknownNameError for a scheme that does not exist, EncodingError for one that does not fit, and what the
-    parser raises for text that is no encoding.
+    Raises UnknownNameError for a scheme that does not exist, EncodingError for one that does not fit.
     """
     chain = _chain(canonical(encoding))
     shape = tuple(shape)
@@ -139,9 +139,7 @@ def storage(encoding: Encoding | str, shape: Sequence[int], dtype: DType = f32, 
     return Storage(Encoding((chain,)), shape, dtype, levels, values)
 
 
-def stored_as(
-    encoding: Encoding | str, shape: Sequence[int], dtype: DType, components: Sequence[Sequence[int]]
-) -> Storage:
+def stored_as(encoding: Encoding, shape: Sequence[int], dtype: DType, components: Sequence[Sequence[int]]) -> Storage:
     """The storage whose components have the given shapes, which say what the notation leaves open."""
     chain = _chain(canonical(encoding))
     count = 0
@@ -154,12 +152,8 @@ def stored_as(
     return storage(encoding, shape, dtype, count)
 
 
-def canonical(encoding: Encoding | str) -> Encoding:
+def canonical(encoding: Encoding) -> Encoding:
     """The encoding with defaults written out, `dense` left out, and every scheme checked; raises as `storage` does."""
-    if isinstance(encoding, str):
-        from effcc.ir.parser import parse_encoding  # the parser is needed for text only, and loads a grammar
-
-        encoding = parse_encoding(encoding, "<encoding>")
     if not isinstance(encoding, Encoding):
         raise EncodingError(f"expected an encoding or its notation, such as 'int8', got {encoding!r}")
     chain = tuple(s for s in map(_check, _chain(encoding)) if s.name != "dense")

@@ -139,6 +139,11 @@ def parse_encoding(text: str, path: str = "<text>") -> Encoding:
         return read_encoding(source, source.tree("encoding"))
 
 
+def encoding_of(given: Encoding | str) -> Encoding:
+    """An encoding as it is, or the one that its notation states."""
+    return parse_encoding(given, "<encoding>") if isinstance(given, str) else given
+
+
 def parse_type(text: str, path: str = "<text>") -> TensorType:
     """A tensor type: `f32[s0,384]`."""
     source = Source(text, path)

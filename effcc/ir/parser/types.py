@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sympy
 from lark import Token, Tree
@@ -14,11 +14,13 @@ from effcc.ir.dims import Dim, dim, symbol
 from effcc.ir.dtypes import NAMED, DType
 from effcc.ir.dtypes import dtype as dtype_named
 from effcc.ir.encoding import Argument, Encoding, Scheme
-from effcc.ir.graph import Attribute
 from effcc.ir.parser.limits import bounded, extent, power, quotient, size_arithmetic, whole
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.size_functions import FUNCTIONS, constant, is_real
 from effcc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from effcc.ir.graph import Attribute
 
 SPECIALS: dict[str, float | bool] = {"inf": math.inf, "nan": math.nan, "true": True, "false": False}
 _SIZE_FUNCTIONS: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from effcc.ir.encodings import storage
-from effcc.ir.parser import parse_graph
+from effcc.ir.parser import encoding_of, parse_graph
 from effcc.passes.encodings import Choice, encode
 from effcc.passes.encodings.choose import dense_seconds, stored_seconds
 from effcc.passes.hoist import Hoisted, hoist
@@ -44,7 +44,7 @@ def test_a_weight_that_keeps_every_block_is_faster_dense() -> None:
 def test_an_int8_weight_is_never_copied_to_floats() -> None:
     for rows in (1, 2, 5, 12, 128, 4096):
         for size in (64, 768, 4096):
-            stored = storage("int8", (size, size))
+            stored = storage(encoding_of("int8"), (size, size))
             assert stored_seconds(stored, rows, TARGET) <= 1.5 * dense_seconds(stored, rows, TARGET)
 
 

@@ -8,7 +8,7 @@ import pytest
 from effcc.errors import EncodingError, UnknownNameError
 from effcc.ir.encodings import storage
 from effcc.ir.interpreter import run_graph
-from effcc.ir.parser import parse_graph
+from effcc.ir.parser import encoding_of, parse_graph
 from effcc.ir.verifier import verify_graph
 from effcc.passes.encodings import spell_out_encodings
 
@@ -29,9 +29,10 @@ def test_a_stored_parameter_becomes_its_components() -> None:
     assert graph.weights == {"w_columns", "w_values", "w_scale_1", "w_scale"}
     random = np.random.default_rng(0)
     x, w, b = (random.standard_normal(s).astype(np.float32) for s in ((3, 6), (8, 6), (8,)))
-    parts = storage("block(4,1) . int8", (8, 6)).encode(w)
+    stored = storage(encoding_of("block(4,1) . int8"), (8, 6))
+    parts = stored.encode(w)
     (y,) = run_graph(graph, [x, *parts, b])
-    np.testing.assert_allclose(y, x @ storage("block(4,1) . int8", (8, 6)).decode(parts).T + b, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(y, x @ stored.decode(parts).T + b, rtol=1e-5, atol=1e-6)
 
 
 def test_dense_graphs_stay_as_they_are() -> None:
