@@ -171,9 +171,7 @@ class _Lowering:
         found: dict[Path, str] = {}
         for place in self.places:
             other = self.kernel.statements[place.position]
-            if place.lanes in s.axes and (
-                other.target == s.target or any(x.buffer.rstrip("'") == s.target for x in other.reads)
-            ):
+            if place.lanes in s.axes and (other.target == s.target or any(x.buffer == s.target for x in other.reads)):
                 depth = next(n for n, x in enumerate(place.around) if isinstance(x, Loop) and x.together == "lanes")
                 found[place.path[: depth + 1]] = str(place.lanes)
         lanes = list(found.values())

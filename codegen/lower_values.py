@@ -93,13 +93,17 @@ class Values:
         """
 
         def place(node: Load) -> Expr:
-            bare = node.buffer.rstrip("'")
             if node.buffer in scope.registers and node == self.own[node.buffer]:
                 name, order = scope.registers[node.buffer]
                 return Load(name, tuple(Axis(t.name) for t in tiles_of(order, ranges)), node.dtype)
-            if bare in scope.locals:
-                suffix = "_before" if node.buffer.endswith("'") else ""
-                return self.load_local(scope.locals[bare], node, ranges, suffix)
+            if node.buffer in scope.locals:
+                suffix = "_before" if node.before else ""
+                return self.load_local(scope.locals[node.buffer], node, ranges, suffix)
+            if node.before:
+                raise ScheduleError(
+                    f"kernel {self.kernel.name!r}: {node.written} is read, but no {node.buffer} rests between turns: "
+                    f"`hold {node.buffer} in local` around the loop that it follows"
+                )
             return replace(node, index=tuple(walk_in(i) for i in node.index))
 
         def walk_in(node: Expr) -> Expr:
@@ -156,5 +160,5 @@ def local_name(target: str) -> str:
 
 
 def previous(kernel: Kernel) -> Mapping[str, None]:
-    """Reductions whose value before the turn is read (`M'`)."""
-    return dict.fromkeys(x.buffer[:-1] for s in kernel.statements for x in s.reads if x.buffer.endswith("'"))
+    """Reductions whose value before the turn is read."""
+    return dict.fromkeys(x.buffer for s in kernel.statements for x in s.reads if x.before)

@@ -87,7 +87,7 @@ def _writes_alone(kernel: Kernel, param: Param, output: Param) -> Kernel | None:
     if not _same_place(kernel, first, first.value, param, output) or first.value.buffer != param.name:
         return None
     rest = tuple(s for s in kernel.statements if s is not first)
-    if any(load.buffer.rstrip("'") == param.name for s in rest for load in s.reads):
+    if any(load.buffer == param.name for s in rest for load in s.reads):
         return None
     used = {a for s in rest for a in s.all_axes}
     params = tuple(p for p in kernel.params if p is not param)
@@ -99,7 +99,7 @@ def _reads_own_points(kernel: Kernel, param: Param, output: Param) -> bool:
     """Whether `param` is read only where the same element of `output` is computed, which nothing reads again."""
     written = [s for s in kernel.statements if s.target == output.name]
     first = written[0]
-    loads = [(s, x) for s in kernel.statements for x in s.reads if x.buffer.rstrip("'") in (param.name, output.name)]
+    loads = [(s, x) for s in kernel.statements for x in s.reads if x.buffer in (param.name, output.name)]
     if len(written) != 1 or first.reduction is not None or first.scatter is not None or kernel.scans:
         return False
     return all(s is first and _same_place(kernel, first, x, param, output) for s, x in loads)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from effcc.codegen.lower_values import previous
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import i64
@@ -138,9 +139,9 @@ class _Lowering:
         """Before a turn of the sequential loop: keep the value so far if it is read, and rescale online sums."""
         assert s.reduction is not None
         out: list[Stmt] = []
-        if any(load.buffer == f"{s.target}'" for other in self.kernel.statements for load in other.reads):
-            name = f"{s.target}'"
-            out += [self._alloc(s, places, name), self._set(s, places, self._register(s, places), name)]
+        if s.target in previous(self.kernel):
+            so_far = self._register(s, places)
+            out += [self._alloc(s, places, before=True), self._set(s, places, so_far, before=True)]
         if s.reduction.rescale is not None:
             factor = self._value(s.reduction.rescale, places)
             out.append(self._set(s, places, Call("mul", (self._register(s, places), factor), s.dtype)))
@@ -186,17 +187,17 @@ class _Lowering:
             )
         return tuple(t for a in axes if (t := places[a].tile) is not None)
 
-    def _alloc(self, s: Statement, places: _Places, name: str = "") -> Alloc:
+    def _alloc(self, s: Statement, places: _Places, before: bool = False) -> Alloc:
         shape = tuple(t.extent for t in self._tiles(s.axes, places))
-        return Alloc(_register_name(name or s.target), s.dtype, shape, "register")
+        return Alloc(_register_name(s.target, before), s.dtype, shape, "register")
 
-    def _set(self, s: Statement, places: _Places, value: Expr, name: str = "") -> Tile:
+    def _set(self, s: Statement, places: _Places, value: Expr, before: bool = False) -> Tile:
         tiles = self._tiles(s.axes, places)
-        return Tile(tiles, _register_name(name or s.target), tuple(Axis(t.name) for t in tiles), "set", value)
+        return Tile(tiles, _register_name(s.target, before), tuple(Axis(t.name) for t in tiles), "set", value)
 
-    def _register(self, s: Statement, places: _Places, name: str = "") -> Load:
+    def _register(self, s: Statement, places: _Places, before: bool = False) -> Load:
         index = tuple(Axis(t.name) for t in self._tiles(s.axes, places))
-        return Load(_register_name(name or s.target), index, s.dtype)
+        return Load(_register_name(s.target, before), index, s.dtype)
 
     def _store(self, s: Statement, value: Expr, places: _Places) -> Tile:
         return Tile(self._tiles(s.axes, places), s.target, tuple(places[a].value for a in s.axes), "set", value)
@@ -205,9 +206,9 @@ class _Lowering:
         """A right side with axes at their places and intermediates read from registers."""
         match e:
             case Load():
-                source = self.kernel.definition(e.buffer.rstrip("'"))
+                source = self.kernel.definition(e.buffer)
                 if source is not None and not self._in_memory(source, e):
-                    return self._register(source, places, e.buffer)
+                    return self._register(source, places, e.before)
                 return replace(e, index=tuple(self._value(i, places) for i in e.index))
             case Axis():
                 self._tiles((e.name,), places)
@@ -218,6 +219,6 @@ class _Lowering:
         return refold(rebuild(e, tuple(self._value(p, places) for p in parts))) if parts else e
 
 
-def _register_name(target: str) -> str:
+def _register_name(target: str, before: bool = False) -> str:
     """Register buffers must not be taken for the output of the same name."""
-    return f"{target[:-1]}_before" if target.endswith("'") else f"{target}_block"
+    return f"{target}_before" if before else f"{target}_block"

@@ -36,7 +36,7 @@ def shared_axes(kernel: Kernel, ordered: Set[str] = frozenset()) -> tuple[str, .
         shared = [a for a in shared if a in apart]
     for s in kernel.statements:
         for load in s.reads:
-            axes = definitions.get(load.buffer.rstrip("'"))
+            axes = definitions.get(load.buffer)
             if axes is None or any(a in ordered and i != Axis(a) for a, i in zip(axes, load.index, strict=True)):
                 continue
             for axis, index in zip(axes, load.index, strict=True):

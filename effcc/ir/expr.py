@@ -52,11 +52,20 @@ class Size:
 
 @dataclass(frozen=True)
 class Load:
-    """An element of a buffer: a parameter, an earlier statement's result, or a local buffer in loops."""
+    """An element of a buffer: a parameter, an earlier statement's result, or a local buffer in loops.
+
+    before: of a running reduction, its value before the turn (written `M'`), not the one after.
+    """
 
     buffer: str
     index: tuple[Expr, ...]
     dtype: DType
+    before: bool = False
+
+    @property
+    def written(self) -> str:
+        """Its buffer's name as text has it."""
+        return f"{self.buffer}'" if self.before else self.buffer
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Reduce:
 
     `rescale` makes it an online reduction (FuseMax, arXiv:2406.10491): it is evaluated tile by tile together with the
     running reduction whose buffer it names, and before each new tile the accumulator is multiplied by `rescale`, in
-    which `Load("M'", ...)` is the running value before the tile and `Load("M", ...)` the one after.
+    which the load of M `before` is the running value before the tile, and the other load of M the one after.
     """
 
     operator: str

@@ -162,9 +162,7 @@ def rename(statement: Statement, axes: Mapping[str, str], buffers: Mapping[str, 
             case Axis():
                 return replace(e, name=axes.get(e.name, e.name))
             case Load():
-                running = e.buffer.endswith("'")
-                bare = e.buffer[:-1] if running else e.buffer
-                return replace(e, buffer=buffers.get(bare, bare) + ("'" if running else ""))
+                return replace(e, buffer=buffers.get(e.buffer, e.buffer))
             case Reduce():
                 spans = tuple(replace(span, axis=axes.get(span.axis, span.axis)) for span in e.spans)
                 return replace(e, axes=tuple(axes.get(a, a) for a in e.axes), spans=spans)

@@ -119,7 +119,8 @@ def _rescale(kernel: Kernel, maximum: Statement, axis: str) -> Kernel | None:
         if touches or len(reads) != 1 or reduce.operator != "sum" or not _linear(reduce.body, reads[0]):
             return None
         at = tuple(i for i in reads[0].index if free_axes(i) != {axis})
-        new, old = Load(maximum.target, at, reads[0].dtype), Load(maximum.target + "'", at, reads[0].dtype)
+        new = Load(maximum.target, at, reads[0].dtype)
+        old = replace(new, before=True)
         # Equal maxima, both -inf included, leave the sum alone: exp(-inf - -inf) would be NaN.
         factor = Call("exp", (Call("sub", (old, new), new.dtype),), new.dtype)
         guarded = where(Call("eq", (old, new), boolean), Const(1.0, new.dtype), factor)
@@ -172,7 +173,7 @@ def _pending(kernel: Kernel, axis: str) -> list[Statement]:
     finished = {s.target for s in kernel.statements if s.reduction is not None and axis in s.reduction.axes}
     online = {s.target for s in kernel.statements if s.reduction is not None and s.reduction.rescale is not None}
     maxima = {
-        load.buffer.rstrip("'")
+        load.buffer
         for s in kernel.statements
         if s.reduction is not None and s.reduction.rescale is not None
         for load in loads(s.reduction.rescale)

@@ -244,7 +244,7 @@ def _guarded(
     parts = tuple(_guarded(p, shapes, box, conditions) for p in children(e))
     made = rebuild(e, parts) if parts else e
     if isinstance(made, Load):
-        shape = shapes[_bare(made)]
+        shape = shapes[made.buffer]
         if not _inside(made.index, shape, box, conditions):
             bounds = [
                 c
@@ -312,11 +312,11 @@ def check_dependences(kernel: Kernel, shared: tuple[str, ...]) -> None:
     written: dict[str, list[Statement]] = {}
     for s in kernel.statements:
         for load in s.reads:
-            for writer in written.get(_bare(load), []):
+            for writer in written.get(load.buffer, []):
                 if writer.scatter is None:
                     _check_flow(kernel, writer, s, load, shared)
-            later = [d for d in kernel.statements if d.target == _bare(load)]
-            if later and _bare(load) not in written and not _past(kernel, load, later[0]):
+            later = [d for d in kernel.statements if d.target == load.buffer]
+            if later and load.buffer not in written and not _past(kernel, load, later[0]):
                 raise IRTypeError(f"kernel {kernel.name!r}: {s.target!r} reads {load.buffer!r} before it is written")
         written.setdefault(s.target, []).append(s)
 
@@ -355,10 +355,6 @@ def _shapes(kernel: Kernel) -> dict[str, tuple[Dim, ...]]:
     found = {s.target: tuple(kernel.extents[a] for a in s.axes) for s in reversed(kernel.statements)}
     found.update({p.name: p.type.shape for p in (*kernel.params, *kernel.outputs)})
     return found
-
-
-def _bare(load: Load) -> str:
-    return load.buffer.rstrip("'")
 
 
 def _reductions(s: Statement) -> list[Reduce]:

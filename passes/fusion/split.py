@@ -84,10 +84,10 @@ def _split(kernel: Kernel, axis: str, c: int) -> Kernel:
         match e:
             case Reduce() if axis in e.axes:
                 return replace(e, axes=_expand(e.axes, axis, (outer, inner)))
-            case Load() if e.buffer.rstrip("'") in places:
+            case Load() if e.buffer in places:
                 index = []
                 for p, i in enumerate(e.index):
-                    cut = p in places[e.buffer.rstrip("'")]
+                    cut = p in places[e.buffer]
                     index += _cut_index(i, c, bounds) if cut else [i]
                 return replace(e, index=tuple(index))
         return fold_division(e, bounds.get)

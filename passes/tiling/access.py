@@ -48,7 +48,7 @@ def layouts(kernel: Kernel, lanes: Mapping[str, str] = MappingProxyType({})) -> 
 
 def lane_cost(load: Load, axis: str, layout: Mapping[str, Shape]) -> float:
     """Cost of loading one vector along `axis`, in vector loads: one broadcast, one load, or a load for each lane."""
-    step = stride(load, axis, layout[load.buffer.rstrip("'")])
+    step = stride(load, axis, layout[load.buffer])
     if step is None:
         return GATHERED_LOAD
     if step == 0:

@@ -40,7 +40,7 @@ def seconds_apart(
         *((x, plan.kept, False) for x in after if x.buffer not in own),
         *((x, plan.kept, True) for x in stores),
     ):
-        step = stride(load, lanes, layout[load.buffer.rstrip("'")])
+        step = stride(load, lanes, layout[load.buffer])
         if step in (0, 1):
             continue
         used = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}

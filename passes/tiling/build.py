@@ -131,7 +131,7 @@ class _Builder:
 
     def _touches(self, nest: TiledNest, target: str) -> bool:
         statements = (self.kernel.statements[i] for i in nest.positions)
-        return any(s.target == target or any(x.buffer.rstrip("'") == target for x in s.reads) for s in statements)
+        return any(s.target == target or any(x.buffer == target for x in s.reads) for s in statements)
 
     def _accumulates(self, s: Statement) -> bool:
         """Whether partial results survive from one turn of the sequential loop to the next."""

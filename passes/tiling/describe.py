@@ -59,7 +59,7 @@ def contraction_of(
     axes += [Axis(row_axis, max(counts[row_axis], 1), "m"), Axis(lane_axis, max(counts[lane_axis], 1), "n")]
     axes += [Axis(a, max(counts[a], 1), "k") for a in reduced]
     layout = layouts(kernel)
-    row_stride = stride(rows_of.data, row_axis, layout[rows_of.data.buffer.rstrip("'")])
+    row_stride = stride(rows_of.data, row_axis, layout[rows_of.data.buffer])
     known = isinstance(row_stride, int) and row_stride > 0
     nest = ContractionNest(
         tuple(axes),
@@ -188,7 +188,7 @@ def _operands(
         for load, written in [*((x, False) for x in reads), *((x, True) for x in stores)]:
             strides: dict[str, int] = {}
             for a in counts:
-                step = stride(load, a, layout[load.buffer.rstrip("'")])
+                step = stride(load, a, layout[load.buffer])
                 strides[a] = MANY if step is None else elements((step,)) if not isinstance(step, int) else step
             key = (load.buffer, tuple(sorted(strides.items())), written)
             found.setdefault(key, Operand(load.buffer, strides, load.dtype.bytes, written))

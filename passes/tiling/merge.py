@@ -92,7 +92,7 @@ class _Merge:
             case Axis() if e.name in (self.outer, self.inner):
                 raise _ApartError
             case Load():
-                return replace(e, index=self._index(e.buffer.rstrip("'"), e.index))
+                return replace(e, index=self._index(e.buffer, e.index))
             case Reduce():
                 if e.rescale is not None and {self.outer, self.inner} & set(e.axes):
                     raise _ApartError

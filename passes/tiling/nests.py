@@ -36,7 +36,7 @@ def phases(kernel: Kernel, sequential: str | None) -> list[str]:
     after: set[str] = set()
     found = []
     for s in kernel.statements:
-        reads = {load.buffer.rstrip("'") for load in s.reads}
+        reads = {load.buffer for load in s.reads}
         over = sequential in s.axes or any(isinstance(e, Reduce) and sequential in e.axes for e in walk(s.value))
         if over and not reads & after:
             inside.add(s.target)
@@ -78,10 +78,10 @@ def _join(kernel: Kernel, nest: NestPlan, position: int, statement: Statement, s
     # In registers, a member's result can be read only at the point where it was computed.
     for load in statement.reads:
         for m in members:
-            if load.buffer.rstrip("'") == m.target and load.index != tuple(Axis(a) for a in m.axes):
+            if load.buffer == m.target and load.index != tuple(Axis(a) for a in m.axes):
                 return False
     late = {statements[i].target for i in (*nest.reductions, *nest.epilogue)}
-    reads = {load.buffer.rstrip("'") for load in statement.reads}
+    reads = {load.buffer for load in statement.reads}
     accumulates = sequential is not None and sequential in nest.reduced
     reduce = statement.reduction
     if reduce is None:

@@ -159,7 +159,7 @@ def _crossing(kernel: Kernel, statements: Sequence[Statement], axis: str, layout
     """The axis along which an operand is contiguous whose elements along the lanes are apart; None if there is none."""
     stores = [Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype) for s in statements if s.target in layout]
     for load in [*(x for s in statements for x in s.reads), *stores]:
-        steps = {a: stride(load, a, layout[load.buffer.rstrip("'")]) for a in kernel.extents}
+        steps = {a: stride(load, a, layout[load.buffer]) for a in kernel.extents}
         if steps[axis] not in (0, 1, None):
             found = next((a for a, step in steps.items() if step == 1), None)
             if found is not None:
@@ -172,7 +172,7 @@ def _sharing(
 ) -> str | None:
     """A short kept axis that gathers along the lanes lack: unrolled, it makes one gather serve all its points."""
     reads = [load for i in plan.reductions for load in kernel.statements[i].reads]
-    gathers = [x for x in reads if stride(x, axis, layout[x.buffer.rstrip("'")]) is None]
+    gathers = [x for x in reads if stride(x, axis, layout[x.buffer]) is None]
     if not gathers or len(plan.reductions) != 1:
         return None
     others = [x for x in reads if x not in gathers]

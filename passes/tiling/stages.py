@@ -84,7 +84,7 @@ def split(kernel: Kernel, position: int) -> tuple[Kernel, Kernel]:
     """The statements before `position` and those from it on; what the second part reads of the first is stored."""
     first, rest = kernel.statements[:position], kernel.statements[position:]
     outputs = {p.name: p for p in kernel.outputs}
-    read_later = {load.buffer.rstrip("'") for s in rest for load in s.reads} | {s.target for s in rest if s.scatter}
+    read_later = {load.buffer for s in rest for load in s.reads} | {s.target for s in rest if s.scatter}
     extents = kernel.extents
     handed: dict[str, Param] = {}
     for s in first:
@@ -103,7 +103,7 @@ def split(kernel: Kernel, position: int) -> tuple[Kernel, Kernel]:
 def _part(
     kernel: Kernel, statements: tuple[Statement, ...], params: tuple[Param, ...], outputs: tuple[Param, ...]
 ) -> Kernel:
-    read = {load.buffer.rstrip("'") for s in statements for load in s.reads}
+    read = {load.buffer for s in statements for load in s.reads}
     used = {a for s in statements for a in s.all_axes}
     return replace(
         kernel, statements=statements, params=tuple(p for p in params if p.name in read), outputs=outputs,
@@ -119,7 +119,7 @@ def _boundaries(kernel: Kernel) -> Iterator[int]:
         if position and (s.scatter is not None or kernel.statements[position - 1].scatter is not None):
             yield position
         for load in s.reads:
-            source = definitions.get(load.buffer.rstrip("'"))
+            source = definitions.get(load.buffer)
             if source is not None and not _in_order(kernel, source) and not own_point(kernel, source, load):
                 yield position
         definitions.setdefault(s.target, s)

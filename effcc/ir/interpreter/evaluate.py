@@ -117,7 +117,7 @@ class Evaluator:
         return np.asarray((index >= 0) & (index < size))
 
     def _load(self, e: Load, dims: Sequence[str], mask: Array | None) -> Array:
-        buffer = self.buffers[e.buffer]
+        buffer = self.buffers[e.written]
         sliced = self.slice(e, dims)
         if sliced is not None:
             return self.cast(sliced, e.dtype)
@@ -138,7 +138,7 @@ class Evaluator:
         """The load as a transposed slice, where its index is distinct axes (or points) inside the buffer; else None."""
         key: list[slice | int] = []
         order: list[int] = []
-        for i, size in zip(e.index, self.buffers[e.buffer].shape, strict=True):
+        for i, size in zip(e.index, self.buffers[e.written].shape, strict=True):
             if isinstance(i, Const) and 0 <= i.value < size:
                 key.append(int(i.value))
                 continue
@@ -154,7 +154,7 @@ class Evaluator:
                 order.append(dims.index(axis.name))
             else:
                 key.append(start)
-        view = self.buffers[e.buffer][tuple(key)]
+        view = self.buffers[e.written][tuple(key)]
         view = np.transpose(view, sorted(range(len(order)), key=order.__getitem__))
         shape = [1] * len(dims)
         for d in order:

@@ -55,13 +55,13 @@ def running_statements(evaluator: Evaluator, e: Reduce) -> dict[str, Statement]:
     assert e.rescale is not None
     found: dict[str, Statement] = {}
     for load in loads(e.rescale):
-        if not load.buffer.endswith("'"):
+        if not load.before:
             continue
-        name = load.buffer[:-1]
+        name = load.buffer
         statement = (evaluator.definitions or {}).get(name)
         if statement is None or statement.reduction is None or statement.reduction.axes != e.axes:
             axes = ", ".join(e.axes)
-            raise IRTypeError(f"rescale reads {load.buffer!r}, but {name!r} is no earlier reduction over ({axes})")
+            raise IRTypeError(f"rescale reads {load.written!r}, but {name!r} is no earlier reduction over ({axes})")
         found[name] = statement
     if not found:
         raise IRTypeError("rescale names no running reduction (a load such as M'[m])")

@@ -85,14 +85,15 @@ class ExpressionReader:
         name, index = tree.children
         assert isinstance(index, Tree)
         read = self.index(index)
-        buffer = str(name).rstrip("'") if str(name) not in self.buffers else str(name)
+        before = str(name) not in self.buffers and str(name).endswith("'")
+        buffer = str(name)[:-1] if before else str(name)
         with self.source.at(tree):
             if buffer not in self.buffers:
                 raise UnknownNameError("buffer", str(name), self.buffers)
             dtype, rank = self.buffers[buffer]
             if rank != len(read):
                 raise IRTypeError(f"{str(name)!r} has {rank} dimensions, got {len(read)} indices")
-        return Load(str(name), read, dtype)
+        return Load(buffer, read, dtype, before)
 
     def _negative(self, tree: Syntax, expected: DType | None) -> Expr:
         (operand,) = trees(tree)
@@ -192,7 +193,7 @@ class ExpressionReader:
             case "name", _:
                 return i64
             case "load", [name, _]:
-                return self.buffers.get(str(name), self.buffers.get(str(name).rstrip("'"), (None, 0)))[0]
+                return self.buffers.get(str(name), self.buffers.get(str(name).removesuffix("'"), (None, 0)))[0]
             case "size_value", [marker, _]:
                 return DTYPES.get(str(marker)[5:-2], i64)
             case "reduce", [Token() as head, _, Tree() as body, _]:

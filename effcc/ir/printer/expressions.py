@@ -104,7 +104,7 @@ class _Writer:
             case Size():
                 return self._size(e)
             case Load():
-                return e.buffer + show_index(e.index, self.axes)
+                return e.written + show_index(e.index, self.axes)
             case Reduce():
                 return self._reduce(e)
             case Call(function="cast", operands=(operand,)):

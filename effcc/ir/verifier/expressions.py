@@ -55,11 +55,11 @@ class Scope:
             require(i.dtype.is_integer, f"an index must be an integer, got {i.dtype}")
 
     def _check_load(self, e: Load) -> None:
-        name = e.buffer.rstrip("'") if self.primes else e.buffer
-        require(name in self.buffers, f"buffer {e.buffer!r} is read, but is neither a parameter nor defined before")
-        dtype, rank = self.buffers[name]
-        require(rank == len(e.index), f"{e.buffer!r} has {rank} dimensions, got {len(e.index)} indices")
-        require(dtype == e.dtype, f"{e.buffer!r} is {dtype}, its load says {e.dtype}")
+        known = e.buffer in self.buffers and (self.primes or not e.before)
+        require(known, f"buffer {e.written!r} is read, but is neither a parameter nor defined before")
+        dtype, rank = self.buffers[e.buffer]
+        require(rank == len(e.index), f"{e.written!r} has {rank} dimensions, got {len(e.index)} indices")
+        require(dtype == e.dtype, f"{e.written!r} is {dtype}, its load says {e.dtype}")
         self.check_index(e.index)
 
     def _check_call(self, e: Call) -> None:
@@ -97,7 +97,7 @@ class Scope:
         if e.rescale is not None:
             replace(self, primes=True).check(e.rescale)
             require(e.rescale.dtype == e.dtype, f"the rescale factor is {e.rescale.dtype}, its reduction {e.dtype}")
-            primes = any(load.buffer.endswith("'") for load in loads(e.rescale))
+            primes = any(load.before for load in loads(e.rescale))
             require(primes, "rescale names no running value (a load such as M'[m])")
 
     def _check_spans(self, e: Reduce) -> None:

@@ -100,7 +100,7 @@ def _check_order(kernel: Kernel, position: int) -> None:
     statement = kernel.statements[position]
     before = {p.name for p in kernel.params} | {s.target for s in kernel.statements[:position]}
     for load in statement.reads:
-        if load.buffer.rstrip("'") in before:
+        if load.buffer in before:
             continue
         source = kernel.definition(load.buffer)
         if source is None:

@@ -301,9 +301,9 @@ class _Verifier:
         if s.reduction.rescale is None:
             return
         for load in loads(s.reduction.rescale):
-            running = [n for n, other in enumerate(self.kernel.statements) if load.buffer == f"{other.target}'"]
+            target = load.buffer
+            running = [n for n, other in enumerate(self.kernel.statements) if load.before and other.target == target]
             for position in running:
-                target = load.buffer.rstrip("'")
                 if position in self.done and _turns(target, s, self.done[position][1]) != _turns(s.target, s, around):
                     over = ", ".join(s.reduction.axes)
                     raise Misfit(f"{s.target} is rescaled whenever {target} has moved on: both are held in registers "
@@ -311,7 +311,7 @@ class _Verifier:
 
     def _read(self, s: Statement, position: int, load: Load, path: Path, around: _Around) -> None:
         """What a statement reads of another is finished, and is still there."""
-        target = load.buffer.rstrip("'")
+        target = load.buffer
         sources = [n for n, other in enumerate(self.kernel.statements) if other.target == target]
         if not sources or any(p.name == target for p in self.kernel.params):
             return
