@@ -23,7 +23,7 @@ def bounds(target: Target) -> Machine:
 
 def device_bounds(device: GpuTarget) -> Machine:
     """What a schedule has to fit on a GPU."""
-    return Machine(device.name, 4 * device.warp, device.thread_registers, device.shared_bytes, blocks=True)
+    return Machine(device.name, 4 * device.warp, device.thread_registers, device.shared_bytes, True, device.max_warps)
 
 
 def check(one: WrittenSchedule, kernel: Kernel, machine: Machine) -> Schedule:

@@ -226,6 +226,30 @@ def test_on_a_gpu_tiles_are_blocks_of_one_size() -> None:
         parse_schedule(two).check(LINEAR, gpu)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("warps 4", "warps 3", "a program runs on 3 warps: sm_80 takes 1, 2, 4, ... up to 32"),
+        ("warps 4", "warps 64", "a program runs on 64 warps"),
+        (" warps 4", "", "a program runs on 0 warps"),
+        ("n by 16 block", "n by 24 block", "a block of 24 points of n: on a GPU blocks are powers of two"),
+        ("n by 16 block", "n by 16384 block", "O in registers take 1048576 bytes: 4 warps of sm_80 have 130560"),
+    ],
+)
+def test_what_a_gpu_has_no_room_for_is_refused_with_the_numbers(old: str, new: str, message: str) -> None:
+    gpu = replace(AVX2, name="sm_80", vector_bytes=128, vector_registers=255, blocks=True)
+    with pytest.raises(ScheduleError) as caught:
+        parse_schedule(ON_A_GPU.replace(old, new)).check(LINEAR, gpu)
+    assert message in str(caught.value)
+    assert "^" in str(caught.value)
+
+
+@pytest.mark.parametrize(("old", "new"), [("@linear", "@linear warps 4"), ("k by 4", "k by 4 stages 2")])
+def test_what_only_a_gpu_has_is_refused_on_a_cpu(old: str, new: str) -> None:
+    with pytest.raises(ScheduleError, match="avx2 is no GPU"):
+        parse_schedule(BLOCKED.replace(old, new, 1)).check(LINEAR, AVX2)
+
+
 def test_text_that_is_no_schedule_says_what_was_expected() -> None:
     with pytest.raises(IRSyntaxError, match="unexpected 'wide'; expected one of ") as caught:
         parse_schedule(BLOCKED.replace("n by 8 lanes, m", "n by 8 wide, m", 1))

@@ -22,13 +22,16 @@ from effcc.ir.schedule import PARALLEL, SPACES, TOGETHER, Do, Hold, Loop, Node, 
 
 @dataclass(frozen=True)
 class Machine:
-    """The bounds of a machine: bytes of a vector, vector registers, bytes of a core's cache; `blocks` for a GPU."""
+    """The bounds of a machine: bytes of a vector, vector registers, bytes of a core's cache; `blocks` for a GPU, whose
+    vectors are a warp's registers, of at most `warps` warps in a program.
+    """
 
     name: str
     vector_bytes: int
     vector_registers: int
     cache_bytes: int
     blocks: bool = False
+    warps: int = 32
 
 
 class Misfit(ScheduleError):
@@ -77,14 +80,27 @@ class _Verifier:
     machine: Machine | None
     done: dict[int, tuple[Path, _Around]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    warps: int = 0
 
     def run(self, schedule: Schedule) -> None:
+        self.warps = schedule.warps
+        if self.machine is not None:
+            self._warps(schedule, self.machine)
         for number, pack in enumerate(schedule.packs):
             self._pack(pack, (-1 - number,))
         self._block(schedule.body, (), _Around())
         missing = [s.target for n, s in enumerate(self.kernel.statements) if n not in self.done]
         if missing:
             raise Misfit(f"kernel @{self.kernel.name}: nothing computes {', '.join(missing)}: `do` each once", ())
+
+    def _warps(self, schedule: Schedule, machine: Machine) -> None:
+        """Programs run on warps, and loads are in flight, on a GPU alone."""
+        if machine.blocks and not (_is_power_of_two(schedule.warps) and schedule.warps <= machine.warps):
+            raise Misfit(
+                f"a program runs on {schedule.warps} warps: {machine.name} takes 1, 2, 4, ... up to {machine.warps}", ()
+            )
+        if not machine.blocks and schedule.warps:
+            raise Misfit(f"{machine.name} is no GPU: it has no warps, got {schedule.warps}", ())
 
     def _pack(self, pack: Pack, path: Path) -> None:
         if pack.buffer not in {p.name for p in self.kernel.params}:
@@ -136,6 +152,8 @@ class _Verifier:
             raise Misfit(f"points are computed together {loop.together!r}: on {self.machine.name} {wanted} do", path)
         if self.machine is not None and self.machine.blocks:
             self._blocks(loop, path)
+        elif self.machine is not None and loop.stages > 1:
+            raise Misfit(f"{self.machine.name} is no GPU: no loads are in flight, got stages {loop.stages}", path)
         if loop.kind == PARALLEL:
             self._parallel(loop, path, around)
         if loop.axis in self.kernel.spans:
@@ -158,6 +176,8 @@ class _Verifier:
         """A GPU's program computes on whole blocks, of one size for each axis."""
         if loop.step > 1 and loop.together != "block":
             raise Misfit(f"on a GPU a tile of {loop.step} points is a block: `{loop.axis} by {loop.step} block`", path)
+        if not _is_power_of_two(loop.step):
+            raise Misfit(f"a block of {loop.step} points of {loop.axis}: on a GPU blocks are powers of two", path)
         known = self.sizes.setdefault(loop.axis, loop.step)
         if known != loop.step:
             raise Misfit(f"{loop.axis} is cut by {known} elsewhere: on a GPU an axis has blocks of one size", path)
@@ -209,6 +229,8 @@ class _Verifier:
                 total += self._accumulators(s, hold, path, around)
             elif not blocks:
                 raise Misfit(f"{target} is no reduction: on a CPU it is held in local, or stays where it is used", path)
+            else:
+                total += self._registers(s, hold, around)
         self._fits(hold, total, path)
 
     def _local(self, s: Statement, path: Path, around: _Around) -> int:
@@ -225,6 +247,12 @@ class _Verifier:
                     )
                 points *= extent
         return points * s.dtype.bytes
+
+    def _registers(self, s: Statement, hold: Hold, around: _Around) -> int:
+        """The bytes of a block: as large as the blocks of its axes."""
+        loops = [*(n for _, n in around.loops), *(n for n in _nodes_in(hold.body) if isinstance(n, Loop))]
+        steps = {loop.axis: loop.step for loop in reversed(loops)}
+        return prod(steps.get(a, 1) for a in s.axes) * s.dtype.bytes
 
     def _accumulators(self, s: Statement, hold: Hold, path: Path, around: _Around) -> int:
         """The vectors of a reduction's accumulators."""
@@ -245,9 +273,17 @@ class _Verifier:
         return int(vectors)
 
     def _fits(self, hold: Hold, total: int, path: Path) -> None:
-        if self.machine is None or self.machine.blocks:
+        if self.machine is None:
             return
         names = ", ".join(hold.targets)
+        if self.machine.blocks:
+            room = self.warps * self.machine.vector_bytes * self.machine.vector_registers
+            if total > room:
+                raise Misfit(
+                    f"{names} in registers take {total} bytes: {self.warps} warps of {self.machine.name} have {room}",
+                    path,
+                )
+            return
         if hold.space == "registers" and total > self.machine.vector_registers:
             bound = self.machine.vector_registers
             raise Misfit(f"the accumulators of {names} are {total} vectors: {self.machine.name} has {bound}", path)
@@ -354,6 +390,10 @@ def _turns(target: str, s: Statement, around: _Around) -> list[Path]:
     (outer, _), *_ = (h for h in around.holds(target) if h[1].space == "registers")
     first = around.holds(target)[0][0]
     return [p for p, n in around.loops if len(first) < len(p) < len(outer) and n.axis in s.reduction.axes]
+
+
+def _is_power_of_two(n: int) -> bool:
+    return n > 0 and n & (n - 1) == 0
 
 
 def _nodes_in(body: tuple[Node, ...]) -> list[Node]:
