@@ -2,17 +2,20 @@
 
     Y[y] = sum(k: (0 <= y + k - 1 and y + k - 1 < 14 ? X[y + k - 1] : 0) * W[k])  over y=14, k=3
 
-holds its condition for every k where 1 <= y < 13. Loops over y are cut there: what runs inside has no condition.
+holds its condition for every k where 1 <= y < 13. Loops over y are cut there: what runs inside has no condition. Where
+lanes are channels a condition costs nothing, as it is the mask of a load: such loops stay whole, and their code is
+there once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from effcc.ir.affine import affine
+from effcc.ir.affine import affine, coefficient
 from effcc.ir.dims import Dim, ceil_div, dim, elements
-from effcc.ir.expr import Call, Expr, Reduce, both, compare, integer, loads, walk
+from effcc.ir.expr import Call, Const, Expr, Load, Reduce, both, compare, free_axes, integer, loads, walk
 from effcc.ir.kernel import Kernel, Statement
 
 
@@ -36,13 +39,16 @@ class Interior:
         return both(*below, *(compare("le", stop, integer(h)) for h in self.highs))
 
 
-def interiors(kernel: Kernel) -> dict[str, Interior]:
-    """The interior of every axis along which a reduction's window may lie partly outside of what it reads."""
+def interiors(kernel: Kernel, lanes: Mapping[str, str | None] = MappingProxyType({})) -> dict[str, Interior]:
+    """The interior of every axis along which a reduction's window may lie partly outside of what it reads.
+
+    lanes: the axis in the lanes where a statement is computed, by its target.
+    """
     found: dict[str, Interior] = {}
     for s in kernel.statements:
         if s.reduction is None:
             continue
-        for condition in _conditions(s.reduction.body):
+        for condition in _conditions(kernel, s.reduction.body, lanes.get(s.target)):
             one = _interior(kernel, s, condition)
             if one is not None:
                 axis, inside = one
@@ -58,10 +64,10 @@ def _both(a: Interior, b: Interior) -> Interior:
     return Interior(max(a.low, b.low), highs, a.conditions | b.conditions)
 
 
-def _conditions(e: Expr) -> Iterator[Expr]:
-    """The comparisons that decide branches, of conjunctions each part."""
+def _conditions(kernel: Kernel, e: Expr, lanes: str | None) -> Iterator[Expr]:
+    """The comparisons that decide branches, of conjunctions each part, but for those that are masks of loads."""
     for node in walk(e):
-        if isinstance(node, Call) and node.function == "where":
+        if isinstance(node, Call) and node.function == "where" and not _is_masked_load(kernel, node, lanes):
             pending = [node.operands[0]]
             while pending:
                 part = pending.pop()
@@ -69,6 +75,21 @@ def _conditions(e: Expr) -> Iterator[Expr]:
                     pending += part.operands
                 else:
                     yield part
+
+
+def _is_masked_load(kernel: Kernel, where: Call, lanes: str | None) -> bool:
+    """Whether a `where` chooses, for all lanes alike, between neighbouring elements and a constant."""
+    condition, load, other = where.operands
+    if lanes is None or not isinstance(load, Load) or not isinstance(other, Const):
+        return False
+    steps = [coefficient(i, lanes) for i in load.index]
+    types = {p.name: p.type for p in kernel.signature}
+    if load.buffer in types:
+        layout = types[load.buffer].layout
+        neighbours = all(c in (0, 1) and (c == 0 or n == 1) for c, n in zip(steps, layout, strict=True))
+    else:  # what is held has the lanes' axis innermost
+        neighbours = steps.count(0) == len(steps) - 1
+    return neighbours and 1 in steps and lanes not in free_axes(condition)
 
 
 def _interior(kernel: Kernel, s: Statement, condition: Expr) -> tuple[str, Interior] | None:

@@ -41,10 +41,11 @@ def lower(kernel: Kernel, schedule: Schedule) -> LoopNest:
 class _Lowering:
     def __init__(self, kernel: Kernel, schedule: Schedule) -> None:
         self.kernel, self.schedule = kernel, schedule
-        self.cutter = Cutter(interiors(kernel))
+        self.places = places(kernel, schedule)
+        lanes = {kernel.statements[place.position].target: place.lanes for place in self.places}
+        self.cutter = Cutter(interiors(kernel, lanes))
         self.values = Values(kernel, self.cutter)
         self.outputs = {p.name for p in kernel.outputs}
-        self.places = places(kernel, schedule)
         self.positions = {place.path: place.position for place in self.places}
         self.previous = previous(kernel)
 

@@ -262,6 +262,8 @@ class Texts:
         name, kind = type_name(value_type(i32) if truth and type.lanes == 1 else type), "_mask" if truth else ""
         if not plain:
             return self._moved(load, name, where)
+        if isinstance(load.mask, Broadcast) and not truth:
+            return f"load_where<{name}>({self.whole(load.mask.value)}, {where})"
         if load.mask is not None:
             return f"load{kind}_if<{name}>({self.whole(load.mask)}, {where})"
         if load.count is not None:

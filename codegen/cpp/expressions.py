@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +24,7 @@ from effcc.codegen.cpp.linear import (
     times,
     uniform,
 )  # fmt: skip
-from effcc.codegen.cpp.loads import load_memory, load_registers, prefetch, proven_inside
+from effcc.codegen.cpp.loads import load_memory, load_registers, offset, place, prefetch, proven_inside
 from effcc.codegen.cpp.notes import note_failures
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.spelling import COMPARISONS
@@ -408,6 +409,9 @@ class Evaluator:
     def _branch(self, e: Call, condition: Value, guards: tuple[bool, bool]) -> Value:
         """A `where` whose condition is the same in all lanes: a selection, or a branch if a side needs a guard."""
         a, b = e.operands[1], e.operands[2]
+        read = self._read_where(e, condition)
+        if read is not None:
+            return read
         if not any(guards):
             chosen = values.select(self.writer, condition, self.value(a), self.value(b), self._epoch(e))
             return self._indexed(chosen)
@@ -428,6 +432,38 @@ class Evaluator:
         self.writer.add(vectors.Registers(type, (name,)))
         self.writer.add(Branch(values.node(self.writer, condition), tuple(yes), tuple(no)))
         return self._indexed(Value(Var(name, type), e.dtype, lanes, width))
+
+    def _read_where(self, e: Call, condition: Value) -> Value | None:
+        """An element or neighbouring ones where a condition holds that is the same in all lanes, else a constant: one
+        masked load, or one chosen element (padding around a window, say); None for anything else."""
+        load, other = e.operands[1:]
+        if not (isinstance(load, Load) and isinstance(other, Const)) or e.dtype == boolean or not self._unsafe(load):
+            return None
+        storage = self.storage[load.buffer]
+        if self.guard.mask is not None or not isinstance(storage, Memory) or not self._is_affine_load(load):
+            return None
+        index = [self.linear(i) for i in load.index]
+        at = offset(storage, index)
+        if not at.is_uniform and (at.lane != 1 or at.vectors):
+            return None
+        fill = values.constant(other.value, other.dtype)
+        if at.is_uniform:
+            body = vectors.Select(
+                values.node(self.writer, condition),
+                vectors.Load(place(storage, at), values.type_of(self.writer, storage.dtype, 1)),
+                values.node(self.writer, fill),
+            )
+            return self._indexed(Value(self.writer.let(body, storage.pointer.lower(), self._epoch(e)), e.dtype))
+        read = load_memory(self.writer, storage, index, self.guard.count, condition, self._epoch(e))
+        if isinstance(other.value, int | float) and other.value == 0 and math.copysign(1.0, other.value) > 0:
+            return read
+        width = values.computed(e.dtype).bytes
+        holds = Value(values.mask(self.writer, condition, width), boolean, self.writer.lanes, width)
+        return values.select(self.writer, holds, read, fill, self._epoch(e))
+
+    def _is_affine_load(self, load: Load) -> bool:
+        """Whether where a load reads is computed from axes and sizes alone."""
+        return all(map(self._is_affine, load.index))
 
     def _indexed(self, value: Value) -> Value:
         """A selected i64 as an atom, so that index arithmetic can go on with it."""

@@ -7,11 +7,16 @@ from dataclasses import replace
 import pytest
 
 from effcc.codegen.borders import interiors
+from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
+from effcc.ir import vectors
 from effcc.ir.dims import symbol
 from effcc.ir.expr import Call, walk
+from effcc.ir.kernel import Kernel
 from effcc.ir.loops import For, If, Stmt, Tile
 from effcc.ir.parser import parse_kernel
+from effcc.ir.schedule import Schedule
+from effcc.ir.vectors import Broadcast, Let
 from effcc.passes.tiling.choose import choose
 from effcc.target import generic
 
@@ -71,9 +76,27 @@ def found_tests(body: tuple[Stmt, ...]) -> list[bool]:
     return found
 
 
-@pytest.mark.parametrize(
-    "text", [WINDOW.replace("14", "140"), STRIDED.replace("30", "300").replace("15", "150"), SIZED]
-)
+def scheduled(text: str) -> tuple[Kernel, Schedule]:
+    return choose(replace(parse_kernel(text), weights=frozenset({"W"})), generic("avx512"))
+
+
+LONG = [WINDOW.replace("14", "140"), STRIDED.replace("30", "300").replace("15", "150"), SIZED]
+
+
+@pytest.mark.parametrize("text", LONG)
 def test_inside_nothing_is_tested(text: str) -> None:
-    kernel, schedule = choose(replace(parse_kernel(text), weights=frozenset({"W"})), generic("avx512"))
+    dense = text.replace("- 1,c]", "- 1,d]").replace("- 3,c]", "- 3,d]").replace("W[k,c]", "W[k,d,c]")
+    dense = dense.replace("sum(k:", "sum(k, d:").replace("W: f32[3,16]", "W: f32[3,9,16]")
+    dense = dense.replace("W: f32[5,16]", "W: f32[5,9,16]").replace("c=16", "c=16, d=9").replace("16], W", "9], W")
+    kernel, schedule = scheduled(dense)
     assert set(found_tests(lower(kernel, schedule).body)) == {False, True}
+
+
+@pytest.mark.parametrize("text", LONG)
+def test_a_condition_that_masks_whole_vectors_needs_no_code_of_its_own(text: str) -> None:
+    kernel, schedule = scheduled(text)
+    nest = lower(kernel, schedule)
+    assert set(found_tests(nest.body)) == {True}
+    values = [line.value for line in vectorize(nest, generic("avx512")).lines if isinstance(line, Let)]
+    reads = [v for v in values if isinstance(v, vectors.Load) and v.place.buffer == "X"]
+    assert any(isinstance(x.mask, Broadcast) for x in reads)
