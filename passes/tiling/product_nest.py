@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from effcc.ir.contraction import Contraction, Operand, contraction
 from effcc.ir.dims import Shape, elements
@@ -13,6 +13,7 @@ from effcc.passes.tiling.apart import seconds_apart
 from effcc.passes.tiling.build import TiledAxis, TiledNest
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import PRODUCT, chunk_of
+from effcc.passes.tiling.contraction import ContractionSchedule
 from effcc.passes.tiling.describe import contraction_of
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
@@ -22,6 +23,10 @@ ROWS_WANTED = 14
 ROWS_LOSE_TASKS = 0.6
 """What a row is worth along an axis that tasks could take point by point: what the next nests read of a task must stay
 in its cache, and grows with its rows."""
+ROWS_AT_MOST = 28
+"""Rows of the tallest register tile: 28 rows of one vector fill 32 registers."""
+STACKING_GAINS = 0.97
+"""Several lines in one tile must be predicted to be this much quicker: lines left over have code of their own."""
 STORE_CONTIGUOUS, STORE_STRIDED = 0.02, 0.3
 """One vector of a product's result, in vector loads: a store comes once for a whole reduction of some 50 steps and
 more; apart, it is as many stores as there are lanes."""
@@ -55,42 +60,79 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
     order = (*kept, lane_axis, row_axis, *reduced)
     constant = [x for x in columns_of.loads if x.buffer in kernel.weights and packable(kernel, x, lane_axis)]
     counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
-    chosen = contraction_of(
-        kernel,
-        product,
-        counts,
-        lane_axis,
-        row_axis,
-        reduced,
-        rows_of,
-        columns_of,
-        bool(constant),
-        choice.shared,
-        _may_rest(choice, plan),
-        choice.target,
-    )
+
+    def solved(counts: Mapping[str, int], block_k: bool) -> ContractionSchedule:
+        return contraction_of(
+            kernel,
+            product,
+            counts,
+            lane_axis,
+            row_axis,
+            reduced,
+            rows_of,
+            columns_of,
+            bool(constant),
+            choice.shared,
+            block_k,
+            choice.target,
+        )
+
+    chosen = solved(counts, _may_rest(choice, plan))
+    beside = [a for a in row_axes if a in kept and isinstance(kernel.extents[a], int) and counts[a] > 1]
+    stacked = _stacked(solved, counts, row_axis, beside[-1], chosen) if beside else None
+    if stacked is not None:
+        (over, lines), chosen = (beside[-1], stacked[0]), stacked[1]
+        kept = [a for a in kept if a != over]
+        order = (*kept, lane_axis, over, row_axis, *reduced)
     packs = (pack_along(x, lane_axis, chosen.nr, (*kept, row_axis, *reduced)) for x in dict.fromkeys(constant))
     choice.packs += packs
     if lane_axis in choice.shared:
         choice.tiles[lane_axis] = chosen.nc
         columns = max(choice.target.l2_bytes // 2 // _column_bytes(kernel, columns_of.loads, lane_axis), 1)
-        again = [a for a in kept if a in choice.shared and a not in columns_of.axes and choice.count(a) > 1]
+        others = (a for a in plan.kept if a not in (lane_axis, row_axis))
+        again = [a for a in others if a in choice.shared and a not in columns_of.axes and choice.count(a) > 1]
         if columns_of.gathered or (again and columns < choice.count(lane_axis)):
             # Gathered rows come in any order, and a third axis reads all columns again at each point of it: either way
             # as many columns as L2 has room for, and all that is done with them before the next ones.
             choice.tiles[lane_axis] = min(chosen.nc, max(columns // chosen.nr, 1) * chosen.nr)
             choice.outer = lane_axis
     if row_axis in choice.shared:
-        choice.tiles[row_axis] = chosen.mc
+        choice.tiles[row_axis] = chosen.mc if stacked is None else counts[row_axis]
+    if stacked is not None and over in choice.shared:
+        choice.tiles[over] = lines
     streamed = [x for x in columns_of.loads if x not in constant]
     apart = seconds_apart(choice, plan, lane_axis, counts, {row_axis: chosen.mr}, streamed)
     choice.seconds += (chosen.prediction.seconds + apart) * choice.turns(plan)
     choice.notes.append(f"{product.target}: {chosen} ({row_axis} x {lane_axis}), bound by {chosen.prediction.bound_by}")
     tiles = {lane_axis: ("lanes", chosen.nr), row_axis: ("unroll", chosen.mr)}
+    if stacked is not None:
+        tiles |= {over: ("unroll", lines), row_axis: ("unroll", counts[row_axis])}
     block = TiledAxis(reduced[0], chosen.kc) if chosen.kc < counts[reduced[0]] else None
     counts[reduced[0]] = chosen.kc
     chunk = chunk_of(kernel, plan.reductions, reduced, counts, longest=PRODUCT)
     return TiledNest(plan, tiles, order, chunk, block)
+
+
+def _stacked(
+    solved: Callable[[Mapping[str, int], bool], ContractionSchedule],
+    counts: Mapping[str, int],
+    row_axis: str,
+    over: str,
+    alone: ContractionSchedule,
+) -> tuple[int, ContractionSchedule] | None:
+    """How many lines of `row_axis` (a whole row of pixels, say), one after the other along `over`, make the rows of one
+    register tile, and its schedule; None where that is not quicker than rows of one line `alone`.
+
+    Short lines need it: a tile of 7 pixels reads the panel of weights from L2 twice as often as one of 14.
+    """
+    best: tuple[int, ContractionSchedule] | None = None
+    for lines in range(2, min(counts[over], ROWS_AT_MOST // counts[row_axis]) + 1):
+        tiles = -(-counts[over] // lines)
+        found = solved({**counts, over: tiles, row_axis: lines * counts[row_axis]}, False)
+        worth = STACKING_GAINS * (alone if best is None else best[1]).prediction.seconds
+        if found.mr == found.mc == lines * counts[row_axis] and found.prediction.seconds < worth:
+            best = lines, found
+    return best
 
 
 def _may_rest(choice: Choice, plan: NestPlan) -> bool:

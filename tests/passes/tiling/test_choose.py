@@ -42,6 +42,23 @@ def test_a_depthwise_filter_over_channels_last_has_channels_in_the_lanes_and_is_
     assert [p.buffer for p in found.packs] == ["W"]
 
 
+CONVOLUTION = """
+    kernel @k(X: f32[256,{n},{n}]{{1,{line},256}}, W: f32[256,256,3,3]) -> (Y: f32[256,{n},{n}]{{1,{line},256}})
+        over o=256, y={n}, x={n}, c=256, k=3, l=3 {{
+      Y[o,y,x] = sum(c, k, l: where(y + k >= 1 and y + k < {n} + 1 and x + l >= 1 and x + l < {n} + 1,
+                                    X[c,y + k - 1,x + l - 1], 0.0) * W[o,c,k,l])
+    }}
+"""
+
+
+def test_short_lines_of_pixels_are_stacked_in_a_register_tile() -> None:
+    def rows(n: int) -> dict[str, int]:
+        return dict(loops(schedule(CONVOLUTION.format(n=n, line=256 * n), frozenset({"W"})), "unroll"))
+
+    assert rows(7) == {"y": 2, "x": 7}
+    assert set(rows(56)) == {"x"}
+
+
 def test_over_channels_first_a_row_of_the_image_is_in_the_lanes_not_of_the_window() -> None:
     found = schedule(DEPTHWISE.format(shape="96,56,56", strides="", out=""), frozenset({"W"}))
     assert {axis for axis, _ in loops(found, "lanes")} == {"x"}
