@@ -14,7 +14,9 @@ import torch
 from effcc.errors import CaptureError, InputError
 from effcc.ir.dims import Dim, evaluate
 from effcc.ir.dtypes import NAMED
-from effcc.ir.program import Buffer, Extern, Program
+from effcc.ir.expr import Load, walk
+from effcc.ir.program import Buffer, Extern, Launch, Program
+from effcc.runtime import large_pages
 from effcc.runtime.arena import ArenaPool
 from effcc.runtime.fork import Lock, usable_threads
 from effcc.runtime.pace import Pace
@@ -47,6 +49,14 @@ class _Shape:
 
     def allocate(self) -> torch.Tensor:
         return torch.empty_strided(self.shape, self.strides, dtype=self.dtype)
+
+    @property
+    def bytes(self) -> int:
+        """From the first to past the last element."""
+        if 0 in self.shape:
+            return 0
+        last = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * self.dtype.itemsize
 
     def fits(self, tensor: torch.Tensor) -> bool:
         """Whether the tensor's elements lie as compiled for; the stride of a size-1 dimension does not matter."""
@@ -121,6 +131,8 @@ class Executable:
         kept = (*read, program.inputs, program.outputs, *program.updates)
         self._used = {program.memory_of(n) for names in kept for n in names}
         self._watched = [i for i in self._weights if self._inputs[i].name in used]
+        self._streamed = _streamed(program, self._inputs)
+        self._gathered: set[tuple[int, ...]] = set()
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         """Run the program.
@@ -132,6 +144,8 @@ class Executable:
         sizes = self._fixed or self._sizes(inputs)
         given = self._fitted(inputs, sizes)
         addresses = [t.data_ptr() for t in given]
+        if self._streamed:
+            self._gather(given, addresses)
         prepared = self._prepare(given, addresses, sizes) if self._stages["prepare"] else _NOTHING
         owned = [s.allocate() for s in sizes.owned]
         table = self._table.from_buffer(array("Q", [*addresses, *prepared.addresses, *[t.data_ptr() for t in owned]]))
@@ -223,7 +237,7 @@ class Executable:
                 addresses[i] = given[i].data_ptr()
             changed = any(made.seen.addresses == at for made in self._prepared)
             seen = NOTHING if self.always_prepare else look(weights, at, changed)
-            tensors = {n: _shape(self._buffers[n], sizes.values).allocate() for n in self._prepared_names}
+            tensors = self._in_large_pages(sizes)
             made = _Prepared(seen, tensors, tuple(t.data_ptr() for t in tensors.values()))
             table = self._table(*addresses, *made.addresses)
             self._run("prepare", table, sizes, given, made, [])
@@ -231,6 +245,27 @@ class Executable:
                 others = [p for p in self._prepared if p.seen.addresses != at and p.seen.alive()]
                 self._prepared = [made, *others[: _KEPT_MODELS - 1]]
             return made
+
+    def _in_large_pages(self, sizes: _Sizes) -> dict[str, torch.Tensor]:
+        """Memory for what is computed from weights."""
+        shapes = [_shape(self._buffers[n], sizes.values) for n in self._prepared_names]
+        starts, size = large_pages.places(s.bytes for s in shapes)
+        with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside it
+            memory = torch.from_numpy(large_pages.allocate(size))
+            made = [
+                _tensor_at(memory, at, s) if s.bytes else s.allocate() for at, s in zip(starts, shapes, strict=True)
+            ]
+        return dict(zip(self._prepared_names, made, strict=True))
+
+    def _gather(self, given: Sequence[torch.Tensor], addresses: Sequence[int]) -> None:
+        """Have weights that every call reads from end to end where they are in large pages."""
+        at = tuple([addresses[i] for i in self._streamed])
+        if at in self._gathered:
+            return
+        if len(self._gathered) >= _KEPT_MODELS:
+            self._gathered.clear()
+        self._gathered.add(at)
+        large_pages.gather((addresses[i], given[i].nbytes) for i in self._streamed)
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -320,8 +355,7 @@ def _tensor_at(memory: torch.Tensor, start: int, wanted: _Shape) -> torch.Tensor
 
     Some calls take offsets into that.
     """
-    last = sum((n - 1) * s for n, s in zip(wanted.shape, wanted.strides, strict=True))
-    own = memory.untyped_storage()[start : start + (last + 1) * wanted.dtype.itemsize]
+    own = memory.untyped_storage()[start : start + wanted.bytes]
     return torch.empty(0, dtype=wanted.dtype).set_(own, 0, wanted.shape, wanted.strides)
 
 
@@ -337,6 +371,21 @@ def _shape(buffer: Buffer, sizes: Mapping[str, int]) -> _Shape:
     shape = tuple(evaluate(d, sizes) for d in buffer.type.shape)
     strides = tuple(evaluate(s, sizes) for s in buffer.type.layout)
     return _Shape(shape, strides, TORCH_DTYPES[buffer.type.dtype.name])
+
+
+def _streamed(program: Program, inputs: Sequence[Buffer]) -> list[int]:
+    """The weights of at least half a large page that steps read from end to end: no data say which elements."""
+    read: set[str] = set()
+    for step in program.steps:
+        if isinstance(step, Launch):
+            kernel = program.kernels[step.kernel]
+            given = dict(zip((p.name for p in kernel.params), step.arguments, strict=True))
+            loads = (x for s in kernel.statements for x in s.reads if x.buffer in given)
+            read |= {given[x.buffer] for x in loads if not any(isinstance(e, Load) for i in x.index for e in walk(i))}
+    weights = [(i, b) for i, b in enumerate(inputs) if b.space == "weight" and b.name in read]
+    return [
+        i for i, b in weights if isinstance(n := b.type.size, int) and 2 * n * b.type.dtype.bytes >= large_pages.PAGE
+    ]
 
 
 def _describe(tensor: torch.Tensor) -> str:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from effcc.errors import InputError, PackageError, ToolchainError
+from effcc.runtime import large_pages
 from effcc.runtime.arguments import is_torch, require_apart, thread_count, to_array, to_torch, whole_number
 from effcc.runtime.arrays import aligned, enter
 from effcc.runtime.elf import require_loadable
@@ -325,9 +326,13 @@ def _kept(manifest: Manifest, stored: Mapping[str, np.ndarray]) -> dict[str, np.
         needed = sum(p.bytes for p in places.values())
         if needed > _memory():
             raise PackageError(f"its weights take {needed} bytes; this machine has {_memory()}")
+        starts, size = large_pages.places(p.bytes for p in places.values())
+        memory = large_pages.allocate(size)
         found = {}
-        for buffer in buffers:
-            found[buffer.name] = empty(places[buffer.name])
+        for buffer, start in zip(buffers, starts, strict=True):
+            place = places[buffer.name]
+            held = np.ndarray(place.shape, place.dtype, memory, start, place.strides) if place.bytes else empty(place)
+            found[buffer.name] = held
             if buffer.name in stored:
                 _fill(found[buffer.name], places[buffer.name], stored[buffer.name], buffer)
     except (InputError, MemoryError) as error:

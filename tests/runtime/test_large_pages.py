@@ -1,0 +1,89 @@
+"""Memory in large pages holds what it held, at the addresses it had, and is large where the system has such pages."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from effcc.runtime import large_pages
+from effcc.runtime.large_pages import PAGE
+
+LARGE = hasattr(mmap, "MADV_HUGEPAGE") and not large_pages._forbidden()
+needs_large_pages = pytest.mark.skipif(not LARGE, reason="this system has no large pages")
+
+
+def in_large_pages(address: int, size: int) -> int:
+    """Bytes of large pages in the mappings that a range touches."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if "-" in first and not first.endswith(":"):
+            start, end = (int(x, 16) for x in first.split("-"))
+            inside = start < address + size and address < end
+        elif inside and first == "AnonHugePages:":
+            found += int(rest[0]) << 10
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 4096, PAGE - 1, PAGE, 3 * PAGE + 5])
+def test_allocated_memory_has_the_size_asked_for_and_begins_at_a_page(size: int) -> None:
+    memory = large_pages.allocate(size)
+    assert memory.nbytes == size
+    assert not memory.any()
+    assert memory.ctypes.data % (PAGE if size >= PAGE and LARGE else mmap.PAGESIZE) == 0
+    memory[:] = 7
+    assert int(memory.sum()) == 7 * size
+
+
+@needs_large_pages
+def test_allocated_memory_is_in_large_pages() -> None:
+    memory = large_pages.allocate(8 * PAGE)
+    memory[:] = 1
+    assert in_large_pages(memory.ctypes.data, memory.nbytes) >= 4 * PAGE
+
+
+def test_parts_of_a_block_are_aligned_and_apart() -> None:
+    assert large_pages.places([1, 64, 0, 65]) == ([0, 64, 128, 128], 256)
+    assert large_pages.places([]) == ([], 0)
+
+
+def test_ranges_become_whole_pages_and_those_that_adjoin_one() -> None:
+    ranges = [(5 * PAGE + 1, PAGE), (100, 10), (PAGE - 1, 2), (9 * PAGE, 0)]
+    assert large_pages._blocks(ranges) == [(0, 2 * PAGE), (5 * PAGE, 7 * PAGE)]
+
+
+@needs_large_pages
+def test_memory_in_use_moves_and_keeps_what_it_holds() -> None:
+    memory = np.arange(4 * PAGE, dtype=np.int64)
+    kept = memory.copy()
+    address = memory.ctypes.data
+    large_pages.gather([(address, memory.nbytes)])
+    assert memory.ctypes.data == address
+    np.testing.assert_array_equal(memory, kept)
+
+
+def test_what_cannot_move_is_left_alone() -> None:
+    with mmap.mmap(-1, 2 * PAGE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) as shared:
+        view = np.frombuffer(shared, np.uint8)
+        view[:] = 3
+        large_pages.gather([(view.ctypes.data, view.nbytes), (1 << 40, 10)])
+        assert int(view.min()) == 3
+        del view
+
+
+@needs_large_pages
+def test_weights_that_are_read_where_they_are_come_to_lie_in_large_pages_and_may_still_change() -> None:
+    model = torch.nn.Linear(2048, 2048).eval()
+    address, size = model.weight.data_ptr(), model.weight.nbytes
+    x = torch.randn(1, 2048)
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="effcc")
+        torch.testing.assert_close(compiled(x), model(x))
+        assert model.weight.data_ptr() == address
+        assert in_large_pages(address, size) >= 6 * PAGE
+        model.weight.data.mul_(2)
+        torch.testing.assert_close(compiled(x), model(x))
