@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from effcc.codegen.cpp import values
+from effcc.codegen.cpp.conditions import checked_indices, checks_everywhere, is_domain, of_data_alone
 from effcc.codegen.cpp.linear import (
     LANE,
     Known,
@@ -367,6 +368,7 @@ class Evaluator:
         if values.is_true(condition) or values.is_false(condition):
             return self.value(e.operands[1 if values.is_true(condition) else 2])
         guards = self._guards(e)
+        self._check_outside(e, guards)
         if condition.lanes == 1:
             return self._branch(e, condition, guards)
         sides = []
@@ -399,12 +401,25 @@ class Evaluator:
         domain (padding, say): elsewhere its values are none of the model's. But where the condition is the model's own
         data, both branches are computed in full, as in eager, and their checks hold everywhere or the call raises.
         """
-        domain = not any(isinstance(node, Load) for node in walk(e.operands[0]))
+        domain = is_domain(e)
 
         def guarded(branch: Expr) -> bool:
             return self._needs_guard(branch) or (domain and any(map(is_check, walk(branch))))
 
         return guarded(e.operands[1]), guarded(e.operands[2])
+
+    def _check_outside(self, e: Call, guards: tuple[bool, bool]) -> None:
+        """Run the checks of branches that need a guard outside of it, as eager does, if the model's data chooses.
+
+        Where data alone does, whatever they are of lies inside; else that has to be known here.
+        """
+        if is_domain(e):
+            return
+        alone = of_data_alone(e.operands[0])
+        for branch, guarded in zip(e.operands[1:], guards, strict=True):
+            for check in checks_everywhere(branch) if guarded else ():
+                if alone or not any(map(self._needs_guard, check.operands)):
+                    self.value(check)
 
     def _branch(self, e: Call, condition: Value, guards: tuple[bool, bool]) -> Value:
         """A `where` whose condition is the same in all lanes: a selection, or a branch if a side needs a guard."""
@@ -478,7 +493,7 @@ class Evaluator:
         if isinstance(e, Load) and self._unsafe(e):
             return True
         match e:
-            case Call("where", (condition, Load() as load, other)) if checked := _checked_indices(condition):
+            case Call("where", (condition, Load() as load, other)) if checked := checked_indices(condition):
                 rest = [i for i in load.index if i not in checked]
                 inside = all(self._is_inside(load, i) for i in rest)
                 return not inside or any(map(self._needs_guard, (*checked, *rest, other)))
@@ -535,17 +550,6 @@ def _decide(function: str, low: int | None, high: int | None) -> bool | None:
                 return low == 0
             return False if (low is not None and low > 0) or (high is not None and high < 0) else None
     return None
-
-
-def _checked_indices(condition: Expr) -> list[Expr]:
-    """The indices that a conjunction of run-time checks has in their ranges; none for any other condition."""
-    match condition:
-        case Call("in_range", (index, _, _)):
-            return [index]
-        case Call("and", (a, b)):
-            left, right = _checked_indices(a), _checked_indices(b)
-            return [*left, *right] if left and right else []
-    return []
 
 
 def _fold_logic(function: str, a: Value, b: Value) -> Value | None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import effcc
-from effcc.errors import EffccError, OutOfRangeError
+from effcc.errors import EffccError, OutOfRangeError, ZeroDivisorError
 from effcc.runtime.toolchain import find_compiler
 
 ROWS, WIDTH = 5, 19  # a vector of 16 lanes, and a tail
@@ -50,6 +50,38 @@ def test_it_raises_where_eager_does(name: str) -> None:
                 compiled(index, x)
         else:
             torch.testing.assert_close(compiled(index, x), expected)
+
+
+MASKED: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "where": lambda m, i, x: torch.where(m[:, None], x[i], 0),
+    "where along the lanes": lambda m, i, x: torch.where(m, x.t()[:, i], 0),
+    "masked_fill": lambda m, i, x: F.embedding(i, x).masked_fill(~m[:, None], 0).sum(),
+    "a mask that is padded": lambda m, i, x: torch.where(F.pad(m[1:], (1, 0))[:, None], x[i], 0),
+    "a division": lambda m, i, x: torch.where(m, 7 // (9_000_000 - i), 0),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_what_a_mask_leaves_out_is_looked_up(dynamic: bool) -> None:
+    """The model's data chooses between what eager has computed in full."""
+    torch._dynamo.reset()
+    mask, index = torch.tensor([True, True, False]), torch.tensor([1, 2, 9_000_000])
+    for name, function in MASKED.items():
+        compiled = torch.compile(function, backend="effcc", fullgraph=True, dynamic=dynamic)
+        torch.testing.assert_close(compiled(mask, index % 5, table()), function(mask, index % 5, table()), msg=name)
+        with pytest.raises((OutOfRangeError, ZeroDivisorError)):
+            compiled(mask, index, table())
+
+
+def test_what_a_domain_leaves_out_is_not() -> None:
+    def padded(i: Tensor, x: Tensor) -> Tensor:
+        return torch.where(F.pad(x[i[:2]], (0, 0, 1, 2)) > 50, F.pad(x[i[:2]], (0, 0, 2, 1)), -1)
+
+    index = torch.tensor([1, 2, 9_000_000])
+    for dynamic in (False, True):
+        torch._dynamo.reset()
+        compiled = torch.compile(padded, backend="effcc", fullgraph=True, dynamic=dynamic)
+        torch.testing.assert_close(compiled(index, table()), padded(index, table()))
 
 
 def test_the_error_is_what_eager_raises_and_names_the_line() -> None:
