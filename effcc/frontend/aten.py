@@ -60,6 +60,7 @@ from effcc.frontend.importer import (
 )
 from effcc.frontend.location import location
 from effcc.frontend.readings import Reading, readings
+from effcc.frontend.refused import refused
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
 from effcc.frontend.sizes import hints, is_ragged, number, ranges, shape, size
 from effcc.frontend.storage_order import addressed_input, begin_of, laid_out, memory_behind, scatter_in_memory
@@ -336,6 +337,8 @@ class _Walk:
             importer, why = None, _CARRIED
         if importer is not None and isinstance(target, torch._ops.HigherOrderOperator):
             return self._control(node, importer, args)
+        if importer is not None and (said := refused(node)):
+            importer, why = None, f"eager refuses it: {said}"
         if importer is not None:
             before = len(self.builder.nodes)
             positional, named = _by_schema(target, args, kwargs)

@@ -18,6 +18,7 @@ from torch._decomp import core_aten_decompositions, decomposition_table, get_dec
 from effcc.frontend import recurrent
 from effcc.frontend.composites import composites
 from effcc.frontend.embedding_bags import embedding_bag
+from effcc.frontend.refused import unless_refused
 from effcc.frontend.requirements import one_hot
 from effcc.frontend.transformer_layer import encoder_layer
 
@@ -84,7 +85,7 @@ def _table() -> Table:
     table.update(composites())
     for op in _KEPT_WHOLE:
         table.pop(op, None)
-    return table
+    return {op: unless_refused(op, rule) for op, rule in table.items()}
 
 
 def compile_decompositions() -> Table:
