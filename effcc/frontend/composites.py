@@ -43,6 +43,7 @@ def _rounded_first(overload: Any) -> Callable[..., Tensor]:
     return loss
 
 
+_LOGIT = core_aten_decompositions()[aten.logit.default]
 _CROSS_ENTROPY = _rounded_first(aten.binary_cross_entropy.default)
 
 
@@ -97,6 +98,37 @@ def _product_with_logarithm(overload: Any) -> Callable[..., Tensor]:
     return xlogy
 
 
+def pow_of_truths(x: Tensor, exponent: Any) -> Any:
+    """A bool to the power of one is a bool; capture takes it for an integer."""
+    if x.dtype != torch.bool or not isinstance(exponent, bool):
+        return NotImplemented
+    return x.clone() if exponent else torch.ones_like(x)
+
+
+def logit(x: Tensor, eps: float | None = None) -> Tensor:
+    """log(x / (1 - x)); a bound outside of the dtype is left to eager, which refuses it."""
+    if eps is not None and x.dtype.is_floating_point and abs(eps) > torch.finfo(x.dtype).max:
+        return NotImplemented
+    decomposed: Tensor = _LOGIT(x, eps)
+    return decomposed
+
+
+def _with_wide_statistics(overload: Any) -> Callable[..., Any]:
+    """Batch norm of a half tensor beside float32 parameters, whose statistics eager keeps in float32.
+
+    Capture takes them for halves, and gradients would be computed of what is rounded.
+    """
+
+    def batch_norm(x: Tensor, *others: Any) -> Any:
+        given = next((p for p in others if isinstance(p, Tensor)), None)
+        if x.dtype not in (torch.float16, torch.bfloat16) or given is None or given.dtype == x.dtype:
+            return NotImplemented
+        result, *statistics = overload(x.to(given.dtype), *others)
+        return (result.to(x.dtype), *statistics)
+
+    return batch_norm
+
+
 def composites() -> dict[Any, Callable[..., Any]]:
     """Overload -> how it is written."""
     losses = (
@@ -104,10 +136,14 @@ def composites() -> dict[Any, Callable[..., Any]]:
         aten.smooth_l1_loss.default,
         aten.huber_loss.default,
     )
+    batch_norms = (aten._native_batch_norm_legit.no_stats, aten._native_batch_norm_legit_functional.default)
     logarithms = (aten.xlogy.Tensor, aten.xlogy.Scalar_Self, aten.xlogy.Scalar_Other)
     return {
         **{overload: _rounded_first(overload) for overload in losses},
         **{overload: _product_with_logarithm(overload) for overload in logarithms},
+        **{overload: _with_wide_statistics(overload) for overload in batch_norms},
+        aten.logit.default: logit,
+        aten.pow.Tensor_Scalar: pow_of_truths,
         aten.binary_cross_entropy.default: binary_cross_entropy,
         aten.mse_loss_backward.default: mse_loss_backward,
         aten.soft_margin_loss.default: soft_margin_loss,
