@@ -201,7 +201,8 @@ def pow_scalar(m: Importer, x: Value, exponent: Any) -> Value:
         return m.emit("full", shape=x.type.shape, value=1.0 if dtype.is_float else 1, dtype=dtype)
     if exponent == 1:
         return x
-    if exponent in (2, 3) or (dtype.is_float and exponent in (0.5, -0.5, -1, -2)):
+    roots = () if dtype == f16 else (0.5, -0.5)  # of f16, eager takes them as powers: of -inf and -0.0 they differ
+    if exponent in (2, 3) or (dtype.is_float and exponent in (*roots, -1, -2)):
         # Of the half types, eager rounds between the steps for bf16 only.
         inner = m.accurate(x, dtype) if dtype == f16 else x
         return m.cast(_simple_power(m, inner, exponent), dtype)

@@ -56,6 +56,8 @@ BETWEEN: Mapping[str, Callable[[Tensor], Tensor]] = {
     "scaled_product": lambda x: F.linear(x, x) * 0.001,
     "rms_by_hand": lambda x: x * torch.rsqrt((x * x).mean(1, keepdim=True) + 1e-6),
     "cast_and_back": lambda x: (x.float() * 1e5).to(x.dtype).float().to(x.dtype),
+    "roots": lambda x: x**0.5,
+    "roots_below": lambda x: x**-0.5,
     "silu_by_hand": lambda x: x / (1 + torch.exp(-x)),
 }
 
@@ -65,7 +67,7 @@ def numbers(dtype: torch.dtype) -> list[Tensor]:
     rows = torch.randn(6, 40)
     largest = 60000.0 if dtype == torch.float16 else 1e17
     special = torch.randn(6, 40)
-    special[0, 3], special[1, 5], special[2, 1] = torch.inf, -torch.inf, torch.nan
+    special[0, 3], special[1, 5], special[2, 1], special[3, 2] = torch.inf, -torch.inf, torch.nan, -0.0
     kinds = [rows, rows.abs().clamp(0.5) * largest, rows * 3000, rows * 1e-4, rows * 1e-7, rows + 1000, special]
     return [x.clamp(-6e4, 6e4).to(dtype) if dtype == torch.float16 else x.to(dtype) for x in kinds]
 
