@@ -219,7 +219,7 @@ class _Lowering:
                     f"kernel {self.kernel.name!r}: {s.target!r} is no reduction; on a CPU only those are held in "
                     "registers, and other results stay there by themselves: hold it in local"
                 )
-            resting = rests(node, s)
+            resting = rests(node, s) or _is_held_inside(node, s)
             kept = tiles_of(in_loop_order(s.axes, ranges), ranges)
             name = self.cutter.fresh(f"{local_name(s.target)}_{'sum' if resting else 'acc'}")
             made = Accumulator(name, (*kept, *_lanes_inside(node, s)))
@@ -321,6 +321,11 @@ class _Lowering:
             return []
         index = tuple(self.values.absolute(Axis(a), ranges) for a in s.axes)
         return [Tile(tiles, s.target, index, "set", value)]
+
+
+def _is_held_inside(hold: Hold, s: Statement) -> bool:
+    """Whether a hold further in has accumulators of its own, which join this one's."""
+    return any(isinstance(n, Hold) and s.target in n.targets for _, n in nodes(hold.body))
 
 
 def _lanes_inside(hold: Hold, s: Statement) -> tuple[TileAxis, ...]:

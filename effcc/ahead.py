@@ -21,7 +21,7 @@ import numpy as np
 import sympy
 
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
-from effcc.driver import STEPS, State, build, require_cpu, run_steps, show
+from effcc.driver import STEPS, State, build, require_cpu, require_runnable, run_steps, show
 from effcc.errors import CaptureError, EncodingError, InputError, UnknownNameError, UnsupportedError
 from effcc.faults import without_pytorch
 from effcc.ir.dims import Dim, symbol, symbols
@@ -51,6 +51,7 @@ from effcc.runtime.signature import KeyFile, read_signing_key
 from effcc.runtime.spell_manifest import Leaf, spell_buffer, spell_constant, spell_nesting, spell_size
 from effcc.runtime.write_package import is_package, require_writable, write_package
 from effcc.target import Target, detect, physical_cores
+from effcc.tuning import require_mode, tuned
 
 GRAPH_STEPS = ("simplify", "hoist", "encode")
 PROGRAM_STEPS = ("fuse", "in_place", "arrange", "tile", "place")
@@ -85,11 +86,13 @@ def compile_file(
     sign: KeyFile | None = None,
     fast_math: bool = False,
     schedules: str | os.PathLike[str] | None = None,
+    mode: str | None = None,
 ) -> dict[str, str]:
     """Compile a `.pt2` or printed IR file into the package `output` (None: only as far as must be printed).
 
     sign: a PEM file with the Ed25519 key to sign the package with. schedules: a file with schedules to follow, as
-    `print_after` "tile" gives them; for kernels that have none there, one is chosen.
+    `print_after` "tile" gives them; for kernels that have none there, one is chosen. mode: "max-autotune" times the
+    best few of each kernel, for a target that is this machine; not of a printed IR of a later step than `arrange`.
 
     Returns the text of what came out of each step of `print_after`.
 
@@ -100,6 +103,7 @@ def compile_file(
     for step in (*print_after, *([from_step] if from_step else [])):
         if step not in STEPS:
             raise UnknownNameError("step", step, STEPS)
+    require_mode(mode)
     target = recalled(target or detect())
     key = read_signing_key(sign) if sign is not None else None
     if output is not None:
@@ -122,9 +126,9 @@ def compile_file(
     with without_pytorch(target):
         if output is None:
             last = max(print_after, key=list(STEPS).index, default=None)
-            run_steps(begun, target, source.start, see, last)
+            _run(begun, target, source.start, see, last, mode)
         else:
-            _compile_package(dataclasses.replace(source, state=begun), target, Path(output), key, see)
+            _compile_package(dataclasses.replace(source, state=begun), target, Path(output), key, see, mode)
     return printed
 
 
@@ -138,12 +142,14 @@ def export(
     target: Target | str | None = None,
     sign: KeyFile | None = None,
     fast_math: bool = False,
+    mode: str | None = None,
 ) -> Path:
     """Compile a module ahead of time, as called with `args` and `kwargs`, into the package `path`; returns the path.
 
     dynamic_shapes: as torch.export takes them. target: this machine, or a generic one: "avx512", "avx2", "scalar".
     sign: a PEM file with the Ed25519 key to sign it with (`openssl genpkey -algorithm ed25519 -out key.pem`).
-    fast_math: rewrite also where results may differ by more than roundings.
+    fast_math: rewrite also where results may differ by more than roundings. mode: "max-autotune" times the best few
+    schedules of each kernel, for a target that is this machine.
 
     Raises InputError for a file that holds no such key, CaptureError where torch.export cannot make one graph of the
     model, and what `compile_file` raises.
@@ -152,23 +158,49 @@ def export(
 
     key = read_signing_key(sign) if sign is not None else None
     require_writable(Path(path))
+    require_mode(mode)
     machine = recalled(Target.parse(target) if isinstance(target, str) else target or detect())
     require_cpu(machine)
     captured = capture(model, args, kwargs, dynamic_shapes)
     with without_pytorch(machine):
         source = _from_captured(captured)
         begun = dataclasses.replace(source.state, fast_math=fast_math)
-        return _compile_package(dataclasses.replace(source, state=begun), machine, Path(path), key)
+        return _compile_package(dataclasses.replace(source, state=begun), machine, Path(path), key, mode=mode)
 
 
 def _compile_package(
-    source: Source, target: Target, path: Path, key: Any, see: Callable[[str, State], None] | None = None
+    source: Source,
+    target: Target,
+    path: Path,
+    key: Any,
+    see: Callable[[str, State], None] | None = None,
+    mode: str | None = None,
 ) -> Path:
     """All steps, and the package; kernels are compiled while others are on their way."""
     with CompileCache.default().making(target) as making:
         begun = dataclasses.replace(source.state, begin=making.add)
-        state = dataclasses.replace(run_steps(begun, target, source.start, see), begin=None)
+        state = dataclasses.replace(_run(begun, target, source.start, see, mode=mode), begin=None)
         return build_package(dataclasses.replace(source, state=state), target, path, key, making)
+
+
+def _run(
+    state: State,
+    target: Target,
+    start: str | None,
+    see: Callable[[str, State], None] | None = None,
+    until: str | None = None,
+    mode: str | None = None,
+) -> State:
+    """The steps as `run_steps` takes them, under schedules that are timed where `mode` asks for that."""
+    steps = list(STEPS)
+    before = start is None or steps.index(start) <= steps.index("arrange")
+    if mode == "max-autotune" and before and (until is None or steps.index(until) > steps.index("arrange")):
+        require_runnable(target)
+        state, start = run_steps(state, target, start, see, "arrange"), "arrange"
+        state = dataclasses.replace(
+            state, written={**tuned(dataclasses.replace(state, begin=None), target), **state.written}
+        )
+    return run_steps(state, target, start, see, until)
 
 
 def read_model(path: Path, from_step: str | None = None) -> Source:

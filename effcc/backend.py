@@ -9,6 +9,7 @@ remembered as long as it lives, so that `effcc.stats` and `effcc.explain` find w
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,9 +39,9 @@ from effcc.ir.graph import Graph
 from effcc.runtime.arguments import thread_count
 from effcc.runtime.measure import host_target
 from effcc.target import Target
+from effcc.tuning import require_mode, tuned
 
-OPTIONS = ("fast_math", "print_after", "target", "threads")
-MODES = ("default",)
+OPTIONS = ("fast_math", "mode", "print_after", "target", "threads")
 
 let_recurrent_layers_through()
 name_missing_forms()
@@ -58,7 +59,8 @@ def effcc_backend(
     options: `target`, a Target or the name of one; `threads`, how many run a call (default: torch.get_num_threads());
         `fast_math`, whether to rewrite also where results may differ by more than roundings (default: False);
         `print_after`, the name of a step or several, whose results are printed to standard error.
-    mode: None or "default"; there are no others yet.
+    mode: None, "default", or "max-autotune": time the best few schedules of each kernel (`effcc.tuning`);
+        where there are options, torch.compile takes it among them.
 
     Raises UnknownNameError for an option, a step, a target or a mode that does not exist, InputError for a value of the
     wrong kind, and whatever compilation raises.
@@ -113,11 +115,11 @@ def _through_dynamo(error: EffccError) -> EffccError:
 
 def read_options(mode: str | None, given: Mapping[str, Any]) -> Options:
     """What a user asked for, checked; see `effcc_backend` for the options and the errors."""
-    if mode is not None and mode not in MODES:
-        raise UnknownNameError("mode", mode, MODES)
     for name in given:
         if name not in OPTIONS:
             raise UnknownNameError("option", name, OPTIONS)
+    mode = given.get("mode", mode)
+    require_mode(mode)
     target = given.get("target")
     if isinstance(target, str):
         target = Target.parse(target)
@@ -141,7 +143,8 @@ def read_options(mode: str | None, given: Mapping[str, Any]) -> Options:
         if step in steps:
             print(show(state, step), file=sys.stderr)
 
-    return Options(target, see=see if steps else None, threads=threads, fast_math=fast_math)
+    schedules = functools.partial(tuned, threads=threads) if mode == "max-autotune" else None
+    return Options(target, see=see if steps else None, threads=threads, fast_math=fast_math, schedules=schedules)
 
 
 @dataclass(frozen=True)

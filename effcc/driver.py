@@ -61,6 +61,7 @@ class Options:
     see: called after every step with its name and what came out.
     threads: how many run a call; default: as many as torch.get_num_threads() says then.
     fast_math: also rewrite where results may differ by more than roundings (`effcc.passes.rules` says which rules do).
+    schedules: gives schedules to follow for kernels of a program before it is tiled (`effcc.tuning.tuned`).
     """
 
     target: Target | None = None
@@ -68,6 +69,7 @@ class Options:
     see: Callable[[str, State], None] | None = None
     threads: int | None = None
     fast_math: bool = False
+    schedules: Callable[[State, Target], Mapping[str, WrittenSchedule]] | None = None
 
 
 @dataclass(frozen=True)
@@ -330,8 +332,12 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
         return Compiled(load(state, target, options, externs), state, target)
     with CompileCache.default().making(target) as making:
         once = not options.always_prepare
-        begun = State(graph=graph, fast_math=options.fast_math, prepare_once=once, begin=making.add)
-        state = replace(run_steps(begun, target, see=options.see), begin=None)
+        begun, start = State(graph=graph, fast_math=options.fast_math, prepare_once=once), None
+        if options.schedules is not None:
+            begun, start = run_steps(begun, target, see=options.see, until="arrange"), "arrange"
+            begun = replace(begun, written=options.schedules(begun, target))
+        begun = replace(begun, begin=making.add)
+        state = replace(run_steps(begun, target, start, see=options.see), begin=None)
         begin = time.perf_counter()
         executable = load(state, target, options, externs, making)
     seconds = {**state.seconds, "build": time.perf_counter() - begin}

@@ -29,7 +29,8 @@ def compile(
 ) -> Callable[..., Any]:
     """`model` compiled by effcc at its first call: `torch.compile(model, backend="effcc", ...)` in one call.
 
-    dynamic, fullgraph: as torch.compile takes them. mode: None or "default". options: `target` ("avx2", or a Target;
+    dynamic, fullgraph: as torch.compile takes them. mode: None, "default" or "max-autotune" (time the best few
+        schedules of each kernel on this machine). options: `target` ("avx2", or a Target;
         default: this machine), `threads` (default: torch.get_num_threads() at each call), `fast_math` (True: rewrite
         also where results may differ by more than roundings), `print_after` ("fuse", or a list of steps, printed to
         standard error).
@@ -43,7 +44,9 @@ def compile(
     """
     from effcc.backend import read_options
 
-    read_options(mode, options)
+    if mode is not None:
+        options["mode"] = mode
+    read_options(None, options)
     made: Callable[..., Any] = torch.compile(
         model, backend="effcc", dynamic=dynamic, fullgraph=fullgraph, options=options or None
     )
@@ -69,6 +72,7 @@ def export(
     target: Target | str | None = None,
     sign: str | os.PathLike[str] | None = None,
     fast_math: bool = False,
+    mode: str | None = None,
 ) -> Path:
     """Compile ahead of time, as called with `args`, into a package that needs no PyTorch: see `effcc.ahead.export`.
 
@@ -88,6 +92,7 @@ def export(
         target=target,
         sign=sign,
         fast_math=fast_math,
+        mode=mode,
     )
 
 

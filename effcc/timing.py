@@ -15,7 +15,7 @@ from effcc.codegen.cpp.program import emit_program
 from effcc.driver import State, load
 from effcc.ir.dims import evaluate
 from effcc.ir.program import Buffer, Extern, Step
-from effcc.runtime.executable import TORCH_DTYPES, ExternCall
+from effcc.runtime.executable import TORCH_DTYPES, Executable, ExternCall
 from effcc.target import Target
 
 _MARK = Extern("extern", (), (), reason="the clock is read here")
@@ -34,6 +34,36 @@ def time_steps(
     so that they index anything). A launch pays for a parallel region of its own here, some microseconds, which it
     shares with its neighbours in a real call.
     """
+    program = state.program
+    assert program is not None
+    clocked = Clocked(state, target)
+    inputs = [given[n] if n in given else random_tensor(program.buffer(n), sizes) for n in program.inputs]
+    return clocked.medians(inputs, budget_s)
+
+
+class Clocked:
+    """A program that reads the clock before and after each of its steps."""
+
+    def __init__(self, state: State, target: Target) -> None:
+        self._times: list[float] = []
+        self._executable = _with_marks(state, target, self._times)
+
+    def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return self._executable(*inputs)
+
+    def medians(self, inputs: Sequence[torch.Tensor], budget_s: float) -> list[float]:
+        """Median seconds of every step; the first two calls do not count."""
+        rounds: list[list[float]] = []
+        started = time.perf_counter()
+        with torch.no_grad():
+            while len(rounds) < 5 or (len(rounds) < 200 and time.perf_counter() - started < budget_s):
+                self._times.clear()
+                self._executable(*inputs)
+                rounds.append([after - before for before, after in pairwise(self._times)])
+        return [statistics.median(column) for column in zip(*rounds[2:], strict=True)]
+
+
+def _with_marks(state: State, target: Target, times: list[float]) -> Executable:
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
     marked: list[Step] = [_MARK]
@@ -42,19 +72,9 @@ def time_steps(
     separated = program.with_steps(tuple(marked))
     inside = frozenset(b.name for b in program.buffers if b.space == "prepared")
     source = emit_program(separated, state.nests, target, offsets=plan.offsets, no_alias=inside)
-    times: list[float] = []
-    executable = load(
+    return load(
         dataclasses.replace(state, program=separated, source=source), target, externs=lambda call: _bind(call, times)
     )
-    inputs = [given[n] if n in given else random_tensor(program.buffer(n), sizes) for n in program.inputs]
-    rounds: list[list[float]] = []
-    started = time.perf_counter()
-    with torch.no_grad():
-        while len(rounds) < 5 or (len(rounds) < 200 and time.perf_counter() - started < budget_s):
-            times.clear()
-            executable(*inputs)
-            rounds.append([after - before for before, after in pairwise(times)])
-    return [statistics.median(column) for column in zip(*rounds[2:], strict=True)]
 
 
 def _bind(call: Extern, times: list[float]) -> ExternCall:

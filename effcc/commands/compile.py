@@ -45,6 +45,10 @@ def compile_model(
     fast_math: Annotated[
         bool, typer.Option("--fast-math", help="Rewrite also where results may differ by more than roundings.")
     ] = False,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="max-autotune: time the best few schedules of each kernel on this machine, and remember."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Compile an exported program ahead of time, into a package that needs no torch."""
@@ -63,6 +67,7 @@ def compile_model(
             sign=sign,
             fast_math=fast_math,
             schedules=schedules,
+            mode=mode,
         )
     if json:
         print_json({"output": str(written) if written else None, "printed": dict(printed)})

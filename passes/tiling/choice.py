@@ -21,7 +21,7 @@ class Choice:
 
     shared: the axes that parallel loops outside may cut into tiles, which `tiles` gives. `outer` and `inner`: those of
     them that must come first and last. `lanes`: for what a nest computes, the axis on its vector unit. `seconds`: the
-    prediction for all cores.
+    prediction for all cores. `rank`: which of each model's schedules is taken, 0 for the one predicted to be fastest.
     """
 
     kernel: Kernel
@@ -32,6 +32,7 @@ class Choice:
     tiles: dict[str, int] = field(default_factory=dict)
     lanes: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    rank: int = 0
     outer: str = ""
     inner: str = ""
     packs: list[Pack] = field(default_factory=list)

@@ -26,12 +26,15 @@ fits beside its operands in L1. Fewer where the extent is known at run time only
 """
 
 
-def choose(kernel: Kernel, target: Target) -> tuple[Kernel, Schedule]:
-    """The kernel, reading packed operands where it should, and its schedule on `target`."""
-    found = _in_steps(kernel, target)
+def choose(kernel: Kernel, target: Target, rank: int = 0) -> tuple[Kernel, Schedule]:
+    """The kernel, reading packed operands where it should, and its schedule on `target`.
+
+    rank: of every nest, pass over so many that are predicted to be faster.
+    """
+    found = _in_steps(kernel, target, rank)
     if found is not None:
         return found
-    choice = Choice(kernel, target, shared_axes(kernel), _sequential(kernel))
+    choice = Choice(kernel, target, shared_axes(kernel), _sequential(kernel), rank=rank)
     choice.tiles = dict.fromkeys(choice.shared, 1)
     nests = _nests(choice)
     parallel = tuple(TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests))
@@ -56,7 +59,7 @@ def _sequential(kernel: Kernel) -> TiledAxis | None:
     return None
 
 
-def _in_steps(kernel: Kernel, target: Target) -> tuple[Kernel, Schedule] | None:
+def _in_steps(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Schedule] | None:
     """The schedule of a scan whose steps several threads share; None where they need not, cannot, or lose by it."""
     if len(kernel.scans) != 1 or target.cores == 1 or shared_axes(kernel):
         return None
@@ -66,7 +69,7 @@ def _in_steps(kernel: Kernel, target: Target) -> tuple[Kernel, Schedule] | None:
         return None
     axis = max(free, key=lambda a: free[a])
     part = -(-free[axis] // target.cores // lanes) * lanes
-    choice = Choice(kernel, target.one_core(), (), _sequential(kernel), {axis: part})
+    choice = Choice(kernel, target.one_core(), (), _sequential(kernel), {axis: part}, rank=rank)
     nests = _nests(choice)
     whole = lcm(*(n.lanes.tile for n in nests if n.lanes is not None and n.lanes.axis == axis))
     tile = -(-part // whole) * whole

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from math import prod
 
 from effcc.ir.contraction import Contraction
@@ -23,7 +24,7 @@ from effcc.passes.tiling.operands import Axis, Operand, operand_bytes
 from effcc.passes.tiling.pointwise import PointwiseNest, PointwiseSchedule, schedule_pointwise
 from effcc.passes.tiling.reduction import LIVE_VALUES, ReductionNest, ReductionSchedule, schedule_reduction
 from effcc.passes.tiling.taps import Taps
-from effcc.passes.tiling.window import WindowNest, WindowSchedule, schedule_window
+from effcc.passes.tiling.window import WindowNest, WindowSchedule, window_schedules
 from effcc.target import Target
 
 MANY = 1 << 20
@@ -43,10 +44,12 @@ def contraction_of(
     shared: Collection[str],
     block_k: bool,
     target: Target,
+    rank: int = 0,
 ) -> ContractionSchedule:
     """The best schedule of a sum of products with lanes along `lane_axis` and register rows along `row_axis`.
 
-    shared: the axes along which there can be parallel tasks. block_k: whether partial sums may rest in the cache.
+    shared: the axes along which there can be parallel tasks. block_k: whether partial sums may rest in the cache. rank:
+    how many that are predicted to be faster are passed over, here and below.
     """
     kept = (*product.batch, *product.rows, *product.columns)
     in_rows, in_columns = (set(kept) & o.axes for o in (rows_of, columns_of))
@@ -73,7 +76,7 @@ def contraction_of(
         block_k=block_k,
         whole=frozenset(a for a in kept if a not in shared),
     )
-    return _contraction(nest, target)
+    return _contraction(nest, target, rank)
 
 
 def pointwise_of(
@@ -85,6 +88,7 @@ def pointwise_of(
     shared: Collection[str],
     given: int,
     target: Target,
+    rank: int = 0,
 ) -> PointwiseSchedule:
     """The best schedule of pointwise statements with lanes along `axis`; `layout`: the strides of every buffer.
 
@@ -100,7 +104,7 @@ def pointwise_of(
         whole=frozenset(counts).difference(shared),
         given=given,
     )
-    return _pointwise(nest, axis, crossing, target)
+    return _pointwise(nest, axis, crossing, target, rank)
 
 
 def reduction_of(
@@ -113,6 +117,7 @@ def reduction_of(
     shared: Collection[str],
     given: int,
     target: Target,
+    rank: int = 0,
 ) -> ReductionSchedule:
     """The best schedule of a nest with reductions, with lanes along `axis`; `layout`: the strides of every buffer.
 
@@ -127,7 +132,7 @@ def reduction_of(
         whole=frozenset(counts).difference(shared),
         given=given,
     )
-    return _reduction(nest, axis, target)
+    return _reduction(nest, axis, target, rank)
 
 
 def _widest(statements: Sequence[Statement]) -> int:
@@ -136,7 +141,7 @@ def _widest(statements: Sequence[Statement]) -> int:
 
 
 def window_of(
-    kernel: Kernel, plan: NestPlan, counts: Mapping[str, int], axis: str, taps: Taps, target: Target
+    kernel: Kernel, plan: NestPlan, counts: Mapping[str, int], axis: str, taps: Taps, target: Target, rank: int = 0
 ) -> WindowSchedule:
     """The best register tile of windows, with lanes along `axis`."""
     statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
@@ -159,6 +164,7 @@ def window_of(
             element_bytes=_widest(statements),
         ),
         target,
+        rank,
     )
 
 
@@ -196,20 +202,20 @@ def _operands(
 
 
 @lru_cache(maxsize=4096)
-def _window(nest: WindowNest, target: Target) -> WindowSchedule:
-    return schedule_window(nest, target)
+def _window(nest: WindowNest, target: Target, rank: int) -> WindowSchedule:
+    return list(islice(window_schedules(nest, target), rank + 1))[-1]
 
 
 @lru_cache(maxsize=4096)
-def _contraction(nest: ContractionNest, target: Target) -> ContractionSchedule:
-    return schedule_contraction(nest, target)[0]
+def _contraction(nest: ContractionNest, target: Target, rank: int) -> ContractionSchedule:
+    return schedule_contraction(nest, target, rank + 1)[-1]
 
 
 @lru_cache(maxsize=4096)
-def _pointwise(nest: PointwiseNest, axis: str, crossing: str | None, target: Target) -> PointwiseSchedule:
-    return schedule_pointwise(nest, target, 1, axis, crossing)[0]
+def _pointwise(nest: PointwiseNest, axis: str, crossing: str | None, target: Target, rank: int) -> PointwiseSchedule:
+    return schedule_pointwise(nest, target, rank + 1, axis, crossing)[-1]
 
 
 @lru_cache(maxsize=4096)
-def _reduction(nest: ReductionNest, axis: str, target: Target) -> ReductionSchedule:
-    return schedule_reduction(nest, target, 1, axis)[0]
+def _reduction(nest: ReductionNest, axis: str, target: Target, rank: int) -> ReductionSchedule:
+    return schedule_reduction(nest, target, rank + 1, axis)[-1]

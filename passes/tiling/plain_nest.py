@@ -71,13 +71,15 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     if plan.reductions:
         together = 1 if sharing is None else counts[sharing]
         reduction = reduction_of(
-            layout, statements, counts, plan.reduced, axis, together, choice.shared, given, choice.target
+            layout, statements, counts, plan.reduced, axis, together, choice.shared, given, choice.target, choice.rank
         )
         at_once, prediction, note = reduction.accumulators * reduction.lanes, reduction.prediction, str(reduction)
         task = reduction.tile * reduction.lanes
     else:
         crossing = _crossing(kernel, statements, axis, layout)
-        pointwise = pointwise_of(layout, statements, counts, axis, crossing, choice.shared, given, choice.target)
+        pointwise = pointwise_of(
+            layout, statements, counts, axis, crossing, choice.shared, given, choice.target, choice.rank
+        )
         at_once, prediction, note = pointwise.unroll * pointwise.lanes, pointwise.prediction, str(pointwise)
         task = pointwise.tile * pointwise.lanes
         if crossing is not None and pointwise.block > 1:
@@ -106,7 +108,7 @@ def _window_nest(choice: Choice, plan: NestPlan, axis: str, taps: Taps, scattere
     """Windows, channel by channel: lanes are channels, neighbouring points share what they load."""
     kernel = choice.kernel
     counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
-    window = window_of(kernel, plan, counts, axis, taps, choice.target)
+    window = window_of(kernel, plan, counts, axis, taps, choice.target, choice.rank)
     width, line = window.lanes * window.vectors, taps.line
     wide = -(-counts[axis] // width) * width
     # Tasks are lines, cut along channels and then along the line itself where lines are few.

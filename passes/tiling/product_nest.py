@@ -75,6 +75,7 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
             choice.shared,
             block_k,
             choice.target,
+            choice.rank,
         )
 
     chosen = solved(counts, _may_rest(choice, plan))

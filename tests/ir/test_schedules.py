@@ -279,6 +279,13 @@ def test_parallel_tiles_of_every_kind_compute(tiles: str) -> None:
     vectorize(lower(REDUCED, schedule), generic("avx2"))
 
 
+def test_accumulators_held_twice_join() -> None:
+    twice = BLOCKED.replace("hold O in registers {", "hold O in registers { hold O in registers {").replace(
+        "do O }\n          }", "do O }\n          } }"
+    )
+    computes(LINEAR, parse_schedule(twice).check(LINEAR, AVX2))
+
+
 def test_other_threads_do_not_read_what_one_has_in_a_register() -> None:
     inner = replace(REDUCED, outputs=REDUCED.outputs[1:])
     with pytest.raises(ScheduleError, match="in a register of one thread: compute it inside of `parallel i`"):
