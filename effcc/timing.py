@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -38,7 +38,7 @@ def time_steps(
     assert program is not None
     clocked = Clocked(state, target)
     inputs = [given[n] if n in given else random_tensor(program.buffer(n), sizes) for n in program.inputs]
-    return clocked.medians(inputs, budget_s)
+    return clocked.seconds(inputs, budget_s, statistics.median)
 
 
 class Clocked:
@@ -51,8 +51,10 @@ class Clocked:
     def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return self._executable(*inputs)
 
-    def medians(self, inputs: Sequence[torch.Tensor], budget_s: float) -> list[float]:
-        """Median seconds of every step; the first two calls do not count."""
+    def seconds(
+        self, inputs: Sequence[torch.Tensor], budget_s: float, of_all: Callable[[Iterable[float]], float]
+    ) -> list[float]:
+        """Seconds of every step: `of_all` calls but the first two."""
         rounds: list[list[float]] = []
         started = time.perf_counter()
         with torch.no_grad():
@@ -60,7 +62,7 @@ class Clocked:
                 self._times.clear()
                 self._executable(*inputs)
                 rounds.append([after - before for before, after in pairwise(self._times)])
-        return [statistics.median(column) for column in zip(*rounds[2:], strict=True)]
+        return [of_all(column) for column in zip(*rounds[2:], strict=True)]
 
 
 def _with_marks(state: State, target: Target, times: list[float]) -> Executable:
