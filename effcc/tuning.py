@@ -288,7 +288,8 @@ class _Worker:
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
-                    stream.close()
+                    with contextlib.suppress(BrokenPipeError):  # what it was sent and has not read
+                        stream.close()
             self._process = None
 
 
