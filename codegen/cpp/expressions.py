@@ -44,6 +44,7 @@ from effcc.ir.expr import (
     both,
     children,
     compare,
+    free_axes,
     integer,
     walk,
 )  # fmt: skip
@@ -527,7 +528,8 @@ class Evaluator:
             follows = self.lanes_axis in self.depends(e)
             value = load_memory(self.writer, storage, index, self.guard.count, mask, self._epoch(e), follows)
             if self.streams and self.guard.count is None and mask is None:
-                prefetch(self.writer, storage, index)
+                moved_by = {self.variables[a] for a in free_axes(e) if a in self.variables}
+                prefetch(self.writer, storage, index, moved_by)
         else:
             value = load_registers(self.writer, storage, index)
         return self._indexed(value)

@@ -6,7 +6,7 @@ Coefficient 0 is one scalar for all lanes, 1 a vector, any other a strided acces
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from effcc.codegen.cpp import values
 from effcc.codegen.cpp.linear import LANE, Known, Linear, bounds, combination, shifted, uniform
@@ -24,6 +24,8 @@ Count = int | vectors.Value | None
 
 _AHEAD = 8192
 """Bytes between what a stream reads and what it asks for: two pages."""
+_AGAIN = 32
+"""Reading the same so often, a loop finds it in L2 but for the first time: asking costs more than it saves."""
 
 
 def proven_inside(index: Sequence[Linear], shape: Sequence[Dim], known: Mapping[str, Known]) -> bool:
@@ -85,23 +87,41 @@ def _positions(writer: Writer, at: Linear) -> vectors.Value:
     return values.vector_index(writer, Linear(tuple(t for t in at.terms if t[0] == LANE), 0, at.vectors))
 
 
-def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear]) -> None:
+def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear], moved_by: Collection[str]) -> None:
     """Ask for the cache line that the innermost loop will read here some turns later.
 
     A product streams its packed operand faster than it comes from beyond L2: the hardware looks ahead within a page of
-    memory, which lasts only 32 turns of a 32-column panel. Nothing is asked for where the whole stream is short, or
-    where another vector of the same line has asked already.
+    memory, which lasts only 32 turns of a 32-column panel; one row times a matrix takes 60 ns for a page, less than
+    memory takes to answer. Nothing is asked for where the whole stream is short, where another vector of the same line
+    has asked already, or where a loop that `moved_by` lacks reads it again and again from L2 (a recurrence's weights).
     """
     at = offset(storage, index)
     size = storage.dtype.bytes
     if storage.local or not writer.loops or at.lane != 1 or at.vectors or not isinstance(at.constant, int):
         return
-    turn = dict(at.terms).get(writer.loops[-1], 0)
-    if not isinstance(turn, int) or turn * size < 16 or at.constant * size % 64 != 0:
+    step, known = dict(at.terms).get(writer.loops[-1], 0), writer.known[writer.loops[-1]]
+    if not isinstance(step, int) or step * known.modulus * size < 16 or at.constant * size % 64 != 0:
         return
-    if _stream_length(writer, at) * size < 2 * _AHEAD:
+    moved_by = {*moved_by, *(name for name, _ in at.terms)}
+    if _stream_length(writer, at) * size < 2 * _AHEAD or _stays_in_l2(writer, step * known.modulus * size, moved_by):
         return
     writer.add(Prefetch(place(storage, shifted(at, _AHEAD // size))))
+
+
+def _stays_in_l2(writer: Writer, turn_bytes: int, moved_by: Collection[str]) -> bool:
+    """Whether an open loop reads the same `_AGAIN` times and more, all that is read in one of its turns fitting in L2;
+    turn_bytes: of a turn of the innermost loop."""
+    read = turn_bytes
+    for name in reversed(writer.loops[:-1]):
+        known = writer.known[name]
+        if known.low is None or known.high is None or read > writer.l2_bytes:
+            return False
+        turns = (known.high - known.low) // known.modulus + 1
+        if name in moved_by:
+            read *= turns
+        elif turns >= _AGAIN:
+            return True
+    return False
 
 
 def _stream_length(writer: Writer, at: Linear) -> float:

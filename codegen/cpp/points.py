@@ -15,7 +15,7 @@ from effcc.codegen.cpp.storage import Registers, Storage, lanes_axis
 from effcc.ir import vectors
 from effcc.ir.expr import free_axes, loads
 from effcc.ir.loops import Tile, TileAxis
-from effcc.ir.vectors import INDEX, TRUTH, Affine, Branch, Conjunction, Loop, Var
+from effcc.ir.vectors import INDEX, TRUTH, Affine, Branch, Conjunction, Line, Loop, Var
 
 GROUP = 4
 """So many vectors of a long lanes axis are computed together in one turn of a loop."""
@@ -88,7 +88,7 @@ class Points:
         else:
             whole = points // lanes // group * group
             name = self._lane_variable(points, group * lanes)
-            with self.writer.block() as lines:
+            with self._lanes_loop(name) as lines:
                 visit(range(group))
             self.writer.add(Loop(name, values.ZERO, values.number(whole * lanes), group * lanes, tuple(lines)))
             self._from(Linear())
@@ -103,7 +103,7 @@ class Points:
         whole = self.writer.let(vectors.Call("mul", (vectors_, size), INDEX), "whole")
         for start, stop, self.masked in ((values.ZERO, whole, False), (whole, limit, True)):
             name = self._lane_variable(extent, lanes)
-            with self.writer.block() as lines:
+            with self._lanes_loop(name) as lines:
                 visit([0])
             self.writer.add(Loop(name, start, stop, lanes, tuple(lines)))
         self._from(Linear())
@@ -115,6 +115,14 @@ class Points:
         self.writer.known[name] = Known(0, max(0, extent - 1) // step * step, step)
         self._from(of_atom(name))
         return name
+
+    @contextmanager
+    def _lanes_loop(self, name: str) -> Iterator[list[Line]]:
+        """The lines of a loop over vectors of the lanes axis."""
+        self.writer.loops.append(name)
+        with self.writer.block() as lines:
+            yield lines
+        self.writer.loops.pop()
 
     def _from(self, base: Linear) -> None:
         """Count vectors of the lanes axis from another place."""

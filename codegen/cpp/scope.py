@@ -60,15 +60,18 @@ class Scope:
 
 
 class Writer:
-    """Collects the lines of one function; blocks nest. `lanes` is the number of lanes of its vectors."""
+    """Collects the lines of one function; blocks nest.
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    lanes: of its vectors. l2_bytes: what a core's own cache holds.
+    """
+
+    def __init__(self, lanes: int, l2_bytes: int) -> None:
+        self.lanes, self.l2_bytes = lanes, l2_bytes
         self.names = Names(RESERVED)
         self.known: dict[str, Known] = {LANE: Known(0, lanes - 1)}
         self.scope = Scope([])
         self.loops: list[str] = []
-        """The variables of the open serial loops, outermost first."""
+        """The variables of the open loops, outermost first: one thread takes the turns of each in order."""
 
     def add(self, line: Line) -> None:
         self.scope.lines.append(line)

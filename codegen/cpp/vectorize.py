@@ -68,7 +68,7 @@ class _Vectorizer:
     variables: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.writer = Writer(choose_lanes(self.nest, self.target.vector_bytes))
+        self.writer = Writer(choose_lanes(self.nest, self.target.vector_bytes), self.target.l2_bytes)
 
     def run(self) -> Function:
         sizes = tuple((self.writer.names.fresh(s), s) for s in self.nest.sizes)
@@ -159,7 +159,10 @@ class _Vectorizer:
                 self.writer.add(Let(self.variables[loop.axis], self._position(loop, turn)))
                 if depth > 0 and count != _ONCE:
                     rest = self.writer.define(Call("quotient", (rest, count), INDEX), "rest")
+            opened = [self.variables[loop.axis] for loop in loops]
+            self.writer.loops += opened
             self._body(loops[-1].body)
+            del self.writer.loops[-len(opened) :]
         self.writer.add(Share(at, product, tuple(lines), ", ".join(loop.axis for loop in loops)))
 
     def _mentions(self, loop: For, axis: str) -> bool:

@@ -114,6 +114,18 @@ def test_a_long_panel_is_asked_for_ahead_one_line_at_a_time() -> None:
     assert long.count("__builtin_prefetch(B") == 2, "two cache lines a step"
     assert source_of(matmul(28, 64, 384, 6, 16), generic("avx2")).count("__builtin_prefetch(B") == 1
     assert "__builtin_prefetch" not in short
+    again = source_of(matmul(40 * 14, 64, 384, 14, 32), generic("avx512"))
+    assert "__builtin_prefetch(B" not in again, "40 tiles of rows read a panel that stays in L2"
+
+
+def test_a_row_times_a_matrix_asks_for_what_its_vectors_will_read() -> None:
+    """O[n] = sum over k of X[k] * W[n,k], lanes along k."""
+    tile = Tile(axes(("k", 512, "lanes")), "O", (n,), "add", apply("mul", at("X", k), at("W", n, k)))
+    rows = loop("n", 512, 1, (Tile((), "O", (n,), "set", number(0.0)), tile), "parallel")
+    nest = LoopNest("gemv", (param("X", f32, 512), param("W", f32, 512, 512)), (param("O", f32, 512),), (rows,))
+    source = source_of(nest, generic("avx512"))
+    assert source.count("__builtin_prefetch(W") == 4
+    assert "__builtin_prefetch(X" not in source
 
 
 @pytest.mark.parametrize("rows", [48, 37])
