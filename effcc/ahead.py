@@ -12,7 +12,7 @@ import dataclasses
 import importlib.metadata
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -410,7 +410,10 @@ def build_package(source: Source, target: Target, path: Path, key: Any = None, m
     prepared = _prepare(source, target, library) if "prepare" in entries else {}
     unknown = {b.name for b in program.buffers if b.space == "weight" and b.name not in source.weights}
     told = [s for n in source.numbers for s in n.sizes]
-    buffers = tuple(_packaged(program, name, unknown, bool(prepared), told) for name in pointer_table(program))
+    steps = program.steps if prepared else (*program.prepare, *program.steps)
+    written = program.written
+    read = {program.memory_of(n) for names in (program.outputs, *(s.arguments for s in steps)) for n in names}
+    buffers = tuple(_packaged(program, name, unknown, read, written, told) for name in pointer_table(program))
     stored = {b.name: source.weights[b.name] for b in buffers if b.role in ("weight", "state")} | prepared
     roles = {b.name: b.role for b in buffers}
     inputs = [n for n in program.inputs if roles[n] == "input"]
@@ -476,15 +479,15 @@ def _prepare(source: Source, target: Target, library: Library) -> dict[str, np.n
     return prepared
 
 
-def _packaged(program: Program, name: str, unknown: set[str], prepared: bool, told: Sequence[str]) -> PackagedBuffer:
-    """A buffer with its role in the package. told: the sizes that numbers among the arguments tell."""
+def _packaged(
+    program: Program, name: str, unknown: set[str], read: Collection[str], written: Collection[str], told: Sequence[str]
+) -> PackagedBuffer:
+    """A buffer with its role in the package. read, written: whose memory a package reads or returns, and calls write.
+    told: the sizes that numbers among the arguments tell."""
     buffer = program.buffer(name)
     role = buffer.space
     if role == "input" and buffer.type.strides == (0,) and buffer.type.shape in [(symbol(s),) for s in told]:
         role = "carrier"
     if role == "weight":
-        steps = program.steps if prepared else (*program.prepare, *program.steps)
-        reads = any(name in s.arguments for s in steps) or name in program.outputs
-        writes = any(name in s.results for s in program.steps if isinstance(s, Launch))
-        role = "input" if name in unknown else "state" if writes else "weight" if reads else "folded"
+        role = "input" if name in unknown else "state" if name in written else "weight" if name in read else "folded"
     return spell_buffer(name, dataclasses.replace(buffer.type, encoding=None), role)

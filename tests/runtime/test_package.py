@@ -165,6 +165,23 @@ def test_a_model_with_state_keeps_it_between_calls(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded(torch.ones(4)), torch.full((4,), 2.0 * n))
 
 
+def test_a_cache_that_is_written_in_place_is_state(tmp_path: Path) -> None:
+    class Cached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("cache", torch.arange(24.0).reshape(2, 4, 3), persistent=False)
+
+        def forward(self, row: Tensor, at: Tensor) -> Tensor:
+            self.cache.index_copy_(1, at, row)
+            return self.cache.sum(1)
+
+    row, at, model = torch.randn(2, 1, 3), torch.tensor([0]), Cached()
+    loaded = effcc.load(effcc.export(Cached(), (row, at), tmp_path / "cached.effcc"))
+    for position in (2, 0, 2):
+        row, at = torch.randn(2, 1, 3), torch.tensor([position])
+        torch.testing.assert_close(loaded(row, at), model(row, at))
+
+
 @pytest.mark.parametrize("schemes", [("int8",), ("block(4,1)",), ("int8", "block(4,1)")])
 def test_a_model_with_stored_weights_is_exported_and_loaded_again(schemes: tuple[str, ...], tmp_path: Path) -> None:
     model, x = small_model(), torch.randn(3, 24)
