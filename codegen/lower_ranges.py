@@ -110,9 +110,10 @@ class Cutter:
             rest = r.count % step
             whole = r.count - rest
             out: list[Stmt] = []
-            for start, stop, inside in self._runs(axis, r, whole, step):
+            for start, stop, stride, inside in self._runs(axis, r, whole, step):
                 turn = functools.partial(at, count=step, inside=inside)
-                out += turn(Const(start, i64)) if stop - start == step else [loop(Const(start, i64), stop, step, turn)]
+                alone = stop - start <= stride
+                out += turn(Const(start, i64)) if alone else [loop(Const(start, i64), stop, stride, turn)]
             return [*out, *at(Const(whole, i64), rest)] if rest else out
         count = r.count
         if step == 1:
@@ -126,8 +127,10 @@ class Cutter:
             return [*out, If(compare("gt", left, ZERO), at(whole_count, step, left))]
         return [*out, loop(whole_count, count, 1, lambda var: at(var, 1, single=True))]
 
-    def _runs(self, axis: str, r: Range, whole: int, step: int) -> list[tuple[int, int, bool]]:
-        """Whole tiles of an axis in runs, from where to where: before its interior, inside it, and after it."""
+    def _runs(self, axis: str, r: Range, whole: int, step: int) -> list[tuple[int, int, int, bool]]:
+        """Whole tiles of an axis in runs, from where to where and how far apart: before its interior, inside it, and
+        after it. One tile before and one after are one run, so that they share their code.
+        """
         interior = self.interiors.get(axis)
         end = interior.end(r.count) if interior is not None and isinstance(r.count, int) else None
         first = last = 0
@@ -135,8 +138,12 @@ class Cutter:
             first = min(-(-interior.low // step) * step, whole)
             last = max(min(end // step * step, whole), first)
         if first == last:
-            return [(0, whole, r.inside)] if whole else []
-        return [run for run in ((0, first, False), (first, last, True), (last, whole, False)) if run[0] < run[1]]
+            return [(0, whole, step, r.inside)] if whole else []
+        inside = (first, last, step, True)
+        if first == whole - last == step:
+            return [(0, whole, last, False), inside]
+        runs = ((0, first, step, False), inside, (last, whole, step, False))
+        return [run for run in runs if run[0] < run[1]]
 
     def whole_or_rest(
         self, start: Expr, step: int, count: int | Expr, at: Callable[[Expr, int | Expr], tuple[Stmt, ...]]

@@ -95,7 +95,8 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
         if columns_of.gathered or (again and columns < choice.count(lane_axis)):
             # Gathered rows come in any order, and a third axis reads all columns again at each point of it: either way
             # as many columns as L2 has room for, and all that is done with them before the next ones.
-            choice.tiles[lane_axis] = min(chosen.nc, max(columns // chosen.nr, 1) * chosen.nr)
+            most = max(min(chosen.nc, columns) // chosen.nr, 1)
+            choice.tiles[lane_axis] = _even(-(-choice.count(lane_axis) // chosen.nr), most) * chosen.nr
             choice.outer = lane_axis
     if row_axis in choice.shared:
         choice.tiles[row_axis] = chosen.mc if stacked is None else counts[row_axis]
@@ -134,6 +135,12 @@ def _stacked(
         if found.mr == found.mc == lines * counts[row_axis] and found.prediction.seconds < worth:
             best = lines, found
     return best
+
+
+def _even(panels: int, most: int) -> int:
+    """At most so many panels a task, and for all tasks the same number if that costs no more than twice the tasks: no
+    thread waits for the task that got more, and no code is there for one that got less."""
+    return next((n for n in range(most, most // 2, -1) if panels % n == 0), most)
 
 
 def _may_rest(choice: Choice, plan: NestPlan) -> bool:
