@@ -104,7 +104,7 @@ def pointwise_of(
         whole=frozenset(counts).difference(shared),
         given=given,
     )
-    return _pointwise(nest, axis, crossing, target, rank)
+    return _pointwise(nest, axis, crossing if crossing in counts else None, target, rank)
 
 
 def reduction_of(
