@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from effcc.errors import noting
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import i64
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, loads, substitute_axes, transform
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, cast, loads, substitute_axes, transform
 from effcc.ir.form import FormBuilder
 from effcc.ir.graph import Graph, Node, Value
-from effcc.ir.kernel import Param, Scatter, Statement
+from effcc.ir.kernel import Param, Statement
 from effcc.ir.ops import lookup
 from effcc.ir.program import Check
 from effcc.ir.types import TensorType
@@ -123,6 +123,19 @@ def squeeze(cascade: Cascade, kept: Collection[str]) -> Cascade:
                 rest = tuple(d for p, d in enumerate(shape) if p not in positions)
                 types[item.target] = TensorType(types[item.target].dtype, rest)
 
+    items: list[Defined | Opaque] = []
+    for item in cascade.items:
+        if isinstance(item, Opaque):
+            items.append(item)
+            continue
+        ordered = tuple(a for a in item.scans if a not in ones)
+        items.append(Defined(without_ones(item.statement, ones, dropped), item.node, ordered))
+    return replace(cascade, items=items, types=types)
+
+
+def without_ones(s: Statement, ones: Collection[str], dropped: Mapping[str, tuple[int, ...]]) -> Statement:
+    """The statement with the axes `ones`, of one point each, at 0, and buffers without their `dropped` dimensions."""
+
     def one(e: Expr) -> Expr:
         match e:
             case Axis() if e.name in ones:
@@ -131,21 +144,11 @@ def squeeze(cascade: Cascade, kept: Collection[str]) -> Cascade:
                 return replace(e, index=tuple(i for p, i in enumerate(e.index) if p not in dropped[e.buffer]))
             case Reduce():
                 axes = tuple(a for a in e.axes if a not in ones)
-                return replace(e, axes=axes) if axes else e.body
+                return replace(e, axes=axes) if axes else cast(e.body, e.dtype)
         return e
 
-    items: list[Defined | Opaque] = []
-    for item in cascade.items:
-        if isinstance(item, Opaque):
-            items.append(item)
-            continue
-        s = item.statement
-        gone = dropped.get(s.target, ())
-        scatter = s.scatter and Scatter(tuple(transform(i, one) for i in s.scatter.index), s.scatter.combine)
-        axes = tuple(a for p, a in enumerate(s.axes) if p not in gone)
-        ordered = tuple(a for a in item.scans if a not in ones)
-        items.append(Defined(Statement(s.target, axes, transform(s.value, one), scatter), item.node, ordered))
-    return replace(cascade, items=items, types=types)
+    gone = dropped.get(s.target, ()) if s.scatter is None else ()
+    return replace(s.transformed(one), axes=tuple(a for p, a in enumerate(s.axes) if p not in gone))
 
 
 def is_view(item: Defined) -> bool:

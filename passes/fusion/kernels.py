@@ -17,7 +17,7 @@ from effcc.ir.kernel import Kernel, Param, Scatter, Statement
 from effcc.ir.program import Check
 from effcc.ir.scalars import CHECKS
 from effcc.ir.types import TensorType
-from effcc.passes.fusion.cascade import Cascade
+from effcc.passes.fusion.cascade import Cascade, without_ones
 from effcc.passes.fusion.cluster import Cluster
 
 _AXIS = re.compile(r"(?P<stem>(n\d+_)?[A-Za-z_]*?)(?P<number>\d+)?")
@@ -133,17 +133,7 @@ def _without_ones(kernel: Kernel) -> Kernel:
         plain = same_shape(strides, contiguous_strides(shape))
         return replace(p, type=replace(p.type, shape=shape, strides=None if plain else strides))
 
-    def one(e: Expr) -> Expr:
-        if isinstance(e, Load) and places.get(e.buffer):
-            return replace(e, index=tuple(i for n, i in enumerate(e.index) if n not in places[e.buffer]))
-        return Const(0, i64) if isinstance(e, Axis) and e.name in ones else e
-
-    statements = []
-    for s in kernel.statements:
-        scatter = s.scatter and Scatter(tuple(transform(i, one) for i in s.scatter.index), s.scatter.combine)
-        gone = places.get(s.target, ()) if s.scatter is None else ()
-        kept = tuple(a for n, a in enumerate(s.axes) if n not in gone)
-        statements.append(Statement(s.target, kept, transform(s.value, one), scatter))
+    statements = [without_ones(s, ones, places) for s in kernel.statements]
     used = {a for s in statements for a in s.axes} | {a for s in statements if s.reduction for a in s.reduction.axes}
     return replace(
         kernel,

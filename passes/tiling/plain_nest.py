@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 from effcc.ir.affine import coefficient
@@ -14,6 +15,7 @@ from effcc.passes.tiling.apart import seconds_apart
 from effcc.passes.tiling.build import TiledAxis, TiledNest
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import SUM, chunk_of
+from effcc.passes.tiling.cost import Prediction
 from effcc.passes.tiling.describe import pointwise_of, reduction_of, window_of
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
@@ -34,74 +36,122 @@ TASKS_A_CORE = 4
 
 def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     """Pointwise statements and reductions: lanes where most loads and stores are contiguous."""
-    kernel, lanes = choice.kernel, choice.target.vector_lanes
-    layout = layouts(kernel, choice.lanes)
+    kernel = choice.kernel
     pinned = {a for span in plan.spans(kernel) for a in ends_at(span)}  # a span is read at one point
     candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1 and a not in pinned]
     if choice.sequential is not None and choice.sequential.tile == 1:
         candidates = [a for a in candidates if a != choice.sequential.axis]
-    statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
     if not candidates:
         return TiledNest(plan, {})
+    layout, windows = layouts(kernel, choice.lanes), taps_of(kernel, plan)
+    axis = _lanes_axis(choice, plan, candidates, layout, windows)
+    scattered = _scattered(kernel, plan, axis, layout)
+    if axis in windows:
+        return _window_nest(choice, plan, axis, windows[axis], scattered)
+    sharing = _sharing(kernel, plan, axis, layout, pinned)
+    layout = layout | {load.buffer: _packed_layout(kernel, load, axis) for load in scattered}
+    solved = _reduction(choice, plan, axis, layout, sharing) if plan.reductions else _points(choice, plan, axis, layout)
+    return _tiled(choice, plan, axis, solved, sharing, scattered)
 
+
+def _lanes_axis(
+    choice: Choice,
+    plan: NestPlan,
+    candidates: Sequence[str],
+    layout: dict[str, Shape],
+    windows: Mapping[str, Taps],
+) -> str:
+    """The axis along which a point costs least in the lanes; of equals the last."""
+    lanes, counts = choice.target.vector_lanes, choice.counts(plan)
+    points = prod(counts[a] for a in plan.reduced)
     # Rows of their own stay so where a row fills a vector; a window of 3 x 3 does not.
-    counts = choice.counts(plan)
     fills = any(a not in choice.shared and counts[a] >= lanes for a in candidates)
 
     def cost(axis: str) -> float:
         extent = counts[axis]
         waste = -(-extent // lanes) * lanes / max(extent, 1)
-        fixed = axis in choice.shared and choice.tiles[axis] == 1 and fills
+        lost = LOSES_ROWS if fills and axis in _free(choice) else 1.0
         combine = COMBINE_LANES * lanes / points if axis in plan.reduced else 0.0
-        lost = LOSES_ROWS if fixed else 1.0
-        return _point_cost(kernel, plan, axis, points, layout, windows) * waste * lost + combine
+        return _point_cost(choice.kernel, plan, axis, points, layout, windows) * waste * lost + combine
 
-    points = prod(counts[a] for a in plan.reduced)
-    windows = taps_of(kernel, plan)
-    axis = min(reversed(candidates), key=cost)
-    scattered = _scattered(kernel, plan, axis, layout)
-    if axis in windows:
-        return _window_nest(choice, plan, axis, windows[axis], scattered)
-    layout = layout | {load.buffer: _packed_layout(kernel, load, axis) for load in scattered}
-    sharing = _sharing(kernel, plan, axis, layout, pinned)
-    # Axes of tasks that other nests of the kernel have cut already are as they cut them.
-    free = [a for a in choice.shared if choice.tiles[a] == 1]
-    given = choice.tiles[axis] if axis in choice.shared and axis not in free else 0
-    strip = None
-    if plan.reductions:
-        together = 1 if sharing is None else counts[sharing]
-        reduction = reduction_of(
-            layout, statements, counts, plan.reduced, axis, together, choice.shared, given, choice.target, choice.rank
-        )
-        at_once, prediction, note = reduction.accumulators * reduction.lanes, reduction.prediction, str(reduction)
-        task = reduction.tile * reduction.lanes
-    else:
-        crossing = _crossing(kernel, statements, axis, layout)
-        pointwise = pointwise_of(
-            layout, statements, counts, axis, crossing, choice.shared, given, choice.target, choice.rank
-        )
-        at_once, prediction, note = pointwise.unroll * pointwise.lanes, pointwise.prediction, str(pointwise)
-        task = pointwise.tile * pointwise.lanes
-        if crossing is not None and pointwise.block > 1:
-            choice.tiles[crossing], choice.inner = pointwise.block, crossing
-            strip = TiledAxis(axis, at_once) if task > at_once else None
-            note += f" along {crossing}"
-    if sharing is not None:
-        note += f", gathers shared by {sharing}"
-        if sharing in choice.shared:
-            choice.tiles[sharing] = counts[sharing]
-    width = min(at_once, task if axis in plan.kept else -(-counts[axis] // lanes) * lanes)
+    return min(reversed(candidates), key=cost)
+
+
+def _free(choice: Choice) -> list[str]:
+    """The axes of tasks that no nest of the kernel has cut yet."""
+    return [a for a in choice.shared if choice.tiles[a] == 1]
+
+
+def _given(choice: Choice, axis: str) -> int:
+    """How many points of an axis a task has, where an earlier nest has decided it; else 0."""
+    return choice.tiles[axis] if axis in choice.shared and axis not in _free(choice) else 0
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """What a model decided: points along the lanes that are computed at once, and those that a task has."""
+
+    at_once: int
+    task: int
+    prediction: Prediction
+    note: str
+    strip: TiledAxis | None = None
+
+
+def _reduction(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape], sharing: str | None) -> _Solved:
+    """Reductions; accumulators are vectors of rows, or parts of one row."""
+    counts = choice.counts(plan)
+    together = 1 if sharing is None else counts[sharing]
+    found = reduction_of(
+        layout, _statements(choice.kernel, plan), counts, plan.reduced, axis, together, choice.shared,
+        _given(choice, axis), choice.target, choice.rank,
+    )  # fmt: skip
+    note = str(found) if sharing is None else f"{found}, gathers shared by {sharing}"
+    return _Solved(found.accumulators * found.lanes, found.tile * found.lanes, found.prediction, note)
+
+
+def _points(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> _Solved:
+    """Pointwise statements; where an operand is contiguous along another axis, that one is cut into blocks of rows."""
+    statements = _statements(choice.kernel, plan)
+    crossing = _crossing(choice.kernel, statements, axis, layout)
+    found = pointwise_of(
+        layout, statements, choice.counts(plan), axis, crossing, choice.shared,
+        _given(choice, axis), choice.target, choice.rank,
+    )  # fmt: skip
+    at_once, task = found.unroll * found.lanes, found.tile * found.lanes
+    if crossing is None or found.block == 1:
+        return _Solved(at_once, task, found.prediction, str(found))
+    choice.tiles[crossing], choice.inner = found.block, crossing
+    strip = TiledAxis(axis, at_once) if task > at_once else None
+    return _Solved(at_once, task, found.prediction, f"{found} along {crossing}", strip)
+
+
+def _tiled(
+    choice: Choice, plan: NestPlan, axis: str, solved: _Solved, sharing: str | None, scattered: Sequence[Load]
+) -> TiledNest:
+    """The nest as it was solved, `axis` in the lanes and innermost, the axis that shares gathers unrolled."""
+    kernel, lanes, counts = choice.kernel, choice.target.vector_lanes, choice.counts(plan)
+    width = min(solved.at_once, solved.task if axis in plan.kept else -(-counts[axis] // lanes) * lanes)
     reduced = (*(a for a in plan.reduced if a != axis), *((axis,) if axis in plan.reduced else ()))
     last = (sharing, axis)
     kept = (*(a for a in plan.kept if a not in last), *(a for a in last if a in plan.kept))
     choice.packs += [pack_along(load, axis, width, (*kept, *reduced)) for load in scattered]
-    if axis in free and axis in plan.kept:
-        choice.tiles[axis] = task
-    choice.seconds += prediction.seconds * choice.turns(plan)
-    choice.notes.append(f"{statements[0].target}: {note}, bound by {prediction.bound_by}")
-    tiles = {axis: ("lanes", width), **({} if sharing is None else {sharing: ("unroll", counts[sharing])})}
+    if axis in plan.kept and axis in _free(choice):
+        choice.tiles[axis] = solved.task
+    tiles = {axis: ("lanes", width)}
+    if sharing is not None:
+        tiles[sharing] = ("unroll", counts[sharing])
+        if sharing in choice.shared:
+            choice.tiles[sharing] = counts[sharing]
+    choice.seconds += solved.prediction.seconds * choice.turns(plan)
+    first = _statements(kernel, plan)[0].target
+    choice.notes.append(f"{first}: {solved.note}, bound by {solved.prediction.bound_by}")
     chunk = chunk_of(kernel, plan.reductions, reduced, counts, SUM, lanes=width if axis in plan.reduced else 1)
-    return TiledNest(plan, tiles, (*kept, *reduced), chunk, strip=strip)
+    return TiledNest(plan, tiles, (*kept, *reduced), chunk, strip=solved.strip)
+
+
+def _statements(kernel: Kernel, plan: NestPlan) -> list[Statement]:
+    return [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
 
 
 def _window_nest(choice: Choice, plan: NestPlan, axis: str, taps: Taps, scattered: Sequence[Load]) -> TiledNest:
