@@ -24,7 +24,6 @@ from effcc.passes.rules.constants import constant_attrs, number_of
 
 LARGEST_EVALUATED = 1 << 14
 """Elements of the largest tensor computed while compiling: larger ones are computed by compiled code in `prepare`."""
-_KEEPS_NUMBERS = frozenset({"reshape", "transpose", "broadcast", "slice", "flip", "diagonal", "as_strided", "repeat"})
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -72,7 +71,7 @@ def _empty(node: Node) -> Node:
 def _evaluate(spec: Op, node: Node, operands: list[Any]) -> Any:
     """The result's elements; one for all where the operands have one and the op keeps that, whatever the sizes."""
     if operands and all(np.ndim(a) == 0 for a in operands):
-        if node.op in _KEEPS_NUMBERS:
+        if spec.strided or node.op == "repeat":
             return operands[0]
         if spec.kind == "pointwise":
             return _reference(spec, node, operands)

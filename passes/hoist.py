@@ -17,8 +17,6 @@ from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import lookup
 from effcc.passes.recomputing import cost
 
-_FREE_VIEWS = frozenset({"reshape", "transpose", "broadcast", "slice", "flip", "diagonal", "as_strided"})
-
 
 @dataclass(frozen=True)
 class Hoisted:
@@ -100,9 +98,10 @@ def _movable(graph: Graph) -> dict[Node, bool]:
 
 
 def _worth_moving(node: Node, movable: dict[Node, bool]) -> bool:
-    if node.op in _FREE_VIEWS or lookup(node.op).kind == "create":
+    op = lookup(node.op)
+    if op.strided or op.kind == "create":
         return False
-    return movable[node] or cost(lookup(node.op)) > 1
+    return movable[node] or cost(op) > 1
 
 
 def _closure(graph: Graph, outputs: tuple[Value, ...], producers: dict[Value, Node]) -> Graph:

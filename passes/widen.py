@@ -18,10 +18,10 @@ from dataclasses import replace
 
 from effcc.ir.dtypes import DType, bf16, f16, f32, f64
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
+from effcc.ir.ops import lookup
 
 _WIDER: Mapping[DType, DType] = {f32: f64, f16: f32, bf16: f32}
 _ARITHMETIC = frozenset({"add", "sub", "mul", "div", "neg", "sqrt", "rsqrt", "reciprocal", "exp", "log"})
-_VIEWS = frozenset({"reshape", "transpose", "broadcast", "slice", "flip"})
 
 
 def widen(graph: Graph) -> Graph:
@@ -55,7 +55,7 @@ def _chosen(graph: Graph) -> set[Node]:
     chosen: set[Node] = set()
     uses = graph.uses()
     for node in reversed(graph.nodes):
-        widens = node.op in _ARITHMETIC or node.op in _VIEWS
+        widens = node.op in _ARITHMETIC or lookup(node.op).strided
         if widens and node.result.type.dtype in _WIDER and all(user in chosen for user in uses[node.result]):
             chosen.add(node)
     return chosen

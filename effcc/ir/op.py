@@ -28,7 +28,8 @@ class Op:
     `create`, `gather`, `scatter`, `scan`, `control` or `opaque`. `arity`: the least and most operands (None: any
     number). `attrs`: name to default (`REQUIRED` for none). `infer(operand types, attrs)` gives the result type or
     types and raises IRTypeError. `reference(*arrays, **attrs)` computes them with NumPy. `form` states the index
-    form; ops without one are run by PyTorch (`extern`) or have regions.
+    form; ops without one are run by PyTorch (`extern`) or have regions. `strided`: its result is its operand, seen with
+    other sizes and strides, so that nothing need be computed.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Op:
     summary: str
     attrs: Mapping[str, Any] = field(default_factory=dict)
     form: Form | None = None
+    strided: bool = False
 
     def complete_attrs(self, given: Mapping[str, Attribute]) -> dict[str, Any]:
         """`given` with defaults filled in; raises on unknown or missing attributes."""

@@ -22,10 +22,17 @@ from effcc.ir.dtypes import DType, boolean
 
 T = TypeVar("T")
 
+CHECKED = 4.0
+"""Vector instructions of a run-time check: two comparisons, their conjunction, a test."""
+
 
 @dataclass(frozen=True)
 class ScalarFunction:
-    """A scalar function. `result`: 'same' (the operands' dtype) or 'bool'. `domain`: 'any', 'float' or 'int'."""
+    """A scalar function. `result`: 'same' (the operands' dtype) or 'bool'. `domain`: 'any', 'float' or 'int'.
+
+    `instructions`: of vectors, roughly, for one evaluation; of a root or a transcendental function, between a division
+    and a polynomial exp.
+    """
 
     name: str
     arity: int
@@ -33,6 +40,8 @@ class ScalarFunction:
     result: str = "same"
     domain: str = "any"
     associative: bool = False
+    commutative: bool = False
+    instructions: float = 12.0
 
     def result_dtype(self, operand: DType) -> DType:
         return boolean if self.result == "bool" else operand
@@ -75,38 +84,39 @@ FUNCTIONS: dict[str, ScalarFunction] = {
     f.name: f
     for f in [
         *(ScalarFunction(name, 1, reference, domain="float") for name, reference in _UNARY_FLOAT.items()),
-        ScalarFunction("neg", 1, np.negative),
-        ScalarFunction("abs", 1, np.abs),
-        ScalarFunction("sign", 1, lambda x: np.where(np.isnan(x), np.zeros_like(x), np.sign(x))),
-        ScalarFunction("not", 1, lambda x: np.logical_not(x) if x.dtype == np.bool_ else np.invert(x), domain="int"),
-        ScalarFunction("isnan", 1, np.isnan, result="bool", domain="float"),
-        ScalarFunction("isinf", 1, np.isinf, result="bool", domain="float"),
-        ScalarFunction("add", 2, np.add, associative=True),
-        ScalarFunction("sub", 2, np.subtract),
-        ScalarFunction("mul", 2, np.multiply, associative=True),
+        ScalarFunction("neg", 1, np.negative, instructions=1.0),
+        ScalarFunction("abs", 1, np.abs, instructions=1.0),
+        ScalarFunction("sign", 1, lambda x: np.where(np.isnan(x), np.zeros_like(x), np.sign(x)), instructions=1.0),
+        ScalarFunction("not", 1, lambda x: np.logical_not(x) if x.dtype == np.bool_ else np.invert(x), domain="int",
+                       instructions=1.0),
+        ScalarFunction("isnan", 1, np.isnan, result="bool", domain="float", instructions=1.0),
+        ScalarFunction("isinf", 1, np.isinf, result="bool", domain="float", instructions=1.0),
+        ScalarFunction("add", 2, np.add, associative=True, commutative=True, instructions=1.0),
+        ScalarFunction("sub", 2, np.subtract, instructions=1.0),
+        ScalarFunction("mul", 2, np.multiply, associative=True, commutative=True, instructions=1.0),
         ScalarFunction("div", 2, np.divide, domain="float"),
         ScalarFunction("floordiv", 2, np.floor_divide),
         ScalarFunction("mod", 2, np.mod),
         ScalarFunction("fmod", 2, np.fmod),
         ScalarFunction("pow", 2, np.power),
         ScalarFunction("atan2", 2, np.arctan2, domain="float"),
-        ScalarFunction("copysign", 2, np.copysign, domain="float"),
-        ScalarFunction("maximum", 2, np.maximum, associative=True),
-        ScalarFunction("minimum", 2, np.minimum, associative=True),
-        ScalarFunction("and", 2, np.bitwise_and, domain="int", associative=True),
-        ScalarFunction("or", 2, np.bitwise_or, domain="int", associative=True),
-        ScalarFunction("xor", 2, np.bitwise_xor, domain="int", associative=True),
-        ScalarFunction("shl", 2, np.left_shift, domain="int"),
-        ScalarFunction("shr", 2, np.right_shift, domain="int"),
+        ScalarFunction("copysign", 2, np.copysign, domain="float", instructions=1.0),
+        ScalarFunction("maximum", 2, np.maximum, associative=True, commutative=True, instructions=1.0),
+        ScalarFunction("minimum", 2, np.minimum, associative=True, commutative=True, instructions=1.0),
+        ScalarFunction("and", 2, np.bitwise_and, domain="int", associative=True, commutative=True, instructions=1.0),
+        ScalarFunction("or", 2, np.bitwise_or, domain="int", associative=True, commutative=True, instructions=1.0),
+        ScalarFunction("xor", 2, np.bitwise_xor, domain="int", associative=True, commutative=True, instructions=1.0),
+        ScalarFunction("shl", 2, np.left_shift, domain="int", instructions=1.0),
+        ScalarFunction("shr", 2, np.right_shift, domain="int", instructions=1.0),
         *(
-            ScalarFunction(name, 2, reference, result="bool")
+            ScalarFunction(name, 2, reference, result="bool", commutative=name in ("eq", "ne"), instructions=1.0)
             for name, reference in {
                 "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
                 "gt": np.greater, "ge": np.greater_equal,
             }.items()
         ),
-        ScalarFunction("where", 3, np.where),
-        ScalarFunction("cast", 1, lambda x: x),
+        ScalarFunction("where", 3, np.where, instructions=1.0),
+        ScalarFunction("cast", 1, lambda x: x, instructions=1.0),
     ]
 }  # fmt: skip
 
@@ -147,9 +157,9 @@ def _holds(condition: Any, number: Any) -> Any:
 
 
 CHECKS: dict[str, ScalarFunction] = {
-    "in_range": ScalarFunction("in_range", 3, _in_range, result="bool", domain="int"),
-    "divisor": ScalarFunction("divisor", 2, _divisor, domain="int"),
-    "holds": ScalarFunction("holds", 2, _holds, result="bool", domain="int"),
+    "in_range": ScalarFunction("in_range", 3, _in_range, result="bool", domain="int", instructions=CHECKED),
+    "divisor": ScalarFunction("divisor", 2, _divisor, domain="int", instructions=CHECKED),
+    "holds": ScalarFunction("holds", 2, _holds, result="bool", domain="int", instructions=CHECKED),
 }
 """Functions that also raise, when the kernel has run, where what they check does not hold."""
 
@@ -157,6 +167,11 @@ CHECKS: dict[str, ScalarFunction] = {
 def is_check(node: object) -> bool:
     """Whether an expression's node is a run-time check."""
     return getattr(node, "function", "") in CHECKS
+
+
+def is_commutative(name: str) -> bool:
+    """Whether `name` is a scalar function that gives the same for its operands in either order."""
+    return name in FUNCTIONS and FUNCTIONS[name].commutative
 
 
 def alike(name: str, operands: Sequence[T]) -> Sequence[T]:

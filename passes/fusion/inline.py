@@ -10,7 +10,7 @@ from effcc.ir.dims import Dim, elements
 from effcc.ir.division import fold_division
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, ends_at, loads, transform, walk
 from effcc.ir.kernel import Scatter, Statement
-from effcc.ir.scalars import CHECKS
+from effcc.ir.scalars import function
 from effcc.passes.fusion.cascade import (
     Cascade,
     Defined,
@@ -21,21 +21,8 @@ from effcc.passes.fusion.cascade import (
     read_through,
 )  # fmt: skip
 
-CHEAP = frozenset(
-    {"add", "sub", "mul", "neg", "abs", "maximum", "minimum", "cast", "where", "and", "or", "xor", "not"}
-    | {"eq", "ne", "lt", "le", "gt", "ge", "shl", "shr", "isnan", "isinf", "sign", "copysign"}
-)
 LARGEST_EXPRESSION = 160
 """Nodes in a right side, at most: longer ones spill registers and compile slowly."""
-EXPENSIVE = 12.0
-"""Vector instructions of a division, a root or a transcendental function: between the first and a polynomial exp."""
-CHECKED = 4.0
-"""Vector instructions of a run-time check: two comparisons, their conjunction, a test."""
-
-
-def call_cost(function: str) -> float:
-    """A rough count of vector instructions for a scalar function, without its operands."""
-    return CHECKED if function in CHECKS else 1.0 if function in CHEAP else EXPENSIVE
 
 
 def scalar_cost(e: Expr) -> float:
@@ -46,7 +33,7 @@ def scalar_cost(e: Expr) -> float:
         case Call() if e.dtype.name == "i64" and not loads(e):
             return 0.0
         case Call():
-            return call_cost(e.function) + sum(scalar_cost(o) for o in e.operands)
+            return function(e.function).instructions + sum(scalar_cost(o) for o in e.operands)
         case Reduce():
             return scalar_cost(e.body)
     return 0.0

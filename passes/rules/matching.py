@@ -9,6 +9,7 @@ from typing import Any
 from effcc.ir.dtypes import DType
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import lookup
+from effcc.ir.scalars import is_commutative
 from effcc.passes.rules.conditions import CONDITIONS
 from effcc.passes.rules.constants import as_held, number_of
 from effcc.passes.rules.functions import FUNCTIONS, UNDEFINED
@@ -25,7 +26,6 @@ from effcc.passes.rules.language import (
     Term,
 )
 
-COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "and", "or", "xor", "eq", "ne"})
 A_NUMBER = "a constant"
 
 
@@ -93,7 +93,7 @@ def _matchoperation(pattern: Operation, node: Node, match: Match, facts: Facts) 
     tensors = {**match.tensors, pattern.name: node.result} if pattern.name else match.tensors
     found = Match(tensors, scalars, (*match.nodes, node))
     yield from _matchoperands(pattern.operands, node.operands, found, facts)
-    if node.op in COMMUTATIVE and pattern.operands[0] != pattern.operands[1]:
+    if is_commutative(node.op) and pattern.operands[0] != pattern.operands[1]:
         yield from _matchoperands(pattern.operands, node.operands[::-1], found, facts)
 
 

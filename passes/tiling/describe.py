@@ -16,7 +16,7 @@ from effcc.ir.dims import Shape, elements
 from effcc.ir.expr import Axis as AxisExpr
 from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads
 from effcc.ir.kernel import Kernel, Statement
-from effcc.passes.fusion.inline import call_cost
+from effcc.ir.scalars import function
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, schedule_contraction
 from effcc.passes.tiling.nests import NestPlan
@@ -178,7 +178,7 @@ def _operations(e: Expr, axis: str) -> float:
         case Call() if e.dtype.name == "i64" and not loads(e):
             return 0.0
         case Call():
-            return call_cost(e.function) + sum(_operations(o, axis) for o in e.operands)
+            return function(e.function).instructions + sum(_operations(o, axis) for o in e.operands)
     return 0.0
 
 

@@ -24,6 +24,7 @@ from effcc.ir.dims import Shape, elements
 from effcc.ir.dtypes import DType, bf16, f16, f32
 from effcc.ir.expr import Axis, Call, Expr, Load, walk
 from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.scalars import function
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.constraints import Problem
 from effcc.passes.tiling.nests import NestPlan
@@ -44,30 +45,6 @@ CALL_OPERATIONS = 16
 """What a transcendental function counts, in additions."""
 STEP_SECONDS, START_SECONDS = 5e-7, 1e-6
 """One turn of a loop that waits for memory, and starting a kernel."""
-
-_ARITHMETIC = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "neg",
-        "abs",
-        "maximum",
-        "minimum",
-        "where",
-        "cast",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "and",
-        "or",
-        "xor",
-        "not",
-    ]
-)
 
 
 def block_product(s: Statement) -> Contraction | None:
@@ -237,7 +214,7 @@ class BlockModel:
 
 def _operations(value: Expr) -> int:
     calls = [e.function for e in walk(value) if isinstance(e, Call) and e.dtype in (f32, f16, bf16)]
-    return 1 + sum(1 if f in _ARITHMETIC else CALL_OPERATIONS for f in calls)
+    return 1 + sum(1 if function(f).instructions == 1 else CALL_OPERATIONS for f in calls)
 
 
 def _half_operands(found: Contraction) -> bool:
