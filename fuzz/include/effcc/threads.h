@@ -6,6 +6,7 @@
 #pragma once
 
 #include "effcc/barrier.h"
+#include "effcc/claims.h"
 
 namespace effcc {
 

@@ -14,6 +14,7 @@
 //   without: a small pool of our own (pool.h), for programs that run without Python.
 #pragma once
 
+#include "effcc/claims.h"
 #include "effcc/wait.h"
 
 namespace effcc {

@@ -11,7 +11,8 @@
 // All threads come past the same calls in the same order. A thread takes the pieces of its own part first (share.h), so
 // that it finds in its cache what it wrote there before, and then what others have not begun of theirs: one whose core
 // runs something else too delays the team by a piece, not by its part. With EFFCC_FIXED_SHARES nothing is taken from
-// others, and a thread's part is one piece.
+// others, and a thread's part is one piece. How pieces are taken is in claims.h, which threads.h includes: a program
+// compiles it once, not with each of its kernels.
 #pragma once
 
 #include "effcc/barrier.h"
@@ -37,17 +38,7 @@ struct crew {
 
 class claims {
   public:
-    __attribute__((noinline)) range next() {
-        if (fixed_) {
-            fixed_ = false;
-            return share(n_, thread_, team_);
-        }
-        for (; tried_ < others_; ++tried_) {
-            const range found = take_from((thread_ + tried_) % team_);
-            if (found) return found;
-        }
-        return {0, 0};
-    }
+    __attribute__((visibility("hidden"))) range next();
 
   private:
     friend class worker;
@@ -61,21 +52,7 @@ class claims {
         others_ = fixed_ ? 0 : team;
     }
 
-    range take_from(int other) {
-        const range part = share(n_, other, team_);
-        const long size = part.end - part.begin, grain = (size + pieces - 1) / pieces;
-        unsigned long* counted = &parts_[other].counted;
-        unsigned long seen = __atomic_load_n(counted, __ATOMIC_RELAXED);
-        while (true) {
-            const unsigned its = static_cast<unsigned>(seen >> 32);
-            const long taken = its == loop_ ? static_cast<long>(seen & 0xffffffffu) : 0;
-            if (its > loop_ || taken * grain >= size) return {0, 0};
-            const unsigned long next = (static_cast<unsigned long>(loop_) << 32) + static_cast<unsigned long>(taken) + 1;
-            if (!__atomic_compare_exchange_n(counted, &seen, next, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) continue;
-            const long begin = part.begin + taken * grain;
-            return {begin, begin + grain < part.end ? begin + grain : part.end};
-        }
-    }
+    range take_from(int other);
 
     detail::part* parts_;
     long n_;
