@@ -23,7 +23,13 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from effcc.frontend import recurrent
 from effcc.frontend.decompositions import compile_decompositions
 from effcc.frontend.draws import return_unread_draws
-from effcc.frontend.overlaps import run_overlapping_in_eager, watch_for_overlaps
+from effcc.frontend.overlaps import (
+    addressed_writes,
+    run_addressed_writes_in_eager,
+    run_overlapping_in_eager,
+    watch_addressed_writes,
+    watch_for_overlaps,
+)
 from effcc.frontend.requirements import keep_checks
 
 Role = Literal["inference", "forward", "backward", "body"]
@@ -100,7 +106,8 @@ def aot_backend(
     backward half is compiled when it is first needed.
     """
     graph_module = keep_checks(recurrent.keep_recurrent_layers(graph_module))
-    in_eager = run_overlapping_in_eager(graph_module)
+    addressed = addressed_writes(graph_module)
+    in_eager = run_overlapping_in_eager(graph_module) or run_addressed_writes_in_eager(graph_module, addressed)
     if in_eager is not None:
         return in_eager
     unread = return_unread_draws(graph_module)
@@ -124,6 +131,7 @@ def aot_backend(
         keep_inference_input_mutations=True,
     )
     run = watch_for_overlaps(backend(graph_module, example_inputs), graph_module)
+    run = watch_addressed_writes(run, graph_module, addressed)
     return (lambda *inputs: run(*inputs)[:-unread]) if unread else run
 
 

@@ -4,13 +4,15 @@ Captured graphs are functional: reads come before writes, and an input that is w
 there. AOTAutograd knows better only of inputs that were views of one storage when it captured, and then rebuilds views
 of them wrongly in places. So where memory that a graph writes is another input's too, PyTorch runs the graph as Dynamo
 traced it, and a warning says so. Views of one storage that do not meet (layers of a cache) are no such case.
+
+So where `as_strided` writes places of an input's storage, which the functional graph counts from the input's begin.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
@@ -92,6 +94,38 @@ def run_overlapping_in_eager(graph_module: fx.GraphModule) -> Run | None:
     return graph_module.forward
 
 
+def addressed_writes(graph_module: fx.GraphModule) -> dict[int, fx.Node]:
+    """The inputs, by position, that a graph writes by places counted from the begin of their storage."""
+    if not any(name in str(n.target) for n in graph_module.graph.nodes for name in ("as_strided", "fill_diagonal_")):
+        return {}
+    writes = _noted_writes(graph_module)
+    written = writes.storages & writes.addressed
+    inputs = _tensor_inputs(graph_module).items()
+    return {k: n for k, n in inputs if n.meta["example_value"].untyped_storage()._cdata in written}
+
+
+def run_addressed_writes_in_eager(graph_module: fx.GraphModule, addressed: Mapping[int, fx.Node]) -> Run | None:
+    """The graph as PyTorch runs it, where an input that is written so begins elsewhere; else None."""
+    for node in addressed.values():
+        if node.meta["example_value"].storage_offset() != 0:
+            name = _name(node)
+            warnings.warn(f"effcc: PyTorch runs a graph that writes {name} by places of its storage", stacklevel=2)
+            return graph_module.forward
+    return None
+
+
+def watch_addressed_writes(run: Run, graph_module: fx.GraphModule, addressed: Mapping[int, fx.Node]) -> Run:
+    """A compiled graph that PyTorch runs instead whenever an input that is written so begins elsewhere."""
+    if not addressed:
+        return run
+
+    def call(*arguments: Any) -> Any:
+        begins_elsewhere = any(arguments[k].storage_offset() for k in addressed)
+        return (graph_module.forward if begins_elsewhere else run)(*arguments)
+
+    return call
+
+
 def watch_for_overlaps(run: Run, graph_module: fx.GraphModule) -> Run:
     """A compiled graph that PyTorch runs instead whenever inputs share memory that the graph writes."""
     inputs = _tensor_inputs(graph_module)
@@ -162,16 +196,19 @@ def _mutated(graph_module: fx.GraphModule) -> set[int]:
 
 
 class _Writes(TorchDispatchMode):
-    """Notes the storages that calls write."""
+    """Notes the storages that calls write, and those of which calls address places."""
 
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()
         self.storages: set[int] = set()
+        self.addressed: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in (torch.ops.aten.as_strided.default, torch.ops.aten.fill_diagonal_.default):
+            self.addressed.add(args[0].untyped_storage()._cdata)
         if isinstance(func, torch._ops.OpOverload):
             for n, argument in enumerate(func._schema.arguments):
                 given = kwargs.get(argument.name, args[n] if n < len(args) else None)
@@ -183,9 +220,19 @@ class _Writes(TorchDispatchMode):
 
 
 def _written(graph_module: fx.GraphModule) -> set[fx.Node]:
-    """The inputs whose storages Dynamo's graph writes: it is run on fake tensors."""
+    """The inputs whose storages Dynamo's graph writes."""
+    storages = _noted_writes(graph_module).storages
     nodes = graph_module.graph.find_nodes(op="placeholder")
     given = [n.meta["example_value"] for n in nodes]
+    return {
+        n for n, g in zip(nodes, given, strict=True)
+        if isinstance(g, Tensor) and g.untyped_storage()._cdata in storages
+    }  # fmt: skip
+
+
+def _noted_writes(graph_module: fx.GraphModule) -> _Writes:
+    """What Dynamo's graph writes: it is run on fake tensors."""
+    given = [n.meta["example_value"] for n in graph_module.graph.find_nodes(op="placeholder")]
     own = [g.detach() if isinstance(g, Tensor) else g for g in given]  # whose shapes may change
     writes = _Writes()
     with ExitStack() as stack:
@@ -196,7 +243,4 @@ def _written(graph_module: fx.GraphModule) -> set[fx.Node]:
         stack.enter_context(torch.no_grad())
         stack.enter_context(writes)
         graph_module.forward(*own)
-    return {
-        n for n, g in zip(nodes, given, strict=True)
-        if isinstance(g, Tensor) and g.untyped_storage()._cdata in writes.storages
-    }  # fmt: skip
+    return writes
