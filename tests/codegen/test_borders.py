@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from effcc.codegen.borders import interiors
+from effcc.codegen.borders import Interior, interiors
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
+from effcc.codegen.lower_ranges import Cutter, Range, Ranges
 from effcc.ir import vectors
 from effcc.ir.dims import symbol
 from effcc.ir.expr import Call, walk
@@ -100,3 +101,15 @@ def test_a_condition_that_masks_whole_vectors_needs_no_code_of_its_own(text: str
     values = [line.value for line in vectorize(nest, generic("avx512")).lines if isinstance(line, Let)]
     reads = [v for v in values if isinstance(v, vectors.Load) and v.place.buffer == "X"]
     assert any(isinstance(x.mask, Broadcast) for x in reads)
+
+
+def test_the_first_and_the_last_tile_of_a_line_share_their_code() -> None:
+    inside: list[bool] = []
+
+    def emit(ranges: Ranges) -> list[Stmt]:
+        inside.append(ranges["y"].inside)
+        return []
+
+    loops = Cutter({"y": Interior(1, (55,), frozenset())}).cut("y", 14, "unroll", {"y": Range.whole(56)}, emit)
+    assert inside == [False, True]
+    assert [s.step for s in loops if isinstance(s, For)] == [42, 14]

@@ -59,6 +59,15 @@ def test_short_lines_of_pixels_are_stacked_in_a_register_tile() -> None:
     assert set(rows(56)) == {"x"}
 
 
+def test_columns_that_lines_read_again_are_cut_into_even_tiles() -> None:
+    text = CONVOLUTION.format(n=14, line=1024 * 14).replace("256", "1024").replace("c=1024", "c=90")
+    text = text.replace("X: f32[1024", "X: f32[90").replace(
+        "{1,14336,1024}, W: f32[1024,1024", "{1,1260,90}, W: f32[1024,90"
+    )
+    ((tile),) = [n for a, n in loops(schedule(text, frozenset({"W"})), "parallel") if a == "o"]
+    assert 32 < tile < 1024 and 1024 % tile == 0
+
+
 def test_over_channels_first_a_row_of_the_image_is_in_the_lanes_not_of_the_window() -> None:
     found = schedule(DEPTHWISE.format(shape="96,56,56", strides="", out=""), frozenset({"W"}))
     assert {axis for axis, _ in loops(found, "lanes")} == {"x"}
