@@ -33,6 +33,7 @@ from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
 from effcc.passes.encodings import Choice, encode, spell_out_encodings
 from effcc.passes.fusion import fuse
+from effcc.passes.halves import widen_rows
 from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.in_place import store_in_place
 from effcc.passes.layout import arrange
@@ -136,7 +137,7 @@ def _arrange(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
         return state
-    return replace(state, program=arrange(state.program, target))
+    return replace(state, program=widen_rows(arrange(state.program, target)))
 
 
 def _tile(state: State, target: Target) -> State:
