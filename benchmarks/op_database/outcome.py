@@ -224,11 +224,16 @@ def _strides(tensor: Tensor) -> tuple[int, ...]:
 
 def _shared(tensor: Tensor, arguments: list[Tensor]) -> int | None:
     """The argument whose storage a result lies in."""
-    if tensor.numel() == 0:
+    if not _has_memory(tensor):
         return None
     at = tensor.untyped_storage().data_ptr()
-    strided = ((k, t) for k, t in enumerate(arguments) if t.layout == torch.strided and t.numel())
+    strided = ((k, t) for k, t in enumerate(arguments) if t.layout == torch.strided and _has_memory(t))
     return next((k for k, t in strided if t.untyped_storage().data_ptr() == at), None)
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor's elements are somewhere: gradients that are zero throughout are nowhere."""
+    return tensor.numel() > 0 and not tensor._is_zerotensor()
 
 
 def _identical(a: Any, b: Any) -> bool:
