@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from effcc.ir.dims import Dim, elements
 from effcc.ir.division import fold_division
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, ends_at, loads, transform, walk
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, ends_at, free_axes, loads, transform, walk
 from effcc.ir.kernel import Scatter, Statement
 from effcc.ir.scalars import function
 from effcc.passes.fusion.cascade import (
@@ -174,8 +174,10 @@ def _pays(item: Defined, readers: list[tuple[Defined, Load]], extents: Mapping[s
         return True
     own = _points(item.statement, extents)
     work = 0.0
-    for reader, _ in readers:
+    for reader, load in readers:
         points = _points(reader.statement, extents)
+        if reader.statement.spans and item.statement.dtype.is_integer:
+            points = elements(tuple(extents[a] for i in load.index for a in free_axes(i)))  # the same in all lanes
         if isinstance(reader.statement.value, Reduce) and points > own and cost > 1.0:
             return False
         work += points

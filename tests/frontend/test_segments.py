@@ -103,3 +103,9 @@ def test_half_types_add_up_in_f32() -> None:
     f = compiled(lambda x, o: torch.segment_reduce(x, "sum", offsets=o), x, offsets)
     exact = torch.stack([x[:299].double().sum(0), x[299:].double().sum(0)])
     torch.testing.assert_close(f(x, offsets), exact.bfloat16())
+
+
+def test_where_a_row_is_read_is_computed_on_the_way() -> None:
+    x, at, offsets = torch.randn(50, 20), torch.randint(-50, 50, (40,)), torch.tensor([0, 30, 40])
+    f = same(lambda x, at, o: torch.segment_reduce(x[at] * 2.0, "sum", offsets=o), x, at, offsets)
+    assert "1 kernels" in str(effcc.explain(f, measure=False))

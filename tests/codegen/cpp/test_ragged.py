@@ -1,4 +1,4 @@
-"""Kernels over ragged axes, from text to machine code: rows of compressed matrices, sequences of different lengths."""
+"""Kernels over ragged axes, from text to machine code: rows of compressed matrices, groups of experts, sequences."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ SUMS = """
     kernel @sums(P: i64[7], V: f32[z]) -> (Y: f32[6], M: f32[6]) over i=6, j=z {
       Y[i] = sum(j in P[i]..P[i + 1]: V[j] * V[j])
       M[i] = max(j in P[i]..P[i + 1]: V[j])
+    }
+"""
+EXPERTS = """
+    kernel @experts(P: i64[5], X: f32[z,24], V: f32[z,40]) -> (W: f32[4,24,40]) over e=4, k=24, f=40, t=z {
+      W[e,k,f] = sum(t in P[e]..P[e + 1]: X[t,k] * V[t,f])
     }
 """
 SEQUENCES = """
@@ -99,6 +104,15 @@ def test_sums_of_segments_with_lanes_along_them(target: Target, cache: CompileCa
         found["Y"][2], (v[count // 3 : count // 2].astype(float) ** 2).sum(), rtol=1e-5, atol=1e-6
     )
     assert found["M"][0] == -np.inf
+
+
+def test_weights_of_experts_learn_from_their_own_tokens(target: Target, cache: CompileCache) -> None:
+    random = np.random.default_rng(3)
+    ends = np.array([0, 70, 70, 71, 100])
+    x, v = ((random.standard_normal((100, n)) / 4).astype(np.float32) for n in (24, 40))
+    (w,) = computed(EXPERTS, {"P": ends, "X": x, "V": v}, target, cache).values()
+    for e, (start, stop) in enumerate(pairwise(ends)):
+        np.testing.assert_allclose(w[e], x[start:stop].astype(float).T @ v[start:stop], rtol=1e-4, atol=1e-4)
 
 
 def test_attention_within_sequences(target: Target, cache: CompileCache) -> None:
