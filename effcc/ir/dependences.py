@@ -17,23 +17,16 @@ def step_axes(kernel: Kernel) -> tuple[str, ...]:
 def shared_axes(kernel: Kernel, ordered: Set[str] = frozenset()) -> tuple[str, ...]:
     """The axes that every statement has and reads its predecessors' results at: each point can run on its own.
 
-    A scatter's points are apart along an axis that is an index of its target by itself: `Y[I[i],j] add= X[i,j]` meets
-    itself along i, never along j. ordered: axes whose earlier points are finished before later ones begin, so that
-    anything of them may be read.
+    ordered: axes whose earlier points are finished before later ones begin, so that anything of them may be read.
     """
+    if any(s.scatter is not None for s in kernel.statements):
+        return ()
     extents = kernel.extents
     shared = [a for a in kernel.statements[0].axes if a not in kernel.scans and extents[a] != 1]
     definitions: dict[str, tuple[str, ...]] = {}
     for s in kernel.statements:
         shared = [a for a in shared if a in s.axes]
-        if s.scatter is None:
-            definitions.setdefault(s.target, s.axes)
-            continue
-        if kernel.readers(s.target):
-            return ()
-        written = definitions.get(s.target)
-        apart = {i.name for p, i in enumerate(s.scatter.index) if isinstance(i, Axis) and _stands(written, p, i.name)}
-        shared = [a for a in shared if a in apart]
+        definitions.setdefault(s.target, s.axes)
     for s in kernel.statements:
         for load in s.reads:
             axes = definitions.get(load.buffer)
@@ -45,11 +38,6 @@ def shared_axes(kernel: Kernel, ordered: Set[str] = frozenset()) -> tuple[str, .
                     shared.remove(axis)
                 shared = [a for a in shared if a not in inside or index == Axis(a) == Axis(axis)]
     return tuple(shared)
-
-
-def _stands(written: tuple[str, ...] | None, place: int, axis: str) -> bool:
-    """Whether what a scatter writes into was written with the axis at this place, if a statement wrote it at all."""
-    return written is None or written[place] == axis
 
 
 def online_axis(kernel: Kernel) -> str | None:

@@ -139,9 +139,6 @@ class _Clustering:
         for other in self._producers(item.statement):
             if other is not into and other.before >> into.number & 1:
                 return False
-        if item.statement.scatter is not None and item.target in into.targets:
-            self._narrow(item.statement, into)
-            return True
         if item.statement.scatter is not None or any(i.statement.scatter for i in into.items):
             return item.target in into.targets
         if item.target in self.scattered and not self._all_known(into):
@@ -156,21 +153,6 @@ class _Clustering:
         into.shared = shared
         into.same.update({a: aligned.get(a, a) for a in item.statement.axes})
         return True
-
-    def _narrow(self, scatter: Statement, into: Cluster) -> None:
-        """Keep the shared axes along which a scatter's points are apart, of a cluster that it joins."""
-        assert scatter.scatter is not None
-        definition = next(i.statement for i in into.items if i.target == scatter.target)
-        written = definition.axes if definition.scatter is None else definition.scatter.index
-        extents = self.cascade.extents
-        same_axis: dict[str, str] = {}
-        for axis, index in zip(written, scatter.scatter.index, strict=True):
-            known = axis if isinstance(axis, str) else axis.name if isinstance(axis, Axis) else ""
-            shared = into.same.get(known, known)
-            if isinstance(index, Axis) and shared in into.shared and same(extents[index.name], extents[known]):
-                same_axis.setdefault(index.name, shared)
-        into.shared = tuple(a for a in into.shared if a in same_axis.values())
-        into.same.update({a: same_axis.get(a, a) for a in scatter.axes})
 
     def _crowded(self, item: Defined, into: Cluster) -> bool:
         """Whether a cluster would grow larger than a kernel should."""

@@ -15,7 +15,6 @@ from effcc.passes.tiling.nests import plan_nests
 from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.plain_nest import plain_nest
 from effcc.passes.tiling.product_nest import product_nest, product_of
-from effcc.passes.tiling.scatter_nest import scatter_nest, scatter_of
 from effcc.target import Target
 
 MEET_SECONDS = 2e-6
@@ -85,21 +84,12 @@ def _in_steps(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Schedu
 
 
 def _nests(choice: Choice) -> tuple[TiledNest, ...]:
-    """The kernel's nests: scatters and those with products first, whose tiles the others go by."""
+    """The kernel's nests: those with products first, whose register tiles the others go by."""
     plans = plan_nests(choice.kernel, choice.sequential.axis if choice.sequential is not None else None)
     nests: dict[int, TiledNest] = {}
-    products = [product_of(choice.kernel, plan) for plan in plans]
-    first = [
-        product is not None or scatter_of(choice.kernel, plan) for product, plan in zip(products, plans, strict=True)
-    ]
-    for n in sorted(range(len(plans)), key=lambda n: not first[n]):
-        product = products[n]
-        if scatter_of(choice.kernel, plans[n]):
-            made = scatter_nest(choice, plans[n])
-        elif product is None:
-            made = plain_nest(choice, plans[n])
-        else:
-            made = product_nest(choice, plans[n], product)
+    for n in sorted(range(len(plans)), key=lambda n: product_of(choice.kernel, plans[n]) is None):
+        product = product_of(choice.kernel, plans[n])
+        made = plain_nest(choice, plans[n]) if product is None else product_nest(choice, plans[n], product)
         if made.lanes is not None:
             targets = (choice.kernel.statements[i].target for i in made.positions)
             choice.lanes.update(dict.fromkeys(targets, made.lanes.axis))

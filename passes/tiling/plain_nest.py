@@ -41,7 +41,7 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1 and a not in pinned]
     if choice.sequential is not None and choice.sequential.tile == 1:
         candidates = [a for a in candidates if a != choice.sequential.axis]
-    if not candidates:
+    if any(s.scatter is not None for s in _statements(kernel, plan)) or not candidates:
         return TiledNest(plan, {})
     layout, windows = layouts(kernel, choice.lanes), taps_of(kernel, plan)
     axis = _lanes_axis(choice, plan, candidates, layout, windows)
