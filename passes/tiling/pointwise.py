@@ -176,7 +176,11 @@ def pointwise_problem(nest: PointwiseNest, vector_axis: str, crossing: str | Non
         "point_time": point_time(straight),
         "transposed_time": point_time(transposed),
     }
-    unroll, block, group = ((fewest,), even_blocks(cross), fewest) if blocked else (_unrolled(fewest), (1,), 8 * fewest)
+    unroll, block, group = (
+        ((fewest,), even_blocks(cross, CACHE_LINE // nest.element_bytes), fewest)
+        if blocked
+        else (_unrolled(fewest), (1,), 8 * fewest)
+    )
     decided = -(-nest.given // lanes) or (vectors if vector_axis in nest.whole else 0)
     tiles = (decided,) if decided else task_tiles(vectors, rows * cross, target.cores, group)
     domains: dict[str, Domain] = {
@@ -191,10 +195,11 @@ def _unrolled(fewest: int) -> Domain:
     return tuple(fewest * n for n in (1, 2, 4, 8))
 
 
-def even_blocks(extent: int) -> Domain:
-    """How many rows pass together: as many as divide the extent, if some do that fill a cache line or few."""
-    sizes = [n for n in range(8, 65) if extent % n == 0] or [n for n in (16, 32) if n < extent]
-    return tuple(sizes) or (extent,)
+def even_blocks(extent: int, line: int) -> Domain:
+    """How many rows pass together: as many as divide the extent, in whole cache lines of `line` elements if some do."""
+    even = [n for n in range(8, 65) if extent % n == 0]
+    lines = [n for n in even if n % line == 0]
+    return tuple(lines or even or [n for n in (16, 32) if n < extent]) or (extent,)
 
 
 def _schedules(

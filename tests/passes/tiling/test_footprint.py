@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effcc.gpu import parse
+from effcc.ir.parser import parse_kernel
+from effcc.ir.schedule import Loop, Schedule, nodes
+from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.constraints import Name, evaluate
 from effcc.passes.tiling.footprint import Access, footprint, footprint_expr, is_contiguous
+from effcc.passes.tiling.gpu import choose_gpu
+from effcc.passes.tiling.operands import CACHE_LINE
+from effcc.target import generic
 
 AXES = ("i", "j", "k")
 tiles = st.fixed_dictionaries({a: st.integers(1, 5) for a in AXES})
@@ -67,3 +74,39 @@ def test_contiguity_is_a_unit_step_in_the_last_dimension_alone():
     access = Access(({"i": 1}, {"j": 2, "k": 1}))
     assert [is_contiguous(access, a) for a in AXES] == [False, False, True]
     assert not is_contiguous(Access(({"k": 1}, {"k": 1})), "k")
+
+
+def touched(index: str, tile: dict[str, int]) -> int:
+    """How many different places the points of a tile reach, counted by isl."""
+    box = " and ".join(f"0 <= {a} < {n}" for a, n in tile.items())
+    return int(islpy.Map(f"{{ [{', '.join(tile)}] -> [{index}] : {box} }}").range().count_val().to_str())
+
+
+def loops_of(schedule: Schedule) -> list[Loop]:
+    return [node for _, node in nodes(schedule.body) if isinstance(node, Loop)]
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 64), (256, 384, 512), (1000, 77, 3000)])
+def test_the_operands_in_flight_fit_the_shared_memory_of_a_gpu_as_isl_counts_them(shape: tuple[int, int, int]) -> None:
+    m, n, k = shape
+    device = parse("sm_80")
+    kernel = parse_kernel(f"""
+        kernel @k(A: f32[{m},{k}], B: f32[{k},{n}]) -> (C: f32[{m},{n}]) over m={m}, n={n}, k={k} {{
+          C[m,n] = sum(k: A[m,k] * B[k,n])
+        }}""")
+    ((_, schedule),) = choose_gpu(kernel, device)
+    block = {loop.axis: loop.step for loop in loops_of(schedule)}
+    elements = touched("m, k", block) + touched("k, n", block)
+    assert schedule.stages * 4 * elements <= device.shared_bytes
+    assert touched("m, n", block) <= schedule.warps * device.warp * device.thread_registers
+
+
+@pytest.mark.parametrize("shape", [(160, 192), (512, 1024)])
+def test_a_strip_of_a_transposition_uses_whole_lines_as_isl_counts_them(shape: tuple[int, int]) -> None:
+    i, j = shape
+    kernel = parse_kernel(f"kernel @k(X: f32[{j},{i}]) -> (Y: f32[{i},{j}]) over i={i}, j={j} {{ Y[i,j] = -X[j,i] }}")
+    loops = loops_of(choose(kernel, generic("avx512"))[1])
+    block = {loop.axis: loop.step for loop in loops if loop.kind == "parallel"}
+    lanes = next(loop.step for loop in loops if loop.together == "lanes")
+    lines = touched("j, floor(i / 16)", {"i": block["i"], "j": lanes})
+    assert lines * CACHE_LINE == 4 * lanes * block["i"]
