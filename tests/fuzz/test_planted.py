@@ -16,7 +16,8 @@ import pytest
 
 from effcc import driver
 from effcc.codegen import lower_ranges
-from effcc.codegen.cpp import barriers, expressions, tiles
+from effcc.codegen.borders import Interior
+from effcc.codegen.cpp import barriers, expression_text, expressions, printer, tiles
 from effcc.fuzz import rules
 from effcc.fuzz.campaign import Pace, Report, run
 from effcc.ir import scalars
@@ -28,6 +29,7 @@ from effcc.ir.loops import For, If, LoopNest, Stmt, Tile
 from effcc.ir.program import Program
 from effcc.ir.schedule import Pack
 from effcc.ir.table import products
+from effcc.ir.vectors import Affine
 from effcc.passes import layout, memory, reroll, simplify
 from effcc.passes.fusion import online
 from effcc.passes.fusion.cascade import Defined
@@ -41,6 +43,8 @@ MOST = 400  # graphs
 
 fuse = importlib.import_module("effcc.passes.fusion.fuse")  # the package exports a function of this name
 tile = importlib.import_module("effcc.passes.tiling.tile")
+lower = importlib.import_module("effcc.codegen.lower")
+vectorize = importlib.import_module("effcc.codegen.cpp.vectorize")
 
 PACE = Pace(batch=4, deployed=0)
 
@@ -346,6 +350,42 @@ def stored_weights_take_the_scale_of_the_first_channel(patch: Patch) -> None:
 @planted(seed=1)
 def tails_of_run_time_size_are_left_out(patch: Patch) -> None:
     patch.setattr(lower_ranges, "modulo", lambda a, b: integer(0))
+
+
+@planted(seed=7)
+def borders_begin_a_point_early(patch: Patch) -> None:
+    def wrong(*args: Any) -> Mapping[str, Interior]:
+        return {a: replace(i, low=max(i.low - 1, 0)) for a, i in original(*args).items()}
+
+    original = lower.interiors
+    patch.setattr(lower, "interiors", wrong)
+
+
+@planted(seed=3)
+def vectors_leave_out_the_last_iteration_of_threads(patch: Patch) -> None:
+    def wrong(self: Any, loop: For) -> Any:
+        count = original(self, loop)
+        known = isinstance(count, Affine) and not count.terms and isinstance(count.constant, int)
+        return replace(count, constant=count.constant - 1) if known and count.constant > 1 else count
+
+    original = vectorize._Vectorizer._trips
+    patch.setattr(vectorize._Vectorizer, "_trips", wrong)
+
+
+@planted(seed=0)
+def printed_vectors_take_the_other_branch(patch: Patch) -> None:
+    original = expression_text.Texts._select
+    patch.setattr(expression_text.Texts, "_select", lambda self, e: original(self, replace(e, a=e.b, b=e.a)))
+
+
+@planted(seed=0)
+def claimed_pieces_lose_their_last_iteration(patch: Patch) -> None:
+    def wrong(*args: Any) -> Any:
+        for line in original(*args):
+            yield line.replace("< piece.end;", "< piece.end - 1;")
+
+    original = printer._Lines.text
+    patch.setattr(printer._Lines, "text", wrong)
 
 
 @planted(seed=5)
