@@ -25,10 +25,28 @@ def layers(count: int) -> str:
     return "graph @deep(" + ", ".join(params) + ") {\n" + "\n".join(lines) + f"\nreturn %x{count}\n}}\n"
 
 
-def calls(count: int) -> dict[str, int]:
-    """How many functions each step calls: unlike its time, that is the same at every run."""
-    state, found = State(graph=parse_graph(layers(count))), {}
+def groups(count: int) -> str:
+    """Layers whose rows are centred by groups: an axis of each is split into groups and their members."""
+    lines = []
+    for n in range(count):
+        lines += [
+            f"%r{n} = reshape %x{n} {{shape=[16,8,64]}} : f32[16,8,64]",
+            f"%m{n} = sum %r{n} {{axes=[2]}} : f32[16,8]",
+            f"%e{n} = reshape %m{n} {{shape=[16,8,1]}} : f32[16,8,1]",
+            f"%b{n} = broadcast %e{n} {{shape=[16,8,64]}} : f32[16,8,64]",
+            f"%f{n} = reshape %b{n} {{shape=[16,512]}} : f32[16,512]",
+            f"%d{n} = sub %x{n}, %f{n} : f32[16,512]",
+            f"%x{n + 1} = linear %d{n}, %w : f32[16,512]",
+        ]
+    return "graph @groups(%x0: f32[16,512], %w: f32[512,512]) {\n" + "\n".join(lines) + f"\nreturn %x{count}\n}}\n"
+
+
+def calls(text: str, last: str = "emit") -> dict[str, int]:
+    """How many functions each step up to `last` calls: unlike its time, that is the same at every run."""
+    state, found = State(graph=parse_graph(text)), {}
     for name, step in STEPS.items():
+        if list(STEPS).index(name) > list(STEPS).index(last):
+            break
         profile = cProfile.Profile()
         profile.enable()
         state = step(state, generic("avx2"))
@@ -38,8 +56,14 @@ def calls(count: int) -> dict[str, int]:
 
 
 def test_every_step_is_linear_in_equal_layers() -> None:
-    calls(2)  # what is remembered from now on
-    few, more, most = (calls(count) for count in (15, 30, 60))
+    calls(layers(2))  # what is remembered from now on
+    few, more, most = (calls(layers(count)) for count in (15, 30, 60))
     for step in STEPS:
         grown, grown_again = more[step] - few[step], most[step] - more[step]
         assert grown_again <= 2.2 * max(grown, 100), (step, few[step], more[step], most[step])
+
+
+def test_fusion_is_linear_in_layers_whose_axes_are_split() -> None:
+    calls(groups(2), "fuse")
+    few, more, most = (calls(groups(count), "fuse")["fuse"] for count in (15, 30, 60))
+    assert most - more <= 2.2 * (more - few), (few, more, most)

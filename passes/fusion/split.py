@@ -6,7 +6,7 @@ Every access is then affine again: lanes, packing and layouts see strides where 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from effcc.ir.dims import Dim
@@ -88,7 +88,7 @@ def _split(kernel: Kernel, axis: str, c: int) -> Kernel:
                 index = []
                 for p, i in enumerate(e.index):
                     cut = p in places[e.buffer]
-                    index += _cut_index(i, c, bounds) if cut else [i]
+                    index += _cut_index(i, c, bounds.get) if cut else [i]
                 return replace(e, index=tuple(index))
         return fold_division(e, bounds.get)
 
@@ -115,6 +115,11 @@ def split_groups(cascade: Cascade) -> tuple[Cascade, dict[str, tuple[tuple[int, 
     cuts: dict[str, tuple[tuple[int, int], ...]] = {}
     defined: set[str] = set()
     times = Counter(x.target for x in items if isinstance(x, Defined))
+    readers: dict[str, dict[int, None]] = {}
+    for number, reader in enumerate(items):
+        if isinstance(reader, Defined):
+            for load in reader.statement.reads:
+                readers.setdefault(load.buffer, {})[number] = None
     for position, given in enumerate(items):
         if not isinstance(given, Defined):
             continue
@@ -129,9 +134,10 @@ def split_groups(cascade: Cascade) -> tuple[Cascade, dict[str, tuple[tuple[int, 
             extents.update({outer: size // c, inner: c})
             items[position] = _split_item(item, axis, outer, inner, c, extents)
             cuts[item.target] = (*cuts.get(item.target, ()), (place, c))
-            for number, reader in enumerate(items):
-                if isinstance(reader, Defined) and any(x.buffer == item.target for x in reader.statement.reads):
-                    items[number] = _reindex(reader, item.target, place, c, extents)
+            for number in readers.get(item.target, ()):
+                reader = items[number]
+                assert isinstance(reader, Defined)
+                items[number] = _reindex(reader, item.target, place, c, extents)
             split = items[position]
             assert isinstance(split, Defined)
             item = split
@@ -163,21 +169,21 @@ def _group(item: Defined, defined: set[str], extents: Mapping[str, Dim]) -> tupl
 
 
 def _split_item(item: Defined, axis: str, outer: str, inner: str, c: int, extents: Mapping[str, Dim]) -> Defined:
-    bounds = {a: e for a, e in extents.items() if isinstance(e, int)}
+    bound = _known(extents)
     merged = add(multiply(Axis(outer), Const(c, i64)), Axis(inner))
     s = item.statement
-    value = transform(substitute_free(s.value, axis, merged), lambda e: fold_division(e, bounds.get))
+    value = transform(substitute_free(s.value, axis, merged), lambda e: fold_division(e, bound))
     return replace(item, statement=Statement(s.target, _expand(s.axes, axis, (outer, inner)), value, s.scatter))
 
 
 def _reindex(item: Defined, target: str, position: int, c: int, extents: Mapping[str, Dim]) -> Defined:
     """The reader with loads of `target` seen with one dimension cut in two."""
-    bounds = {a: e for a, e in extents.items() if isinstance(e, int)}
+    bound = _known(extents)
 
     def one(e: Expr) -> Expr:
         if not isinstance(e, Load) or e.buffer != target:
             return e
-        parts = _cut_index(e.index[position], c, bounds)
+        parts = _cut_index(e.index[position], c, bound)
         return replace(e, index=(*e.index[:position], *parts, *e.index[position + 1 :]))
 
     s = item.statement
@@ -190,10 +196,20 @@ def substitute_free(e: Expr, axis: str, value: Expr) -> Expr:
     return transform(e, lambda node: value if isinstance(node, Axis) and node.name == axis else node)
 
 
-def _cut_index(index: Expr, c: int, bounds: Mapping[str, int]) -> list[Expr]:
+def _known(extents: Mapping[str, Dim]) -> Callable[[str], int | None]:
+    """An axis's extent, where it is known."""
+
+    def extent(axis: str) -> int | None:
+        found = extents.get(axis)
+        return found if isinstance(found, int) else None
+
+    return extent
+
+
+def _cut_index(index: Expr, c: int, bound: Callable[[str], int | None]) -> list[Expr]:
     """The places in the outer and in the inner part of a dimension that is cut into parts of `c`."""
     divisor = Const(c, i64)
-    return [fold_division(part, bounds.get) for part in (floor_div(index, divisor), modulo(index, divisor))]
+    return [fold_division(part, bound) for part in (floor_div(index, divisor), modulo(index, divisor))]
 
 
 def _expand(axes: tuple[str, ...], axis: str, parts: tuple[str, str]) -> tuple[str, ...]:
