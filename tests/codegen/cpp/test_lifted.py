@@ -20,7 +20,7 @@ from effcc.ir.verifier import verify_vectors
 from effcc.passes.tiling.choose import choose
 from effcc.target import generic
 
-SIZES = [(96, 48, 32), (80, 20, 16), (64, 128, 32)]
+SIZES = [(64, 64, 32), (80, 20, 16), (64, 128, 32)]
 
 
 def packing(n: int, k: int, width: int) -> Function:
