@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each model's race runs")
     parser.add_argument("--tiny", action="store_true", help="the sizes that tests use")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for every side")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="also write the figures here, after each model")
     options = parser.parse_args()
     if unknown := sorted({*options.models} - {*ZOO}):
         parser.error(f"no model {', '.join(unknown)}; expected some of {', '.join(ZOO)}")
@@ -113,11 +113,11 @@ def main() -> None:
     for name in options.models or zoo:
         print(f"{name} ...", flush=True)
         rows += measure(zoo[name], peers, options.seconds)
+        if options.json:
+            options.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
         torch.compiler.reset()
         gc.collect()
     show(rows)
-    if options.json:
-        options.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
 
 
 def show(rows: list[Row]) -> None:
