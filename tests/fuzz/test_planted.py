@@ -134,7 +134,7 @@ def inlining_swaps_the_branches_of_where(patch: Patch) -> None:
     patch.setattr(fuse, "inline", wrong)
 
 
-@planted(seed=1)
+@planted(seed=34)
 def convolution_misses_the_last_row(patch: Patch) -> None:
     def wrong(position: Expr, size: Any, below: bool, above: bool) -> list[Expr]:
         found = original(position, size, below, False)
@@ -170,7 +170,7 @@ def maximum_begins_at_zero(patch: Patch) -> None:
     patch.setitem(scalars.REDUCTIONS, "max", replace(maximum, identity=lambda d: 0.0 if d.is_float else 0))
 
 
-@planted(seed=2)
+@planted(seed=21)
 def layout_changes_what_is_written_only(patch: Patch) -> None:
     def wrong(program: Program, changed: Mapping[str, Any]) -> Program:
         kernels = {
@@ -293,7 +293,7 @@ def recurrences_are_rolled_whatever_their_order(patch: Patch) -> None:
     patch.setattr(reroll._Position, "follows", lambda self, other: self.source is other.source)
 
 
-@planted(seed=26)
+@planted(seed=107)
 def hoisting_prepares_what_updates_change(patch: Patch) -> None:
     def wrong(graph: Graph) -> Any:
         split = original(replace(graph, updates=()))
