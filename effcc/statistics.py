@@ -9,11 +9,7 @@ from typing import Any
 
 from effcc.driver import Compiled
 from effcc.errors import InputError
-from effcc.ir.dims import symbols
-from effcc.ir.program import Extern, Launch, Program
-
-SIZE_HINT = 128
-"""What a size that is only known at run time counts as."""
+from effcc.ir.program import Extern, Launch, size_hints
 
 
 @dataclass(frozen=True)
@@ -94,12 +90,3 @@ def summarize(programs: Sequence[Compiled]) -> Stats:
 def extern_name(call: Extern) -> str:
     """The operator that PyTorch runs."""
     return str(call.attrs.get("target", call.op))
-
-
-def size_hints(program: Program) -> dict[str, int]:
-    """A value for every size symbol: `SIZE_HINT`, brought within the symbol's range."""
-    found = {}
-    for size in symbols(d for b in program.buffers for d in (*b.type.shape, *b.type.layout)):
-        low, high = program.ranges.get(size.name, (0, None))
-        found[size.name] = max(low, SIZE_HINT if high is None else min(high, SIZE_HINT))
-    return found

@@ -27,12 +27,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from effcc.driver import State, run_steps
 from effcc.errors import CacheError, EffccError, UnknownNameError
-from effcc.ir.dims import symbols
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_schedule
 from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.printer import print_kernel, print_schedule
-from effcc.ir.program import Launch, Program
+from effcc.ir.program import Launch, size_hints
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.merge import merge_axes
 from effcc.passes.tiling.written import bounds, check
@@ -55,8 +54,6 @@ SECONDS = 0.5
 """How long a candidate of all kernels runs."""
 PATIENCE = 30.0
 """Seconds that a candidate may take beyond what compiling may."""
-SIZE = 128
-"""What a run-time size is taken to be, within its range."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +322,7 @@ def serve() -> None:
 def _timed(state: State, target: Target) -> tuple[list[float], list[Array]]:
     program = state.program
     assert program is not None
-    sizes = _sizes(program)
+    sizes = size_hints(program)
     torch.manual_seed(0)
     inputs = [random_tensor(program.buffer(n), sizes) for n in program.inputs]
     clocked = Clocked(state, target)
@@ -336,14 +333,6 @@ def _timed(state: State, target: Target) -> tuple[list[float], list[Array]]:
 
 def _array(result: torch.Tensor) -> Array:
     return (result.double() if result.is_floating_point() else result).numpy()
-
-
-def _sizes(program: Program) -> dict[str, int]:
-    found = {}
-    for size in symbols(d for b in program.buffers for d in (*b.type.shape, *b.type.layout)):
-        low, high = program.ranges.get(size.name, (0, None))
-        found[size.name] = max(low, SIZE if high is None else min(high, SIZE))
-    return found
 
 
 __all__ = ["CANDIDATES", "MODES", "Timing", "rank_correlation", "require_mode", "tuned"]

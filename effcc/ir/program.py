@@ -29,9 +29,13 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from effcc.ir.dims import symbols
 from effcc.ir.graph import Attribute, Graph
 from effcc.ir.kernel import Kernel
 from effcc.ir.types import TensorType
+
+SIZE_HINT = 128
+"""What a size that is only known at run time counts as."""
 
 
 @dataclass(frozen=True)
@@ -194,3 +198,12 @@ def fresh_name(base: str, taken: Container[str]) -> str:
         n += 1
         name = f"{base}_{n}"
     return name
+
+
+def size_hints(program: Program) -> dict[str, int]:
+    """A value for every size symbol: `SIZE_HINT`, brought within the symbol's range."""
+    found = {}
+    for size in symbols(d for b in program.buffers for d in (*b.type.shape, *b.type.layout)):
+        low, high = program.ranges.get(size.name, (0, None))
+        found[size.name] = max(low, SIZE_HINT if high is None else min(high, SIZE_HINT))
+    return found
