@@ -205,8 +205,11 @@ class CompileCache:
         return removed
 
     def clear(self) -> list[Entry]:
-        """Remove every entry that no other process is loading at the moment; returns what was removed."""
-        return self.prune(limit=-1)
+        """Remove every entry that no other process is loading at the moment, and the schedules that tuning remembers
+        (`effcc.tuning`); returns the entries removed."""
+        removed = self.prune(limit=-1)
+        discard(self.folder / "tuned")
+        return removed
 
     def _entry_folder(self, key: str) -> Path:
         return self.folder / "entries" / key

@@ -86,6 +86,8 @@ def test_what_was_fastest_is_remembered_unless_its_file_is_damaged(
     for file in files:
         file.write_bytes(file.read_bytes().replace(b"by", b"in"))
     assert tuned(arranged, TARGET) == {}
+    tuning.CompileCache.default().clear()
+    assert not any(file.exists() for file in files)
 
 
 def test_a_worker_that_crashes_or_hangs_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
