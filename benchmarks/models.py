@@ -38,6 +38,18 @@ class Model:
     make: Callable[[], nn.Module]
     inputs: Inputs
     notes: str = ""
+    batched: bool = True
+
+    def of_batch(self, size: int) -> Model:
+        """The same model on `size` inputs of different seeds at once; ValueError for a model that takes only one."""
+        if size > 1 and not self.batched:
+            raise ValueError(f"{self.name} is made for batch 1, not {size}")
+
+        def inputs(seed: int) -> tuple[Tensor, ...]:
+            drawn = [self.inputs(size * seed + i) for i in range(size)]
+            return tuple(torch.cat(column) for column in zip(*drawn, strict=True))
+
+        return dataclasses.replace(self, inputs=inputs)
 
     def build(self) -> nn.Module:
         """The same module every time, whatever the process has drawn from torch's generator before."""
@@ -207,6 +219,7 @@ ZOO: dict[str, Model] = {
             lambda: llama_decode(LLAMA_123M, length=256, filled=128),
             one_token(32000, 128),
             "123 M weights, one token over 128 cached of at most 256",
+            batched=False,
         ),
         Model("llama_prefill", lambda: llama_prefill(LLAMA_123M), token_ids(32000, 128), "123 M weights, 128 tokens"),
     )
@@ -268,7 +281,7 @@ TINY: dict[str, Model] = {
             lambda: mamba(vocab_size=64, hidden_size=16, state_size=4, num_hidden_layers=2),
             token_ids(64, 16),
         ),
-        Model("llama_decode", lambda: llama_decode(LLAMA_TINY, length=16, filled=8), one_token(64, 8)),
+        Model("llama_decode", lambda: llama_decode(LLAMA_TINY, length=16, filled=8), one_token(64, 8), batched=False),
         Model("llama_prefill", lambda: llama_prefill(LLAMA_TINY), token_ids(64, 16)),
     )
 }

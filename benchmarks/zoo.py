@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import gc
 import json
+import statistics
 import time
 import traceback
 from pathlib import Path
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--peers", default="eager,effcc", help="of " + ", ".join(PEERS))
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each model's race runs")
     parser.add_argument("--tiny", action="store_true", help="the sizes that tests use")
+    parser.add_argument("--batch", type=int, default=1, help="how many inputs at once; llama_decode takes only one")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for every side")
     parser.add_argument("--json", type=Path, help="also write the figures here, after each model")
     options = parser.parse_args()
@@ -110,17 +112,34 @@ def main() -> None:
     peers = [PEERS[name] for name in options.peers.split(",")]
     peers = [peer for peer in peers if not table.skip_missing(peer)]
     rows: list[Row] = []
-    for name in options.models or zoo:
+    for name in options.models or [n for n, model in zoo.items() if model.batched or options.batch == 1]:
         print(f"{name} ...", flush=True)
-        rows += measure(zoo[name], peers, options.seconds)
+        try:
+            entry = zoo[name].of_batch(options.batch)
+        except ValueError as error:
+            parser.error(str(error))
+        rows += measure(entry, peers, options.seconds)
         if options.json:
             options.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
         torch.compiler.reset()
         gc.collect()
-    show(rows)
+    show(rows, options.batch)
 
 
-def show(rows: list[Row]) -> None:
+def beside_the_best(rows: list[Row], peer: str) -> str:
+    """How many times as fast as the quickest side that is not effcc a peer was: of each model, and the mean."""
+    ratios = {}
+    for row in rows:
+        others = [r.speed for r in rows if r.model == row.model and r.speed and not r.peer.startswith("effcc")]
+        if row.peer == peer and row.speed and others:
+            ratios[row.model] = row.speed / max(others)
+    if not ratios:
+        return f"{peer} ran beside nobody"
+    each = ", ".join(f"{model} {ratio:.2f}" for model, ratio in ratios.items())
+    return f"{peer} beside the best: {each}; geometric mean {statistics.geometric_mean(ratios.values()):.2f}"
+
+
+def show(rows: list[Row], batch: int) -> None:
     """Print the table."""
     columns = ["model", "through", "result", "graphs", "breaks", "max error", "eager's"]
     columns += ["first call s", "median ms", "best ms", "speed", "externs"]
@@ -145,7 +164,10 @@ def show(rows: list[Row]) -> None:
                 table.counts(row.externs) if row.peer == "effcc" else "-",
             ]
         )
-    table.show(f"The zoo, fp32, {torch.get_num_threads()} threads", columns, cells)
+    ours = sorted({row.peer for row in rows if row.peer.startswith("effcc")})
+    for peer in ours:
+        print(beside_the_best(rows, peer))
+    table.show(f"The zoo, fp32, batch {batch}, {torch.get_num_threads()} threads", columns, cells)
 
 
 if __name__ == "__main__":
