@@ -1,21 +1,25 @@
-"""Kernel and schedule to loops: the schedule is followed to the letter (`effcc.ir.schedule` says what it means)."""
+"""Kernel and schedule to loops: the schedule is followed to the letter (`effcc.ir.schedule` says what it means).
+
+One walk for CPUs and GPUs. They differ in how an axis is cut (`Cutter` peels what is left over, `BlockCutter` masks
+it), and in where a result rests that several loops touch: in a buffer in the cache, or in a block of registers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from effcc.codegen.blocks import BlockCutter
 from effcc.codegen.borders import interiors
 from effcc.codegen.lower_ragged import opened, span_of
-from effcc.codegen.lower_ranges import Cutter, Emit, Range, Ranges, in_loop_order, tiles_of
+from effcc.codegen.lower_ranges import Cutter, Emit, Ranges, local_name, tiles_of
 from effcc.codegen.lower_values import (
     Accumulator,
     Local,
     Scope,
     Values,
     at_own_axes,
-    local_name,
     previous,
 )
 from effcc.errors import ScheduleError
@@ -43,15 +47,17 @@ class _Lowering:
         self.kernel, self.schedule = kernel, schedule
         self.places = places(kernel, schedule)
         lanes = {kernel.statements[place.position].target: place.lanes for place in self.places}
-        self.cutter = Cutter(interiors(kernel, lanes))
+        in_blocks = schedule.warps > 0
+        self.cutter = (
+            BlockCutter.of(kernel, schedule) if in_blocks else Cutter(interiors(kernel, lanes), kernel.extents)
+        )
         self.values = Values(kernel, self.cutter)
         self.outputs = {p.name for p in kernel.outputs}
         self.positions = {place.path: place.position for place in self.places}
         self.previous = previous(kernel)
 
     def run(self) -> tuple[Stmt, ...]:
-        ranges = {a: Range.whole(extent) for a, extent in self.kernel.axes}
-        return tuple(self._block(self.schedule.body, (), ranges, Scope()))
+        return tuple(self._block(self.schedule.body, (), self.cutter.begin(), Scope()))
 
     def _block(self, body: tuple[Node, ...], path: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
         """The nodes of a block in order; what they leave in registers, those after them find there."""
@@ -64,10 +70,8 @@ class _Lowering:
                     out += self._parallel(node, at, ranges, scope)
                 case Loop():
                     out += self._serial(node, at, ranges, scope)
-                case Hold(space="local"):
-                    out += self._hold_local(node, at, ranges, scope)
                 case Hold():
-                    out += self._hold_registers(node, at, ranges, scope)
+                    out += self._hold(node, at, ranges, scope)
                 case Do():
                     s = self.kernel.statements[self.positions[at]]
                     if s.reduction is not None and s.scatter is None:
@@ -121,26 +125,47 @@ class _Lowering:
             node.axis, node.step, node.together, ranges, lambda inner: self._block(node.body, at, inner, scope)
         )
 
-    # Results in the cache -------------------------------------------------------------------------------------------
+    # What is held ---------------------------------------------------------------------------------------------------
 
-    def _hold_local(self, node: Hold, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
-        held = {name: self._local(self._definition(name), ranges) for name in node.targets}
+    def _hold(self, node: Hold, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        """Buffers, which are read inside, around accumulators, which are results when their loops are over."""
+        held = [self._definition(name) for name in node.targets]
+        buffers = [s for s in held if self._is_buffer(node, s)]
+        sums = [s for s in held if s not in buffers]
+
+        def inside(scope: Scope) -> list[Stmt]:
+            if sums:
+                return self._hold_sums(sums, node, at, ranges, scope)
+            return self._block(node.body, at, ranges, scope)
+
+        return self._hold_buffers(buffers, node, ranges, scope, inside) if buffers else inside(scope)
+
+    def _is_buffer(self, node: Hold, s: Statement) -> bool:
+        """A block of a GPU's registers is a buffer where it holds more than the sums of the loops right inside."""
+        if node.space == "local" or not self.cutter.in_blocks:
+            return node.space == "local"
+        return s.reduction is None or rests(node, s) or _is_held_inside(node, s)
+
+    def _hold_buffers(
+        self, held: Sequence[Statement], node: Hold, ranges: Ranges, scope: Scope, body: Callable[[Scope], list[Stmt]]
+    ) -> list[Stmt]:
         inside = scope.inside()
-        inside.locals.update(held)
         out: list[Stmt] = []
-        resting = [s for s in map(self._definition, node.targets) if rests(node, s)]
-        for name, local in held.items():
-            out.append(Alloc(local.name, self._definition(name).dtype, local.shape, "local"))
+        space = "register" if self.cutter.in_blocks else "local"
+        resting = [s for s in held if rests(node, s)]
+        for s in held:
+            local = inside.locals[s.target] = self._local(s, ranges)
+            out.append(Alloc(local.name, s.dtype, local.shape, space))
         for s in resting:
-            local = inside.resting[s.target] = held[s.target]
+            local = inside.resting[s.target] = inside.locals[s.target]
             if s.target in self.previous:
-                out.append(Alloc(local.name + "_before", s.dtype, local.shape, "local"))
+                out.append(Alloc(local.name + "_before", s.dtype, local.shape, space))
         for s in resting:
-            out += self._fill(s, held[s.target], ranges)
-        out += self._block(node.body, at, ranges, inside)
-        for s in map(self._definition, node.targets):
+            out += self._fill(s, inside.locals[s.target], ranges)
+        out += body(inside)
+        for s in held:
             if s.target in self.outputs:
-                out += self._store(s, held[s.target], ranges)
+                out += self._store(s, inside.locals[s.target], ranges)
         return out
 
     def _definition(self, target: str) -> Statement:
@@ -150,8 +175,13 @@ class _Lowering:
         return s
 
     def _local(self, s: Statement, ranges: Ranges) -> Local:
-        """The buffer of what is left of a statement's axes, the axis in the lanes of most of its users innermost."""
-        kept: list[tuple[int, str, int, int]] = []
+        """The buffer of what is left of a statement's axes, the axis in the lanes of most of its users innermost; on a
+        GPU, of its blocks of points."""
+        if self.cutter.in_blocks:
+            blocks = [(p, a, ranges[a]) for p, a in enumerate(self.cutter.order(s.axes, ranges))]
+            kept = [(p, a, len(r.trail) - 1, r.tile.extent) for p, a, r in blocks if r.tile is not None]
+            return Local(self.cutter.register(s.target, "block"), tuple(kept))
+        kept = []
         for position, axis in enumerate(s.axes):
             r = ranges[axis]
             if r.placed:
@@ -208,20 +238,20 @@ class _Lowering:
 
     # Reductions -----------------------------------------------------------------------------------------------------
 
-    def _hold_registers(self, node: Hold, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
+    def _hold_sums(self, sums: Sequence[Statement], node: Hold, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
         """Fresh accumulators, what fills them, and then their results."""
         inside = scope.inside()
         held: dict[str, Accumulator] = {}
         out: list[Stmt] = []
-        for s in map(self._definition, node.targets):
+        for s in sums:
             if s.reduction is None:
                 raise ScheduleError(
                     f"kernel {self.kernel.name!r}: {s.target!r} is no reduction; on a CPU only those are held in "
                     "registers, and other results stay there by themselves: hold it in local"
                 )
             resting = rests(node, s) or _is_held_inside(node, s)
-            kept = tiles_of(in_loop_order(s.axes, ranges), ranges)
-            name = self.cutter.fresh(f"{local_name(s.target)}_{'sum' if resting else 'acc'}")
+            kept = tiles_of(self.cutter.order(s.axes, ranges), ranges)
+            name = self.cutter.register(s.target, "sum" if resting else "acc")
             made = Accumulator(name, (*kept, *_lanes_inside(node, s)))
             shape = tuple(t.extent for t in made.tiles)
             out.append(Alloc(name, s.dtype, shape, "register"))
@@ -245,7 +275,7 @@ class _Lowering:
                 f"`hold {s.target} in registers` around the loops over {', '.join(s.reduction.axes)}"
             )
         made = scope.accumulators[s.target]
-        kept = in_loop_order(s.axes, ranges)
+        kept = self.cutter.order(s.axes, ranges)
         tiles = (*tiles_of(kept, ranges), *tiles_of(s.reduction.axes, ranges))
         value = self.values.value(s.reduction.body, ranges, scope)
         return Tile(tiles, made.name, made.index, reduction(s.reduction.operator).combine, value)
@@ -262,14 +292,14 @@ class _Lowering:
         if isinstance(resting, Accumulator):
             part = Load(made.name, made.index, s.dtype)
             return [Tile(made.tiles, resting.name, resting.index, combine, part)]
-        kept = in_loop_order(s.axes, ranges)
+        kept = self.cutter.order(s.axes, ranges)
         tiles = tiles_of(kept, ranges)
         index = tuple(Axis(t.name) for t in tiles)
         lanes = made.tiles[len(tiles) :]
         out: list[Stmt] = []
         name = made.name
         if lanes or resting is not None:
-            name = self.cutter.fresh(f"{local_name(s.target)}_total")
+            name = self.cutter.register(s.target, "total")
             start = self._identity(s) if resting is None else self._resumed(s, resting, ranges, scope)
             outer = tuple(replace(t, kind="unroll") for t in tiles) if lanes else tiles
             out.append(Alloc(name, s.dtype, tuple(t.extent for t in tiles), "register"))
@@ -295,7 +325,7 @@ class _Lowering:
 
     def _compute(self, s: Statement, read: bool, ranges: Ranges, scope: Scope) -> list[Stmt]:
         """A statement at the current points: into a register where later ones `read` it there, and to its buffer."""
-        axes = tuple(a for a in s.axes if a in ranges)
+        axes = self.cutter.order(s.axes, ranges) if self.cutter.in_blocks else s.axes
         tiles = tiles_of(axes, ranges)
         value = self.values.value(s.value, ranges, scope)
         if s.scatter is not None:
@@ -303,8 +333,8 @@ class _Lowering:
             combine = {"max": "maximum", "min": "minimum"}.get(s.scatter.combine, s.scatter.combine)
             return [Tile(tiles, s.target, at, combine, value)]
         out: list[Stmt] = []
-        if read:
-            name = self.cutter.fresh(f"{local_name(s.target)}_reg")
+        if read and not (self.cutter.in_blocks and s.target in scope.locals):
+            name = self.cutter.register(s.target, "reg")
             index = tuple(Axis(t.name) for t in tiles)
             out.append(Alloc(name, s.dtype, tuple(t.extent for t in tiles), "register"))
             out.append(Tile(tiles, name, index, "set", value))

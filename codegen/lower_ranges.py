@@ -50,12 +50,6 @@ def tiles_of(axes: Iterable[str], ranges: Ranges) -> tuple[TileAxis, ...]:
     return tuple(t for a in axes if (t := ranges[a].tile) is not None)
 
 
-def in_loop_order(axes: Iterable[str], ranges: Ranges) -> tuple[str, ...]:
-    """Axes in the order in which loops placed them."""
-    wanted = frozenset(axes)
-    return tuple(a for a in ranges if a in wanted)
-
-
 @dataclass
 class Cutter:
     """Writes loops over tiles. `steps` are those of all loop variables; variables' names are fresh. An axis with an
@@ -63,8 +57,27 @@ class Cutter:
     """
 
     interiors: Mapping[str, Interior] = field(default_factory=dict)
+    extents: Mapping[str, Dim] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
+
+    def begin(self) -> Ranges:
+        """Where the axes stand outside of all loops."""
+        return {a: Range.whole(extent) for a, extent in self.extents.items()}
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether tiles are blocks of a GPU's program, and registers hold whole ones."""
+        return False
+
+    def order(self, axes: Iterable[str], ranges: Ranges) -> tuple[str, ...]:
+        """The axes of a result in the order in which registers have them: that in which loops placed them."""
+        wanted = frozenset(axes)
+        return tuple(a for a in ranges if a in wanted)
+
+    def register(self, target: str, role: str) -> str:
+        """A name for registers of a result."""
+        return self.fresh(f"{local_name(target)}_{role}")
 
     def fresh(self, base: str) -> str:
         n = self.names.get(base, 0)
@@ -190,6 +203,11 @@ class Cutter:
             stop = Const(count, i64) if isinstance(count, int) else count
             body = (For(variables[axis], ZERO, stop, step, "parallel", body),)
         return list(body)
+
+
+def local_name(target: str) -> str:
+    """The C-like name of a target's local buffer."""
+    return target.replace(".", "_") + "_local" if target else "local"
 
 
 def entered(ranges: Ranges, axis: str, inner: Range) -> Ranges:

@@ -154,11 +154,6 @@ def at_own_axes(s: Statement) -> Load:
     return Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype)
 
 
-def local_name(target: str) -> str:
-    """The C-like name of a target's local buffer."""
-    return target.replace(".", "_") + "_local" if target else "local"
-
-
 def previous(kernel: Kernel) -> Mapping[str, None]:
     """Reductions whose value before the turn is read."""
     return dict.fromkeys(x.buffer for s in kernel.statements for x in s.reads if x.before)

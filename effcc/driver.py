@@ -19,7 +19,6 @@ from effcc.codegen.cpp.program import emit_program, entry_points, pointer_table,
 from effcc.codegen.cpp.units import NOTHING_EMITTED, Source, Unit, kernel_unit
 from effcc.codegen.lower import lower
 from effcc.codegen.triton import program as triton
-from effcc.codegen.triton.blocks import lower_blocks
 from effcc.errors import ToolchainError, UnknownNameError, UnsupportedError, facts_of, noting
 from effcc.gpu import device_of
 from effcc.ir.graph import Graph
@@ -165,11 +164,10 @@ def _place(state: State, target: Target) -> State:
 
 def _lower(state: State, target: Target) -> State:
     assert state.program is not None
-    follow = lower if device_of(target) is None else lower_blocks
     nests = {}
     for name, kernel in state.program.kernels.items():
         with noting(location=kernel.location, kernel=kernel):
-            nests[name] = follow(kernel, state.schedules[name])
+            nests[name] = lower(kernel, state.schedules[name])
     return replace(state, nests=nests)
 
 
@@ -198,7 +196,8 @@ def _emit(state: State, target: Target) -> State:
     assert state.program is not None
     device = device_of(target)
     if device is not None:
-        return replace(state, source=Source(triton.emit_program(state.program, state.schedules, device)))
+        text = triton.emit_program(state.program, state.schedules, state.nests, device)
+        return replace(state, source=Source(text))
     assert state.plan is not None
     source = emit_program(
         state.program,

@@ -26,6 +26,7 @@ from effcc.passes.tiling.written import bounds
 from effcc.target import Target
 
 STEPS = (1, 1, 2, 3, 4, 5, 7, 8, 16, 32)
+BLOCKS = (1, 2, 4, 8, 16, 32)
 WAYS = ("", "lanes", "unroll")
 CHANGES = 10  # tried on a schedule; about half of them fit
 
@@ -43,12 +44,13 @@ def draw_schedules(program: Program, target: Target, random: Random) -> dict[str
 
 def draw_schedule(kernel: Kernel, chosen: Schedule, machine: Machine, random: Random) -> Schedule:
     """A schedule that fits the kernel and the machine; `chosen` is one."""
-    schedule = Schedule(chosen.body, chosen.packs)
+    schedule = Schedule(chosen.body, chosen.packs, warps=chosen.warps)
     plain = Schedule(_plain(kernel, random))
     if random.random() < 0.4 and _fits(kernel, plain, machine):
         schedule = plain
     for _ in range(random.randrange(CHANGES + 1)):
-        tried = changed(schedule, kernel, random)
+        resized = machine.blocks and random.random() < 0.5
+        tried = _in_other_blocks(schedule, kernel, random) if resized else changed(schedule, kernel, random)
         if _fits(kernel, tried, machine):
             schedule = tried
     return schedule
@@ -107,6 +109,24 @@ def changed(schedule: Schedule, kernel: Kernel, random: Random) -> Schedule:
         packs[at : at + 1] = [] if random.random() < 0.4 else [_repacked(packs[at], random)]
         return replace(schedule, packs=tuple(packs))
     return replace(schedule, body=_changed(schedule.body, random.choice(list(_paths(schedule.body))), random, kernel))
+
+
+def _in_other_blocks(schedule: Schedule, kernel: Kernel, random: Random) -> Schedule:
+    """A GPU's schedule with the blocks of one axis of another size wherever it is cut."""
+    axis, size = random.choice(list(kernel.extents)), random.choice(BLOCKS)
+
+    def resized(body: tuple[Node, ...]) -> tuple[Node, ...]:
+        return tuple(one(node) for node in body)
+
+    def one(node: Node) -> Node:
+        if isinstance(node, Do):
+            return node
+        node = replace(node, body=resized(node.body))
+        if isinstance(node, Hold) or node.axis != axis:
+            return node
+        return replace(node, step=size, together="block" if size > 1 else "")
+
+    return replace(schedule, body=resized(schedule.body))
 
 
 def _repacked(pack: Pack, random: Random) -> Pack:

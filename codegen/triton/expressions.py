@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import sympy
 
-from effcc.codegen.triton.blocks import block_start
+from effcc.codegen.blocks import block_start
 from effcc.codegen.triton.sizes import calls, size_text
 from effcc.codegen.triton.spelling import ATOM, COMPARE, PRODUCT, SUM, TYPES, UNARY, computed, literal, spell
 from effcc.codegen.triton.values import Shape, Value, converted, widened

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, field
 from keyword import kwlist
 
+from effcc.codegen.blocks import block_start
 from effcc.codegen.names import Names
-from effcc.codegen.triton.blocks import block_start
 from effcc.codegen.triton.expressions import Scope
 from effcc.codegen.triton.sizes import ATOM as SIZE_ATOM
 from effcc.codegen.triton.sizes import size_text
@@ -248,4 +248,4 @@ def _number(e: Expr) -> str:
 
 def _short(name: str) -> str:
     """A block is called as what it holds."""
-    return name.removesuffix("_block")
+    return name.replace("_block", "")

@@ -29,8 +29,9 @@ Every construct has one meaning, whatever stands around it:
   their own, as a block of a GPU's program. A rest is then a smaller tile, or a masked one where its size is not known.
 - `hold S in local { ... }` gives S a buffer as large as what is left of its axes there; `registers`, one for the points
   computed together there. Of a reduction, it begins at the operator's identity, and what is reduced in a `hold` further
-  in joins it at the end of that: so partial sums rest in registers, in a block in the cache, or in both. A result that
-  nothing holds is in registers where it was computed, for the statements that follow there.
+  in joins it at the end of that: so partial sums rest in registers, in a block in the cache, or in both; it is read
+  after its innermost hold. A result that nothing holds is in registers where it was computed, for the statements that
+  follow there.
 - `do S` computes statement S at the points of the loops around it: all its axes, the reduced ones inside its `hold`.
 - `pack W along n by 48 order k` stores the constant operand W anew as `W[n // 48, k, n % 48]`, once.
 
@@ -56,7 +57,25 @@ the scores S and weights P of one turn stay in the cache:
     }
 
 On a GPU a tile of the parallel loops is a program, which runs on `warps` warps; `stages` of a loop says the loads of
-how many turns are in flight. What it holds in registers are blocks, as large as what is left of their axes.
+how many turns are in flight. Tiles are blocks, of one size for each axis, masked where they stick out; buffers are in
+registers too, and as large as the blocks of their axes:
+
+    schedule @softmax warps 4 {
+      parallel i by 1 {
+        hold E in registers {
+          hold M in registers {
+            for n by 64 block stages 2 { do M }
+          }
+          hold D in registers {
+            for n by 64 block stages 2 {
+              do E
+              do D
+            }
+          }
+          for n by 64 block stages 2 { do P }
+        }
+      }
+    }
 """
 
 from __future__ import annotations

@@ -114,17 +114,22 @@ class _Builder:
     def _held(self) -> list[Statement]:
         """The statements whose results several nests touch, or that accumulate over turns or blocks."""
         outputs = {p.name for p in self.kernel.outputs}
+        memory = outputs if self.kernel.scans or not self.outline.together else set()
         found: dict[str, Statement] = {}
         for position, s in enumerate(self.kernel.statements):
             homes = [nest for nest in self.nests if self._touches(nest, s.target)]
             blocked = any(nest.block is not None and position in nest.plan.reductions for nest in homes)
-            between = len(homes) > 1 and s.target not in outputs and not self._stays(s)
+            between = len(homes) > 1 and s.target not in memory and not self._stays(s)
             if blocked or self._accumulates(s) or between:
                 found.setdefault(s.target, s)
         return list(found.values())
 
     def _stays(self, s: Statement) -> bool:
-        """Whether a result is still in a register where other nests read it: the loops around all nests are its own."""
+        """Whether a result is still in a register where other nests read it: the loops around all nests are its own,
+        and it is not computed among the sums of one."""
+        inside = (nest.plan.body for nest in self.nests if nest.plan.reductions)
+        if any(self.kernel.statements[i] is s for body in inside for i in body):
+            return False
         own = tuple(Axis(a) for a in s.axes)
         reads = (x for other in self.kernel.statements for x in other.reads if x.buffer == s.target)
         return self.placed >= set(s.axes) and all(x.index == own for x in reads)
@@ -172,10 +177,7 @@ class _Builder:
         return self._accumulators(nest, self._over(reduced[:outside], nest, chunks))
 
     def _accumulators(self, nest: TiledNest, body: tuple[Node, ...]) -> tuple[Node, ...]:
-        targets = [self.kernel.statements[i] for i in nest.plan.reductions]
-        if self.outline.together:
-            targets = [s for s in targets if s not in self.held or self._accumulates(s)]
-        return (Hold(tuple(s.target for s in targets), "registers", body),) if targets else body
+        return (Hold(tuple(self.kernel.statements[i].target for i in nest.plan.reductions), "registers", body),)
 
     def _over(self, axes: Sequence[str], nest: TiledNest, body: tuple[Node, ...]) -> tuple[Node, ...]:
         for axis in reversed([a for a in axes if a not in self.placed]):

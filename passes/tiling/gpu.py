@@ -31,8 +31,12 @@ def choose_gpu(kernel: Kernel, target: GpuTarget) -> tuple[tuple[Kernel, Schedul
     """The launches that compute `kernel` one after the other, each with its schedule on `target`.
 
     What one launch leaves for the next is an output of the one and a parameter of the other, under the same name.
-    Raises ScheduleError where nothing fits the device, UnsupportedError for nested or scattering recurrences.
+    Raises ScheduleError where nothing fits the device, UnsupportedError for ragged axes, and for nested or
+    scattering recurrences.
     """
+    if kernel.spans:
+        over = ", ".join(kernel.spans)
+        raise UnsupportedError(f"kernel @{kernel.name}: no block of a GPU covers the ragged axis {over}")
     if kernel.scans:
         return (_recurrence(kernel, target),)
     found = [launch for stage in cut_stages(kernel) for launch in _launches(stage, target)]

@@ -87,6 +87,13 @@ ONE_PASS = """schedule @attention {
     }
   }
 }"""
+SOFTMAX = parse_kernel("""
+    kernel @softmax(X: f32[4,50]) -> (P: f32[4,50]) over i=4, n=50 {
+      M[i] = max(n: X[i,n])
+      E[i,n] = exp(X[i,n] - M[i])
+      D[i] = sum(n: E[i,n])
+      P[i,n] = E[i,n] / D[i]
+    }""")
 KERNELS = {"linear": (LINEAR, BLOCKED), "attention": (ATTENTION, ONE_PASS)}
 
 
@@ -150,6 +157,12 @@ def test_the_examples_of_the_languages_page_fit_their_kernels(name: str) -> None
     large = replace(kernel, axes=tuple(sizes.items()))
     avx512 = Machine("avx512", vector_bytes=64, vector_registers=32, cache_bytes=1 << 20)
     parse_schedule(text).check(large, avx512)
+
+
+def test_the_example_of_the_languages_page_for_a_gpu_computes() -> None:
+    assert language.__doc__ is not None
+    (text,) = re.findall(r"^    schedule @softmax .*?^    }$", language.__doc__, re.MULTILINE | re.DOTALL)
+    computes(SOFTMAX, parse_schedule(text).check(SOFTMAX, GPU))
 
 
 def test_two_schedules_of_a_kernel_are_refused() -> None:
@@ -216,6 +229,32 @@ ON_A_GPU = """schedule @linear warps 4 {
 }"""
 
 
+ONE_PASS_ON_A_GPU = """schedule @attention warps 4 {
+  parallel m by 2 block {
+    hold M, D, O in registers {
+      for n by 4 block stages 2 {
+        hold P in registers {
+          hold S in registers {
+            for d by 2 block { do S }
+          }
+          hold M in registers { do M }
+          hold D in registers {
+            do P
+            do D
+          }
+          for f by 8 block {
+            hold O in registers { do O }
+          }
+        }
+      }
+      for f by 8 block { do Y }
+    }
+  }
+}"""
+GPU = Machine("sm_80", vector_bytes=128, vector_registers=255, cache_bytes=1 << 17, blocks=True)
+KERNELS_ON_A_GPU = {"linear": (LINEAR, ON_A_GPU), "attention": (ATTENTION, ONE_PASS_ON_A_GPU)}
+
+
 def test_on_a_gpu_tiles_are_blocks_of_one_size() -> None:
     gpu = replace(AVX2, name="sm_80", blocks=True)
     assert parse_schedule(ON_A_GPU).check(LINEAR, gpu).stages == 3
@@ -232,6 +271,8 @@ def test_on_a_gpu_tiles_are_blocks_of_one_size() -> None:
         ("warps 4", "warps 3", "a program runs on 3 warps: sm_80 takes 1, 2, 4, ... up to 32"),
         ("warps 4", "warps 64", "a program runs on 64 warps"),
         (" warps 4", "", "a program runs on 0 warps"),
+        ("do O }\n    }\n    do Y", "do O }\n    do Y }", "Y reads O inside of its hold in registers, before it is"),
+        ("n by 16 block,", "n by 16,", "on a GPU a tile of 16 points is a block: `n by 16 block`"),
         ("n by 16 block", "n by 24 block", "a block of 24 points of n: on a GPU blocks are powers of two"),
         ("n by 16 block", "n by 16384 block", "O in registers take 1048576 bytes: 4 warps of sm_80 have 130560"),
     ],
@@ -242,6 +283,13 @@ def test_what_a_gpu_has_no_room_for_is_refused_with_the_numbers(old: str, new: s
         parse_schedule(ON_A_GPU.replace(old, new)).check(LINEAR, gpu)
     assert message in str(caught.value)
     assert "^" in str(caught.value)
+
+
+def test_a_block_of_registers_goes_on_where_its_partial_sums_rest() -> None:
+    """As attention's: held around the loop over keys, and again inside, where a turn's sums begin."""
+    schedule = parse_schedule(ONE_PASS_ON_A_GPU).check(ATTENTION, GPU)
+    assert print_schedule("attention", schedule) == ONE_PASS_ON_A_GPU
+    computes(ATTENTION, schedule)
 
 
 @pytest.mark.parametrize(("old", "new"), [("@linear", "@linear warps 4"), ("k by 4", "k by 4 stages 2")])
@@ -299,4 +347,14 @@ def test_whatever_the_verifier_accepts_computes_the_kernel(name: str, seed: int)
     kernel, text = KERNELS[name]
     drawn = draw_schedule(kernel, parse_schedule(text).schedule, AVX2, Random(seed))
     verify_schedule(kernel, drawn, AVX2)
+    computes(kernel, drawn)
+
+
+@pytest.mark.parametrize("name", KERNELS_ON_A_GPU)
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1 << 30))
+def test_whatever_the_verifier_accepts_computes_the_kernel_on_a_gpu(name: str, seed: int) -> None:
+    kernel, text = KERNELS_ON_A_GPU[name]
+    drawn = draw_schedule(kernel, parse_schedule(text).schedule, GPU, Random(seed))
+    verify_schedule(kernel, drawn, GPU)
     computes(kernel, drawn)

@@ -157,6 +157,8 @@ class _Verifier:
         if loop.kind == PARALLEL:
             self._parallel(loop, path, around)
         if loop.axis in self.kernel.spans:
+            if self.machine is not None and self.machine.blocks:
+                raise Misfit(f"{loop.axis} is ragged: no block of {self.machine.name} covers it", path)
             self._ragged(loop, path, around)
 
     def _ragged(self, loop: Loop, path: Path, around: _Around) -> None:
@@ -230,7 +232,7 @@ class _Verifier:
             elif not blocks:
                 raise Misfit(f"{target} is no reduction: on a CPU it is held in local, or stays where it is used", path)
             else:
-                total += self._registers(s, hold, around)
+                total += self._registers(s, hold, path, around)
         self._fits(hold, total, path)
 
     def _local(self, s: Statement, path: Path, around: _Around) -> int:
@@ -248,10 +250,16 @@ class _Verifier:
                 points *= extent
         return points * s.dtype.bytes
 
-    def _registers(self, s: Statement, hold: Hold, around: _Around) -> int:
-        """The bytes of a block: as large as the blocks of its axes."""
+    def _registers(self, s: Statement, hold: Hold, path: Path, around: _Around) -> int:
+        """The bytes of a block: as large as the blocks of its axes, of each of which there is one."""
         loops = [*(n for _, n in around.loops), *(n for n in _nodes_in(hold.body) if isinstance(n, Loop))]
         steps = {loop.axis: loop.step for loop in reversed(loops)}
+        for axis in s.axes:
+            extent = self.kernel.extents[axis]
+            covered = isinstance(extent, int) and 1 <= extent <= steps.get(axis, 1)
+            if around.places(axis) is None and not covered:
+                raise Misfit(f"{s.target} is held in a block of {steps.get(axis, 1)} points of {axis}, which has "
+                             f"{extent}: put the loop over {axis} around it", path)  # fmt: skip
         return prod(steps.get(a, 1) for a in s.axes) * s.dtype.bytes
 
     def _accumulators(self, s: Statement, hold: Hold, path: Path, around: _Around) -> int:
@@ -363,6 +371,7 @@ class _Verifier:
                 raise Misfit(f"{s.target} reads {target} of earlier points, which nothing holds", path)
             return
         at, other = self.done[before[-1]]
+        self._whole(s, source, load, path, around, other)
         common = [n for p, n in around.loops if (p, n) in other.nodes]
         online = online_axis(self.kernel)
         for loop in common:
@@ -382,6 +391,17 @@ class _Verifier:
         if parallel is not None:
             raise Misfit(f"{s.target} reads {target}, which is in a register of one thread: compute it inside of "
                          f"`parallel {parallel.axis}`", path)  # fmt: skip
+
+    def _whole(self, s: Statement, source: Statement, load: Load, path: Path, around: _Around, other: _Around) -> None:
+        """A sum is whole when the hold of its accumulators is over; a factor that rescales is read there."""
+        if source.reduction is None or source.scatter is not None:
+            return
+        if s.reduction is not None and s.reduction.rescale is not None and load not in loads(s.reduction.body):
+            return
+        accumulators = other.holds(source.target)[-1]
+        if accumulators in around.nodes:
+            raise Misfit(f"{s.target} reads {source.target} inside of its hold in registers, before it is whole: "
+                         "put it after that", path)  # fmt: skip
 
 
 def _turns(target: str, s: Statement, around: _Around) -> list[Path]:

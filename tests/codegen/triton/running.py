@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from effcc.codegen.lower import lower
 from effcc.codegen.triton.program import emit_program
 from effcc.gpu import GpuTarget, parse
 from effcc.ir.dims import evaluate
@@ -14,10 +15,13 @@ from effcc.ir.dtypes import boolean, f32, f64
 from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.interpreter import run_graph, run_kernel
 from effcc.ir.kernel import Kernel
+from effcc.ir.parser import parse_schedule
+from effcc.ir.printer import print_schedule
 from effcc.ir.program import Buffer, Launch, Program
 from effcc.ir.types import TensorType, tensor
 from effcc.passes.fusion import fuse
 from effcc.passes.tiling.gpu import tile_gpu
+from effcc.passes.tiling.written import device_bounds
 from effcc.runtime.triton_run import Runner, run_triton
 
 SM_80 = parse("sm_80")
@@ -67,9 +71,12 @@ def program_of(kernel: Kernel) -> Program:
 
 
 def emitted(program: Program, target: GpuTarget = SM_80) -> tuple[Program, str]:
-    """The program in launches for a GPU, and its module."""
+    """The program in launches for a GPU, and its module; its schedules, as they are printed, were found to fit."""
     tiled, schedules = tile_gpu(program, target)
-    return tiled, emit_program(tiled, schedules, target)
+    for name, kernel in tiled.kernels.items():
+        parse_schedule(print_schedule(name, schedules[name])).check(kernel, device_bounds(target))
+    nests = {name: lower(kernel, schedules[name]) for name, kernel in tiled.kernels.items()}
+    return tiled, emit_program(tiled, schedules, nests, target)
 
 
 def fused(graph: Graph) -> Program:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sympy
 
-from effcc.codegen.triton.blocks import lower_blocks
+from effcc.codegen.lower import lower
 from effcc.codegen.triton.sizes import size_text
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import ceil_div, dim, symbol
@@ -99,7 +99,7 @@ def test_buffers_named_like_keywords_and_library_functions_get_other_names() -> 
 def nest_of(text: str) -> tuple[LoopNest, object]:
     kernel = parse_kernel(text)
     ((part, schedule),) = choose_gpu(kernel, SM_80)
-    return lower_blocks(part, schedule), kernel
+    return lower(part, schedule), kernel
 
 
 @pytest.mark.parametrize("text", [LINEAR, SOFTMAX, PAD])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effcc.errors import ScheduleError, UnknownNameError
+from effcc.errors import ScheduleError, UnknownNameError, UnsupportedError
 from effcc.gpu import TARGETS, parse
 from effcc.ir.interpreter import run_kernel, run_program
 from effcc.ir.kernel import Kernel
@@ -100,6 +100,15 @@ def test_a_reduction_read_elsewhere_ends_the_launch_and_goes_through_memory() ->
     first, second = cut_stages(parse_kernel(SHIFTED))
     assert [p.name for p in first.outputs] == ["S"] == [p.name for p in second.params]
     assert [a for a, _ in second.axes] == ["i"]
+
+
+def test_a_ragged_axis_is_refused_with_its_name() -> None:
+    kernel = parse_kernel("""
+    kernel @rows(P: i64[5], V: f32[9]) -> (Y: f32[4]) over i=4, j=9 {
+      Y[i] = sum(j in P[i]..P[i + 1]: V[j])
+    }""")
+    with pytest.raises(UnsupportedError, match="no block of a GPU covers the ragged axis j"):
+        choose_gpu(kernel, SM_80)
 
 
 def test_recomputing_leaves_what_is_read_at_its_own_point() -> None:
