@@ -23,9 +23,10 @@ from effcc.codegen.lower_values import (
     previous,
 )
 from effcc.errors import ScheduleError
-from effcc.ir.expr import Axis, Call, Const, Expr, Load
+from effcc.ir.dependences import computed_where_written
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, both, free_axes
 from effcc.ir.kernel import Kernel, Statement
-from effcc.ir.loops import Alloc, LoopNest, Stmt, Tile, TileAxis
+from effcc.ir.loops import Alloc, If, LoopNest, Stmt, Tile, TileAxis
 from effcc.ir.scalars import reduction
 from effcc.ir.schedule import PARALLEL, Do, Hold, Loop, Node, Path, Schedule, nodes, places, rests
 
@@ -331,7 +332,8 @@ class _Lowering:
         if s.scatter is not None:
             at = tuple(self.values.value(i, ranges, scope) for i in s.scatter.index)
             combine = {"max": "maximum", "min": "minimum"}.get(s.scatter.combine, s.scatter.combine)
-            return [Tile(tiles, s.target, at, combine, value)]
+            tile = Tile(tiles, s.target, at, combine, value)
+            return _where_written(tile) if computed_where_written(s) else [tile]
         out: list[Stmt] = []
         if read and not (self.cutter.in_blocks and s.target in scope.locals):
             name = self.cutter.register(s.target, "reg")
@@ -351,6 +353,23 @@ class _Lowering:
             return []
         index = tuple(self.values.absolute(Axis(a), ranges) for a in s.axes)
         return [Tile(tiles, s.target, index, "set", value)]
+
+
+def _where_written(tile: Tile) -> list[Stmt]:
+    """A tile that is scattered, run only where it writes, if that is the same at all its points: elsewhere its index is
+    -1, and it would compute for nothing."""
+    own = {axis.name for axis in tile.axes}
+    conditions, index = [], []
+    for i in tile.index:
+        match i:
+            case Call("where", (condition, place, Const(value=-1))) if not free_axes(condition) & own:
+                conditions.append(condition)
+                index.append(place)
+            case _:
+                index.append(i)
+    if not conditions:
+        return [tile]
+    return [If(both(*conditions), (replace(tile, index=tuple(index)),))]
 
 
 def _is_held_inside(hold: Hold, s: Statement) -> bool:

@@ -32,8 +32,8 @@ from effcc.ir.parser import parse_schedule
 from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.printer import print_kernel, print_schedule
 from effcc.ir.program import Launch, size_hints
+from effcc.passes.tiling.axes import settle_axes
 from effcc.passes.tiling.choose import choose
-from effcc.passes.tiling.merge import merge_axes
 from effcc.passes.tiling.written import bounds, check
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.cache_files import read_private
@@ -75,7 +75,7 @@ def tuned(state: State, target: Target, threads: int | None = None) -> dict[str,
     assert program is not None
     threads = threads or torch.get_num_threads()
     launched = dict.fromkeys(s.kernel for s in program.steps if isinstance(s, Launch) and s.kernel not in state.written)
-    kernels = {name: merge_axes(program.kernels[name]) for name in launched}
+    kernels = {name: settle_axes(program.kernels[name], target) for name in launched}
     memory = _Memory(target, threads)
     known = {n: found for n, k in kernels.items() if (found := memory.recalled(k)) is not None}
     unknown = {n: k for n, k in kernels.items() if n not in known}

@@ -25,15 +25,17 @@ from effcc.fuzz.expected import Array, Expected, difference, expect
 from effcc.fuzz.generate import Case
 from effcc.fuzz.isolation import forked
 from effcc.fuzz.native import Native, Outcome
-from effcc.fuzz.schedules import draw_schedules
+from effcc.fuzz.schedules import draw_schedules, spread_scatters
 from effcc.fuzz.second import second
 from effcc.fuzz.torch_text import torch_function
+from effcc.ir.dependences import picks_places
 from effcc.ir.dims import same_shape
 from effcc.ir.dtypes import f64
 from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.interpreter.evaluate import bind_sizes
 from effcc.ir.parser import parse_any
+from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.printer import print_any, print_schedule
 from effcc.ir.program import Program
 from effcc.ir.verifier import verify_any
@@ -107,7 +109,8 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
     for name, step in STEPS.items():
         try:
             if name == "tile" and has_drawn_schedules(case):
-                state = replace(state, written=draw_schedules(_program(state), target, Random(case.seed)))
+                program, written = _drawn(state, case, target)
+                state = replace(state, program=program, written=written)
             after = step(state, target)
             for value in _new(state, after):
                 verify_any(value, after.program)
@@ -140,9 +143,15 @@ def drawn_schedules(case: Case, target: Target) -> str:
     """The text of the schedules that were drawn for a case; empty where there were none."""
     if not has_drawn_schedules(case):
         return ""
-    program = _program(run_steps(State(graph=case.compiled), target, until="arrange"))
-    drawn = draw_schedules(program, target, Random(case.seed))
-    return "\n".join(print_schedule(name, written.schedule) for name, written in drawn.items())
+    program, drawn = _drawn(run_steps(State(graph=case.compiled), target, until="arrange"), case, target)
+    scattered = [k for k in program.kernels.values() if any(picks_places(s) for s in k.statements)]
+    return "\n".join([*map(print_any, scattered), *(print_schedule(name, w.schedule) for name, w in drawn.items())])
+
+
+def _drawn(state: State, case: Case, target: Target) -> tuple[Program, dict[str, WrittenSchedule]]:
+    """The program to be scheduled, and schedules that were drawn for it."""
+    program = spread_scatters(_program(state), Random(-1 - case.seed))
+    return program, draw_schedules(program, target, Random(case.seed))
 
 
 def _program(state: State) -> Program:

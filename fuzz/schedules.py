@@ -20,8 +20,8 @@ from effcc.ir.program import Program
 from effcc.ir.schedule import PARALLEL, SERIAL, Do, Hold, Loop, Node, Pack, Schedule
 from effcc.ir.verifier import verify_schedule
 from effcc.ir.verifier.schedules import Machine
+from effcc.passes.tiling.axes import in_tasks, settle_axes
 from effcc.passes.tiling.choose import choose
-from effcc.passes.tiling.merge import merge_axes
 from effcc.passes.tiling.written import bounds
 from effcc.target import Target
 
@@ -31,12 +31,21 @@ WAYS = ("", "lanes", "unroll")
 CHANGES = 10  # tried on a schedule; about half of them fit
 
 
+def spread_scatters(program: Program, random: Random) -> Program:
+    """The program with some of its scatters in tasks, which those that are as small as here would never be."""
+    kernels = {
+        name: in_tasks(kernel, random.choice((2, 3, 4, 8)), lambda *_: random.random() < 0.7)
+        for name, kernel in program.kernels.items()
+    }
+    return replace(program, kernels=kernels)
+
+
 def draw_schedules(program: Program, target: Target, random: Random) -> dict[str, WrittenSchedule]:
     """A schedule for each kernel of a program before tiling, as somebody might have written it."""
     machine = bounds(target)
     found = {}
     for name, kernel in program.kernels.items():
-        merged = merge_axes(kernel)
+        merged = settle_axes(kernel, target)
         text = print_schedule(name, draw_schedule(merged, choose(merged, target)[1], machine, random))
         found[name] = parse_schedule(text)
     return found

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from effcc.codegen.cpp.storage import tiles
 from effcc.ir.expr import Call, Const, walk
-from effcc.ir.loops import LoopNest
+from effcc.ir.loops import LoopNest, expressions
 from effcc.ir.program import Check, Launch
 from effcc.ir.scalars import CHECKS
 
@@ -30,12 +29,11 @@ _ALONE = {"divisor": "divisor", "holds": "requirement", "in_range": "index"}
 def numbers(nest: LoopNest) -> dict[int, str]:
     """The checks in a nest, by their numbers: the functions that they are."""
     found = {}
-    for tile in tiles(nest):
-        for e in (part for whole in (tile.value, *tile.index) for part in walk(whole)):
-            if isinstance(e, Call) and e.function in CHECKS:
-                number = e.operands[-1]
-                assert isinstance(number, Const)
-                found[int(number.value)] = e.function
+    for e in (part for whole in expressions(nest.body) for part in walk(whole)):
+        if isinstance(e, Call) and e.function in CHECKS:
+            number = e.operands[-1]
+            assert isinstance(number, Const)
+            found[int(number.value)] = e.function
     return found
 
 

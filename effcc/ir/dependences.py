@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from effcc.ir.expr import Axis, walk
-from effcc.ir.kernel import Kernel
+from effcc.ir.dtypes import i64
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, children, rebuild, walk
+from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.scalars import is_check
 
 
 def step_axes(kernel: Kernel) -> tuple[str, ...]:
@@ -17,16 +19,26 @@ def step_axes(kernel: Kernel) -> tuple[str, ...]:
 def shared_axes(kernel: Kernel, ordered: Set[str] = frozenset()) -> tuple[str, ...]:
     """The axes that every statement has and reads its predecessors' results at: each point can run on its own.
 
-    ordered: axes whose earlier points are finished before later ones begin, so that anything of them may be read.
+    Of a scatter those are the axes along which its points write apart (`writes_apart`), alike in all statements that
+    write there. ordered: axes whose earlier points are finished before later ones begin, so that anything of them may
+    be read.
     """
-    if any(s.scatter is not None for s in kernel.statements):
-        return ()
     extents = kernel.extents
     shared = [a for a in kernel.statements[0].axes if a not in kernel.scans and extents[a] != 1]
     definitions: dict[str, tuple[str, ...]] = {}
+    scattered = {s.target for s in kernel.statements if s.scatter is not None}
+    if any(load.buffer in scattered for s in kernel.statements for load in s.reads):
+        return ()
+    apart: dict[str, dict[str, set[Place]]] = {}
     for s in kernel.statements:
         shared = [a for a in shared if a in s.axes]
-        definitions.setdefault(s.target, s.axes)
+        if s.target in scattered:
+            found = writes_apart(s)
+            known = apart.setdefault(s.target, found)
+            apart[s.target] = {a: known[a] & found[a] for a in known if a in found and known[a] & found[a]}
+            shared = [a for a in shared if a in apart[s.target]]
+        if s.scatter is None:
+            definitions.setdefault(s.target, s.axes)
     for s in kernel.statements:
         for load in s.reads:
             axes = definitions.get(load.buffer)
@@ -38,6 +50,82 @@ def shared_axes(kernel: Kernel, ordered: Set[str] = frozenset()) -> tuple[str, .
                     shared.remove(axis)
                 shared = [a for a in shared if a not in inside or index == Axis(a) == Axis(axis)]
     return tuple(shared)
+
+
+Place = tuple[int, Expr]
+"""A position of an index, and what of the index there is the axis."""
+
+
+def writes_apart(s: Statement) -> dict[str, set[Place]]:
+    """The axes whose points write to other places than one another, each with what tells them apart.
+
+    An axis that is an index by itself does: `Y[I[i],c] add= X[i,c]` meets itself along i, never along c. So does one
+    that picks the places it writes, `where(I[i] % 4 == t, I[i], -1)`: two points of t pick different ones.
+    """
+    found: dict[str, set[Place]] = {}
+    for position, index in enumerate(s.scatter.index if s.scatter is not None else map(Axis, s.axes)):
+        match index:
+            case Axis(name):
+                found.setdefault(name, set()).add((position, PLACE))
+            case Call("where", (condition, place, Const(value=-1))):
+                for part in _conjuncts(condition):
+                    match part:
+                        case Call("eq", (picked, Axis(name))) if (told := _of_place(picked, place)) is not None:
+                            found.setdefault(name, set()).add((position, told))
+    return found
+
+
+PLACE = Axis("")
+"""Stands for the place that is written, in an expression of it."""
+
+
+def _conjuncts(condition: Expr) -> list[Expr]:
+    match condition:
+        case Call("and", (a, b)):
+            return [*_conjuncts(a), *_conjuncts(b)]
+    return [condition]
+
+
+def _of_place(e: Expr, place: Expr) -> Expr | None:
+    """An expression in terms of a place that it is computed from alone; None where something else plays a part."""
+    if e == place:
+        return PLACE
+    if isinstance(e, Axis | Load):
+        return None
+    parts = tuple(_of_place(p, place) for p in children(e))
+    if any(p is None for p in parts):
+        return None
+    return rebuild(e, tuple(p for p in parts if p is not None))
+
+
+def picks_places(s: Statement) -> frozenset[str]:
+    """The axes of a scatter that only say which of its places are written: at each of them all others run again."""
+    held = {i.name for i in (s.scatter.index if s.scatter is not None else ()) if isinstance(i, Axis)}
+    read = {e.name for e in walk(s.value) if isinstance(e, Axis)}
+    return frozenset(writes_apart(s)) - held - read if s.scatter is not None else frozenset()
+
+
+def computed_where_written(s: Statement) -> bool:
+    """Whether a scatter's value need not be computed where it is written nowhere: nothing in it is checked, or what is
+    written nowhere is an error itself, or at another point of an axis that picks places.
+    """
+    if s.scatter is None or not any(is_check(e) for e in walk(s.value)):
+        return True
+    picking = picks_places(s)
+    guards = [i.operands[0] for i in s.scatter.index if isinstance(i, Call) and i.function == "where"]
+    plain = all(isinstance(i, Axis | Const | Size) or _guarded(i) for i in s.scatter.index)
+    return plain and all(is_check(c) or _picks(c, picking) for guard in guards for c in _conjuncts(guard))
+
+
+def _guarded(index: Expr) -> bool:
+    return isinstance(index, Call) and index.function == "where" and index.operands[2] == Const(-1, i64)
+
+
+def _picks(condition: Expr, axes: Set[str]) -> bool:
+    match condition:
+        case Call("eq", (_, Axis(name))):
+            return name in axes
+    return False
 
 
 def online_axis(kernel: Kernel) -> str | None:

@@ -105,7 +105,7 @@ class LoopNest:
     @property
     def sizes(self) -> tuple[str, ...]:
         """The names of all size symbols that its types and expressions use, in order."""
-        mentioned = (part.value for e in _expressions(self.body) for part in walk(e) if isinstance(part, Size))
+        mentioned = (part.value for e in expressions(self.body) for part in walk(e) if isinstance(part, Size))
         return tuple(s.name for s in symbols([*self._held(), *mentioned]))
 
     @property
@@ -118,16 +118,16 @@ class LoopNest:
         return [d for p in self.signature for d in (*p.type.shape, *p.type.layout)]
 
 
-def _expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
+def expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
     """Bounds, conditions, indices, values and limits, those of nested statements too."""
     for statement in body:
         match statement:
             case For():
                 yield from (statement.start, statement.stop)
-                yield from _expressions(statement.body)
+                yield from expressions(statement.body)
             case If():
                 yield statement.condition
-                yield from _expressions((*statement.body, *statement.orelse))
+                yield from expressions((*statement.body, *statement.orelse))
             case Tile():
                 yield from (*statement.index, statement.value)
                 yield from (a.limit for a in statement.axes if a.limit is not None)

@@ -15,6 +15,7 @@ from effcc.passes.tiling.nests import plan_nests
 from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.plain_nest import plain_nest
 from effcc.passes.tiling.product_nest import product_nest, product_of
+from effcc.passes.tiling.scatters import scatter_schedule, scatters, sections
 from effcc.target import Target
 
 MEET_SECONDS = 2e-6
@@ -30,6 +31,11 @@ def choose(kernel: Kernel, target: Target, rank: int = 0) -> tuple[Kernel, Sched
 
     rank: of every nest, pass over so many that are predicted to be faster.
     """
+    parts = sections(kernel)
+    if len(parts) > 1:
+        return _one_after_the_other(kernel, [choose(part, target, rank)[1] for part in parts])
+    if len(kernel.statements) == 1 and scatters(kernel) and not kernel.scans:
+        return kernel, scatter_schedule(kernel, target)
     found = _in_steps(kernel, target, rank)
     if found is not None:
         return found
@@ -39,6 +45,14 @@ def choose(kernel: Kernel, target: Target, rank: int = 0) -> tuple[Kernel, Sched
     parallel = tuple(TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests))
     body = build(kernel, Outline(parallel, choice.sequential), nests)
     return packed_for(kernel, Schedule(body, tuple(choice.packs), choice.seconds, tuple(choice.notes)))
+
+
+def _one_after_the_other(kernel: Kernel, parts: Sequence[Schedule]) -> tuple[Kernel, Schedule]:
+    """A kernel whose parts have schedules of their own."""
+    body = tuple(node for part in parts for node in part.body)
+    packs = tuple(dict.fromkeys(pack for part in parts for pack in part.packs))
+    notes = tuple(note for part in parts for note in part.notes)
+    return packed_for(kernel, Schedule(body, packs, sum(part.seconds for part in parts), notes))
 
 
 def packed_for(kernel: Kernel, schedule: Schedule) -> tuple[Kernel, Schedule]:

@@ -161,8 +161,8 @@ def _whole(kernel: Kernel, longest: int) -> list[str]:
 def shared_axes_of(kernel: Kernel) -> tuple[str, ...]:
     """The axes of the grid: those whose points do not meet, or meet atomically. (A scatter is alone in its kernel.)"""
     first = kernel.statements[0]
-    if first.scatter is not None and not scatters_in_turn(kernel):
-        return tuple(a for a in first.axes if kernel.extents[a] != 1)
+    if first.scatter is not None:
+        return () if scatters_in_turn(kernel) else tuple(a for a in first.axes if kernel.extents[a] != 1)
     return shared_axes(kernel)
 
 

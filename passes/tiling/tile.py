@@ -12,8 +12,8 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
 from effcc.ir.schedule import Pack, Schedule
+from effcc.passes.tiling.axes import settle_axes
 from effcc.passes.tiling.choose import choose, packed_for
-from effcc.passes.tiling.merge import merge_axes
 from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.written import bounds, check, require_kernels
 from effcc.target import Target
@@ -44,7 +44,7 @@ def tile(program: Program, target: Target, written: Mapping[str, WrittenSchedule
     merged: dict[str, Kernel] = {}
     for name, kernel in program.kernels.items():
         with noting(location=kernel.location, kernel=kernel):
-            merged[name] = merge_axes(kernel)
+            merged[name] = settle_axes(kernel, target)
             kernels[name], schedules[name] = scheduled(merged[name])
     buffers = {b.name: b for b in program.buffers}
     prepare: list[Step] = list(program.prepare)

@@ -36,6 +36,7 @@ from effcc.passes.fusion.cascade import Defined
 from effcc.passes.rules.engine import Rewritten
 from effcc.passes.rules.language import RuleSet
 from effcc.passes.rules.reader import load_all, parse
+from effcc.passes.tiling import axes
 from effcc.target import Target
 
 Patch = pytest.MonkeyPatch
@@ -386,6 +387,12 @@ def claimed_pieces_lose_their_last_iteration(patch: Patch) -> None:
 
     original = printer._Lines.text
     patch.setattr(printer._Lines, "text", wrong)
+
+
+@planted(seed=81)
+def tasks_of_scatters_leave_rows_to_none(patch: Patch) -> None:
+    original = axes._picked
+    patch.setattr(axes, "_picked", lambda index, axis, tasks: original(index, axis, tasks + 1))
 
 
 @planted(seed=5)

@@ -17,7 +17,7 @@ from effcc.errors import ScheduleError
 from effcc.ir.dependences import online_axis, shared_axes
 from effcc.ir.expr import Axis, Load, ends_at, loads
 from effcc.ir.kernel import Kernel, Statement
-from effcc.ir.schedule import PARALLEL, SPACES, TOGETHER, Do, Hold, Loop, Node, Pack, Path, Schedule
+from effcc.ir.schedule import PARALLEL, SPACES, TOGETHER, Do, Hold, Loop, Node, Pack, Path, Place, Schedule, places
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,10 @@ class _Verifier:
     done: dict[int, tuple[Path, _Around]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     warps: int = 0
+    places: list[Place] = field(default_factory=list)
 
     def run(self, schedule: Schedule) -> None:
-        self.warps = schedule.warps
+        self.warps, self.places = schedule.warps, places(self.kernel, schedule)
         if self.machine is not None:
             self._warps(schedule, self.machine)
         for number, pack in enumerate(schedule.packs):
@@ -163,7 +164,7 @@ class _Verifier:
 
     def _ragged(self, loop: Loop, path: Path, around: _Around) -> None:
         """A loop runs over one span, which is read at the points of the axes that it depends on."""
-        inside = self._inside(loop)
+        inside = self._inside(path)
         spans = {next((span for span in s.spans if span.axis == loop.axis), None) for s in inside}
         if len(spans) > 1:
             names = ", ".join(s.target for s in inside)
@@ -190,7 +191,7 @@ class _Verifier:
                 raise Misfit(f"`parallel {loop.axis}` stands inside `hold {', '.join(node.targets)}`", path)
             if node.kind != PARALLEL and node.axis not in self.kernel.scans:
                 raise Misfit(f"`parallel {loop.axis}` stands inside `for {node.axis} by {node.step}`", path)
-        inside = self._inside(loop)
+        inside = self._inside(path)
         ordered = frozenset(n.axis for _, n in around.loops if n.kind != PARALLEL)
         free = shared_axes(replace(self.kernel, statements=inside), ordered) if inside else ()
         if loop.axis not in free and self.kernel.extents[loop.axis] != 1 and not self._scattered(loop, inside):
@@ -206,10 +207,10 @@ class _Verifier:
         gpu = loop.together == "block" or (self.machine is not None and self.machine.blocks)
         return gpu and len(inside) == 1 and inside[0].scatter is not None
 
-    def _inside(self, loop: Loop) -> tuple[Statement, ...]:
+    def _inside(self, path: Path) -> tuple[Statement, ...]:
         """The statements in a loop, in the kernel's order."""
-        targets = {n.target for n in _nodes_in(loop.body) if isinstance(n, Do)}
-        return tuple(s for s in self.kernel.statements if s.target in targets)
+        positions = sorted(p.position for p in self.places if p.path[: len(path)] == path)
+        return tuple(self.kernel.statements[n] for n in positions)
 
     # Holds ----------------------------------------------------------------------------------------------------------
 
