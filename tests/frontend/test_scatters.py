@@ -1,0 +1,43 @@
+"""Sums into rows from torch: tasks that own rows add in eager's order, and refuse what eager refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import effcc
+from effcc.errors import OutOfRangeError
+
+
+def rows_of(x: Tensor, at: Tensor, s: Tensor, places: Tensor) -> Tensor:
+    return x.index_add(0, at, s[places])
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Callable[..., Tensor]:
+    return effcc.compile(rows_of, fullgraph=True, target="avx2")  # type: ignore[no-any-return]
+
+
+def operands() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(50, 96), torch.randint(0, 50, (3000,)), torch.randn(70, 96), torch.randint(0, 70, (3000,))
+
+
+def test_sums_keep_the_order_of_their_rows(compiled: Callable[..., Tensor]) -> None:
+    x, at, s, places = operands()
+    serial = x.clone()
+    for row, place in zip(at.tolist(), places.tolist(), strict=True):
+        serial[row] += s[place]
+    assert torch.equal(compiled(x, at, s, places), serial)
+
+
+@pytest.mark.parametrize("position", [0, 1, 2, 2999])
+def test_any_task_sees_what_is_out_of_range(compiled: Callable[..., Tensor], position: int) -> None:
+    for which, outside in ((1, 50), (1, -1), (3, 70)):
+        given = [t.clone() for t in operands()]
+        given[which][position] = outside
+        with pytest.raises(OutOfRangeError, match=f"index {outside} is out of bounds"):
+            compiled(*given)
