@@ -25,8 +25,9 @@ from effcc.codegen.cpp.linear import (
     times,
     uniform,
 )  # fmt: skip
-from effcc.codegen.cpp.loads import load_memory, load_registers, offset, place, prefetch, proven_inside
+from effcc.codegen.cpp.loads import load_memory, load_registers, offset, place, proven_inside
 from effcc.codegen.cpp.notes import note_failures
+from effcc.codegen.cpp.prefetch import prefetch
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.spelling import COMPARISONS
 from effcc.codegen.cpp.storage import Memory, Storage

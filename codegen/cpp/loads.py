@@ -5,11 +5,10 @@ Coefficient 0 is one scalar for all lanes, 1 a vector, any other a strided acces
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from effcc.codegen.cpp import values
-from effcc.codegen.cpp.linear import LANE, Known, Linear, bounds, combination, shifted, uniform
+from effcc.codegen.cpp.linear import LANE, Known, Linear, bounds, combination, uniform
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.storage import Memory, Registers
 from effcc.codegen.cpp.values import computed
@@ -17,15 +16,10 @@ from effcc.errors import UnsupportedError
 from effcc.ir import vectors
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import boolean
-from effcc.ir.vectors import Any, Assign, Conjunction, Lane, Place, Prefetch, Select, SetLane, Store, Var
+from effcc.ir.vectors import Any, Assign, Conjunction, Lane, Place, Select, SetLane, Store, Var
 from effcc.ir.vectors import Load as MemoryLoad
 
 Count = int | vectors.Value | None
-
-_AHEAD = 8192
-"""Bytes between what a stream reads and what it asks for: two pages."""
-_AGAIN = 32
-"""Reading the same so often, a loop finds it in L2 but for the first time: asking costs more than it saves."""
 
 
 def proven_inside(index: Sequence[Linear], shape: Sequence[Dim], known: Mapping[str, Known]) -> bool:
@@ -85,56 +79,6 @@ def load_memory(
 def _positions(writer: Writer, at: Linear) -> vectors.Value:
     """What differs between the lanes of an offset that is data."""
     return values.vector_index(writer, Linear(tuple(t for t in at.terms if t[0] == LANE), 0, at.vectors))
-
-
-def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear], moved_by: Collection[str]) -> None:
-    """Ask for the cache line that the innermost loop will read here some turns later.
-
-    A product streams its packed operand faster than it comes from beyond L2: the hardware looks ahead within a page of
-    memory, which lasts only 32 turns of a 32-column panel; one row times a matrix takes 60 ns for a page, less than
-    memory takes to answer. Nothing is asked for where the whole stream is short, where another vector of the same line
-    has asked already, or where a loop that `moved_by` lacks reads it again and again from L2 (a recurrence's weights).
-    """
-    at = offset(storage, index)
-    size = storage.dtype.bytes
-    if storage.local or not writer.loops or at.lane != 1 or at.vectors or not isinstance(at.constant, int):
-        return
-    step, known = dict(at.terms).get(writer.loops[-1], 0), writer.known[writer.loops[-1]]
-    if not isinstance(step, int) or step * known.modulus * size < 16 or at.constant * size % 64 != 0:
-        return
-    moved_by = {*moved_by, *(name for name, _ in at.terms)}
-    if _stream_length(writer, at) * size < 2 * _AHEAD or _stays_in_l2(writer, step * known.modulus * size, moved_by):
-        return
-    writer.add(Prefetch(place(storage, shifted(at, _AHEAD // size))))
-
-
-def _stays_in_l2(writer: Writer, turn_bytes: int, moved_by: Collection[str]) -> bool:
-    """Whether an open loop reads the same `_AGAIN` times and more, all that is read in one of its turns fitting in L2;
-    turn_bytes: of a turn of the innermost loop."""
-    read = turn_bytes
-    for name in reversed(writer.loops[:-1]):
-        known = writer.known[name]
-        if known.low is None or known.high is None or read > writer.l2_bytes:
-            return False
-        turns = (known.high - known.low) // known.modulus + 1
-        if name in moved_by:
-            read *= turns
-        elif turns >= _AGAIN:
-            return True
-    return False
-
-
-def _stream_length(writer: Writer, at: Linear) -> float:
-    """How many elements the open loops read without a gap: the innermost one, and those that carry on where it ends."""
-    length: float = 0
-    for name in reversed(writer.loops):
-        step, known = dict(at.terms).get(name, 0), writer.known[name]
-        if not isinstance(step, int) or step <= 0 or (length and step * known.modulus != length):
-            break
-        if known.low is None or known.high is None:
-            return math.inf
-        length = (known.high - known.low + known.modulus) * step
-    return length
 
 
 def _load_scalar(

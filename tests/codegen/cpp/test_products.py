@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from effcc.ir.dtypes import f32, i8, i32
-from effcc.ir.expr import Call, Const, add, cast, floor_div, multiply
-from effcc.ir.loops import Alloc, LoopNest, Tile, TileAxis
+from effcc.ir.expr import Call, Const, Expr, add, cast, floor_div, multiply
+from effcc.ir.loops import Alloc, LoopNest, Stmt, Tile, TileAxis
 from effcc.runtime.cache import CompileCache
 from effcc.target import Target, generic
 from tests.codegen.cpp.running import apply, at, axes, index, loop, names, number, param, run_nest, source_of
@@ -116,6 +116,28 @@ def test_a_long_panel_is_asked_for_ahead_one_line_at_a_time() -> None:
     assert "__builtin_prefetch" not in short
     again = source_of(matmul(40 * 14, 64, 384, 14, 32), generic("avx512"))
     assert "__builtin_prefetch(B" not in again, "40 tiles of rows read a panel that stays in L2"
+
+
+def test_every_tile_of_rows_asks_for_its_share_of_the_next_panel() -> None:
+    """Three tiles of 10 rows and one of 2 read a panel of 32 columns and 384 rows."""
+
+    def rows(start: Expr, mr: int) -> tuple[Stmt, ...]:
+        tile, acc = axes(("m", mr, "unroll"), ("n", 32, "lanes")), f"acc{mr}"
+        product = apply("mul", at("A", add(start, m), k), at("B", n0, k, n))
+        return (
+            Alloc(acc, f32, (mr, 32), "register"),
+            Tile(tile, acc, (m, n), "set", number(0.0)),
+            loop("k", 384, 1, (Tile(tile, acc, (m, n), "add", product),)),
+            Tile(tile, "O", (add(start, m), add(multiply(n0, index(32)), n)), "set", at(acc, m, n)),
+        )
+
+    body = (loop("m0", 30, 10, rows(m0, 10)), *rows(index(30), 2))
+    operands = (param("A", f32, 32, 384), param("B", f32, 2, 384, 32))
+    panels = loop("n0", 2, 1, body, "parallel")
+    source = source_of(LoopNest("matmul", operands, (param("O", f32, 32, 64),), (panels,)), generic("avx512"))
+    # A third of a panel, 4096 elements, for every 10 rows; on the way 11 elements a turn.
+    assert source.count("__builtin_prefetch(B") == 1, "one line a turn, and none from the tile that is left"
+    assert "__builtin_prefetch(B + 12288 * n0 + 11 * k + 410 * m0 + 12288, 0, 2)" in source
 
 
 def test_a_row_times_a_matrix_asks_for_what_its_vectors_will_read() -> None:
