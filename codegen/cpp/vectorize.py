@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from effcc.codegen.cpp.expressions import Evaluator
 from effcc.codegen.cpp.linear import Known, minus, shifted, uniform
+from effcc.codegen.cpp.prefetches import ask_ahead
 from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.storage import (
     Memory,
@@ -190,7 +191,7 @@ class _Vectorizer:
     # What one thread does
 
     def _body(self, body: Sequence[Stmt]) -> None:
-        for statement in body:
+        for position, statement in enumerate(body):
             match statement:
                 case Alloc():
                     self._alloc(statement)
@@ -198,6 +199,7 @@ class _Vectorizer:
                     lower_tile(self.writer, self.storage, self.variables, statement)
                 case For():
                     with self._loop(statement):
+                        ask_ahead(self.writer, self.storage, self.variables, statement, body[position + 1 :])
                         self._body(statement.body)
                 case If():
                     self._branch(statement, self._body)

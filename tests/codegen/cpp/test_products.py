@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -169,3 +172,42 @@ def test_neighbouring_columns_of_rows_in_lanes_are_stored_together(
     o = np.full((rows, 4), np.nan, np.float32)
     run_nest(nest, {"A": a, "O": o}, target, cache)
     np.testing.assert_array_equal(o, 2 * a.T)
+
+
+@pytest.mark.parametrize(("isa", "mr", "nr"), [("avx512", 14, 32), ("avx2", 6, 16), ("avx2", 4, 24)])
+def test_a_short_sum_asks_for_the_lines_that_its_tile_writes(isa: str, mr: int, nr: int) -> None:
+    source = source_of(matmul(100 * mr, 40 * nr, 64, mr, nr), generic(isa))
+    asked, written = (_offsets(source, rf"{call}\(O \+ (.*?), ") for call in ("__builtin_prefetch", "store"))
+    assert {line for place in written for line in (place // 16, (place + 7) // 16)} == {p // 16 for p in asked}
+    near, shorter = matmul(4 * mr, 2 * nr, 64, mr, nr), matmul(100 * mr, 40 * nr, 16, mr, nr)
+    assert "__builtin_prefetch(O" not in source_of(near, generic(isa)), "the output stays in L2"
+    assert "__builtin_prefetch(O" not in source_of(shorter, generic(isa)), "it is over before a line arrives"
+
+
+def _offsets(source: str, pattern: str) -> set[int]:
+    """Where calls in a tile of `O[m0..., n0...]` go in the 64 turns of its sum, from the tile's begin on."""
+    rows = re.findall(r"const i64 row = minimum<i64>\((\w+) / (\d+), (\d+)\);", source)
+    assert len(rows) == 1
+    (_, each, last) = rows[0]
+    found = set()
+    for place in re.findall(pattern, source):
+        for turn in range(64):
+            names = dict.fromkeys(re.findall(r"[a-z]\w*", place), 0) | {"row": min(turn // int(each), int(last))}
+            found.add(int(eval(place, {}, names)))
+    return found
+
+
+def test_a_short_sum_asks_for_the_next_rows_where_they_follow() -> None:
+    """Tile after tile of 14 rows of 64: 14 elements in each of 64 turns are all of the next one's."""
+    source = source_of(_rows_inside(14 * 1000, 64), generic("avx512"))
+    assert source.count("__builtin_prefetch(A + 64 * m0 + 14 * k + 896") == 1
+    assert "__builtin_prefetch(A" not in source_of(_rows_inside(14 * 10, 64), generic("avx512")), "it stays in L2"
+
+
+def _rows_inside(rows: int, depth: int) -> LoopNest:
+    """A product of one panel, with tiles of rows one after the other."""
+    nest = matmul(rows, 64, depth, 14, 32)
+    (tasks,) = nest.body
+    (panels,) = tasks.body
+    inner = replace(tasks, kind="serial", body=panels.body)
+    return replace(nest, body=(replace(panels, body=(inner,)),))
