@@ -54,7 +54,7 @@ from effcc.target import Target, detect, physical_cores
 from effcc.tuning import require_mode, tuned
 
 GRAPH_STEPS = ("simplify", "hoist", "encode")
-PROGRAM_STEPS = ("fuse", "in_place", "arrange", "tile", "place")
+PROGRAM_STEPS = ("cluster", "split", "online", "fuse", "in_place", "arrange", "tile", "place")
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,8 @@ def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Sou
     """
     if from_step is not None and from_step not in (*GRAPH_STEPS, *PROGRAM_STEPS):
         raise UnsupportedError(
-            f"{path}: what {from_step!r} prints cannot be taken up again: loops and C++ leave out the program around "
-            f"them; print after one of {', '.join((*GRAPH_STEPS, *PROGRAM_STEPS))}"
+            f"{path}: what {from_step!r} prints cannot be taken up again: cascades leave out their graph, "
+            f"loops and C++ their program; print after one of {', '.join((*GRAPH_STEPS, *PROGRAM_STEPS))}"
         )
     graphs: list[Graph] = []
     program: Program | None = None

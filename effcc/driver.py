@@ -31,7 +31,8 @@ from effcc.ir.vectors import Function
 from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
 from effcc.passes.encodings import Choice, encode, spell_out_encodings
-from effcc.passes.fusion import fuse
+from effcc.passes.fusion.fuse import CASCADE_STEPS, KERNEL_STEPS, to_cascades, to_clusters
+from effcc.passes.fusion.program import Cascades, program_of
 from effcc.passes.halves import widen_rows
 from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.in_place import store_in_place
@@ -76,6 +77,7 @@ class Options:
 class State:
     """What the compiler has made so far; each step fills in its field. `seconds` is each step's time.
 
+    cascades: what fusion has made of the graphs, until it is cut into a program (`effcc.passes.fusion.fuse`).
     written: schedules to be followed instead of choosing, by kernel. tiled: the program's kernels read packed operands
     already, and each has such a schedule. fast_math: see `Options`. fired: how often each rewrite rule did.
     units: the C++ of the vectors, by kernel. prepare_once: whether what depends on weights alone is computed only when
@@ -85,6 +87,7 @@ class State:
     graph: Graph | None = None
     prepare: Graph | None = None
     encodings: tuple[Choice, ...] = ()
+    cascades: Cascades | None = None
     program: Program | None = None
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     written: Mapping[str, WrittenSchedule] = field(default_factory=dict)
@@ -99,6 +102,9 @@ class State:
     fired: Mapping[str, int] = field(default_factory=dict)
     prepare_once: bool = True
     begin: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
+
+
+Step = Callable[[State, Target], State]
 
 
 def _simplify(state: State, target: Target) -> State:
@@ -122,14 +128,30 @@ def _encode(state: State, target: Target) -> State:
     return replace(state, graph=split.main, prepare=split.prepare, encodings=choices)
 
 
-def _fuse(state: State, target: Target) -> State:
+def _cascade(state: State, target: Target) -> State:
     assert state.graph is not None
-    return replace(state, program=fuse(state.graph, target, state.prepare))
+    return replace(state, cascades=to_cascades(state.graph, target, state.prepare))
 
 
-def _in_place(state: State, target: Target) -> State:
-    assert state.program is not None
-    return replace(state, program=store_in_place(state.program))
+def _of_cascades(change: Callable[[Cascades], Cascades]) -> Step:
+    def step(state: State, target: Target) -> State:
+        assert state.cascades is not None
+        return replace(state, cascades=change(state.cascades))
+
+    return step
+
+
+def _cluster(state: State, target: Target) -> State:
+    assert state.cascades is not None
+    return replace(state, program=to_clusters(state.cascades, target), cascades=None)
+
+
+def _of_program(change: Callable[[Program], Program]) -> Step:
+    def step(state: State, target: Target) -> State:
+        assert state.program is not None
+        return replace(state, program=change(state.program))
+
+    return step
 
 
 def _arrange(state: State, target: Target) -> State:
@@ -211,12 +233,15 @@ def _emit(state: State, target: Target) -> State:
     return replace(state, source=source)
 
 
-STEPS: dict[str, Callable[[State, Target], State]] = {
+STEPS: dict[str, Step] = {
     "simplify": _simplify,
     "hoist": _hoist,
     "encode": _encode,
-    "fuse": _fuse,
-    "in_place": _in_place,
+    "cascade": _cascade,
+    **{name: _of_cascades(change) for name, change in CASCADE_STEPS.items()},
+    "cluster": _cluster,
+    **{name: _of_program(change) for name, change in KERNEL_STEPS.items()},
+    "in_place": _of_program(store_in_place),
     "arrange": _arrange,
     "tile": _tile,
     "place": _place,
@@ -228,6 +253,8 @@ STEPS: dict[str, Callable[[State, Target], State]] = {
 
 def show(state: State, step: str) -> str:
     """What came out of a step, as text: the last language that the state has reached."""
+    if state.cascades is not None:
+        return print_program(program_of(state.cascades))
     if step in ("simplify", "hoist", "encode"):
         assert state.graph is not None
         texts = [print_graph(g) for g in (state.prepare, state.graph) if g is not None]
@@ -242,6 +269,15 @@ def show(state: State, step: str) -> str:
     assert state.program is not None
     schedules = (print_schedule(name, schedule) for name, schedule in state.schedules.items())
     return "\n".join([print_program(state.program), *schedules])
+
+
+def _verify_if_asked(state: State, step: str) -> None:
+    if not verifying():
+        return
+    cascades = program_of(state.cascades) if state.cascades is not None else None
+    for value in (state.graph, cascades, state.program, *state.nests.values(), *state.vectors.values()):
+        if value is not None:
+            verify_if_asked(value, step, state.program)
 
 
 def _verify_schedules(state: State, target: Target) -> None:
@@ -277,9 +313,7 @@ def run_steps(
         begin = time.perf_counter()
         with _without_collecting(), noting(step=name, before=state):
             state = STEPS[name](state, target)
-            for value in (state.graph, state.program, *state.nests.values(), *state.vectors.values()):
-                if value is not None:
-                    verify_if_asked(value, name, state.program)
+            _verify_if_asked(state, name)
             if name == "tile" and verifying():
                 _verify_schedules(state, target)
         state = replace(state, seconds={**state.seconds, name: time.perf_counter() - begin})

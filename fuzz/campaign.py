@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from effcc.driver import STEPS
 from effcc.errors import ToolchainError
 from effcc.fuzz.deployed import Deployed
 from effcc.fuzz.faults import judge_fault, native_with_fault
@@ -254,7 +255,7 @@ class _Campaign:
         if alike < 3 and self.reduce_seconds and failure.step not in ("rules", "faults"):
             runner = self.sanitized if sanitize else self.runner
             failure = reduce(failure, lambda case: self.check(case, target, failure, runner), self.reduce_seconds)
-        if failure.step not in ("eager", "rules", "simplify", "hoist", "encode", "fuse", "in_place", "arrange"):
+        if failure.step not in ("eager", "rules", *list(STEPS)[: list(STEPS).index("tile")]):
             failure = replace(failure, schedules=drawn_schedules(failure.case, target))
         if alike < 3 and self.output is not None:
             self.files += write_failure(failure, self.output)

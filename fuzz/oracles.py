@@ -39,6 +39,7 @@ from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.printer import print_any, print_schedule
 from effcc.ir.program import Program
 from effcc.ir.verifier import verify_any
+from effcc.passes.fusion.program import program_of
 from effcc.target import Target
 
 TEXT_EVERY = 17  # parsing takes as long as all the steps
@@ -112,7 +113,7 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
                 program, written = _drawn(state, case, target)
                 state = replace(state, program=program, written=written)
             after = step(state, target)
-            for value in _new(state, after):
+            for value in _new(state, after, case.seed % TEXT_EVERY == 0):
                 verify_any(value, after.program)
                 if case.seed % TEXT_EVERY == 0:
                     _check_text(value)
@@ -264,9 +265,9 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}{where}: {error}"
 
 
-def _new(before: State, after: State) -> list[Any]:
-    """What a step made."""
-    values: list[Any] = []
+def _new(before: State, after: State, cascades: bool) -> list[Any]:
+    """What a step made; of `cascades`, if they are asked for, the program that their statements are."""
+    values: list[Any] = [program_of(after.cascades)] if cascades and after.cascades is not None else []
     for name in ("graph", "prepare", "program"):
         value = getattr(after, name)
         if value is not None and value is not getattr(before, name):
@@ -329,8 +330,9 @@ def interpreted(examined: Examined) -> Failure | None:
 
 def _wrong(case: Case, expected: Expected, state: State) -> str:
     try:
-        if state.program is not None:
-            results = _ran(case, state.program, nests=state.nests, dtype=f64)
+        program = program_of(state.cascades) if state.cascades is not None else state.program
+        if program is not None:
+            results = _ran(case, program, nests=state.nests, dtype=f64)
         else:
             assert state.graph is not None
             inputs = [a.copy() for a in case.inputs]

@@ -11,13 +11,17 @@ import numpy as np
 from effcc.driver import State, run_steps
 from effcc.errors import ToolchainError, UnsupportedError
 from effcc.fuzz.oracles import Examined, Failure, compare, interpreted, told
-from effcc.gpu import machine
+from effcc.gpu import device_of, machine
 from effcc.ir.dtypes import DType
 from effcc.ir.interpreter.evaluate import bind_sizes
+from effcc.ir.parser import parse_schedule
+from effcc.ir.printer import print_schedule
 from effcc.ir.types import TensorType
 from effcc.ir.verifier import verify_program
+from effcc.passes.tiling.written import device_bounds
 from effcc.runtime.arrays import allocate
 from effcc.runtime.triton_run import Storage, TritonInterpreter, run_triton
+from effcc.target import Target
 
 TARGETS = ("sm_80", "gfx942", "sm_90")  # warps of 32 and of 64 threads
 
@@ -50,6 +54,7 @@ class Triton:
             if state.program is None or state.program.externs or not state.program.steps:
                 return None
             verify_program(state.program)
+            _check_schedules(state, target)
             results = self._run(examined, state)
         except ToolchainError as error:
             self._interpreter.close()
@@ -86,3 +91,11 @@ class Triton:
             name = parameter.name
             results.append(np.array(allocate(known[name], sizes, after[name])))
         return results
+
+
+def _check_schedules(state: State, target: Target) -> None:
+    """Whether each schedule, as it is printed, fits its kernel and the device."""
+    device = device_of(target)
+    assert state.program is not None and device is not None
+    for name, schedule in state.schedules.items():
+        parse_schedule(print_schedule(name, schedule)).check(state.program.kernels[name], device_bounds(device))

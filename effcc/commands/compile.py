@@ -25,12 +25,15 @@ def compile_model(
         list[str] | None,
         typer.Option(
             help="Print what comes out of a step, and stop there without --output; may be repeated. The steps: "
-            "simplify, hoist, encode, fuse, in_place, arrange, tile, place, lower, vectorize, emit."
+            "simplify, hoist, encode, cascade, read_encoded, inline, group, cluster, split, online, fuse, in_place, "
+            "arrange, tile, place, lower, vectorize, emit."
         ),
     ] = None,
     from_step: Annotated[
         str | None,
-        typer.Option("--from", help="Go on after the step that printed the given IR: simplify to place."),
+        typer.Option(
+            "--from", help="Go on after the step that printed the given IR: simplify to encode, cluster to place."
+        ),
     ] = None,
     schedules: Annotated[
         Path | None,

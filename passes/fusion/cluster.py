@@ -55,9 +55,16 @@ def cluster(cascade: Cascade, target: Target, weights: frozenset[str]) -> list[C
     return _Clustering(cascade, target, weights).run()
 
 
-class _Clustering:
-    def __init__(self, cascade: Cascade, target: Target, weights: frozenset[str]) -> None:
-        self.cascade, self.target, self.weights = cascade, target, weights
+def alone(cascade: Cascade) -> list[Cluster]:
+    """Each statement in a cluster of its own, but for those that write one target, or one another's past."""
+    return _Alone(cascade).run()
+
+
+class _Alone:
+    """Statements join those that they have to."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        self.cascade = cascade
         self.clusters: list[Cluster] = []
         self.home: dict[str, Cluster] = {}
         self.needed = 0
@@ -72,7 +79,7 @@ class _Clustering:
                 continue
             # A later statement on the same target (a scatter into it) belongs where the target is.
             again = self.home.get(item.target) or self._recurrence(item)
-            candidates = [again] if again is not None else self._producers(item.statement)
+            candidates = [again] if again is not None else self._candidates(item)
             joined = next((c for c in reversed(candidates) if c is not None and self._join(item, c)), None)
             if joined is None:
                 joined = self._fresh(None)
@@ -132,13 +139,42 @@ class _Clustering:
         found = {c.number: c for load in statement.reads if (c := self.home.get(load.buffer)) is not None}
         return [found[n] for n in sorted(found)]
 
+    def _candidates(self, item: Defined) -> list[Cluster]:
+        """The clusters that a statement may join, oldest first."""
+        return []
+
     def _join(self, item: Defined, into: Cluster) -> bool:
         """Whether `item` may and should join; if so the cluster's shared axes are narrowed to fit."""
+        return self._has_to(item, into) and (bool(item.scans) or self._comes_after(item, into))
+
+    def _has_to(self, item: Defined, into: Cluster) -> bool:
+        return item.target in into.targets or into is self._recurrence(item)
+
+    def _comes_after(self, item: Defined, into: Cluster) -> bool:
+        """Whether nothing that the statement reads comes after the cluster."""
+        others = (c for c in self._producers(item.statement) if c is not into)
+        return not any(other.before >> into.number & 1 for other in others)
+
+    def _ordered(self) -> list[Cluster]:
+        """Clusters sorted so that producers come first, otherwise as created."""
+        return sorted(self.clusters, key=lambda c: (c.before.bit_count(), c.number))
+
+
+class _Clustering(_Alone):
+    """Statements join what they read where that pays on `target`."""
+
+    def __init__(self, cascade: Cascade, target: Target, weights: frozenset[str]) -> None:
+        super().__init__(cascade)
+        self.target, self.weights = target, weights
+
+    def _candidates(self, item: Defined) -> list[Cluster]:
+        return self._producers(item.statement)
+
+    def _join(self, item: Defined, into: Cluster) -> bool:
         if into.opaque is not None or item.scans or any(i.scans for i in into.items):
-            return item.target in into.targets or into is self._recurrence(item)
-        for other in self._producers(item.statement):
-            if other is not into and other.before >> into.number & 1:
-                return False
+            return self._has_to(item, into)
+        if not self._comes_after(item, into):
+            return False
         if item.statement.scatter is not None or any(i.statement.scatter for i in into.items):
             return item.target in into.targets
         if item.target in self.scattered and not self._all_known(into):
@@ -279,10 +315,6 @@ class _Clustering:
             if elements(tuple(extents[a] for a in inner)) * load.dtype.bytes > self.target.l2_bytes // 2:
                 return False
         return True
-
-    def _ordered(self) -> list[Cluster]:
-        """Clusters sorted so that producers come first, otherwise as created."""
-        return sorted(self.clusters, key=lambda c: (c.before.bit_count(), c.number))
 
 
 def _is_contraction(statement: Statement) -> bool:

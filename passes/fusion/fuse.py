@@ -1,28 +1,36 @@
-"""Graph to program: inline, cluster, cut into kernels, share equal ones, and sort buffers into spaces."""
+"""Graph to program, in steps that each take what the one before gave:
+
+    cascade         the graphs as statements: index forms, with views read through
+    read_encoded    products read encoded weights as they are stored
+    inline          views, padding and cheap producers move into their readers
+    group           axes split where an earlier result is read at one divided by a constant
+    cluster         statements cut into kernels, equal ones shared: a program
+    split           of each kernel, axes that its indices divide by a constant become two
+    online          of each kernel, sums that follow a maximum take one pass with it
+    fuse            of each kernel, accesses that cannot be proved to stay inside are guarded, and dependences proved
+
+The first four give cascades, whose text is a program, too (`effcc.passes.fusion.program`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from effcc.errors import noting
 from effcc.gpu import device_of
 from effcc.ir.dependences import shared_axes
-from effcc.ir.expr import Axis, Load
-from effcc.ir.graph import Graph, Value
-from effcc.ir.kernel import Kernel, Param, Statement
-from effcc.ir.op import normalize_axis
-from effcc.ir.program import Buffer, Extern, Join, Launch, Program, Step, fresh_name
-from effcc.ir.table.control import COPY_CALL
-from effcc.ir.types import TensorType
-from effcc.passes.fusion.cascade import Cascade, Opaque, is_opaque, squeeze, to_cascade
-from effcc.passes.fusion.cluster import Cluster, cluster
+from effcc.ir.graph import Graph
+from effcc.ir.kernel import Kernel
+from effcc.ir.program import Program
+from effcc.passes.fusion.cascade import is_opaque, squeeze, to_cascade
+from effcc.passes.fusion.cluster import cluster
 from effcc.passes.fusion.encoded import read_encoded
 from effcc.passes.fusion.inline import inline, inline_views
-from effcc.passes.fusion.kernels import Cut, cut
 from effcc.passes.fusion.online import make_online
 from effcc.passes.fusion.polyhedra import check_dependences, guard_accesses
-from effcc.passes.fusion.split import split_axes, split_groups, split_type
+from effcc.passes.fusion.program import Cascades, Part, program_of
+from effcc.passes.fusion.split import split_axes, split_groups
 from effcc.passes.fusion.storage import stored_behind_views
 from effcc.target import Target
 
@@ -32,192 +40,95 @@ def fuse(main: Graph, target: Target, prepare: Graph | None = None) -> Program:
 
     `prepare` computes from weights what `main` takes as further weights, under the same names.
     """
-    builder = _ProgramBuilder(main.name, main.ranges)
-    if prepare is not None:
-        builder.declare(prepare, {v.name: "prepared" for v in prepare.outputs})
-        _append(prepare, target, builder, frozenset())
-        builder.turn_to_main()
-    builder.declare(main, {v.name: "output" for v in main.outputs})
-    _append(main, target, builder, main.fixed_weights)
-    written = {target_value for target_value, _ in main.updates}
-    saved = {v: builder.save(v) for _, v in main.updates if v in written}  # its buffer may be written before it is read
-    for target_value, value in main.updates:
-        if value is not target_value:
-            builder.copy(saved.get(value, builder.storage.get(value.name, value.name)), target_value.name)
-    prepared = {v.name for v in prepare.outputs} if prepare is not None else set()
-    inputs = tuple(p.name for p in main.params if p.name not in prepared)
-    return builder.finish(inputs, tuple(v.name for v in main.outputs), dict(main.ranges))
+    found: Cascades = to_cascades(main, target, prepare)
+    for change in CASCADE_STEPS.values():
+        found = change(found)
+    program = to_clusters(found, target)
+    for step in KERNEL_STEPS.values():
+        program = step(program)
+    return program
 
 
-def _append(graph: Graph, target: Target, builder: _ProgramBuilder, weights: frozenset[str]) -> None:
-    """The steps of one graph, in order; `weights` names the parameters worth packing."""
-    params = {p.name for p in graph.params}
-    results = {v.name for v in graph.results if v.name not in params}
+# Cascades -------------------------------------------------------------------------------------------------------------
+
+
+def to_cascades(main: Graph, target: Target, prepare: Graph | None = None) -> Cascades:
+    """The statements of both graphs."""
     joins = device_of(target) is None
+    return Cascades(
+        replace(_part(main, joins), weights=main.fixed_weights), None if prepare is None else _part(prepare, joins)
+    )
+
+
+def _part(graph: Graph, joins: bool) -> Part:
+    params = {p.name for p in graph.params}
     stored = stored_behind_views(graph, joins)
-    results = {stored[r][0] if r in stored else r for r in results}
-    types_behind = dict(stored.values())
-    wanted = results | {v.name for n in graph.nodes if is_opaque(n, joins) for v in (*n.operands, *n.results)}
-    cascade, gathered = read_encoded(inline_views(squeeze(to_cascade(graph, joins), wanted), results), results)
-    cascade, cuts = split_groups(inline(cascade, results, gathered))
-    clusters = cluster(cascade, target, weights)
-    types = {**_stored_types(graph, cascade), **types_behind}
-    builder.storage.update({name: output for output, (name, _) in stored.items()})
-    readers = _readers(clusters)
-    builder.types.update(types)
-    for name, places in cuts.items():
-        types[name] = split_type(types[name], places)
-        if name not in wanted:
-            builder.types[name] = types[name]
-    for one in clusters:
-        if one.opaque is not None:
-            builder.call(one.opaque)
-        elif one.items:
-            with noting(location="; ".join(i.node.location for i in one.items)):
-                builder.launch(cut(one, cascade, _escapes(one, readers, results), types, weights))
+    results = frozenset(stored[v.name][0] if v.name in stored else v.name for v in graph.results) - params
+    opaque = frozenset(v.name for n in graph.nodes if is_opaque(n, joins) for v in (*n.operands, *n.results))
+    cascade = squeeze(to_cascade(graph, joins), results | opaque)
+    return Part(graph, inline_views(cascade, results), results, stored, opaque=opaque)
 
 
-def _stored_types(graph: Graph, cascade: Cascade) -> dict[str, TensorType]:
-    """Types as stored: parameters and outputs as the graph says, everything between row-major."""
-    types = {name: t.plain() for name, t in cascade.types.items()}
-    types.update({p.name: p.type for p in graph.params})
-    types.update({o.name: o.type for o in graph.outputs})
-    return types
+def _read_encoded(part: Part) -> Part:
+    cascade, gathered = read_encoded(part.cascade, part.results)
+    return replace(part, cascade=cascade, gathered=gathered)
 
 
-def _readers(clusters: list[Cluster]) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {}
-    for one in clusters:
-        if one.opaque is not None:
-            names = [v.name for v in one.opaque.node.operands]
-        else:
-            names = [load.buffer for i in one.items for load in i.statement.reads]
-        for name in names:
-            found.setdefault(name, set()).add(one.number)
-    return found
+def _inline(part: Part) -> Part:
+    return replace(part, cascade=inline(part.cascade, part.results, part.gathered))
 
 
-def _escapes(one: Cluster, readers: Mapping[str, set[int]], results: set[str]) -> Callable[[str], bool]:
-    return lambda name: name in results or bool(readers.get(name, set()) - {one.number})
+def _group(part: Part) -> Part:
+    cascade, cuts = split_groups(part.cascade)
+    return replace(part, cascade=cascade, cuts=cuts)
 
 
-class _ProgramBuilder:
-    """Collects buffers and steps; kernels that are equal but for their name become one."""
+def _each_part(change: Callable[[Part], Part]) -> Callable[[Cascades], Cascades]:
+    def changed(cascades: Cascades) -> Cascades:
+        prepare = None if cascades.prepare is None else change(cascades.prepare)
+        return Cascades(change(cascades.main), prepare)
 
-    def __init__(self, name: str, ranges: Mapping[str, tuple[int, int | None]]) -> None:
-        self.name = name
-        self.ranges = ranges
-        self.types: dict[str, TensorType] = {}
-        self.storage: dict[str, str] = {}
-        self.spaces: dict[str, str] = {}
-        self.kernels: dict[str, Kernel] = {}
-        self.known: dict[Kernel, str] = {}
-        self.finished: dict[Kernel, Kernel] = {}
-        self.launched: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
-        self.prepare: list[Step] = []
-        self.steps: list[Step] = []
-        self.buffers: dict[str, Buffer] = {}
+    return changed
 
-    def declare(self, graph: Graph, spaces: Mapping[str, str]) -> None:
-        """Buffers for a graph's parameters; `spaces` says where its results belong."""
-        for p in graph.params:
-            space = "weight" if p.name in graph.weights else "input"
-            self.buffers.setdefault(p.name, Buffer(p.name, p.type, space))
-        self.spaces.update(spaces)
 
-    def turn_to_main(self) -> None:
-        """What was added so far is what prepares; what follows runs at every call."""
-        self.prepare, self.steps, self.launched = self.steps, [], {}
+CASCADE_STEPS: dict[str, Callable[[Cascades], Cascades]] = {
+    "read_encoded": _each_part(_read_encoded),
+    "inline": _each_part(_inline),
+    "group": _each_part(_group),
+}
 
-    def launch(self, piece: Cut) -> None:
-        kernel = self._finished(piece.kernel)
-        params = tuple(self.storage.get(n, n) for n in piece.params)
-        outputs = tuple(self.storage.get(n, n) for n in piece.outputs)
-        launch = Launch(self._name(kernel), params, outputs, piece.checks)
-        before = self.launched.setdefault((launch.kernel, params), outputs)
-        alike = all(self.types[a] == self.types[b] for a, b in zip(before, outputs, strict=True))
-        if before is not outputs and alike and all(self.spaces.get(n, "arena") == "arena" for n in (*before, *outputs)):
-            self.storage.update(zip(outputs, before, strict=True))  # computed already
-            return
-        self.steps.append(launch)
-        self._define(outputs)
 
-    def _finished(self, piece: Kernel) -> Kernel:
-        """A kernel as it will run: one pass over its axes, accesses guarded, its dependences checked. Equal layers are
-        finished once."""
-        key = replace(piece, location="")
-        if key not in self.finished:
-            kernel = guard_accesses(make_online(split_axes(piece)), self.ranges)
-            check_dependences(kernel, shared_axes(kernel))
-            self.finished[key] = kernel
-        return replace(self.finished[key], location=piece.location)
+# Programs -------------------------------------------------------------------------------------------------------------
 
-    def call(self, opaque: Opaque) -> None:
-        node = opaque.node
-        results = tuple(v.name for v in node.results)
-        if node.op == "concat":
-            (joined,) = results
-            arguments = tuple(self.storage.get(v.name, v.name) for v in node.operands)
-            axis = normalize_axis(int(node.attrs["axis"]), node.result.type.rank)  # type: ignore[arg-type]
-            self.steps.append(Join(arguments, (joined,), axis))
-            self._define(results)
-            return
-        kind = node.attrs.get("reason", "control flow" if node.regions else "no-op")
-        reason = str(node.attrs.get("why") or kind)
-        self.steps.append(
-            Extern(
-                node.op,
-                tuple(self.storage.get(v.name, v.name) for v in node.operands),
-                results,
-                dict(node.attrs),
-                reason,
-                node.location,
-                node.regions,
-            )
-        )
-        self._define(results)
 
-    def copy(self, source: str, into: str) -> None:
-        """A step that stores one buffer's value in another."""
-        of, to = self.buffers[source].type, self.buffers[into].type
-        if of.dtype.is_carried:
-            attrs = {**COPY_CALL, "results": ((of.dtype, of.shape),)}
-            self.steps.append(Extern("extern", (source,), (into,), attrs, str(COPY_CALL["reason"])))
-            return
-        axes = tuple(f"i{n}" for n in range(of.rank))
-        load = Load("x0", tuple(Axis(a) for a in axes), of.dtype)
-        kernel = Kernel(
-            "", (Param("x0", of),), (Param("update", to),),
-            tuple(zip(axes, of.shape, strict=True)), (Statement("update", axes, load),),
-        )  # fmt: skip
-        self.steps.append(Launch(self._name(kernel), (source,), (into,)))
+def to_clusters(cascades: Cascades, target: Target) -> Program:
+    """The program of the statements cut into kernels."""
+    return program_of(cascades, lambda part: cluster(part.cascade, target, part.weights))
 
-    def save(self, value: Value) -> str:
-        """A buffer that keeps an updated parameter's value from before the updates."""
-        name = fresh_name(f"{value.name}.before", self.buffers)
-        self.buffers[name] = Buffer(name, value.type.plain(), "arena")
-        self.copy(value.name, name)
-        return name
 
-    def _define(self, names: tuple[str, ...]) -> None:
-        for name in names:
-            self.buffers.setdefault(name, Buffer(name, self.types[name], self.spaces.get(name, "arena")))
+def _each_kernel(change: Callable[[Kernel], Kernel], program: Program) -> Program:
+    kernels = {}
+    for name, kernel in program.kernels.items():
+        with noting(location=kernel.location, kernel=kernel):
+            kernels[name] = change(kernel)
+    return replace(program, kernels=kernels)
 
-    def _name(self, kernel: Kernel) -> str:
-        key = replace(kernel, location="")
-        if key not in self.known:
-            last = kernel.statements[-1].target
-            first = next((s.target for s in kernel.statements if s.reduction is not None), last)
-            label = first if first == last else f"{first}_{last}"
-            name = fresh_name(label, self.kernels)
-            self.known[key] = name
-            self.kernels[name] = replace(kernel, name=name)
-        return self.known[key]
 
-    def finish(
-        self, inputs: tuple[str, ...], outputs: tuple[str, ...], ranges: Mapping[str, tuple[int, int | None]]
-    ) -> Program:
-        return Program(
-            self.name, tuple(self.buffers.values()), inputs, outputs, self.kernels, tuple(self.steps),
-            tuple(self.prepare), (), ranges,
-        )  # fmt: skip
+def _split(program: Program) -> Program:
+    return _each_kernel(split_axes, program)
+
+
+def _online(program: Program) -> Program:
+    return _each_kernel(make_online, program)
+
+
+def _guard(program: Program) -> Program:
+    def guarded(kernel: Kernel) -> Kernel:
+        found = guard_accesses(kernel, program.ranges)
+        check_dependences(found, shared_axes(found))
+        return found
+
+    return _each_kernel(guarded, program)
+
+
+KERNEL_STEPS: dict[str, Callable[[Program], Program]] = {"split": _split, "online": _online, "fuse": _guard}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from effcc.driver import STEPS, State
+from effcc.driver import State, run_steps
 from effcc.fuzz.expected import Expected
 from effcc.fuzz.faults import faulty, judge_fault
 from effcc.fuzz.generate import Case, case_of
@@ -32,9 +32,7 @@ PART = """graph @part(%x: f32[5,3], %i: i64[2]) {
 def examined(text: str) -> Examined:
     case = faulty(case_of(parse_graph(text)))
     assert case is not None
-    target, state = Target.parse("avx2"), State(graph=case.compiled)
-    for step in ("simplify", "hoist", "encode", "fuse"):
-        state = STEPS[step](state, target)
+    state = run_steps(State(graph=case.compiled), Target.parse("avx2"), until="fuse")
     return Examined(case, Expected((), False, 1.0), states=(("fuse", state),))
 
 
