@@ -24,6 +24,7 @@ from effcc.codegen.lower_values import (
 )
 from effcc.errors import ScheduleError
 from effcc.ir.dependences import computed_where_written
+from effcc.ir.dots import TILE_SIDE
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, both, free_axes
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.loops import Alloc, If, LoopNest, Stmt, Tile, TileAxis
@@ -193,10 +194,16 @@ class _Lowering:
                     f"axis {axis!r}, which is a run-time size; "
                     "give that size a constant, or keep its readers in another kernel"
                 )
-            kept.append((position, axis, len(r.trail), r.most))
+            kept.append((position, axis, len(r.trail), self._room(s, r.most)))
         innermost = self._lanes_of(s)
         kept.sort(key=lambda place: place[1] == innermost)
         return Local(self.cutter.first_or_fresh(local_name(s.target)), tuple(kept))
+
+    def _room(self, s: Statement, points: int) -> int:
+        """How many points a buffer has room for: tile registers are left as a whole, full or not."""
+        around = (node for place in self.places if self.kernel.statements[place.position] is s for node in place.around)
+        in_tiles = any(isinstance(node, Hold) and node.space == "tiles" for node in around)
+        return -(-points // TILE_SIDE) * TILE_SIDE if in_tiles else points
 
     def _lanes_of(self, s: Statement) -> str | None:
         """The axis that most loops that touch a statement's results have in their lanes; at a tie, the last one's."""
@@ -252,10 +259,11 @@ class _Lowering:
                 )
             resting = rests(node, s) or _is_held_inside(node, s)
             kept = tiles_of(self.cutter.order(s.axes, ranges), ranges)
+            kept = lanes_last(kept) if node.space == "tiles" else kept
             name = self.cutter.register(s.target, "sum" if resting else "acc")
-            made = Accumulator(name, (*kept, *_lanes_inside(node, s)))
+            made = Accumulator(name, (*kept, *_lanes_inside(node, s)), node.space == "tiles")
             shape = tuple(t.extent for t in made.tiles)
-            out.append(Alloc(name, s.dtype, shape, "register"))
+            out.append(Alloc(name, s.dtype, shape, "tile" if made.in_tiles else "register"))
             out.append(Tile(made.tiles, name, made.index, "set", self._identity(s)))
             held[s.target] = inside.accumulators[s.target] = made
             if resting:
@@ -290,6 +298,8 @@ class _Lowering:
         assert s.reduction is not None
         combine = reduction(s.reduction.operator).combine
         resting = scope.resting.get(s.target)
+        if made.in_tiles:
+            return self._leave_tiles(s, made, ranges, scope)
         if isinstance(resting, Accumulator):
             part = Load(made.name, made.index, s.dtype)
             return [Tile(made.tiles, resting.name, resting.index, combine, part)]
@@ -312,6 +322,15 @@ class _Lowering:
             at = self.values.index_in(resting, s, ranges)
             out.append(Tile(tiles, resting.name + "_before", at, "set", Load(resting.name, at, s.dtype)))
         return out + self._put(s, tiles, result, ranges, scope)
+
+    def _leave_tiles(self, s: Statement, made: Accumulator, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        """Sums from tile registers to the buffer in the cache that holds them."""
+        if s.target not in scope.locals:
+            raise ScheduleError(
+                f"kernel {self.kernel.name!r}: tile registers are left for memory: hold {s.target} in local around the "
+                "loops over its tiles"
+            )
+        return self._put(s, made.tiles, Load(made.name, made.index, s.dtype), ranges, scope)
 
     def _resumed(self, s: Statement, resting: Local, ranges: Ranges, scope: Scope) -> Expr:
         """What rests of earlier turns, rescaled where the reduction is online."""
@@ -370,6 +389,11 @@ def _where_written(tile: Tile) -> list[Stmt]:
     if not conditions:
         return [tile]
     return [If(both(*conditions), (replace(tile, index=tuple(index)),))]
+
+
+def lanes_last(tiles: tuple[TileAxis, ...]) -> tuple[TileAxis, ...]:
+    """Tiles with the one in the lanes innermost, as its points are in memory."""
+    return tuple(sorted(tiles, key=lambda t: t.kind == "lanes"))
 
 
 def _is_held_inside(hold: Hold, s: Statement) -> bool:

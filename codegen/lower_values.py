@@ -32,10 +32,11 @@ class Local:
 
 @dataclass(frozen=True)
 class Accumulator:
-    """The registers of a reduction: their buffer, and the tiles that index it."""
+    """The registers of a reduction: their buffer, and the tiles that index it; `in_tiles`: those of a matrix unit."""
 
     name: str
     tiles: tuple[TileAxis, ...]
+    in_tiles: bool = False
 
     @property
     def index(self) -> tuple[Expr, ...]:

@@ -146,7 +146,7 @@ def export(
 ) -> Path:
     """Compile a module ahead of time, as called with `args` and `kwargs`, into the package `path`; returns the path.
 
-    dynamic_shapes: as torch.export takes them. target: this machine, or a generic one: "avx512", "avx2", "scalar".
+    dynamic_shapes: as torch.export takes them. target: this machine, or a generic one: "avx512", "avx2", "amx".
     sign: a PEM file with the Ed25519 key to sign it with (`openssl genpkey -algorithm ed25519 -out key.pem`).
     fast_math: rewrite also where results may differ by more than roundings. mode: "max-autotune" times the best few
     schedules of each kernel, for a target that is this machine.

@@ -50,7 +50,7 @@ from effcc.runtime.library import Library
 from effcc.runtime.measure import host_target
 from effcc.runtime.objects import Making
 from effcc.runtime.toolchain import compile_timeout, find_compiler
-from effcc.target import Target, cpu_features
+from effcc.target import GENERIC, Target, cpu_features
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _arrange(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
         return state
-    return replace(state, program=widen_rows(arrange(state.program, target)))
+    return replace(state, program=widen_rows(arrange(state.program, target), target))
 
 
 def _tile(state: State, target: Target) -> State:
@@ -394,7 +394,7 @@ def require_cpu(target: Target) -> None:
     if device_of(target) is not None:
         raise UnsupportedError(
             f"code for {target.name} can be printed (`effcc compile --target {target.name} --print-after emit`); "
-            "programs that run here, and packages, are made for CPUs: expected host, avx512, avx2 or scalar"
+            f"programs that run here, and packages, are made for CPUs: expected host, {', '.join(GENERIC)}"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from effcc.errors import UnknownNameError
-from effcc.target import KIB, MIB, Target, generic
+from effcc.target import GENERIC, KIB, MIB, Target, generic
 from effcc.target import parse as parse_cpu
 
 
@@ -97,7 +97,7 @@ def machine(name: str) -> Target:
     try:
         return parse_cpu(name)
     except UnknownNameError:
-        raise UnknownNameError("target", name, ["host", "native", "avx512", "avx2", "scalar", *TARGETS]) from None
+        raise UnknownNameError("target", name, ["host", "native", *GENERIC, *TARGETS]) from None
 
 
 def device_of(target: Target) -> GpuTarget | None:

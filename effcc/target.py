@@ -8,8 +8,11 @@ Nothing here imports torch or runs code of the machine's compiler.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import platform
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -26,17 +29,38 @@ REQUIRED_FEATURES: dict[Isa, tuple[str, ...]] = {
     "avx2": ("avx2", "fma", "f16c"),
     "scalar": (),
 }
+AMX_FEATURES = ("amx_tile", "amx_bf16", "amx_int8")
+"""A matrix unit, which a process has to ask Linux for."""
 # What generated code uses where it is present.
 OPTIONAL_FEATURES: dict[Isa, tuple[str, ...]] = {
-    "avx512": ("avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx512vbmi", "avx512_vpopcntdq"),
+    "avx512": (
+        "avx_vnni",
+        "avx512_vnni",
+        "avx512_bf16",
+        "avx512_fp16",
+        "avx512vbmi",
+        "avx512_vpopcntdq",
+        *AMX_FEATURES,
+    ),
     "avx2": ("avx_vnni",),
     "scalar": (),
 }
 VECTOR_BYTES: dict[Isa, int] = {"avx512": 64, "avx2": 32, "scalar": 4}
 VECTOR_REGISTERS: dict[Isa, int] = {"avx512": 32, "avx2": 16, "scalar": 16}
 
+GENERIC: dict[str, tuple[Isa, tuple[str, ...]]] = {
+    "avx512": ("avx512", ()),
+    "avx512_bf16": ("avx512", ("avx512_bf16",)),
+    "amx": ("avx512", ("avx512_bf16", *AMX_FEATURES)),
+    "avx2": ("avx2", ()),
+    "scalar": ("scalar", ()),
+}
+"""The machines that are the same wherever they are asked for, by the name that users write: what they can do beyond
+their instruction set."""
+
 _NOMINAL_HZ = 2.5e9  # not the clock of the moment, which would make schedules differ from run to run
 _FMA_UNITS = 2
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA = 158, 0x1023, 18
 _L2_BANDWIDTH_PER_CORE, _L3_BANDWIDTH_PER_CORE, _MEMORY_BANDWIDTH_PER_CORE = 100e9, 40e9, 15e9
 _MEMORY_BANDWIDTH_LIMIT = 60e9
 
@@ -81,6 +105,16 @@ class Target:
     def vector_lanes(self) -> int:
         """How many float32 one vector register holds."""
         return self.vector_bytes // 4
+
+    @property
+    def tile_registers(self) -> int:
+        """The registers of its matrix unit, 0 where it has none."""
+        return 8 if set(AMX_FEATURES) <= set(self.features) else 0
+
+    @property
+    def sums_bf16(self) -> bool:
+        """Whether it has dot products of packed bf16."""
+        return "avx512_bf16" in self.features
 
     @staticmethod
     def detect() -> Target:
@@ -134,9 +168,10 @@ def default_rates(isa: Isa, cores: int) -> Rates:
     }
 
 
-def generic(isa: Isa) -> Target:
-    """A machine that is the same wherever it is asked for: 4 cores, 32 KiB L1, 1 MiB L2 a core, 16 MiB L3."""
-    return _describe(isa, isa, REQUIRED_FEATURES[isa], cores=4, caches=(32 * KIB, MIB, 16 * MIB))
+def generic(name: str) -> Target:
+    """A machine of `GENERIC`, the same wherever it is asked for: 4 cores, 32 KiB L1, 1 MiB L2 a core, 16 MiB L3."""
+    isa, more = GENERIC[name]
+    return _describe(name, isa, (*REQUIRED_FEATURES[isa], *more), cores=4, caches=(32 * KIB, MIB, 16 * MIB))
 
 
 def detect() -> Target:
@@ -152,21 +187,35 @@ def detect() -> Target:
 
 
 def parse(name: str) -> Target:
-    """The target that a user names: `host` (or `native`), or one of the generic `avx512`, `avx2`, `scalar`.
+    """The target that a user names: `host` (or `native`), or one of the generic machines.
 
     Raises UnknownNameError with the near misses for any other name.
     """
     wanted = name.strip().lower()
     if wanted in ("host", "native"):
         return detect()
-    for isa in REQUIRED_FEATURES:
-        if wanted == isa:
-            return generic(isa)
-    raise UnknownNameError("target", name, ["host", "native", *REQUIRED_FEATURES])
+    if wanted in GENERIC:
+        return generic(wanted)
+    raise UnknownNameError("target", name, ["host", "native", *GENERIC])
 
 
 def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The feature flags of the first CPU, as Linux names them; empty where there is no such file."""
+    """The feature flags of the first CPU, as Linux names them, that this process may use; empty where there is no such
+    file.
+    """
+    found = _cpu_flags(cpuinfo)
+    return found if not found.intersection(AMX_FEATURES) or _may_use_tiles() else found.difference(AMX_FEATURES)
+
+
+@functools.cache
+def _may_use_tiles() -> bool:
+    """Ask Linux for the registers of the matrix unit, for all threads of this process: it may refuse."""
+    if platform.machine() != "x86_64" or not sys.platform.startswith("linux"):
+        return False
+    return bool(ctypes.CDLL(None, use_errno=True).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA) == 0)
+
+
+def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
     try:
         text = cpuinfo.read_text()
     except OSError:

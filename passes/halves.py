@@ -20,6 +20,8 @@ from effcc.ir.expr import Axis, Call, Expr, Load, cast
 from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
 from effcc.ir.types import TensorType
+from effcc.passes.tiling.dots import packed_product
+from effcc.target import Target
 
 _COLUMNS = 64
 """So many columns must read an element: fewer are less than what they would be spared."""
@@ -27,10 +29,13 @@ _POINTS = 1 << 18
 """So many products take some microseconds to turn into f32, as threads do to meet after a step of its own."""
 
 
-def widen_rows(program: Program) -> Program:
-    """The program with such operands in f32 buffers of their own, made just before they are read first."""
+def widen_rows(program: Program, target: Target) -> Program:
+    """The program with such operands in f32 buffers of their own, made just before they are read first.
+
+    Where the target sums products of half types as they are, nothing is widened.
+    """
     kernels = dict(program.kernels)
-    wanted = {name: wide for name, kernel in program.kernels.items() if (wide := _wanted(kernel))}
+    wanted = {name: wide for name, kernel in program.kernels.items() if (wide := _wanted(kernel, target))}
     if not wanted:
         return program
     changed = {name: _reading(program.kernels[name], wide) for name, wide in wanted.items()}
@@ -65,11 +70,13 @@ def widen_rows(program: Program) -> Program:
     return replace(program, buffers=tuple(buffers.values()), kernels=kernels, steps=tuple(steps))
 
 
-def _wanted(kernel: Kernel) -> dict[str, Param]:
+def _wanted(kernel: Kernel, target: Target) -> dict[str, Param]:
     """The parameters to be read as f32."""
     params = {p.name: p for p in kernel.params if p.type.dtype in (bf16, f16) and p.name not in kernel.weights}
     found: dict[str, Param] = {}
     for c in contractions(kernel).values():
+        if packed_product(kernel, c, target) is not None:
+            continue
         for operand in (c.left, c.right):
             half = operand.value == cast(operand.data, f32) and operand.data.buffer in params
             columns = _points(kernel, [a for a in (*c.batch, *c.rows, *c.columns) if a not in operand.axes])

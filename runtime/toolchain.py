@@ -58,6 +58,9 @@ _FEATURE_FLAGS = {
     "avx512_fp16": "-mavx512fp16",
     "avx512_vpopcntdq": "-mavx512vpopcntdq",
     "avx_vnni": "-mavxvnni",
+    "amx_tile": "-mamx-tile",
+    "amx_bf16": "-mamx-bf16",
+    "amx_int8": "-mamx-int8",
 }
 
 

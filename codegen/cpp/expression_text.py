@@ -40,6 +40,8 @@ from effcc.ir.vectors import (
     SizeNumber,
     Store,
     StoreRows,
+    TileLoad,
+    TileStore,
     Type,
     Value,
     Var,
@@ -98,6 +100,9 @@ class Texts:
             case Lane(vector, lane):
                 body = f"lane({self.whole(vector)}, {lane})"
                 return (f"({body} != 0)" if vector.type.is_mask else body), _ATOM
+            case Broadcast(inner, type) if inner.type.lanes > 1:
+                self._headers.add("dot.h")
+                return f"repeat<{type_name(type)}>({self.whole(inner)})", _ATOM
             case Broadcast(inner, type):
                 body = f"-i{8 * type.mask_bytes}({self.whole(inner)})" if type.is_mask else self.whole(inner)
                 return f"broadcast<{type_name(type)}>({body})", _ATOM
@@ -253,7 +258,10 @@ class Texts:
             return f"load<f32>({self.place(place)})" if place.dtype in (f16, bf16) else self._element(place)
         where = self.place(place)
         if type.dtype == bf16:
-            return f"load<{type_name(type)}>(reinterpret_cast<const u16*>({where}))"
+            bits = f"reinterpret_cast<const u16*>({where})"
+            if load.count is not None:
+                return f"load_n<{type_name(type)}>({bits}, {self.whole(load.count)})"
+            return f"load<{type_name(type)}>({bits})"
         plain = load.index is None and load.stride == 1
         truth = type.dtype == boolean
         if truth and not plain:
@@ -316,6 +324,24 @@ class Texts:
         rows = ", ".join(map(self.whole, store.values))
         count = "" if store.count is None else f", {self.whole(store.count)}"
         return f"store_rows({self.place(store.place)}, {self._size(store.stride)}, {rows}{count})"
+
+    def set_tile(self, name: str, value: Value) -> str:
+        """What a tile register is set to, without its semicolon."""
+        self._headers.add("tile.h")
+        match value:
+            case Literal():
+                return f"clear_tile({name})"
+            case TileLoad(place, _, stride, rows, lanes):
+                function = row_of(value).function
+                return f"{function}<{rows}, {lanes}>({name}, {self.place(place)}, {self._size(stride)})"
+            case Dot(a, b, _):
+                return f"{row_of(value).function}({self.whole(a)}, {self.whole(b)}, {name})"
+        raise TypeError(f"no C++ to set a tile to {value.__class__.__name__}")
+
+    def store_tile(self, line: TileStore) -> str:
+        """The store of a tile register, without its semicolon."""
+        self._headers.add("tile.h")
+        return f"store_tile({self.place(line.place)}, {self._size(line.stride)}, {line.value.name})"
 
     def set_lane(self, line: SetLane) -> str:
         """The change of one lane, without its semicolon."""

@@ -18,6 +18,7 @@ from effcc.codegen.cpp.linear import (
     fine_part,
     floor_division,
     minus,
+    multiple_part,
     of_atom,
     of_vector,
     plus,
@@ -216,6 +217,12 @@ class Evaluator:
         exact = (floor_division if function == "floordiv" else remainder)(a, divisor, known)
         if exact is not None:
             return exact
+        multiple = multiple_part(a, divisor, known)
+        if multiple is not None:
+            whole, number = multiple
+            if function == "mod":
+                return Linear(constant=number % divisor)
+            return plus(self._scalar_division(function, whole, divisor), Linear(constant=number // divisor))
         split = fine_part(a, divisor, known)
         if split is None:
             return None

@@ -27,19 +27,24 @@ from effcc.ir.vectors import (
     Select,
     Store,
     StoreRows,
+    TileLoad,
+    TileStore,
     Value,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Row:
-    """One node: the function of the header library, its header, and the instruction of each set that does it."""
+    """One node: the function of the header library, its header, and the instruction of each set that does it; with AMX,
+    of nodes that only a matrix unit has registers for, `amx`.
+    """
 
     function: str
     header: str
     scalar: str
     avx2: str
     avx512: str
+    amx: str = ""
 
 
 ROWS: Mapping[type, Row] = {
@@ -57,25 +62,30 @@ ROWS: Mapping[type, Row] = {
     StoreRows: Row("store_rows", "guarded.h", "loop", "vunpcklps|vshufps|vperm", "vunpcklps|vshufps|vperm"),
     Prefetch: Row("__builtin_prefetch", "vec.h", "prefetch", "prefetch", "prefetch"),
     Dot: Row("dot", "dot.h", "loop", "see DOTS", "see DOTS"),
+    TileLoad: Row("load_tile", "tile.h", "loop", "loop", "loop", "tileloadd"),
+    TileStore: Row("store_tile", "tile.h", "loop", "loop", "loop", "tilestored"),
 }
 
 
 @dataclass(frozen=True)
 class DotRow:
-    """One form of `dot`: the instruction of each set, and `extended` of those with VNNI (also AVX2's) or BF16."""
+    """One form of `dot`: the instruction of each set, `extended` of those with VNNI (also AVX2's) or BF16, and that of
+    tiles, with AMX; everywhere else, a dot of tiles is a loop.
+    """
 
     scalar: str
     avx2: str
     avx512: str
     extended: str
+    tiles: str = ""
 
 
 DOTS: Mapping[tuple[DType, DType, DType, bool], DotRow] = {
-    (i8, i8, i32, False): DotRow("loop", "vpsraw and vpmaddwd", "vpsraw and vpmaddwd", "vpdpbusd twice"),
-    (u8, i8, i32, False): DotRow("loop", "vpsrlw and vpmaddwd", "vpsrlw and vpmaddwd", "vpdpbusd"),
+    (i8, i8, i32, False): DotRow("loop", "vpsraw and vpmaddwd", "vpsraw and vpmaddwd", "vpdpbusd twice", "tdpbssd"),
+    (u8, i8, i32, False): DotRow("loop", "vpsrlw and vpmaddwd", "vpsrlw and vpmaddwd", "vpdpbusd", "tdpbusd"),
     (u8, i8, i32, True): DotRow("loop", "vpmaddubsw and vpmaddwd", "vpmaddubsw and vpmaddwd", "vpdpbusd"),
     (i16, i16, i32, False): DotRow("loop", "vpmaddwd", "vpmaddwd", "vpdpwssd"),
-    (bf16, bf16, f32, False): DotRow("loop", "vpslld and vfmadd", "vpslld and vfmadd", "vdpbf16ps"),
+    (bf16, bf16, f32, False): DotRow("loop", "vpslld and vfmadd", "vpslld and vfmadd", "vdpbf16ps", "tdpbf16ps"),
 }
 """By the dtypes of a, b and c, and whether the unsigned side is at most 127."""
 

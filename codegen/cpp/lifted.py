@@ -24,6 +24,9 @@ from effcc.ir.vectors import (
     Share,
     Store,
     StoreRows,
+    TileLoad,
+    Tiles,
+    TileStore,
     Value,
 )  # fmt: skip
 
@@ -62,9 +65,12 @@ def _names(line: Line) -> set[str]:
     match line:
         case Let() | Array() | Loop() | Share():
             return {line.name}
-        case Registers():
+        case Registers() | Tiles():
             return set(line.names)
     return set()
+
+
+_STRIDED = Load | Store | StoreRows | TileLoad | TileStore
 
 
 @dataclass
@@ -86,7 +92,7 @@ class _Lifting:
         if not isinstance(node, Value | Line | Place):
             return node
         made = replace(node, **{f.name: self.apply(getattr(node, f.name)) for f in fields(node)})
-        return replace(made, stride=self._size(made.stride)) if isinstance(made, Load | Store | StoreRows) else made
+        return replace(made, stride=self._size(made.stride)) if isinstance(made, _STRIDED) else made
 
     def _division(self, node: Call) -> Call:
         """A quotient or a rest: both of one value by one number have one symbol, so that it is divided once."""

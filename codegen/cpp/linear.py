@@ -189,6 +189,20 @@ def fine_part(a: Linear, divisor: int, known: Mapping[str, Known]) -> tuple[Line
     return Linear(tuple(coarse), a.constant - start), fine
 
 
+def multiple_part(a: Linear, divisor: int, known: Mapping[str, Known]) -> tuple[Linear, int] | None:
+    """a as what is certainly a multiple of the divisor, plus a number; None if it is not so.
+
+    With k in steps of 32, `(k + 3) // 2` is `k // 2 + 1`, whatever k, and `(k + 3) % 2` is 1.
+    """
+    if a.vectors or not isinstance(a.constant, int):
+        return None
+    for atom, c in a.terms:
+        k = known.get(atom, Known())
+        if atom == LANE or not isinstance(c, int) or c * k.modulus % divisor or c * k.residue % divisor:
+            return None
+    return Linear(a.terms), a.constant
+
+
 def uniform(a: Linear) -> Affine:
     """The part of `a` that is the same in every lane."""
     for atom, _ in a.terms:

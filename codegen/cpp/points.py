@@ -39,7 +39,7 @@ class Points:
         self.axes = {a.name: a for a in tile.axes}
         self.lanes_axis = lanes_axis(tile)
         self.kept = frozenset(self.axes) & frozenset[str]().union(*(free_axes(i) for i in tile.index))
-        unrolled = frozenset(a.name for a in tile.axes if a.kind == "unroll")
+        unrolled = frozenset(a.name for a in tile.axes if a.kind in ("unroll", "packed"))
         self.at = Evaluator(writer, storage, self.variables, self.lanes_axis, unrolled, tile.buffer)
         self.masked = True
 

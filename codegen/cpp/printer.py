@@ -24,6 +24,8 @@ from effcc.ir.vectors import (
     Share,
     Store,
     StoreRows,
+    Tiles,
+    TileStore,
     Type,
 )  # fmt: skip
 
@@ -45,6 +47,7 @@ def print_function(function: Function) -> Printed:
     lines = _Lines(function)
     text = _wrapped(f"void {function.name}(", _parameters(function), ") {")
     text += ["  if (me.thread != 0) return;"] if function.first_only else []
+    text += ["  const matrix_unit unit;"] if function.has_tiles else []
     text += ["  missed fault;"] if function.checks else []
     text += lines.text(function.body, "  ")
     text += ["  faults.add(fault);"] if function.checks else []
@@ -107,6 +110,8 @@ class _Lines:
             match line:
                 case Let(name, value):
                     yield f"{indent}const {type_name(value.type)} {name} = {texts.whole(value)};"
+                case Assign(name, value) if value.type.rows > 1:
+                    yield f"{indent}{texts.set_tile(name, value)};"
                 case Assign(name, value):
                     yield f"{indent}{name} = {texts.whole(value)};"
                 case Store():
@@ -117,6 +122,11 @@ class _Lines:
                 case Registers(type, names, start) if start is not None:
                     items = [f"{name} = {texts.whole(start)}" for name in names]
                     yield from _wrapped(f"{indent}{type_name(type)} ", items, ";", indent + "    ")
+                case Tiles(type, names, at):
+                    for register, name in enumerate(names, at):
+                        yield f"{indent}tile<{element_name(type.dtype)}, {register}> {name};"
+                case TileStore():
+                    yield f"{indent}{texts.store_tile(line)};"
                 case Array(dtype, name, length):
                     storage = "static thread_local " if length * dtype.bytes > _STACK_LIMIT else ""
                     yield f"{indent}alignas(64) {storage}{element_name(dtype)} {name}[{length}];"

@@ -35,6 +35,15 @@ class Registers:
     lane_dim: int | None
 
 
+@dataclass(frozen=True)
+class TileRegisters:
+    """A buffer in the registers of a matrix unit: by rows and columns of tiles."""
+
+    name: str
+    names: dict[tuple[int, int], str]
+    dtype: DType
+
+
 Storage = Memory | Registers
 
 

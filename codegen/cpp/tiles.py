@@ -8,28 +8,58 @@ from effcc.codegen.cpp import values
 from effcc.codegen.cpp.accumulators import fold_away
 from effcc.codegen.cpp.combine import Combine
 from effcc.codegen.cpp.loads import load_memory, load_registers, store_memory, store_registers
+from effcc.codegen.cpp.packed import Packed, clear_tiles, is_packed, leave_tiles
 from effcc.codegen.cpp.points import Points
 from effcc.codegen.cpp.rows import neighbours, store_rows
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.spelling import spell
-from effcc.codegen.cpp.storage import Memory, Registers, Storage
-from effcc.ir.expr import loads
+from effcc.codegen.cpp.storage import Memory, Registers, Storage, TileRegisters
+from effcc.errors import ScheduleError
+from effcc.ir.expr import Load, loads
 from effcc.ir.loops import Tile
 
 
-def lower_tile(writer: Writer, storage: Mapping[str, Storage], variables: Mapping[str, str], tile: Tile) -> None:
-    """Write the lines of one tile statement.
+def lower_tile(
+    writer: Writer,
+    storage: Mapping[str, Storage],
+    in_tiles: Mapping[str, TileRegisters],
+    variables: Mapping[str, str],
+    tile: Tile,
+) -> None:
+    """Write the lines of one tile statement; `in_tiles` are the buffers in the registers of a matrix unit.
 
     Raises UnsupportedError for a function, combine or index that the backend has no code for.
     """
     with writer.masked():
-        points, target = Points(writer, storage, variables, tile), storage[tile.buffer]
+        points = Points(writer, storage, variables, tile)
+        if _is_on_unit(points, in_tiles):
+            return
+        target = storage[tile.buffer]
+        if is_packed(tile):
+            if not isinstance(target, Registers):
+                raise ScheduleError(f"packed points are added up in registers, not in {tile.buffer}")
+            Packed(points).accumulate(target)
+            return
         combine = Combine(points, target.dtype)
         with points.loops(points.loop_axes(kept=True)):
             if points.folds_lanes:
                 fold_away(points, combine, target)
             else:
                 points.over_lanes(lambda chunks: _write(points, combine, target, chunks))
+
+
+def _is_on_unit(points: Points, in_tiles: Mapping[str, TileRegisters]) -> bool:
+    """Write the lines of a tile that clears tile registers, adds to them or leaves them; whether it is such a one."""
+    tile = points.tile
+    source = in_tiles.get(tile.value.buffer) if isinstance(tile.value, Load) else None
+    target = in_tiles.get(tile.buffer)
+    if source is not None:
+        leave_tiles(points, source)
+    elif target is not None and tile.combine == "set":
+        clear_tiles(points.writer, target, tile)
+    elif target is not None:
+        Packed(points).multiply(target)
+    return source is not None or target is not None
 
 
 def _write(points: Points, combine: Combine, target: Storage, chunks: Sequence[int]) -> None:

@@ -21,7 +21,7 @@ from effcc.ir.vectors import Function
 RUN = "run"
 """The name of every kernel's function, in its namespace."""
 
-_ORDER = ("exp_log.h", "erf.h", "trig.h", "pow.h", "permute.h", "dot.h", "sizes.h", "copy.h")
+_ORDER = ("exp_log.h", "erf.h", "trig.h", "pow.h", "permute.h", "dot.h", "tile.h", "sizes.h", "copy.h")
 _DIGITS = 12
 _HIDDEN = '__attribute__((visibility("hidden")))'
 

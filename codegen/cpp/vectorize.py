@@ -15,6 +15,7 @@ from effcc.codegen.cpp.storage import (
     Memory,
     Registers,
     Storage,
+    TileRegisters,
     choose_lanes,
     lane_dimension,
     statements,
@@ -24,6 +25,7 @@ from effcc.codegen.cpp.storage import (
 from effcc.codegen.cpp.tiles import lower_tile
 from effcc.codegen.cpp.values import ZERO, node, number, type_of
 from effcc.errors import ScheduleError
+from effcc.ir.dots import TILE_SIDE
 from effcc.ir.expr import free_axes, loads
 from effcc.ir.kernel import Param
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile
@@ -39,8 +41,10 @@ from effcc.ir.vectors import (
     Loop,
     Parameter,
     Share,
+    Tiles,
     Value,
     Var,
+    tile_type,
 )  # fmt: skip
 from effcc.ir.vectors import Registers as RegisterLines
 from effcc.target import Target
@@ -66,6 +70,7 @@ class _Vectorizer:
     name: str
     no_alias: frozenset[str]
     storage: dict[str, Storage] = field(default_factory=dict)
+    in_tiles: dict[str, TileRegisters] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -196,7 +201,7 @@ class _Vectorizer:
                 case Alloc():
                     self._alloc(statement)
                 case Tile():
-                    lower_tile(self.writer, self.storage, self.variables, statement)
+                    lower_tile(self.writer, self.storage, self.in_tiles, self.variables, statement)
                 case For():
                     with self._loop(statement):
                         ask_ahead(self.writer, self.storage, self.variables, statement, body[position + 1 :])
@@ -239,6 +244,9 @@ class _Vectorizer:
 
     def _alloc(self, alloc: Alloc) -> None:
         """Registers where every index is known once unrolled, else an array on the stack."""
+        if alloc.space == "tile":
+            self._tiles(alloc)
+            return
         fits, lane_dim = lane_dimension(alloc, self.nest, self.writer.lanes)
         if alloc.space == "register" and fits:
             self._registers(alloc, lane_dim)
@@ -246,6 +254,13 @@ class _Vectorizer:
         name = self.writer.names.fresh(alloc.name)
         self.storage[alloc.name] = Memory(name, alloc.dtype, alloc.shape, strides_of(alloc.shape), True)
         self.writer.add(Array(alloc.dtype, name, max(1, math.prod(alloc.shape))))
+
+    def _tiles(self, alloc: Alloc) -> None:
+        rows, columns = (-(-n // TILE_SIDE) for n in (1, *alloc.shape)[-2:])
+        blocks = [(i, j) for i in range(rows) for j in range(columns)]
+        names = {b: self.writer.names.fresh("_".join([alloc.name, *map(str, b)])) for b in blocks}
+        self.in_tiles[alloc.name] = TileRegisters(alloc.name, names, alloc.dtype)
+        self.writer.add(Tiles(tile_type(alloc.dtype), tuple(names.values()), 0))
 
     def _registers(self, alloc: Alloc, lane_dim: int | None) -> None:
         lanes = self.writer.lanes

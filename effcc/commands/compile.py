@@ -19,7 +19,9 @@ def compile_model(
     ] = None,
     target: Annotated[
         str,
-        typer.Option(help="host, a generic avx512, avx2 or scalar CPU, or a GPU to print code for: sm_80, sm_90, ..."),
+        typer.Option(
+            help="host, a generic CPU (amx, avx512, avx2, scalar), or a GPU to print code for: sm_80, sm_90, ..."
+        ),
     ] = "host",
     print_after: Annotated[
         list[str] | None,

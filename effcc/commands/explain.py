@@ -13,7 +13,7 @@ from effcc.target import parse
 
 def explain(
     model: Annotated[Path, typer.Argument(help="A .pt2 file of torch.export, or a printed IR.")],
-    target: Annotated[str, typer.Option(help="host, or a generic avx512, avx2 or scalar machine.")] = "host",
+    target: Annotated[str, typer.Option(help="host, or a generic machine: amx, avx512, avx2 or scalar.")] = "host",
     source: Annotated[bool, typer.Option("--source", help="Print the generated code as well.")] = False,
     measure: Annotated[bool, typer.Option(help="Run each kernel and print its time beside the prediction.")] = True,
     fast_math: Annotated[

@@ -17,6 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from effcc.ir.dots import DOTS
 from effcc.ir.dtypes import DType, bf16, f16, f32
 from effcc.ir.expr import Axis, Call, Expr, Load, children, free_axes, walk
 from effcc.ir.kernel import Kernel, Statement
@@ -51,15 +52,20 @@ class Operand:
     @property
     def unwidened(self) -> Expr:
         """Its value before it was widened from a half type: products of half types are exact in f32."""
-        match self.value:
-            case Call("cast", (operand,), dtype) if dtype == f32 and operand.dtype in (f16, bf16):
-                return operand
-        return self.value
+        return _unwidened(self.value)
 
     @property
     def gathered(self) -> bool:
         """Whether data say where it reads."""
         return any(isinstance(e, Load) for x in self.loads for i in x.index for e in walk(i))
+
+
+@dataclass(frozen=True)
+class PackedDot:
+    """A dot product of packed lanes (`effcc.ir.dots`) of `dtype`: so many `neighbours` make one sum."""
+
+    dtype: DType
+    neighbours: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,14 @@ class Contraction:
     def is_outer(self) -> bool:
         """Whether tiles of it are outer products: neither factor depends on the other's rows or columns."""
         return not set(self.rows) & self.right.axes and not set(self.columns) & self.left.axes
+
+    @property
+    def dot(self) -> PackedDot | None:
+        """The dot product of packed lanes that sums exactly what it does: both factors are elements as they are stored,
+        widened by nothing but the product.
+        """
+        found = packed_factors((self.left.value, self.right.value), self.accumulator)
+        return None if found is None else found[2]
 
     @property
     def turned(self) -> Contraction:
@@ -164,6 +178,22 @@ def contractions(kernel: Kernel) -> dict[int, Contraction]:
     """The contractions among a kernel's statements, by position."""
     found = ((n, contraction(s, kernel.weights)) for n, s in enumerate(kernel.statements))
     return {n: c for n, c in found if c is not None}
+
+
+def packed_factors(factors: tuple[Expr, Expr], accumulator: DType) -> tuple[Load, Load, PackedDot] | None:
+    """The elements that two factors are as they are stored, and the dot product of packed lanes for them."""
+    a, b = map(_unwidened, factors)
+    if not (isinstance(a, Load) and isinstance(b, Load)) or a.dtype != b.dtype:
+        return None
+    neighbours = DOTS.get((a.dtype, b.dtype, accumulator))
+    return (a, b, PackedDot(a.dtype, neighbours)) if neighbours is not None else None
+
+
+def _unwidened(e: Expr) -> Expr:
+    match e:
+        case Call("cast", (operand,), dtype) if dtype == f32 and operand.dtype in (f16, bf16):
+            return operand
+    return e
 
 
 def factors_of(e: Expr) -> tuple[Expr, Expr] | None:

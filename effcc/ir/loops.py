@@ -14,9 +14,9 @@
     }
 
 A tile statement is a statement of the cascade, restricted to a box of constant extents. `lanes` goes to the vector
-unit, `unroll` to registers, `loop` stays a loop; backends with blocks (Triton) take all three as block axes. An axis
-with a limit (`m=16 unroll limit s0 - m0`) covers only that many of its points (a mask). Register buffers are indexed by
-tile axes alone.
+unit, `unroll` to registers, `packed` points are neighbours of a dot product, `loop` stays a loop; backends with blocks
+(Triton) take all of them as block axes. An axis with a limit (`m=16 unroll limit s0 - m0`) covers only that many of its
+points (a mask). Register buffers are indexed by tile axes alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from effcc.ir.kernel import Param
 
 @dataclass(frozen=True)
 class TileAxis:
-    """One axis of a tile: its constant extent, what becomes of it (`lanes`, `unroll`, `loop`), maybe a limit."""
+    """One axis of a tile: its constant extent, maybe a limit, and its kind: `lanes`, `unroll`, `packed` or `loop`."""
 
     name: str
     extent: int
@@ -42,7 +42,9 @@ class TileAxis:
 
 @dataclass(frozen=True)
 class Alloc:
-    """A local buffer, alive until the end of the enclosing block. `space`: `register`, `local` (cache) or `shared`."""
+    """A local buffer, alive until the end of the enclosing block. `space`: `register`, `tile` (registers of a matrix
+    unit), `local` (cache) or `shared`.
+    """
 
     name: str
     dtype: DType

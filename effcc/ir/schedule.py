@@ -25,6 +25,7 @@ Every construct has one meaning, whatever stands around it:
   the rest, if 64 does not divide, is a smaller tile with code of its own (a peeled border), and so are the tiles of an
   axis on which padded windows end, so that the others need no condition. Inside, m is what is left to be cut; by 1, a
   point. `parallel` says that tiles may run at once. `for n by 8, m by 4` nests loops.
+- `packed` says that points of a reduced axis are packed neighbours of a dot product, which adds all of them up.
 - `lanes`, `unroll` and `block` say that a tile's points are computed together: in the lanes of vectors, in registers of
   their own, as a block of a GPU's program. A rest is then a smaller tile, or a masked one where its size is not known.
 - `hold S in local { ... }` gives S a buffer as large as what is left of its axes there; `registers`, one for the points
@@ -32,8 +33,11 @@ Every construct has one meaning, whatever stands around it:
   in joins it at the end of that: so partial sums rest in registers, in a block in the cache, or in both; it is read
   after its innermost hold. A result that nothing holds is in registers where it was computed, for the statements that
   follow there.
+- `tiles` holds a sum's accumulators in tile registers, 16 rows by 16 lanes each: a product whose tiles of 32 by 32 sums
+  take four of them, `for n by 32 lanes, m by 32 unroll { hold O in tiles { for k by 32 packed { do O } } }`.
 - `do S` computes statement S at the points of the loops around it: all its axes, the reduced ones inside its `hold`.
-- `pack W along n by 48 order k` stores the constant operand W anew as `W[n // 48, k, n % 48]`, once.
+- `pack W along n by 48 order k` stores the constant operand W anew as `W[n // 48, k, n % 48]`, once; `group 2` of them
+  as `W[n // 48, k // 2, n % 48, k % 2]`: what is packed for a dot product are neighbours.
 
 Attention walks the keys 256 at a time: the running maximum M, the sum D and the result O rest between the turns, and
 the scores S and weights P of one turn stay in the cache:
@@ -86,9 +90,11 @@ from dataclasses import dataclass
 from effcc.ir.kernel import Kernel, Statement
 
 PARALLEL, SERIAL = "parallel", "for"
-TOGETHER = ("lanes", "unroll", "block")
+TOGETHER = ("lanes", "unroll", "block", "packed")
 """What becomes of a tile whose points are computed together."""
-SPACES = ("local", "registers")
+SPACES = ("local", "registers", "tiles")
+ACCUMULATORS = ("registers", "tiles")
+"""Where the accumulators of a reduction are."""
 
 Path = tuple[int, ...]
 """Where a node stands: its number among its siblings, after those of the nodes around it."""
@@ -127,12 +133,16 @@ Node = Loop | Hold | Do
 
 @dataclass(frozen=True)
 class Pack:
-    """A constant operand stored anew: `buffer[axis // width, order..., axis % width]`, 0 where `axis` has ended."""
+    """A constant operand stored anew: `buffer[axis // width, order..., axis % width]`, 0 where `axis` has ended.
+
+    So many points of the last axis of `order` as a `group` has are innermost instead, 0 where that axis has ended.
+    """
 
     buffer: str
     axis: str
     width: int
     order: tuple[str, ...]
+    group: int = 1
 
 
 @dataclass(frozen=True)

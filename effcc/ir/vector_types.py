@@ -7,21 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from effcc.errors import IRTypeError
-from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, i8, i16, i32, u8
+from effcc.ir.dots import DOTS
+from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, u8
 from effcc.ir.op import require
 from effcc.ir.scalars import CHECKS
 from effcc.ir.scalars import function as scalar_function
-from effcc.ir.vectors import INDEX, NARROW, Type, value_type
+from effcc.ir.vectors import INDEX, NARROW, Type, tile_type, value_type
 
-DOTS: Mapping[tuple[DType, DType, DType], int] = {
-    (i8, i8, i32): 4,
-    (u8, i8, i32): 4,
-    (i16, i16, i32): 2,
-    (bf16, bf16, f32): 2,
-}
-"""How many packed neighbours make one sum, by the dtypes of a, b and c."""
-
-_TYPE = re.compile(r"(?:mask(?P<bits>8|16|32|64)|(?P<dtype>[a-z]+\d*))(?:x(?P<lanes>\d+))?")
+_TYPE = re.compile(r"(?:mask(?P<bits>8|16|32|64)|(?P<dtype>[a-z]+\d*))(?:x(?P<lanes>\d+)(?:x(?P<rows>\d+))?)?")
 
 
 def read_type(text: str) -> Type:
@@ -35,6 +28,12 @@ def read_type(text: str) -> Type:
         raise IRTypeError(
             f"expected a type of values (f32, bool, f32x16, mask32x16; lanes are a power of two), got {text!r}"
         )
+    rows = int(match["rows"] or 1)
+    if rows > 1:
+        found = tile_type(dtype)
+        if (rows, lanes) != (found.rows, found.lanes) or mask:
+            raise IRTypeError(f"{text}: a tile register of {dtype} is {found}")
+        return found
     return value_type(dtype, lanes, int(match["bits"]) // 8 if mask else 4)
 
 
@@ -95,6 +94,10 @@ def dot_type(a: Type, b: Type, c: Type, small: bool = False) -> None:
     require(neighbours is not None, f"no dot product of {a} with {b} to {c}; there are {known}")
     assert neighbours is not None
     require(not small or a.dtype == u8, f"dot_small is of u8 x i8, got {a} with {b}")
+    if c.rows > 1:
+        require(a.rows == b.rows == c.rows and not small, f"a dot of tiles is of three tiles, got {a} with {b} to {c}")
+        return
+    require(a.rows == b.rows == 1, f"a dot of tiles is of three tiles, got {a} with {b} to {c}")
     require(
         a.lanes == b.lanes == c.lanes * neighbours,
         f"{neighbours} packed lanes make one of the sum's: {a} and {b} do not give {c}",

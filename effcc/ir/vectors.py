@@ -16,9 +16,10 @@ A team of threads runs the function together. What stands in `share` is divided 
 one thread's, all else every thread does alike; `barrier` is where they wait for each other.
 
 Values are numbers, truth values, or vectors of them: `f32`, `bool`, `f32x16`, `mask32x16` (truth values in lanes of 32
-bits). bf16 and f16 are only ways to store (and the packed lanes of `dot`): loaded as f32, rounded when stored. Index
-arithmetic is i64, and mostly of the form `[768*m0 + k + (s0)]`: numbers times variables, and sizes in parentheses.
-Every name is defined before it is used, once in a function; `let` is constant, `registers` are what `set` changes.
+bits), and what is in the registers of a matrix unit: `f32x16x16`, 16 rows of 16 lanes. bf16 and f16 are only ways to
+store (and the packed lanes of `dot`): loaded as f32, rounded when stored. Index arithmetic is i64, and mostly of the
+form `[768*m0 + k + (s0)]`: numbers times variables, and sizes in parentheses. Every name is defined before it is used,
+once in a function; `let` is constant, `registers` are what `set` changes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import math
 from dataclasses import dataclass
 
 from effcc.ir.dims import Dim
+from effcc.ir.dots import TILE_ROW_BYTES, TILE_SIDE
 from effcc.ir.dtypes import DType, boolean, f64, i32, i64
 from effcc.ir.expr import Scalar
 
@@ -36,12 +38,13 @@ from effcc.ir.expr import Scalar
 class Type:
     """`lanes` values of one dtype (1: a single one). Truth values in lanes are as wide as the numbers they go with.
 
-    There is one object for each: `value_type` gives it.
+    A tile register has `rows` of such. There is one object for each: `value_type` and `tile_type` give it.
     """
 
     dtype: DType
     lanes: int = 1
     mask_bytes: int = 0
+    rows: int = 1
 
     @property
     def is_mask(self) -> bool:
@@ -54,11 +57,15 @@ class Type:
         return value_type(self.dtype)
 
     def __reduce__(self) -> tuple[object, ...]:
+        if self.rows > 1:
+            return tile_type, (self.dtype,)
         return value_type, (self.dtype, self.lanes, self.mask_bytes)
 
     def __repr__(self) -> str:
         if self.lanes == 1:
             return self.dtype.name
+        if self.rows > 1:
+            return f"{self.dtype.name}x{self.lanes}x{self.rows}"
         return f"mask{8 * self.mask_bytes}x{self.lanes}" if self.is_mask else f"{self.dtype.name}x{self.lanes}"
 
 
@@ -71,6 +78,12 @@ def value_type(dtype: DType, lanes: int = 1, mask_bytes: int = 4) -> Type:
 @functools.cache
 def _known_type(dtype: DType, lanes: int, mask_bytes: int) -> Type:
     return Type(dtype, lanes, mask_bytes)
+
+
+@functools.cache
+def tile_type(dtype: DType) -> Type:
+    """What a tile register holds of a dtype: `f32x16x16`, 16 rows of 16 lanes."""
+    return Type(dtype, TILE_ROW_BYTES // dtype.bytes, rows=TILE_SIDE)
 
 
 INDEX, TRUTH, NUMBER, NARROW = (value_type(d) for d in (i64, boolean, f64, i32))
@@ -170,6 +183,8 @@ class Dot:
 
     By four: i8 x i8 and u8 x i8 to i32. By two: i16 x i16 to i32, and bf16 x bf16 to f32 (see `effcc/dot.h`). a and b
     have four or two times as many lanes as c. `dot_small(a, b, c)` is that of u8 x i8 where no lane of a is above 127.
+    Of tiles, c[i, j] + the sum of the dot products of row i of a with lanes j of b's rows: with neighbours packed, b is
+    a matrix of as many columns as c has lanes.
     """
 
     a: Value
@@ -231,7 +246,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """`broadcast<f32x16>(a)`: a single value in every lane."""
+    """`broadcast<f32x16>(a)`: a single value in every lane; of packed lanes, a few neighbours again and again."""
 
     value: Value
     type: Type
@@ -337,9 +352,23 @@ class Load:
     count: Value | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TileLoad:
+    """`tile<bf16x32x16>(A[k], stride=[768], rows=16, lanes=32)`: the elements from a place on, rows `stride` apart.
+
+    Beyond so many `rows`, and `lanes` of a row, nothing is read: it is 0. Set a tile register to it.
+    """
+
+    place: Place
+    type: Type
+    stride: Dim
+    rows: int
+    lanes: int
+
+
 Value = (
     Literal | Var | Affine | SizeNumber | FirstThread | Call | Fma | Dot | Select | Conjunction | Convert | Round
-    | Broadcast | Iota | FirstLanes | Lane | Permute | Lookup | Any | Reduce | Load
+    | Broadcast | Iota | FirstLanes | Lane | Permute | Lookup | Any | Reduce | Load | TileLoad
 )  # fmt: skip
 
 
@@ -420,6 +449,27 @@ class StoreRows:
 
 
 @dataclass(frozen=True, slots=True)
+class Tiles:
+    """`tiles f32x16x16 a, b at 2`: variables in the tile registers from a number on, 2 and 3; what they hold is set.
+
+    Who had those registers before has lost them.
+    """
+
+    type: Type
+    names: tuple[str, ...]
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class TileStore:
+    """`do store_tile(C[16*i], a, stride=[32])`: all rows of a tile, `stride` apart from a place on."""
+
+    place: Place
+    value: Var
+    stride: Dim
+
+
+@dataclass(frozen=True, slots=True)
 class Prefetch:
     """`do prefetch(B[k])`: ask for a cache line, which need not be there."""
 
@@ -475,8 +525,9 @@ class Barrier:
 
 
 Line = (
-    Let | Registers | Array | Assign | SetLane | Store | StoreRows | Prefetch | Check | Loop | Share | Branch | Barrier
-)
+    Let | Registers | Tiles | Array | Assign | SetLane | Store | StoreRows | TileStore | Prefetch | Check | Loop | Share
+    | Branch | Barrier
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -520,6 +571,11 @@ class Function:
         return frozenset(name if isinstance(size, int) else size for name, size in self.sizes)
 
     @functools.cached_property
+    def has_tiles(self) -> bool:
+        """Whether threads set up a matrix unit when they enter, and leave it free when they return."""
+        return any(isinstance(line, Tiles) for line in self.lines)
+
+    @functools.cached_property
     def checks(self) -> bool:
         """Whether it notes run-time checks that fail."""
         return any(isinstance(line, Check) for line in self.lines)
@@ -541,8 +597,8 @@ _PARTS: dict[type, tuple[str, ...]] = {
     Permute: ("vector",), Lookup: ("table", "index"), Any: ("mask",), Reduce: ("vector",),
     Load: ("index", "mask", "count"),
     Let: ("value",), Registers: ("value",), Assign: ("value",), SetLane: ("register", "value"),
-    Store: ("value", "index", "mask", "count"), StoreRows: ("count",), Check: ("fails", "value", "size"),
-    Loop: ("start", "stop"), Share: ("count",), Branch: ("condition",),
+    Store: ("value", "index", "mask", "count"), StoreRows: ("count",), TileStore: ("value",),
+    Check: ("fails", "value", "size"), Loop: ("start", "stop"), Share: ("count",), Branch: ("condition",),
 }  # fmt: skip
 _MANY: dict[type, str] = {Call: "operands", Conjunction: "conditions", StoreRows: "values"}
 

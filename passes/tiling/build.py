@@ -8,7 +8,7 @@ over reduced axes, and after those what follows at the same points.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from effcc.ir.expr import Axis
 from effcc.ir.kernel import Kernel, Statement
@@ -32,7 +32,7 @@ class TiledNest:
     lists all axes, outermost first. `chunk`: so many points of a reduced axis, with all reduced axes inside it, are
     summed in fresh accumulators, which then join the total. `block`: so many points of the outermost reduced axis are
     summed for all points of the kept axes before the next ones, and partial sums rest in the cache. `strip`: so many
-    points of a kept axis pass with all points of the others before the next ones.
+    points of a kept axis pass with all points of the others before the next ones. `accumulators`: where they are held.
     """
 
     plan: NestPlan
@@ -41,6 +41,7 @@ class TiledNest:
     chunk: TiledAxis | None = None
     block: TiledAxis | None = None
     strip: TiledAxis | None = None
+    accumulators: str = "registers"
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -159,11 +160,28 @@ class _Builder:
             points = self._over(kept, nest, self._do(plan.body))
             return points if nest.strip is None else (Loop(SERIAL, nest.strip.axis, nest.strip.tile, points),)
         reduced = [a for a in order if a in plan.reduced]
+        if nest.accumulators == "tiles":
+            return self._on_unit(nest, kept, reduced)
         sums = self._sums(nest, reduced)
         if nest.block is None:
             return self._over(kept, nest, (*sums, *self._do(plan.epilogue)))
         blocks = Loop(SERIAL, nest.block.axis, nest.block.tile, self._over(kept, nest, sums))
         return (blocks, *(self._over(kept, nest, self._do(plan.epilogue)) if plan.epilogue else ()))
+
+    def _on_unit(self, nest: TiledNest, kept: list[str], reduced: list[str]) -> tuple[Node, ...]:
+        """A product in tile registers, which are left for a buffer in the cache that what follows reads row by row."""
+        tiled = [a for a in kept if a in nest.tiles]
+        sums = self._over(
+            tiled, nest, self._accumulators(nest, self._over(reduced, nest, self._do(nest.plan.reductions)))
+        )
+        left = [self.kernel.statements[i] for i in nest.plan.reductions]
+        if nest.plan.epilogue:
+            rows = replace(nest, tiles={a: tile for a, tile in nest.tiles.items() if tile[0] == "lanes"})
+            sums += self._over(sorted(tiled, key=lambda a: a in rows.tiles), rows, self._do(nest.plan.epilogue))
+        body = self._hold([s for s in left if s not in self.held], sums)
+        for axis in reversed(tiled):
+            body = (Loop(SERIAL, axis, nest.tiles[axis][1], body),)
+        return self._over([a for a in kept if a not in nest.tiles], nest, body)
 
     def _sums(self, nest: TiledNest, reduced: list[str]) -> tuple[Node, ...]:
         """The accumulators, and the loops that fill them."""
@@ -177,7 +195,7 @@ class _Builder:
         return self._accumulators(nest, self._over(reduced[:outside], nest, chunks))
 
     def _accumulators(self, nest: TiledNest, body: tuple[Node, ...]) -> tuple[Node, ...]:
-        return (Hold(tuple(self.kernel.statements[i].target for i in nest.plan.reductions), "registers", body),)
+        return (Hold(tuple(self.kernel.statements[i].target for i in nest.plan.reductions), nest.accumulators, body),)
 
     def _over(self, axes: Sequence[str], nest: TiledNest, body: tuple[Node, ...]) -> tuple[Node, ...]:
         for axis in reversed([a for a in axes if a not in self.placed]):

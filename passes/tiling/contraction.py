@@ -16,7 +16,7 @@ The rows left over by `mr` run in a tile of their own height; columns are padded
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import gcd, prod
 from typing import Literal
@@ -48,7 +48,7 @@ MODEL = """
     nt = ceil(ceil(n / nr) / n_parts)
     rows = min(mt * mr, m)
     columns = nt * nr
-    depth = kc * k_inner
+    depth = kc * k_inner                           # steps: packed neighbours count as one
     k_all = k * k_inner
     blocks = ceil(k / kc)
     rests = min(1, blocks - 1)                     # partial sums rest in a block of C, which is cleared before
@@ -66,11 +66,12 @@ MODEL = """
     busy_panels = turns * max(rounds * nt, ceil(batch * m_blocks * ceil(n / nr) / threads))
 
     # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest.
-    step = max((mr + decode_slots) * vectors, mr + vectors, latency_slots)
+    step = max((mr * dot_slots + decode_slots) * vectors, mr + vectors, latency_slots)
     left = rows % mr
-    left_step = min(left, 1) * max((left + decode_slots) * vectors, left + vectors, latency_slots)
+    left_step = min(left, 1) * max((left * dot_slots + decode_slots) * vectors, left + vectors, latency_slots)
     all_left = m % mr
-    all_left_step = min(all_left, 1) * max((all_left + decode_slots) * vectors, all_left + vectors, latency_slots)
+    all_left_step = (min(all_left, 1)
+                     * max((all_left * dot_slots + decode_slots) * vectors, all_left + vectors, latency_slots))
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
             + k_all * turn_slots / 8)
     panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call
@@ -100,6 +101,8 @@ MODEL = """
 """
 
 
+DOT_SLOTS = 2
+"""A dot product of packed neighbours takes the slots of two multiply-adds: one unit does them."""
 BLOCKS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Into how many blocks k may be cut."""
 
@@ -125,6 +128,7 @@ class ContractionNest:
         may_pad: whether the last panel may be computed with masked or padded columns.
         block_k: whether k may be split into blocks, with partial sums in C between them.
         whole: names of axes that tasks cannot share; each task runs all of them.
+        depth: points of the innermost k axis that are summed at once, as packed neighbours, here and in `matrix`.
     """
 
     axes: tuple[Axis, ...]
@@ -138,6 +142,7 @@ class ContractionNest:
     may_pad: bool = True
     block_k: bool = True
     whole: frozenset[str] = frozenset()
+    depth: int = 1
 
 
 @dataclass(frozen=True)
@@ -191,10 +196,12 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
     for role in ("m", "n", "k"):
         if not extents(nest.axes, role):
             raise ScheduleError(f"contraction: no axis of role {role!r} among {[a.name for a in nest.axes]}")
+    nest = replace(nest, lhs_bytes=nest.lhs_bytes * nest.depth, rhs_bytes=nest.rhs_bytes * nest.depth)
     if empty := [a.name for a in nest.axes if a.extent < 1]:
         raise ScheduleError(f"contraction: axes {empty} are empty; an empty contraction needs no schedule")
     m, n = extents(nest.axes, "m")[-1], extents(nest.axes, "n")[-1]
-    k, *k_inner = extents(nest.axes, "k")
+    *deep, innermost = extents(nest.axes, "k")
+    k, *k_inner = (*deep, _ceil(innermost, nest.depth))
     row_axis, lane_axis = ([a.name for a in nest.axes if a.role == role][-1] for role in ("m", "n"))
     outside = [a for a in nest.axes if a.role != "k" and a.name not in (row_axis, lane_axis)]
     turns = prod(a.extent for a in outside if a.name in nest.whole)
@@ -225,6 +232,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "rhs_byte": byte_time_at_home(target, rhs_total),
         "out_byte": byte_time_at_home(target, batch * turns * m * n * nest.out_bytes),
         "decode_slots": nest.decode_slots,
+        "dot_slots": DOT_SLOTS if nest.depth > 1 else 1,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,
         "aliased_rows": _aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
     }

@@ -13,12 +13,14 @@ from math import prod
 from effcc.ir.contraction import Contraction
 from effcc.ir.contraction import Operand as Factor
 from effcc.ir.dims import Shape, elements
+from effcc.ir.dots import TILE_ROW_BYTES
 from effcc.ir.expr import Axis as AxisExpr
 from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.scalars import function
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, schedule_contraction
+from effcc.passes.tiling.matrix import matrix_schedules
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.operands import Axis, Operand, operand_bytes
 from effcc.passes.tiling.pointwise import PointwiseNest, PointwiseSchedule, schedule_pointwise
@@ -45,11 +47,13 @@ def contraction_of(
     block_k: bool,
     target: Target,
     rank: int = 0,
+    depth: int = 1,
 ) -> ContractionSchedule:
     """The best schedule of a sum of products with lanes along `lane_axis` and register rows along `row_axis`.
 
-    shared: the axes along which there can be parallel tasks. block_k: whether partial sums may rest in the cache. rank:
-    how many that are predicted to be faster are passed over, here and below.
+    depth: so many packed points of the innermost reduced axis are summed at once, on the matrix unit if they fill a row
+    of a tile register. shared: the axes along which there can be parallel tasks. block_k: whether partial
+    sums may rest in the cache. rank: how many that are predicted to be faster are passed over, here and below.
     """
     kept = (*product.batch, *product.rows, *product.columns)
     in_rows, in_columns = (set(kept) & o.axes for o in (rows_of, columns_of))
@@ -75,6 +79,7 @@ def contraction_of(
         accumulator_bytes=product.accumulator.bytes,
         block_k=block_k,
         whole=frozenset(a for a in kept if a not in shared),
+        depth=depth,
     )
     return _contraction(nest, target, rank)
 
@@ -208,6 +213,8 @@ def _window(nest: WindowNest, target: Target, rank: int) -> WindowSchedule:
 
 @lru_cache(maxsize=4096)
 def _contraction(nest: ContractionNest, target: Target, rank: int) -> ContractionSchedule:
+    if nest.depth * nest.lhs_bytes == TILE_ROW_BYTES:
+        return list(islice(matrix_schedules(nest, target), rank + 1))[-1]
     return schedule_contraction(nest, target, rank + 1)[-1]
 
 

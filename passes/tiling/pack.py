@@ -30,10 +30,10 @@ from effcc.ir.types import TensorType
 from effcc.passes.fusion.polyhedra import guard_accesses
 
 
-def pack_along(load: Load, axis: str, width: int, order: Sequence[str]) -> Pack:
-    """How a load's buffer is packed along `axis`; `order` gives all axes, outermost first."""
+def pack_along(load: Load, axis: str, width: int, order: Sequence[str], group: int = 1) -> Pack:
+    """How a load's buffer is packed along `axis`; `order` gives all axes, outermost first, the last in groups."""
     inside = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
-    return Pack(load.buffer, axis, width, tuple(a for a in order if a != axis and a in inside))
+    return Pack(load.buffer, axis, width, tuple(a for a in order if a != axis and a in inside), group)
 
 
 def pack(kernel: Kernel, wanted: Pack) -> tuple[Kernel, Kernel]:
@@ -46,27 +46,32 @@ def pack(kernel: Kernel, wanted: Pack) -> tuple[Kernel, Kernel]:
     axis, width, inner = wanted.axis, wanted.width, wanted.order
     extents = kernel.extents
     old = next(p for p in kernel.params if p.name == load.buffer)
-    shape: tuple[Dim, ...] = (ceil_div(extents[axis], width), *(extents[a] for a in inner), width)
+    cuts = {axis: width, **({inner[-1]: wanted.group} if wanted.group > 1 else {})}
+    panels: dict[str, Dim] = {a: ceil_div(extents[a], cuts[a]) if a in cuts else extents[a] for a in (axis, *inner)}
+    shape: tuple[Dim, ...] = (*panels.values(), *cuts.values())
     new = Param(old.name, TensorType(old.type.dtype, shape))
-    wide = Const(width, i64)
-    index = (floor_div(Axis(axis), wide), *(Axis(a) for a in inner), modulo(Axis(axis), wide))
+    numbers = {a: Const(n, i64) for a, n in cuts.items()}
+    outside = (floor_div(Axis(a), numbers[a]) if a in cuts else Axis(a) for a in panels)
+    index = (*outside, *(modulo(Axis(a), number) for a, number in numbers.items()))
 
     def redirect(e: Expr) -> Expr:
         return Load(old.name, index, e.dtype) if e == load else e
 
     statements = tuple(replace(s, value=transform(s.value, redirect)) for s in kernel.statements)
     params = tuple(new if p is old else p for p in kernel.params)
-    outer, lane = f"{axis}_panel", f"{axis}_lane"
-    point = add(multiply(Axis(outer), wide), Axis(lane))
-    source: Expr = substitute_axes(Load("source", load.index, load.dtype), {axis: point})
-    if shape[0] * width != extents[axis]:
-        source = where(compare("lt", point, integer(extents[axis])), source, constant(0, source))
+    outer = {a: f"{a}_panel" if a in cuts else a for a in panels}
+    lanes = {axis: f"{axis}_lane", **{a: f"{a}_place" for a in cuts if a != axis}}
+    points = {a: add(multiply(Axis(outer[a]), n), Axis(lanes[a])) for a, n in numbers.items()}
+    source: Expr = substitute_axes(Load("source", load.index, load.dtype), points)
+    for a, point in points.items():
+        if panels[a] * cuts[a] != extents[a]:
+            source = where(compare("lt", point, integer(extents[a])), source, constant(0, source))
     packing = Kernel(
         name="pack",
         params=(Param("source", old.type),),
         outputs=(Param("packed", new.type),),
-        axes=((outer, shape[0]), *((a, extents[a]) for a in inner), (lane, width)),
-        statements=(Statement("packed", (outer, *inner, lane), source),),
+        axes=(*((outer[a], n) for a, n in panels.items()), *((lanes[a], n) for a, n in cuts.items())),
+        statements=(Statement("packed", (*outer.values(), *lanes.values()), source),),
         weights=frozenset({"source"}),
     )
     return replace(kernel, params=params, statements=statements), guard_accesses(packing)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from effcc.ir.contraction import Contraction, Operand, contraction
 from effcc.ir.dims import Shape, elements
+from effcc.ir.dots import TILE_ROW_BYTES
 from effcc.ir.expr import Axis, Load
 from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.tiling.access import PACKED_LOAD, lane_cost, layouts, stride
@@ -15,6 +16,7 @@ from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import PRODUCT, chunk_of
 from effcc.passes.tiling.contraction import ContractionSchedule
 from effcc.passes.tiling.describe import contraction_of
+from effcc.passes.tiling.dots import PackedProduct, packed_product
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
 
@@ -50,14 +52,21 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
         extent = choice.count(axis)
         return (cost + _store_cost(statement, axis, layout)) * -(-extent // lanes) * lanes / max(extent, 1)
 
+    packed = packed_product(kernel, product, choice.target) if _alone(choice, plan) else None
     sides = [*((a, product.left) for a in product.rows), *((a, product.right) for a in product.columns)]
     lane_axis, columns_of = min(sides, key=lambda side: lane_score(*side))
+    if packed is not None:
+        lane_axis, columns_of = packed.lane_axis, packed.columns_of
     rows_of = product.right if columns_of is product.left else product.left
     row_axes = product.columns if columns_of is product.left else product.rows
     row_axis = max(reversed(row_axes), key=lambda a: _rows_gained(choice, plan, a))
     reduced = _reduced_order(product.depth, rows_of.loads, layout)
+    if packed is not None:
+        reduced = (*(a for a in reduced if a != packed.depth), packed.depth)
     kept = [a for a in plan.kept if a not in (lane_axis, row_axis)]
     order = (*kept, lane_axis, row_axis, *reduced)
+    if packed is not None:
+        return _packed_nest(choice, plan, product, packed, row_axis, reduced, order)
     constant = [x for x in columns_of.loads if x.buffer in kernel.weights and packable(kernel, x, lane_axis)]
     counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
 
@@ -113,6 +122,66 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
     counts[reduced[0]] = chosen.kc
     chunk = chunk_of(kernel, plan.reductions, reduced, counts, longest=PRODUCT)
     return TiledNest(plan, tiles, order, chunk, block)
+
+
+def _alone(choice: Choice, plan: NestPlan) -> bool:
+    """Whether a nest computes one sum, over all of its axes at once, and nothing else before it."""
+    return not plan.body and len(plan.reductions) == 1 and choice.sequential is None
+
+
+def _packed_nest(
+    choice: Choice,
+    plan: NestPlan,
+    product: Contraction,
+    packed: PackedProduct,
+    row_axis: str,
+    reduced: Sequence[str],
+    order: Sequence[str],
+) -> TiledNest:
+    """A nest of dot products of packed lanes, in vectors or on the matrix unit, whichever is predicted to be faster."""
+    kernel, lane_axis, neighbours = choice.kernel, packed.lane_axis, packed.dot.neighbours
+    columns_of = packed.columns_of
+    rows_of = product.right if columns_of is product.left else product.left
+    counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
+
+    def solved(depth: int) -> ContractionSchedule:
+        return contraction_of(
+            kernel,
+            product,
+            counts,
+            lane_axis,
+            row_axis,
+            reduced,
+            rows_of,
+            columns_of,
+            True,
+            choice.shared,
+            False,
+            choice.target,
+            choice.rank,
+            depth,
+        )
+
+    depth, chosen = neighbours, solved(neighbours)
+    known = all(isinstance(kernel.extents[a], int) for a in (row_axis, lane_axis, packed.depth))
+    if choice.target.tile_registers and known:
+        deep = TILE_ROW_BYTES // packed.dot.dtype.bytes
+        depth, chosen = min((depth, chosen), (deep, solved(deep)), key=lambda one: one[1].prediction.seconds)
+    on_unit = depth > neighbours
+    choice.packs.append(pack_along(columns_of.data, lane_axis, chosen.nr, order, neighbours))
+    if lane_axis in choice.shared:
+        choice.tiles[lane_axis] = chosen.nc
+    if row_axis in choice.shared:
+        choice.tiles[row_axis] = chosen.mc
+    choice.seconds += chosen.prediction.seconds
+    where = "tile registers" if on_unit else "packed lanes"
+    bound = chosen.prediction.bound_by
+    choice.notes.append(f"{product.target}: {where}, {chosen} ({row_axis} x {lane_axis}), bound by {bound}")
+    tiles = {lane_axis: ("lanes", chosen.nr), row_axis: ("unroll", chosen.mr), packed.depth: ("packed", depth)}
+    if on_unit:
+        return TiledNest(plan, tiles, tuple(order), accumulators="tiles")
+    chunk = chunk_of(kernel, plan.reductions, reduced, counts, PRODUCT // neighbours, neighbours)
+    return TiledNest(plan, tiles, tuple(order), chunk)
 
 
 def _stacked(

@@ -18,7 +18,9 @@ from effcc.target import Target
 def bounds(target: Target) -> Machine:
     """What a schedule has to fit on a CPU. What is held in the cache may spill to a core's share of L3."""
     cache = target.l2_bytes + target.l3_bytes // target.cores
-    return Machine(target.name, target.vector_bytes, target.vector_registers, cache)
+    return Machine(
+        target.name, target.vector_bytes, target.vector_registers, cache, tile_registers=target.tile_registers
+    )
 
 
 def device_bounds(device: GpuTarget) -> Machine:

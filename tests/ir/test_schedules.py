@@ -188,7 +188,7 @@ MISFITS = [  # an edit of a schedule, the line that the caret is under, and what
     ("linear", "for k by 1 {", "for k by 1, k by 1 {", "k by 1 { do", "k is at a point already"),
     ("linear", "{ do Y }", "{ do Z }", "do Z", "defines 'Z'; it has O, Y"),
     ("linear", "n by 8 lanes, m by 2 unroll { do Y }", "n by 8 block, m by 2 block { do Y }", "n by 8 block",
-     "on avx2 lanes or unroll"),
+     "on avx2 lanes, unroll or packed"),
     ("attention", "for n by 4 {\n        hold S, P", "for n by 4 {\n        hold P", "do M",
      "M reads S, which is not there any more: hold S around both"),
     ("attention", "do P\n", "", "do D", "D reads P, which is computed later"),

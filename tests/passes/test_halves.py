@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from effcc.ir.contraction import contractions
 from effcc.ir.interpreter import run_program
 from effcc.ir.parser import parse_graph
 from effcc.ir.program import Launch, Program
@@ -36,7 +39,7 @@ def casts(program: Program) -> list[str]:
 
 def test_two_products_of_one_input_share_its_f32_copy() -> None:
     before = fused(64)
-    after = widen_rows(before)
+    after = widen_rows(before, generic("avx512"))
     verify_program(after)
     assert casts(after).count("widen") == 1
     random = np.random.default_rng(0)
@@ -49,7 +52,15 @@ def test_two_products_of_one_input_share_its_f32_copy() -> None:
 
 def test_few_columns_are_not_worth_a_copy() -> None:
     before = fused(32)
-    assert widen_rows(before) is before
+    assert widen_rows(before, generic("avx512")) is before
+
+
+def test_machines_that_sum_products_of_bf16_read_them_as_they_are() -> None:
+    before = fused(96)
+    held = {n: frozenset(c.right.data.buffer for c in contractions(k).values()) for n, k in before.kernels.items()}
+    before = replace(before, kernels={n: replace(k, weights=held[n]) for n, k in before.kernels.items()})
+    assert widen_rows(before, generic("avx512")) is not before
+    assert widen_rows(before, generic("avx512_bf16")) is before
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -58,7 +69,7 @@ def test_a_compiled_product_of_halves_reads_f32_rows(dtype: torch.dtype) -> None
     model = torch.nn.Linear(256, 96).to(dtype).eval()
     x = torch.randn(20, 256).to(dtype)
     with torch.no_grad():
-        compiled = torch.compile(model, backend="effcc")
+        compiled = torch.compile(model, backend="effcc", options={"target": "avx2"})
         wide = model.double()(x.double())
         model.to(dtype)
         torch.testing.assert_close(compiled(x).double(), wide, rtol=2**-7, atol=2**-7)

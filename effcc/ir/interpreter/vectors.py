@@ -98,6 +98,12 @@ class _Thread:
             case v.Registers(type, names, value):
                 start = self._zeros(type) if value is None else self(value)
                 self.names.update(dict.fromkeys(names, start))
+            case v.Tiles(type, names):
+                self.names.update(dict.fromkeys(names, blank((type.rows, type.lanes), type.dtype.numpy)))
+            case v.TileStore(place, value, stride):
+                at = self._at(place) + self._size(stride) * np.arange(value.type.rows)[:, None]
+                at = at + np.arange(value.type.lanes)
+                self._memory(place, at)[at] = self(value)
             case v.Array(dtype, name, length):
                 self.memory[name] = blank((length,), dtype.numpy)
             case v.SetLane(v.Var(name), lane, value):
@@ -175,6 +181,13 @@ class _Thread:
             case v.Affine(terms, constant):
                 total = sum(int(self.names[name]) * self._size(c) for name, c in terms) + self._size(constant)
                 return np.int64(total)
+            case v.Literal(number, type) if type.rows > 1:
+                return np.full((type.rows, type.lanes), number, type.dtype.numpy)
+            case v.TileLoad(place, type, stride, rows, lanes):
+                at = self._at(place) + self._size(stride) * np.arange(rows)[:, None] + np.arange(lanes)
+                tile = np.zeros((type.rows, type.lanes), type.dtype.numpy)
+                tile[:rows, :lanes] = self._memory(place, at)[at]
+                return tile
             case v.Literal(number, type):
                 full = np.full(type.lanes, number, type.dtype.numpy)
                 return full if type.lanes > 1 else full[0]
@@ -201,7 +214,7 @@ class _Thread:
             case v.Round(inner, dtype):
                 return self(inner).astype(dtype.numpy).astype(np.float32)
             case v.Broadcast(inner, type):
-                return np.full(type.lanes, self(inner), type.dtype.numpy)
+                return np.resize(self(inner), type.lanes).astype(type.dtype.numpy)
             case v.Iota(start, type):
                 numbers = (self(start) + np.arange(type.lanes)).astype(type.dtype.numpy)
                 return numbers if type.lanes > 1 else numbers[0]
@@ -244,6 +257,8 @@ class _Thread:
         a, b, c = self(dot.a), self(dot.b), np.atleast_1d(self(dot.c))
         if dot.small and a.max() > 127:
             raise InputError(f"dot_small of {a.max()}: expected at most 127")
+        if dot.type.rows > 1:
+            return tile_products(a, b, c)
         return dot_products(a, b, c)
 
 
@@ -258,6 +273,24 @@ def dot_products(a: Values, b: Values, c: Values) -> Values:
     products = a.astype(np.int64) * b.astype(np.int64)
     total = products.reshape(-1, neighbours).sum(1) + c
     return (total & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+
+
+def tile_products(a: Values, b: Values, c: Values) -> Values:
+    """c plus the matrix product of a with b, whose rows have neighbours packed; of bf16 as a matrix unit adds them up:
+    a sum of the products at even places and one of those at odd ones, which then meet and join c.
+    """
+    side = c.shape[1]
+    neighbours = b.shape[1] // side
+    if a.dtype != bf16.numpy:
+        return np.stack([dot_products(np.tile(x, side), b.reshape(-1, side, neighbours).transpose(1, 0, 2).ravel(), row)
+                         for x, row in zip(a, c, strict=True)])  # fmt: skip
+    wide = [x.astype(np.longdouble) for x in (a, b)]
+    parts = np.zeros((neighbours, *c.shape), np.float32)
+    for k in range(len(b)):
+        for n in range(neighbours):
+            exact = parts[n] + np.outer(wide[0][:, neighbours * k + n], wide[1][k, n::neighbours])
+            parts[n] = exact.astype(np.float32)
+    return c + (parts[0] + parts[1])
 
 
 def convert(value: Values, type: v.Type) -> Values:

@@ -55,9 +55,9 @@ def read_schedule(source: Source, tree: Syntax) -> WrittenSchedule:
 
 
 def _pack(tree: Syntax) -> Pack:
-    buffer, axis, width, order = tree.children
+    buffer, axis, width, order, group = tree.children
     names = tuple(str(t) for t in tokens(order)) if isinstance(order, Tree) else ()
-    return Pack(str(buffer), str(axis), whole(str(width)), names)
+    return Pack(str(buffer), str(axis), whole(str(width)), names, 1 if group is None else whole(str(group)))
 
 
 def _nodes(body: list[Syntax], path: Path, places: dict[Path, Syntax | Token]) -> tuple[Node, ...]:

@@ -19,7 +19,7 @@ STARTS = ["graph", "kernel", "loops", "vectors", "program", "schedule", "encodin
 _READABLE = {
     "NAME": "a name", "VALUE": "a %value", "AT": "an @name", "INT": "an integer", "FLOAT": "a number",
     "STRING": "a string", "SPECIAL": "", "SIZE": "", "TYPED": "", "MINUS": "'-'", "COMBINE": "add=", "$END": "the end",
-    "TOGETHER": "lanes, unroll or block", "SPACE": "local or registers",
+    "TOGETHER": "lanes, unroll, block or packed", "SPACE": "local, registers or tiles",
     "_AND": "'and'", "_OR": "'or'", "_FOR": "'for'", "_RESCALE": "'rescale'",
 }  # fmt: skip
 

@@ -53,6 +53,9 @@ from effcc.ir.vectors import (
     SizeNumber,
     Store,
     StoreRows,
+    TileLoad,
+    Tiles,
+    TileStore,
     Type,
     Value,
     Var,
@@ -164,6 +167,11 @@ class _Reader:
                 names = tuple(str(t) for t in tokens(inner[0]))
                 self.names.update(dict.fromkeys(names, type))
                 return Registers(type, names, value_)
+            case "v_tiles":
+                type = _type(self.source, tokens(tree)[0], words[0])
+                names = tuple(str(t) for t in tokens(inner[0]))
+                self.names.update(dict.fromkeys(names, type))
+                return Tiles(type, names, int(words[1]))
             case "v_array":
                 dtype = read_dtype(self.source, tokens(tree)[1])
                 self.buffers[words[0]] = dtype
@@ -201,6 +209,10 @@ class _Reader:
                     how = self._how(named)
                     rows = tuple(self.value(t) for t in plain[1:])
                     return StoreRows(self.place(plain[0]), rows, how.stride, how.count)
+                case "store_tile", 2:
+                    register = self.value(plain[1])
+                    if isinstance(register, Var):
+                        return TileStore(self.place(plain[0]), register, self._how(named).stride)
                 case "prefetch", 1:
                     return Prefetch(self.place(plain[0]))
                 case "put", 2:
@@ -210,8 +222,9 @@ class _Reader:
                 case "check", 3:
                     return Check(_natural(angle), *(self.value(t) for t in plain))
             raise IRTypeError(
-                f"expected one of store(place, value), store_rows(place, a, b, c, d), prefetch(place), put<lane>(name, "
-                f"value) and check<number>(fails, value, size), got {name} of {len(plain)}"
+                f"expected one of store(place, value), store_rows(place, a, b, c, d), store_tile(place, name), "
+                f"prefetch(place), put<lane>(name, value) and check<number>(fails, value, size), "
+                f"got {name} of {len(plain)}"
             )
 
     def _arguments(self, tree: Syntax) -> _Arguments:
@@ -273,6 +286,10 @@ class _Reader:
         if name == "load" and angle and len(plain) == 1:
             how = self._how(arguments.named)
             return Load(self.place(plain[0]), read_type(angle), how.stride, how.index, how.mask, how.count)
+        if name == "tile" and angle and len(plain) == 1 and set(arguments.named) == {"stride", "rows", "lanes"}:
+            sizes = {key: self._affine(value).constant for key, value in arguments.named.items()}
+            rows, lanes = (int(sizes[key]) for key in ("rows", "lanes"))
+            return TileLoad(self.place(plain[0]), read_type(angle), sizes["stride"], rows, lanes)
         if arguments.named:
             raise IRTypeError(f"{name} takes no argument called {min(arguments.named)!r}")
         if len(plain) == 1 and plain[0].data == "v_number":

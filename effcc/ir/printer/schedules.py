@@ -19,7 +19,8 @@ def print_schedule(name: str, schedule: Schedule, indent: str = "") -> str:
     lines += [f"  note {json.dumps(note)}" for note in schedule.notes]
     for pack in schedule.packs:
         order = f" order {', '.join(pack.order)}" if pack.order else ""
-        lines.append(f"  pack {pack.buffer} along {pack.axis} by {pack.width}{order}")
+        group = f" group {pack.group}" if pack.group > 1 else ""
+        lines.append(f"  pack {pack.buffer} along {pack.axis} by {pack.width}{order}{group}")
     lines += _lines(schedule.body, "  ")
     return "\n".join(indent + line for line in [*lines, "}"])
 

@@ -44,6 +44,9 @@ from effcc.ir.vectors import (
     SizeNumber,
     Store,
     StoreRows,
+    TileLoad,
+    Tiles,
+    TileStore,
     Value,
     Var,
 )  # fmt: skip
@@ -107,6 +110,12 @@ def show_line(line: Line) -> str:
             return f"let {name}: {value.type} = {show_value(value)}"
         case Registers(type, names, value):
             return f"registers {type} {', '.join(names)}" + ("" if value is None else f" = {show_value(value)}")
+        case Tiles(type, names, first):
+            return f"tiles {type} {', '.join(names)} at {first}"
+        case TileStore(place, value, stride):
+            return (
+                f"do store_tile({show_place(place)}, {show_value(value)}, stride={show_value(Affine(constant=stride))})"
+            )
         case Array(dtype, name, length):
             return f"array {name}: {dtype}[{length}]"
         case Assign(name, value):
@@ -187,6 +196,10 @@ def show_value(value: Value) -> str:
             return f"lookup({_listed((table, index))})"
         case Any(mask):
             return f"any({show_value(mask)})"
+        case TileLoad(place, type, stride, rows, lanes):
+            sizes = zip(("stride", "rows", "lanes"), (stride, rows, lanes), strict=True)
+            given = ", ".join(f"{name}={show_value(Affine(constant=n))}" for name, n in sizes)
+            return f"tile<{type}>({show_place(place)}, {given})"
         case Reduce(function, vector):
             return f"reduce<{function}>({show_value(vector)})"
     return f"load<{value.type}>({show_place(value.place)}{_how(value)})"

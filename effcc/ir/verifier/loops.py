@@ -11,8 +11,8 @@ from effcc.ir.op import require
 from effcc.ir.scalars import FUNCTIONS, REDUCTIONS
 from effcc.ir.verifier.expressions import Scope
 
-SPACES = ("register", "local", "shared")
-TILE_KINDS = ("lanes", "unroll", "loop")
+SPACES = ("register", "tile", "local", "shared")
+TILE_KINDS = ("lanes", "unroll", "loop", "packed")
 LOOP_KINDS = ("serial", "parallel")
 Buffers = dict[str, tuple[DType, int]]
 

@@ -14,16 +14,32 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from effcc.errors import ScheduleError
+from effcc.ir.contraction import contraction
 from effcc.ir.dependences import online_axis, shared_axes
+from effcc.ir.dots import TILE_ROW_BYTES, TILE_SIDE
 from effcc.ir.expr import Axis, Load, ends_at, loads
 from effcc.ir.kernel import Kernel, Statement
-from effcc.ir.schedule import PARALLEL, SPACES, TOGETHER, Do, Hold, Loop, Node, Pack, Path, Place, Schedule, places
+from effcc.ir.schedule import (
+    ACCUMULATORS,
+    PARALLEL,
+    SPACES,
+    TOGETHER,
+    Do,
+    Hold,
+    Loop,
+    Node,
+    Pack,
+    Path,
+    Place,
+    Schedule,
+    places,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Machine:
     """The bounds of a machine: bytes of a vector, vector registers, bytes of a core's cache; `blocks` for a GPU, whose
-    vectors are a warp's registers, of at most `warps` warps in a program.
+    vectors are a warp's registers, of at most `warps` warps in a program; `tile_registers` of a CPU with such.
     """
 
     name: str
@@ -32,6 +48,7 @@ class Machine:
     cache_bytes: int
     blocks: bool = False
     warps: int = 32
+    tile_registers: int = 0
 
 
 class Misfit(ScheduleError):
@@ -82,9 +99,10 @@ class _Verifier:
     sizes: dict[str, int] = field(default_factory=dict)
     warps: int = 0
     places: list[Place] = field(default_factory=list)
+    packs: tuple[Pack, ...] = ()
 
     def run(self, schedule: Schedule) -> None:
-        self.warps, self.places = schedule.warps, places(self.kernel, schedule)
+        self.warps, self.places, self.packs = schedule.warps, places(self.kernel, schedule), schedule.packs
         if self.machine is not None:
             self._warps(schedule, self.machine)
         for number, pack in enumerate(schedule.packs):
@@ -111,6 +129,10 @@ class _Verifier:
             self._axis(axis, path)
         if pack.width < 1:
             raise Misfit(f"{pack.buffer} is packed by {pack.width}: expected at least 1", path)
+        if pack.group < 1 or (pack.group > 1 and not pack.order):
+            raise Misfit(
+                f"{pack.buffer} has groups of {pack.group}: they are points of the last axis of its order", path
+            )
 
     def _axis(self, axis: str, path: Path) -> None:
         if axis not in self.kernel.extents:
@@ -149,7 +171,7 @@ class _Verifier:
             if other is not None:
                 raise Misfit(f"{loop.axis} cannot be in the lanes: {other} is", path)
         if self.machine is not None and loop.together and (loop.together == "block") != self.machine.blocks:
-            wanted = "block" if self.machine.blocks else "lanes or unroll"
+            wanted = "block" if self.machine.blocks else "lanes, unroll or packed"
             raise Misfit(f"points are computed together {loop.together!r}: on {self.machine.name} {wanted} do", path)
         if self.machine is not None and self.machine.blocks:
             self._blocks(loop, path)
@@ -219,6 +241,8 @@ class _Verifier:
             raise Misfit(f"{hold.space!r}: expected one of {', '.join(SPACES)}", path)
         tiles = [n for _, n in around.loops if n.together]
         blocks = self.machine.blocks if self.machine is not None else bool([n for n in tiles if n.together == "block"])
+        if hold.space == "tiles":
+            self._tiles(hold, path, around)
         if hold.space == "local" and tiles:
             raise Misfit(f"a hold in local stands outside of the loop whose points are in {tiles[0].together}", path)
         total = 0
@@ -229,7 +253,8 @@ class _Verifier:
             if hold.space == "local":
                 total += self._local(s, path, around)
             elif s.reduction is not None and not blocks:
-                total += self._accumulators(s, hold, path, around)
+                found = self._accumulators(s, hold, path, around)
+                total += found if hold.space == "registers" else 0
             elif not blocks:
                 raise Misfit(f"{target} is no reduction: on a CPU it is held in local, or stays where it is used", path)
             else:
@@ -281,6 +306,28 @@ class _Verifier:
         vectors = prod(-(-n.step // lanes) if n.together == "lanes" else n.step for n in tiles)
         return int(vectors)
 
+    def _tiles(self, hold: Hold, path: Path, around: _Around) -> None:
+        """One product's accumulators in tile registers, beside which a tile of each factor has room."""
+        if len(hold.targets) != 1 or not any(
+            isinstance(n, Loop) and n.together == "packed" for n in _nodes_in(hold.body)
+        ):
+            raise Misfit("tiles hold one sum of products, whose reduced axis is `packed`", path)
+        if not around.holds(hold.targets[0]):
+            raise Misfit(f"tile registers are left for the cache: hold {hold.targets[0]} in local around", path)
+        for _, loop in around.loops:
+            if loop.together and not isinstance(self.kernel.extents[loop.axis], int):
+                raise Misfit(
+                    f"{loop.axis} is as long as is known at run time only: tile registers hold whole tiles", path
+                )
+        steps = {n.together: n.step for _, n in around.loops}
+        rows, columns = (-(-steps.get(way, 1) // TILE_SIDE) for way in ("unroll", "lanes"))
+        taken = rows * columns + min(rows, columns) + 1
+        if self.machine is not None and taken > self.machine.tile_registers:
+            raise Misfit(
+                f"{rows * columns} tiles of {hold.targets[0]} and {min(rows, columns) + 1} of its factors are {taken}: "
+                f"{self.machine.name} has {self.machine.tile_registers} tile registers", path,
+            )  # fmt: skip
+
     def _fits(self, hold: Hold, total: int, path: Path) -> None:
         if self.machine is None:
             return
@@ -319,6 +366,9 @@ class _Verifier:
         for _, loop in around.loops:
             if loop.axis not in own:
                 raise Misfit(f"{s.target} does not run over {loop.axis}: put it outside of that loop", path)
+        for at, loop in around.loops:
+            if loop.together == "packed":
+                self._packed(s, loop, at, around)
         if s.reduction is not None and s.scatter is None:
             self._sum(s, path, around)
             self._online(s, path, around)
@@ -331,7 +381,7 @@ class _Verifier:
         assert s.reduction is not None
         holds = around.holds(s.target)
         over = ", ".join(s.reduction.axes)
-        if not holds or holds[-1][1].space != "registers":
+        if not holds or holds[-1][1].space not in ACCUMULATORS:
             raise Misfit(f"nothing holds the accumulators of {s.target}: put `hold {s.target} in registers` around the "
                          f"loops over {over}", path)  # fmt: skip
         outer, _ = holds[0]
@@ -339,6 +389,25 @@ class _Verifier:
             if loop.axis in s.reduction.axes and len(at) < len(outer):
                 raise Misfit(f"partial results of {s.target} rest nowhere between turns of `{loop.kind} {loop.axis} by "
                              f"{loop.step}`: hold {s.target} around that loop", outer)  # fmt: skip
+
+    def _packed(self, s: Statement, loop: Loop, path: Path, around: _Around) -> None:
+        """Packed neighbours are of a product for which there is such an instruction, one factor packed for it."""
+        product = contraction(s)
+        dot = product.dot if product is not None else None
+        if product is None or dot is None or loop.axis not in product.depth:
+            raise Misfit(f"points of {loop.axis} are packed, but {s.target} sums no products of such over it", path)
+        holds = around.holds(s.target)
+        tiles = bool(holds) and holds[-1][1].space == "tiles"
+        most = TILE_ROW_BYTES // dot.dtype.bytes if tiles else dot.neighbours
+        lanes = next((n.axis for _, n in around.loops if n.together == "lanes"), None)
+        factor = product.right if lanes in product.columns else product.left if lanes in product.rows else None
+        if loop.step > most or loop.step % dot.neighbours or factor is None:
+            raise Misfit(f"{s.target} adds up to {most} packed points of {loop.axis}, a multiple of {dot.neighbours}, "
+                         f"with lanes along an axis of one factor: got {loop.step}", path)  # fmt: skip
+        wanted = (factor.data.buffer, lanes, loop.axis, dot.neighbours)
+        if not any((p.buffer, p.axis, p.order[-1] if p.order else "", p.group) == wanted for p in self.packs):
+            how = f"`pack {wanted[0]} along {lanes} ... order ..., {loop.axis} group {dot.neighbours}`"
+            raise Misfit(f"{wanted[0]} is not packed for that: {how}", path)  # fmt: skip
 
     def _online(self, s: Statement, path: Path, around: _Around) -> None:
         """What is rescaled joins once for each turn of the running reduction that it follows."""
@@ -408,7 +477,7 @@ class _Verifier:
 def _turns(target: str, s: Statement, around: _Around) -> list[Path]:
     """The loops over the axes that `s` reduces between whose turns partial results of `target` rest in the cache."""
     assert s.reduction is not None
-    (outer, _), *_ = (h for h in around.holds(target) if h[1].space == "registers")
+    (outer, _), *_ = (h for h in around.holds(target) if h[1].space in ACCUMULATORS)
     first = around.holds(target)[0][0]
     return [p for p, n in around.loops if len(first) < len(p) < len(outer) and n.axis in s.reduction.axes]
 

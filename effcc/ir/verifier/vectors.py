@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from effcc.errors import IRTypeError, UnknownNameError
 from effcc.ir.dims import symbols
+from effcc.ir.dots import TILE_REGISTERS
 from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, i32, i64
 from effcc.ir.op import require
 from effcc.ir.printer.vectors import show_line
@@ -47,6 +48,9 @@ from effcc.ir.vectors import (
     SizeNumber,
     Store,
     StoreRows,
+    TileLoad,
+    Tiles,
+    TileStore,
     Type,
     Value,
     Var,
@@ -83,6 +87,7 @@ class _Block:
     ) -> None:
         self.names, self.buffers, self.read_only = dict(names), dict(buffers), read_only
         self.registers, self.sizes, self.taken = set(registers), sizes, taken
+        self.tiles: dict[str, int] = {}
 
     def check(self, body: tuple[Line, ...]) -> None:
         """Raise IRTypeError unless all statements make sense here, one after the other."""
@@ -96,6 +101,7 @@ class _Block:
 
     def _inner(self, body: tuple[Line, ...], name: str = "") -> None:
         block = _Block(self.names, self.buffers, self.read_only, self.registers, self.sizes, self.taken)
+        block.tiles = self.tiles  # what is inside may take registers over, too
         if name:
             block._define(name, INDEX)
         block.check(body)
@@ -110,12 +116,28 @@ class _Block:
             self._value(value)
         match line:
             case Let(name, value):
+                require(value.type.rows == 1, f"{name!r} is a tile, which has to be in a register that `tiles` names")
                 self._define(name, value.type)
             case Registers(type, names, start):
                 require(start is None or start.type == type, f"registers of {type} begin as {start and start.type}")
                 for name in names:
                     self._define(name, type)
                     self.registers.add(name)
+            case Tiles(type, names, first):
+                require(type.rows > 1, f"tile registers hold tiles, not {type}")
+                require(
+                    first >= 0 and first + len(names) <= TILE_REGISTERS, f"tile registers are 0 to {TILE_REGISTERS - 1}"
+                )
+                for number, name in enumerate(names, first):
+                    self._define(name, type)
+                    self.registers.add(name)
+                    for other in [n for n, taken in self.tiles.items() if taken == number]:
+                        del self.tiles[other]
+                    self.tiles[name] = number
+            case TileStore(place, Var(name, type)):
+                self._place(place)
+                require(place.buffer not in self.read_only, f"buffer {place.buffer!r} is only read")
+                require(type.rows > 1 and place.dtype == type.dtype, f"{name} of {type} is stored to {place.dtype}")
             case Array(dtype, name, length):
                 require(length >= 1, f"array {name!r} has {length} elements")
                 require(name not in self.taken, f"{name!r} is defined twice")
@@ -123,6 +145,8 @@ class _Block:
                 self.buffers[name] = dtype
             case Assign(name, value):
                 self._register(name, value.type)
+                if isinstance(value, Dot) and value.type.rows > 1:
+                    require(value.c == Var(name, value.type), "a dot of tiles adds to the register that it sets")
             case SetLane(Var(name, type), lane, value):
                 self._register(name, type)
                 self._lane(lane, type)
@@ -218,6 +242,7 @@ class _Block:
                 if name not in self.names:
                     raise UnknownNameError("name", name, self.names)
                 require(self.names[name] == type, f"{name!r} is {self.names[name]}, not {type}")
+                require(type.rows == 1 or name in self.tiles, f"another tile has taken {name!r}'s register")
             case Affine():
                 self._affine(value)
             case SizeNumber():
@@ -247,8 +272,9 @@ class _Block:
             case Round(inner, dtype):
                 require(inner.type.dtype == f32 and dtype in (f16, bf16), f"{inner.type} is not rounded to {dtype}")
             case Broadcast(inner, type):
-                self._is(inner, type.element)
-                require(type.lanes > 1, f"{type} has no lanes")
+                few = inner.type.lanes > 1 and type.dtype == bf16 and inner.type.dtype == bf16
+                require(few or inner.type == type.element, f"expected {type.element}, got {inner.type}")
+                require(type.lanes > inner.type.lanes, f"{type} has no lanes to repeat {inner.type} in")
             case Iota(start, type):
                 self._is(start, type.element)
                 require(type.dtype in (i32, i64), f"numbers of lanes are integers, not {type}")
@@ -267,6 +293,11 @@ class _Block:
             case Reduce(name, vector):
                 require(name in FUNCTIONS and FUNCTIONS[name].associative, f"{name!r} is no function to reduce by")
                 require(vector.type.lanes > 1, f"{vector.type} has one lane")
+            case TileLoad(place, type, _, rows, lanes):
+                self._place(place)
+                require(type.rows > 1 and place.dtype == type.dtype, f"elements of {place.dtype} make no {type}")
+                inside = 1 <= rows <= type.rows and 1 <= lanes <= type.lanes
+                require(inside, f"{rows} rows of {lanes} lanes of {type}")
             case Load(place, type):
                 self._place(place)
                 load_type(place.dtype, type if type.dtype == bf16 else type.element)

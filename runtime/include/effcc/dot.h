@@ -1,6 +1,7 @@
 // effcc/dot.h: sums of products of packed neighbours, the one kind of arithmetic at which narrow numbers are quick.
 //
 //   dot(a, b, c)         c[i] + the products of those lanes of a and b that share c's lane i
+//   repeat<V>(few)       neighbours of one lane in every lane: two bf16, four bytes
 //   dot_small(a, b, c)   the same, for u8 x i8 where no lane of a is above 127: quicker on AVX2
 //
 //     a       b       c      neighbours
@@ -163,6 +164,13 @@ EFFCC_INLINE C dot_bf16(A a, B b, C c) {
 }
 
 }  // namespace detail
+
+template <class V, class Few>
+EFFCC_INLINE V repeat(Few few) {
+    static_assert(sizeof(Few) == 4, "neighbours of one lane");
+    using W = i32x<sizeof(V) / 4>;
+    return __builtin_bit_cast(V, broadcast<W>(__builtin_bit_cast(i32, few)));
+}
 
 template <class A, class B, class C>
 EFFCC_INLINE C dot(A a, B b, C c) {

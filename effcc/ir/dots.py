@@ -1,0 +1,21 @@
+"""Dot products of packed lanes: for which dtypes there are such, and what the registers of matrix units hold.
+
+Contractions, schedules and vectors all ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from effcc.ir.dtypes import DType, bf16, f32, i8, i16, i32, u8
+
+DOTS: Mapping[tuple[DType, DType, DType], int] = {
+    (i8, i8, i32): 4,
+    (u8, i8, i32): 4,
+    (i16, i16, i32): 2,
+    (bf16, bf16, f32): 2,
+}
+"""How many packed neighbours make one sum, by the dtypes of a, b and c: c + the sum of a * b."""
+
+TILE_SIDE, TILE_ROW_BYTES, TILE_REGISTERS = 16, 64, 8
+"""A tile register has so many rows, each of so many bytes; a thread has so many tile registers."""

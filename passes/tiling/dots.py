@@ -1,0 +1,55 @@
+"""Which products are summed by dot products of packed lanes on a machine: both factors as they are stored, one packed.
+
+`linear[m,n] = sum(k: cast<f32>(x[m,k]) * cast<f32>(w[n,k]))` of bf16, w constant: w is packed in pairs along k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from effcc.ir.contraction import Contraction, Operand, PackedDot
+from effcc.ir.dtypes import bf16
+from effcc.ir.expr import free_axes
+from effcc.ir.kernel import Kernel
+from effcc.passes.tiling.access import layouts, stride
+from effcc.passes.tiling.pack import packable
+from effcc.target import Target
+
+
+@dataclass(frozen=True)
+class PackedProduct:
+    """A product whose `columns_of`, constant, is packed along `lane_axis`; `depth` is the axis of the neighbours."""
+
+    dot: PackedDot
+    columns_of: Operand
+    lane_axis: str
+    depth: str
+
+
+def packed_product(kernel: Kernel, product: Contraction, target: Target) -> PackedProduct | None:
+    """How a product is summed by packed lanes; None where `target` has no such, or the kernel does more than that."""
+    dot = product.dot
+    sums = [s for s in kernel.statements if s.reduction is not None or s.scatter is not None]
+    if dot is None or dot.dtype != bf16 or not target.sums_bf16 or not product.is_outer or len(sums) != 1:
+        return None
+    for one in (product, product.turned):
+        rows_of, columns_of = one.left, one.right
+        lanes = [a for a in one.columns if packable(kernel, columns_of.data, a)] if columns_of.constant else []
+        read = rows_of.data.buffer in {p.name for p in kernel.params}
+        if not lanes or not read or rows_of.gathered:
+            continue
+        layout = layouts(kernel)[rows_of.data.buffer]
+        depth = [a for a in product.depth if stride(rows_of.data, a, layout) == 1 and _pairs(kernel, a, dot)]
+        if depth and not kernel.scans and all(set(one.depth) & free_axes(o.value) for o in (rows_of, columns_of)):
+            return PackedProduct(dot, columns_of, max(lanes, key=lambda a: _extent(kernel, a)), depth[0])
+    return None
+
+
+def _pairs(kernel: Kernel, axis: str, dot: PackedDot) -> bool:
+    """Whether an axis has neighbours enough, in a number that is known."""
+    return _extent(kernel, axis) >= dot.neighbours
+
+
+def _extent(kernel: Kernel, axis: str) -> int:
+    extent = kernel.extents[axis]
+    return extent if isinstance(extent, int) else 0
