@@ -50,7 +50,7 @@ def ask_ahead(
     for a piece of the next tile's rows. Nothing where the loop is no such sum, or too short for its rows."""
     sums = [s for s in loop.body if isinstance(s, Tile)]
     name, known = variables[loop.axis], writer.known[variables[loop.axis]]
-    if len(sums) != len(loop.body) or not all(isinstance(storage[s.buffer], Registers) for s in sums):
+    if len(sums) != len(loop.body) or not all(isinstance(storage.get(s.buffer), Registers) for s in sums):
         return
     if known.low != 0 or known.high is None or known.modulus != 1 or known.high + 1 < SHORT:
         return
