@@ -32,6 +32,7 @@ from effcc.ir.table import products
 from effcc.ir.vectors import Affine
 from effcc.passes import layout, memory, reroll, simplify
 from effcc.passes.fusion import online
+from effcc.passes.fusion import program as programs
 from effcc.passes.fusion.cascade import Defined
 from effcc.passes.rules.engine import Rewritten
 from effcc.passes.rules.language import RuleSet
@@ -321,8 +322,8 @@ def outputs_are_stored_row_major_whatever_was_asked(patch: Patch) -> None:
         found = original(graph, cascade)
         return {**found, **{o.name: o.type.plain() for o in graph.outputs if o not in graph.params}}
 
-    original = fuse._stored_types
-    patch.setattr(fuse, "_stored_types", wrong)
+    original = programs._stored_types
+    patch.setattr(programs, "_stored_types", wrong)
 
 
 @planted(seed=1)
@@ -336,7 +337,7 @@ def code_loads_lanes_beyond_the_tail(patch: Patch) -> None:
 
 @planted(seed=107)
 def updates_read_what_others_have_written(patch: Patch) -> None:
-    patch.setattr(fuse._ProgramBuilder, "save", lambda self, value: value.name)
+    patch.setattr(programs._ProgramBuilder, "save", lambda self, value: value.name)
 
 
 @planted(seed=124)
