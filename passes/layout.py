@@ -3,9 +3,12 @@
 A buffer's candidates are its row-major order, and those orders that have a dimension innermost along which some
 kernel's lanes may run. What a kernel costs under an assignment of its buffers is what tiling predicts for it then; the
 sum over all launches is least where channels last, say, pays for a chain of convolutions although the first of them
-would rather write rows. Buffers are eliminated one by one, cheapest tables first (dynamic programming over a tree
-decomposition; Bertele and Brioschi, "Nonserial dynamic programming", 1972): exact for what models look like. A buffer
-whose table would become too large is decided on the spot, by what is known then.
+would rather write rows. Where rows of a product would then share their sets of the L1 cache (pixels of 1024 channels,
+or every other one of 512), a cache line stands between neighbours.
+
+Buffers are eliminated one by one, cheapest tables first (dynamic programming over a tree decomposition; Bertele and
+Brioschi, "Nonserial dynamic programming", 1972): exact for what models look like. A buffer whose table would become too
+large is decided on the spot, by what is known then.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from math import prod
 
 from effcc.errors import noting
 from effcc.ir.affine import coefficient
+from effcc.ir.contraction import contraction
 from effcc.ir.dims import Dim, contiguous_strides, dim
 from effcc.ir.expr import Axis, Load
 from effcc.ir.kernel import Kernel, Param
@@ -26,7 +30,9 @@ from effcc.ir.program import Buffer, Launch, Program
 from effcc.ir.schedule import Schedule, places
 from effcc.ir.types import TensorType
 from effcc.passes.tiling.choose import choose
+from effcc.passes.tiling.contraction import aliased_rows
 from effcc.passes.tiling.merge import merge_axes
+from effcc.passes.tiling.operands import CACHE_LINE
 from effcc.target import Target
 
 TOGETHER = 4
@@ -50,10 +56,14 @@ def arrange(program: Program, target: Target) -> Program:
         for name, position in pricing.wanted(step, names):
             positions.setdefault(name, {})[position] = None
     _spread(positions, touched, known)
+    moves = _moves(program, launches)
     candidates = {
-        name: dict.fromkeys((known[name].type, *(_innermost(known[name].type, p) for p in found)))
+        name: dict.fromkeys((
+            known[name].type,
+            *(_spaced(_innermost(known[name].type, p), moves.get(name, ()), target) for p in found),
+        ))
         for name, found in positions.items()
-    }
+    }  # fmt: skip
     free = {name: tuple(types) for name, types in candidates.items() if len(types) > 1}
     if not free:
         return program
@@ -61,6 +71,37 @@ def arrange(program: Program, target: Target) -> Program:
     chosen = _eliminate(free, tables)
     changed = {name: type for name, type in chosen.items() if type != known[name].type}
     return _retype(program, changed) if changed else program
+
+
+def _moves(program: Program, launches: Sequence[Launch]) -> dict[str, set[tuple[int, int]]]:
+    """How products step through buffers along kept axes: for each buffer, a dimension and by how much it moves."""
+    found: dict[str, set[tuple[int, int]]] = {}
+    for step in {(s.kernel, s.touched): s for s in launches}.values():
+        kernel = program.kernels[step.kernel]
+        names = dict(zip((p.name for p in kernel.signature), step.touched, strict=True))
+        for s in kernel.statements:
+            product = contraction(s, kernel.weights)
+            for load in () if product is None else (*product.left.loads, *product.right.loads):
+                moved = {(d, c) for d, i in enumerate(load.index) for a in s.axes if (c := coefficient(i, a))}
+                if load.buffer in names:
+                    found.setdefault(names[load.buffer], set()).update(moved)
+    return found
+
+
+def _spaced(type: TensorType, moves: Collection[tuple[int, int]], target: Target) -> TensorType:
+    """The type, with a cache line between neighbours of its last dimension but one where too few of the rows that
+    products step to would find room in L1 beside each other."""
+    if not all(isinstance(n, int) for n in type.sizes) or type.size == 0:
+        return type
+    strides = [int(step) for step in type.layout]
+    extents = [int(n) for n in type.shape]
+    inner, far = (*sorted((d for d, n in enumerate(extents) if n > 1), key=lambda d: strides[d]), 0, 0)[:2]
+    rows = target.vector_registers // 2 - 2  # of a register tile with two vectors of columns
+    steps = [abs(by) * strides[far] * type.dtype.bytes for d, by in moves if d == far != inner]
+    if not any(aliased_rows(step, target.l1_bytes) < rows + 2 for step in steps):
+        return type
+    row, line = strides[far], CACHE_LINE // type.dtype.bytes
+    return replace(type, strides=tuple(s if s < row else s // row * (row + line) for s in strides))
 
 
 def _spread(

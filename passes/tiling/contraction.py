@@ -234,7 +234,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "decode_slots": nest.decode_slots,
         "dot_slots": DOT_SLOTS if nest.depth > 1 else 1,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,
-        "aliased_rows": _aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
+        "aliased_rows": aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
     }
     domains: dict[str, Domain] = {
         "mr": tuple(range(1, min(m, target.vector_registers - 2) + 1)),
@@ -281,7 +281,7 @@ def _blocks(k: int, multiple: int) -> Domain:
     return tuple(sorted(sizes))
 
 
-def _aliased_rows(stride: int, l1_bytes: int) -> int:
+def aliased_rows(stride: int, l1_bytes: int) -> int:
     """How many rows `stride` bytes apart the L1 cache holds one line each of."""
     sets = PAGE_BYTES // gcd(stride, PAGE_BYTES)
     return min(sets, PAGE_BYTES // 64) * max(1, l1_bytes // PAGE_BYTES)

@@ -127,3 +127,34 @@ def test_a_chain_of_convolutions_agrees_on_channels_last() -> None:
     inner = {b.name: b.type.layout[0] for b in program.buffers if b.space == "arena" and b.type.shape[1:] == (28, 28)}
     inner |= {b.name: b.type.layout[1] for b in program.buffers if b.space == "arena" and b.type.rank == 4}
     assert inner and set(inner.values()) == {1}
+
+
+STRIDED = """
+    graph @main(%x: f32[1,64,9,9], weight %u: f32[512,64,1,1], weight %v: f32[64,512,1,1], weight %w: f32[64,512,3,3]) {
+      %a = convolution %x, %u {groups=1, padding=[0,0], stride=[1,1], dilation=[1,1]} : f32[1,512,9,9]
+      %b = relu %a : f32[1,512,9,9]
+      %c = convolution %b, %v {groups=1, padding=[0,0], stride=[STEP,STEP], dilation=[1,1]} : f32[1,64,SIZE,SIZE]
+      %d = convolution %b, %w {groups=1, padding=[1,1], stride=[STEP,STEP], dilation=[1,1]} : f32[1,64,SIZE,SIZE]
+      %y = add %c, %d : f32[1,64,SIZE,SIZE]
+      return %y
+    }
+"""
+
+
+def test_a_line_stands_between_pixels_whose_rows_would_share_a_set_of_the_cache() -> None:
+    """Every other pixel of 512 channels is 4096 bytes further, one by one they are 2048: of those twice as many fit."""
+    every, other = (
+        fused(STRIDED.replace("STEP", str(step)).replace("SIZE", str(size))) for step, size in ((1, 9), (2, 5))
+    )
+    pixels = [
+        {b.type.strides for b in arrange(p, TARGET).buffers if b.type.shape[-3:] == (512, 9, 9)} for p in (every, other)
+    ]
+    assert pixels == [{None}, {(1, 9 * 528, 528)}]
+    after = arrange(other, TARGET)
+    verify_program(after)
+    random = np.random.default_rng(0)
+    arrays = [
+        random.standard_normal(tuple(map(int, other.buffer(n).type.shape))).astype(np.float32) for n in other.inputs
+    ]
+    (expected,), (found,) = (run_program(p, arrays) for p in (other, after))
+    np.testing.assert_array_equal(found, expected)
