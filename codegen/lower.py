@@ -26,7 +26,7 @@ from effcc.errors import ScheduleError
 from effcc.ir.dependences import computed_where_written
 from effcc.ir.dots import TILE_SIDE
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, both, free_axes
-from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.kernel import Kernel, Statement, span_of_index
 from effcc.ir.loops import Alloc, If, LoopNest, Stmt, Tile, TileAxis
 from effcc.ir.scalars import reduction
 from effcc.ir.schedule import PARALLEL, Do, Hold, Loop, Node, Path, Schedule, nodes, places, rests
@@ -349,7 +349,8 @@ class _Lowering:
         tiles = tiles_of(axes, ranges)
         value = self.values.value(s.value, ranges, scope)
         if s.scatter is not None:
-            at = tuple(self.values.value(i, ranges, scope) for i in s.scatter.index)
+            inside = (Axis(span.axis) if (span := span_of_index(i)) is not None else i for i in s.scatter.index)
+            at = tuple(self.values.value(i, ranges, scope) for i in inside)
             combine = {"max": "maximum", "min": "minimum"}.get(s.scatter.combine, s.scatter.combine)
             tile = Tile(tiles, s.target, at, combine, value)
             return _where_written(tile) if computed_where_written(s) else [tile]

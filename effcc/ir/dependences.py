@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Set
 
 from effcc.ir.dtypes import i64
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Size, children, rebuild, walk
-from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.expr import (
+    Axis,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Size,
+    Span,
+    add,
+    children,
+    ends_at,
+    rebuild,
+    substitute_axes,
+    transform,
+    walk,
+)
+from effcc.ir.kernel import Kernel, Statement, span_of_index
 from effcc.ir.scalars import is_check
 
 
@@ -60,10 +75,15 @@ def writes_apart(s: Statement) -> dict[str, set[Place]]:
     """The axes whose points write to other places than one another, each with what tells them apart.
 
     An axis that is an index by itself does: `Y[I[i],c] add= X[i,c]` meets itself along i, never along c. So does one
-    that picks the places it writes, `where(I[i] % 4 == t, I[i], -1)`: two points of t pick different ones.
+    that picks the places it writes, `where(I[i] % 4 == t, I[i], -1)`: two points of t pick different ones. And spans
+    that end where the next begins, `j in P[g]..P[g + 1]`, are apart along g, if P goes up: else the call raises.
     """
     found: dict[str, set[Place]] = {}
     for position, index in enumerate(s.scatter.index if s.scatter is not None else map(Axis, s.axes)):
+        span = span_of_index(index)
+        if span is not None:
+            found.update({a: {(position, index)} for a in ends_at(span) if _one_after_another(span, a)})
+            continue
         match index:
             case Axis(name):
                 found.setdefault(name, set()).add((position, PLACE))
@@ -73,6 +93,20 @@ def writes_apart(s: Statement) -> dict[str, set[Place]]:
                         case Call("eq", (picked, Axis(name))) if (told := _of_place(picked, place)) is not None:
                             found.setdefault(name, set()).add((position, told))
     return found
+
+
+def _one_after_another(span: Span, axis: str) -> bool:
+    """Whether a span ends where the one at the next point of an axis begins."""
+    following = substitute_axes(span.start, {axis: add(Axis(axis), Const(1, i64))})
+    return ends_at(span) == {axis} and transform(following, _unguarded) == transform(span.stop, _unguarded)
+
+
+def _unguarded(e: Expr) -> Expr:
+    """What a guard gives where its condition is a run-time check that holds."""
+    match e:
+        case Call("where", (condition, value, _)) if all(is_check(c) for c in _conjuncts(condition)):
+            return value
+    return e
 
 
 PLACE = Axis("")

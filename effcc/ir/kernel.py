@@ -13,12 +13,13 @@ The notation follows TeAAL (arXiv:2304.07931) and FuseMax (arXiv:2406.10491). Wh
 - a reduction binds its axes, ranges over their whole extent, and accumulates in the dtype it carries;
 - `where(c, a, b)` evaluates one branch only: that is how piecewise domains (padding, concatenation, masks) are written;
 - an axis is ragged where a reduction gives it a span, points that are data: `Y[i] = sum(j in P[i]..P[i + 1]: V[j])`;
-  its extent bounds them;
+  its extent bounds them. So is one that is kept, where a statement writes what lies in a span,
+  `Y[j,n] set= T[g,j,n] for g, j in P[g]..P[g + 1], n`; what is read there alone is computed there alone;
 - an axis listed under `scan` runs in order, and statements over it may read their own earlier points
   (`H[t] = where(t > 0, H[t - 1], 0.0) + X[t]`), so recurrences are statements like any other;
 - a statement with `scatter` writes `target[scatter]` instead, over the box of its axes in order, combining with what an
   earlier statement put there (`set`, `add`, `mul`, `max`, `min`): `Y[I[i],j] add= X[i,j] for i, j`; where an index is
-  -1 it writes nothing.
+  -1 it writes nothing. (A kept span is such an index: `where(P[g] <= j and j < P[g + 1], j, -1)`.)
 
 The grammar, on one page, is `effcc/ir/grammar.lark`.
 """
@@ -30,8 +31,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from effcc.ir.dims import Dim, symbols
-from effcc.ir.dtypes import DType
-from effcc.ir.expr import Expr, Load, Reduce, Size, Span, free_axes, loads, transform, walk
+from effcc.ir.dtypes import DType, i64
+from effcc.ir.expr import (
+    Axis,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Reduce,
+    Size,
+    Span,
+    both,
+    compare,
+    ends_at,
+    free_axes,
+    loads,
+    transform,
+    walk,
+    where,
+)
 from effcc.ir.types import TensorType
 
 
@@ -49,6 +67,21 @@ class Scatter:
 
     index: tuple[Expr, ...]
     combine: str
+
+
+def index_in_span(span: Span) -> Expr:
+    """The index that is a span's axis inside it, and nowhere outside."""
+    axis = Axis(span.axis)
+    return where(both(compare("le", span.start, axis), compare("lt", axis, span.stop)), axis, Const(-1, i64))
+
+
+def span_of_index(index: Expr) -> Span | None:
+    """The span that an index of a scatter says, if it is one of `index_in_span`."""
+    match index:
+        case Call("where", (Call("and", (Call("le", (start, _)), Call("lt", (_, stop)))), Axis(name), _)):
+            span = Span(name, start, stop)
+            return span if name not in ends_at(span) and index == index_in_span(span) else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -81,8 +114,15 @@ class Statement:
 
     @functools.cached_property
     def spans(self) -> tuple[Span, ...]:
-        """The spans of the ragged axes that it reduces over."""
-        return tuple(span for e in walk(self.value) if isinstance(e, Reduce) for span in e.spans)
+        """The spans of the ragged axes that it reduces over, and of those that it keeps."""
+        reduced = tuple(span for e in walk(self.value) if isinstance(e, Reduce) for span in e.spans)
+        return reduced + self.kept_spans
+
+    @functools.cached_property
+    def kept_spans(self) -> tuple[Span, ...]:
+        """The spans in which it writes its target."""
+        index = self.scatter.index if self.scatter is not None else ()
+        return tuple(span for i in index if (span := span_of_index(i)) is not None)
 
     def transformed(self, f: Callable[[Expr], Expr]) -> Statement:
         """The statement with `f` applied to every node of its expressions, bottom-up."""

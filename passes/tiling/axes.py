@@ -55,7 +55,7 @@ def in_tasks(kernel: Kernel, tasks: int, wanted: Callable[[Kernel, Statement], b
         return kernel
     statements = list(kernel.statements)
     for number, s in enumerate(statements):
-        if s.scatter is None or not meeting(s) or picks_places(s) or not computed_where_written(s):
+        if s.scatter is None or not meeting(s) or s.kept_spans or picks_places(s) or not computed_where_written(s):
             continue
         if wanted(kernel, s):
             axis = fresh_name("t", kernel.extents)

@@ -11,6 +11,7 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.schedule import Schedule
 from effcc.passes.tiling.build import Outline, TiledAxis, TiledNest, build
 from effcc.passes.tiling.choice import Choice
+from effcc.passes.tiling.groups import group_schedule, is_grouped
 from effcc.passes.tiling.nests import plan_nests
 from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.plain_nest import plain_nest
@@ -34,6 +35,8 @@ def choose(kernel: Kernel, target: Target, rank: int = 0) -> tuple[Kernel, Sched
     parts = sections(kernel)
     if len(parts) > 1:
         return _one_after_the_other(kernel, [choose(part, target, rank)[1] for part in parts])
+    if is_grouped(kernel):
+        return packed_for(kernel, group_schedule(kernel, target))
     if len(kernel.statements) == 1 and scatters(kernel) and not kernel.scans:
         return kernel, scatter_schedule(kernel, target)
     found = _in_steps(kernel, target, rank)

@@ -32,12 +32,16 @@ VECTORS = 4
 
 
 def sections(kernel: Kernel) -> tuple[Kernel, ...]:
-    """The kernel cut where it scatters, each scatter alone; as it is where the parts share more than its outputs."""
+    """The kernel cut where it scatters, each scatter alone, or with what is read in its spans alone.
+
+    As it is where the parts share more than its outputs.
+    """
     outputs = {p.name for p in kernel.outputs}
     home: dict[str, int] = {}
     parts: list[list[Statement]] = []
     for s in kernel.statements:
-        if s.scatter is not None or not parts or parts[-1][-1].scatter is not None:
+        follows = bool(s.kept_spans) and any(x.buffer in home and x.buffer not in outputs for x in s.reads)
+        if (s.scatter is not None and not follows) or not parts or parts[-1][-1].scatter is not None:
             parts.append([])
         parts[-1].append(s)
         home.setdefault(s.target, len(parts) - 1)

@@ -114,12 +114,16 @@ class ExpressionReader:
                 self.source.fail("a reduction's axes must be names of the kernel's axes", argument)
             axes.append(str(argument.children[0]))
             if argument.data == "span":
-                start, stop = (self.read(end, i64) for end in trees(argument))
-                spans.append(Span(axes[-1], start, stop))
+                spans.append(self.span(argument))
         body = self.read(body_tree)
         dtype = written or accumulator(operator, body.dtype)
         rescale = self.read(rescale_tree, dtype) if isinstance(rescale_tree, Tree) else None
         return Reduce(operator, tuple(axes), body, dtype, rescale, tuple(spans))
+
+    def span(self, tree: Syntax) -> Span:
+        """`j in P[g]..P[g + 1]`."""
+        start, stop = (self.read(end, i64) for end in trees(tree))
+        return Span(str(tree.children[0]), start, stop)
 
     def _typed_name(self, head: Token) -> tuple[str, DType | None]:
         if head.type != "TYPED":

@@ -7,7 +7,8 @@ from lark import Token, Tree
 from effcc.errors import IRTypeError
 from effcc.ir.dims import Dim, symbols
 from effcc.ir.dtypes import DType
-from effcc.ir.kernel import Kernel, Param, Scatter, Statement
+from effcc.ir.expr import Axis
+from effcc.ir.kernel import Kernel, Param, Scatter, Statement, index_in_span
 from effcc.ir.parser.expressions import ExpressionReader
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.parser.types import read_dtype, read_size, read_type
@@ -77,10 +78,16 @@ def _statement(
         axes = tuple(_axis(source, reader, i) for i in trees(index_tree))
         made = Statement(target, axes, value)
     else:
-        over = trees(tree, "some_names")
-        box = tuple(_axis_name(source, reader, token) for token in (tokens(over[0]) if over else []))
+        over = [place for box in trees(tree, "box") for place in trees(box)]
+        axes = tuple(_axis_name(source, reader, place.children[0]) for place in over)
         combine = next(str(t)[:-1] for t in rest if isinstance(t, Token) and t.type == "COMBINE")
-        made = Statement(target, box, value, Scatter(reader.index(index_tree), combine))
+        index = reader.index(index_tree)
+        for place in (p for p in over if p.data == "span"):
+            span = reader.span(place)
+            if index.count(Axis(span.axis)) != 1:
+                source.fail(f"{span.axis!r} ranges over a span, so it must be an index by itself, once", place)
+            index = tuple(index_in_span(span) if i == Axis(span.axis) else i for i in index)
+        made = Statement(target, axes, value, Scatter(index, combine))
     buffers.setdefault(target, (value.dtype, len(index_tree.children)))
     with source.at(tree):
         if buffers[target][1] != len(index_tree.children):

@@ -15,7 +15,7 @@ import sympy
 
 from effcc.ir.dims import show
 from effcc.ir.dtypes import DType, boolean, f32, i64
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, Span
 from effcc.ir.scalars import CHECKS, FUNCTIONS, alike
 
 OR, AND, COMPARISON, SUM, PRODUCT, UNARY, ATOM = range(1, 8)
@@ -49,6 +49,11 @@ def show_expression(e: Expr, axes: Set[str] = frozenset(), expected: DType | Non
 def show_index(index: tuple[Expr, ...], axes: Set[str] = frozenset()) -> str:
     """`[i,j + 1]`: an index list, without spaces after its commas."""
     return "[" + ",".join(show_expression(i, axes, i64) for i in index) + "]"
+
+
+def show_span(span: Span, axes: Set[str] = frozenset()) -> str:
+    """`P[g]..P[g + 1]`."""
+    return _Writer(axes).span(span)
 
 
 def show_number(value: float | int | bool) -> str:
@@ -127,10 +132,13 @@ class _Writer:
     def _reduce(self, e: Reduce) -> str:
         name = e.operator if e.dtype == accumulator(e.operator, e.body.dtype) else f"{e.operator}<{e.dtype.name}>"
         inner = _Writer(self.axes | set(e.axes))
-        ends = {s.axis: f" in {self.write(s.start, SUM, i64)}..{self.write(s.stop, SUM, i64)}" for s in e.spans}
+        ends = {s.axis: f" in {self.span(s)}" for s in e.spans}
         over = ", ".join(a + ends.get(a, "") for a in e.axes)
         text = f"{name}({over}: {inner.write(e.body, 0)})"
         return text if e.rescale is None else f"{text} rescale {self.write(e.rescale, ATOM, e.dtype)}"
+
+    def span(self, s: Span) -> str:
+        return f"{self.write(s.start, SUM, i64)}..{self.write(s.stop, SUM, i64)}"
 
     def _call(self, e: Call, level: int, like: DType | None) -> str:
         if e.function == "neg" and not isinstance(e.operands[0], Const):

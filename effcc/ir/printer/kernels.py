@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Set
 
 from effcc.ir.dims import show
 from effcc.ir.dtypes import DType
-from effcc.ir.kernel import Kernel, Param, Statement
-from effcc.ir.printer.expressions import show_expression, show_index
+from effcc.ir.expr import Axis
+from effcc.ir.kernel import Kernel, Param, Statement, span_of_index
+from effcc.ir.printer.expressions import show_expression, show_index, show_span
 
 
 def print_kernel(kernel: Kernel, indent: str = "", locations: bool = True) -> str:
@@ -52,8 +53,10 @@ def show_statement(
     declared = "" if declare is None else f": {declare.name}"
     if statement.scatter is None:
         return f"{statement.target}[{','.join(statement.axes)}]{declared} = {value}"
-    over = f" for {', '.join(statement.axes)}" if statement.axes else ""
-    index = show_index(statement.scatter.index, axes)
+    ends = {s.axis: f" in {show_span(s, axes)}" for s in statement.kept_spans}
+    over = f" for {', '.join(a + ends.get(a, '') for a in statement.axes)}" if statement.axes else ""
+    plain = tuple(Axis(s.axis) if (s := span_of_index(i)) is not None else i for i in statement.scatter.index)
+    index = show_index(plain, axes)
     return f"{statement.target}{index}{declared} {statement.scatter.combine}= {value}{over}"
 
 

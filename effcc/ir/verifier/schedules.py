@@ -186,7 +186,7 @@ class _Verifier:
 
     def _ragged(self, loop: Loop, path: Path, around: _Around) -> None:
         """A loop runs over one span, which is read at the points of the axes that it depends on."""
-        inside = self._inside(path)
+        inside = [s for s in self._inside(path) if not self._only_in_spans(s, loop.axis)]
         spans = {next((span for span in s.spans if span.axis == loop.axis), None) for s in inside}
         if len(spans) > 1:
             names = ", ".join(s.target for s in inside)
@@ -196,6 +196,15 @@ class _Verifier:
             if placed is None or placed[1].together:
                 raise Misfit(f"where {loop.axis} begins and ends is read at a point of {axis}: put `for {axis} by 1` "
                              f"around its loop", path)  # fmt: skip
+
+    def _only_in_spans(self, s: Statement, axis: str) -> bool:
+        """Whether all that reads a statement's results reads them where spans that are kept lie, in the end."""
+        readers = self.kernel.readers(s.target)
+        kept = all(
+            any(span.axis == axis for span in r.kept_spans) or (r is not s and self._only_in_spans(r, axis))
+            for r in readers
+        )
+        return bool(readers) and kept and s.target not in {p.name for p in self.kernel.outputs}
 
     def _blocks(self, loop: Loop, path: Path) -> None:
         """A GPU's program computes on whole blocks, of one size for each axis."""

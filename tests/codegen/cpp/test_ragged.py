@@ -39,6 +39,15 @@ EXPERTS = """
       W[e,k,f] = sum(t in P[e]..P[e + 1]: X[t,k] * V[t,f])
     }
 """
+ROUTED = """
+    kernel @routed(P: i64[5], V: f32[z,24], W: f32[4,24,70], B: f32[4,70]) -> (Y: f32[z,70])
+      over g=4, j=z, n=70, k=24, r=z, m=70 {
+      T[g,j,n] = sum(k: V[j,k] * W[g,k,n])
+      U[g,j,n] = maximum(T[g,j,n] + B[g,n], 0.0)
+      Y[j,n] set= U[g,j,n] for g, j in P[g]..P[g + 1], n
+      Y[r,m] set= 0.0 for r in P[4]..z, m
+    }
+"""
 SEQUENCES = """
     kernel @attention(Q: f32[21,8], K: f32[21,8], V: f32[21,16], B: i64[21], P: i64[5]) -> (O: f32[21,16])
       over m=21, n=21, d=8, f=16 {
@@ -113,6 +122,24 @@ def test_weights_of_experts_learn_from_their_own_tokens(target: Target, cache: C
     (w,) = computed(EXPERTS, {"P": ends, "X": x, "V": v}, target, cache).values()
     for e, (start, stop) in enumerate(pairwise(ends)):
         np.testing.assert_allclose(w[e], x[start:stop].astype(float).T @ v[start:stop], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("ends", [[0, 1, 9, 9, 40], [0, 0, 0, 0, 0], [0, 40, 40, 40, 47]], ids=str)
+def test_rows_of_groups_times_their_own_matrices(target: Target, cache: CompileCache, ends: list[int]) -> None:
+    random = np.random.default_rng(4)
+    arrays: Arrays = {
+        "P": np.array(ends),
+        "V": random.standard_normal((47, 24)).astype(np.float32),
+        "W": random.standard_normal((4, 24, 70)).astype(np.float32),
+        "B": random.standard_normal((4, 70)).astype(np.float32),
+    }
+    (y,) = computed(ROUTED, arrays, target, cache, threads=3).values()
+    (one,) = computed(ROUTED, arrays, target, cache, threads=1).values()
+    assert (y == one).all()
+    for g, (start, stop) in enumerate(pairwise(ends)):
+        x, w, b = (arrays[n].astype(float) for n in "VWB")
+        np.testing.assert_allclose(y[start:stop], np.maximum(x[start:stop] @ w[g] + b[g], 0), rtol=1e-4, atol=1e-4)
+    assert not y[ends[-1] :].any()
 
 
 def test_attention_within_sequences(target: Target, cache: CompileCache) -> None:
