@@ -54,6 +54,7 @@ from effcc.frontend.importer import (
     NotNative,
     aten,
     dtype_of,
+    importer_of,
     require_constants,
     strided,
     type_of,
@@ -330,7 +331,7 @@ class _Walk:
             args = self._on_memory(node, args)
         if target is aten.as_strided_scatter.default and not _carries(node):
             return self._scatter(node, *args)
-        importer = REGISTRY.get(target)
+        importer = importer_of(target)
         self.importer.example = node.meta["val"]
         self.importer.results_read = frozenset(n.args[1] for n in node.users if n.target is operator.getitem)  # type: ignore[misc]
         if _carries(node):

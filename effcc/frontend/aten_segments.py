@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from effcc.frontend.importer import Importer, NotNative, aten, imports
+from effcc.frontend.importer import Importer, NotNative, aten, dtype_of, imports
 from effcc.ir.dims import dim
 from effcc.ir.dtypes import i64
 from effcc.ir.graph import Value
@@ -58,6 +58,27 @@ def segment_reduce(
     counts = m.cast(segment_lengths(m, offsets), wide.type.dtype)
     total = m.emit("segment_reduce", wide, offsets, reduce="sum")
     return m.cast(m.emit("div", total, _per_segment(m, counts, data.type.rank)), data.type.dtype)
+
+
+@imports(aten._grouped_mm.default)
+def grouped_mm(
+    m: Importer, x: Value, w: Value, offs: Value | None = None, bias: Value | None = None, out_dtype: Any = None
+) -> Value:
+    """Groups of rows, each times a matrix of its own; `offs` says where groups end."""
+    if bias is not None or (out_dtype is not None and dtype_of(out_dtype) != x.type.dtype):
+        raise NotNative("a grouped product with a bias or another result type")
+    if offs is None:
+        return m.emit("matmul", x, w)
+    if (x.type.rank, w.type.rank) != (2, 3):
+        raise NotNative("a grouped product that sums over groups of rows, or has groups of columns")
+    return grouped(m, x, w, offs)
+
+
+@imports("transformers.grouped_mm_fallback.default")
+def grouped(m: Importer, x: Value, w: Value, offs: Value) -> Value:
+    """What transformers' experts call where PyTorch describes no such product (of f32) to capture."""
+    zero = m.emit("full", shape=(1,), value=0, dtype=offs.type.dtype)
+    return m.emit("grouped_matmul", x, w, m.emit("concat", zero, offs, axis=0))
 
 
 @imports(aten._embedding_bag_forward_only.default, aten._embedding_bag.default)

@@ -50,7 +50,7 @@ class NotNative(Exception):
 
 
 def imports(*overloads: Any) -> Callable[[Function], Function]:
-    """Register a function as the importer of ATen overloads."""
+    """Register a function as the importer of ATen overloads, or by their names of operators that others define."""
 
     def register(function: Function) -> Function:
         for overload in overloads:
@@ -58,6 +58,11 @@ def imports(*overloads: Any) -> Callable[[Function], Function]:
         return function
 
     return register
+
+
+def importer_of(target: Any) -> Import | None:
+    """The importer of what an FX node calls."""
+    return REGISTRY.get(target) or REGISTRY.get(str(target))
 
 
 def require_constants(importer: Import, positional: Sequence[Any], named: Mapping[str, Any]) -> None:

@@ -70,6 +70,14 @@ class _Alone:
         self.needed = 0
         """The clusters that another one comes after, as bits."""
         self.last_effect: Cluster | None = None
+        self.kept_in_spans = {
+            load.buffer
+            for i in cascade.items
+            if isinstance(i, Defined) and i.statement.kept_spans
+            for load in i.statement.reads
+            if load.index == tuple(map(Axis, i.statement.axes))
+        }
+        """What is computed in spans alone, each in a cluster that begins with it and ends where it is written."""
         self.scattered = {i.target for i in cascade.items if isinstance(i, Defined) and i.statement.scatter is not None}
 
     def run(self) -> list[Cluster]:
@@ -141,14 +149,19 @@ class _Alone:
 
     def _candidates(self, item: Defined) -> list[Cluster]:
         """The clusters that a statement may join, oldest first."""
-        return []
+        return [c for c in self._producers(item.statement) if self._has_to(item, c)]
 
     def _join(self, item: Defined, into: Cluster) -> bool:
         """Whether `item` may and should join; if so the cluster's shared axes are narrowed to fit."""
         return self._has_to(item, into) and (bool(item.scans) or self._comes_after(item, into))
 
     def _has_to(self, item: Defined, into: Cluster) -> bool:
-        return item.target in into.targets or into is self._recurrence(item)
+        return item.target in into.targets or into is self._recurrence(item) or self._keeps(item, into)
+
+    def _keeps(self, item: Defined, into: Cluster) -> bool:
+        """Whether a statement writes what a cluster computes in its spans alone."""
+        writes = bool(item.statement.kept_spans) and item.target not in self.kept_in_spans
+        return writes and bool(into.targets & self.kept_in_spans)
 
     def _comes_after(self, item: Defined, into: Cluster) -> bool:
         """Whether nothing that the statement reads comes after the cluster."""
@@ -175,6 +188,8 @@ class _Clustering(_Alone):
             return self._has_to(item, into)
         if not self._comes_after(item, into):
             return False
+        if item.target in self.kept_in_spans or into.targets & self.kept_in_spans:
+            return self._has_to(item, into)
         if item.statement.scatter is not None or any(i.statement.scatter for i in into.items):
             return item.target in into.targets
         if item.target in self.scattered and not self._all_known(into):

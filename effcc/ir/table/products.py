@@ -53,7 +53,7 @@ def _with_bias(b: FormBuilder, axes: Sequence[Axis], total: Expr, bias: Axis | N
     b.define(axes, call("add", partial, cast(b.load(len(b.operands) - 1, (bias,)), partial.dtype)))
 
 
-def _product(b: FormBuilder, *factors: Expr) -> Expr:
+def product(b: FormBuilder, *factors: Expr) -> Expr:
     """The product of factors, in their accumulator type."""
     wide = factors[0].dtype.accumulator
     result = cast(factors[0], wide)
@@ -87,7 +87,7 @@ def _linear(b: FormBuilder) -> None:
     x, w = b.operands[0].type, b.operands[1].type
     *rows, n = axes = (*b.axes(x.shape[:-1], "m"), b.axis(w.shape[0], "n"))
     k = b.axis(x.shape[-1], "k")
-    total = b.reduce("sum", (k,), _product(b, b.load(0, (*rows, k)), b.load(1, (n, k))))
+    total = b.reduce("sum", (k,), product(b, b.load(0, (*rows, k)), b.load(1, (n, k))))
     _with_bias(b, axes, total, n if len(b.operands) == 3 else None)
 
 
@@ -122,7 +122,7 @@ def _matmul(b: FormBuilder) -> None:
     k = b.axis(left[-1], "k")
     x = b.load(0, (*_batched(left, batch), m, k))
     w = b.load(1, (*_batched(right, batch), k, n))
-    b.define(axes, b.reduce("sum", (k,), _product(b, x, w)))
+    b.define(axes, b.reduce("sum", (k,), product(b, x, w)))
 
 
 # --- einsum --------------------------------------------------------------------------------------------------------
@@ -162,9 +162,9 @@ def _einsum(b: FormBuilder) -> None:
     terms, right = _labels(b.attrs["spec"])
     sizes = _label_sizes(terms, [o.type.shape for o in b.operands])
     axis = {label: b.axis(size, label) for label, size in sizes.items()}
-    product = _product(b, *(b.load(i, [axis[label] for label in term]) for i, term in enumerate(terms)))
+    factors = product(b, *(b.load(i, [axis[label] for label in term]) for i, term in enumerate(terms)))
     summed = [axis[label] for label in sizes if label not in right]
-    b.define([axis[label] for label in right], b.reduce("sum", summed, product) if summed else product)
+    b.define([axis[label] for label in right], b.reduce("sum", summed, factors) if summed else factors)
 
 
 # --- convolution ---------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def _convolution(b: FormBuilder) -> None:
         value = where(both(*guards), value, constant(0, value))
     own = modulo(o, integer(w[1])) if b.attrs["groups"] > 1 else o
     weight = b.load(1, (channel, own, *taps) if transposed else (o, c, *taps))
-    total = b.reduce("sum", summed or [b.axis(1, "c")], _product(b, value, weight))
+    total = b.reduce("sum", summed or [b.axis(1, "c")], product(b, value, weight))
     _with_bias(b, axes, total, o if len(b.operands) == 3 else None)
 
 
