@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from effcc.fuzz.sketch import Sketch, floats, number, size, structure, wide
-from effcc.ir.dtypes import i64
+from effcc.ir.dtypes import DType, i64
 from effcc.ir.graph import Value
 from effcc.ir.types import TensorType
 
@@ -164,7 +164,22 @@ def segments(s: Sketch) -> None:
     if s.random.random() < 0.2:
         rows = s.emit("sum", rows, axes=(1,), keepdim=False)
     at = s.given(offsets.astype(np.int32 if s.random.random() < 0.3 else np.int64))
-    s.emit("tanh", s.emit("segment_reduce", rows, at, reduce=s.random.choice(("sum", "sum", "max", "min"))))
+    found = s.emit("tanh", s.emit("segment_reduce", rows, at, reduce=s.random.choice(("sum", "sum", "max", "min"))))
+    if s.random.random() < 0.5:
+        _groups(s, lengths, found.type.dtype)
+
+
+def _groups(s: Sketch, lengths: Any, dtype: DType) -> None:
+    """Rows of each group, times a matrix of the group; what belongs to none stays 0."""
+    before, after, width = size(s, 0, 0, 2), size(s, 0, 0, 3), size(s, 1, 5, 17, 33)
+    offsets = before + np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    rows = floats(s, int(offsets[-1]) + after, width, dtype=dtype)
+    matrices = floats(s, len(lengths), width, size(s, 1, 4, 16, 33), dtype=dtype, weight=s.random.random() < 0.6)
+    if s.random.random() < 0.4:
+        matrices = s.emit("transpose", matrices, perm=(0, 2, 1))
+        rows = floats(s, int(offsets[-1]) + after, int(matrices.type.shape[1]), dtype=dtype)
+    at = s.given(offsets.astype(np.int32 if s.random.random() < 0.5 else np.int64))
+    s.emit("tanh", s.emit("grouped_matmul", rows, matrices, at))
 
 
 @structure

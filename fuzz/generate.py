@@ -129,9 +129,10 @@ def _ops() -> dict[str, tuple[Op, ...]]:
     """The ops that can be drawn, by kind: those with a NumPy reference, and no regions. Offsets of segments come in
     order, which no draw of numbers does: a structure gives them.
     """
+    given = ("segment_reduce", "grouped_matmul")
     found: dict[str, tuple[Op, ...]] = {}
     for op in TABLE.values():
-        if op.reference is not None and op.kind not in ("control", "opaque") and op.name != "segment_reduce":
+        if op.reference is not None and op.kind not in ("control", "opaque") and op.name not in given:
             found[op.kind] = (*found.get(op.kind, ()), op)
     return found
 

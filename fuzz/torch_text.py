@@ -265,6 +265,13 @@ def _segment_reduce(node: Node, operands: list[str], attrs: dict[str, Any]) -> s
     return f"torch.segment_reduce({data}{wide}, {attrs['reduce']!r}, offsets={offsets}.long()){back}"
 
 
+def _grouped_matmul(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
+    """PyTorch's own takes bfloat16 alone where it is captured."""
+    parts = "zip(o[:-1], o[1:], w, strict=True)"
+    rows = f"[x[: o[0]] @ w[0] * 0, *(x[a:b] @ m for a, b, m in {parts}), x[o[-1] :] @ w[0] * 0]"
+    return f"(lambda x, w, o: torch.cat({rows}))({', '.join(operands)})"
+
+
 def _require(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
     return f"torch.ops.effcc.require({', '.join(operands)}, {attrs['message']!r})"
 
@@ -320,6 +327,6 @@ _SPELLINGS: dict[str, Spell] = {
     "index_select": _template("torch.index_select({0}, {axis}, {1})"),
     "gather": _template("torch.gather({0}, {axis}, {1})"), "index": _index, "scatter": _scatter,
     "index_put": _index_put, "constant": _constant, "full": _template("torch.full({shape}, {value}, dtype={dtype})"),
-    "segment_reduce": _segment_reduce,
+    "segment_reduce": _segment_reduce, "grouped_matmul": _grouped_matmul,
     "iota": _iota, "decode": _decode, "require": _require,
 }  # fmt: skip

@@ -28,7 +28,7 @@ TARGETS = ("sm_80", "gfx942", "sm_90")  # warps of 32 and of 64 threads
 # What the interpreter lacks and GPUs have: atomics and constants of bf16.
 _REFUSALS = ("ValueError('Unsupported data type')", "has no attribute 'get_bf16'\")")
 
-_CPU_ONLY = ("segment_reduce",)  # whose axes are ragged, which no block of a GPU covers yet
+_CPU_ONLY = ("segment_reduce", "grouped_matmul")  # whose axes are ragged, which no block of a GPU covers yet
 
 
 class Triton:

@@ -109,3 +109,41 @@ def test_where_a_row_is_read_is_computed_on_the_way() -> None:
     x, at, offsets = torch.randn(50, 20), torch.randint(-50, 50, (40,)), torch.tensor([0, 30, 40])
     f = same(lambda x, at, o: torch.segment_reduce(x[at] * 2.0, "sum", offsets=o), x, at, offsets)
     assert "1 kernels" in str(effcc.explain(f, measure=False))
+
+
+class Experts(torch.nn.Module):
+    """Rows sorted by their experts, each expert with a weight of its own, stored as given or the other way round."""
+
+    def __init__(self, turned: bool) -> None:
+        super().__init__()
+        self.turned = turned
+        self.weight = torch.nn.Parameter(torch.randn(4, 48, 32) if turned else torch.randn(4, 32, 48))
+
+    def forward(self, x: Tensor, ends: Tensor) -> Tensor:
+        weight = self.weight.transpose(1, 2) if self.turned else self.weight
+        return F.grouped_mm(F.gelu(x), weight, offs=ends) * 2
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_of_experts_times_their_own_weights(turned: bool) -> None:
+    torch.manual_seed(0)
+    experts = Experts(turned).bfloat16().eval()
+    x = torch.randn(37, 32).bfloat16()
+    with torch.no_grad():
+        found = compiled(experts, x, torch.tensor([5, 5, 20, 37], dtype=torch.int32))
+        for ends in ([5, 5, 20, 37], [0, 0, 0, 37], [37, 37, 37, 37]):
+            offs = torch.tensor(ends, dtype=torch.int32)
+            torch.testing.assert_close(found(x, offs), experts(x, offs), rtol=2e-2, atol=2e-2)
+        assert not found(x, torch.tensor([0, 3, 9, 20], dtype=torch.int32))[20:].any()
+        with pytest.raises(OutOfRangeError):
+            found(x, torch.tensor([5, 5, 20, 38], dtype=torch.int32))
+        with pytest.raises(RefusedValueError):
+            found(x, torch.tensor([5, 3, 20, 37], dtype=torch.int32))
+
+
+def test_experts_of_transformers_are_one_kernel_each_product() -> None:
+    pytest.importorskip("transformers.integrations.moe")
+    torch.manual_seed(0)
+    x, w, offs = torch.randn(30, 16), torch.randn(3, 16, 20), torch.tensor([7, 7, 30], dtype=torch.int32)
+    f = same(lambda x, w, offs: torch.ops.transformers.grouped_mm_fallback(x, w, offs), x, w, offs)
+    assert "in spans" in str(effcc.explain(f, measure=False))

@@ -339,6 +339,16 @@ _SHAPES: dict[str, Callable[[], list[Sample]]] = {
         ]
         + [Sample("index_put", (tensor(f32, 4, 5), tensor(f32, 5), tensor(i64)), {"axes": (0,)}, bounds={2: (-4, 3)})]
     ),
+    "grouped_matmul": lambda: [
+        Sample(
+            "grouped_matmul",
+            (tensor(d, 9, 6), tensor(d, groups, 6, 5), tensor(o, groups + 1)),
+            {},
+            {2: (0, 9)},
+            ascending=frozenset({2}),
+        )
+        for d, o, groups in ((f32, i64, 3), (f32, i32, 1), (bf16, i32, 4), (i64, i64, 2))
+    ],
     "segment_reduce": lambda: [
         Sample(
             "segment_reduce",

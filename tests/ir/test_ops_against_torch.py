@@ -152,6 +152,12 @@ def _scatter(x: Tensor, index: Tensor, source: Tensor, axis: int, combine: str) 
     return x.scatter_reduce(axis, index, source, names[combine])
 
 
+def _grouped(x: Tensor, w: Tensor, offsets: Tensor) -> Tensor:
+    o = offsets.tolist()
+    parts = [x[a:b] @ m for a, b, m in zip(o[:-1], o[1:], w, strict=True)]
+    return torch.cat([x[: o[0]] @ w[0] * 0, *parts, x[o[-1] :] @ w[0] * 0])
+
+
 def _segments(x: Tensor, offsets: Tensor, reduce: str) -> Tensor:
     return torch.segment_reduce(x.double(), reduce, offsets=offsets.long()).to(x.dtype)
 
@@ -236,6 +242,7 @@ EAGER: dict[str, Eager] = {
         x, _index_key(x, indices, axes), values, combine == "add"
     ),
     "segment_reduce": _segments,
+    "grouped_matmul": _grouped,
     "require": lambda x, condition, message: require(x, condition, message),
     "constant": lambda value, dtype, shape: torch.tensor(value, dtype=TORCH_DTYPES[dtype]).reshape(shape),
     "full": lambda shape, value, dtype: torch.full(shape, value, dtype=TORCH_DTYPES[dtype]),

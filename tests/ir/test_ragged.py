@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from effcc.errors import EffccError, ScheduleError
+from effcc.ir.dependences import shared_axes
 from effcc.ir.interpreter import run_kernel
 from effcc.ir.parser import parse_kernel, parse_schedule
 from effcc.ir.printer import print_any
@@ -51,6 +52,46 @@ def test_a_reduction_ranges_over_its_span(operator: str, identity: float) -> Non
     np.testing.assert_allclose(found[0], fold(x[:4], axis=0), rtol=1e-6)
     assert (found[1] == identity).all()
     np.testing.assert_allclose(found[2], fold(x[4:], axis=0), rtol=1e-6)  # what lies outside of the axis is left out
+
+
+KEPT = """\
+kernel @k(P: i64[4], X: f32[z,5], W: f32[3,5,2]) -> (Y: f32[z,2]) over g=3, j=z, n=2, k=5, r=z {
+  T[g,j,n] = sum(k: X[j,k] * W[g,k,n])
+  Y[j,n] set= T[g,j,n] for g, j in P[g]..P[g + 1], n
+  Y[r,n] set= 0.0 for r in P[3]..z, n
+}"""
+
+
+def test_a_kept_ragged_axis_writes_what_lies_in_its_spans() -> None:
+    kernel = parse_kernel(KEPT)
+    verify_any(kernel)
+    assert print_any(kernel) == KEPT
+    assert list(kernel.spans) == ["j", "r"]
+    random = np.random.default_rng(0)
+    x, w = random.standard_normal((6, 5)).astype(np.float32), random.standard_normal((3, 5, 2)).astype(np.float32)
+    found = run_kernel(kernel, {"P": np.array([0, 2, 2, 5]), "X": x, "W": w})["Y"]
+    np.testing.assert_allclose(found, np.concatenate([x[:2] @ w[0], x[2:5] @ w[2], np.zeros((1, 2))]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("written", "axes"),
+    [
+        ("j in P[g]..P[g + 1]", ("g", "n")),
+        ("j in where(in_range(P[g], 7, 0), P[g], 0)..where(in_range(P[g + 1], 7, 1), P[g + 1], 0)", ("g", "n")),
+        ("j in P[g]..P[g + 2]", ("n",)),
+        ("j in P[g]..P[g] + 1", ("n",)),
+        ("j in P[2 - g]..P[3 - g]", ("n",)),
+        ("j in where(P[g] < 2, P[g], 0)..P[g + 1]", ("n",)),
+    ],
+)
+def test_spans_one_after_another_are_apart(written: str, axes: tuple[str, ...]) -> None:
+    kernel = parse_kernel(KEPT.replace("j in P[g]..P[g + 1]", written))
+    assert shared_axes(kernel.with_statements(kernel.statements[:2])) == axes
+
+
+def test_a_span_is_of_an_index() -> None:
+    with pytest.raises(EffccError, match="'j' ranges over a span, so it must be an index by itself, once"):
+        parse_kernel(KEPT.replace("Y[j,n] set=", "Y[j + 1,n] set="))
 
 
 @pytest.mark.parametrize(

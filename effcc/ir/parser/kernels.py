@@ -79,7 +79,7 @@ def _statement(
         made = Statement(target, axes, value)
     else:
         over = [place for box in trees(tree, "box") for place in trees(box)]
-        axes = tuple(_axis_name(source, reader, place.children[0]) for place in over)
+        axes = tuple(_axis_name(source, reader, tokens(place)[0]) for place in over)
         combine = next(str(t)[:-1] for t in rest if isinstance(t, Token) and t.type == "COMBINE")
         index = reader.index(index_tree)
         for place in (p for p in over if p.data == "span"):
