@@ -353,7 +353,8 @@ class _Lowering:
             at = tuple(self.values.value(i, ranges, scope) for i in inside)
             combine = {"max": "maximum", "min": "minimum"}.get(s.scatter.combine, s.scatter.combine)
             tile = Tile(tiles, s.target, at, combine, value)
-            return _where_written(tile) if computed_where_written(s) else [tile]
+            branches = not self.schedule.warps and computed_where_written(s)  # a GPU's blocks have masks
+            return _where_written(tile) if branches else [tile]
         out: list[Stmt] = []
         if read and not (self.cutter.in_blocks and s.target in scope.locals):
             name = self.cutter.register(s.target, "reg")
