@@ -24,6 +24,7 @@ from typing import Literal
 from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Domain, Problem, evaluate
 from effcc.passes.tiling.cost import (
+    LINE_SLOTS,
     PAGE_BYTES,
     ROOFLINE,
     Prediction,
@@ -65,7 +66,8 @@ MODEL = """
     rounds = ceil(tasks / threads)
     busy_panels = turns * max(rounds * nt, ceil(batch * m_blocks * ceil(n / nr) / threads))
 
-    # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest.
+    # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest. Rows of A come
+    # line by line, from as many places as there are rows, but for short ones, which follow one another.
     step = max((mr * dot_slots + decode_slots) * vectors, mr + vectors, latency_slots)
     left = rows % mr
     left_step = min(left, 1) * max((left * dot_slots + decode_slots) * vectors, left + vectors, latency_slots)
@@ -74,9 +76,10 @@ MODEL = """
                      * max((all_left * dot_slots + decode_slots) * vectors, all_left + vectors, latency_slots))
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
             + k_all * turn_slots / 8)
-    panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call
-    all_slots = turns * batch * ceil(n / nr) * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call)
-    compute = slot * (max(busy_panels * panel_slots, all_slots / threads) + rounds * task_slots)
+    lines = min(1, lhs_bytes * k_all / 1024) * lhs_bytes * k_all * line_slots   # of a row of A, in 64ths
+    panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call + rows * lines / 64
+    all_slots = (turns * batch * ceil(n / nr)
+                 * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call + m * lines / 64))
 
     # Bytes between L2 and L1: A once a panel, B once a tile unless panel and tile of A fit in L1, C once a block.
     spilled = min(1, depth * (nr * rhs_bytes + mr * lhs_bytes) / l1_bytes)
@@ -87,6 +90,9 @@ MODEL = """
     all_bytes = (turns * batch * ceil(n / nr)
                  * (lhs_bytes * m * k_all + rhs_bytes * nr * k_all * all_rhs_reads + partial * m))
     cache = l2_byte * max(busy_panels * panel_bytes, all_bytes / threads)
+
+    # Loads that wait for L2 hold multiply-adds up: a twelfth of what they take.
+    compute = slot * (max(busy_panels * panel_slots, all_slots / threads) + rounds * task_slots) + cache / 12
 
     # From where the operands live: A once a task, B once a task, C once.
     task_time = (turns * rounds * lhs_bytes * rows * k_all * lhs_byte
@@ -233,6 +239,8 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "out_byte": byte_time_at_home(target, batch * turns * m * n * nest.out_bytes),
         "decode_slots": nest.decode_slots,
         "dot_slots": DOT_SLOTS if nest.depth > 1 else 1,
+        # Panels that are not packed come from as many places as A's rows: wide ones gain nothing there.
+        "line_slots": LINE_SLOTS if nest.rhs == "packed" else 0,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,
         "aliased_rows": aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
     }

@@ -44,6 +44,10 @@ CALL_SLOTS = 60
 """Multiply-add slots lost around one register tile: a mispredicted loop exit and an empty pipeline, about 30 cycles."""
 STORE_SLOTS, RELOAD_SLOTS = 8, 6
 """Slots to put a vector of accumulators into C, and to get it back: C's rows are far apart, so each is a miss in L1."""
+LINE_SLOTS = 2
+"""Slots to bring a line of A's rows from L2: mr streams at a time, which the hardware does not run ahead of as it does
+of B's one (products of 128 x 768 x 768: tiles of 8x48 and 6x64 take 0.95 of what 13x32 does, 10x32 0.97; with AVX2,
+4x24 takes 0.95 to 0.99 of 6x16)."""
 TURN_SLOTS = 1
 """Eighths of a slot to turn the loop over k: its branch issues beside the multiply-adds, and unrolling it by 4 changed
 nothing that could be measured (products of 128 x 768 x 3072, 8x48 and 12x32 tiles with AVX-512, 6x16 with AVX2).

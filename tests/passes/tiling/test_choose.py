@@ -52,11 +52,12 @@ CONVOLUTION = """
 
 
 def test_short_lines_of_pixels_are_stacked_in_a_register_tile() -> None:
-    def rows(n: int) -> dict[str, int]:
-        return dict(loops(schedule(CONVOLUTION.format(n=n, line=256 * n), frozenset({"W"})), "unroll"))
+    def rows(n: int, channels: int) -> dict[str, int]:
+        text = CONVOLUTION.format(n=n, line=channels * n).replace("256", str(channels))
+        return dict(loops(schedule(text, frozenset({"W"})), "unroll"))
 
-    assert rows(7) == {"y": 2, "x": 7}
-    assert set(rows(56)) == {"x"}
+    assert rows(7, 512) == {"y": 2, "x": 7}
+    assert set(rows(56, 256)) == {"x"}
 
 
 def test_columns_that_lines_read_again_are_cut_into_even_tiles() -> None:
