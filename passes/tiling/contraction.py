@@ -77,7 +77,7 @@ MODEL = """
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
             + k_all * turn_slots / 8)
     lines = min(1, lhs_bytes * k_all / 1024) * lhs_bytes * k_all * line_slots   # of a row of A, in 64ths
-    panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call + rows * lines / 64
+    panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call + ceil(rows * lines / 64)
     all_slots = (turns * batch * ceil(n / nr)
                  * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call + m * lines / 64))
 
