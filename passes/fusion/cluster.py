@@ -8,7 +8,7 @@ whether joining pays is decided from footprints and from how often operands woul
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from effcc.ir.contraction import contraction
 from effcc.ir.dims import elements, same
@@ -78,6 +78,10 @@ class _Alone:
             if load.index == tuple(map(Axis, i.statement.axes))
         }
         """What is computed in spans alone, each in a cluster that begins with it and ends where it is written."""
+        self.readers: dict[str, list[Statement]] = {}
+        for reader in (i for i in cascade.items if isinstance(i, Defined)):
+            for load in reader.statement.reads:
+                self.readers.setdefault(load.buffer, []).append(reader.statement)
         self.scattered = {i.target for i in cascade.items if isinstance(i, Defined) and i.statement.scatter is not None}
 
     def run(self) -> list[Cluster]:
@@ -199,10 +203,10 @@ class _Clustering(_Alone):
         aligned = self._align(item.statement, into)
         kept = frozenset(aligned[a] for a in self._own_axes(item) if a in aligned)
         shared = tuple(a for a in into.shared if a in kept)
-        if not self._pays(item, into, shared):
+        named = {**into.same, **{a: aligned.get(a, a) for a in item.statement.axes}}
+        if not self._pays(item, replace(into, same=named), shared):
             return False
-        into.shared = shared
-        into.same.update({a: aligned.get(a, a) for a in item.statement.axes})
+        into.shared, into.same = shared, named
         return True
 
     def _crowded(self, item: Defined, into: Cluster) -> bool:
@@ -241,6 +245,8 @@ class _Clustering(_Alone):
         extents = self.cascade.extents
         if self._read_twice(item, into, shared) or self._leaves_cores_idle(item, shared):
             return False
+        if _is_contraction(item.statement) and self._is_reduced_next(item.statement, into, shared):
+            return False
         if set(shared) == set(into.shared) and not _is_contraction(item.statement):
             return set(self._own_axes(item)) <= self._standing_for(item, into, shared) or self._local_fits(
                 item, into, shared
@@ -254,6 +260,20 @@ class _Clustering(_Alone):
             if _is_contraction(member.statement) and not self._operands_stay(member.statement, into, shared):
                 return False
         return self._local_fits(item, into, shared)
+
+    def _is_reduced_next(self, statement: Statement, into: Cluster, shared: tuple[str, ...]) -> bool:
+        """Whether what reads a product reduces over an axis that it would share: scores, computed key by key where keys
+        are made, are not there for a row's maximum.
+        """
+        own = {a for a in statement.axes if into.same.get(a, a) in shared}
+        for reader in self.readers.get(statement.target, ()):
+            reduced = set(reader.reduction.axes) if reader.reduction is not None else set()
+            for load in reader.reads:
+                if load.buffer == statement.target:
+                    read = zip(statement.axes, load.index, strict=True)
+                    if any(a in own and isinstance(i, Axis) and i.name in reduced for a, i in read):
+                        return True
+        return False
 
     def _leaves_cores_idle(self, item: Defined, shared: tuple[str, ...]) -> bool:
         """Whether a long statement would run on fewer cores here than alone: one row's product after its norm."""

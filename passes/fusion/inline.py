@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from effcc.ir.dims import Dim, elements
 from effcc.ir.division import fold_division
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, ends_at, free_axes, loads, transform, walk
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, children, ends_at, free_axes, loads, transform, walk
 from effcc.ir.kernel import Scatter, Statement
 from effcc.ir.scalars import function
 from effcc.passes.fusion.cascade import (
@@ -21,6 +21,9 @@ from effcc.passes.fusion.cascade import (
     read_through,
 )  # fmt: skip
 
+OF_POINTS_ALONE = 4.0
+"""Instructions of a value that only depends on where it is, up to which it is computed wherever it is read: masks. What
+is read instead would be as many loads, and nobody could tell from it where loops may end."""
 LARGEST_EXPRESSION = 160
 """Nodes in a right side, at most: longer ones spill registers and compile slowly."""
 
@@ -155,15 +158,20 @@ def _choose_pointwise(cascade: Cascade, wanted: set[str]) -> set[str]:
                 readers[load.buffer].append((item, load))
     chosen: set[str] = set()
     size: dict[str, int] = {}
+    alone: dict[str, float] = {}
     for item in cascade.items:
         if not isinstance(item, Defined):
             continue
         nodes = sum(size.get(e.buffer, 0) if isinstance(e, Load) else 1 for e in walk(item.statement.value))
         if item.target in wanted or not is_pointwise(item):
             continue
-        if _pays(item, readers[item.target], cascade.extents) and nodes <= LARGEST_EXPRESSION:
+        cost = _cost_alone(item.statement.value, alone)
+        free = cost is not None and cost <= OF_POINTS_ALONE
+        if (free or _pays(item, readers[item.target], cascade.extents)) and nodes <= LARGEST_EXPRESSION:
             chosen.add(item.target)
             size[item.target] = nodes
+            if cost is not None:
+                alone[item.target] = cost
     return chosen
 
 
@@ -183,6 +191,23 @@ def _pays(item: Defined, readers: list[tuple[Defined, Load]], extents: Mapping[s
         work += points
     traffic = 3.0
     return cost * (work - own) <= traffic * own or (cost <= 1.0 and len(readers) == 1)
+
+
+def _cost_alone(e: Expr, alone: Mapping[str, float]) -> float | None:
+    """What a value costs that is made of axes and of single elements, the same for whatever else there is; None for any
+    other. `alone`: what is read through that is made so, with its cost.
+    """
+    match e:
+        case Load() if e.buffer in alone:
+            return alone[e.buffer]
+        case Load():
+            return None if any(free_axes(i) or loads(i) for i in e.index) else 0.0
+        case Reduce():
+            return None
+    parts = [_cost_alone(part, alone) for part in children(e)]
+    if not all(part is not None for part in parts):
+        return None
+    return scalar_cost(replace(e, operands=())) + sum(p for p in parts if p is not None) if isinstance(e, Call) else 0.0
 
 
 def _points(statement: Statement, extents: Mapping[str, Dim]) -> int:

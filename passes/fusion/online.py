@@ -53,9 +53,19 @@ def _exponential(kernel: Kernel, maximum: Statement) -> set[str]:
     found = set()
     for s in kernel.statements:
         match s.value:
-            case Call("exp", (Call("sub", (_, Load(buffer=b))),)) if b == maximum.target:
+            case Call("exp", (Call("sub", (_, peak)),)) if _unguarded(peak) == maximum.target:
                 found.add(s.target)
     return found
+
+
+def _unguarded(peak: Expr) -> str | None:
+    """The buffer that is read, as it is or as 0 where it is -inf; None for anything else."""
+    match peak:
+        case Load(buffer):
+            return buffer
+        case Call("where", (Call("eq", (Load() as read, Const(value=low))), Const(value=0), Load(buffer) as same)):
+            return buffer if read == same and low == -math.inf else None
+    return None
 
 
 def _move_divisions_out(kernel: Kernel, axis: str) -> Kernel:
@@ -133,7 +143,7 @@ def _guard(s: Statement, exponentials: set[str]) -> Statement:
     if s.target not in exponentials:
         return s
     match s.value:
-        case Call("exp", (Call("sub", (x, m)),)):
+        case Call("exp", (Call("sub", (x, Load() as m)),)):
             low = Const(-math.inf, m.dtype)
             safe = where(Call("eq", (m, low), boolean), Const(0.0, m.dtype), m)
             return replace(s, value=Call("exp", (Call("sub", (x, safe), x.dtype),), x.dtype))

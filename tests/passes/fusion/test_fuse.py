@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,6 +135,53 @@ def test_attention_is_one_kernel_in_one_pass(mask: bool) -> None:
 def test_attention_that_returns_its_weights_keeps_three_passes() -> None:
     text = "\n".join(print_kernel(k) for k in fused(build(lambda b: attention(b, outputs=True))).kernels.values())
     assert "rescale" not in text
+
+
+def test_a_softmax_that_is_safe_where_all_is_masked_is_one_pass_too() -> None:
+    def body(b: GraphBuilder) -> tuple[Value, ...]:
+        q, k, v = (b.param(n, tensor(f32, 2, 6, 8)) for n in "qkv")
+        scores = b.emit("matmul", q, b.emit("transpose", k, perm=(0, 2, 1)))
+        return (b.emit("matmul", b.emit("softmax", scores, axis=2, safe=True), v),)
+
+    assert only_kernel(build(body)).count("rescale") == 2
+
+
+def test_a_mask_of_positions_is_computed_where_it_is_read_however_many_read_it() -> None:
+    def body(b: GraphBuilder) -> tuple[Value, ...]:
+        row, column = b.emit("iota", size=6), b.emit("iota", size=6)
+        zero, lowest = (b.emit("constant", value=v, dtype=f32) for v in (0.0, -np.inf))
+        seen = b.emit("where", b.emit("le", column, b.emit("reshape", row, shape=(6, 1))), zero, lowest)
+        heads = (b.param(f"x{n}", tensor(f32, 4 + n, 6, 6)) for n in range(3))
+        return tuple(b.emit("softmax", b.emit("add", x, seen), axis=2) for x in heads)
+
+    program = fused(build(body))
+    assert len(program.steps) == 3
+    assert all(len(k.params) == 1 for k in program.kernels.values())
+
+
+def test_many_heads_of_long_rows_are_fused_as_one_head_is() -> None:
+    def steps(heads: int) -> int:
+        def body(b: GraphBuilder) -> tuple[Value, ...]:
+            q, k, v = (b.param(n, tensor(f32, heads, 256, 64)) for n in "qkv")
+            scores = b.emit("matmul", q, b.emit("transpose", k, perm=(0, 2, 1)))
+            return (b.emit("matmul", b.emit("softmax", scores, axis=2), v),)
+
+        return len(fuse(build(body), replace(TARGET, l2_bytes=512 << 10)).steps)
+
+    assert steps(heads=1) == steps(heads=16) == 1
+
+
+def test_scores_are_not_computed_where_keys_are_made() -> None:
+    """Key by key there are no rows of scores, and their softmax would be a kernel of its own."""
+
+    def body(b: GraphBuilder) -> tuple[Value, ...]:
+        q, k, v, turn = (b.param(n, tensor(f32, 4, 64, 64)) for n in ("q", "k", "v", "turn"))
+        keys = b.emit("add", b.emit("mul", k, turn), b.emit("sin", b.emit("mul", k, turn)))
+        scores = b.emit("matmul", q, b.emit("transpose", keys, perm=(0, 2, 1)))
+        return (b.emit("matmul", b.emit("softmax", scores, axis=2), v),)
+
+    _, attention = fuse(build(body), TARGET).kernels.values()
+    assert print_kernel(attention).count(" = sum(") == 3
 
 
 def test_one_pass_attention_survives_rows_that_are_masked_at_first() -> None:
