@@ -56,7 +56,15 @@ class BlockCutter(Cutter):
         name = f"{target}_block"
         return self.first_or_fresh(f"{target}_{role}_block" if name in self.names else name)
 
-    def cut(self, axis: str, step: int, together: str, ranges: Ranges, emit: Emit) -> list[Stmt]:
+    def cut(
+        self,
+        axis: str,
+        step: int,
+        together: str,
+        ranges: Ranges,
+        emit: Emit,
+        seen: tuple[Expr, Expr] | None = None,
+    ) -> list[Stmt]:
         if ranges[axis].placed:
             return list(emit(ranges))
         return self._loop("serial", axis, step, ranges, emit)

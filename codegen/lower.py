@@ -12,6 +12,7 @@ from functools import partial
 
 from effcc.codegen.blocks import BlockCutter
 from effcc.codegen.borders import interiors
+from effcc.codegen.lower_masked import inside, needed
 from effcc.codegen.lower_ragged import opened, span_of
 from effcc.codegen.lower_ranges import Cutter, Emit, Ranges, local_name, tiles_of
 from effcc.codegen.lower_values import (
@@ -25,9 +26,10 @@ from effcc.codegen.lower_values import (
 from effcc.errors import ScheduleError
 from effcc.ir.dependences import computed_where_written
 from effcc.ir.dots import TILE_SIDE
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, both, free_axes
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, both, free_axes, walk
 from effcc.ir.kernel import Kernel, Statement, span_of_index
 from effcc.ir.loops import Alloc, If, LoopNest, Stmt, Tile, TileAxis
+from effcc.ir.masks import Mask, mask_of
 from effcc.ir.scalars import reduction
 from effcc.ir.schedule import PARALLEL, Do, Hold, Loop, Node, Path, Schedule, nodes, places, rests
 
@@ -51,7 +53,9 @@ class _Lowering:
         lanes = {kernel.statements[place.position].target: place.lanes for place in self.places}
         in_blocks = schedule.warps > 0
         self.cutter = (
-            BlockCutter.of(kernel, schedule) if in_blocks else Cutter(interiors(kernel, lanes), kernel.extents)
+            BlockCutter.of(kernel, schedule)
+            if in_blocks
+            else Cutter(interiors(kernel, lanes), kernel.extents, mask_of(kernel))
         )
         self.values = Values(kernel, self.cutter)
         self.outputs = {p.name for p in kernel.outputs}
@@ -71,7 +75,7 @@ class _Lowering:
                 case Loop(kind) if kind == PARALLEL:
                     out += self._parallel(node, at, ranges, scope)
                 case Loop():
-                    out += self._serial(node, at, ranges, scope)
+                    out += self._seen_by_all(node, at, ranges, scope)
                 case Hold():
                     out += self._hold(node, at, ranges, scope)
                 case Do():
@@ -116,15 +120,37 @@ class _Lowering:
         steps = [(axis, loop.step) for axis, loop in loops.items()]
         return self.cutter.spread(steps, ranges, lambda inner: tiles(together, inner))
 
+    def _seen_by_all(self, node: Loop, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
+        """A loop inside of a tile of masked keys: where all rows see all of the tile, without the conditions."""
+        mask = self.cutter.mask
+        if mask is None or not self._asks(mask, node, at):
+            return self._serial(node, at, ranges, scope)
+        condition = inside(mask, ranges, partial(self.values.value, ranges=ranges, scope=scope))
+        if condition is None:
+            return self._serial(node, at, ranges, scope)
+        within = {**ranges, mask.axis: replace(ranges[mask.axis], inside=True)}
+        bodies = (tuple(self._serial(node, at, r, scope)) for r in (within, ranges))
+        return [If(condition, *bodies)]
+
+    def _asks(self, mask: Mask, node: Loop, at: Path) -> bool:
+        """Whether a statement in a loop has one of the conditions."""
+        inside = (self.kernel.statements[self.positions[p]] for p, n in nodes(node.body, at) if isinstance(n, Do))
+        return any(part in mask.conditions for s in inside for e in s.expressions for part in walk(e))
+
     def _serial(self, node: Loop, at: Path, ranges: Ranges, scope: Scope) -> list[Stmt]:
         out: list[Stmt] = []
+        seen = None
         if node.axis in self.kernel.spans and not ranges[node.axis].trail:
             span = span_of(node, at, lambda path: self.kernel.statements[self.positions[path]])
             if span is not None:
                 place = partial(self.values.value, ranges=ranges, scope=scope)
                 out, ranges = opened(span, self.kernel, ranges, self.cutter, place)
+        mask = self.cutter.mask
+        if mask is not None and node.axis == mask.axis and not node.together and not ranges[node.axis].trail:
+            place = partial(self.values.value, ranges=ranges, scope=scope)
+            out, seen = needed(mask, self.kernel, node.step, ranges, self.cutter, place)
         return out + self.cutter.cut(
-            node.axis, node.step, node.together, ranges, lambda inner: self._block(node.body, at, inner, scope)
+            node.axis, node.step, node.together, ranges, lambda inner: self._block(node.body, at, inner, scope), seen
         )
 
     # What is held ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from effcc.ir.dims import Dim
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import Axis, Call, Const, Expr, add, compare, floor_div, integer, modulo, multiply
 from effcc.ir.loops import For, If, Stmt, TileAxis
+from effcc.ir.masks import Mask
 
 ZERO: Expr = Const(0, i64)
 
@@ -58,6 +59,7 @@ class Cutter:
 
     interiors: Mapping[str, Interior] = field(default_factory=dict)
     extents: Mapping[str, Dim] = field(default_factory=dict)
+    mask: Mask | None = None
     steps: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
 
@@ -91,8 +93,18 @@ class Cutter:
             return name
         return self.fresh(name)
 
-    def cut(self, axis: str, step: int, together: str, ranges: Ranges, emit: Emit) -> list[Stmt]:
+    def cut(
+        self,
+        axis: str,
+        step: int,
+        together: str,
+        ranges: Ranges,
+        emit: Emit,
+        seen: tuple[Expr, Expr] | None = None,
+    ) -> list[Stmt]:
         """A serial loop over tiles of an axis around what `emit` makes of one; the rest has code of its own.
+
+        seen: from where to where tiles are needed, of which the first is a whole number of steps; all by default.
 
         Where the count is known at run time only, a rest of lanes is masked, one of unrolled points is a loop over
         them, and a range that is cut again is a second copy inside the loop.
@@ -123,16 +135,23 @@ class Cutter:
             rest = r.count % step
             whole = r.count - rest
             out: list[Stmt] = []
+            if seen is not None and r.count > step:
+                first, end = seen
+                last = Call("minimum", (end, Const(whole, i64)), i64)
+                out.append(loop(first, last, step, lambda var: at(var, step)))
+                rests = [If(compare("gt", end, Const(whole, i64)), at(Const(whole, i64), rest))] if rest else []
+                return [*out, *rests]
             for start, stop, stride, inside in self._runs(axis, r, whole, step):
                 turn = functools.partial(at, count=step, inside=inside)
                 alone = stop - start <= stride
                 out += turn(Const(start, i64)) if alone else [loop(Const(start, i64), stop, stride, turn)]
             return [*out, *at(Const(whole, i64), rest)] if rest else out
         count = r.count
+        first, end = (ZERO, count) if seen is None else seen
         if step == 1:
-            return [loop(ZERO, count, 1, lambda var: at(var, 1))]
+            return [loop(first, end, 1, lambda var: at(var, 1))]
         if not together:
-            return [loop(ZERO, count, step, lambda var: self.whole_or_rest(var, step, count, at))]
+            return [loop(first, end, step, lambda var: self.whole_or_rest(var, step, count, at))]
         whole_count = multiply(floor_div(count, Const(step, i64)), Const(step, i64))
         out = [loop(ZERO, whole_count, step, lambda var: at(var, step))]
         if together == "lanes":

@@ -127,6 +127,9 @@ class Values:
 
     def _holds(self, condition: Expr, ranges: Ranges) -> bool:
         """Whether a condition is one of those that hold inside an axis, and the loops are there."""
+        mask = self.cutter.mask
+        if mask is not None and mask.axis in ranges and ranges[mask.axis].inside and condition in mask.conditions:
+            return True
         interiors = self.cutter.interiors.items()
         return any(condition in i.conditions for a, i in interiors if a in ranges and ranges[a].inside)
 

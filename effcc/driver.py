@@ -30,6 +30,7 @@ from effcc.ir.schedule import Schedule
 from effcc.ir.vectors import Function
 from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
+from effcc.passes.columns import turn_columns
 from effcc.passes.encodings import Choice, encode, spell_out_encodings
 from effcc.passes.fusion.fuse import CASCADE_STEPS, KERNEL_STEPS, to_cascades, to_clusters
 from effcc.passes.fusion.program import Cascades, program_of
@@ -158,7 +159,7 @@ def _arrange(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
         return state
-    return replace(state, program=widen_rows(arrange(state.program, target), target))
+    return replace(state, program=turn_columns(widen_rows(arrange(state.program, target), target)))
 
 
 def _tile(state: State, target: Target) -> State:

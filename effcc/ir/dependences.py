@@ -16,6 +16,7 @@ from effcc.ir.expr import (
     add,
     children,
     ends_at,
+    loads,
     rebuild,
     substitute_axes,
     transform,
@@ -33,20 +34,23 @@ def step_axes(kernel: Kernel) -> tuple[str, ...]:
 
 def shared_axes(kernel: Kernel, ordered: Set[str] = frozenset()) -> tuple[str, ...]:
     """The axes that every statement has and reads its predecessors' results at: each point can run on its own.
+    Copies of parameters need not have them: each task can make its own.
 
     Of a scatter those are the axes along which its points write apart (`writes_apart`), alike in all statements that
     write there. ordered: axes whose earlier points are finished before later ones begin, so that anything of them may
     be read.
     """
     extents = kernel.extents
-    shared = [a for a in kernel.statements[0].axes if a not in kernel.scans and extents[a] != 1]
+    computed = [s for s in kernel.statements if not is_copy(kernel, s)] or kernel.statements
+    shared = [a for a in computed[0].axes if a not in kernel.scans and extents[a] != 1]
     definitions: dict[str, tuple[str, ...]] = {}
     scattered = {s.target for s in kernel.statements if s.scatter is not None}
     if any(load.buffer in scattered for s in kernel.statements for load in s.reads):
         return ()
     apart: dict[str, dict[str, set[Place]]] = {}
     for s in kernel.statements:
-        shared = [a for a in shared if a in s.axes]
+        if s in computed:
+            shared = [a for a in shared if a in s.axes]
         if s.target in scattered:
             found = writes_apart(s)
             known = apart.setdefault(s.target, found)
@@ -160,6 +164,19 @@ def _picks(condition: Expr, axes: Set[str]) -> bool:
         case Call("eq", (_, Axis(name))):
             return name in axes
     return False
+
+
+def is_copy(kernel: Kernel, s: Statement) -> bool:
+    """Whether a statement only copies elements of a parameter, for the kernel itself to read."""
+    value: Expr = s.value
+    while isinstance(value, Call) and value.function == "cast":
+        (value,) = value.operands
+    inside = {p.name for p in kernel.params} - {p.name for p in kernel.outputs}
+    if not isinstance(value, Load) or value.buffer not in inside or any(loads(i) for i in value.index):
+        return False
+    return (
+        s.scatter is None and s.target not in {p.name for p in kernel.outputs} and not set(s.axes) & set(kernel.scans)
+    )
 
 
 def online_axis(kernel: Kernel) -> str | None:

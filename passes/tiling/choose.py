@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import lcm
 
-from effcc.ir.dependences import online_axis, shared_axes, step_axes
+from effcc.ir.dependences import is_copy, online_axis, shared_axes, step_axes
 from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
 from effcc.ir.schedule import Schedule
 from effcc.passes.tiling.build import Outline, TiledAxis, TiledNest, build
 from effcc.passes.tiling.choice import Choice
+from effcc.passes.tiling.copies import copied, copy_nest
 from effcc.passes.tiling.groups import group_schedule, is_grouped
-from effcc.passes.tiling.nests import plan_nests
+from effcc.passes.tiling.nests import NestPlan, plan_nests
+from effcc.passes.tiling.online import online_of
 from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.plain_nest import plain_nest
 from effcc.passes.tiling.product_nest import product_nest, product_of
@@ -21,10 +23,6 @@ from effcc.target import Target
 
 MEET_SECONDS = 2e-6
 """What it costs threads to meet after a step, and to bring what others have written into their own caches."""
-ONLINE_TILE, ONLINE_TILE_DYNAMIC = 256, 64
-"""Points of the axis that a one-pass kernel (attention's keys) walks at a time: a tile of scores for some 16 rows then
-fits beside its operands in L1. Fewer where the extent is known at run time only: what is left over runs unvectorized.
-"""
 
 
 def choose(kernel: Kernel, target: Target, rank: int = 0) -> tuple[Kernel, Schedule]:
@@ -39,6 +37,8 @@ def choose(kernel: Kernel, target: Target, rank: int = 0) -> tuple[Kernel, Sched
         return packed_for(kernel, group_schedule(kernel, target))
     if len(kernel.statements) == 1 and scatters(kernel) and not kernel.scans:
         return kernel, scatter_schedule(kernel, target)
+    if online_axis(kernel) is not None:
+        return _in_one_pass(kernel, target, rank)
     found = _in_steps(kernel, target, rank)
     if found is not None:
         return found
@@ -66,13 +66,27 @@ def packed_for(kernel: Kernel, schedule: Schedule) -> tuple[Kernel, Schedule]:
 
 
 def _sequential(kernel: Kernel) -> TiledAxis | None:
-    if kernel.scans:
-        return TiledAxis(kernel.scans[0], 1)
+    return TiledAxis(kernel.scans[0], 1) if kernel.scans else None
+
+
+def _in_one_pass(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Schedule]:
+    """The schedule of a kernel that walks an axis once: tasks are tiles of rows."""
     axis = online_axis(kernel)
-    if axis is not None:
-        known, extent = isinstance(kernel.extents[axis], int), elements((kernel.extents[axis],))
-        return TiledAxis(axis, max(min(ONLINE_TILE, extent), 1) if known else ONLINE_TILE_DYNAMIC)
-    return None
+    assert axis is not None
+    rows, tiles = online_of(kernel, target, rank)
+    shared = tuple(a for a in shared_axes(kernel) if a != rows)
+    cut = {} if rows is None else {rows: tiles.queries}
+    choice = Choice(kernel, target.one_core(), shared, TiledAxis(axis, tiles.keys), cut, rank=rank)
+    choice.tiles = dict.fromkeys(shared, 1)
+    nests = _nests(choice)
+    parallel = [TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests)]
+    parallel += [TiledAxis(rows, tiles.queries)] if rows is not None else []
+    body = build(kernel, Outline(tuple(parallel), choice.sequential), nests)
+    notes = (
+        f"{axis}: tiles of {tiles.queries} rows and {tiles.keys}, bound by {tiles.prediction.bound_by}",
+        *choice.notes,
+    )
+    return packed_for(kernel, Schedule(body, tuple(choice.packs), tiles.prediction.seconds, notes))
 
 
 def _in_steps(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Schedule] | None:
@@ -105,13 +119,28 @@ def _nests(choice: Choice) -> tuple[TiledNest, ...]:
     plans = plan_nests(choice.kernel, choice.sequential.axis if choice.sequential is not None else None)
     nests: dict[int, TiledNest] = {}
     for n in sorted(range(len(plans)), key=lambda n: product_of(choice.kernel, plans[n]) is None):
-        product = product_of(choice.kernel, plans[n])
-        made = plain_nest(choice, plans[n]) if product is None else product_nest(choice, plans[n], product)
+        made = _nest(choice, plans[n])
         if made.lanes is not None:
             targets = (choice.kernel.statements[i].target for i in made.positions)
             choice.lanes.update(dict.fromkeys(targets, made.lanes.axis))
+            choice.lanes.update(dict.fromkeys(_columns_of(choice.kernel, plans[n]), made.lanes.axis))
         nests[n] = made
     return tuple(nests[n] for n in range(len(plans)))
+
+
+def _nest(choice: Choice, plan: NestPlan) -> TiledNest:
+    product = product_of(choice.kernel, plan)
+    if product is not None:
+        return product_nest(choice, plan, product)
+    source = copied(choice, plan)
+    turned = copy_nest(choice, plan, source) if source is not None else None
+    return plain_nest(choice, plan) if turned is None else turned
+
+
+def _columns_of(kernel: Kernel, plan: NestPlan) -> list[str]:
+    """The copies that a nest's reductions read: they are laid out for its lanes."""
+    copies = {s.target for s in kernel.statements if is_copy(kernel, s)}
+    return [x.buffer for i in plan.reductions for x in kernel.statements[i].reads if x.buffer in copies]
 
 
 def _parallel_order(choice: Choice, nests: Sequence[TiledNest]) -> list[str]:

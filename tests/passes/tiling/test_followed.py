@@ -14,7 +14,7 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_kernel
 from effcc.ir.printer import print_schedule
 from effcc.ir.schedule import Schedule
-from effcc.passes.tiling import contraction, describe, gpu, pointwise, reduction, window
+from effcc.passes.tiling import contraction, describe, gpu, online, pointwise, reduction, window
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.constraints import Problem
 from effcc.passes.tiling.solver import Solution, solutions
@@ -33,6 +33,13 @@ KERNELS = {
     contraction: """
         kernel @k(A: f32[40,900], W: f32[900,200]) -> (C: f32[40,200]) over m=40, n=200, k=900 {
           C[m,n] = sum(k: A[m,k] * W[k,n])
+        }""",
+    online: """
+        kernel @k(Q: f32[96,8], K: f32[300,8], V: f32[300,8]) -> (O: f32[96,8]) over m=96, n=300, k=8, f=8 {
+          S[m,n] = sum(k: Q[m,k] * K[n,k])
+          M[m] = max(n: S[m,n])
+          P[m,n] = exp(S[m,n] - M[m])
+          O[m,f] = sum(n: P[m,n] * V[n,f]) rescale exp(M'[m] - M[m])
         }""",
     window: """
         kernel @k(X: f32[30,30,64], W: f32[3,3,64]) -> (Y: f32[28,28,64]) over y=28, x=28, c=64, k=3, l=3 {
