@@ -68,7 +68,7 @@ def mask_of(kernel: Kernel) -> Mask | None:
     infinite or NaN.
     """
     axis = online_axis(kernel)
-    if axis is None or kernel.scans:
+    if axis is None or kernel.scans or axis in kernel.spans:
         return None
     definitions = {s.target: s for s in kernel.statements}
     outputs = {p.name for p in kernel.outputs}
