@@ -20,7 +20,8 @@ ZERO: Expr = Const(0, i64)
 class Range:
     """What is left of an axis: `count` points from the sum of `trail` on, one term for each loop that has cut it.
 
-    `most` is a bound on the count; None where it is known at run time only. Once the axis is at a point, or its points
+    `most` is a bound on the count; None where it is known at run time only. A count known at run time only may be `below`
+    a number: what a tile of so many points leaves over has no whole tile of that size. Once the axis is at a point, or its points
     are computed together (a `tile`), it is `placed` and the trail leads to it.
     """
 
@@ -30,6 +31,7 @@ class Range:
     tile: TileAxis | None = None
     placed: bool = False
     inside: bool = False
+    below: int | None = None
 
     @staticmethod
     def whole(extent: Dim) -> Range:
@@ -121,7 +123,8 @@ class Cutter:
                 tile = TileAxis(axis, count, together, limit)
                 place = add(offset, Axis(axis))
             placed = bool(together) or step == 1
-            inner = Range(count, 1 if single else step, (*r.trail, place), tile, placed, inside)
+            below = None if isinstance(count, int) else step
+            inner = Range(count, 1 if single else step, (*r.trail, place), tile, placed, inside, below)
             return tuple(emit(entered(ranges, axis, inner)))
 
         def loop(start: Expr, stop: int | Expr, stride: int, body: Callable[[Expr], tuple[Stmt, ...]]) -> For:
@@ -152,6 +155,8 @@ class Cutter:
             return [loop(first, end, 1, lambda var: at(var, 1))]
         if not together:
             return [loop(first, end, step, lambda var: self.whole_or_rest(var, step, count, at))]
+        if together == "lanes" and r.below is not None and r.below <= step:
+            return [If(compare("gt", count, ZERO), at(ZERO, step, count))]
         whole_count = multiply(floor_div(count, Const(step, i64)), Const(step, i64))
         out = [loop(ZERO, whole_count, step, lambda var: at(var, step))]
         if together == "lanes":
@@ -203,7 +208,9 @@ class Cutter:
             r = ranges[axis]
 
             def at(start: Expr, count: int | Expr) -> tuple[Stmt, ...]:
-                here = replace(r, count=count, most=step, trail=(*r.trail, start), placed=step == 1)
+                below = None if isinstance(count, int) else step
+                trail = (*r.trail, start)
+                here = replace(r, count=count, most=step, trail=trail, placed=step == 1, below=below)
                 code = inside(left[1:], entered(ranges, axis, here))
                 interior = self.interiors.get(axis)
                 if interior is None or count != step or start == ZERO or r.position() != ZERO:

@@ -10,7 +10,7 @@ from effcc.codegen.cpp.storage import statements, tiles
 from effcc.codegen.lower import lower
 from effcc.errors import ScheduleError
 from effcc.ir.expr import free_axes
-from effcc.ir.loops import Alloc
+from effcc.ir.loops import Alloc, For
 from effcc.ir.parser import parse_kernel
 from effcc.ir.schedule import Loop, nodes
 from effcc.passes.tiling.choose import choose
@@ -21,6 +21,12 @@ def test_a_reduction_inside_an_expression_is_refused_by_name() -> None:
     text = "kernel @k(X: f32[8,4]) -> (Y: f32[8]) over i=8, r=4 {\n  Y[i] = exp(sum(r: X[i,r]))\n}"
     with pytest.raises(ScheduleError, match=r"'k': the reduction over r .* give it a statement of its own"):
         lower(*choose(parse_kernel(text), generic("avx512")))
+
+
+def test_what_a_task_leaves_over_has_no_loop_over_whole_tiles() -> None:
+    kernel = parse_kernel("kernel @k(X: f32[s0]) -> (Y: f32[s0]) over i=s0 {\n  Y[i] = X[i] + 1.0\n}")
+    nest = lower(*choose(kernel, generic("avx512")))
+    assert [s.kind for s in statements(nest.body) if isinstance(s, For)] == ["parallel"]
 
 
 def test_what_a_nest_leaves_for_the_next_has_their_lanes_innermost() -> None:
