@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
-from effcc.passes.tiling.constraints import OPERATORS, Expr, Name, Number, Op
+from effcc.passes.tiling.constraints import OPERATORS, Expr, Name, Number, Op, names_in
 
 Side: TypeAlias = Literal["lower", "upper"]
 BoundFunction: TypeAlias = Callable[[Sequence[int], Sequence[int]], int]
@@ -58,21 +58,24 @@ def _factory(e: Expr, side: Side, variables: tuple[str, ...], signed: frozenset[
     result = writer.emit(e, side)
     lower, upper = sorted(writer.reads_lower), sorted(writer.reads_upper)
     reads = [f"a{i} = lo[{i}]" for i in lower] + [f"b{i} = hi[{i}]" for i in upper]
+    once = "".join(f"    {line}\n" for line in writer.once)
     body = "\n        ".join([*reads, *writer.lines, f"return {result}"])
     parameters = tuple(writer.parameters)
     arguments = ", ".join(f"p{i}" for i in range(len(parameters)))
-    source = f"def make({arguments}):\n    def bound(lo, hi):\n        {body}\n    return bound\n"
+    source = f"def make({arguments}):\n{once}    def bound(lo, hi):\n        {body}\n    return bound\n"
     scope: dict[str, Any] = dict(_SCOPE)
     exec(compile(source, f"<bound of {str(e)[:60]}>", "exec"), scope)
     return _Factory(scope["make"], parameters, frozenset(lower), frozenset(upper))
 
 
 class _Writer:
-    """Emits one assignment per (shared subexpression, side)."""
+    """Emits one assignment per (shared subexpression, side): `once` a problem for those of parameters alone, `lines` for
+    the others."""
 
     def __init__(self, variables: Mapping[str, int], signed: frozenset[str]) -> None:
         self.variables = variables
         self.signed = signed
+        self.once: list[str] = []
         self.lines: list[str] = []
         self.parameters: dict[str, str] = {}
         self.reads_lower: set[int] = set()
@@ -95,6 +98,8 @@ class _Writer:
             case Op("min" | "max" as kind, (*first, second, last)) if first:
                 return self.emit(Op(kind, (Op(kind, (*first, second)), last)), side)
             case Op():
+                if names_in(e).isdisjoint(self.variables):
+                    side = "lower"  # which is its value
                 if (e, side) not in self._done:
                     self._done[e, side] = self._emit_op(e, side)
                 return self._done[e, side]
@@ -114,8 +119,9 @@ class _Writer:
                 holes[str(i)] = self.emit(a, "lower")
         for hole, text in holes.items():
             template = template.replace(f"{{{hole}}}", text)
-        name = f"t{len(self.lines)}"
-        self.lines.append(f"{name} = {template}")
+        known = names_in(e).isdisjoint(self.variables)
+        lines, name = (self.once, f"c{len(self.once)}") if known else (self.lines, f"t{len(self.lines)}")
+        lines.append(f"{name} = {template}")
         return name
 
     def nonnegative(self, e: Expr) -> bool:
