@@ -20,9 +20,9 @@ ZERO: Expr = Const(0, i64)
 class Range:
     """What is left of an axis: `count` points from the sum of `trail` on, one term for each loop that has cut it.
 
-    `most` is a bound on the count; None where it is known at run time only. A count known at run time only may be `below`
-    a number: what a tile of so many points leaves over has no whole tile of that size. Once the axis is at a point, or its points
-    are computed together (a `tile`), it is `placed` and the trail leads to it.
+    `most` is a bound on the count; None where it is known at run time only. A count known at run time only may be
+    `below` a number: what tiles of so many points leave over has no whole tile of that size. Once the axis is at a
+    point, or its points are computed together (a `tile`), it is `placed` and the trail leads to it.
     """
 
     count: int | Expr

@@ -173,7 +173,7 @@ def _tile(state: State, target: Target) -> State:
         require_kernels(state.written, program)
         checked = {n: w.check(program.kernels[n], machine) for n, w in state.written.items()}
         return replace(state, program=program, schedules={**schedules, **checked})
-    tiled = tile(state.program, target, state.written)
+    tiled = tile(state.program, target, state.written, state.prepare_once)
     return replace(state, program=tiled.program, schedules=tiled.schedules)
 
 

@@ -22,6 +22,7 @@ class Choice:
     shared: the axes that parallel loops outside may cut into tiles, which `tiles` gives. `outer` and `inner`: those of
     them that must come first and last. `lanes`: for what a nest computes, the axis on its vector unit. `seconds`: the
     prediction for all cores. `rank`: which of each model's schedules is taken, 0 for the one predicted to be fastest.
+    `once`: whether the kernel runs once, so that its code should be short rather than quick.
     """
 
     kernel: Kernel
@@ -33,6 +34,7 @@ class Choice:
     lanes: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     rank: int = 0
+    once: bool = False
     outer: str = ""
     inner: str = ""
     packs: list[Pack] = field(default_factory=list)

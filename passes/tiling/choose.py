@@ -25,14 +25,15 @@ MEET_SECONDS = 2e-6
 """What it costs threads to meet after a step, and to bring what others have written into their own caches."""
 
 
-def choose(kernel: Kernel, target: Target, rank: int = 0) -> tuple[Kernel, Schedule]:
+def choose(kernel: Kernel, target: Target, rank: int = 0, once: bool = False) -> tuple[Kernel, Schedule]:
     """The kernel, reading packed operands where it should, and its schedule on `target`.
 
-    rank: of every nest, pass over so many that are predicted to be faster.
+    rank: of every nest, pass over so many that are predicted to be faster. once: it runs once for many calls, so that
+    its code should be short.
     """
     parts = sections(kernel)
     if len(parts) > 1:
-        return _one_after_the_other(kernel, [choose(part, target, rank)[1] for part in parts])
+        return _one_after_the_other(kernel, [choose(part, target, rank, once)[1] for part in parts])
     if is_grouped(kernel):
         return packed_for(kernel, group_schedule(kernel, target))
     if len(kernel.statements) == 1 and scatters(kernel) and not kernel.scans:
@@ -42,7 +43,7 @@ def choose(kernel: Kernel, target: Target, rank: int = 0) -> tuple[Kernel, Sched
     found = _in_steps(kernel, target, rank)
     if found is not None:
         return found
-    choice = Choice(kernel, target, shared_axes(kernel), _sequential(kernel), rank=rank)
+    choice = Choice(kernel, target, shared_axes(kernel), _sequential(kernel), rank=rank, once=once)
     choice.tiles = dict.fromkeys(choice.shared, 1)
     nests = _nests(choice)
     parallel = tuple(TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests))

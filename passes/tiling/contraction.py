@@ -52,7 +52,7 @@ MODEL = """
     depth = kc * k_inner                           # steps: packed neighbours count as one
     k_all = k * k_inner
     blocks = ceil(k / kc)
-    rests = min(1, blocks - 1)                     # partial sums rest in a block of C, which is cleared before
+    rests = min(1, max(blocks - 1, 0))             # partial sums rest in a block of C, which is cleared before
     reloads = rests * (blocks + 1)                 # and read once more by what follows
     m_parts * mr < m + mr ; n_parts * nr < n + nr
     lhs_bytes * rows * depth + rhs_bytes * depth * nr + rests * acc_bytes * rows * columns <= l2_bytes
@@ -103,7 +103,7 @@ MODEL = """
 
     # Threads claim tasks: the last one keeps the others waiting, for a sixteenth of it on average.
     wait = max(compute, cache, outer) / (16 * rounds)
-    start = min(1, threads - 1) * (min(1, tasks - 1) * start_time + wait)
+    start = min(1, max(threads - 1, 0)) * (min(1, max(tasks - 1, 0)) * start_time + wait)
 """
 
 

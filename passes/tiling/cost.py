@@ -8,7 +8,8 @@ takes
 
 `compute` at the rate at which instructions issue, `cache` for bytes moved between L2 and L1, `outer` for bytes from
 where the operands live (L3 or memory), `start` for waking threads. The first three overlap, since loads run ahead of
-arithmetic, but not perfectly.
+arithmetic, but not perfectly. `code`, which some models have, is no part of that time: it is what compiling the
+unrolled instructions takes in the first call, spread over all calls, so that code is short where length gains nothing.
 
 Issue time is counted in *slots*: one slot is what a core takes for one vector multiply-add when nothing else holds it
 up (half a cycle with two such units). The constants below are those of server cores since 2013; where a reason gives
@@ -32,9 +33,12 @@ from effcc.target import Target
 FEMTO = 10**15
 
 ROOFLINE = """
-    minimize (15 * max(compute, cache, outer) + compute + cache + outer) / 16 + start
+    time = (15 * max(compute, cache, outer) + compute + cache + outer) / 16 + start
+    minimize time
 """
 """Ends every model of a kernel's time; the model's text defines the four terms before it."""
+ROOFLINE_AND_CODE = ROOFLINE.replace("minimize time", "minimize time + code")
+"""The same for a model that says what its `code` costs, too."""
 
 TERMS = ("compute", "cache", "outer", "start")
 
@@ -56,6 +60,10 @@ TASK_SLOTS = 200
 """Slots to take the next task: an atomic counter, and cold addresses; about 100 cycles."""
 CLAIMS = 8
 """In so many pieces, at most, a thread claims its part of the tasks (`effcc/worker.h`)."""
+CODE_SECONDS = 1e-4
+"""What a compiler takes for one unrolled vector instruction: ten milliseconds for a hundred lines of C++."""
+RUNS = 10_000_000
+"""Runs of a kernel over which the first call's time is spread, unless it runs once: so many calls are worth as much."""
 START_SECONDS = 2e-6
 """Waking the thread pool and waiting for its last thread."""
 PAGE_BYTES = 4096
@@ -64,10 +72,19 @@ PAGE_BYTES = 4096
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a schedule is predicted to take, in seconds: the whole, and the roofline's terms by name."""
+    """What a schedule is predicted to take, in seconds: the whole, and the roofline's terms by name.
+
+    code: what compiling it adds to a run.
+    """
 
     seconds: float
     terms: Mapping[str, float]
+    code: float = 0.0
+
+    @property
+    def cost(self) -> float:
+        """What schedules are ranked by."""
+        return self.seconds + self.code
 
     @property
     def bound_by(self) -> str:
@@ -103,6 +120,11 @@ def machine_parameters(target: Target, element_bytes: int = 4) -> dict[str, int]
     }
 
 
+def code_time(once: bool) -> int:
+    """Femtoseconds that one unrolled instruction adds to each run of a kernel, which runs `once` or again and again."""
+    return round(CODE_SECONDS * FEMTO / (1 if once else RUNS))
+
+
 def byte_time_at_home(target: Target, tensor_bytes: int) -> int:
     """Femtoseconds one core takes for one byte of a tensor from where it lives between kernels: L3 if it fits, else
     memory.
@@ -114,7 +136,9 @@ def predict(model: Model, values: Mapping[str, int]) -> Prediction:
     """Evaluate a model's roofline for a full assignment of its variables and parameters."""
     known: dict[Expr, int] = {}
     terms = {name: evaluate(model.definitions[name], values, known) / FEMTO for name in TERMS}
-    return Prediction(evaluate(model.objective, values, known) / FEMTO, terms)
+    time = evaluate(model.definitions["time"], values, known) / FEMTO
+    code = evaluate(model.definitions["code"], values, known) / FEMTO if "code" in model.definitions else 0.0
+    return Prediction(time, terms, code)
 
 
 class Predicted(Protocol):
@@ -129,7 +153,7 @@ Schedule = TypeVar("Schedule", bound=Predicted)
 
 def fastest(choices: Iterable[Iterator[Schedule]], k: int) -> list[Schedule]:
     """The `k` schedules that are predicted to be fastest among several streams, each of them best first."""
-    return list(islice(merge(*choices, key=lambda s: s.prediction.seconds), k))
+    return list(islice(merge(*choices, key=lambda s: s.prediction.cost), k))
 
 
 def _byte_time(target: Target, bandwidth: float) -> int:

@@ -94,11 +94,13 @@ def pointwise_of(
     given: int,
     target: Target,
     rank: int = 0,
+    once: bool = False,
 ) -> PointwiseSchedule:
     """The best schedule of pointwise statements with lanes along `axis`; `layout`: the strides of every buffer.
 
     crossing: the axis along which an operand is contiguous whose elements along the lanes are apart. shared: the axes
-    along which there can be tasks. given: the points along `axis` that a task has, 0 where that is still open.
+    along which there can be tasks. given: the points along `axis` that a task has, 0 where that is still open. once:
+    see `Choice`.
     """
     axes = (*(Axis(a, max(n, 1)) for a, n in counts.items() if a != axis), Axis(axis, max(counts[axis], 1)))
     nest = PointwiseNest(
@@ -108,6 +110,7 @@ def pointwise_of(
         element_bytes=_widest(statements),
         whole=frozenset(counts).difference(shared),
         given=given,
+        once=once,
     )
     return _pointwise(nest, axis, crossing if crossing in counts else None, target, rank)
 
@@ -123,10 +126,11 @@ def reduction_of(
     given: int,
     target: Target,
     rank: int = 0,
+    once: bool = False,
 ) -> ReductionSchedule:
     """The best schedule of a nest with reductions, with lanes along `axis`; `layout`: the strides of every buffer.
 
-    together: points of another axis that have accumulators of their own. shared, given: as in `pointwise_of`.
+    together: points of another axis that have accumulators of their own. shared, given, once: as in `pointwise_of`.
     """
     nest = ReductionNest(
         tuple(Axis(a, max(n, 1), "reduced" if a in reduced else "kept") for a, n in counts.items()),
@@ -136,6 +140,7 @@ def reduction_of(
         element_bytes=_widest(statements),
         whole=frozenset(counts).difference(shared),
         given=given,
+        once=once,
     )
     return _reduction(nest, axis, target, rank)
 

@@ -69,8 +69,8 @@ def _factory(e: Expr, side: Side, variables: tuple[str, ...], signed: frozenset[
 
 
 class _Writer:
-    """Emits one assignment per (shared subexpression, side): `once` a problem for those of parameters alone, `lines` for
-    the others."""
+    """Emits one assignment per (shared subexpression, side): those of parameters alone are made `once` a problem, the
+    other `lines` at every box."""
 
     def __init__(self, variables: Mapping[str, int], signed: frozenset[str]) -> None:
         self.variables = variables

@@ -104,7 +104,7 @@ def _reduction(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shap
     together = 1 if sharing is None else counts[sharing]
     found = reduction_of(
         layout, _statements(choice.kernel, plan), counts, plan.reduced, axis, together, choice.shared,
-        _given(choice, axis), choice.target, choice.rank,
+        _given(choice, axis), choice.target, choice.rank, choice.once,
     )  # fmt: skip
     note = str(found) if sharing is None else f"{found}, gathers shared by {sharing}"
     return _Solved(found.accumulators * found.lanes, found.tile * found.lanes, found.prediction, note)
@@ -116,7 +116,7 @@ def _points(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape])
     crossing = _crossing(choice.kernel, statements, axis, layout)
     found = pointwise_of(
         layout, statements, choice.counts(plan), axis, crossing, choice.shared,
-        _given(choice, axis), choice.target, choice.rank,
+        _given(choice, axis), choice.target, choice.rank, choice.once,
     )  # fmt: skip
     at_once, task = found.unroll * found.lanes, found.tile * found.lanes
     if crossing is None or found.block == 1:

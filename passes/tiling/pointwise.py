@@ -17,9 +17,10 @@ from math import prod
 from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Domain, Problem, evaluate
 from effcc.passes.tiling.cost import (
-    ROOFLINE,
+    ROOFLINE_AND_CODE,
     Prediction,
     byte_time_at_home,
+    code_time,
     fastest,
     machine_parameters,
     predict,
@@ -44,6 +45,7 @@ MODEL = """
     vectors = ceil(extent / lanes)
     unroll * live_values <= vector_registers or unroll == fewest
     unroll <= vectors or unroll == fewest
+    unroll * vector_slots <= unrolled_slots or unroll == fewest
     tile % unroll == 0 or tile <= unroll or tile >= vectors
 
     # A task is `tile` vectors of `block` rows, at all points of the axes that tasks cannot share.
@@ -64,11 +66,17 @@ MODEL = """
     cache = l2_byte * busy * lanes * (point_bytes + transposed * max(element_bytes, cache_line / passing))
     outer = busy * lanes * (point_time + transposed_time * ceil(line / passing))
 
+    code = unroll * vector_slots * code_time
+
     # Threads claim tasks: the last one keeps the others waiting, for a sixteenth of it on average.
     wait = max(compute, cache, outer) / (16 * rounds)
-    start = min(1, threads - 1) * (min(1, tasks - 1) * start_time + wait)
+    start = min(1, max(threads - 1, 0)) * (min(1, max(tasks - 1, 0)) * start_time + wait)
 """
 
+UNROLLED_SLOTS = 80
+"""Instructions that are unrolled, at most: beyond, registers spill and compilers take seconds. (Of 1, 2, 4 and 8
+vectors at once of gelu, silu and exp, with 15 to 19 instructions each, 8 ran 1 to 9 % longer than 4; a gather with its
+checks took g++ 0.6 s with one vector, and 6.6 s with 8.)"""
 PAGES = 64
 """Pages whose addresses a core has at hand: the entries of a first-level TLB."""
 ROW_SLOTS = 10
@@ -87,6 +95,7 @@ class PointwiseNest:
         element_bytes: of the type that is computed in.
         whole: names of axes that tasks cannot share; each task runs all of them.
         given: points along the vectors that a task has, where that is decided; 0 where it is not.
+        once: whether it runs once, so that compiling it takes longer than running it.
     """
 
     axes: tuple[Axis, ...]
@@ -96,6 +105,7 @@ class PointwiseNest:
     element_bytes: int = 4
     whole: frozenset[str] = frozenset()
     given: int = 0
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,8 @@ def pointwise_problem(nest: PointwiseNest, vector_axis: str, crossing: str | Non
         "fewest": fewest,
         "live_values": nest.live_values,
         "vector_slots": nest.operations + sum(access_slots(o, vector_axis, lanes) for o in nest.operands),
+        "code_time": code_time(nest.once),
+        "unrolled_slots": UNROLLED_SLOTS,
         "row_slots": ROW_SLOTS,
         "transposed": len(transposed),
         "pages": PAGES,
@@ -188,7 +200,7 @@ def pointwise_problem(nest: PointwiseNest, vector_axis: str, crossing: str | Non
         "tile": tiles,
         "block": block,
     }
-    return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
+    return parse_model(MODEL + ROOFLINE_AND_CODE).problem(domains, parameters)
 
 
 def _unrolled(fewest: int) -> Domain:
@@ -212,7 +224,7 @@ def _schedules(
 
 def _as_schedule(vector_axis: str, problem: Problem, solution: Solution) -> PointwiseSchedule:
     v = {**problem.parameters, **solution.values}
-    model = parse_model(MODEL + ROOFLINE)
+    model = parse_model(MODEL + ROOFLINE_AND_CODE)
     return PointwiseSchedule(
         vector_axis=vector_axis,
         lanes=v["lanes"],

@@ -20,9 +20,10 @@ from math import prod
 from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Domain, Problem, evaluate
 from effcc.passes.tiling.cost import (
-    ROOFLINE,
+    ROOFLINE_AND_CODE,
     Prediction,
     byte_time_at_home,
+    code_time,
     fastest,
     machine_parameters,
     predict,
@@ -66,9 +67,11 @@ MODEL = """
     cache = l2_byte * busy_bytes * (1 + later_passes * again)
     outer = busy_bytes * byte_time * (1 + later_passes * gone)
 
+    code = accumulators * step_slots * code_time
+
     # Threads claim tasks: the last one keeps the others waiting, for a sixteenth of it on average.
     wait = max(compute, cache, outer) / (16 * rounds)
-    start = min(1, threads - 1) * (min(1, tasks - 1) * start_time + wait)
+    start = min(1, max(threads - 1, 0)) * (min(1, max(tasks - 1, 0)) * start_time + wait)
 """
 
 
@@ -89,6 +92,7 @@ class ReductionNest:
         element_bytes: of the type that is computed in.
         whole: names of axes that tasks cannot share; each task runs all of them.
         given: points along the vectors that a task has, where that is decided; 0 where it is not.
+        once: whether it runs once, so that compiling it takes longer than running it.
     """
 
     axes: tuple[Axis, ...]
@@ -99,6 +103,7 @@ class ReductionNest:
     element_bytes: int = 4
     whole: frozenset[str] = frozenset()
     given: int = 0
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,7 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
         "live_values": nest.live_values,
         "step_slots": nest.operations + sum(access_slots(o, vector_axis, lanes) for o in read_each_step),
         "combine_slots": _combine_slots(lanes) if across else 4,
+        "code_time": code_time(nest.once),
         "passes": nest.passes,
         "later_passes": nest.passes - 1,
         "row_bytes": -(-touched // rows),
@@ -179,7 +185,7 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
         "accumulators": tuple(fewest * n for n in (1, 2, 4, 8)),
         "tile": tiles,
     }
-    return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
+    return parse_model(MODEL + ROOFLINE_AND_CODE).problem(domains, parameters)
 
 
 def _schedules(nest: ReductionNest, vector_axis: str, target: Target) -> Iterator[ReductionSchedule]:
@@ -190,7 +196,7 @@ def _schedules(nest: ReductionNest, vector_axis: str, target: Target) -> Iterato
 
 def _as_schedule(nest: ReductionNest, vector_axis: str, problem: Problem, solution: Solution) -> ReductionSchedule:
     v = {**problem.parameters, **solution.values}
-    model = parse_model(MODEL + ROOFLINE)
+    model = parse_model(MODEL + ROOFLINE_AND_CODE)
     return ReductionSchedule(
         vector_axis=vector_axis,
         across=_is_reduced(nest, vector_axis),

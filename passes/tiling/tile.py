@@ -27,17 +27,27 @@ class Tiled:
     schedules: Mapping[str, Schedule]
 
 
-def tile(program: Program, target: Target, written: Mapping[str, WrittenSchedule] = MappingProxyType({})) -> Tiled:
+def tile(
+    program: Program,
+    target: Target,
+    written: Mapping[str, WrittenSchedule] = MappingProxyType({}),
+    prepare_once: bool = False,
+) -> Tiled:
     """Choose a schedule for every kernel; packing goes to the `prepare` steps, once for each weight and form.
 
-    written: schedules that are followed instead. Raises ScheduleError for one that does not fit, UnknownNameError for
+    written: schedules that are followed instead. prepare_once: whether the `prepare` steps run once for many calls, so
+    that their code should be short. Raises ScheduleError for one that does not fit, UnknownNameError for
     one of no kernel.
     """
     machine = bounds(target)
 
+    often = {s.kernel for s in program.steps if isinstance(s, Launch)}
+
     def scheduled(kernel: Kernel) -> tuple[Kernel, Schedule]:
         one = written.get(kernel.name)
-        return choose(kernel, target) if one is None else packed_for(kernel, check(one, kernel, machine))
+        if one is not None:
+            return packed_for(kernel, check(one, kernel, machine))
+        return choose(kernel, target, once=prepare_once and kernel.name not in often)
 
     kernels: dict[str, Kernel] = {}
     schedules: dict[str, Schedule] = {}

@@ -35,6 +35,24 @@ def packing(n: int, k: int, width: int) -> Function:
     return vectorize(lower(tiled, schedule), target, "run")
 
 
+def test_what_runs_once_is_one_text_for_many_lengths() -> None:
+    target = generic("avx2")
+
+    def texts(once: bool) -> set[str]:
+        found = set()
+        for n in (128, 1040, 8 * 127):
+            kernel = parse_kernel(
+                f"kernel @scale(V: f32[{n}], G: f32[{n}], B: f32[{n}]) -> (S: f32[{n}], T: f32[{n}]) over i={n} {{\n"
+                "  S[i] = rsqrt(V[i] + 0.001) * G[i]\n  T[i] = B[i] - V[i] * S[i]\n}"
+            )
+            tiled, schedule = choose(kernel, target, once=once)
+            found.add(kernel_unit(lift_numbers(vectorize(lower(tiled, schedule), target, "run"))).text)
+        return found
+
+    assert len(texts(once=True)) == 1
+    assert len(texts(once=False)) > 1  # what runs again and again is unrolled, and leaves different rests
+
+
 def test_packing_of_any_size_is_one_text() -> None:
     apart = {kernel_unit(packing(*size)).text for size in SIZES}
     lifted = [lift_numbers(packing(*size)) for size in SIZES]

@@ -71,10 +71,20 @@ def test_a_single_long_row_is_shared_along_its_vectors():
 @given(rows=st.integers(1, 300), columns=st.integers(1, 2000), transposed=st.booleans())
 def test_every_schedule_has_registers_for_its_vectors_and_tasks_that_cover_the_nest(rows, columns, transposed):
     found = schedule_pointwise(copy(rows, columns, transposed), TARGET, k=4)
-    assert [s.prediction.seconds for s in found] == sorted(s.prediction.seconds for s in found)
+    assert [s.prediction.cost for s in found] == sorted(s.prediction.cost for s in found)
     for s in found:
         assert s.tasks * s.block * s.tile * s.lanes >= rows * columns
         assert s.unroll == 1 or s.unroll * 4 <= TARGET.vector_registers
+
+
+def test_code_is_short_where_length_gains_nothing():
+    def unroll(operations, **given):
+        operands = (Operand("X", {"i": 1}), Operand("Y", {"i": 1}, written=True))
+        return schedule_pointwise(PointwiseNest((Axis("i", 1000),), operands, operations, **given), TARGET)[0].unroll
+
+    assert unroll(1) == 8
+    assert unroll(1, once=True) == 1  # compiling takes longer than running
+    assert unroll(40) == 1  # a loop's turn is nothing beside its body
 
 
 def test_nests_without_points_are_refused():

@@ -60,7 +60,7 @@ def test_further_passes_cost_more_where_the_row_has_left_the_cache():
 @given(rows=st.integers(1, 300), columns=st.integers(1, 3000), passes=st.integers(1, 3))
 def test_every_schedule_has_registers_for_its_accumulators_and_a_task_for_every_row(rows, columns, passes):
     found = schedule_reduction(rows_of(rows, columns, passes=passes), TARGET, k=4)
-    assert [s.prediction.seconds for s in found] == sorted(s.prediction.seconds for s in found)
+    assert [s.prediction.cost for s in found] == sorted(s.prediction.cost for s in found)
     for s in found:
         assert not s.across or s.tasks == rows
         assert s.accumulators * 3 <= TARGET.vector_registers
