@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from effcc.ir.dtypes import f32, i8, i32
 from effcc.ir.expr import Call, Const, Expr, add, cast, floor_div, multiply
 from effcc.ir.loops import Alloc, LoopNest, Stmt, Tile, TileAxis
 from effcc.runtime.cache import CompileCache
+from effcc.runtime.toolchain import INCLUDE_DIR, compile_flags, find_compiler
 from effcc.target import Target, generic
 from tests.codegen.cpp.running import apply, at, axes, index, loop, names, number, param, run_nest, source_of
 
@@ -182,6 +184,24 @@ def test_a_short_sum_asks_for_the_lines_that_its_tile_writes(isa: str, mr: int, 
     near, shorter = matmul(4 * mr, 2 * nr, 64, mr, nr), matmul(100 * mr, 40 * nr, 16, mr, nr)
     assert "__builtin_prefetch(O" not in source_of(near, generic(isa)), "the output stays in L2"
     assert "__builtin_prefetch(O" not in source_of(shorter, generic(isa)), "it is over before a line arrives"
+
+
+def test_taps_leave_the_registers_to_the_sums() -> None:
+    """14 x 32 sums over 3 x 7 taps of every other element: what one tap reads, the next but one reads a row further up;
+    a compiler that carries it over in registers has none left for sums."""
+    tile = axes(("m", 14, "unroll"), ("n", 32, "lanes"))
+    product = apply("mul", at("X", n0, add(multiply(m, index(2)), k)), at("W", n0, k, n))
+    taps = loop("n0", 3, 1, (loop("k", 7, 1, (Tile(tile, "acc", (m, n), "add", product),)),))
+    sums = (Alloc("acc", f32, (14, 32), "register"), Tile(tile, "acc", (m, n), "set", number(0.0)), taps)
+    body = (*sums, Tile(tile, "O", (m, n), "set", at("acc", m, n)))
+    operands = (param("X", f32, 3, 33), param("W", f32, 3, 7, 32))
+    source = source_of(LoopNest("taps", operands, (param("O", f32, 14, 32),), body), generic("avx512"))
+    compiler = find_compiler()
+    flags = [f for f in (*compiler.flags, *compile_flags(generic("avx512"))) if f != "-shared"]
+    command = [*compiler.command, *flags, "-S", "-o", "-", f"-I{INCLUDE_DIR}", "-x", "c++", "-"]
+    made = subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout
+    assert len(re.findall(r"vfmadd\w+\s.*%zmm", made)) >= 28
+    assert len(re.findall(r"%zmm\d+, -?\d*\(%r[sb]p\)", made)) < 4
 
 
 def _offsets(source: str, pattern: str) -> set[int]:
