@@ -173,7 +173,8 @@ def _packed_nest(
         choice.tiles[lane_axis] = chosen.nc
     if row_axis in choice.shared:
         choice.tiles[row_axis] = chosen.mc
-    choice.seconds += chosen.prediction.seconds
+    apart = seconds_apart(choice, plan, lane_axis, counts, {row_axis: chosen.mr}, ())
+    choice.seconds += chosen.prediction.seconds + apart
     where = "tile registers" if on_unit else "packed lanes"
     bound = chosen.prediction.bound_by
     choice.notes.append(f"{product.target}: {where}, {chosen} ({row_axis} x {lane_axis}), bound by {bound}")
