@@ -112,6 +112,13 @@ class Target:
         return 8 if set(AMX_FEATURES) <= set(self.features) else 0
 
     @property
+    def dot_slots(self) -> int:
+        """A dot product of packed bf16 in vectors takes so many times what a multiply-add takes. Four on cores with a
+        matrix unit, whose vdpbf16ps was measured at half the products of their f32 multiply-adds; two is a guess.
+        """
+        return 4 if self.tile_registers else 2
+
+    @property
     def sums_bf16(self) -> bool:
         """Whether it has dot products of packed bf16."""
         return "avx512_bf16" in self.features

@@ -107,8 +107,6 @@ MODEL = """
 """
 
 
-DOT_SLOTS = 2
-"""A dot product of packed neighbours takes the slots of two multiply-adds: one unit does them."""
 BLOCKS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Into how many blocks k may be cut."""
 
@@ -238,7 +236,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "rhs_byte": byte_time_at_home(target, rhs_total),
         "out_byte": byte_time_at_home(target, batch * turns * m * n * nest.out_bytes),
         "decode_slots": nest.decode_slots,
-        "dot_slots": DOT_SLOTS if nest.depth > 1 else 1,
+        "dot_slots": target.dot_slots if nest.depth > 1 else 1,
         # Panels that are not packed come from as many places as A's rows: wide ones gain nothing there.
         "line_slots": LINE_SLOTS if nest.rhs == "packed" else 0,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,

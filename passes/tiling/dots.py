@@ -40,6 +40,9 @@ def packed_product(kernel: Kernel, product: Contraction, target: Target) -> Pack
             continue
         layout = layouts(kernel)[rows_of.data.buffer]
         depth = [a for a in product.depth if stride(rows_of.data, a, layout) == 1 and _pairs(kernel, a, dot)]
+        whole = all(isinstance(kernel.extents[a], int) for a in (*one.rows, *one.columns))
+        if target.tile_registers and not whole:
+            continue  # in vectors its dot products are slower than multiply-adds of f32
         if depth and not kernel.scans and all(set(one.depth) & free_axes(o.value) for o in (rows_of, columns_of)):
             return PackedProduct(dot, columns_of, max(lanes, key=lambda a: _extent(kernel, a)), depth[0])
     return None
