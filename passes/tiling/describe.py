@@ -25,7 +25,7 @@ from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.operands import Axis, Operand, operand_bytes
 from effcc.passes.tiling.pointwise import PointwiseNest, PointwiseSchedule, schedule_pointwise
 from effcc.passes.tiling.reduction import LIVE_VALUES, ReductionNest, ReductionSchedule, schedule_reduction
-from effcc.passes.tiling.taps import Taps
+from effcc.passes.tiling.taps import Taps, guards
 from effcc.passes.tiling.window import WindowNest, WindowSchedule, window_schedules
 from effcc.target import Target
 
@@ -172,6 +172,7 @@ def window_of(
             operations=max(1, round(sum(work)) - weighted),
             bytes=sum(operand_bytes(o, axes) for o in operands),
             element_bytes=_widest(statements),
+            padded=any(guards(kernel.statements[i].value) for i in plan.reductions),
         ),
         target,
         rank,

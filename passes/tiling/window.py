@@ -22,8 +22,10 @@ from effcc.passes.tiling.solver import Solution, solutions
 from effcc.target import Target
 
 MODEL = """
-    # Accumulators stay in registers, and where taps are unrolled a row of weights and what the windows share.
-    points * vectors + held * (1 + weighted) * taps * vectors + (1 - held) * weighted * vectors + 1 <= vector_registers
+    # Accumulators stay in registers, and where taps are unrolled a row of weights and what the windows share; and where
+    # there are no registers of masks, one that says whether a row of the window lies inside.
+    shared = held * (1 + weighted) * taps * vectors + (1 - held) * weighted * vectors + 1
+    points * vectors + shared + masks <= vector_registers
     points <= line ; vectors <= ceil(channels / lanes)
 
     # Issue slots of one row of taps: operations, loads, or the latency of folding tap after tap, whichever is longest.
@@ -59,7 +61,8 @@ class WindowNest:
 
     line: points of the axis that the register tile lies along; `stride`: how many elements the window moves from one to
     the next; `taps`: of the window along it, which reach over `reach` elements. rows: taps along all other axes.
-    channels: points along the lanes; lines: of all other axes. weighted: whether taps have weights. operations: vector
+    channels: points along the lanes; lines: of all other axes. weighted: whether taps have weights; padded: whether
+    windows may lie partly outside. operations: vector
     instructions of folding one tap. bytes: of everything read and written. element_bytes: of what is computed in.
     """
 
@@ -74,6 +77,7 @@ class WindowNest:
     operations: int
     bytes: int
     element_bytes: int = 4
+    padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def window_problem(nest: WindowNest, target: Target) -> Problem:
         "channels": nest.channels,
         "lines": nest.lines,
         "weighted": int(nest.weighted),
+        "masks": int(nest.padded and target.isa != "avx512"),
         "operations": nest.operations,
         "bytes": nest.bytes,
         "byte_time": byte_time_at_home(target, nest.bytes),
