@@ -39,6 +39,7 @@ from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.in_place import store_in_place
 from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
+from effcc.passes.parts import share_rows
 from effcc.passes.simplify import simplify_counted
 from effcc.passes.tiling.gpu import tile_gpu
 from effcc.passes.tiling.tile import tile
@@ -159,7 +160,7 @@ def _arrange(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
         return state
-    return replace(state, program=turn_columns(widen_rows(arrange(state.program, target), target)))
+    return replace(state, program=turn_columns(share_rows(widen_rows(arrange(state.program, target), target), target)))
 
 
 def _tile(state: State, target: Target) -> State:
