@@ -379,8 +379,8 @@ class _Lowering:
             at = tuple(self.values.value(i, ranges, scope) for i in inside)
             combine = {"max": "maximum", "min": "minimum"}.get(s.scatter.combine, s.scatter.combine)
             tile = Tile(tiles, s.target, at, combine, value)
-            branches = not self.schedule.warps and computed_where_written(s)  # a GPU's blocks have masks
-            return _where_written(tile) if branches else [tile]
+            masked = self.cutter.in_blocks or not computed_where_written(s)
+            return [tile] if masked else _where_written(tile)
         out: list[Stmt] = []
         if read and not (self.cutter.in_blocks and s.target in scope.locals):
             name = self.cutter.register(s.target, "reg")

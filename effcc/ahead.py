@@ -54,7 +54,7 @@ from effcc.target import Target, detect, physical_cores
 from effcc.tuning import require_mode, tuned
 
 GRAPH_STEPS = ("simplify", "hoist", "encode")
-PROGRAM_STEPS = ("cluster", "split", "online", "fuse", "in_place", "arrange", "tile", "place")
+PROGRAM_STEPS = ("cluster", "split", "online", "fuse", "in_place", "arrange", "settle", "tile", "place")
 
 
 @dataclass(frozen=True)
@@ -193,10 +193,10 @@ def _run(
 ) -> State:
     """The steps as `run_steps` takes them, under schedules that are timed where `mode` asks for that."""
     steps = list(STEPS)
-    before = start is None or steps.index(start) <= steps.index("arrange")
-    if mode == "max-autotune" and before and (until is None or steps.index(until) > steps.index("arrange")):
+    before = start is None or steps.index(start) <= steps.index("settle")
+    if mode == "max-autotune" and before and (until is None or steps.index(until) > steps.index("settle")):
         require_runnable(target)
-        state, start = run_steps(state, target, start, see, "arrange"), "arrange"
+        state, start = run_steps(state, target, start, see, "settle"), "settle"
         state = dataclasses.replace(
             state, written={**tuned(dataclasses.replace(state, begin=None), target), **state.written}
         )
@@ -271,7 +271,7 @@ def resume(text: str, path: str = "<text>", from_step: str | None = None) -> Sou
         raise InputError(f"{path}: step {from_step!r} gives {wanted}, the file holds {got}")
     if program is not None:
         if from_step in ("tile", "place"):
-            return Source(State(program=program, written=written, tiled=True), "arrange")
+            return Source(State(program=program, written=written, tiled=True), "settle")
         if written:
             raise InputError(f"{path}: schedules come out of the step 'tile': take the file up with --from tile")
         return Source(State(program=_with_weights(program)), from_step or "fuse")

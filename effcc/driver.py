@@ -41,6 +41,7 @@ from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
 from effcc.passes.parts import share_rows
 from effcc.passes.simplify import simplify_counted
+from effcc.passes.tiling.axes import settle, verify_settled
 from effcc.passes.tiling.gpu import tile_gpu
 from effcc.passes.tiling.tile import tile
 from effcc.passes.tiling.written import bounds, device_bounds, follow, require_kernels
@@ -163,6 +164,11 @@ def _arrange(state: State, target: Target) -> State:
     return replace(state, program=turn_columns(share_rows(widen_rows(arrange(state.program, target), target), target)))
 
 
+def _settle(state: State, target: Target) -> State:
+    assert state.program is not None
+    return state if state.tiled else replace(state, program=settle(state.program, target))
+
+
 def _tile(state: State, target: Target) -> State:
     assert state.program is not None
     device = device_of(target)
@@ -245,6 +251,7 @@ STEPS: dict[str, Step] = {
     **{name: _of_program(change) for name, change in KERNEL_STEPS.items()},
     "in_place": _of_program(store_in_place),
     "arrange": _arrange,
+    "settle": _settle,
     "tile": _tile,
     "place": _place,
     "lower": _lower,
@@ -316,6 +323,8 @@ def run_steps(
         with _without_collecting(), noting(step=name, before=state):
             state = STEPS[name](state, target)
             _verify_if_asked(state, name)
+            if name == "settle" and verifying() and state.program is not None:
+                verify_settled(state.program)
             if name == "tile" and verifying():
                 _verify_schedules(state, target)
         state = replace(state, seconds={**state.seconds, name: time.perf_counter() - begin})
@@ -370,7 +379,7 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
         once = not options.always_prepare
         begun, start = State(graph=graph, fast_math=options.fast_math, prepare_once=once), None
         if options.schedules is not None:
-            begun, start = run_steps(begun, target, see=options.see, until="arrange"), "arrange"
+            begun, start = run_steps(begun, target, see=options.see, until="settle"), "settle"
             begun = replace(begun, written=options.schedules(begun, target))
         begun = replace(begun, begin=making.add)
         state = replace(run_steps(begun, target, start, see=options.see), begin=None)

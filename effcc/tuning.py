@@ -32,7 +32,6 @@ from effcc.ir.parser import parse_schedule
 from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.printer import print_kernel, print_schedule
 from effcc.ir.program import Launch, size_hints
-from effcc.passes.tiling.axes import settle_axes
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.written import bounds, check
 from effcc.runtime.cache import CompileCache
@@ -75,7 +74,7 @@ def tuned(state: State, target: Target, threads: int | None = None) -> dict[str,
     assert program is not None
     threads = threads or torch.get_num_threads()
     launched = dict.fromkeys(s.kernel for s in program.steps if isinstance(s, Launch) and s.kernel not in state.written)
-    kernels = {name: settle_axes(program.kernels[name], target) for name in launched}
+    kernels = {name: program.kernels[name] for name in launched}
     memory = _Memory(target, threads)
     known = {n: found for n, k in kernels.items() if (found := memory.recalled(k)) is not None}
     unknown = {n: k for n, k in kernels.items() if n not in known}
@@ -161,7 +160,7 @@ class _Answer:
 def _run(worker: _Worker, state: State, target: Target, threads: int) -> _Answer | None:
     """A program with its schedules, timed; None where it does not compile, run or return."""
     try:
-        made = run_steps(state, target, start="arrange")
+        made = run_steps(state, target, start="settle")
     except EffccError:
         return None
     made = replace(made, written={}, begin=None)

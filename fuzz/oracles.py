@@ -40,6 +40,7 @@ from effcc.ir.printer import print_any, print_schedule
 from effcc.ir.program import Program
 from effcc.ir.verifier import verify_any
 from effcc.passes.fusion.program import program_of
+from effcc.passes.tiling.axes import verify_settled
 from effcc.target import Target
 
 TEXT_EVERY = 17  # parsing takes as long as all the steps
@@ -113,6 +114,8 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
                 program, written = _drawn(state, case, target)
                 state = replace(state, program=program, written=written)
             after = step(state, target)
+            if name == "settle":
+                verify_settled(_program(after))
             for value in _new(state, after, case.seed % TEXT_EVERY == 0):
                 verify_any(value, after.program)
                 if case.seed % TEXT_EVERY == 0:
@@ -144,7 +147,7 @@ def drawn_schedules(case: Case, target: Target) -> str:
     """The text of the schedules that were drawn for a case; empty where there were none."""
     if not has_drawn_schedules(case):
         return ""
-    program, drawn = _drawn(run_steps(State(graph=case.compiled), target, until="arrange"), case, target)
+    program, drawn = _drawn(run_steps(State(graph=case.compiled), target, until="settle"), case, target)
     scattered = [k for k in program.kernels.values() if any(picks_places(s) for s in k.statements)]
     return "\n".join([*map(print_any, scattered), *(print_schedule(name, w.schedule) for name, w in drawn.items())])
 

@@ -20,7 +20,7 @@ from effcc.ir.program import Program
 from effcc.ir.schedule import PARALLEL, SERIAL, Do, Hold, Loop, Node, Pack, Schedule
 from effcc.ir.verifier import verify_schedule
 from effcc.ir.verifier.schedules import Machine
-from effcc.passes.tiling.axes import in_tasks, settle_axes
+from effcc.passes.tiling.axes import in_tasks
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.written import bounds
 from effcc.target import Target
@@ -45,8 +45,7 @@ def draw_schedules(program: Program, target: Target, random: Random) -> dict[str
     machine = bounds(target)
     found = {}
     for name, kernel in program.kernels.items():
-        merged = settle_axes(kernel, target)
-        text = print_schedule(name, draw_schedule(merged, choose(merged, target)[1], machine, random))
+        text = print_schedule(name, draw_schedule(kernel, choose(kernel, target)[1], machine, random))
         found[name] = parse_schedule(text)
     return found
 

@@ -29,9 +29,9 @@ from effcc.ir.kernel import Kernel, Param
 from effcc.ir.program import Buffer, Launch, Program
 from effcc.ir.schedule import Schedule, places
 from effcc.ir.types import TensorType
+from effcc.passes.tiling.axes import settle_axes
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.contraction import aliased_rows
-from effcc.passes.tiling.merge import merge_axes
 from effcc.passes.tiling.operands import CACHE_LINE
 from effcc.target import Target
 
@@ -188,7 +188,9 @@ class _Pricing:
                 types: _specialized(kernel, step, dict(zip(names, types, strict=True)))
                 for types in combinations(*(free[n] for n in names))
             }
-            self.prices[key] = {types: self._schedule(merge_axes(k)).seconds for types, k in specialized.items()}
+            self.prices[key] = {
+                types: self._schedule(settle_axes(k, self.target)).seconds for types, k in specialized.items()
+            }
         return self.prices[key]
 
 

@@ -33,7 +33,7 @@ RIGHT, WRONG = [np.ones(3)], [np.zeros(3)]
 def arranged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
     monkeypatch.setenv("EFFCC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(tuning, "CANDIDATES", 3)
-    return run_steps(State(graph=parse_graph(GRAPH)), TARGET, until="arrange")
+    return run_steps(State(graph=parse_graph(GRAPH)), TARGET, until="settle")
 
 
 TARGET = Target.detect()

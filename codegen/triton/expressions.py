@@ -34,7 +34,7 @@ from effcc.ir.expr import (
     walk,
 )  # fmt: skip
 
-_INDEX_LIMIT = 2**31 - 1
+INDEX_LIMIT = 2**31 - 1
 """The largest index that Triton computes in 32 bits."""
 LONG = 40
 """Characters of an offset, a mask or a result above which it gets a line and a name of its own."""
@@ -103,7 +103,7 @@ class Printer:
 
     def _value(self, e: Expr, guards: tuple[Value, ...]) -> Value:
         if _is_index(e):
-            return self._index(e, self._bound(e) > _INDEX_LIMIT)
+            return self._index(e, self._bound(e) > INDEX_LIMIT)
         match e:
             case Const(value, dtype):
                 return _constant(literal(value, dtype), dtype)

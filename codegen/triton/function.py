@@ -9,7 +9,7 @@ from keyword import kwlist
 
 from effcc.codegen.blocks import block_start
 from effcc.codegen.names import Names
-from effcc.codegen.triton.expressions import Scope
+from effcc.codegen.triton.expressions import INDEX_LIMIT, Scope
 from effcc.codegen.triton.sizes import ATOM as SIZE_ATOM
 from effcc.codegen.triton.sizes import size_text
 from effcc.codegen.triton.spelling import library_names
@@ -125,8 +125,10 @@ class _FunctionPrinter:
             count = size_text(_blocks(loop), SIZE_ATOM)
             name = self.axis_names[loop.axis]
             block = left if position == 0 else f"{left} % {count}"
-            self._write(f"{name} = {block}" + (f" * {loop.step}" if loop.step > 1 else ""))
             self._enter(loop, name, self.scope)
+            if self.scope.bounds[loop.axis] > INDEX_LIMIT and loop.step > 1:
+                block = f"{block}.to(tl.int64)" if position == 0 == len(grid) - 1 else f"({block}).to(tl.int64)"
+            self._write(f"{name} = {block}" + (f" * {loop.step}" if loop.step > 1 else ""))
             if position > 0:
                 left = f"{left} // {count}"
 

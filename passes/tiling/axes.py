@@ -1,4 +1,5 @@
-"""The axes that schedules name: neighbours merged, and an axis of tasks added where a scatter's targets may meet.
+"""The axes that schedules name, one normal form: neighbours merged (`effcc.passes.tiling.merge`), and an axis of tasks
+added where a scatter's targets may meet. Nothing merges, splits or adds axes after this step.
 
     Y[where(in_range(I[i], 2000, 0), I[i], -1),c] add= S[i,c] for i, c
 
@@ -17,12 +18,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
+from effcc.errors import IRTypeError, noting
+from effcc.gpu import device_of
 from effcc.ir.dependences import computed_where_written, picks_places
 from effcc.ir.dims import elements
 from effcc.ir.dtypes import boolean, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, both, modulo
 from effcc.ir.kernel import Kernel, Statement
-from effcc.ir.program import fresh_name
+from effcc.ir.program import Program, fresh_name
 from effcc.passes.tiling.merge import merge_axes
 from effcc.passes.tiling.scatters import (
     INDEX_SECONDS,
@@ -41,9 +44,29 @@ TASKS_A_CORE = 2
 """Each task reads all indices again."""
 
 
+def settle(program: Program, target: Target) -> Program:
+    """The program whose kernels have the axes that their schedules cut."""
+    kernels = {}
+    for name, kernel in program.kernels.items():
+        with noting(location=kernel.location, kernel=kernel):
+            kernels[name] = settle_axes(kernel, target)
+    return replace(program, kernels=kernels)
+
+
+def verify_settled(program: Program) -> None:
+    """Raise IRTypeError where a kernel has axes that would be one in the normal form."""
+    for kernel in program.kernels.values():
+        merged = merge_axes(kernel)
+        if merged is not kernel:
+            gone = ", ".join(a for a in kernel.extents if a not in merged.extents)
+            raise IRTypeError(f"kernel @{kernel.name}: all accesses walk {gone} as one axis: merge them before tiling")
+
+
 def settle_axes(kernel: Kernel, target: Target) -> Kernel:
     """The kernel with the axes that its schedule cuts."""
     merged = merge_axes(kernel)
+    if device_of(target) is not None:  # where scatters meet atomically
+        return merged
     tasks = 1 << (TASKS_A_CORE * target.cores - 1).bit_length()
     return merged if target.cores == 1 else in_tasks(merged, tasks, lambda k, s: _pays(k, s, tasks, target))
 

@@ -12,7 +12,6 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
 from effcc.ir.schedule import Pack, Schedule
-from effcc.passes.tiling.axes import settle_axes
 from effcc.passes.tiling.choose import choose, packed_for
 from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.written import bounds, check, require_kernels
@@ -33,7 +32,7 @@ def tile(
     written: Mapping[str, WrittenSchedule] = MappingProxyType({}),
     prepare_once: bool = False,
 ) -> Tiled:
-    """Choose a schedule for every kernel; packing goes to the `prepare` steps, once for each weight and form.
+    """Choose a schedule for every kernel of settled axes; packing goes to the `prepare` steps, once for each form.
 
     written: schedules that are followed instead. prepare_once: whether the `prepare` steps run once for many calls, so
     that their code should be short. Raises ScheduleError for one that does not fit, UnknownNameError for
@@ -51,11 +50,9 @@ def tile(
 
     kernels: dict[str, Kernel] = {}
     schedules: dict[str, Schedule] = {}
-    merged: dict[str, Kernel] = {}
     for name, kernel in program.kernels.items():
         with noting(location=kernel.location, kernel=kernel):
-            merged[name] = settle_axes(kernel, target)
-            kernels[name], schedules[name] = scheduled(merged[name])
+            kernels[name], schedules[name] = scheduled(kernel)
     buffers = {b.name: b for b in program.buffers}
     prepare: list[Step] = list(program.prepare)
     packed: dict[tuple[str, Kernel], str] = {}
@@ -63,12 +60,12 @@ def tile(
 
     @cache
     def packer_of(kernel: str, wanted: Pack) -> Kernel:
-        return pack(merged[kernel], wanted)[1]
+        return pack(program.kernels[kernel], wanted)[1]
 
     def pack_for(launch: Launch) -> Launch:
         arguments = list(launch.arguments)
         for wanted in schedules[launch.kernel].packs:
-            position = [p.name for p in merged[launch.kernel].params].index(wanted.buffer)
+            position = [p.name for p in program.kernels[launch.kernel].params].index(wanted.buffer)
             source = launch.arguments[position]
             packer = packer_of(launch.kernel, wanted)
             key = (source, packer)

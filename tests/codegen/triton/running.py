@@ -20,6 +20,7 @@ from effcc.ir.printer import print_schedule
 from effcc.ir.program import Buffer, Launch, Program
 from effcc.ir.types import TensorType, tensor
 from effcc.passes.fusion import fuse
+from effcc.passes.tiling.axes import settle
 from effcc.passes.tiling.gpu import tile_gpu
 from effcc.passes.tiling.written import device_bounds
 from effcc.runtime.triton_run import Runner, run_triton
@@ -72,7 +73,7 @@ def program_of(kernel: Kernel) -> Program:
 
 def emitted(program: Program, target: GpuTarget = SM_80) -> tuple[Program, str]:
     """The program in launches for a GPU, and its module; its schedules, as they are printed, were found to fit."""
-    tiled, schedules = tile_gpu(program, target)
+    tiled, schedules = tile_gpu(settle(program, target.as_target()), target)
     for name, kernel in tiled.kernels.items():
         parse_schedule(print_schedule(name, schedules[name])).check(kernel, device_bounds(target))
     nests = {name: lower(kernel, schedules[name]) for name, kernel in tiled.kernels.items()}

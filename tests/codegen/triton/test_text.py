@@ -112,9 +112,14 @@ def test_a_nest_of_blocks_is_a_loop_nest_like_any_other(text: str) -> None:
         np.testing.assert_allclose(found, wanted[name], rtol=1e-5, atol=1e-6)
 
 
-def test_large_buffers_are_indexed_with_64_bits() -> None:
-    text = "kernel @copy(X: f32[70000,70000]) -> (Y: f32[70000,70000]) over i=70000, j=70000 {\n  Y[i,j] = X[i,j]\n}\n"
-    assert "i[:, None].to(tl.int64) * 70000" in function_of(text) or "i.to(tl.int64) * 70000" in function_of(text)
+@pytest.mark.parametrize(
+    ("index", "wide"),
+    [("i,j", "i_j_0 = tl.program_id(0).to(tl.int64) * 1024"), ("j,i", "(i.to(tl.int64) * 70000)[:, None]")],
+)
+def test_large_buffers_are_indexed_with_64_bits(index: str, wide: str) -> None:
+    """Along one axis that is that long, or along two."""
+    text = "kernel @copy(X: f32[70000,70000]) -> (Y: f32[70000,70000]) over i=70000, j=70000 {\n  Y[i,j] = X[%s]\n}\n"
+    assert wide in function_of(text % index)
 
 
 def test_sizes_are_python_expressions() -> None:

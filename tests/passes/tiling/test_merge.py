@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effcc.errors import IRTypeError
+from effcc.gpu import parse
 from effcc.ir.interpreter import run_kernel
 from effcc.ir.parser import parse_kernel
+from effcc.ir.program import Buffer, Launch, Program
 from effcc.ir.verifier import verify_kernel
+from effcc.passes.tiling.axes import settle, verify_settled
 from effcc.passes.tiling.merge import merge_axes
+from effcc.target import generic
 
 
 def axes(text: str) -> dict[str, str]:
@@ -87,3 +92,18 @@ def test_an_axis_in_an_online_reduction_or_a_scan_stays():
           Y[t,i,j] = where(t > 0, Y[t - 1,i,j], 0.0) + X[t,i,j]
         }
     """) == {"t": "4", "i_j": "15"}
+
+
+def test_axes_are_settled_once_and_the_verifier_says_where_they_are_not():
+    kernel = parse_kernel("""
+    kernel @copy(X: f32[4,8]) -> (Y: f32[4,8]) over i=4, j=8 {
+      Y[i,j] = exp(X[i,j])
+    }""")
+    buffers = tuple(Buffer(p.name, p.type, s) for p, s in zip(kernel.signature, ("input", "output"), strict=True))
+    program = Program("p", buffers, ("X",), ("Y",), {"copy": kernel}, (Launch("copy", ("X",), ("Y",)),))
+    with pytest.raises(IRTypeError, match="kernel @copy: all accesses walk i, j as one axis"):
+        verify_settled(program)
+    for target in (generic("avx2"), parse("sm_80").as_target()):
+        settled = settle(program, target)
+        verify_settled(settled)
+        assert settle(settled, target) == settled
