@@ -70,6 +70,14 @@ def test_different_schedules_come_best_first():
     assert len({(s.mr, s.nr, s.mc, s.nc, s.kc) for s in found}) == 25
 
 
+def test_long_rows_make_packed_products_wide_for_each_is_a_stream_of_its_own():
+    """Of 12 or 13 rows and 32 columns as many multiply-adds fill the registers as of 8 rows and 48 columns."""
+    problem = contraction_problem(product(128, 768, 768), AVX512)
+    assert solve(problem)[0].values["mr"] <= 9
+    free = replace(problem, parameters={**problem.parameters, "line_slots": 0})
+    assert solve(free)[0].values["mr"] >= 12
+
+
 def test_the_best_schedule_is_that_of_brute_force():
     whole = contraction_problem(product(50, 200, 96), AVX512)
     few = {"mr": (5, 9, 12, 13), "nr": (16, 32, 48), "kc": (32, 48, 96), "m_parts": (1, 2, 4), "n_parts": (1, 2, 4, 8)}
