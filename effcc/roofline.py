@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from effcc.ir.dims import evaluate
-from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, ends_at, walk
+from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, ends_at, loads, walk
 from effcc.ir.kernel import Kernel
 from effcc.target import Target
 
@@ -51,10 +51,18 @@ def work(kernel: Kernel, sizes: Mapping[str, int]) -> Work:
 
 
 def _operations(e: Expr, points: float, extents: Mapping[str, int]) -> float:
+    """Arithmetic on numbers. Where a condition on indices chooses, one side is computed and nothing else done; indices
+    and what is read to find them count nothing."""
     if isinstance(e, Reduce):
         apart = {a for span in e.spans for a in ends_at(span)}  # spans are taken to be disjoint
         inside = points * prod(extents[a] for a in e.axes) / max(prod(extents[a] for a in apart), 1)
         return inside + sum(_operations(c, inside, extents) for c in children(e))
+    if isinstance(e, Call) and e.function == "where":
+        condition, *sides = (_operations(c, points, extents) for c in e.operands)
+        chosen = points if e.dtype.is_float and loads(e.operands[0]) else 0.0  # by data, not by where the point is
+        return chosen + condition + max(sides)
+    if isinstance(e, Load):
+        return 0.0
     own = points if isinstance(e, Call) and e.dtype.is_float else 0.0
     return own + sum(_operations(c, points, extents) for c in children(e))
 
