@@ -30,6 +30,7 @@ from effcc.ir.schedule import Schedule
 from effcc.ir.vectors import Function
 from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
+from effcc.passes.balance import cut_long_spans
 from effcc.passes.columns import turn_columns
 from effcc.passes.encodings import Choice, encode, spell_out_encodings
 from effcc.passes.fusion.fuse import CASCADE_STEPS, KERNEL_STEPS, to_cascades, to_clusters
@@ -161,7 +162,8 @@ def _arrange(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
         return state
-    return replace(state, program=turn_columns(share_rows(widen_rows(arrange(state.program, target), target), target)))
+    arranged = share_rows(widen_rows(arrange(state.program, target), target), target)
+    return replace(state, program=turn_columns(cut_long_spans(arranged, target.cores)))
 
 
 def _settle(state: State, target: Target) -> State:

@@ -28,7 +28,6 @@ from effcc.fuzz.native import Native, Outcome
 from effcc.fuzz.schedules import draw_schedules, spread_scatters
 from effcc.fuzz.second import second
 from effcc.fuzz.torch_text import torch_function
-from effcc.ir.dependences import picks_places
 from effcc.ir.dims import same_shape
 from effcc.ir.dtypes import f64
 from effcc.ir.graph import Graph
@@ -148,7 +147,7 @@ def drawn_schedules(case: Case, target: Target) -> str:
     if not has_drawn_schedules(case):
         return ""
     program, drawn = _drawn(run_steps(State(graph=case.compiled), target, until="settle"), case, target)
-    scattered = [k for k in program.kernels.values() if any(picks_places(s) for s in k.statements)]
+    scattered = [k for k in program.kernels.values() if any(s.scatter is not None for s in k.statements)]
     return "\n".join([*map(print_any, scattered), *(print_schedule(name, w.schedule) for name, w in drawn.items())])
 
 

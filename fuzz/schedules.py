@@ -20,6 +20,7 @@ from effcc.ir.program import Program
 from effcc.ir.schedule import PARALLEL, SERIAL, Do, Hold, Loop, Node, Pack, Schedule
 from effcc.ir.verifier import verify_schedule
 from effcc.ir.verifier.schedules import Machine
+from effcc.passes.balance import cut_long_spans
 from effcc.passes.tiling.axes import in_tasks
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.written import bounds
@@ -32,7 +33,9 @@ CHANGES = 10  # tried on a schedule; about half of them fit
 
 
 def spread_scatters(program: Program, random: Random) -> Program:
-    """The program with some of its scatters in tasks, which those that are as small as here would never be."""
+    """The program with some scatters in tasks and spans in pieces, which those as small as here would not be."""
+    if random.random() < 0.7:
+        program = cut_long_spans(program, cores=2, shortest=random.choice((1, 2, 4)), least=0)
     kernels = {
         name: in_tasks(kernel, random.choice((2, 3, 4, 8)), lambda *_: random.random() < 0.7)
         for name, kernel in program.kernels.items()

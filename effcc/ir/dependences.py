@@ -86,7 +86,7 @@ def writes_apart(s: Statement) -> dict[str, set[Place]]:
     for position, index in enumerate(s.scatter.index if s.scatter is not None else map(Axis, s.axes)):
         span = span_of_index(index)
         if span is not None:
-            found.update({a: {(position, index)} for a in ends_at(span) if _one_after_another(span, a)})
+            found.update({a: {(position, index)} for a in ends_at(span) if one_after_another(span, a)})
             continue
         match index:
             case Axis(name):
@@ -99,7 +99,7 @@ def writes_apart(s: Statement) -> dict[str, set[Place]]:
     return found
 
 
-def _one_after_another(span: Span, axis: str) -> bool:
+def one_after_another(span: Span, axis: str) -> bool:
     """Whether a span ends where the one at the next point of an axis begins."""
     following = substitute_axes(span.start, {axis: add(Axis(axis), Const(1, i64))})
     return ends_at(span) == {axis} and transform(following, _unguarded) == transform(span.stop, _unguarded)

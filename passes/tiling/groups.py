@@ -53,7 +53,8 @@ def group_schedule(kernel: Kernel, target: Target) -> Schedule:
         together[rows[-1]] = ("unroll", height)
     cut = {a: width if a == lanes else 1 for a in shared_axes(kernel)}
     body: tuple[Node, ...] = (*_computed(kernel, before, counts), Do(last.target))
-    order = [*(a for a in last.axes if a not in (*rows, lanes)), *(a for a in last.axes if a == lanes), *rows]
+    order = [a for a in last.axes if a not in (*rows, lanes)]
+    order += dict.fromkeys(a for a in (lanes, *rows) if a is not None)
     for axis in reversed(order):
         way, step = together.get(axis, ("", 1))
         if way or axis not in cut:

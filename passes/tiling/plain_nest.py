@@ -19,6 +19,7 @@ from effcc.passes.tiling.cost import Prediction
 from effcc.passes.tiling.describe import pointwise_of, reduction_of, window_of
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
+from effcc.passes.tiling.scatters import row_axis
 from effcc.passes.tiling.taps import Taps, guards, taps_of
 
 SHARED_BY = 8
@@ -37,11 +38,14 @@ TASKS_A_CORE = 4
 def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     """Pointwise statements and reductions: lanes where most loads and stores are contiguous."""
     kernel = choice.kernel
-    pinned = {a for span in plan.spans(kernel) for a in ends_at(span)}  # a span is read at one point
+    pinned = {a for span in kernel.spans.values() for a in ends_at(span)}  # a span is read at one point
     candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1 and a not in pinned]
     if choice.sequential is not None and choice.sequential.tile == 1:
         candidates = [a for a in candidates if a != choice.sequential.axis]
-    if any(s.scatter is not None for s in _statements(kernel, plan)) or not candidates:
+    written = next((s for s in _statements(kernel, plan) if s.scatter is not None), None)
+    if written is not None:
+        return _scatter_nest(choice, plan, written)
+    if not candidates:
         return TiledNest(plan, {})
     layout, windows = layouts(kernel, choice.lanes), taps_of(kernel, plan)
     axis = _lanes_axis(choice, plan, candidates, layout, windows)
@@ -52,6 +56,15 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     layout = layout | {load.buffer: _packed_layout(kernel, load, axis) for load in scattered}
     solved = _reduction(choice, plan, axis, layout, sharing) if plan.reductions else _points(choice, plan, axis, layout)
     return _tiled(choice, plan, axis, solved, sharing, scattered)
+
+
+def _scatter_nest(choice: Choice, plan: NestPlan, s: Statement) -> TiledNest:
+    """A scatter, which stands alone: whole rows in the lanes, if they lie in memory as they are written."""
+    axis = row_axis(choice.kernel, s)
+    extent = None if axis is None else choice.kernel.extents[axis]
+    if axis is None or not isinstance(extent, int) or axis in choice.shared:
+        return TiledNest(plan, {})
+    return TiledNest(plan, {axis: ("lanes", extent)}, (*(a for a in plan.kept if a != axis), axis))
 
 
 def _lanes_axis(

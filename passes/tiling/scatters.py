@@ -40,8 +40,8 @@ def sections(kernel: Kernel) -> tuple[Kernel, ...]:
     home: dict[str, int] = {}
     parts: list[list[Statement]] = []
     for s in kernel.statements:
-        follows = bool(s.kept_spans) and any(x.buffer in home and x.buffer not in outputs for x in s.reads)
-        if (s.scatter is not None and not follows) or not parts or parts[-1][-1].scatter is not None:
+        follows = any(home.get(x.buffer, -1) == len(parts) - 1 and x.buffer not in outputs for x in s.reads)
+        if not parts or not (follows or _shares(s, parts[-1])):
             parts.append([])
         parts[-1].append(s)
         home.setdefault(s.target, len(parts) - 1)
@@ -49,6 +49,12 @@ def sections(kernel: Kernel) -> tuple[Kernel, ...]:
         if crossing - outputs or kernel.scans:
             return (kernel,)
     return tuple(kernel.with_statements(tuple(part)) for part in parts)
+
+
+def _shares(s: Statement, part: list[Statement]) -> bool:
+    """Whether a statement has loops in common with a part of a kernel, none of which scatters."""
+    common = set(part[0].axes).intersection(*(other.axes for other in part))
+    return s.scatter is None and part[-1].scatter is None and (not common or bool(common & set(s.axes)))
 
 
 def scatters(kernel: Kernel) -> bool:
@@ -60,7 +66,7 @@ def scatter_schedule(kernel: Kernel, target: Target) -> Schedule:
     """The schedule of a kernel that is one scatter."""
     (s,) = kernel.statements
     counts = {a: elements((kernel.extents[a],)) for a in s.axes}
-    lanes = _lanes_axis(kernel, s)
+    lanes = row_axis(kernel, s)
     width = target.vector_bytes // s.dtype.bytes
     body: tuple[Node, ...] = (Do(s.target),)
     cut = _shared(kernel, s, target, counts)
@@ -96,7 +102,7 @@ def rows(s: Statement) -> set[str]:
     return {i.name for i in _index(s) if isinstance(i, Axis)} - data
 
 
-def _lanes_axis(kernel: Kernel, s: Statement) -> str | None:
+def row_axis(kernel: Kernel, s: Statement) -> str | None:
     """The axis along which a row lies in memory, if its points are read as they lie or are alike."""
     layout = layouts(kernel)
     steps = dict(zip(_index(s), layout[s.target], strict=True))

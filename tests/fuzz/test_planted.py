@@ -22,15 +22,15 @@ from effcc.fuzz import rules
 from effcc.fuzz.campaign import Pace, Report, run
 from effcc.ir import scalars
 from effcc.ir.encodings.values import Int8
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, add, compare, integer, transform
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, add, compare, floor_div, integer, transform
 from effcc.ir.graph import Graph, Node
 from effcc.ir.kernel import Kernel
 from effcc.ir.loops import For, If, LoopNest, Stmt, Tile
 from effcc.ir.program import Program
 from effcc.ir.schedule import Pack
-from effcc.ir.table import products
+from effcc.ir.table import products, segments
 from effcc.ir.vectors import Affine
-from effcc.passes import layout, memory, reroll, simplify
+from effcc.passes import balance, layout, memory, reroll, simplify
 from effcc.passes.fusion import online
 from effcc.passes.fusion import program as programs
 from effcc.passes.fusion.cascade import Defined
@@ -388,6 +388,24 @@ def claimed_pieces_lose_their_last_iteration(patch: Patch) -> None:
 
     original = printer._Lines.text
     patch.setattr(printer._Lines, "text", wrong)
+
+
+@planted(seed=0)
+def pieces_of_rows_are_left_out(patch: Patch) -> None:
+    def wrong(self: Any, e: Expr) -> Expr:
+        return add(floor_div(e, integer(self.length)), integer(1))
+
+    patch.setattr(balance._Cut, "_up", wrong)
+
+
+@planted(seed=0)
+def groups_begin_a_row_late(patch: Patch) -> None:
+    def wrong(*args: Any) -> Any:
+        span = original(*args)
+        return replace(span, start=add(span.start, integer(1)))
+
+    original = segments._span
+    patch.setattr(segments, "_span", wrong)
 
 
 @planted(seed=81)

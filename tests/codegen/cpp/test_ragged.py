@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,9 @@ from effcc.ir.interpreter import run_kernel, run_loops
 from effcc.ir.parser import parse_kernel
 from effcc.ir.verifier import verify_any
 from effcc.ir.verifier.schedules import verify_schedule
+from effcc.passes.balance import cut_spans
 from effcc.passes.fusion.polyhedra import guard_accesses
+from effcc.passes.tiling.axes import settle_axes
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.merge import merge_axes
 from effcc.runtime.cache import CompileCache
@@ -140,6 +143,38 @@ def test_rows_of_groups_times_their_own_matrices(target: Target, cache: CompileC
         x, w, b = (arrays[n].astype(float) for n in "VWB")
         np.testing.assert_allclose(y[start:stop], np.maximum(x[start:stop] @ w[g] + b[g], 0), rtol=1e-4, atol=1e-4)
     assert not y[ends[-1] :].any()
+
+
+CUT = (
+    COMPRESSED_ROWS.replace("[z]", "[900]")
+    .replace("j=z", "j=900")
+    .replace("cast<i64>(P[i + 1])", "where(holds(P[i] <= P[i + 1], 0), cast<i64>(P[i + 1]), 0)")
+)
+
+
+def test_rows_in_pieces_are_the_same_for_any_threads(target: Target, cache: CompileCache) -> None:
+    two = replace(target, cores=2)
+    kernel = cut_spans(guard_accesses(parse_kernel(CUT)), 2, shortest=16, least=0)
+    assert kernel is not None
+    kernel, schedule = choose(settle_axes(kernel, two), two)
+    verify_schedule(kernel, schedule)
+    nest = lower(kernel, schedule)
+    verify_any(nest)
+    random = np.random.default_rng(5)
+    for ends in ([0, 3, 700, 710, 890, 900, 900], [0, 150, 300, 450, 600, 750, 900], [0] * 7, [0, 900, *[900] * 5]):
+        arrays: Arrays = {
+            "P": np.array(ends, np.int32),
+            "C": random.integers(0, 12, 900).astype(np.int32),
+            "V": random.standard_normal(900).astype(np.float32),
+            "X": random.standard_normal((12, 40)).astype(np.float32),
+        }
+        results = []
+        for threads in (1, 2, 3):
+            made = {p.name: np.zeros([int(d) for d in p.type.shape], p.type.dtype.numpy) for p in nest.outputs}
+            run_nest(nest, {**arrays, **made}, target, cache, threads=threads)
+            results.append(made["Y"])
+        np.testing.assert_allclose(results[0], run_kernel(parse_kernel(CUT), arrays)["Y"], rtol=1e-4, atol=1e-4)
+        assert all((r == results[0]).all() for r in results)
 
 
 def test_attention_within_sequences(target: Target, cache: CompileCache) -> None:
