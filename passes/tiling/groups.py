@@ -16,7 +16,7 @@ from math import prod
 from effcc.ir.dependences import shared_axes
 from effcc.ir.dims import elements
 from effcc.ir.expr import Axis, ends_at
-from effcc.ir.kernel import Kernel, Statement
+from effcc.ir.kernel import Kernel, Statement, span_of_index
 from effcc.ir.schedule import PARALLEL, SERIAL, Do, Hold, Loop, Node, Pack, Schedule
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.chunk import PRODUCT, chunk_of
@@ -91,11 +91,13 @@ def _computed(kernel: Kernel, before: list[Statement], counts: Mapping[str, int]
 def _lanes_axis(kernel: Kernel, last: Statement) -> str | None:
     """The axis along which results lie in memory."""
     assert last.scatter is not None
-    layout = layouts(kernel)[last.target]
-    named = [i.name if isinstance(i, Axis) else None for i in last.scatter.index]
-    spans = iter(last.kept_spans)
-    axes = [name if name is not None else next(spans).axis for name in named]
-    return next((a for a, step in zip(axes, layout, strict=True) if step == 1), None)
+    for index, step in zip(last.scatter.index, layouts(kernel)[last.target], strict=True):
+        span = span_of_index(index)
+        if step == 1 and span is not None:
+            return span.axis
+        if step == 1 and isinstance(index, Axis):
+            return index.name
+    return None
 
 
 def _tile(target: Target, last: Statement, columns: int, sums: int) -> tuple[int, int]:

@@ -390,7 +390,7 @@ def claimed_pieces_lose_their_last_iteration(patch: Patch) -> None:
     patch.setattr(printer._Lines, "text", wrong)
 
 
-@planted(seed=0)
+@planted(seed=439)
 def pieces_of_rows_are_left_out(patch: Patch) -> None:
     def wrong(self: Any, e: Expr) -> Expr:
         return add(floor_div(e, integer(self.length)), integer(1))
@@ -398,7 +398,7 @@ def pieces_of_rows_are_left_out(patch: Patch) -> None:
     patch.setattr(balance._Cut, "_up", wrong)
 
 
-@planted(seed=0)
+@planted(seed=20)
 def groups_begin_a_row_late(patch: Patch) -> None:
     def wrong(*args: Any) -> Any:
         span = original(*args)

@@ -17,7 +17,7 @@ from effcc.errors import ScheduleError
 from effcc.ir.contraction import contraction
 from effcc.ir.dependences import is_copy, online_axis, shared_axes
 from effcc.ir.dots import TILE_ROW_BYTES, TILE_SIDE
-from effcc.ir.expr import Axis, Load, ends_at, loads
+from effcc.ir.expr import Axis, Load, ends_at, free_axes, loads
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.schedule import (
     ACCUMULATORS,
@@ -380,6 +380,10 @@ class _Verifier:
         for at, loop in around.loops:
             if loop.together == "packed":
                 self._packed(s, loop, at, around)
+            if loop.together and s.scatter is not None and s.scatter.combine == "set":
+                if not any(loop.axis in free_axes(i) for i in s.scatter.index):
+                    raise Misfit(f"{s.target} is set at one place for all points of {loop.axis}, the last of which "
+                                 f"counts: `for {loop.axis} by 1`", path)  # fmt: skip
         if s.reduction is not None and s.scatter is None:
             self._sum(s, path, around)
             self._online(s, path, around)

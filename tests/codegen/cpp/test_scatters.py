@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from effcc.codegen.lower import lower
+from effcc.errors import ScheduleError
 from effcc.ir.dependences import shared_axes
 from effcc.ir.interpreter import run_kernel
 from effcc.ir.kernel import Kernel
-from effcc.ir.parser import parse_kernel
+from effcc.ir.parser import parse_kernel, parse_schedule
 from effcc.ir.schedule import PARALLEL, Loop, Schedule, nodes
 from effcc.ir.verifier import verify_any
 from effcc.ir.verifier.schedules import verify_schedule
@@ -116,6 +117,14 @@ def test_what_one_thread_has_done_sooner_it_does_alone() -> None:
 def test_only_what_tells_places_apart_is_shared(statement: str, apart: tuple[str, ...]) -> None:
     head = "kernel @k(I: i64[5], S: f32[5,8]) -> (Y: f32[8,8]) over c=8, i=5 { "
     assert shared_axes(parse_kernel(head + statement + " }")) == apart
+
+
+def test_what_is_set_at_one_place_is_set_point_after_point() -> None:
+    text = "kernel @k(S: f32[5,8]) -> (Y: f32[8]) over c=8, i=5 { Y[c] set= S[i,c] for i, c }"
+    kernel = parse_kernel(text)
+    verify_schedule(kernel, parse_schedule("schedule @k { for i by 1, c by 8 lanes { do Y } }").schedule)
+    with pytest.raises(ScheduleError, match="Y is set at one place for all points of i"):
+        verify_schedule(kernel, parse_schedule("schedule @k { for c by 1, i by 5 lanes { do Y } }").schedule)
 
 
 def test_statements_that_write_at_other_places_share_nothing() -> None:
