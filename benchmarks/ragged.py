@@ -9,6 +9,7 @@ hardly counts.
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,7 @@ import effcc
 Calls = dict[str, Callable[[], Any]]
 
 
-def _compiled(f: Callable[..., Tensor], *args: Tensor) -> Callable[[], Tensor]:
+def _compiled(f: Callable[..., Any], *args: Tensor) -> Callable[[], Tensor]:
     torch._dynamo.reset()
     compiled = effcc.compile(f)
     torch.testing.assert_close(compiled(*args), f(*args), rtol=1e-3, atol=1e-3)
@@ -40,6 +41,40 @@ def sparse_product(zeros: float, size: int = 1536, columns: int = 128) -> Calls:
 
     ours = _compiled(product, x, values, at, rows)
     return {"effcc": ours, "torch.sparse": lambda: sparse @ x, "dense": lambda: a @ x}
+
+
+def skewed_product(columns: int = 128, rows: int = 1536, points: int = 240_000) -> Calls:
+    """A matrix compressed by rows, of which the last holds half of all that is stored."""
+    lengths = torch.full((rows,), points // 2 // rows)
+    lengths[-1] = points // 2
+    ends = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    at, values, x = torch.randint(0, rows, (int(ends[-1]),)), torch.randn(int(ends[-1])), torch.randn(rows, columns)
+
+    def product(x: Tensor, values: Tensor, at: Tensor, ends: Tensor) -> Tensor:
+        return F.embedding_bag(at, x, ends, mode="sum", per_sample_weights=values, include_last_offset=True)
+
+    return {"effcc": _compiled(product, x, values, at, ends), "eager": lambda: product(x, values, at, ends)}
+
+
+def experts(groups: int, rows: int, depth: int, columns: int) -> Calls:
+    """Rows in groups of random lengths, each group times a matrix of its own, as transformers' experts call it."""
+    importlib.import_module("transformers.integrations.moe")
+    weight = torch.nn.Parameter(torch.randn(groups, columns, depth) / depth**0.5)
+    ends = torch.bincount(torch.randint(0, groups, (rows,)), minlength=groups).cumsum(0).to(torch.int32)
+    x, dense = torch.randn(rows, depth), torch.randn(columns, depth)
+
+    class Experts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = weight
+
+        def forward(self, x: Tensor, ends: Tensor) -> Tensor:
+            found: Tensor = torch.ops.transformers.grouped_mm_fallback(x, self.weight.transpose(1, 2), ends)
+            return found
+
+    model = Experts()
+    calls: Calls = {"effcc": _compiled(model, x, ends), "eager": lambda: model(x, ends)}
+    return calls | {"one dense product": lambda: F.linear(x, dense)}
 
 
 def bags(count: int = 512, width: int = 64) -> Calls:
@@ -77,6 +112,9 @@ def scattered(width: int, count: int = 4096, rows: int = 2000) -> Calls:
 ROWS: dict[str, Callable[[], Calls]] = {
     "sparse product, 90 % zeros": lambda: sparse_product(0.9),
     "sparse product, 95 % zeros": lambda: sparse_product(0.95),
+    "sparse product, one row holds half": skewed_product,
+    "8 experts, 512 x 512 x 1024": lambda: experts(8, 512, 512, 1024),
+    "64 experts, 128 x 512 x 512": lambda: experts(64, 128, 512, 512),
     "bags, mean": bags,
     "segments, maximum": segments,
     "gradient of an embedding, width 64": lambda: scattered(64),

@@ -380,10 +380,10 @@ class _Verifier:
         for at, loop in around.loops:
             if loop.together == "packed":
                 self._packed(s, loop, at, around)
-            if loop.together and s.scatter is not None and s.scatter.combine == "set":
-                if not any(loop.axis in free_axes(i) for i in s.scatter.index):
-                    raise Misfit(f"{s.target} is set at one place for all points of {loop.axis}, the last of which "
-                                 f"counts: `for {loop.axis} by 1`", path)  # fmt: skip
+            sets = loop.together and s.scatter is not None and s.scatter.combine == "set"
+            if sets and s.scatter is not None and not any(loop.axis in free_axes(i) for i in s.scatter.index):
+                raise Misfit(f"{s.target} is set at one place for all points of {loop.axis}, the last of which counts: "
+                             f"`for {loop.axis} by 1`", path)  # fmt: skip
         if s.reduction is not None and s.scatter is None:
             self._sum(s, path, around)
             self._online(s, path, around)
