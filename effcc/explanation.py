@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from effcc.ahead import Source, read_model
 from effcc.driver import State, run_steps
 from effcc.ir.dims import evaluate
 from effcc.ir.printer import print_kernel
 from effcc.ir.program import Extern, Launch, Program, size_hints
 from effcc.roofline import work
 from effcc.runtime.measure import recalled
+from effcc.sources import Source, read_model
 from effcc.statistics import extern_name, require_programs
 from effcc.target import Target, detect
 from effcc.timing import time_steps

@@ -20,7 +20,7 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from effcc.ahead import Source, build_package
+from effcc.ahead import build_package
 from effcc.driver import Options, State, load
 from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import expect
@@ -28,6 +28,7 @@ from effcc.fuzz.generate import Array, Case
 from effcc.fuzz.oracles import Examined, Failure, compare, eager_results, native, told
 from effcc.ir.dims import Shape
 from effcc.runtime.package import Package
+from effcc.sources import Source
 from effcc.target import Target
 
 KINDS = ("executable", "package")

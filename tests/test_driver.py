@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import effcc
 from effcc import driver
-from effcc.ahead import GRAPH_STEPS, PROGRAM_STEPS, compile_file
+from effcc.ahead import compile_file
 from effcc.driver import STEPS
 from effcc.errors import (
     CaptureError,
@@ -30,6 +30,7 @@ from effcc.errors import (
     UnsupportedError,
 )
 from effcc.runtime.objects import Making
+from effcc.sources import GRAPH_STEPS, PROGRAM_STEPS
 
 
 def small_model() -> nn.Module:

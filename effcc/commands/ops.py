@@ -25,7 +25,7 @@ def ops(
     if own:
         _list_own(json)
         return
-    from effcc.frontend.aten import coverage
+    from effcc.frontend.coverage import coverage
 
     found = coverage()
     count = Counter(row.status for row in found)

@@ -1,7 +1,7 @@
 """From a captured FX graph to a `Graph`: every ATen call becomes effcc ops, or one `extern` that PyTorch runs.
 
 `import_graph` walks the graph once. What a call becomes is said by the importers in the files `aten_*.py`, one family
-each; `coverage` says how much of core ATen they know.
+each; `effcc.frontend.coverage` says how much of core ATen they know.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from effcc.frontend import (
 )
 from effcc.frontend.aten_pointwise import as_bool
 from effcc.frontend.capture import Signature
-from effcc.frontend.decompositions import compile_decompositions
 from effcc.frontend.drawn_again import example as drawn_example
 from effcc.frontend.drawn_again import is_drawn_again
 from effcc.frontend.draws import is_random
@@ -48,7 +47,6 @@ from effcc.frontend.extern import make_template, target_name
 from effcc.frontend.facts import Facts
 from effcc.frontend.importer import (
     DTYPES,
-    REGISTRY,
     Import,
     Importer,
     NotNative,
@@ -601,44 +599,3 @@ def call_between(node: fx.Node, reason: str) -> Extern:
     known = isinstance(target, torch._ops.OpOverload)
     name = target_name(target) if known else str(getattr(target, "__name__", target))
     return Extern("extern", (), (), {"target": name}, reason, location(node))
-
-
-@dataclasses.dataclass(frozen=True)
-class Coverage:
-    """How one overload is compiled: `native`, `extern` (with the reason) or `missing`."""
-
-    overload: str
-    status: str
-    reason: str = ""
-
-
-def coverage() -> list[Coverage]:
-    """For every ATen overload that the dispatcher tags core: whether effcc has a form for it, and if not, why not."""
-    return [_covered(overload) for overload in core_overloads()]
-
-
-def core_overloads() -> list[Any]:
-    """The overloads tagged `torch.Tag.core`, by name."""
-    found = []
-    for name in torch._C._dispatch_get_all_op_names():
-        namespace, _, rest = name.partition("::")
-        base, _, overload = rest.partition(".")
-        if namespace != "aten":
-            continue
-        candidate = getattr(getattr(aten, base, None), overload or "default", None)
-        if candidate is not None and torch.Tag.core in candidate.tags:
-            found.append(candidate)
-    return sorted(found, key=str)
-
-
-def _covered(overload: Any) -> Coverage:
-    name = str(overload)
-    if overload in REGISTRY:
-        return Coverage(name, "native")
-    if overload in compile_decompositions():
-        return Coverage(name, "native", "decomposed at capture")
-    if overload in SIZES:
-        return Coverage(name, "native", "a size, known or symbolic at compile time")
-    if is_random(overload):
-        return Coverage(name, "extern", "random numbers are drawn by PyTorch, in eager's order")
-    return Coverage(name, "extern", EXTERN[overload]) if overload in EXTERN else Coverage(name, "missing")

@@ -11,8 +11,9 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from effcc.frontend.aten import core_overloads, coverage, import_graph
+from effcc.frontend.aten import import_graph
 from effcc.frontend.capture import Signature
+from effcc.frontend.coverage import core_overloads, coverage
 from effcc.frontend.importer import REGISTRY
 from effcc.ir.verifier import verify_graph
 from tests.frontend.import_checks import Trace, assert_same
