@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from effcc import target
 from effcc.errors import UnknownNameError
 from effcc.target import REQUIRED_FEATURES, Target, cpu_features, cpu_model, default_rates, detect, generic, parse
 
@@ -55,3 +56,20 @@ def test_cpuinfo_is_read_as_linux_writes_it(tmp_path: Path) -> None:
 def test_importing_it_does_not_import_torch() -> None:
     script = "import sys, effcc.target, effcc.runtime.measure; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_matrix_unit_counts_where_linux_gives_its_registers(
+    allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "_may_use_tiles", lambda: allowed)
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : avx2 amx_bf16 amx_tile amx_int8\n")
+    assert cpu_features(cpuinfo) == {"avx2", *(target.AMX_FEATURES if allowed else ())}
+
+
+def test_generic_machines_differ_by_what_they_do_with_bf16() -> None:
+    found = {name: (parse(name).sums_bf16, parse(name).tile_registers) for name in target.GENERIC}
+    assert found["amx"] == (True, 8) and found["avx512_bf16"] == (True, 0)
+    assert {found[name] for name in ("avx512", "avx2", "scalar")} == {(False, 0)}
+    assert parse("amx").with_isa("avx2").tile_registers == 0
