@@ -26,7 +26,7 @@ from effcc.codegen.lower_values import (
 from effcc.errors import ScheduleError
 from effcc.ir.dependences import computed_where_written
 from effcc.ir.dots import TILE_SIDE
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, both, free_axes, walk
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, both, free_axes, loads, walk
 from effcc.ir.kernel import Kernel, Statement, span_of_index
 from effcc.ir.loops import Alloc, If, LoopNest, Stmt, Tile, TileAxis
 from effcc.ir.masks import Mask, mask_of
@@ -86,6 +86,38 @@ class _Lowering:
                         out += self._compute(
                             s, self._read_in(s.target, body[number + 1 :], path, number + 1), ranges, scope
                         )
+            if self.previous and not self.cutter.in_blocks:
+                out += self._factors(node, body[number + 1 :], ranges, scope)
+        return out
+
+    def _factors(self, done: Node, later: tuple[Node, ...], ranges: Ranges, scope: Scope) -> list[Stmt]:
+        """What partial sums of later nodes are multiplied with, now that the maximum has moved on: once for a turn,
+        and not at every register tile, whose sums a call of `exp` would drive out of their registers.
+        """
+        moved = {n.target for _, n in nodes((done,)) if isinstance(n, Do)} & self.previous.keys()
+        out: list[Stmt] = []
+        for target in dict.fromkeys(n.target for _, n in nodes(later) if isinstance(n, Do)) if moved else ():
+            s = self._definition(target)
+            factor = s.reduction.rescale if s.reduction is not None else None
+            if factor is None or factor in scope.factors:
+                continue
+            read = {load.buffer: load.index for load in loads(factor)}
+            peak = self._definition(next(iter(read)))
+            here = scope.resting.get(peak.target)
+            if not moved & read.keys() or read != {peak.target: at_own_axes(peak).index} or not isinstance(here, Local):
+                continue
+            made = scope.factors[factor] = replace(here, name=self.cutter.first_or_fresh(f"{here.name}_factor"))
+            out.append(Alloc(made.name, factor.dtype, made.shape, "local"))
+
+            def emit(
+                inner: Ranges, peak: Statement = peak, factor: Expr = factor, made: Local = made
+            ) -> Sequence[Stmt]:
+                value = self.values.value(factor, inner, Scope(locals=scope.locals))
+                return [
+                    Tile(tiles_of(peak.axes, inner), made.name, self.values.index_in(made, peak, inner), "set", value)
+                ]
+
+            out += self._over_all(peak, ranges, emit)
         return out
 
     def _read_in(self, target: str, later: tuple[Node, ...], path: Path, first: int) -> bool:
@@ -364,7 +396,11 @@ class _Lowering:
         so_far = self.values.load_local(resting, at_own_axes(s), ranges)
         if s.reduction.rescale is None:
             return so_far
-        factor = self.values.value(s.reduction.rescale, ranges, Scope(locals=scope.locals))
+        known = scope.factors.get(s.reduction.rescale)
+        if known is None:
+            factor = self.values.value(s.reduction.rescale, ranges, Scope(locals=scope.locals))
+        else:
+            factor = self.values.load_local(known, loads(s.reduction.rescale)[0], ranges)
         return Call("mul", (so_far, factor), s.dtype)
 
     # Other statements -----------------------------------------------------------------------------------------------

@@ -48,17 +48,21 @@ class Scope:
     """Where results are at some place of a schedule.
 
     registers: those computed at the current points, with the axes that index them. locals: those held in the cache.
-    resting: reductions whose partial results rest around here. accumulators: those that are being computed.
+    resting: reductions whose partial results rest around here. accumulators: those that are being computed. factors:
+    what rests is multiplied with in this turn, by what computes that.
     """
 
     registers: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     locals: dict[str, Local] = field(default_factory=dict)
     resting: dict[str, Local | Accumulator] = field(default_factory=dict)
     accumulators: dict[str, Accumulator] = field(default_factory=dict)
+    factors: dict[Expr, Local] = field(default_factory=dict)
 
     def inside(self) -> Scope:
         """The scope of a block within."""
-        return Scope(dict(self.registers), dict(self.locals), dict(self.resting), dict(self.accumulators))
+        return Scope(
+            dict(self.registers), dict(self.locals), dict(self.resting), dict(self.accumulators), dict(self.factors)
+        )
 
 
 @dataclass

@@ -112,3 +112,10 @@ def test_what_all_rows_see_is_computed_without_a_condition() -> None:
     kernel, schedule = choose(attention(SEES["up to its own"], 2, 256, 256, 16, 16), generic("avx512"))
     loops = print_loops(lower(kernel, schedule))
     assert loops.count("where(true, ") == loops.count("where(n_") > 0
+
+
+def test_sums_are_rescaled_by_what_is_computed_once_a_turn() -> None:
+    kernel, schedule = choose(attention(SEES["up to its own"], 2, 256, 256, 16, 16), generic("avx512"))
+    lines = print_loops(lower(kernel, schedule)).splitlines()
+    assert any("O_sum_local_total_1[" in line and "* M_local_factor[" in line for line in lines)
+    assert all("M_local_factor[" in line for line in lines if "exp(M_local_before" in line)
