@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,10 +53,20 @@ from effcc.frontend.importer import (
     dtype_of,
     importer_of,
     require_constants,
-    strided,
     type_of,
 )
 from effcc.frontend.location import location
+from effcc.frontend.nodes import (
+    as_attribute,
+    by_schema,
+    carries,
+    has_symbols,
+    identifier,
+    is_input,
+    is_token,
+    output_layout,
+    tensors_only,
+)
 from effcc.frontend.readings import Reading, readings
 from effcc.frontend.refused import refused
 from effcc.frontend.separate import separate_axes, with_output_strides, without_dead_nodes
@@ -214,7 +223,7 @@ class _Walk:
         tensors = [(o, s) for o, s in zip(outputs, self.signature.output_strides, strict=True) if isinstance(o, Value)]
         graph = self.builder.build(tuple(o for o, _ in tensors), tuple(self.updates.items()))
         graph = without_dead_nodes(separate_axes(without_dead_nodes(graph)))
-        graph = with_output_strides(graph, [_layout(value.type, strides) for value, strides in tensors])
+        graph = with_output_strides(graph, [output_layout(value.type, strides) for value, strides in tensors])
         final = iter(graph.outputs)
         returned = tuple(next(final) if isinstance(o, Value) else o for o in outputs)
         found = readings(self.inputs)
@@ -226,13 +235,13 @@ class _Walk:
         position = len(self.inputs)
         example = node.meta.get("val")
         known: Value | Dim | None = None
-        if isinstance(example, Tensor) and not _is_token(node):
+        if isinstance(example, Tensor) and not is_token(node):
             try:
                 type_ = type_of(example)
             except NotNative as error:
                 name = self.signature.input_names[position]
                 raise UnsupportedError(f"input {name!r}: expected a strided {DTYPE_NAMES}, got {error}") from None
-            name = _identifier(self.signature.input_names[position])
+            name = identifier(self.signature.input_names[position])
             type_ = type_.plain() if self.signature.role == "body" else type_
             known = self.builder.param(name, type_, weight=position in self.signature.static_inputs)
         elif isinstance(example, int | torch.SymInt) and not is_ragged(example):
@@ -270,7 +279,7 @@ class _Walk:
             if held.dim() == 0:
                 return self.importer.constant(values[0], dtype)
             return self.importer.emit("constant", value=values, dtype=dtype, shape=tuple(held.shape))
-        value = self.builder.param(_identifier(name), TensorType(dtype, tuple(held.shape)), weight=True)
+        value = self.builder.param(identifier(name), TensorType(dtype, tuple(held.shape)), weight=True)
         self.constants[value.name] = held.contiguous()
         return value
 
@@ -305,7 +314,7 @@ class _Walk:
         target, source = (self.known[a] for a in node.args[:2])  # type: ignore[index]
         if not isinstance(target, Value) or target not in self.builder.params:
             raise CaptureError(f"{node.format_node()} writes something that is not an input")
-        if _carries(node):
+        if carries(node):
             value = self._extern(node, aten.copy.default, (target, source), {}, node.meta["val"], "no-op", _CARRIED)
         else:
             value = self.importer.broadcast(self.importer.cast(source, target.type.dtype), target.type.shape)
@@ -325,14 +334,14 @@ class _Walk:
             return tree_unflatten(drawn, structure)
         random = is_random(target)
         why = _IN_ORDER if random else EXTERN.get(target, "effcc has no form for it")
-        if target is aten.as_strided.default and not _carries(node):
+        if target is aten.as_strided.default and not carries(node):
             args = self._on_memory(node, args)
-        if target is aten.as_strided_scatter.default and not _carries(node):
+        if target is aten.as_strided_scatter.default and not carries(node):
             return self._scatter(node, *args)
         importer = importer_of(target)
         self.importer.example = node.meta["val"]
         self.importer.results_read = frozenset(n.args[1] for n in node.users if n.target is operator.getitem)  # type: ignore[misc]
-        if _carries(node):
+        if carries(node):
             importer, why = None, _CARRIED
         if importer is not None and isinstance(target, torch._ops.HigherOrderOperator):
             return self._control(node, importer, args)
@@ -340,7 +349,7 @@ class _Walk:
             importer, why = None, f"eager refuses it: {said}"
         if importer is not None:
             before = len(self.builder.nodes)
-            positional, named = _by_schema(target, args, kwargs)
+            positional, named = by_schema(target, args, kwargs)
             try:
                 require_constants(importer, positional, named)
                 return self._conforming(node, importer(self.importer, *positional, **named))
@@ -349,7 +358,7 @@ class _Walk:
                 why = str(error)
             except IRTypeError:
                 # A type rule may be unable to prove for symbolic sizes what eager will check for real ones.
-                if not _has_symbols(node):
+                if not has_symbols(node):
                     raise
                 self.importer.forget(before)
                 why = "its type cannot be proved for symbolic sizes"
@@ -362,7 +371,7 @@ class _Walk:
         imported = [import_graph(body, regions.signature(body), f"body_{n}") for n, body in enumerate(bodies.values())]
         graphs = dict(zip(bodies, regions.share_parameters(imported, where), strict=True))
         *given, last = (graphs.get(n, argument) for n, argument in enumerate(args))
-        *given, last = (_tensors_only(a) if isinstance(a, tuple) else a for a in (*given, last))
+        *given, last = (tensors_only(a) if isinstance(a, tuple) else a for a in (*given, last))
         last += regions.further_operands(imported, self.importer, self._constant)
         made = iter(importer(self.importer, *given, last))
         example = node.meta["val"]
@@ -437,7 +446,7 @@ class _Walk:
         self._require_known(target, where, [d for t in types for d in t.shape])
         made = self.importer.node(
             "extern", *operands, target=target_name(target), template=template,
-            results=tuple(_as_attribute(t) for t in types), reason=reason, why=why,
+            results=tuple(as_attribute(t) for t in types), reason=reason, why=why,
         )  # fmt: skip
         results = iter(made.results)
         found = tuple(next(results) if isinstance(e, Tensor) else None for e in (example if several else [example]))
@@ -486,7 +495,7 @@ class _Walk:
         found: list[Output] = []
         for result in listed:
             known: Output = self._arguments(result)
-            given = isinstance(known, Value) and known in self.builder.params and not _is_input(result)
+            given = isinstance(known, Value) and known in self.builder.params and not is_input(result)
             if isinstance(known, Value) and (given or (known in found and known not in self.builder.params)):
                 self.importer.name = result.name
                 known = self._copy(known)
@@ -516,81 +525,7 @@ class _Walk:
         """The same elements at another place."""
         if not value.type.dtype.is_carried:
             return self.importer.emit("cast", value, dtype=value.type.dtype)
-        return self.importer.emit("extern", value, results=(_as_attribute(value.type.plain()),), **COPY_CALL)
-
-
-def _carries(node: fx.Node) -> bool:
-    """Whether a call reads or gives a tensor of a dtype that no kernel computes on."""
-    found = (DTYPES.get(t.dtype) for t in _examples(node))
-    return any(dtype is not None and dtype.is_carried for dtype in found)
-
-
-def _examples(node: fx.Node) -> list[Tensor]:
-    """The (fake) tensors that a call reads and gives."""
-    values = [node.meta.get("val"), *(n.meta.get("val") for n in node.all_input_nodes)]
-    return [t for v in values for t in (v if isinstance(v, list | tuple) else [v]) if isinstance(t, Tensor)]
-
-
-def _is_input(node: fx.Node) -> bool:
-    """Whether a result is an input, or one seen through views: AOTAutograd hands out the input itself."""
-    while isinstance(node.target, torch._ops.OpOverload) and node.target.is_view:
-        node = node.args[0]  # type: ignore[assignment]
-    return node.op == "placeholder"
-
-
-def _has_symbols(node: fx.Node) -> bool:
-    """Whether a call reads or gives a tensor with a symbolic size."""
-    return any(isinstance(n, torch.SymInt) for t in _examples(node) for n in t.shape)
-
-
-def _tensors_only(operands: tuple[Any, ...]) -> tuple[Value, ...]:
-    """The operands of control flow without sizes, which its bodies know by their symbols."""
-    return tuple(o for o in operands if isinstance(o, Value))
-
-
-def _is_token(node: fx.Node) -> bool:
-    """Whether a placeholder only orders calls that have effects; a call passes None for it."""
-    ordered = torch.ops.higher_order.with_effects
-    return any(user.target is ordered and user.args[0] is node for user in node.users)
-
-
-def _layout(type_: TensorType, strides: Any) -> tuple[Dim, ...] | None:
-    """The strides for an output, or None where they are row-major or elements would share memory."""
-    if strides is None:
-        return None
-    found = strided(type_.shape, shape(strides))
-    if found is None or any(s == 0 for s, n in zip(found, type_.shape, strict=True) if n != 1):
-        return None
-    return found
-
-
-def _as_attribute(type_: TensorType) -> tuple[Any, ...]:
-    """A type as an attribute of `extern`: dtype and shape, then strides where they are not row-major."""
-    return (type_.dtype, type_.shape) if type_.strides is None else (type_.dtype, type_.shape, type_.strides)
-
-
-def _by_schema(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """A call's arguments in the schema's order, defaults filled in; keyword-only ones by name."""
-    positional, named = [], {}
-    for position, argument in enumerate(target._schema.arguments):
-        if position < len(args):
-            value = args[position]
-        elif argument.name in kwargs:
-            value = kwargs[argument.name]
-        else:
-            default = argument.default_value
-            value = tuple(default) if isinstance(default, list) else default
-        if argument.kwarg_only:
-            named[argument.name] = value
-        else:
-            positional.append(value)
-    return positional, named
-
-
-def _identifier(name: str) -> str:
-    """A parameter's name as the IR writes one: letters, digits, `_` and `.`."""
-    cleaned = re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("._")
-    return cleaned if cleaned and not cleaned[0].isdigit() else f"p{cleaned}"
+        return self.importer.emit("extern", value, results=(as_attribute(value.type.plain()),), **COPY_CALL)
 
 
 def call_between(node: fx.Node, reason: str) -> Extern:
