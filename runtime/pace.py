@@ -19,6 +19,8 @@ _GAIN = 0.9
 """Fewer threads are kept where a call takes at most this part of the time."""
 _SHORTEST, _LONGEST = 32, 512
 """After so many calls the next number is tried; twice as many each time that it was no better."""
+_PATIENCE = 2.0
+"""... but after so many seconds, and the least number of calls, in any case: long calls would wait for minutes."""
 
 
 class Pace:
@@ -37,7 +39,8 @@ class Pace:
         self._before = 0.0  # seconds of a call with the number before the trial
         self._quickest = float("inf")
         self._times: deque[float] = deque(maxlen=_STEADY)
-        self._rest = 0  # calls until a number is tried again
+        self._rest = 0  # calls until a number is tried again ...
+        self._until = 0.0  # ... and seconds, once there were the least number of calls
         self._pause = _SHORTEST
         self._noting = threading.Lock()
 
@@ -65,6 +68,9 @@ class Pace:
                 self._judge()
         elif self._rest > 0:
             self._rest -= 1
+            self._until -= seconds
+            if self._until <= 0 and self._pause - self._rest >= _SHORTEST:
+                self._rest = 0
         elif len(self._times) == _STEADY and wanted > 1:
             self._try(wanted)
 
@@ -87,5 +93,6 @@ class Pace:
             self._left_out -= self._change
             self._pause = min(2 * self._pause, _LONGEST)
         self._rest = self._pause if self._left_out or not better else 0
+        self._until = _PATIENCE
         self._change = 0
         self._times.clear()

@@ -15,12 +15,12 @@ Machine = Callable[[int], float]
 
 
 def calm(threads: int) -> float:
-    return 8.0 / threads
+    return 8e-3 / threads
 
 
 def busy(threads: int) -> float:
     """One of the cores is taken: one thread has the other to itself, more wait for one that has half a core."""
-    return 8.0 if threads == 1 else 16.0
+    return 8e-3 if threads == 1 else 16e-3
 
 
 def run(pace: Pace, machine: Machine, calls: int, wanted: int = 2, noise: float = 0.0, seed: int = 0) -> list[int]:
@@ -49,6 +49,13 @@ def test_a_taken_core_is_left_to_others_and_taken_back() -> None:
     assert back.index(2) <= 520 and set(back[600:]) == {2}
 
 
+def test_long_calls_do_not_wait_for_minutes() -> None:
+    pace = Pace()
+    run(pace, lambda threads: 50 * calm(threads), 100)
+    run(pace, lambda threads: 50 * busy(threads), 2000)
+    assert run(pace, lambda threads: 50 * calm(threads), 100).index(2) <= 40
+
+
 def test_calls_that_are_slow_on_any_number_of_threads_keep_all() -> None:
     pace = Pace()
     run(pace, calm, 100)
@@ -59,7 +66,7 @@ def test_calls_that_are_slow_on_any_number_of_threads_keep_all() -> None:
 def test_more_than_one_thread_may_be_left_out() -> None:
     pace = Pace()
     run(pace, calm, 100, wanted=4)
-    crowded = {1: 8.0, 2: 4.0, 3: 12.0, 4: 20.0}
+    crowded = {1: 8e-3, 2: 4e-3, 3: 12e-3, 4: 20e-3}
     chosen = run(pace, crowded.__getitem__, 400, wanted=4)
     assert max(set(chosen), key=chosen.count) == 2
 
