@@ -28,7 +28,7 @@ from effcc.codegen.cpp.linear import (
 )  # fmt: skip
 from effcc.codegen.cpp.loads import load_memory, load_registers, offset, place, proven_inside
 from effcc.codegen.cpp.notes import note_failures
-from effcc.codegen.cpp.prefetch import prefetch
+from effcc.codegen.cpp.prefetch_panels import prefetch
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.spelling import COMPARISONS
 from effcc.codegen.cpp.storage import Memory, Storage

@@ -73,7 +73,7 @@ class Writer:
         self.loops: list[str] = []
         """The variables of the open loops, outermost first: one thread takes the turns of each in order."""
         self.asked: dict[object, list[list[str]]] = {}
-        """Of streams of memory that code asks for early, the loops around (`effcc.codegen.cpp.prefetch`)."""
+        """Of streams of memory that code asks for early, the loops around (`effcc.codegen.cpp.prefetch_panels`)."""
 
     def add(self, line: Line) -> None:
         self.scope.lines.append(line)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from effcc.codegen.cpp.expressions import Evaluator
 from effcc.codegen.cpp.linear import Known, minus, shifted, uniform
-from effcc.codegen.cpp.prefetches import ask_ahead
+from effcc.codegen.cpp.prefetch_rows import ask_ahead
 from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.storage import (
     Memory,

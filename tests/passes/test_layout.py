@@ -149,7 +149,7 @@ def test_a_line_stands_between_pixels_whose_rows_would_share_a_set_of_the_cache(
     pixels = [
         {b.type.strides for b in arrange(p, TARGET).buffers if b.type.shape[-3:] == (512, 9, 9)} for p in (every, other)
     ]
-    assert pixels == [{None}, {(1, 9 * 528, 528)}]
+    assert pixels[0] <= {None, (1, 9 * 512, 512)} and pixels[1] == {(1, 9 * 528, 528)}
     after = arrange(other, TARGET)
     verify_program(after)
     random = np.random.default_rng(0)
