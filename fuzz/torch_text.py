@@ -320,7 +320,7 @@ _SPELLINGS: dict[str, Spell] = {
     "reshape": _template("{0}.reshape({shape})"), "transpose": _template("{0}.permute({perm})"),
     "broadcast": _template("{0}.broadcast_to({shape})"), "slice": _slice, "flip": _template("{0}.flip({axes})"),
     "diagonal": _template("torch.diagonal({0}, {offset}, {axis1}, {axis2})"),
-    "as_strided": _template("torch.as_strided({0}.contiguous(), {shape}, {strides}, {offset})"), "pad": _pad,
+    "as_strided": _template("torch.as_strided({0}.ravel().clone(), {shape}, {strides}, {offset})"), "pad": _pad,
     "concat": lambda node, xs, a: f"torch.cat(({', '.join(xs)},), {a['axis']})",
     "repeat": _template("{0}.repeat({repeats})"), "slice_scatter": _slice_scatter,
     "embedding": _template("F.embedding({1}, {0})"),

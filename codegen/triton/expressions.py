@@ -313,4 +313,6 @@ def _constant(text: str, dtype: DType) -> Value:
     if dtype == f64 and text.strip("-")[:1].isdigit() and float(np.float32(text)) != float(text):
         # Beside a block, Triton takes a number for an f32.
         return Value(f"tl.full((), {text}, tl.float64)", (), dtype, ATOM)
+    if text == "-0.0":  # Triton takes whatever equals 0 for 0
+        return Value(f"tl.full((), 0.0, {TYPES[dtype]}) * -1.0", (), dtype, PRODUCT)
     return Value(text, (), dtype, UNARY if text.startswith("-") else ATOM, constant=True)

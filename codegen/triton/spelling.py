@@ -49,7 +49,7 @@ SPELLINGS: dict[str, Spelling] = {
     **_library("expm1 log10 log1p tan asin acos atan sinh cosh tanh asinh acosh atanh erfc lgamma sigmoid trunc"),
     "sqrt": Spelling("tl.sqrt_rn({0})", f64="tl.sqrt({0})"),
     "round": Spelling("round_to_even({0})"),
-    "neg": Spelling("-{0}", "-{0}"),
+    "neg": Spelling("{0} * -1.0", "-{0}"),  # Triton's -x is 0 - x, which loses the sign of 0
     "abs": Spelling("tl.abs({0})", "tl.abs({0})", "{0}"),
     "sign": Spelling("sign({0})", "sign_integer({0})", "{0}"),
     "not": Spelling("", "~{0}", "{0} == 0"),

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from effcc.ir.dims import symbol
-from effcc.ir.dtypes import bf16, boolean, f16, f32, f64, i8, i32, i64
+from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, f64, i8, i32, i64
 from effcc.ir.graph import GraphBuilder, Value
 from effcc.ir.types import TensorType, tensor
-from effcc.runtime.triton_run import TritonInterpreter
-from tests.codegen.triton.running import check_graph, drawn, encoder_layer, graph_of
+from effcc.runtime.triton_run import TritonInterpreter, run_triton
+from tests.codegen.triton.running import check_graph, drawn, emitted, encoder_layer, fused, graph_of
 
 s0 = symbol("s0")
 
@@ -168,3 +168,13 @@ def test_integer_divisions_round_down(interpreter: TritonInterpreter) -> None:
     for op in ("floordiv", "mod", "fmod"):
         graph = graph_of(lambda b, x, y, op=op: b.emit(op, x, y), tensor(i32, 18), tensor(i32, 18))
         check_graph(graph, interpreter.run, [values, by])
+
+
+@pytest.mark.parametrize("dtype", [f16, f32, f64])
+def test_zeros_keep_their_signs(dtype: DType, interpreter: TritonInterpreter) -> None:
+    b = GraphBuilder("g")
+    x = b.param("x", tensor(dtype, 3))
+    graph = b.build((b.emit("neg", x), b.emit("full", shape=(), value=-0.0, dtype=dtype)))
+    program, text = emitted(fused(graph))
+    found = run_triton(program, text, [np.array([0.0, -0.0, 2.0], dtype.numpy)], interpreter.run, {})
+    assert [np.signbit(r).tolist() for r in found] == [[True, False, True], True]
