@@ -84,6 +84,8 @@ class Evaluator:
     guard: Guard = field(default_factory=Guard)
     epoch: int = 0
     streams: bool = False
+    _same: dict[int, tuple[int, Expr]] = field(default_factory=dict)
+    _firsts: dict[tuple[object, ...], int] = field(default_factory=dict)
     _depends: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _rereads: dict[int, bool] = field(default_factory=dict)
     _made: dict[int, Expr] = field(default_factory=dict)
@@ -101,7 +103,21 @@ class Evaluator:
 
     def _key(self, e: Expr) -> object:
         epoch = self.epoch if self.rereads(e) else 0
-        return (id(e), tuple(self.point[a] for a in self.depends(e)), epoch)
+        return (self._first(e), tuple(self.point[a] for a in self.depends(e)), epoch)
+
+    def _first(self, e: Expr) -> int:
+        """The identity of the first expression that was met of those equal to `e`: they share what was computed."""
+        if id(e) not in self._same:
+            form: tuple[object, ...]
+            match e:
+                case Load(buffer, index, dtype, before):
+                    form = (buffer, dtype, before, *map(self._first, index))
+                case Call(function, operands, dtype):
+                    form = (function, dtype, *map(self._first, operands))
+                case _:
+                    form = (e,)
+            self._same[id(e)] = self._firsts.setdefault((type(e), *form), id(e)), e  # held: identities are not reused
+        return self._same[id(e)][0]
 
     def depends(self, e: Expr) -> tuple[str, ...]:
         """The unrolled axes and the lanes axis that `e` varies with."""

@@ -126,6 +126,21 @@ def test_a_causal_mask_compares_lanes_in_32_bits() -> None:
     assert "load_if" not in source, "the load is inside the buffer whatever the mask says"
 
 
+def test_what_a_condition_has_read_is_not_read_again_under_its_mask() -> None:
+    """Written twice, as rules leave it; where a tile may reach beyond the buffer, a guard would cost AVX2 branches."""
+
+    def scaled() -> Expr:
+        return multiply(at("X", add(w0, w)), at("S", add(w0, w)))
+
+    value = where(compare("lt", scaled(), number(0.0)), number(0.0), scaled())
+    body = loop("w0", 144, 40, (Tile((TileAxis("w", 40, "lanes"),), "O", (add(w0, w),), "set", value),))
+    source = source_of(
+        LoopNest("clamped", (param("X", f32, 144), param("S", f32, 144)), (param("O", f32, 144),), (body,)),
+        generic("avx2"),
+    )
+    assert "load_if" not in source
+
+
 def test_causal_masks_and_concatenation(target: Target, cache: CompileCache) -> None:
     masked = where(compare("le", j, i), at("X", i, j), number(float("-inf")))
     joined = where(compare("lt", j, index(13)), at("A", j), at("B", add(j, index(-13))))
