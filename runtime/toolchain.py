@@ -245,7 +245,7 @@ def _call(
 ) -> None:
     """One call of the compiler, which makes the file `made`."""
     compiler = compiler or find_compiler()
-    output = run_command([*compiler.command, *compiler.flags, "-o", str(made), *arguments], timeout, interrupt)
+    output = run_command([*compiler.command, "-o", str(made), *arguments, *compiler.flags], timeout, interrupt)
     if not made.is_file() or made.stat().st_size == 0:
         raise ToolchainError(f"{compiler.command[0]} reported success and wrote no {made.name}; its output:\n{output}")
 
