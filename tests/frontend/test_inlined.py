@@ -37,7 +37,7 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(Layer() for _ in range(layers))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        total = torch.zeros(x.shape[0])
+        total = x.new_zeros(x.shape[0])
         for layer in self.layers:
             x, hidden = layer(x)
             total = total + hidden
@@ -59,8 +59,8 @@ def test_marked_layers_are_compiled_with_their_own_weights() -> None:
 
 def test_gradients_pass_through_marked_layers() -> None:
     torch._dynamo.reset()
-    model = Model()
-    x = torch.randn(5, 4)
+    model = Model().double()
+    x = torch.randn(5, 4, dtype=torch.float64)
     wanted = torch.autograd.grad(sum(y.square().sum() for y in model(x)), list(model.parameters()))
     compiled = effcc.compile(model)
     got = torch.autograd.grad(sum(y.square().sum() for y in compiled(x)), list(model.parameters()))

@@ -51,11 +51,6 @@ def lists_within_results(x: Tensor) -> Tensor:
     return scaled + other.to(torch.complex64).real + moved * 2
 
 
-@torch.compiler.nested_compile_region
-def region(x: Tensor) -> Tensor:
-    return torch.sin(x) * 2
-
-
 def quantized(x: Tensor) -> Tensor:
     return torch.quantize_per_tensor(x + 1, 0.1, 0, torch.quint8).relu().dequantize() * 2
 
@@ -71,7 +66,6 @@ MODELS: dict[str, Callable[[Tensor], Any]] = {
     "writes_its_input": writes_its_input,
     "lists_within_results": lists_within_results,
     "half_complex": lambda x: (x + 1).to(torch.complex32).to(torch.complex64).abs() * 2,
-    "region": lambda x: region(region(x) + 1) * 3,
     "quantized": quantized,
     "view_of_what_is_written": view_of_what_is_written,
     "halves_of_numbers": lambda x: torch.fft.irfft(torch.fft.rfft(x * 2) * torch.fft.rfft(x + 1)) + 1,
