@@ -426,6 +426,8 @@ def _indexing() -> list[Call]:
     calls += [Call(aten.segment_reduce.default, (floats(4, 3), "sum"), {"lengths": torch.tensor([1, 0, 3])})]
     bags = (floats(5, 3), torch.tensor([0, 4, 1, 4]), torch.tensor([0, 1, 1]), False, 0, False)
     calls += [Call(o.default, bags) for o in (aten._embedding_bag, aten._embedding_bag_forward_only)]
+    groups = (floats(5, 8).bfloat16(), floats(3, 8, 16).bfloat16())
+    calls += [Call(aten._grouped_mm.default, groups, {"offs": torch.tensor([2, 2, 5], dtype=torch.int32)})]
     grad = floats(2, 3, 4)
     calls += [Call(aten.embedding_dense_backward.default, (grad, rows, 5, p, False)) for p in (-1, 2)]
     return calls
