@@ -157,8 +157,11 @@ class _Builder:
         order = nest.order or (*plan.kept, *plan.reduced)
         kept = [a for a in order if a in plan.kept]
         if not plan.reductions:
+            strip = nest.strip
+            if strip is not None and strip.tile == 1:  # its loop is the one that computes the points
+                kept, strip = [strip.axis, *(a for a in kept if a != strip.axis)], None
             points = self._over(kept, nest, self._do(plan.body))
-            return points if nest.strip is None else (Loop(SERIAL, nest.strip.axis, nest.strip.tile, points),)
+            return points if strip is None else (Loop(SERIAL, strip.axis, strip.tile, points),)
         reduced = [a for a in order if a in plan.reduced]
         if nest.accumulators == "tiles":
             return self._on_unit(nest, kept, reduced)

@@ -358,3 +358,19 @@ def test_whatever_the_verifier_accepts_computes_the_kernel_on_a_gpu(name: str, s
     drawn = draw_schedule(kernel, parse_schedule(text).schedule, GPU, Random(seed))
     verify_schedule(kernel, drawn, GPU)
     computes(kernel, drawn)
+
+
+def test_a_recurrence_stands_in_one_loop() -> None:
+    """Cut in two loops over the scan, the first would read what the second computes."""
+    kernel = parse_kernel("""
+        kernel @r(X: f32[4,3]) -> (H: f32[4,3]) over t=4, n=3 scan t {
+          A[t,n] = where(t > 0, H[t - 1,n], 0.0) * 0.5
+          H[t,n] = A[t,n] + X[t,n]
+        }""")
+    one, two = (
+        parse_schedule(f"schedule @r {{ hold A in local {{ for t by 1, n by 1 {{ do A {between} do H }} }} }}").schedule
+        for between in ("", "} for t by 1, n by 1 {")
+    )
+    verify_schedule(kernel, one, AVX2)
+    with pytest.raises(ScheduleError, match="inside of one loop over t"):
+        verify_schedule(kernel, two, AVX2)

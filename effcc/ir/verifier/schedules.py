@@ -96,6 +96,8 @@ class _Verifier:
     kernel: Kernel
     machine: Machine | None
     done: dict[int, tuple[Path, _Around]] = field(default_factory=dict)
+    later: list[tuple[str, str, set[tuple[Path, Loop | Hold]]]] = field(default_factory=list)
+    """Who has read what before it was computed, at earlier points of loops that both must stand in."""
     sizes: dict[str, int] = field(default_factory=dict)
     warps: int = 0
     places: list[Place] = field(default_factory=list)
@@ -389,6 +391,10 @@ class _Verifier:
             self._online(s, path, around)
         for load in s.reads:
             self._read(s, left[0], load, path, around)
+        for reader, target, scans in self.later:
+            if target == s.target and not scans <= set(around.nodes):
+                raise Misfit(f"{reader} reads {target} of earlier points, which are computed later: put both inside "
+                             f"of one loop over {', '.join(self.kernel.scans)}", path)  # fmt: skip
         self.done[left[0]] = path, around
 
     def _sum(self, s: Statement, path: Path, around: _Around) -> None:
@@ -454,6 +460,7 @@ class _Verifier:
                 raise Misfit(f"{s.target} reads {target}, which is computed later: put `do {target}` before it", path)
             if target not in outputs and not around.holds(target):
                 raise Misfit(f"{s.target} reads {target} of earlier points, which nothing holds", path)
+            self.later.append((s.target, target, {(p, n) for p, n in around.loops if n.axis in self.kernel.scans}))
             return
         at, other = self.done[before[-1]]
         self._whole(s, source, load, path, around, other)

@@ -9,9 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effcc.errors import ScheduleError
+from effcc.ir.parser import parse_kernel
+from effcc.ir.verifier import verify_schedule
+from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.operands import CACHE_LINE, Axis, Operand
 from effcc.passes.tiling.pointwise import PAGES, PointwiseNest, schedule_pointwise
-from effcc.target import generic
+from effcc.passes.tiling.written import bounds
+from effcc.target import Isa, generic
 
 TARGET = generic("avx512")
 
@@ -90,3 +94,13 @@ def test_code_is_short_where_length_gains_nothing():
 def test_nests_without_points_are_refused():
     with pytest.raises(ScheduleError, match="at least one point"):
         schedule_pointwise(PointwiseNest((Axis("i", 0),), (), 1), TARGET)
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
+def test_a_chosen_schedule_fits_where_a_result_is_written_transposed(isa: Isa) -> None:
+    kernel = parse_kernel("""
+        kernel @add(W: f32[3,33], X: f32[3,33]) -> (M: f32[3,33]{1,3}, S: f32[3,33]) over i=3, i1=33 {
+          M[i,i1] = W[i,i1] * X[i,i1]
+          S[i,i1] = M[i,i1] + 1.0
+        }""")
+    verify_schedule(kernel, choose(kernel, generic(isa))[1], bounds(generic(isa)))
