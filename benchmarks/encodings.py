@@ -18,7 +18,8 @@ from torch import nn
 
 from benchmarks.race import race
 from benchmarks.table import show
-from effcc.compress import quantize, sparsify
+from effcc.compression.quantize import quantize
+from effcc.compression.sparsify import sparsify
 from effcc.driver import compile_graph
 from effcc.frontend.aten import import_graph
 from effcc.frontend.export import capture

@@ -16,7 +16,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from effcc.compress import quantize, sparsify
+    from effcc.compression.quantize import quantize
+    from effcc.compression.sparsify import sparsify
     from effcc.entry import compile, explain, export, invalidate, load, stats
 
 __all__ = ["compile", "explain", "export", "invalidate", "load", "quantize", "sparsify", "stats"]
@@ -27,8 +28,8 @@ _HOMES = {
     "export": "effcc.entry",
     "invalidate": "effcc.entry",
     "load": "effcc.entry",
-    "quantize": "effcc.compress",
-    "sparsify": "effcc.compress",
+    "quantize": "effcc.compression.quantize",
+    "sparsify": "effcc.compression.sparsify",
     "stats": "effcc.entry",
 }
 

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 import effcc
 from effcc.accuracy import check
 from effcc.backend import programs_of
-from effcc.compress import EncodedLinear, quantize, sparsify
+from effcc.compression.modules import EncodedLinear
+from effcc.compression.quantize import quantize
+from effcc.compression.sparsify import sparsify
 from effcc.driver import compile_graph
 from effcc.errors import EffccError, EncodingError, UnknownNameError
 from effcc.frontend.aten import import_graph
