@@ -3,6 +3,7 @@
     model = effcc.compile(model)                         # or torch.compile(model, backend="effcc"), without this import
     effcc.quantize(model, "int8")                        # how weights are stored ...
     effcc.sparsify(model, "block(4,1)", density=0.2)     # ... and combinations
+    effcc.compress(model, bytes=80e6, data=calls)        # per layer whatever serves a budget best
     effcc.export(model, (x,), "model.effcc")             # ahead of time
     effcc.load("model.effcc")(x)
     effcc.explain(model)                                 # kernels, schedules and why, time against the roofline
@@ -16,14 +17,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from effcc.budget.compress import compress
     from effcc.compression.quantize import quantize
     from effcc.compression.sparsify import sparsify
     from effcc.entry import compile, explain, export, invalidate, load, stats
 
-__all__ = ["compile", "explain", "export", "invalidate", "load", "quantize", "sparsify", "stats"]
+__all__ = ["compile", "compress", "explain", "export", "invalidate", "load", "quantize", "sparsify", "stats"]
 
 _HOMES = {
     "compile": "effcc.entry",
+    "compress": "effcc.budget.compress",
     "explain": "effcc.entry",
     "export": "effcc.entry",
     "invalidate": "effcc.entry",

@@ -50,6 +50,10 @@ class EncodingError(EffccError):
     """An encoding that does not parse, does not fit a shape or dtype, or components that do not fit the encoding."""
 
 
+class BudgetError(EffccError):
+    """A budget that no choice of encodings keeps; says what the least possible is."""
+
+
 class CaptureError(EffccError):
     """The model could not be captured as one functional graph, or a `.pt2` file is not one."""
 

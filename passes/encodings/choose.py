@@ -142,6 +142,12 @@ def stored_seconds(stored: Storage, rows: int, target: Target) -> float:
     return max(compute, stored.bytes / _bandwidth(stored.bytes, target))
 
 
+def product_seconds(stored: Storage, rows: int, target: Target) -> float:
+    """Predicted time of a product of `rows` rows with the weight, read as `encode` chooses for it."""
+    dense, encoded_ = dense_seconds(stored, rows, target), stored_seconds(stored, rows, target)
+    return dense if encoded_ > MARGIN * dense else encoded_
+
+
 def _bandwidth(size: float, target: Target) -> float:
     return target.l3_bandwidth if size <= target.l3_bytes else target.memory_bandwidth
 
