@@ -23,6 +23,7 @@ from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, i32, i64
 from effcc.ir.expr import Axis, Expr, add, cast, compare, floor_div, integer, modulo, multiply, where
 from effcc.ir.form import FormBuilder, call, constant
+from effcc.ir.encodings.registry import Declaration, Option, declare
 from effcc.ir.kernel import Scatter
 
 Array = Any
@@ -69,6 +70,10 @@ class Levels(ABC):
         """The stored elements of each channel as a row of a matrix; also of PyTorch's tensors, traced or not."""
 
     @abstractmethod
+    def position(self, place: Sequence[Expr]) -> Expr:
+        """The column of `rows` that the element at a place of the stored array is in."""
+
+    @abstractmethod
     def from_rows(self, rows: Array) -> Array:
         """The stored array that `rows` came from."""
 
@@ -101,6 +106,12 @@ class Dense(Levels):
 
     def rows(self, stored: Array) -> Array:
         return stored.reshape(self.shape[0], -1)
+
+    def position(self, place: Sequence[Expr]) -> Expr:
+        total: Expr = integer(0)
+        for index, size in zip(place[1:], self.shape[1:], strict=True):
+            total = add(multiply(total, integer(size)), index)
+        return total
 
     def from_rows(self, rows: Array) -> Array:
         return rows.reshape(self.shape)
@@ -166,6 +177,11 @@ class Block(Levels):
     def rows(self, stored: Array) -> Array:
         return stored.reshape(*self.stored[:3], self.width).swapaxes(1, 2).reshape(self.shape[0], -1)
 
+    def position(self, place: Sequence[Expr]) -> Expr:
+        _, j, _, *inside = place
+        first = multiply(j, integer(self.width))
+        return add(first, inside[0]) if inside else first
+
     def from_rows(self, rows: Array) -> Array:
         blocks = rows.reshape(self.stored[0], self.height, self.count, self.width)
         return np.ascontiguousarray(np.moveaxis(blocks, 1, 2)).reshape(self.stored)
@@ -229,3 +245,31 @@ class Block(Levels):
         b.define(
             axes, value, scatter=Scatter((channel, self._column(b, block, j, inside[0] if inside else None)), "set")
         )
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _block(shape: tuple[int, ...], count: int, rows: int, columns: int) -> Levels:
+    return Block(shape, rows, columns, count or shape[-1] // columns)
+
+
+declare(
+    Declaration(
+        "dense", "level", lambda shape, count: Dense(shape), "every element is stored, where it stands", ("dense",)
+    )
+)
+declare(
+    Declaration(
+        "block",
+        "level",
+        _block,
+        "of every r rows, so many blocks of r x c elements",
+        ("block(4,1)", "block(1,1)", "block(2,2)", "block(1,4)", "block(2,1)"),
+        arguments=(
+            Option("rows", None, _positive, "a positive integer"),
+            Option("columns", None, _positive, "a positive integer"),
+        ),
+    )
+)

@@ -8,26 +8,23 @@ block(4,1) . int8(per="channel")  |  columns: i32[2,2]  values: i8[2,2,4]  scale
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from effcc.errors import EncodingError, UnknownNameError
+from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, f32
 from effcc.ir.encoding import Encoding, Scheme
-from effcc.ir.encodings.levels import Block, Dense, Levels
-from effcc.ir.encodings.values import Int8, Plain, Values
+from effcc.ir.encodings.levels import Dense, Levels
+from effcc.ir.encodings.registry import declared, names
+from effcc.ir.encodings.values import Plain, Values
 from effcc.ir.expr import Expr
 from effcc.ir.form import FormBuilder
 from effcc.ir.types import TensorType
 
 Array = Any
-
-LEVELS = ("dense", "block")
-VALUES = ("int8",)
-
 
 @dataclass(frozen=True)
 class Component:
@@ -110,7 +107,7 @@ class Storage:
         def load(component: int, index: Sequence[Expr]) -> Expr:
             return b.load(first + component, index)
 
-        self.levels.form(b, lambda place, n: self.values.element(load, place, n, self.dtype), whole)
+        self.levels.form(b, lambda place, n: self.values.element(self.levels, load, place, n, self.dtype), whole)
 
 
 def storage(encoding: Encoding, shape: Sequence[int], dtype: DType = f32, count: int = 0) -> Storage:
@@ -130,12 +127,11 @@ def storage(encoding: Encoding, shape: Sequence[int], dtype: DType = f32, count:
     levels: Levels = Dense(shape)
     values: Values = Plain()
     for scheme in chain:
-        if scheme.name == "block":
-            height, width = (int(a) for a in scheme.args)
-            largest = shape[-1] // width
-            levels = Block(shape, height, width, count or largest)
-        elif scheme.name == "int8":
-            values = Int8(scheme.option("per", "channel") == "channel")
+        found = declared(scheme.name)
+        if found.kind == "level":
+            levels = found.make(shape=shape, count=count, **found.given(scheme))
+        else:
+            values = found.make(**found.given(scheme))
     return Storage(Encoding((chain,)), shape, dtype, levels, values)
 
 
@@ -156,11 +152,13 @@ def canonical(encoding: Encoding) -> Encoding:
     """The encoding with defaults written out, `dense` left out, and every scheme checked; raises as `storage` does."""
     if not isinstance(encoding, Encoding):
         raise EncodingError(f"expected an encoding or its notation, such as 'int8', got {encoding!r}")
-    chain = tuple(s for s in map(_check, _chain(encoding)) if s.name != "dense")
-    levels = [s for s in chain if s.name in LEVELS]
-    values = [s for s in chain if s.name in VALUES]
+    chain = tuple(s for s in (declared(s.name).canonical(s) for s in _chain(encoding)) if s.name != "dense")
+    levels = [s for s in chain if declared(s.name).kind == "level"]
+    values = [s for s in chain if declared(s.name).kind == "values"]
     if len(levels) > 1 or len(values) > 1:
-        raise EncodingError(f"{encoding}: a chain has at most one level ({', '.join(LEVELS)}) and one kind of values")
+        raise EncodingError(
+            f"{encoding}: a chain has at most one level ({', '.join(names('level'))}) and one kind of values"
+        )
     if levels and values and chain.index(levels[0]) > chain.index(values[0]):
         raise EncodingError(f"{encoding}: levels stand before values: {levels[0]} . {values[0]}")
     return Encoding((chain,))
@@ -172,34 +170,3 @@ def _chain(encoding: Encoding) -> tuple[Scheme, ...]:
             f"{encoding}: sums of encodings cannot be stored yet; give one chain, such as block(4,1) . int8"
         )
     return encoding.terms[0]
-
-
-def _check(scheme: Scheme) -> Scheme:
-    """The scheme with defaults filled in; raises where arguments do not fit."""
-    checks: dict[str, Callable[[Scheme], Scheme]] = {"dense": _no_arguments, "block": _block, "int8": _int8}
-    if scheme.name not in checks:
-        raise UnknownNameError("encoding scheme", scheme.name, checks)
-    return checks[scheme.name](scheme)
-
-
-def _no_arguments(scheme: Scheme) -> Scheme:
-    if scheme.args or scheme.options:
-        raise EncodingError(f"{scheme}: {scheme.name} takes no arguments")
-    return scheme
-
-
-def _block(scheme: Scheme) -> Scheme:
-    sizes = [a for a in scheme.args if isinstance(a, int) and not isinstance(a, bool) and a > 0]
-    if len(sizes) != 2 or len(scheme.args) != 2 or scheme.options:
-        raise EncodingError(f"{scheme}: expected block(rows, columns) with two positive integers, as in block(4,1)")
-    return scheme
-
-
-def _int8(scheme: Scheme) -> Scheme:
-    for name, _ in scheme.options:
-        if name != "per":
-            raise UnknownNameError(f"option of {scheme.name}", name, ("per",))
-    per = scheme.option("per", "channel")
-    if scheme.args or per not in ("channel", "tensor"):
-        raise EncodingError(f'{scheme}: expected int8(per="channel") or int8(per="tensor")')
-    return Scheme("int8", (), (("per", per),))

@@ -116,9 +116,12 @@ def _scheme(source: Source, tree: Syntax) -> Scheme:
             read = read_literal(value)
         else:
             size = read_size(source, value)
-            if not isinstance(size, int):
+            if isinstance(size, int):
+                read = int(size)
+            elif str(size) in ("True", "False"):  # as Python writes them
+                read = str(size) == "True"
+            else:
                 source.fail("an encoding's argument must be a number, a string, true or false", value)
-            read = int(size)
         if isinstance(key, Token):
             options.append((str(key), read))
         elif options:

@@ -1,0 +1,86 @@
+"""What every kind of values answers, and facts of dtypes that they share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from effcc.ir.dtypes import DType, bf16, f16, f32, f64
+from effcc.ir.encodings.levels import Levels
+from effcc.ir.expr import Expr
+
+Array = Any
+LoadComponent = Callable[[int, Sequence[Expr]], Expr]
+NamedArray = tuple[str, DType, tuple[int, ...]]
+"""A component: its name, dtype and shape."""
+
+SMALLEST = {f64: 2.0**-1022, f32: 2.0**-126, bf16: 2.0**-126, f16: 2.0**-24}
+"""The smallest positive number that a scale of each dtype may be; of f16 a subnormal one, for weights are small."""
+EPSILON = {f64: 2.0**-52, f32: 2.0**-23, bf16: 2.0**-7, f16: 2.0**-10}
+"""The distance from 1 to the next number of each dtype."""
+
+
+class Values(ABC):
+    """How the stored elements of a weight of `dtype` become numbers; the component arrays follow the levels' ones.
+
+    Encoding takes two steps, so that methods may come between them: `fit` chooses the parameters (scales, zero points,
+    tables), and `round` the codes, given parameters. The arrays are codes first, then parameters.
+    """
+
+    @abstractmethod
+    def components(self, levels: Levels, dtype: DType) -> tuple[NamedArray, ...]:
+        """The arrays: name, dtype and shape."""
+
+    @abstractmethod
+    def fit(self, levels: Levels, stored: Array, importance: Array | None = None) -> list[Array]:
+        """The parameters for given stored elements.
+
+        importance: of each stored element (or None: equal), in rows as `levels.rows` gives them; parameters then have
+            the smallest weighted squared error that the scheme's search finds.
+        """
+
+    @abstractmethod
+    def round(self, levels: Levels, stored: Array, parameters: Sequence[Array]) -> list[Array]:
+        """The codes of stored elements: of each the one whose number is nearest."""
+
+    @abstractmethod
+    def nearest(self, levels: Levels, columns: Array, start: int, parameters: Sequence[Array]) -> Array:
+        """The numbers that elements would be decoded as: `columns` are those from `start` on of `levels.rows`.
+
+        What methods call that round a column at a time: once all columns are such numbers, `round` keeps them.
+        """
+
+    def encode(self, levels: Levels, stored: Array) -> list[Array]:
+        """The arrays for given stored elements: parameters are fitted, then elements rounded."""
+        parameters = self.fit(levels, stored)
+        return [*self.round(levels, stored, parameters), *parameters]
+
+    @abstractmethod
+    def decode(self, levels: Levels, arrays: Sequence[Array], dtype: DType) -> Array:
+        """The stored elements as numbers."""
+
+    @abstractmethod
+    def element(
+        self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType
+    ) -> Expr:
+        """One stored element as an expression; `load(i, index)` is an element of the i-th array."""
+
+    @abstractmethod
+    def error_bound(self, levels: Levels, arrays: Sequence[Array]) -> Array:
+        """How far a decoded element may be from the one that was encoded, for each stored one in `levels.rows`'s order.
+
+        It may be one number for a whole row, [N, 1].
+        """
+
+    @abstractmethod
+    def gradients(self, xp: Any, levels: Levels, arrays: Sequence[Array], upstream: Array) -> list[Array | None]:
+        """The gradient of each array, given that of the stored elements; None where none passes (codes).
+
+        xp: the library (numpy or torch) whose arrays they are; what is done with them can be traced.
+        """
+
+    @property
+    @abstractmethod
+    def is_exact(self) -> bool:
+        """Whether elements are stored as they are, so that they can be trained."""

@@ -1,0 +1,223 @@
+"""Numbers of few bits: v = number(code) * scale, from zero points or minimums on, for any code and any scales.
+
+    symmetric      v = q * s
+    zero point     v = (q - z) * s
+    minimum        v = q * s + m
+
+q is the number of the element's code; s, z and m are shared by what `Grid` says. Products are computed in f32 (f64 for
+weights in f64) and rounded to the weight's dtype once, at the end. Every named scheme is an instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from effcc.ir.dtypes import DType, f64, from_numpy, i64
+from effcc.ir.encodings.levels import Levels
+from effcc.ir.encodings.values.base import Array, LoadComponent, NamedArray, Values
+from effcc.ir.encodings.values.codes import Code
+from effcc.ir.encodings.values.grid import Grid
+from effcc.ir.encodings.values.packing import Packed
+from effcc.ir.encodings.values.parameters import Floats, Stored
+from effcc.ir.expr import Expr, cast
+from effcc.ir.form import call
+
+
+@dataclass(frozen=True)
+class Coded(Values):
+    """Codes times scales. `zero`: an integer zero point for each scale; `minimum`: how minimums are stored."""
+
+    code: Code
+    grid: Grid
+    scale: Stored = Floats()
+    zero: bool = False
+    minimum: Stored | None = None
+
+    def components(self, levels: Levels, dtype: DType) -> tuple[NamedArray, ...]:
+        shape = self._grid_shape(levels)
+        return (
+            *self.code.packed.components("values", levels.stored),
+            *self.scale.components("scale", shape, dtype),
+            *(Packed(self.code.packed.bits).components("zero", shape) if self.zero else ()),
+            *(self.minimum.components("minimum", shape, dtype) if self.minimum else ()),
+            *self.code.tables(),
+        )
+
+    def _grid_shape(self, levels: Levels) -> tuple[int, ...]:
+        return self.grid.shape(rows_shape(levels))
+
+    def _split(self, levels: Levels, arrays: Sequence[Any]) -> _Parts:
+        """The arrays by role, codes left out where they are (`arrays` are parameters only)."""
+        shape, dtype = self._grid_shape(levels), f64
+        left = list(arrays)
+
+        def take(count: int) -> list[Any]:
+            taken, left[:] = left[:count], left[count:]
+            return taken
+
+        planes = len(self.code.packed.planes)
+        return _Parts(
+            take(len(self.scale.components("", shape, dtype))),
+            take(planes) if self.zero else [],
+            take(len(self.minimum.components("", shape, dtype))) if self.minimum else [],
+            take(len(self.code.tables())),
+        )
+
+    def fit(self, levels: Levels, stored: Array, importance: Array | None = None) -> list[Array]:
+        rows = levels.rows(_float(stored))
+        blocks, dtype = self.grid.blocks(rows), from_numpy(stored.dtype)
+        shape = self._grid_shape(levels)
+        if self.minimum is not None:
+            return self._fit_minimum(self.minimum, blocks, shape, dtype)
+        if self.zero:
+            return self._fit_zero(blocks, shape, dtype)
+        return [*self._stored_scale(self.code.scale(blocks), shape, dtype), *self.code.fit_table(blocks)]
+
+    def _stored_scale(self, scale: Array, shape: tuple[int, ...], dtype: DType) -> list[Array]:
+        """Scales as stored: 1 where all is zero, and no smaller than what the storage can hold."""
+        return self.scale.store(self.scale.bounded(scale, dtype).reshape(shape), dtype)
+
+    def _fit_zero(self, blocks: Array, shape: tuple[int, ...], dtype: DType) -> list[Array]:
+        least, most = blocks.min(axis=-1, initial=0), blocks.max(axis=-1, initial=0)
+        steps = (1 << self.code.packed.bits) - 1
+        scale = self._stored_scale((most - least) / np.float32(steps), shape, dtype)
+        found = self.scale.numbers(scale, shape)
+        zero = np.rint(np.divide(-least.reshape(shape), found, out=np.zeros_like(found), where=found != 0))
+        return [*scale, *Packed(self.code.packed.bits).pack(np.clip(zero, 0, steps).astype(np.int16))]
+
+    def _fit_minimum(self, minimum: Stored, blocks: Array, shape: tuple[int, ...], dtype: DType) -> list[Array]:
+        least, most = blocks.min(axis=-1), blocks.max(axis=-1)
+        found = minimum.store(minimum.representable(least).reshape(shape), dtype)
+        steps = (1 << self.code.packed.bits) - 1
+        reach = np.maximum(most.reshape(shape) - minimum.numbers(found, shape), 0)
+        scale = self._stored_scale((reach / np.float32(steps)).astype(np.float32), shape, dtype)
+        return [*scale, *found]
+
+    def round(self, levels: Levels, stored: Array, parameters: Sequence[Array]) -> list[Array]:
+        rows = levels.rows(_float(stored))
+        numbers = [None if p is None else p[..., None] for p in self._numbers(levels, parameters)]
+        codes = self._codes(self.grid.blocks(rows), *numbers, self._table(levels, parameters))
+        return self.code.packed.pack(levels.from_rows(self.grid.rows(codes, rows.shape)))
+
+    def nearest(self, levels: Levels, columns: Array, start: int, parameters: Sequence[Array]) -> Array:
+        span = range(start, start + columns.shape[1])
+        numbers = [None if p is None else self.grid.spread(p, span) for p in self._numbers(levels, parameters)]
+        table = self._table(levels, parameters)
+        return self._values(self._codes(_float(columns), *numbers, table), *numbers, table)
+
+    def _numbers(self, levels: Levels, parameters: Sequence[Array]) -> tuple[Array, Array | None, Array | None]:
+        """Scales, zero points and minimums as floating numbers in the grid's shape."""
+        parts, shape = self._split(levels, parameters), self._grid_shape(levels)
+        scale = self.scale.numbers(parts.scale, shape)
+        zero = Packed(self.code.packed.bits).unpack(parts.zero, shape).astype(scale.dtype) if self.zero else None
+        return scale, zero, self.minimum.numbers(parts.minimum, shape) if self.minimum else None
+
+    def _table(self, levels: Levels, parameters: Sequence[Array]) -> Array | None:
+        tables = self._split(levels, parameters).tables
+        return tables[0] if tables else None
+
+    def _codes(
+        self, x: Array, scale: Array, zero: Array | None, minimum: Array | None, table: Array | None
+    ) -> Array:
+        if minimum is not None:
+            x = x - minimum
+        nonzero = scale != 0
+        scaled = x / scale if nonzero.all() else np.divide(x, scale, out=np.zeros_like(x), where=nonzero)
+        if zero is None:
+            return self.code.nearest(scaled, table)
+        np.rint(scaled, out=scaled)
+        scaled += zero
+        return self.code.nearest(scaled, table)
+
+    def _values(
+        self, codes: Array, scale: Array, zero: Array | None, minimum: Array | None, table: Array | None
+    ) -> Array:
+        numbers = self.code.numbers(codes if self.code.tables() else codes.astype(scale.dtype), table)
+        if zero is not None:
+            numbers = numbers - zero
+        numbers = numbers * scale
+        return numbers if minimum is None else numbers + minimum
+
+    def decode(self, levels: Levels, arrays: Sequence[Array], dtype: DType) -> Array:
+        planes = len(self.code.packed.planes)
+        rows = levels.rows(self.code.packed.unpack(arrays[:planes], levels.stored))
+        numbers = [None if p is None else p[..., None] for p in self._numbers(levels, arrays[planes:])]
+        if dtype is f64:
+            numbers = [None if p is None else p.astype(np.float64) for p in numbers]
+        values = self._values(self.grid.blocks(rows), *numbers, self._table(levels, arrays[planes:]))
+        exact = any(a.dtype == np.float64 for a in arrays)
+        return levels.from_rows(self.grid.rows(values, rows.shape)).astype(np.float64 if exact else dtype.numpy)
+
+    def element(
+        self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType
+    ) -> Expr:
+        wide, shape = dtype.accumulator, self._grid_shape(levels)
+        index = self.grid.index(channel, levels.position(place))
+        names = list(range(len(self.components(levels, dtype))))
+        planes = len(self.code.packed.planes)
+        parts = self._split(levels, names[planes:])
+        code = self.code.packed.element(load, place, levels.stored)
+        number = self.code.element(code, lambda c: load(parts.tables[0], (cast(c, i64),)), wide)
+        if self.zero:
+            zero = Packed(self.code.packed.bits).element(lambda i, at: load(parts.zero[i], at), index, shape)
+            number = call("sub", number, cast(zero, wide))
+        scale = self.scale.element(lambda i, at: load(parts.scale[i], at), index, shape, wide)
+        value: Expr = call("mul", number, scale)
+        if self.minimum is not None:
+            least = self.minimum.element(lambda i, at: load(parts.minimum[i], at), index, shape, wide)
+            value = call("add", value, least)
+        return cast(value, dtype)
+
+    def error_bound(self, levels: Levels, arrays: Sequence[Array]) -> Array:
+        parameters = arrays[len(self.code.packed.planes) :]
+        parts, shape = self._split(levels, parameters), self._grid_shape(levels)
+        scale = np.abs(self.scale.numbers(parts.scale, shape).astype(np.float64))
+        radius = self.code.radius(self.grid.largest_count(rows_shape(levels))) + (0.5 if self.zero else 0.0)
+        reach = (1 << self.code.packed.bits) - 1 if self.zero or self.minimum else self.code.largest
+        bound = scale * radius + reach * self.scale.slack(parts.scale, shape)
+        if self.minimum is not None:
+            bound = bound + self.minimum.slack(parts.minimum, shape)
+        n, length = rows_shape(levels)
+        return np.broadcast_to(self.grid.spread(bound, range(length)), (n, length))
+
+    def gradients(self, xp: Any, levels: Levels, arrays: Sequence[Array], upstream: Array) -> list[Array | None]:
+        planes = len(self.code.packed.planes)
+        rows, codes = levels.rows(upstream), levels.rows(self.code.packed.unpack(arrays[:planes], levels.stored, xp))
+        parts, columns = self._split(levels, arrays[planes:]), range(rows_shape(levels)[1])
+        numbers = self.code.numbers(codes if parts.tables else codes * 1.0, parts.tables[0] if parts.tables else None)
+        if self.zero:
+            zero = Packed(self.code.packed.bits).unpack(parts.zero, self._grid_shape(levels), xp)
+            numbers = numbers - self.grid.spread(zero, columns, xp)
+        found = self.scale.gradients(xp, parts.scale, self.grid.sums(xp, rows * numbers))
+        found += [None for _ in parts.zero]
+        if self.minimum is not None:
+            found += self.minimum.gradients(xp, parts.minimum, self.grid.sums(xp, rows))
+        return [*(None for _ in range(planes)), *found]
+
+    @property
+    def is_exact(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Parameters (or their numbers) by role."""
+
+    scale: list[Any]
+    zero: list[Any]
+    minimum: list[Any]
+    tables: list[Any]
+
+
+def rows_shape(levels: Levels) -> tuple[int, int]:
+    """The shape of `levels.rows`: channels, and stored elements of each."""
+    n = levels.shape[0]
+    return n, int(np.prod(levels.stored)) // n
+
+
+def _float(stored: Array) -> Array:
+    return stored if stored.dtype == np.float32 else stored.astype(np.float32)

@@ -1,0 +1,187 @@
+"""How scales and minimums are stored: as floating numbers, or as small integers times a number that many share.
+
+    scale="f16"              s = f32(scale[g])
+    scale="u6", super=256    s = f32(scale_super[g * group // 256]) * scale[g]        (Q4_K's way)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from effcc.errors import EncodingError
+from effcc.ir.dtypes import DType, from_numpy
+from effcc.ir.encodings.values.base import EPSILON, SMALLEST, NamedArray
+from effcc.ir.encodings.values.grid import Grid
+from effcc.ir.encodings.values.packing import Packed
+from effcc.ir.expr import Const, Expr, cast, floor_div, integer
+from effcc.ir.form import call
+
+Array = Any
+Load = Callable[[int, Sequence[Expr]], Expr]
+
+
+class Stored(ABC):
+    """How an array of parameters is stored. Its arrays follow each other among a weight's components."""
+
+    @abstractmethod
+    def components(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[NamedArray, ...]:
+        """The arrays that hold parameters of `shape` for a weight of `dtype`."""
+
+    @abstractmethod
+    def bounded(self, scales: Array, dtype: DType) -> Array:
+        """Scales that can be divided by as far as the storage has them: none smaller than its smallest number."""
+
+    @abstractmethod
+    def representable(self, minimums: Array) -> Array:
+        """Minimums lowered to what the storage can hold."""
+
+    @abstractmethod
+    def store(self, numbers: Array, dtype: DType) -> list[Array]:
+        """The arrays for given parameters. Raises EncodingError where they are too large for it."""
+
+    @abstractmethod
+    def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
+        """The parameters as stored, in f32 (f64 if the arrays are)."""
+
+    @abstractmethod
+    def slack(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
+        """How far a stored parameter may be from the one that was given."""
+
+    @abstractmethod
+    def element(self, load: Load, index: Sequence[Expr], shape: tuple[int, ...], wide: DType) -> Expr:
+        """A parameter as an expression of dtype `wide`."""
+
+    @abstractmethod
+    def gradients(self, xp: Any, arrays: Sequence[Array], upstream: Array) -> list[Array | None]:
+        """The gradient of each array, given that of the parameters; None for codes."""
+
+
+@dataclass(frozen=True)
+class Floats(Stored):
+    """Numbers of a floating dtype; of the weight's own where none is said."""
+
+    dtype: DType | None = None
+
+    def components(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[NamedArray, ...]:
+        return ((name, self.dtype or dtype, shape),)
+
+    def bounded(self, scales: Array, dtype: DType) -> Array:
+        smallest = np.float32(SMALLEST[self.dtype or dtype])
+        away = np.copysign(np.maximum(np.abs(scales), smallest), scales)
+        return np.where(scales != 0, away, np.float32(1))
+
+    def representable(self, minimums: Array) -> Array:
+        return minimums
+
+    def store(self, numbers: Array, dtype: DType) -> list[Array]:
+        return [as_float(numbers, self.dtype or dtype)]
+
+    def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
+        return widened(arrays[0])
+
+    def slack(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
+        return _slack(arrays[0])
+
+    def element(self, load: Load, index: Sequence[Expr], shape: tuple[int, ...], wide: DType) -> Expr:
+        return cast(load(0, index), wide)
+
+    def gradients(self, xp: Any, arrays: Sequence[Array], upstream: Array) -> list[Array | None]:
+        return [upstream]
+
+
+@dataclass(frozen=True)
+class TwoLevel(Stored):
+    """Codes of `bits` bits times a floating number for every `share` parameters of a row.
+
+    signed: codes are -2^(bits-1) and above (stored as unsigned ones, except whole bytes), else 0 and above.
+    """
+
+    bits: int
+    signed: bool
+    share: int
+    dtype: DType
+
+    @property
+    def packed(self) -> Packed:
+        return Packed(self.bits, self.signed and self.bits == 8)
+
+    @property
+    def offset(self) -> int:
+        """What a stored code is more than its number."""
+        return 1 << (self.bits - 1) if self.signed and self.bits < 8 else 0
+
+    @property
+    def largest(self) -> int:
+        return (1 << (self.bits - 1 if self.signed else self.bits)) - 1
+
+    def components(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[NamedArray, ...]:
+        rows, groups = shape
+        codes = self.packed.components(name, shape)
+        return (*codes, (f"{name}_super", self.dtype, (rows, -(-groups // self.share))))
+
+    def bounded(self, scales: Array, dtype: DType) -> Array:
+        return scales
+
+    def representable(self, minimums: Array) -> Array:
+        return minimums if self.signed else np.minimum(minimums, 0)
+
+    def store(self, numbers: Array, dtype: DType) -> list[Array]:
+        missing = -numbers.shape[1] % self.share
+        padded = np.pad(numbers, ((0, 0), (0, missing))).reshape(len(numbers), -1, self.share)
+        extreme = np.take_along_axis(padded, np.abs(padded).argmax(-1)[..., None], axis=-1)[..., 0]
+        over = as_float(extreme / np.float32(self.largest), self.dtype)
+        step = self._spread(widened(over), numbers.shape[1])
+        codes = np.rint(np.divide(numbers, step, out=np.zeros_like(numbers), where=step != 0))
+        codes = np.clip(codes, -self.largest if self.signed else 0, self.largest)
+        return [*self.packed.pack((codes + self.offset).astype(np.int16)), over]
+
+    def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
+        *codes, over = arrays
+        groups = self.packed.unpack(codes, shape).astype(np.float32) - np.float32(self.offset)
+        return self._spread(widened(over), shape[1]) * groups
+
+    def _spread(self, over: Array, groups: int, xp: Any = np) -> Array:
+        return over[:, xp.arange(groups) // self.share]
+
+    def slack(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
+        over = arrays[-1]
+        return self._spread(np.abs(over.astype(np.float64)) * 0.5 + self.largest * _slack(over), shape[1])
+
+    def element(self, load: Load, index: Sequence[Expr], shape: tuple[int, ...], wide: DType) -> Expr:
+        code = self.packed.element(load, index, shape)
+        if self.offset:
+            code = call("sub", code, Const(self.offset, code.dtype))
+        over = load(len(self.packed.planes), (index[0], floor_div(index[1], integer(self.share))))
+        return call("mul", cast(over, wide), cast(code, wide))
+
+    def gradients(self, xp: Any, arrays: Sequence[Array], upstream: Array) -> list[Array | None]:
+        *codes, over = arrays
+        groups = self.packed.unpack(codes, tuple(upstream.shape), xp) * 1.0 - self.offset
+        shared = Grid("group", self.share).sums(xp, upstream * groups)
+        return [*(None for _ in codes), shared]
+
+
+def as_float(numbers: Array, dtype: DType) -> Array:
+    """Numbers rounded to a floating dtype. Raises EncodingError where they leave its range."""
+    with np.errstate(over="ignore"):
+        rounded = numbers.astype(dtype.numpy)
+    if not np.isfinite(rounded.astype(np.float32)).all():
+        largest = float(np.abs(numbers).max())
+        raise EncodingError(f"a scale or minimum of magnitude {largest:.3g} does not fit {dtype}; store it as f32")
+    return rounded
+
+
+def widened(array: Array) -> Array:
+    """Floating numbers in f32, or f64 if they are."""
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+
+def _slack(array: Array) -> Array:
+    """How far a number of this dtype may be from what was rounded to it, in f64."""
+    dtype = from_numpy(array.dtype)
+    return np.maximum(np.abs(array.astype(np.float64)) * EPSILON[dtype], SMALLEST[dtype])

@@ -1,0 +1,52 @@
+"""`int2` to `int8`: integers times a scale, symmetric or from a zero point or a minimum on.
+
+    int8(per="channel")                                          v = q * s, -127 <= q <= 127, s = max|w| / 127
+    int4(group=32)                                               v = q * s, -8 <= q <= 7
+    int4(group=32, zero=true, scale="f16")                       v = (q - z) * s, 0 <= q, z <= 15
+    int4(group=32, minimum=true, scale="f16")                    v = q * s + m (GGUF's Q4_1)
+    int4(group=32, minimum=true, scale="u6", super=256)          s and m of 6 bits times super-scales (Q4_K)
+
+Rounding to nearest is at most half a scale off; a zero point, an integer too, may cost another half.
+signed: codes of a minimum or zero point are -2^(b-1) and above.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.ir.encodings.registry import Declaration, Option, declare
+from effcc.ir.encodings.values.codes import Integers
+from effcc.ir.encodings.values.coded import Coded
+from effcc.ir.encodings.values.options import SCALES, SHARING, SWITCH, grid_of, settle_sharing, stored_of
+
+
+def _settle(given: dict[str, Any]) -> str | None:
+    if given["zero"] and given["minimum"]:
+        return "codes count from a zero point or from a minimum: say one of them"
+    return settle_sharing()(given)
+
+
+def _declare(bits: int) -> None:
+    def make(zero: bool, minimum: bool, **given: Any) -> Coded:
+        scale = stored_of(given)
+        code = Integers.unsigned(bits) if zero or minimum else Integers.symmetric(bits)
+        return Coded(code, grid_of(given), scale, zero, scale if minimum else None)
+
+    name = f"int{bits}"
+    samples = ("", "(group=32)", '(per="tensor")', "(group=16,zero=true)", '(group=32,scale="f16",minimum=true)',
+               '(group=16,scale="u6",super=64,minimum=true)')  # fmt: skip
+    declare(
+        Declaration(
+            name,
+            "values",
+            make,
+            f"integers of {bits} bits times scales",
+            tuple(name + s for s in samples),
+            options=(*SHARING, Option("zero", False, SWITCH), Option("minimum", False, SWITCH), *SCALES),
+            settle=_settle,
+        )
+    )
+
+
+for _bits in range(2, 9):
+    _declare(_bits)
