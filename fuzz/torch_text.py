@@ -277,7 +277,8 @@ def _require(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
 
 
 def _decode(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:
-    return f"torch.ops.effcc.decode({str(attrs['encoding'])!r}, {_value(attrs['shape'])}, [{', '.join(operands)}])"
+    scheme, shape, dtype = str(attrs["encoding"]), _value(attrs["shape"]), dtype_text(attrs["dtype"])
+    return f"torch.ops.effcc.decode({scheme!r}, {shape}, [{', '.join(operands)}], {dtype})"
 
 
 def _constant(node: Node, operands: list[str], attrs: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from effcc.compression.modules import ENCODED, EncodedLinear, EncodedModule
 from effcc.errors import EncodingError, InputError
 from effcc.frontend.decode import storage_of, to_numpy, to_tensor
+from effcc.frontend.importer import TORCH_DTYPES
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import Storage
 
@@ -78,7 +79,7 @@ def held_by(module: nn.Module) -> Stored | None:
     if not isinstance(module, EncodedModule):
         return None
     components = [getattr(module, name) for name in module.weight_components]
-    made = storage_of(module.encoding, module.weight_shape, components)
+    made = storage_of(module.encoding, module.weight_shape, components, module.weight_dtype)
     return Stored(made, [to_numpy(c) for c in components])
 
 
@@ -103,6 +104,7 @@ def _install(module: nn.Module, made: Storage, components: dict[str, Tensor]) ->
     module.encoding = str(made.encoding)  # type: ignore[assignment]
     module.weight_shape = made.shape  # type: ignore[assignment]
     module.weight_components = tuple(f"weight_{name}" for name in components)  # type: ignore[assignment]
+    module.weight_dtype = TORCH_DTYPES[made.dtype]  # type: ignore[assignment]
     for name, tensor in components.items():
         if isinstance(tensor, nn.Parameter):
             module.register_parameter(f"weight_{name}", tensor)

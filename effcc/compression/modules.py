@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 from effcc.errors import EncodingError
@@ -14,17 +17,24 @@ class EncodedModule(nn.Module):
     encoding: str
     weight_shape: tuple[int, ...]
     weight_components: tuple[str, ...]
+    weight_dtype: torch.dtype | None = None
 
     @property
     def weight(self) -> Tensor:
         """The dense weight, decoded."""
         components = [getattr(self, name) for name in self.weight_components]
-        made: Tensor = decode(self.encoding, list(self.weight_shape), components)
+        made: Tensor = decode(self.encoding, list(self.weight_shape), components, self.weight_dtype)
         return made
 
     @weight.setter
     def weight(self, value: object) -> None:
         raise EncodingError(f"the weight is stored as {self.encoding}; assign its components: {self.weight_components}")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """What `to`, `half` and `double` do with parameters changes the dtype of the decoded weight, too."""
+        if self.weight_dtype is not None:
+            self.weight_dtype = fn(torch.empty(0, dtype=self.weight_dtype)).dtype
+        return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, weight={self.encoding}"

@@ -9,7 +9,7 @@ from effcc.errors import EncodingError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import canonical, storage
-from effcc.ir.encodings.storage import VALUES
+from effcc.ir.encodings.registry import names
 from effcc.ir.parser import encoding_of
 
 
@@ -31,7 +31,7 @@ def quantize(model: Model, scheme: str = "int8", *, where: Choice | None = None)
     """
     require_module(model, "quantize")
     wanted = canonical(encoding_of(scheme))
-    require_only(wanted, VALUES, "quantize", "sparsify")
+    require_only(wanted, names("values"), "quantize", "sparsify")
 
     def store(dense: Any, held: Stored | None) -> Stored:
         if held is None:

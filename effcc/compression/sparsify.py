@@ -9,7 +9,7 @@ from effcc.errors import EncodingError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import canonical, storage
-from effcc.ir.encodings.storage import LEVELS
+from effcc.ir.encodings.registry import names
 from effcc.ir.parser import encoding_of
 
 
@@ -32,7 +32,7 @@ def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where:
     """
     require_module(model, "sparsify")
     wanted = canonical(encoding_of(scheme))
-    require_only(wanted, LEVELS, "sparsify", "quantize")
+    require_only(wanted, names("level"), "sparsify", "quantize")
     if not 0.0 < density <= 1.0:
         raise EncodingError(f"density is the share of weights to keep: expected 0 < density <= 1, got {density}")
 
@@ -47,7 +47,9 @@ def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where:
         dtype = from_numpy(dense.dtype) if held is None else held.storage.dtype
         made = storage(Encoding(((level, *values),)), dense.shape, dtype, count)
         coordinates = made.levels.select(numbers)
-        kept, *rest = [dense] if held is None else held.arrays
-        return Stored(made, [*coordinates, made.levels.compress(kept, coordinates), *rest])
+        if held is None:
+            return Stored(made, [*coordinates, made.levels.compress(dense, coordinates)])
+        kept = made.values.kept(held.storage.levels, held.arrays, made.levels, coordinates, dtype)
+        return Stored(made, [*coordinates, *kept])
 
     return encode_weights(model, store, where)

@@ -1,10 +1,10 @@
-"""The operator by which a stored weight stays one through capture: `effcc::decode(scheme, shape, components) ->
+"""The operator by which a stored weight stays one through capture: `effcc::decode(scheme, shape, components, dtype) ->
 Tensor`.
 
 Eager runs the reference decoder. AOTAutograd and torch.export carry the call as it is, and the importer turns it into
 the op `decode`, so that what is compiled sees the components and never the dense weight.
 
-Gradients pass to components in a floating dtype: decoding is linear in each of them.
+Gradients pass to components in a floating dtype (scales, minimums, tables): decoding is linear in each of them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,20 @@ from effcc.ir.graph import Value
 from effcc.ir.parser import encoding_of
 
 
-def storage_of(scheme: str, shape: Sequence[int], components: Sequence[Tensor]) -> Storage:
+def storage_of(
+    scheme: str, shape: Sequence[int], components: Sequence[Tensor], dtype: torch.dtype | None = None
+) -> Storage:
     """The storage that tensors are the components of. Raises EncodingError where they do not fit it."""
-    floating = [c.dtype for c in components if c.is_floating_point()]
-    if not floating:
+    made = dtype_of(_result_dtype(scheme, [c.dtype for c in components], dtype))
+    return stored_as(encoding_of(scheme), shape, made, [tuple(c.shape) for c in components])
+
+
+def _result_dtype(scheme: str, dtypes: Sequence[torch.dtype], dtype: torch.dtype | None) -> torch.dtype:
+    """The weight's dtype: the one that is said, or that of the first floating component."""
+    floating = [d for d in dtypes if d.is_floating_point]
+    if dtype is None and not floating:
         raise EncodingError(f"{scheme}: expected values or a scale in a floating dtype among the components, got none")
-    return stored_as(encoding_of(scheme), shape, dtype_of(floating[0]), [tuple(c.shape) for c in components])
+    return dtype or floating[0]
 
 
 def to_numpy(tensor: Tensor) -> Any:
@@ -48,40 +56,43 @@ def to_tensor(array: Any) -> Tensor:
 
 
 @torch.library.custom_op(
-    "effcc::decode", mutates_args=(), schema="(str scheme, int[] shape, Tensor[] components) -> Tensor"
+    "effcc::decode",
+    mutates_args=(),
+    schema="(str scheme, int[] shape, Tensor[] components, ScalarType? dtype=None) -> Tensor",
 )
-def decode(scheme: str, shape: Sequence[int], components: Sequence[Tensor]) -> Tensor:
-    """The dense weight of `shape` that `components` store under `scheme`; in the dtype of its first floating component.
+def decode(scheme: str, shape: Sequence[int], components: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
+    """The dense weight of `shape` that `components` store under `scheme`.
+
+    dtype: the weight's; where it is not said, that of the first floating component.
 
     Raises EncodingError where the components do not fit the scheme.
     """
-    made = storage_of(scheme, shape, components)
+    made = storage_of(scheme, shape, components, dtype)
     return to_tensor(made.decode([to_numpy(c) for c in components])).to(components[0].device)
 
 
 @decode.register_fake
-def _(scheme: str, shape: Sequence[int], components: Sequence[Tensor]) -> Tensor:
-    storage_of(scheme, shape, components)
-    dtype = next(c.dtype for c in components if c.is_floating_point())
-    return components[0].new_empty(tuple(shape), dtype=dtype)
+def _(scheme: str, shape: Sequence[int], components: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
+    storage_of(scheme, shape, components, dtype)
+    made = _result_dtype(scheme, [c.dtype for c in components], dtype)
+    return components[0].new_empty(tuple(shape), dtype=made)
 
 
 def _save(ctx: Any, inputs: Any, output: Tensor) -> None:
-    scheme, shape, components = inputs
-    ctx.scheme, ctx.shape = scheme, tuple(shape)
+    scheme, shape, components, dtype = inputs
+    ctx.scheme, ctx.shape, ctx.dtype = scheme, tuple(shape), dtype
     ctx.save_for_backward(*components)
 
 
-def _gradients(ctx: Any, upstream: Tensor) -> tuple[None, None, list[Tensor | None]]:
-    """The gradient of the one floating component: the stored elements themselves, or the scale they share."""
+def _gradients(ctx: Any, upstream: Tensor) -> tuple[None, None, list[Tensor | None], None]:
+    """The gradients of the floating components: the stored elements themselves, or scales, minimums and tables."""
     components = ctx.saved_tensors
-    made = storage_of(ctx.scheme, ctx.shape, components)
+    made = storage_of(ctx.scheme, ctx.shape, components, ctx.dtype)
+    first = len(made.levels.coordinates)
     gradient = _at_stored_elements(upstream, made.levels, components)
-    if not made.values.is_exact:
-        *_, whole, scale = components
-        products = made.levels.rows(gradient) * made.levels.rows(whole)
-        gradient = products.sum(1 if scale.numel() == products.shape[0] else (0, 1)).reshape(scale.shape)
-    return None, None, [*(None for _ in components[:-1]), gradient]
+    found = made.values.gradients(torch, made.levels, components[first:], gradient)
+    fitting = [g if g is None else g.to(c.dtype) for g, c in zip(found, components[first:], strict=True)]
+    return None, None, [*(None for _ in range(first)), *fitting], None
 
 
 def _at_stored_elements(dense: Tensor, levels: Levels, components: Sequence[Tensor]) -> Tensor:
@@ -98,7 +109,9 @@ decode.register_autograd(_gradients, setup_context=_save)
 
 
 @imports(torch.ops.effcc.decode.default)
-def import_decode(m: Importer, scheme: str, shape: tuple[int, ...], components: tuple[Value, ...]) -> Value:
+def import_decode(
+    m: Importer, scheme: str, shape: tuple[int, ...], components: tuple[Value, ...], dtype: torch.dtype | None = None
+) -> Value:
     """The op `decode` over the components as they are stored."""
-    dtype = next(c.type.dtype for c in components if c.type.dtype.is_float)
-    return m.emit("decode", *components, encoding=canonical(encoding_of(scheme)), dtype=dtype, shape=tuple(shape))
+    made = dtype_of(dtype) if dtype else next(c.type.dtype for c in components if c.type.dtype.is_float)
+    return m.emit("decode", *components, encoding=canonical(encoding_of(scheme)), dtype=made, shape=tuple(shape))

@@ -24,6 +24,7 @@ from effcc.driver import compile_graph
 from effcc.errors import EffccError, EncodingError, UnknownNameError
 from effcc.frontend.aten import import_graph
 from effcc.frontend.export import capture, from_exported
+from effcc.ir.encodings.registry import DECLARATIONS
 
 Encode = Callable[[nn.Module], nn.Module]
 
@@ -32,6 +33,8 @@ ENCODINGS: dict[str, Encode] = {
     "block": lambda m: sparsify(m, "block(4,1)", density=0.25),
     "block then int8": lambda m: quantize(sparsify(m, "block(4,1)", density=0.25), "int8"),
     "int8 then block": lambda m: sparsify(quantize(m, "int8"), "block(4,1)", density=0.25),
+    "int4 by groups": lambda m: quantize(m, 'int4(group=16,zero=true,scale="f16")'),
+    "block then int4": lambda m: quantize(sparsify(m, "block(4,1)", density=0.25), "int4(group=4)"),
 }
 every_encoding = pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
 
@@ -121,7 +124,7 @@ def test_a_file_with_stored_weights_is_read_in_a_fresh_process(tmp_path: Path) -
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
-@every_encoding
+@pytest.mark.parametrize("encode", [ENCODINGS[n] for n in ENCODINGS if "int4" not in n])
 def test_no_dense_copy_of_a_stored_weight_is_made(encode: Encode) -> None:
     """Wide enough that packing whole vectors wastes nothing; beside the components there is at most one packed copy."""
     encoded = encode(nn.Sequential(nn.Linear(256, 256)))
@@ -148,26 +151,45 @@ def test_gradients_pass(encode: Encode) -> None:
         torch.testing.assert_close(got.grad, expected.grad, msg=name)
 
 
+VALUES = [d.samples[-1] for d in DECLARATIONS.values() if d.kind == "values"]
+
+
 @pytest.mark.parametrize(
-    "scheme", ["int8", 'int8(per="tensor")', "block(4,1) . int8", "block(2,2) . int8", "block(2,2)"]
+    "scheme", [*VALUES, "int8", 'int8(per="tensor")', "block(4,1) . int8", "block(2,2) . int8", "block(2,2)"]
 )
 def test_the_gradient_of_a_component_is_that_of_decoding(scheme: str) -> None:
-    layer = nn.Linear(8, 8)
+    """Decoding is linear in each floating component: a step changes it by the gradient times the step."""
+    layer = nn.Linear(13, 8) if scheme in VALUES else nn.Linear(8, 8)
     level, _, values = scheme.rpartition(" . ")
     if scheme.startswith("block"):
         sparsify(layer, level or scheme, density=0.5)
-    if "int8" in scheme:
+    if values and "block" not in values:
         quantize(layer, values)
-    components = [getattr(layer, n).detach().clone() for n in layer.weight_components]  # type: ignore[attr-defined]
-    components[-1].requires_grad_()
-    weights = torch.randn(8, 8)
-    decode = torch.ops.effcc.decode
-    (decode(layer.encoding, [8, 8], components) * weights).sum().backward()  # type: ignore[attr-defined]
-    step = torch.randn_like(components[-1])
-    moved = [*components[:-1], components[-1].detach() + step]
-    change = decode(layer.encoding, [8, 8], moved) - decode(layer.encoding, [8, 8], components)  # type: ignore[attr-defined]
-    expected = (components[-1].grad * step).sum()  # type: ignore[operator]
-    torch.testing.assert_close((change * weights).sum(), expected, rtol=1e-4, atol=1e-4)
+    shape, decode = list(layer.weight.shape), torch.ops.effcc.decode
+    held = [getattr(layer, n).detach().clone() for n in layer.weight_components]  # type: ignore[attr-defined]
+    weights = torch.randn(shape)
+    floating = [i for i, c in enumerate(held) if c.is_floating_point()]
+    assert floating
+    for i in floating:
+        components = [c.float().requires_grad_() if n == i else c for n, c in enumerate(held)]
+        (decode(layer.encoding, shape, components, torch.float32) * weights).sum().backward()  # type: ignore[attr-defined]
+        start = components[i].detach()
+        step = torch.randn_like(start)
+        moved, still = ([*held[:i], c, *held[i + 1 :]] for c in (start + step, start))
+        change = decode(layer.encoding, shape, moved, torch.float32) - decode(
+            layer.encoding, shape, still, torch.float32
+        )  # type: ignore[attr-defined]
+        expected = (components[i].grad * step).sum()  # type: ignore[operator]
+        torch.testing.assert_close((change * weights).sum(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stored_weight_follows_its_module_to_other_dtypes() -> None:
+    layer = quantize(nn.Linear(32, 8), 'int4(group=16,scale="f16")')
+    assert layer.weight.dtype == torch.float32 and layer.weight_scale.dtype == torch.float16
+    half = copy.deepcopy(layer).to(torch.bfloat16)
+    assert half.weight.dtype == half(torch.randn(2, 32, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    torch.testing.assert_close(half.weight.float(), layer.weight, rtol=0.02, atol=0.02)
+    assert layer.double().weight.dtype == torch.float64
 
 
 def test_the_operator_keeps_its_promises_to_pytorch() -> None:

@@ -21,7 +21,7 @@ from effcc.codegen.cpp import barriers, expression_text, expressions, printer, t
 from effcc.fuzz import rules
 from effcc.fuzz.campaign import Pace, Report, run
 from effcc.ir import scalars
-from effcc.ir.encodings.values import Int8
+from effcc.ir.encodings.values import Coded
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, add, compare, floor_div, integer, transform
 from effcc.ir.graph import Graph, Node
 from effcc.ir.kernel import Kernel
@@ -342,11 +342,11 @@ def updates_read_what_others_have_written(patch: Patch) -> None:
 
 @planted(seed=124)
 def stored_weights_take_the_scale_of_the_first_channel(patch: Patch) -> None:
-    def wrong(self: Any, load: Any, place: Any, channel: Any, dtype: Any) -> Expr:
-        return original(self, load, place, integer(0), dtype)
+    def wrong(self: Any, levels: Any, load: Any, place: Any, channel: Any, dtype: Any) -> Expr:
+        return original(self, levels, load, place, integer(0), dtype)
 
-    original = Int8.element
-    patch.setattr(Int8, "element", wrong)
+    original = Coded.element
+    patch.setattr(Coded, "element", wrong)
 
 
 @planted(seed=1)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from effcc.errors import EffccError, EncodingError, IRSyntaxError, UnknownNameError
 from effcc.ir.dtypes import DType, bf16, f16, f32, f64
 from effcc.ir.encodings import Storage, canonical, storage, stored_as
+from effcc.ir.encodings.registry import DECLARATIONS
+from effcc.ir.encodings.values.base import EPSILON, SMALLEST
 from effcc.ir.form import FormBuilder
 from effcc.ir.interpreter import run_kernel
 from effcc.ir.kernel import Kernel, Param
@@ -19,14 +21,9 @@ from effcc.ir.parser import encoding_of
 from effcc.ir.types import TensorType
 from effcc.ir.verifier import verify_kernel
 
-ENCODINGS = (
-    "int8",
-    'int8(per="tensor")',
-    "block(4,1)",
-    "block(2,3)",
-    "block(4,1) . int8",
-    'block(2,2) . int8(per="tensor")',
-)
+VALUES = tuple(sample for d in DECLARATIONS.values() if d.kind == "values" for sample in d.samples)
+ENCODINGS = (*VALUES, "block(4,1)", "block(2,3)", *(f"block(2,3) . {v}" for v in VALUES if v.startswith("int4")))
+"""Every sample of every scheme that is declared, and values in all granularities over blocks."""
 
 
 def weight(seed: int, shape: tuple[int, ...] = (8, 12)) -> Any:
@@ -46,16 +43,32 @@ def decode_kernel(stored: Storage, whole: bool) -> Kernel:
     return Kernel("decode", params, outputs, tuple(builder.extents.items()), tuple(builder.statements))
 
 
-@given(st.integers(0, 2**32), st.floats(1e-30, 1e30))
-@settings(max_examples=60, deadline=None)
-def test_int8_stays_within_its_error_bound(seed: int, scale: float) -> None:
-    dense = weight(seed) * np.float32(scale)
-    dense[3] = 0
-    stored = storage(encoding_of("int8"), dense.shape)
-    arrays = stored.encode(dense)
-    decoded = stored.decode(arrays)
-    assert (np.abs(decoded - dense.astype(np.float64)) <= stored.error_bound(arrays)).all()
-    assert (decoded[dense == 0] == 0).all()
+def assert_within_bounds(stored: Storage, arrays: list[Any], dense: Any) -> None:
+    """No stored element is decoded as a number further away than the scheme promises."""
+    coordinates, values = stored.split(arrays)
+    levels = stored.levels
+    given = levels.rows(levels.compress(np.asarray(dense, np.float64), coordinates))
+    decoded = levels.rows(stored.values.decode(levels, values, stored.dtype).astype(np.float64))
+    bound = stored.error_bound(arrays) + EPSILON[stored.dtype] * np.abs(given) + SMALLEST[stored.dtype]
+    assert (np.abs(decoded - given) <= bound).all()
+
+
+SHAPES = ((8, 12), (3, 37), (5, 1), (4, 3, 3, 3), (7,))
+
+
+@pytest.mark.parametrize("encoding", VALUES)
+@given(st.integers(0, 2**32), st.floats(1e-30, 1e30), st.sampled_from(SHAPES))
+@settings(max_examples=8, deadline=None)
+def test_values_stay_within_their_error_bound(encoding: str, seed: int, scale: float, shape: tuple[int, ...]) -> None:
+    dense = weight(seed, shape) * np.float32(scale)
+    dense[-1] = 0
+    stored = storage(encoding_of(encoding), shape)
+    try:
+        arrays = stored.encode(dense)
+    except EncodingError as error:
+        assert "does not fit f16" in str(error) and scale > 1
+        return
+    assert_within_bounds(stored, arrays, dense)
 
 
 def test_a_channel_of_denormals_does_not_divide_by_zero() -> None:
@@ -116,9 +129,7 @@ def test_weights_of_other_dtypes_keep_them(encoding: str, dtype: DType) -> None:
     arrays = stored.encode(dense)
     decoded = stored.decode(arrays)
     assert decoded.dtype == dtype.numpy
-    kept = decoded != 0
-    error = np.abs(decoded.astype(np.float64) - dense.astype(np.float64))
-    assert (error <= stored.error_bound(arrays))[kept].all()
+    assert_within_bounds(stored, arrays, dense)
     given = {c.name: a for c, a in zip(stored.components, arrays, strict=True)}
     np.testing.assert_array_equal(run_kernel(decode_kernel(stored, False), given)["W"], decoded)
 
@@ -136,12 +147,20 @@ def test_a_damaged_coordinate_never_reads_outside() -> None:
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("int9", UnknownNameError, "did you mean 'int8'"),
+        ("int9", UnknownNameError, "did you mean 'int"),
         ("blok(4,1)", UnknownNameError, "did you mean 'block'"),
         ('int8(pre="channel")', UnknownNameError, "did you mean 'per'"),
-        ('int8(per="row")', EncodingError, "expected int8"),
+        ('int8(per="row")', EncodingError, "expected per=.*channel.* as in int8"),
+        ("int4(group=0)", EncodingError, r"expected group=1\.\.65536"),
+        ("int4(group=true)", EncodingError, r"expected group=1\.\.65536"),
+        ('int4(per="tensor",group=32)', EncodingError, "say one of them"),
+        ("int4(zero=true,minimum=true)", EncodingError, "say one of them"),
+        ('int4(scale="u6")', EncodingError, "scales of groups"),
+        ('int4(group=32,scale="u6",super=48)', EncodingError, "multiple of group"),
+        ("int4(group=32,super=64)", EncodingError, "super says"),
         ("block(4)", EncodingError, "expected block"),
-        ("block(4,0)", EncodingError, "expected block"),
+        ("block(4,0)", EncodingError, "expected columns=a positive"),
+        ("block(4,1,1)", EncodingError, "expected block"),
         ("int8 . block(4,1)", EncodingError, "levels stand before values"),
         ("block(4,1) . block(2,2)", EncodingError, "at most one level"),
         ("int8 + block(4,1)", EncodingError, "sums of encodings"),

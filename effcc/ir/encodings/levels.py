@@ -21,9 +21,9 @@ import numpy as np
 
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, i32, i64
+from effcc.ir.encodings.registry import Declaration, Option, declare
 from effcc.ir.expr import Axis, Expr, add, cast, compare, floor_div, integer, modulo, multiply, where
 from effcc.ir.form import FormBuilder, call, constant
-from effcc.ir.encodings.registry import Declaration, Option, declare
 from effcc.ir.kernel import Scatter
 
 Array = Any

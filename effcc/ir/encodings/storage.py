@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from effcc.errors import EncodingError
-from effcc.ir.dtypes import DType, f32
+from effcc.ir.dtypes import DTYPES, DType, f32
 from effcc.ir.encoding import Encoding, Scheme
 from effcc.ir.encodings.levels import Dense, Levels
 from effcc.ir.encodings.registry import declared, names
@@ -25,6 +25,8 @@ from effcc.ir.form import FormBuilder
 from effcc.ir.types import TensorType
 
 Array = Any
+FLOATING = frozenset(d.numpy for d in DTYPES.values() if d.is_float)
+
 
 @dataclass(frozen=True)
 class Component:
@@ -76,11 +78,14 @@ class Storage:
         return [*coordinates, *self.values.encode(self.levels, self.levels.compress(dense, coordinates))]
 
     def split(self, arrays: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-        """Components as coordinates and value arrays. Raises EncodingError where they do not fit."""
+        """Components as coordinates and value arrays. Raises EncodingError where they do not fit.
+
+        Floating components may be of any floating dtype: modules that hold them are converted to others.
+        """
         expected = self.components
         got = [(np.dtype(a.dtype), tuple(a.shape)) for a in arrays]
         fits = len(got) == len(expected) and all(
-            shape == c.type.shape and (dtype == c.type.dtype.numpy or (c.type.dtype.is_float and dtype == np.float64))
+            shape == c.type.shape and (dtype == c.type.dtype.numpy or (c.type.dtype.is_float and dtype in FLOATING))
             for (dtype, shape), c in zip(got, expected, strict=True)
         )
         if not fits:

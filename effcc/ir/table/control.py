@@ -6,6 +6,7 @@ A control op's reference gets its regions as callables from arrays to a tuple of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,7 +120,12 @@ def _stored(operands: Types, attrs: Mapping[str, Any]) -> Storage:
         found = stored_as(attrs["encoding"], attrs["shape"], attrs["dtype"], shapes)
     except EncodingError as error:
         raise IRTypeError(str(error)) from None
-    _require_types(operands, [c.type for c in found.components], f"components of {found.encoding}")
+    expected = [
+        replace(c.type, dtype=t.dtype) if c.type.dtype.is_float and t.dtype.is_float else c.type
+        for c, t in zip(found.components, operands, strict=False)
+    ]
+    rest = [c.type for c in found.components[len(operands) :]]
+    _require_types(operands, [*expected, *rest], f"components of {found.encoding}")
     return found
 
 

@@ -56,14 +56,18 @@ class Values(ABC):
         parameters = self.fit(levels, stored)
         return [*self.round(levels, stored, parameters), *parameters]
 
+    def kept(
+        self, dense: Levels, arrays: Sequence[Array], levels: Levels, coordinates: Sequence[Array], dtype: DType
+    ) -> list[Array]:
+        """The arrays of a dense weight at the elements that `levels` keeps of it."""
+        return self.encode(levels, levels.compress(self.decode(dense, arrays, dtype), coordinates))
+
     @abstractmethod
     def decode(self, levels: Levels, arrays: Sequence[Array], dtype: DType) -> Array:
         """The stored elements as numbers."""
 
     @abstractmethod
-    def element(
-        self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType
-    ) -> Expr:
+    def element(self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType) -> Expr:
         """One stored element as an expression; `load(i, index)` is an element of the i-th array."""
 
     @abstractmethod

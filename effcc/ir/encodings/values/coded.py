@@ -10,7 +10,7 @@ weights in f64) and rounded to the weight's dtype once, at the end. Every named 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from effcc.ir.encodings.values.base import Array, LoadComponent, NamedArray, Val
 from effcc.ir.encodings.values.codes import Code
 from effcc.ir.encodings.values.grid import Grid
 from effcc.ir.encodings.values.packing import Packed
-from effcc.ir.encodings.values.parameters import Floats, Stored
+from effcc.ir.encodings.values.parameters import Stored
 from effcc.ir.expr import Expr, cast
 from effcc.ir.form import call
 
@@ -33,7 +33,7 @@ class Coded(Values):
 
     code: Code
     grid: Grid
-    scale: Stored = Floats()
+    scale: Stored
     zero: bool = False
     minimum: Stored | None = None
 
@@ -99,62 +99,60 @@ class Coded(Values):
 
     def round(self, levels: Levels, stored: Array, parameters: Sequence[Array]) -> list[Array]:
         rows = levels.rows(_float(stored))
-        numbers = [None if p is None else p[..., None] for p in self._numbers(levels, parameters)]
-        codes = self._codes(self.grid.blocks(rows), *numbers, self._table(levels, parameters))
+        codes = self._codes(self.grid.blocks(rows), self._numbers(levels, parameters).each(_column))
         return self.code.packed.pack(levels.from_rows(self.grid.rows(codes, rows.shape)))
 
     def nearest(self, levels: Levels, columns: Array, start: int, parameters: Sequence[Array]) -> Array:
         span = range(start, start + columns.shape[1])
-        numbers = [None if p is None else self.grid.spread(p, span) for p in self._numbers(levels, parameters)]
-        table = self._table(levels, parameters)
-        return self._values(self._codes(_float(columns), *numbers, table), *numbers, table)
+        numbers = self._numbers(levels, parameters).each(lambda p: self.grid.spread(p, span))
+        return self._values(self._codes(_float(columns), numbers), numbers)
 
-    def _numbers(self, levels: Levels, parameters: Sequence[Array]) -> tuple[Array, Array | None, Array | None]:
-        """Scales, zero points and minimums as floating numbers in the grid's shape."""
+    def _numbers(self, levels: Levels, parameters: Sequence[Array]) -> _Numbers:
+        """Parameters as floating numbers in the grid's shape."""
         parts, shape = self._split(levels, parameters), self._grid_shape(levels)
         scale = self.scale.numbers(parts.scale, shape)
         zero = Packed(self.code.packed.bits).unpack(parts.zero, shape).astype(scale.dtype) if self.zero else None
-        return scale, zero, self.minimum.numbers(parts.minimum, shape) if self.minimum else None
+        minimum = self.minimum.numbers(parts.minimum, shape) if self.minimum else None
+        return _Numbers(scale, zero, minimum, parts.tables[0] if parts.tables else None)
 
-    def _table(self, levels: Levels, parameters: Sequence[Array]) -> Array | None:
-        tables = self._split(levels, parameters).tables
-        return tables[0] if tables else None
+    def _codes(self, x: Array, by: _Numbers) -> Array:
+        if by.minimum is not None:
+            x = x - by.minimum
+        nonzero = by.scale != 0
+        scaled = x / by.scale if nonzero.all() else np.divide(x, by.scale, out=np.zeros_like(x), where=nonzero)
+        if by.zero is not None:
+            np.rint(scaled, out=scaled)
+            scaled += by.zero
+        return self.code.nearest(scaled, by.table)
 
-    def _codes(
-        self, x: Array, scale: Array, zero: Array | None, minimum: Array | None, table: Array | None
-    ) -> Array:
-        if minimum is not None:
-            x = x - minimum
-        nonzero = scale != 0
-        scaled = x / scale if nonzero.all() else np.divide(x, scale, out=np.zeros_like(x), where=nonzero)
-        if zero is None:
-            return self.code.nearest(scaled, table)
-        np.rint(scaled, out=scaled)
-        scaled += zero
-        return self.code.nearest(scaled, table)
+    def _values(self, codes: Array, by: _Numbers) -> Array:
+        numbers = self.code.numbers(codes if by.table is not None else codes.astype(by.scale.dtype), by.table)
+        if by.zero is not None:
+            numbers = numbers - by.zero
+        numbers = numbers * by.scale
+        return numbers if by.minimum is None else numbers + by.minimum
 
-    def _values(
-        self, codes: Array, scale: Array, zero: Array | None, minimum: Array | None, table: Array | None
-    ) -> Array:
-        numbers = self.code.numbers(codes if self.code.tables() else codes.astype(scale.dtype), table)
-        if zero is not None:
-            numbers = numbers - zero
-        numbers = numbers * scale
-        return numbers if minimum is None else numbers + minimum
+    def kept(
+        self, dense: Levels, arrays: Sequence[Array], levels: Levels, coordinates: Sequence[Array], dtype: DType
+    ) -> list[Array]:
+        """Codes and parameters as they are where whole channels share them; groups are others and are encoded anew."""
+        if self.grid.per == "group":
+            return super().kept(dense, arrays, levels, coordinates, dtype)
+        planes, packed = len(self.code.packed.planes), self.code.packed
+        codes = levels.compress(packed.unpack(arrays[:planes], dense.stored), coordinates)
+        return [*packed.pack(codes), *arrays[planes:]]
 
     def decode(self, levels: Levels, arrays: Sequence[Array], dtype: DType) -> Array:
         planes = len(self.code.packed.planes)
         rows = levels.rows(self.code.packed.unpack(arrays[:planes], levels.stored))
-        numbers = [None if p is None else p[..., None] for p in self._numbers(levels, arrays[planes:])]
+        numbers = self._numbers(levels, arrays[planes:]).each(_column)
         if dtype is f64:
-            numbers = [None if p is None else p.astype(np.float64) for p in numbers]
-        values = self._values(self.grid.blocks(rows), *numbers, self._table(levels, arrays[planes:]))
+            numbers = numbers.each(lambda p: p.astype(np.float64))
+        values = self._values(self.grid.blocks(rows), numbers)
         exact = any(a.dtype == np.float64 for a in arrays)
         return levels.from_rows(self.grid.rows(values, rows.shape)).astype(np.float64 if exact else dtype.numpy)
 
-    def element(
-        self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType
-    ) -> Expr:
+    def element(self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType) -> Expr:
         wide, shape = dtype.accumulator, self._grid_shape(levels)
         index = self.grid.index(channel, levels.position(place))
         names = list(range(len(self.components(levels, dtype))))
@@ -204,6 +202,21 @@ class Coded(Values):
 
 
 @dataclass(frozen=True)
+class _Numbers:
+    """Parameters as floating numbers, of a shape that can be broadcast to that of elements; the table has its own."""
+
+    scale: Array
+    zero: Array | None
+    minimum: Array | None
+    table: Array | None
+
+    def each(self, change: Callable[[Array], Array]) -> _Numbers:
+        """All but the table changed."""
+        zero, minimum = (None if p is None else change(p) for p in (self.zero, self.minimum))
+        return _Numbers(change(self.scale), zero, minimum, self.table)
+
+
+@dataclass(frozen=True)
 class _Parts:
     """Parameters (or their numbers) by role."""
 
@@ -217,6 +230,10 @@ def rows_shape(levels: Levels) -> tuple[int, int]:
     """The shape of `levels.rows`: channels, and stored elements of each."""
     n = levels.shape[0]
     return n, int(np.prod(levels.stored)) // n
+
+
+def _column(parameters: Array) -> Array:
+    return parameters[..., None]
 
 
 def _float(stored: Array) -> Array:

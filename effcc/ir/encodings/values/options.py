@@ -48,7 +48,7 @@ def settle_sharing(group: int | None = None) -> Callable[[dict[str, Any]], str |
             given["per"], given["group"] = ("channel", None) if group is None else (None, group)
         if given.get("scale") in CODED:
             return _settle_super(given)
-        return "super says who shares the scale of scales such as scale=\"u6\"" if given.get("super") else None
+        return 'super says who shares the scale of scales such as scale="u6"' if given.get("super") else None
 
     return settle
 

@@ -1,7 +1,7 @@
 """How scales and minimums are stored: as floating numbers, or as small integers times a number that many share.
 
-    scale="f16"              s = f32(scale[g])
-    scale="u6", super=256    s = f32(scale_super[g * group // 256]) * scale[g]        (Q4_K's way)
+scale="f16"              s = f32(scale[g])
+scale="u6", super=256    s = f32(scale_super[g * group // 256]) * scale[g]        (Q4_K's way)
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class TwoLevel(Stored):
         return call("mul", cast(over, wide), cast(code, wide))
 
     def gradients(self, xp: Any, arrays: Sequence[Array], upstream: Array) -> list[Array | None]:
-        *codes, over = arrays
+        codes = arrays[:-1]
         groups = self.packed.unpack(codes, tuple(upstream.shape), xp) * 1.0 - self.offset
         shared = Grid("group", self.share).sums(xp, upstream * groups)
         return [*(None for _ in codes), shared]

@@ -33,9 +33,7 @@ class Plain(Values):
     def decode(self, levels: Levels, arrays: Sequence[Array], dtype: DType) -> Array:
         return arrays[0]
 
-    def element(
-        self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType
-    ) -> Expr:
+    def element(self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType) -> Expr:
         return load(0, place)
 
     def error_bound(self, levels: Levels, arrays: Sequence[Array]) -> Array:

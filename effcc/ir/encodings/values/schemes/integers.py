@@ -15,9 +15,18 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.ir.encodings.registry import Declaration, Option, declare
-from effcc.ir.encodings.values.codes import Integers
 from effcc.ir.encodings.values.coded import Coded
+from effcc.ir.encodings.values.codes import Integers
 from effcc.ir.encodings.values.options import SCALES, SHARING, SWITCH, grid_of, settle_sharing, stored_of
+
+SAMPLES = (
+    "",
+    '(group=16,zero=true,scale="bf16")',
+    '(per="tensor")',
+    "(group=8)",
+    '(group=32,minimum=true,scale="f16")',
+    '(group=8,minimum=true,scale="u6",super=16)',
+)
 
 
 def _settle(given: dict[str, Any]) -> str | None:
@@ -33,8 +42,7 @@ def _declare(bits: int) -> None:
         return Coded(code, grid_of(given), scale, zero, scale if minimum else None)
 
     name = f"int{bits}"
-    samples = ("", "(group=32)", '(per="tensor")', "(group=16,zero=true)", '(group=32,scale="f16",minimum=true)',
-               '(group=16,scale="u6",super=64,minimum=true)')  # fmt: skip
+    samples = SAMPLES[: 6 if bits == 4 else 2]
     declare(
         Declaration(
             name,
