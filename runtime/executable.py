@@ -131,6 +131,7 @@ class Executable:
         kept = (*read, program.inputs, program.outputs, *program.updates)
         self._used = {program.memory_of(n) for names in kept for n in names}
         self._watched = [i for i in self._weights if self._inputs[i].name in used]
+        self._unwatched = [i for i in range(len(self._inputs)) if i not in set(self._watched)]
         self._streamed = _streamed(program, self._inputs)
         self._gathered: set[tuple[int, ...]] = set()
 
@@ -146,10 +147,10 @@ class Executable:
         addresses = [t.data_ptr() for t in given]
         if self._streamed:
             self._gather(given, addresses)
-        prepared = self._prepare(given, addresses, sizes) if self._stages["prepare"] else _NOTHING
         owned = [s.allocate() for s in sizes.owned]
-        table = self._table.from_buffer(array("Q", [*addresses, *prepared.addresses, *[t.data_ptr() for t in owned]]))
-        self._run("run", table, sizes, given, prepared, owned)
+        prepared, pointers = self._prepare(given, addresses, sizes)
+        pointers.extend([t.data_ptr() for t in owned])
+        self._run("run", self._table.from_buffer(pointers), sizes, given, prepared, owned)
         for i, tensor in enumerate(given):
             if tensor is not inputs[i] and self._inputs[i].name in self._written:
                 inputs[i].copy_(tensor)
@@ -217,34 +218,42 @@ class Executable:
 
     # Weights --------------------------------------------------------------------------------------------------------
 
-    def _prepare(self, given: list[torch.Tensor], addresses: list[int], sizes: _Sizes) -> _Prepared:
-        """What depends on weights alone: as computed before, unless they changed.
+    def _prepare(self, given: list[torch.Tensor], addresses: list[int], sizes: _Sizes) -> tuple[_Prepared, array[int]]:
+        """What depends on weights alone, and the pointer table up to it: as before, unless the weights changed.
 
         Models of one class share a program in Dynamo, so the results for the last few sets of weights are kept, as long
         as the weights live.
         """
-        weights = [given[i] for i in self._watched]
-        at = [addresses[i] for i in self._watched]
+        if not self._stages["prepare"]:
+            return _NOTHING, array("Q", addresses)
         for made in self._prepared:
-            if made.seen.holds(weights, at):
-                return made
+            if made.seen.holds(given, addresses):
+                return made, self._pointers(made, addresses)
         with self._prepare_lock:
             for made in self._prepared:
-                if made.seen.holds(weights, at):
-                    return made  # another thread was faster
+                if made.seen.holds(given, addresses):  # another thread was faster
+                    return made, self._pointers(made, addresses)
+            changed = any(made.seen.where(addresses) for made in self._prepared)
+            seen = NOTHING if self.always_prepare else look(given, addresses, self._watched, changed)
+            as_given = list(addresses)
             for i in self._weights:
                 given[i] = self._fit(i, given[i], sizes.inputs[i])
                 addresses[i] = given[i].data_ptr()
-            changed = any(made.seen.addresses == at for made in self._prepared)
-            seen = NOTHING if self.always_prepare else look(weights, at, changed)
             tensors = self._in_large_pages(sizes)
-            made = _Prepared(seen, tensors, tuple(t.data_ptr() for t in tensors.values()))
-            table = self._table(*addresses, *made.addresses)
-            self._run("prepare", table, sizes, given, made, [])
-            if not self.always_prepare and seen.watch.untouched():
-                others = [p for p in self._prepared if p.seen.addresses != at and p.seen.alive()]
+            pointers = array("Q", [*addresses, *[t.data_ptr() for t in tensors.values()]])
+            made = _Prepared(seen, tensors, pointers)
+            self._run("prepare", self._table(*pointers), sizes, given, made, [])
+            if not self.always_prepare and as_given == addresses and seen.watch.untouched():
+                others = [p for p in self._prepared if not p.seen.where(addresses) and p.seen.alive()]
                 self._prepared = [made, *others[: _KEPT_MODELS - 1]]
-            return made
+            return made, made.pointers[:]
+
+    def _pointers(self, made: _Prepared, addresses: Sequence[int]) -> array[int]:
+        """The pointer table of a call whose watched weights are where they were."""
+        pointers = made.pointers[:]
+        for i in self._unwatched:
+            pointers[i] = addresses[i]
+        return pointers
 
     def _in_large_pages(self, sizes: _Sizes) -> dict[str, torch.Tensor]:
         """Memory for what is computed from weights."""
@@ -340,14 +349,14 @@ class Executable:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Tensors computed from weights as `seen`, and where they lie, in the order of the pointer table."""
+    """Tensors computed from weights as `seen`, and the pointer table up to them as it was then."""
 
     seen: Seen
     tensors: Mapping[str, torch.Tensor]
-    addresses: tuple[int, ...]
+    pointers: array[int]
 
 
-_NOTHING = _Prepared(NOTHING, {}, ())
+_NOTHING = _Prepared(NOTHING, {}, array("Q"))
 
 
 def _tensor_at(memory: torch.Tensor, start: int, wanted: _Shape) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Knowing when weights changed, so that what was computed from them is computed again.
 
-A weight counts as changed when its address or its version counter differs, or any of its bytes (`effcc.runtime.watch`):
-writes through `.data`, NumPy, DLPack, storages and shared memory move no counter, and inference tensors have none.
+A weight counts as changed when its address differs, or any of its bytes (`effcc.runtime.watch`). Version counters tell
+less: writes through `.data`, NumPy, DLPack, storages and shared memory move none, and inference tensors have none. They
+are asked only where a device may write to pinned memory, which the kernel does not record.
 What holds is this: a call computes with the weights as they were when it began, or later.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -17,6 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from effcc.errors import InputError
 from effcc.runtime.watch import Watch
 
+_T = TypeVar("_T")
 _SETTLING = 3  # calls for which weights that changed are expected to change again
 
 
@@ -33,47 +35,64 @@ def advance(*_: Any) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a list of weights looked like: addresses, version counters, and a watch over their bytes."""
+    """What the inputs at some `positions` looked like: addresses, and a watch over their bytes; version counters, too,
+    where there are devices."""
 
     epoch: int
-    addresses: list[int]
-    versions: list[int]
+    positions: tuple[int, ...]
+    addresses: tuple[int, ...]
+    versions: tuple[int, ...] | None
     watch: Watch
     storages: tuple[StorageWeakRef, ...]
 
-    def holds(self, weights: Sequence[torch.Tensor], addresses: list[int]) -> bool:
-        """Whether these are the same weights with the same values. addresses: `data_ptr()` of each."""
-        if self.epoch != _Epoch.value or self.addresses != addresses or self.versions != _versions(weights):
+    def holds(self, inputs: Sequence[torch.Tensor], addresses: Sequence[int]) -> bool:
+        """Whether these are the same weights with the same values. addresses: `data_ptr()` of each input."""
+        if self.epoch != _Epoch.value or not self.where(addresses):
+            return False
+        if self.versions is not None and self.versions != _versions(_chosen(inputs, self.positions)):
             return False
         return self.watch.unchanged()
+
+    def where(self, addresses: Sequence[int]) -> bool:
+        """Whether they lie where they lay."""
+        return _chosen(addresses, self.positions) == self.addresses
 
     def alive(self) -> bool:
         """Whether the memory of all of them is still theirs."""
         return not any(storage.expired() for storage in self.storages)
 
 
-NOTHING = Seen(-1, [], [], Watch(()), ())
+NOTHING = Seen(-1, (), (), None, Watch(()), ())
 """What was seen where there are no weights to watch."""
 
 
-def look(weights: Sequence[torch.Tensor], addresses: list[int], changed: bool = False) -> Seen:
-    """What the weights look like now; `addresses` are their `data_ptr()`s. changed: they looked otherwise before.
+def look(
+    inputs: Sequence[torch.Tensor], addresses: Sequence[int], positions: Sequence[int], changed: bool = False
+) -> Seen:
+    """What the inputs at `positions` look like now; `addresses` are all inputs' `data_ptr()`s.
+
+    changed: they looked otherwise before.
 
     Raises InputError for a weight whose storage has been shrunk or freed under it.
     """
-    epoch, versions = _Epoch.value, _versions(weights)
-    ranges = [(address, _extent(w)) for address, w in zip(addresses, weights, strict=True)]
+    weights, at = _chosen(inputs, positions), _chosen(addresses, positions)
+    epoch, versions = _Epoch.value, _versions(weights) if torch.accelerator.is_available() else None
+    ranges = [(address, _extent(w)) for address, w in zip(at, weights, strict=True)]
     watch = Watch(ranges, _SETTLING if changed else 0, torch.get_num_threads())
     storages = tuple(StorageWeakRef(w.untyped_storage()) for w in weights)
-    return Seen(epoch, list(addresses), versions, watch, storages)
+    return Seen(epoch, tuple(positions), at, versions, watch, storages)
 
 
-def _versions(weights: Sequence[torch.Tensor]) -> list[int]:
+def _chosen(values: Sequence[_T], positions: Sequence[int]) -> tuple[_T, ...]:
+    return tuple([values[i] for i in positions])
+
+
+def _versions(weights: Sequence[torch.Tensor]) -> tuple[int, ...]:
     """Version counters; inference tensors have none."""
     try:
-        return [w._version for w in weights]
+        return tuple([w._version for w in weights])
     except RuntimeError:
-        return [0 if w.is_inference() else w._version for w in weights]
+        return tuple([0 if w.is_inference() else w._version for w in weights])
 
 
 def _extent(weight: torch.Tensor) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import effcc
+from effcc.runtime.weights import look
 
 
 def small_model() -> nn.Module:
@@ -172,3 +173,33 @@ def test_a_copy_of_a_model_has_weights_of_its_own() -> None:
         other[0].weight.mul_(2.0)  # type: ignore[index, operator, union-attr]
         torch.testing.assert_close(torch.compile(other, backend="effcc")(x), other(x))
         torch.testing.assert_close(compiled(x), model(x))
+
+
+class _Negated(nn.Module):
+    """Reads a buffer that is the imaginary part of a conjugate: PyTorch negates its elements when it reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(24, 24)
+        self.register_buffer("shift", torch.randn(24, dtype=torch.complex64).conj().imag)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + self.shift
+
+
+def test_a_lazily_negated_buffer_is_read_negated_by_later_calls_too() -> None:
+    model, x = _Negated().eval(), torch.randn(3, 24)
+    compiled = torch.compile(model, backend="effcc")
+    with torch.no_grad():
+        for _ in range(3):
+            torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_version_counters_count_where_a_device_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.ones(8)
+    without = look([weight], [weight.data_ptr()], [0])
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    beside = look([weight], [weight.data_ptr()], [0])
+    weight.mul_(1)
+    assert without.holds([weight], [weight.data_ptr()])
+    assert not beside.holds([weight], [weight.data_ptr()])
