@@ -11,8 +11,9 @@ from effcc.errors import EncodingError
 from effcc.fuzz.sketch import Refused, Sketch, element, floats, number, size, structure, wide
 from effcc.ir.dtypes import DTYPES, DType, boolean, i64
 from effcc.ir.encodings import storage
+from effcc.ir.encodings.registry import DECLARATIONS
 from effcc.ir.graph import Value
-from effcc.ir.parser import encoding_of
+from effcc.ir.parser import encoding_of, parse_encoding
 from effcc.ir.types import TensorType
 
 # Recurrences, unrolled as tracing does -------------------------------------------------------------------------------
@@ -201,26 +202,38 @@ def state(s: Sketch) -> None:
 
 # Stored weights -------------------------------------------------------------------------------------------------------
 
-_ENCODINGS = (
-    "int8", "int8", 'int8(per="tensor")', "block(4,1)", "block(4,1)", "block(1,1)", "block(2,2)", "block(1,4)",
-    "block(4,1) . int8", "block(4,1) . int8", 'block(2,1) . int8(per="tensor")',
-)  # fmt: skip
+_MAGNITUDES = (0.0, 1e-41, 1e-6, 0.1, 1.0, 1.0, 3.0, 100.0)
+"""Of the rows of a stored weight: also none, and subnormal ones."""
+
+
+def _encoding(s: Sketch) -> tuple[str, tuple[int, int]]:
+    """The notation of a level, of values, or of both, as their declarations have samples; and the level's block."""
+    levels, values = (
+        [d.samples for d in DECLARATIONS.values() if d.kind == kind and d.name != "dense"]
+        for kind in ("level", "values")
+    )
+    level = s.random.choice(s.random.choice(levels)) if s.random.random() < 0.5 else ""
+    known = ("int8", 'int8(per="tensor")') if s.random.random() < 0.3 else s.random.choice(values)
+    value = s.random.choice(known) if not level or s.random.random() < 0.6 else ""
+    sizes = [int(a) for a in parse_encoding(level).terms[0][0].args] if level else []
+    return " . ".join(filter(None, (level, value))), (sizes[0], sizes[1]) if len(sizes) == 2 else (1, 1)
 
 
 @structure
 def stored_weight(s: Sketch) -> None:
     """A weight stored in an encoding, read by one product or several, and by readers that need it whole."""
     dtype = wide(s)
-    scheme = s.random.choice(_ENCODINGS)
-    blocks = [int(c) for c in scheme.split("(")[1].split(")")[0].split(",")] if scheme.startswith("block") else [1, 1]
+    scheme, blocks = _encoding(s)
     n, k = blocks[0] * size(s, 1, 2, 4, 5, 8), blocks[1] * size(s, 2, 3, 8, 17, 32)
     count = s.random.choice((0, max(1, k // blocks[1] // 2), 1))
     try:
         stored = storage(encoding_of(scheme), (n, k), dtype, count if scheme.startswith("block") else 0)
-        dense = (s.data.standard_normal((n, k)) * s.data.choice([0.1, 1, 3], (n, 1))).astype(dtype.numpy)
+        dense = (s.data.standard_normal((n, k)) * s.data.choice(_MAGNITUDES, (n, 1))).astype(dtype.numpy)
         arrays = stored.encode(dense)
     except EncodingError as error:
         raise Refused(str(error)) from error
+    if not stored.holds(arrays, dense):
+        raise AssertionError(f"{scheme} of {list(dense.shape)} does not hold its error bound")
     weight = s.random.random() < 0.85
     parts = [s.given(a, weight) for a in arrays]
     w = s.emit("decode", *parts, encoding=stored.encoding, dtype=dtype, shape=(n, k))

@@ -19,7 +19,7 @@ from effcc.ir.dtypes import DTYPES, DType, f32
 from effcc.ir.encoding import Encoding, Scheme
 from effcc.ir.encodings.levels import Dense, Levels
 from effcc.ir.encodings.registry import declared, names
-from effcc.ir.encodings.values import Plain, Values
+from effcc.ir.encodings.values import EPSILON, SMALLEST, Plain, Values
 from effcc.ir.expr import Expr
 from effcc.ir.form import FormBuilder
 from effcc.ir.types import TensorType
@@ -102,8 +102,17 @@ class Storage:
         return self.levels.expand(self.values.decode(self.levels, values, self.dtype), coordinates)
 
     def error_bound(self, arrays: Sequence[Array]) -> Array:
-        """For each channel, [N, 1]: how far a stored element may be from the one that was encoded."""
+        """How far a stored element may be from the one that was encoded: as rows, [N, L], or for channels, [N, 1]."""
         return self.values.error_bound(self.levels, self.split(arrays)[1])
+
+    def holds(self, arrays: Sequence[Array], dense: Array) -> bool:
+        """Whether every stored element of a dense array is decoded within the error bound, rounded to the dtype."""
+        coordinates, values = self.split(arrays)
+        rows = self.levels.rows
+        given = rows(self.levels.compress(np.asarray(dense, np.float64), coordinates))
+        decoded = rows(self.values.decode(self.levels, values, self.dtype).astype(np.float64))
+        bound = self.error_bound(arrays) + EPSILON[self.dtype] * np.abs(given) + SMALLEST[self.dtype]
+        return bool((np.abs(decoded - given) <= bound).all())
 
     def form(self, b: FormBuilder, whole: bool = False) -> None:
         """The cascade that decodes: operands are the components. `whole`: see `Levels.form`."""

@@ -11,7 +11,7 @@ weights in f64) and rounded to the weight's dtype once, at the end. Every named 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,17 @@ from effcc.ir.form import call
 
 @dataclass(frozen=True)
 class Coded(Values):
-    """Codes times scales. `zero`: an integer zero point for each scale; `minimum`: how minimums are stored."""
+    """Codes times scales. `zero`: an integer zero point for each scale; `minimum`: how minimums are stored.
+
+    searched: scales are those of smallest squared error also where nothing is said of importance.
+    """
 
     code: Code
     grid: Grid
     scale: Stored
     zero: bool = False
     minimum: Stored | None = None
+    searched: bool = False
 
     def components(self, levels: Levels, dtype: DType) -> tuple[NamedArray, ...]:
         shape = self._grid_shape(levels)
@@ -68,34 +72,67 @@ class Coded(Values):
         )
 
     def fit(self, levels: Levels, stored: Array, importance: Array | None = None) -> list[Array]:
-        rows = levels.rows(_float(stored))
-        blocks, dtype = self.grid.blocks(rows), from_numpy(stored.dtype)
-        shape = self._grid_shape(levels)
+        blocks, dtype, shape = (
+            self.grid.blocks(levels.rows(_float(stored))),
+            from_numpy(stored.dtype),
+            self._grid_shape(levels),
+        )
+        weights = None if importance is None else self.grid.blocks(_float(importance), 0.0)
+        shrink = self._searched(blocks, weights) if self.searched or weights is not None else np.float32(1)
+        wanted = self._reaching(blocks, shrink)
+        minimum = None
         if self.minimum is not None:
-            return self._fit_minimum(self.minimum, blocks, shape, dtype)
+            minimum = self.minimum.store(self.minimum.representable(wanted.minimum).reshape(shape), dtype)
+            assert wanted.minimum is not None
+            raised = wanted.minimum.reshape(shape) - self.minimum.numbers(minimum, shape)
+            wanted = replace(
+                wanted, scale=wanted.scale.reshape(shape) + np.maximum(raised, 0) / np.float32(self._steps)
+            )
+        scale = self.scale.bounded(wanted.scale.astype(np.float32), dtype, float(self.code.has_zero)).reshape(shape)
+        scales = self.scale.store(scale, dtype)
+        if minimum is not None:
+            return [*scales, *minimum]
+        found = self.scale.numbers(scales, shape)
         if self.zero:
-            return self._fit_zero(blocks, shape, dtype)
-        return [*self._stored_scale(self.code.scale(blocks), shape, dtype), *self.code.fit_table(blocks)]
+            zero = np.clip(np.rint(_over(-self._least(blocks, shrink).reshape(shape), found)), 0, self._steps)
+            return [*scales, *Packed(self.code.packed.bits).pack(zero.astype(np.int16))]
+        if not self.code.tables():
+            return scales
+        return [*scales, *self.code.fit_table(_over(blocks, _column(found)), weights)]
 
-    def _stored_scale(self, scale: Array, shape: tuple[int, ...], dtype: DType) -> list[Array]:
-        """Scales as stored: 1 where all is zero, and no smaller than what the storage can hold."""
-        return self.scale.store(self.scale.bounded(scale, dtype).reshape(shape), dtype)
+    @property
+    def _steps(self) -> int:
+        """How many steps of a scale lie between the first and the last code."""
+        return (1 << self.code.packed.bits) - 1
 
-    def _fit_zero(self, blocks: Array, shape: tuple[int, ...], dtype: DType) -> list[Array]:
-        least, most = blocks.min(axis=-1, initial=0), blocks.max(axis=-1, initial=0)
-        steps = (1 << self.code.packed.bits) - 1
-        scale = self._stored_scale((most - least) / np.float32(steps), shape, dtype)
-        found = self.scale.numbers(scale, shape)
-        zero = np.rint(np.divide(-least.reshape(shape), found, out=np.zeros_like(found), where=found != 0))
-        return [*scale, *Packed(self.code.packed.bits).pack(np.clip(zero, 0, steps).astype(np.int16))]
+    def _least(self, blocks: Array, shrink: Array) -> Array:
+        return blocks.min(axis=-1, initial=0) * shrink
 
-    def _fit_minimum(self, minimum: Stored, blocks: Array, shape: tuple[int, ...], dtype: DType) -> list[Array]:
-        least, most = blocks.min(axis=-1), blocks.max(axis=-1)
-        found = minimum.store(minimum.representable(least).reshape(shape), dtype)
-        steps = (1 << self.code.packed.bits) - 1
-        reach = np.maximum(most.reshape(shape) - minimum.numbers(found, shape), 0)
-        scale = self._stored_scale((reach / np.float32(steps)).astype(np.float32), shape, dtype)
-        return [*scale, *found]
+    def _reaching(self, blocks: Array, shrink: Array) -> _Numbers:
+        """Parameters, before they are stored, whose codes reach the given share of each block's range."""
+        if self.minimum is not None:
+            least, most = blocks.min(axis=-1), blocks.max(axis=-1)
+            cut = (most - least) * (1 - shrink) / 2
+            least, most = self.minimum.representable(least + cut), most - cut
+            return _Numbers(np.maximum(most - least, 0) / np.float32(self._steps), None, least, None)
+        if self.zero:
+            least, most = self._least(blocks, shrink), blocks.max(axis=-1, initial=0) * shrink
+            scale = (most - least) / np.float32(self._steps)
+            return _Numbers(scale, np.clip(np.rint(_over(-least, scale)), 0, self._steps), None, None)
+        return _Numbers(self.code.scale(blocks) * shrink, None, None, None)
+
+    def _searched(self, blocks: Array, weights: Array | None) -> Array:
+        """For each block the share of its range whose codes have the smallest (weighted) squared error."""
+        best, least = np.ones(blocks.shape[:-1], np.float32), None
+        table = None if not self.code.tables() else self.code.fit_table(blocks, None)[0]
+        for share in (np.float32(s) for s in self.scale.shrinks):
+            numbers = replace(self._reaching(blocks, share).each(_column), table=table)
+            off = self._values(self._codes(blocks, numbers), numbers) - blocks
+            squared = np.square(_over(off, _column(np.abs(blocks).max(axis=-1))))
+            error = (squared if weights is None else squared * weights).sum(axis=-1)
+            better = error < least if least is not None else np.ones(best.shape, bool)
+            best, least = np.where(better, share, best), error if least is None else np.minimum(error, least)
+        return best
 
     def round(self, levels: Levels, stored: Array, parameters: Sequence[Array]) -> list[Array]:
         rows = levels.rows(_float(stored))
@@ -118,15 +155,14 @@ class Coded(Values):
     def _codes(self, x: Array, by: _Numbers) -> Array:
         if by.minimum is not None:
             x = x - by.minimum
-        nonzero = by.scale != 0
-        scaled = x / by.scale if nonzero.all() else np.divide(x, by.scale, out=np.zeros_like(x), where=nonzero)
+        scaled = _over(x, by.scale)
         if by.zero is not None:
             np.rint(scaled, out=scaled)
             scaled += by.zero
         return self.code.nearest(scaled, by.table)
 
     def _values(self, codes: Array, by: _Numbers) -> Array:
-        numbers = self.code.numbers(codes if by.table is not None else codes.astype(by.scale.dtype), by.table)
+        numbers = self.code.numbers(np, codes, by.table)
         if by.zero is not None:
             numbers = numbers - by.zero
         numbers = numbers * by.scale
@@ -174,7 +210,9 @@ class Coded(Values):
         parameters = arrays[len(self.code.packed.planes) :]
         parts, shape = self._split(levels, parameters), self._grid_shape(levels)
         scale = np.abs(self.scale.numbers(parts.scale, shape).astype(np.float64))
-        radius = self.code.radius(self.grid.largest_count(rows_shape(levels))) + (0.5 if self.zero else 0.0)
+        radius = self.code.radius(
+            self.grid.largest_count(rows_shape(levels)), parts.tables[0] if parts.tables else None
+        ) + (0.5 if self.zero else 0.0)
         reach = (1 << self.code.packed.bits) - 1 if self.zero or self.minimum else self.code.largest
         bound = scale * radius + reach * self.scale.slack(parts.scale, shape)
         if self.minimum is not None:
@@ -186,7 +224,7 @@ class Coded(Values):
         planes = len(self.code.packed.planes)
         rows, codes = levels.rows(upstream), levels.rows(self.code.packed.unpack(arrays[:planes], levels.stored, xp))
         parts, columns = self._split(levels, arrays[planes:]), range(rows_shape(levels)[1])
-        numbers = self.code.numbers(codes if parts.tables else codes * 1.0, parts.tables[0] if parts.tables else None)
+        numbers = self.code.numbers(xp, codes, parts.tables[0] if parts.tables else None)
         if self.zero:
             zero = Packed(self.code.packed.bits).unpack(parts.zero, self._grid_shape(levels), xp)
             numbers = numbers - self.grid.spread(zero, columns, xp)
@@ -194,6 +232,10 @@ class Coded(Values):
         found += [None for _ in parts.zero]
         if self.minimum is not None:
             found += self.minimum.gradients(xp, parts.minimum, self.grid.sums(xp, rows))
+        if parts.tables:
+            scale = self.grid.spread(self.scale.numbers(parts.scale, self._grid_shape(levels), xp), columns, xp)
+            weighted = rows * scale
+            found.append(xp.stack([(weighted * (codes == c)).sum() for c in range(len(parts.tables[0]))], 0))
         return [*(None for _ in range(planes)), *found]
 
     @property
@@ -234,6 +276,12 @@ def rows_shape(levels: Levels) -> tuple[int, int]:
 
 def _column(parameters: Array) -> Array:
     return parameters[..., None]
+
+
+def _over(x: Array, scale: Array) -> Array:
+    """Elements over their scales; 0 where the scale is."""
+    nonzero = scale != 0
+    return x / scale if nonzero.all() else np.divide(x, scale, out=np.zeros_like(x), where=nonzero)
 
 
 def _float(stored: Array) -> Array:

@@ -1,12 +1,11 @@
-"""Codes: what number each of the 2^b codes of an element stands for, before scales.
-
-A code is data: integers (`Integers`), or the entries of a table.
+"""Codes: what number each of the 2^b codes of an element stands for, before scales. Integers and signs are computed;
+`listed.py` has those whose numbers can only be listed.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,10 @@ Array = Any
 
 
 class Code(ABC):
-    """Numbers of the codes of `packed`, and what a scale must be for elements to be among them."""
+    """Numbers of the codes of `packed`, and what a scale must be for elements to be among them.
+
+    `table` is the array of numbers of codes whose numbers are data (`Table`), else None.
+    """
 
     packed: Packed
 
@@ -31,8 +33,13 @@ class Code(ABC):
     def largest(self) -> float:
         """The largest magnitude of a number."""
 
+    @property
+    def has_zero(self) -> bool:
+        """Whether 0 is among the numbers; where it is not, elements that are all 0 get a scale of 0."""
+        return True
+
     @abstractmethod
-    def radius(self, count: int) -> float:
+    def radius(self, count: int, table: Array | None) -> float:
         """How far, in scales, an element may be from the number nearest to it, where `count` share a scale."""
 
     @abstractmethod
@@ -44,8 +51,8 @@ class Code(ABC):
         """The codes of the numbers nearest to elements over their scale."""
 
     @abstractmethod
-    def numbers(self, codes: Array, table: Array | None) -> Array:
-        """The numbers of codes; of PyTorch's tensors, too."""
+    def numbers(self, xp: Any, codes: Array, table: Array | None) -> Array:
+        """The numbers of codes, as floating numbers of the library `xp` (numpy or torch)."""
 
     @abstractmethod
     def element(self, code: Expr, table: Callable[[Expr], Expr], wide: DType) -> Expr:
@@ -55,9 +62,19 @@ class Code(ABC):
         """The array of numbers, where they are one: `table`, f32, an entry for each code."""
         return ()
 
-    def fit_table(self, blocks: Array) -> Sequence[Array]:
-        """The table for elements."""
-        return ()
+    def fit_table(self, scaled: Array, importance: Array | None) -> list[Array]:
+        """The table for elements over their scales."""
+        return []
+
+
+def reaching(blocks: Array, low: float, high: float) -> Array:
+    """The scale of smallest magnitude by which no element of a block leaves low..high; it may be negative."""
+    most, least = blocks.max(axis=-1, initial=0), blocks.min(axis=-1, initial=0)
+    upright = np.maximum(most / np.float32(high), least / np.float32(low))
+    if low == -high:
+        return upright
+    turned = np.maximum(most / np.float32(-low), least / np.float32(-high))
+    return np.where(upright <= turned, upright, -turned)
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,12 @@ class Integers(Code):
         return cls(bits, 1 - half if bits == 8 else -half, half - 1)
 
     @classmethod
+    def balanced(cls, bits: int) -> Integers:
+        """As many below 0 as above, whose scale is positive."""
+        half = 1 << (bits - 1)
+        return cls(bits, 1 - half, half - 1)
+
+    @classmethod
     def unsigned(cls, bits: int) -> Integers:
         return cls(bits, 0, (1 << bits) - 1)
 
@@ -90,16 +113,11 @@ class Integers(Code):
     def largest(self) -> float:
         return float(max(-self.low, self.high))
 
-    def radius(self, count: int) -> float:
+    def radius(self, count: int, table: Array | None) -> float:
         return 0.5
 
     def scale(self, blocks: Array) -> Array:
-        if self.low == -self.high:
-            return _largest(blocks) / np.float32(self.high)
-        most, least = blocks.max(axis=-1, initial=0), blocks.min(axis=-1, initial=0)
-        upright = np.maximum(most / np.float32(self.high), least / np.float32(self.low))
-        turned = np.maximum(most / np.float32(-self.low), least / np.float32(-self.high))
-        return np.where(upright <= turned, upright, -turned)
+        return reaching(blocks, self.low, self.high)
 
     def nearest(self, scaled: Array, table: Array | None) -> Array:
         whole = np.rint(scaled)
@@ -108,12 +126,55 @@ class Integers(Code):
             whole += self.offset
         return whole.astype(np.int8 if self.packed.signed else np.uint8)
 
-    def numbers(self, codes: Array, table: Array | None) -> Array:
-        return codes - self.offset if self.offset else codes
+    def numbers(self, xp: Any, codes: Array, table: Array | None) -> Array:
+        return floating(xp, codes) - self.offset if self.offset else floating(xp, codes)
 
     def element(self, code: Expr, table: Callable[[Expr], Expr], wide: DType) -> Expr:
         return cast(call("sub", code, Const(self.offset, code.dtype)) if self.offset else code, wide)
 
 
-def _largest(blocks: Array) -> Array:
-    return np.maximum(blocks.max(axis=-1, initial=0), -blocks.min(axis=-1, initial=0))
+@dataclass(frozen=True)
+class Trits(Integers):
+    """-1, 0 and 1. The scale is the mean magnitude (BitNet b1.58, arXiv:2402.17764), so that the larger half stays."""
+
+    def radius(self, count: int, table: Array | None) -> float:
+        return float(count)
+
+    def scale(self, blocks: Array) -> Array:
+        return np.abs(blocks).mean(axis=-1)
+
+
+@dataclass(frozen=True)
+class Signs(Code):
+    """-1 and 1 as one bit. The scale is the mean magnitude, which has the least squared error (XNOR-Net)."""
+
+    packed = Packed(1)
+
+    @property
+    def largest(self) -> float:
+        return 1.0
+
+    @property
+    def has_zero(self) -> bool:
+        return False
+
+    def radius(self, count: int, table: Array | None) -> float:
+        return float(count)
+
+    def scale(self, blocks: Array) -> Array:
+        return np.abs(blocks).mean(axis=-1)
+
+    def nearest(self, scaled: Array, table: Array | None) -> Array:
+        return (scaled >= 0).astype(np.uint8)
+
+    def numbers(self, xp: Any, codes: Array, table: Array | None) -> Array:
+        return 2.0 * floating(xp, codes) - 1.0
+
+    def element(self, code: Expr, table: Callable[[Expr], Expr], wide: DType) -> Expr:
+        twice = call("shl", code, Const(1, code.dtype))
+        return cast(call("sub", twice, Const(1, code.dtype)), wide)
+
+
+def floating(xp: Any, codes: Array) -> Array:
+    """Codes as floating numbers: f32."""
+    return codes.astype(np.float32) if xp is np else codes.to(xp.float32)

@@ -9,10 +9,11 @@ from effcc.ir.dtypes import bf16, f16, f32
 from effcc.ir.encoding import Argument
 from effcc.ir.encodings.registry import Option
 from effcc.ir.encodings.values.grid import Grid
-from effcc.ir.encodings.values.parameters import Floats, Stored, TwoLevel
+from effcc.ir.encodings.values.parameters import Exponents, Floats, Stored, TwoLevel
 
 FLOATS = {"f32": f32, "f16": f16, "bf16": bf16}
 CODED = {f"{sign}{bits}": (bits, sign == "i") for bits in (4, 6, 7, 8) for sign in "ui"}
+EXPONENT = "e8"
 LARGEST_GROUP = 1 << 16
 SUPER = 256
 """How many elements share a super-scale where nothing is said."""
@@ -30,7 +31,7 @@ SHARING = (
 """Who shares a scale: a channel where nothing is said."""
 
 SCALES = (
-    Option("scale", None, (*FLOATS, *CODED)),
+    Option("scale", None, (*FLOATS, EXPONENT, *CODED)),
     Option("super", None, count, "a multiple of group"),
 )
 """How scales are stored: in the weight's dtype where nothing is said; as integers times a number that `super` share."""
@@ -74,4 +75,4 @@ def stored_of(given: Mapping[str, Any]) -> Stored:
     if scale in CODED:
         bits, signed = CODED[scale]
         return TwoLevel(bits, signed, given["super"] // given["group"], f16)
-    return Floats(FLOATS[scale] if scale else None)
+    return Exponents() if scale == EXPONENT else Floats(FLOATS[scale] if scale else None)

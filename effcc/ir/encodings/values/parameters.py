@@ -1,4 +1,6 @@
-"""How scales and minimums are stored: as floating numbers, or as small integers times a number that many share.
+"""How scales and minimums are stored: as floating numbers, as small integers times a number that many
+share, or as
+exponents of two.
 
 scale="f16"              s = f32(scale[g])
 scale="u6", super=256    s = f32(scale_super[g * group // 256]) * scale[g]        (Q4_K's way)
@@ -14,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from effcc.errors import EncodingError
-from effcc.ir.dtypes import DType, from_numpy
+from effcc.ir.dtypes import DType, f32, from_numpy, i8
 from effcc.ir.encodings.values.base import EPSILON, SMALLEST, NamedArray
+from effcc.ir.encodings.values.codes import floating
 from effcc.ir.encodings.values.grid import Grid
 from effcc.ir.encodings.values.packing import Packed
 from effcc.ir.expr import Const, Expr, cast, floor_div, integer
@@ -32,9 +35,15 @@ class Stored(ABC):
     def components(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[NamedArray, ...]:
         """The arrays that hold parameters of `shape` for a weight of `dtype`."""
 
+    shrinks: tuple[float, ...] = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
+    """Shares of the range that reaches all elements, among which a search finds the scale of smallest error."""
+
     @abstractmethod
-    def bounded(self, scales: Array, dtype: DType) -> Array:
-        """Scales that can be divided by as far as the storage has them: none smaller than its smallest number."""
+    def bounded(self, scales: Array, dtype: DType, empty: float) -> Array:
+        """Scales that can be divided by as far as the storage has them: none smaller than its smallest number.
+
+        empty: what becomes of a scale of 0.
+        """
 
     @abstractmethod
     def representable(self, minimums: Array) -> Array:
@@ -45,8 +54,8 @@ class Stored(ABC):
         """The arrays for given parameters. Raises EncodingError where they are too large for it."""
 
     @abstractmethod
-    def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
-        """The parameters as stored, in f32 (f64 if the arrays are)."""
+    def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...], xp: Any = np) -> Array:
+        """The parameters as stored, in f32 (f64 if the arrays are); arrays of the library `xp`."""
 
     @abstractmethod
     def slack(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
@@ -70,10 +79,10 @@ class Floats(Stored):
     def components(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[NamedArray, ...]:
         return ((name, self.dtype or dtype, shape),)
 
-    def bounded(self, scales: Array, dtype: DType) -> Array:
+    def bounded(self, scales: Array, dtype: DType, empty: float) -> Array:
         smallest = np.float32(SMALLEST[self.dtype or dtype])
         away = np.copysign(np.maximum(np.abs(scales), smallest), scales)
-        return np.where(scales != 0, away, np.float32(1))
+        return np.where(scales != 0, away, np.float32(empty))
 
     def representable(self, minimums: Array) -> Array:
         return minimums
@@ -81,8 +90,8 @@ class Floats(Stored):
     def store(self, numbers: Array, dtype: DType) -> list[Array]:
         return [as_float(numbers, self.dtype or dtype)]
 
-    def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
-        return widened(arrays[0])
+    def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...], xp: Any = np) -> Array:
+        return widened(xp, arrays[0])
 
     def slack(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
         return _slack(arrays[0])
@@ -124,7 +133,7 @@ class TwoLevel(Stored):
         codes = self.packed.components(name, shape)
         return (*codes, (f"{name}_super", self.dtype, (rows, -(-groups // self.share))))
 
-    def bounded(self, scales: Array, dtype: DType) -> Array:
+    def bounded(self, scales: Array, dtype: DType, empty: float) -> Array:
         return scales
 
     def representable(self, minimums: Array) -> Array:
@@ -135,15 +144,15 @@ class TwoLevel(Stored):
         padded = np.pad(numbers, ((0, 0), (0, missing))).reshape(len(numbers), -1, self.share)
         extreme = np.take_along_axis(padded, np.abs(padded).argmax(-1)[..., None], axis=-1)[..., 0]
         over = as_float(extreme / np.float32(self.largest), self.dtype)
-        step = self._spread(widened(over), numbers.shape[1])
+        step = self._spread(widened(np, over), numbers.shape[1])
         codes = np.rint(np.divide(numbers, step, out=np.zeros_like(numbers), where=step != 0))
         codes = np.clip(codes, -self.largest if self.signed else 0, self.largest)
         return [*self.packed.pack((codes + self.offset).astype(np.int16)), over]
 
-    def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
+    def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...], xp: Any = np) -> Array:
         *codes, over = arrays
-        groups = self.packed.unpack(codes, shape).astype(np.float32) - np.float32(self.offset)
-        return self._spread(widened(over), shape[1]) * groups
+        groups = floating(xp, self.packed.unpack(codes, shape, xp)) - self.offset
+        return self._spread(widened(xp, over), shape[1], xp) * groups
 
     def _spread(self, over: Array, groups: int, xp: Any = np) -> Array:
         return over[:, xp.arange(groups) // self.share]
@@ -161,9 +170,45 @@ class TwoLevel(Stored):
 
     def gradients(self, xp: Any, arrays: Sequence[Array], upstream: Array) -> list[Array | None]:
         codes = arrays[:-1]
-        groups = self.packed.unpack(codes, tuple(upstream.shape), xp) * 1.0 - self.offset
+        groups = floating(xp, self.packed.unpack(codes, tuple(upstream.shape), xp)) - self.offset
         shared = Grid("group", self.share).sums(xp, upstream * groups)
         return [*(None for _ in codes), shared]
+
+
+@dataclass(frozen=True)
+class Exponents(Stored):
+    """Powers of two, 2^e with e an i8, by which products are exact: what was given, or the next larger one.
+
+    halved: a search may take half of what reaches all elements, which then leave the range.
+    """
+
+    halved: bool = False
+    shrinks = (1.0, 0.5)
+
+    def components(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[NamedArray, ...]:
+        return ((name, i8, shape),)
+
+    def bounded(self, scales: Array, dtype: DType, empty: float) -> Array:
+        return np.where(scales != 0, np.maximum(scales, np.float32(SMALLEST[f32])), np.float32(empty))
+
+    def representable(self, minimums: Array) -> Array:
+        return minimums
+
+    def store(self, numbers: Array, dtype: DType) -> list[Array]:
+        fraction, exponent = np.frexp(numbers)
+        return [(exponent - (fraction == 0.5)).astype(np.int8)]
+
+    def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...], xp: Any = np) -> Array:
+        return np.ldexp(np.float32(1), arrays[0]) if xp is np else xp.exp2(floating(xp, arrays[0]))
+
+    def slack(self, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
+        return self.numbers(arrays, shape).astype(np.float64) * float(self.halved)
+
+    def element(self, load: Load, index: Sequence[Expr], shape: tuple[int, ...], wide: DType) -> Expr:
+        return call("exp2", cast(load(0, index), wide))
+
+    def gradients(self, xp: Any, arrays: Sequence[Array], upstream: Array) -> list[Array | None]:
+        return [None]
 
 
 def as_float(numbers: Array, dtype: DType) -> Array:
@@ -176,9 +221,9 @@ def as_float(numbers: Array, dtype: DType) -> Array:
     return rounded
 
 
-def widened(array: Array) -> Array:
+def widened(xp: Any, array: Array) -> Array:
     """Floating numbers in f32, or f64 if they are."""
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    return array if array.dtype in (xp.float32, xp.float64) else floating(xp, array)
 
 
 def _slack(array: Array) -> Array:

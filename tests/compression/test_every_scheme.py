@@ -1,0 +1,49 @@
+"""Every scheme that is declared, through the whole compiler: one program reads a weight in each, on any machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effcc.driver import Options, compile_graph
+from effcc.frontend.decode import to_tensor
+from effcc.ir.dtypes import f32
+from effcc.ir.encodings import storage
+from effcc.ir.encodings.registry import DECLARATIONS
+from effcc.ir.graph import Graph, GraphBuilder
+from effcc.ir.interpreter import run_graph
+from effcc.ir.parser import encoding_of
+from effcc.ir.types import TensorType
+from effcc.target import generic
+
+VALUES = [d.samples[-1] for d in DECLARATIONS.values() if d.kind == "values"]
+ROWS, COLUMNS, DEPTH = 3, 6, 37
+
+
+def products(encodings: list[str]) -> tuple[Graph, list[Any]]:
+    """A graph that multiplies its input by a weight in each of the encodings, and values for its parameters."""
+    random = np.random.default_rng(5)
+    builder = GraphBuilder("schemes")
+    x = builder.param("x", TensorType(f32, (ROWS, DEPTH)), False)
+    arrays = [random.standard_normal((ROWS, DEPTH)).astype(np.float32)]
+    results = []
+    for n, encoding in enumerate(encodings):
+        made = storage(encoding_of(encoding), (COLUMNS, DEPTH))
+        components = made.encode(random.standard_normal(made.shape).astype(np.float32))
+        parts = [builder.param(f"w{n}_{c.name}", c.type, True) for c in made.components]
+        arrays += components
+        weight = builder.emit("decode", *parts, encoding=made.encoding, dtype=made.dtype, shape=made.shape)
+        results.append(builder.emit("linear", x, weight))
+    return builder.build(tuple(results)), arrays
+
+
+@pytest.mark.parametrize("target", ["scalar", "avx2"])
+def test_compiled_products_are_those_with_decoded_weights(target: str) -> None:
+    graph, arrays = products(VALUES)
+    expected = run_graph(graph, arrays)
+    compiled = compile_graph(graph, Options(target=generic(target)))
+    got = compiled(*(to_tensor(a) for a in arrays))
+    for encoding, one, other in zip(VALUES, got, expected, strict=True):
+        np.testing.assert_allclose(one.numpy(), other, rtol=2e-5, atol=2e-4, err_msg=encoding)
