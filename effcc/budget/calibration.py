@@ -2,65 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from effcc.errors import InputError
+from effcc.compression.calls import Call
 
 SAMPLE_ROWS = 256
 """So many rows of a linear layer's input are kept, spread evenly, to judge its output by."""
 
 SAMPLE_ITEMS = 4
 """So many items of a batch are kept of another module's input."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """Arguments of one call of the model."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-    def __call__(self, model: nn.Module) -> Any:
-        return model(*self.args, **self.kwargs)
-
-
-def calls_of(data: object) -> tuple[Call, ...]:
-    """The calls that `data` stands for: a tensor, a tuple of arguments, a mapping of keywords, or an iterable of these.
-
-    Raises InputError where there is none, or where floating numbers are infinite or NaN.
-    """
-    items = [data] if isinstance(data, Tensor | Mapping | tuple) else list(_iterable(data))
-    calls = tuple(_call(item, n) for n, item in enumerate(items))
-    if not calls:
-        raise InputError("data: expected at least one call of the model, got none")
-    for n, call in enumerate(calls):
-        for leaf in tree_leaves((call.args, dict(call.kwargs))):
-            if isinstance(leaf, Tensor) and leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
-                raise InputError(f"data: call {n} holds infinities or NaN in a tensor of shape {list(leaf.shape)}")
-    return calls
-
-
-def _iterable(data: object) -> Iterable[object]:
-    if not isinstance(data, Iterable) or isinstance(data, str | bytes):
-        raise InputError(f"data: expected calls of the model (tensors, tuples or mappings), got {type(data).__name__}")
-    return data
-
-
-def _call(item: object, n: int) -> Call:
-    if isinstance(item, Tensor):
-        return Call((item,), {})
-    if isinstance(item, Mapping):
-        return Call((), dict(item))
-    if isinstance(item, tuple | list):
-        return Call(tuple(item), {})
-    raise InputError(f"data: call {n} is a {type(item).__name__}; expected a tensor, a tuple of arguments or keywords")
 
 
 @dataclass

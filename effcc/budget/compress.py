@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from effcc.budget.calibration import calls_of, profiling, rows_of_a_call
+from effcc.budget.calibration import profiling, rows_of_a_call
 from effcc.budget.candidates import (
     DENSE,
     Candidate,
@@ -33,6 +33,7 @@ from effcc.budget.problem import Choice, Problem
 from effcc.budget.report import LayerReport, Point, Report
 from effcc.budget.sensitivities import Record, Sensitivity, Trial, require_all_ran, sensitivities
 from effcc.budget.solvers import dynamic, evolutionary, integer
+from effcc.compression.calls import calls_of
 from effcc.compression.install import require_module
 from effcc.errors import BudgetError, InputError, UnknownNameError
 from effcc.runtime.measure import host_target

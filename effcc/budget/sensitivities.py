@@ -24,9 +24,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from effcc.budget.calibration import Call, Profile
+from effcc.budget.calibration import Profile
 from effcc.budget.candidates import DENSE, Candidate, Layer
 from effcc.budget.outputs import Measure, detached
+from effcc.compression.calls import Call
 from effcc.errors import InputError
 
 

@@ -1,18 +1,22 @@
-"""Storing the weights of a model's modules: all are computed before the first module is changed."""
+"""The weights of a model that are chosen to be stored, and putting what is stored in their place.
+
+All weights are computed before the first module is changed, so that a refusal leaves the model as it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from effcc.compression.modules import ENCODED, EncodedLinear, EncodedModule
+from effcc.compression.inputs import UNCHANGED, InputChange
+from effcc.compression.modules import ENCODED, EncodedLinear, EncodedModule, encoded_class
 from effcc.errors import EncodingError, InputError
 from effcc.frontend.decode import storage_of, to_numpy, to_tensor
 from effcc.frontend.importer import TORCH_DTYPES
-from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import Storage
 
 Choice = Callable[[str, nn.Module], bool]
@@ -21,10 +25,52 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Stored:
-    """A weight's storage and its component arrays."""
+    """A weight's storage and its component arrays, and what its input is changed by.
+
+    error: of the output (of the weight, where no data were given), relative to its norm; None where unknown.
+    """
 
     storage: Storage
     arrays: list[Any]
+    change: InputChange = UNCHANGED
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight that is to be stored: the modules that hold it, by name."""
+
+    modules: Mapping[str, nn.Module]
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.modules)) or "the model"
+
+    @property
+    def module(self) -> Any:
+        return next(iter(self.modules.values()))
+
+    @property
+    def source(self) -> Tensor:
+        """The tensor that modules share where they share the weight."""
+        return _source(self.module)
+
+    def dense(self) -> Any:
+        """Its numbers."""
+        return to_numpy(self.module.weight)
+
+    @property
+    def held(self) -> Stored | None:
+        """What is stored already."""
+        return held_by(self.module)
+
+    @property
+    def taps(self) -> int:
+        """Elements of a row that one input channel has: the size of a convolution's kernel."""
+        size = 1
+        for extent in getattr(self.module, "kernel_size", ()):
+            size *= extent
+        return size
 
 
 def require_module(model: object, verb: str) -> None:
@@ -32,46 +78,31 @@ def require_module(model: object, verb: str) -> None:
         raise InputError(f"{verb}: expected an nn.Module, got {type(model).__name__}")
 
 
-def require_only(wanted: Encoding, names: Sequence[str], verb: str, other: str) -> None:
-    found = wanted.terms[0]
-    if len(found) != 1 or found[0].name not in names:
-        raise EncodingError(
-            f"effcc.{verb} takes one of {', '.join(names)}, got {wanted or 'dense'}; effcc.{other} takes the others"
-        )
-
-
-def encode_weights(model: Model, store: Callable[[Any, Stored | None], Stored], where: Choice | None) -> Model:
-    """Store the chosen modules' weights; all are computed before the first module is changed."""
+def weights_of(model: nn.Module, where: Choice | None) -> list[Weight]:
+    """The weights of the chosen modules (default: every nn.Linear). Raises EncodingError where one cannot be stored."""
     chosen = [(name, m) for name, m in model.named_modules() if (where or is_linear)(name, m)]
     if not chosen:
         raise EncodingError(
             f"no weight of {type(model).__name__} was chosen: it has no nn.Linear; say which modules by where=..."
         )
-    made: dict[int, Stored] = {}
-    pending: list[tuple[nn.Module, Stored, Any]] = []
+    found: dict[int, dict[str, nn.Module]] = {}
     for name, module in chosen:
-        if not isinstance(module, EncodedModule) and type(module) not in ENCODED:
+        if encoded_class(module) is None:
             known = ", ".join(f"nn.{c.__name__}" for c in ENCODED)
             raise EncodingError(f"{name or 'the model'} is a {type(module).__name__}; weights of {known} can be stored")
-        held = held_by(module)
-        source = getattr(module, module.weight_components[-1]) if isinstance(module, EncodedModule) else module.weight
-        if id(source) not in made:
-            dense = to_numpy(module.weight)
-            try:
-                made[id(source)] = store(dense, held)
-            except EncodingError as error:
-                raise EncodingError(f"{name or 'the model'}: {error} (leave it out with where=...)") from None
-        pending.append((module, made[id(source)], source))
-    shared: dict[int, dict[str, Tensor]] = {}
-    for module, stored, source in pending:
-        if id(stored) not in shared:
-            shared[id(stored)] = _tensors(stored, source)
-        _install(module, stored.storage, shared[id(stored)])
-    return model
+        found.setdefault(id(_source(module)), {})[name] = module
+    return [Weight(modules) for modules in found.values()]
+
+
+def _source(module: Any) -> Tensor:
+    found: Tensor = (
+        getattr(module, module.weight_components[-1]) if isinstance(module, EncodedModule) else module.weight
+    )
+    return found
 
 
 def is_linear(_: str, module: nn.Module) -> bool:
-    return type(module) in (nn.Linear, EncodedLinear)
+    return encoded_class(module) is EncodedLinear
 
 
 def held_by(module: nn.Module) -> Stored | None:
@@ -80,7 +111,16 @@ def held_by(module: nn.Module) -> Stored | None:
         return None
     components = [getattr(module, name) for name in module.weight_components]
     made = storage_of(module.encoding, module.weight_shape, components, module.weight_dtype)
-    return Stored(made, [to_numpy(c) for c in components])
+    change = InputChange(module.input_scale, module.input_rotation)
+    return Stored(made, [to_numpy(c) for c in components], change, module.weight_error)
+
+
+def install_all(found: Sequence[tuple[Weight, Stored]]) -> None:
+    """Put what is stored in the weights' place; modules that shared a weight share its components."""
+    for weight, stored in found:
+        components = _tensors(stored, weight.source)
+        for module in weight.modules.values():
+            install(module, stored.storage, components, stored.change, stored.error)
 
 
 def _tensors(stored: Stored, source: Tensor) -> dict[str, Tensor]:
@@ -93,20 +133,32 @@ def _tensors(stored: Stored, source: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def _install(module: nn.Module, made: Storage, components: dict[str, Tensor]) -> None:
-    """Put the components in the place of the weight."""
+def install(
+    module: nn.Module,
+    made: Storage,
+    components: Mapping[str, Tensor],
+    change: InputChange = UNCHANGED,
+    error: float | None = None,
+) -> None:
+    """Put the components in the place of a module's weight, and what changes its input beside them."""
+    like = torch.empty(0, dtype=TORCH_DTYPES[made.dtype], device=_source(module).device)
     if isinstance(module, EncodedModule):
-        for name in module.weight_components:
+        for name in (*module.weight_components, "input_scale", "input_rotation"):
             delattr(module, name)
     else:
+        found = encoded_class(module)
+        assert found is not None
         del module.weight
-        module.__class__ = ENCODED[type(module)]
+        module.__class__ = found
     module.encoding = str(made.encoding)  # type: ignore[assignment]
     module.weight_shape = made.shape  # type: ignore[assignment]
     module.weight_components = tuple(f"weight_{name}" for name in components)  # type: ignore[assignment]
     module.weight_dtype = TORCH_DTYPES[made.dtype]  # type: ignore[assignment]
+    module.weight_error = error  # type: ignore[assignment]
     for name, tensor in components.items():
         if isinstance(tensor, nn.Parameter):
             module.register_parameter(f"weight_{name}", tensor)
         else:
             module.register_buffer(f"weight_{name}", tensor)
+    module.register_buffer("input_scale", None if change.scale is None else change.scale.to(like))
+    module.register_buffer("input_rotation", None if change.rotation is None else change.rotation.to(like))

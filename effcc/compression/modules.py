@@ -7,17 +7,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from effcc.compression.inputs import turn
 from effcc.errors import EncodingError
 from effcc.frontend.decode import decode
 
 
 class EncodedModule(nn.Module):
-    """A module whose `weight` is stored by components: buffers, or a parameter where gradients pass to one."""
+    """A module whose `weight` is stored by components: buffers, or a parameter where gradients pass to one.
+
+    input_scale, input_rotation: None, or buffers: what the input is changed by first (`InputChange`), and the stored
+    weight by its inverse. weight_error: how far its output was off when it was stored, relative to its norm.
+    """
 
     encoding: str
     weight_shape: tuple[int, ...]
     weight_components: tuple[str, ...]
     weight_dtype: torch.dtype | None = None
+    weight_error: float | None
+    input_scale: Tensor | None
+    input_rotation: Tensor | None
 
     @property
     def weight(self) -> Tensor:
@@ -36,8 +44,36 @@ class EncodedModule(nn.Module):
             self.weight_dtype = fn(torch.empty(0, dtype=self.weight_dtype)).dtype
         return super()._apply(fn, recurse)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the components, and of what the input is changed by."""
+        held = [*(getattr(self, name) for name in self.weight_components), self.input_scale, self.input_rotation]
+        return sum(t.numel() * t.element_size() for t in held if t is not None)
+
+    def forward(self, input: Tensor) -> Tensor:
+        made: Tensor = super().forward(self.changed(input))
+        return made
+
+    def changed(self, input: Tensor) -> Tensor:
+        """The input that the stored weight is for."""
+        if self.input_rotation is not None:
+            input = turn(input, self.input_rotation)
+        if self.input_scale is not None:
+            after = len(self.weight_shape) - 2
+            input = input * self.input_scale.reshape(-1, *(1 for _ in range(after)))
+        return input
+
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, weight={self.encoding}"
+        changes = [n for n in ("rotation", "scale") if getattr(self, f"input_{n}") is not None]
+        after = f", input changed by {' and '.join(changes)}" if changes else ""
+        return f"{super().extra_repr()}, weight={self.encoding}, {self.weight_bytes:,} bytes{after}"
+
+
+class InTraining(nn.Module):
+    """A module that computes with its weight as `encoding` would store it (`effcc.compression.training`)."""
+
+    encoding: str
+    dense: type[nn.Module]
 
 
 class EncodedLinear(EncodedModule, nn.Linear):
@@ -68,3 +104,10 @@ ENCODED: dict[type[nn.Module], type[EncodedModule]] = {
     nn.Conv3d: EncodedConv3d,
 }
 """What each class of module becomes; only modules of exactly these classes (or encoded before) can be encoded."""
+
+
+def encoded_class(module: nn.Module) -> type[EncodedModule] | None:
+    """What a module becomes when its weight is stored; None where it cannot be."""
+    if isinstance(module, EncodedModule):
+        return type(module)
+    return ENCODED.get(module.dense if isinstance(module, InTraining) else type(module))

@@ -2,47 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from effcc.compression.install import Choice, Model, Stored, encode_weights, require_module, require_only
+import numpy as np
+
+from effcc.compression.install import (
+    Choice,
+    Model,
+    Stored,
+    Weight,
+    install_all,
+    require_module,
+    weights_of,
+)
+from effcc.compression.methods import methods_of
+from effcc.compression.methods.problem import Method
+from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_of
+from effcc.compression.search import searched, solved
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
-from effcc.ir.encodings import canonical, storage
+from effcc.ir.encodings import storage
 from effcc.ir.encodings.registry import names
-from effcc.ir.parser import encoding_of
 
 
-def quantize(model: Model, scheme: str = "int8", *, where: Choice | None = None) -> Model:
-    """Store weights as small integers, in place; returns `model`.
+def quantize(
+    model: Model,
+    scheme: Schemes = "int8",
+    *,
+    method: str = "nearest",
+    data: object = None,
+    where: Choice | None = None,
+) -> Model:
+    """Store weights with fewer bits, in place; returns `model`.
 
-    scheme: `int8(per="channel")` (short: `int8`) or `int8(per="tensor")`: W = f32(values) * scale, symmetric around
-        zero, |error| <= scale / 2.
+    scheme: `int8(per="channel")` (short: `int8`), `int4(group=32)`, ...: see `effcc.ir.encodings.values`. For some
+        layers others: `{"*.down_proj": "int8", "*.lm_head": None, "*": "int4(group=32)"}`, where the first pattern that
+        a module's name matches holds, and None, or no pattern that matches, leaves it dense.
+    method: how the numbers are found: `nearest`; with data `gptq`, `quantease` (coordinate descent), `awq` (columns
+        scaled by their inputs); `hadamard` (inputs rotated); also one after the other, `awq+gptq`.
+    data: what the model is to be accurate on: calls of it, each a tensor, a tuple of arguments, or a dict of keywords.
     where: takes a module's name and the module, says whether its weight is to be stored so; default: every nn.Linear.
-        Linear, Embedding and convolutions can be stored. A weight that is sparse already keeps its pattern.
+        Linear, Embedding and convolutions can be stored. A weight that is sparse already keeps its pattern. An
+        embedding is rounded to nearest whatever the method: its rows are looked up, not multiplied.
 
-    Raises UnknownNameError or EncodingError for a scheme that does not exist, does not fit a weight (which one is
-    said), or stands where it cannot; the model is then unchanged.
+    Raises UnknownNameError, IRSyntaxError or EncodingError for a scheme that does not exist, does not parse, does not
+    fit a weight (which one is said), or stands where it cannot; InputError for data that are missing, do not fit the
+    model, or are not finite; the model is then unchanged.
 
         >>> from torch import nn
         >>> model = nn.Linear(3, 2)
         >>> quantize(model)
-        EncodedLinear(in_features=3, out_features=2, bias=True, weight=int8(per="channel"))
+        EncodedLinear(in_features=3, out_features=2, bias=True, weight=int8(per="channel"), 14 bytes)
+        >>> import torch
+        >>> model = quantize(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)), method="gptq", data=torch.randn(16, 4))
     """
     require_module(model, "quantize")
-    wanted = canonical(encoding_of(scheme))
-    require_only(wanted, names("values"), "quantize", "sparsify")
+    schemes = schemes_of(scheme)
+    require_kind(schemes, names("values"), "quantize", "sparsify")
+    methods = methods_of(method)
+    plan = assigned(weights_of(model, where), schemes)
 
-    def store(dense: Any, held: Stored | None) -> Stored:
-        if held is None:
-            made = storage(wanted, dense.shape, from_numpy(dense.dtype))
-            return Stored(made, made.encode(dense))
-        levels = held.storage.levels
-        if not held.storage.values.is_exact:
-            raise EncodingError(f"its values are stored as {held.storage.encoding} already; quantize the dense weight")
-        chain = Encoding(((*held.storage.encoding.terms[0], *wanted.terms[0]),))
-        made = storage(chain, held.storage.shape, held.storage.dtype, levels.count)
-        coordinates, (elements,) = held.storage.split(held.arrays)
-        return Stored(made, [*coordinates, *made.values.encode(levels, elements)])
+    def store(weight: Weight, wanted: Encoding, gram: Any) -> Stored:
+        return _stored(weight, wanted, methods, gram)
 
-    return encode_weights(model, store, where)
+    install_all(searched(model, plan, store, data, method if any(m.needs_data for m in methods) else None))
+    return model
+
+
+def _stored(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: Any) -> Stored:
+    held, dense = weight.held, weight.dense()
+    trained = getattr(weight.module, "encoding", None) if held is None else None
+    if trained is not None and trained != str(wanted):
+        raise EncodingError(f"it was trained as {trained}, not stored as {wanted}")
+    if not np.isfinite(np.asarray(dense, np.float32)).all():
+        raise EncodingError(f"{wanted} stores finite numbers; the weight holds infinities or NaN")
+    if held is None:
+        return solved(weight, dense, storage(wanted, dense.shape, from_numpy(dense.dtype)), methods, gram)
+    if not held.storage.values.is_exact:
+        raise EncodingError(f"its values are stored as {held.storage.encoding} already; quantize the dense weight")
+    if any(m.name != "nearest" for m in methods):
+        asked = "+".join(m.name for m in methods)
+        raise EncodingError(f"{asked} rounds dense weights; this one is stored as {held.storage.encoding}: use nearest")
+    levels = held.storage.levels
+    chain = Encoding(((*held.storage.encoding.terms[0], *wanted.terms[0]),))
+    made = storage(chain, held.storage.shape, held.storage.dtype, levels.count)
+    coordinates, (elements,) = held.storage.split(held.arrays)
+    return Stored(made, [*coordinates, *made.values.encode(levels, elements)], held.change)

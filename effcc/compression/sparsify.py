@@ -2,54 +2,91 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
+import torch
+from torch import Tensor
 
-from effcc.compression.install import Choice, Model, Stored, encode_weights, require_module, require_only
+from effcc.compression.install import (
+    Choice,
+    Model,
+    Stored,
+    Weight,
+    install_all,
+    require_module,
+    weights_of,
+)
+from effcc.compression.methods.problem import Problem
+from effcc.compression.methods.pruning import Pruning, pruning_of
+from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_of
+from effcc.compression.search import matrix_of, relative_error, searched
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
-from effcc.ir.encodings import canonical, storage
+from effcc.ir.encodings import storage
 from effcc.ir.encodings.registry import names
-from effcc.ir.parser import encoding_of
 
 
-def sparsify(model: Model, scheme: str = "block(4,1)", *, density: float, where: Choice | None = None) -> Model:
+def sparsify(
+    model: Model,
+    scheme: Schemes = "block(4,1)",
+    *,
+    density: float,
+    method: str = "magnitude",
+    data: object = None,
+    where: Choice | None = None,
+) -> Model:
     """Keep only the blocks of weights that matter most, in place; returns `model`.
 
-    scheme: `block(r,c)`: of every r rows of a matrix, blocks of r x c elements.
+    scheme: `block(r,c)`: of every r rows of a matrix, blocks of r x c elements. Others by pattern as in `quantize`.
     density: the share that is kept, 0 < density <= 1. Of every r rows the same number of blocks is kept,
-        max(1, round(density * columns / c)): those of largest L2 norm, of equal ones the first.
-    where: as in `quantize`.
+        max(1, round(density * columns / c)): those of largest L2 norm of scores, of equal ones the first.
+    method: what scores weights: `magnitude`; with data `wanda` (magnitude times the norm of what it is multiplied
+        with), `sparsegpt` (as if all others made up for it, and those that are kept then do).
+    data, where: as in `quantize`.
 
     What is kept of a dense weight stays a parameter, so a sparse model can be fine-tuned; what is kept of a quantized
     weight keeps its bytes and scale.
 
-    Raises UnknownNameError or EncodingError as `quantize` does, also for shapes that the blocks do not divide.
+    Raises what `quantize` does, also for shapes that the blocks do not divide.
 
         >>> from torch import nn
         >>> sparsify(nn.Linear(6, 8), "block(4,1)", density=0.5)
-        EncodedLinear(in_features=6, out_features=8, bias=True, weight=block(4,1))
+        EncodedLinear(in_features=6, out_features=8, bias=True, weight=block(4,1), 120 bytes)
     """
     require_module(model, "sparsify")
-    wanted = canonical(encoding_of(scheme))
-    require_only(wanted, names("level"), "sparsify", "quantize")
+    schemes = schemes_of(scheme)
+    require_kind(schemes, names("level"), "sparsify", "quantize")
     if not 0.0 < density <= 1.0:
         raise EncodingError(f"density is the share of weights to keep: expected 0 < density <= 1, got {density}")
+    pruning = pruning_of(method)
+    plan = assigned(weights_of(model, where), schemes)
 
-    def store(dense: Any, held: Stored | None) -> Stored:
-        if held is not None and held.storage.levels.count:
-            raise EncodingError(f"it is stored as {held.storage.encoding} already; sparsify the dense weight")
-        values = () if held is None else held.storage.encoding.terms[0]
-        numbers = dense if held is None else held.storage.decode(held.arrays)
-        (level,) = wanted.terms[0]
-        width = int(level.args[1])
-        count = max(1, round(density * (dense.shape[-1] // width)))
-        dtype = from_numpy(dense.dtype) if held is None else held.storage.dtype
-        made = storage(Encoding(((level, *values),)), dense.shape, dtype, count)
-        coordinates = made.levels.select(numbers)
-        if held is None:
-            return Stored(made, [*coordinates, made.levels.compress(dense, coordinates)])
+    def store(weight: Weight, wanted: Encoding, gram: Tensor | None) -> Stored:
+        return _stored(weight, wanted, density, pruning, gram)
+
+    install_all(searched(model, plan, store, data, method if pruning.needs_data else None))
+    return model
+
+
+def _stored(weight: Weight, wanted: Encoding, density: float, pruning: Pruning, gram: Tensor | None) -> Stored:
+    held, dense = weight.held, weight.dense()
+    if held is not None and held.storage.levels.count:
+        raise EncodingError(f"it is stored as {held.storage.encoding} already; sparsify the dense weight")
+    values = () if held is None else held.storage.encoding.terms[0]
+    (level,) = wanted.terms[0]
+    width = int(level.args[1])
+    count = max(1, round(density * (dense.shape[-1] // width)))
+    dtype = from_numpy(dense.dtype) if held is None else held.storage.dtype
+    made = storage(Encoding(((level, *values),)), dense.shape, dtype, count)
+    change = None if held is None else held.change
+    problem = Problem(matrix_of(weight, dense), gram if change is None or gram is None else change.of_gram(gram), made)
+    coordinates = made.levels.select(pruning.scores(problem).reshape(dense.shape).numpy())
+    if held is not None:
         kept = made.values.kept(held.storage.levels, held.arrays, made.levels, coordinates, dtype)
-        return Stored(made, [*coordinates, *kept])
-
-    return encode_weights(model, store, where)
+        return Stored(made, [*coordinates, *kept], held.change)
+    if pruning.updated is not None:
+        ones = made.levels.compress(np.ones(dense.shape, np.float32), coordinates)
+        mask = torch.from_numpy(made.levels.expand(ones, coordinates)).reshape(problem.weight.shape) > 0
+        dense = pruning.updated(problem, mask).numpy().astype(dense.dtype).reshape(dense.shape)
+    arrays = [*coordinates, made.levels.compress(dense, coordinates)]
+    return Stored(made, arrays, error=relative_error(problem, made.decode(arrays)))

@@ -196,7 +196,8 @@ def test_the_operator_keeps_its_promises_to_pytorch() -> None:
     layer = quantize(sparsify(nn.Linear(8, 8), density=0.5))
     components = [getattr(layer, n) for n in layer.weight_components]  # type: ignore[attr-defined]
     components[-1].requires_grad_()
-    torch.library.opcheck(torch.ops.effcc.decode.default, (layer.encoding, [8, 8], components))
+    arguments = (layer.encoding, [8, 8], components, layer.weight_dtype)  # type: ignore[attr-defined]
+    torch.library.opcheck(torch.ops.effcc.decode.default, arguments)
 
 
 def test_both_orders_keep_the_same_blocks_and_say_the_same_encoding() -> None:

@@ -1,0 +1,28 @@
+"""Hadamard rotation: inputs and weights are turned alike, so that outliers are shared among many elements."""
+
+from __future__ import annotations
+
+from effcc.compression.inputs import InputChange, hadamard_matrix
+from effcc.compression.methods.problem import Problem
+from effcc.errors import EncodingError
+
+LARGEST = 64
+"""Blocks are no larger: turning costs so many multiply-adds for each element of the input."""
+
+
+def hadamard(problem: Problem) -> InputChange:
+    """The rotation W x = (W H) (H x), H block-diagonal of Hadamard matrices (symmetric, their own inverse).
+
+    An element that is large alone becomes a part of 1 / sqrt(size) of each in its block, so that the grid that holds
+    the block can be finer. Blocks have the largest power of two, at most 64, that divides the channels.
+
+    Ashkboos, Mohtashami, Croci, Li, Cameron, Jaggi, Alistarh, Hoefler, Hensman: QuaRot: Outlier-Free 4-Bit Inference in
+    Rotated LLMs, NeurIPS 2024.
+    """
+    if problem.taps != 1 or len(problem.weight) != 1:
+        raise EncodingError("hadamard turns the channels of an nn.Linear's input; it does not turn a convolution's")
+    columns = problem.weight.shape[-1]
+    size = min(columns & -columns, LARGEST)
+    if size == 1:
+        raise EncodingError(f"hadamard needs an even number of input features, got {columns}")
+    return InputChange(rotation=hadamard_matrix(size))
