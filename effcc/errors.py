@@ -74,6 +74,10 @@ class PackageError(EffccError):
     """A `.effcc` package that is damaged, foreign, not signed as asked, or made for another machine or version."""
 
 
+class CheckpointError(EffccError):
+    """Weights in a file that is damaged, holds what effcc does not know, or is for another model; says where."""
+
+
 class ScheduleError(EffccError):
     """No schedule satisfies the constraints of a kernel on a target."""
 
