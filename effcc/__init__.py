@@ -19,10 +19,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from effcc.budget.compress import compress
     from effcc.compression.quantize import quantize
+    from effcc.compression.save import load_into, save
     from effcc.compression.sparsify import sparsify
+    from effcc.compression.training import quantize_aware
     from effcc.entry import compile, explain, export, invalidate, load, stats
 
-__all__ = ["compile", "compress", "explain", "export", "invalidate", "load", "quantize", "sparsify", "stats"]
+__all__ = [
+    "compile", "compress", "explain", "export", "invalidate", "load", "load_into", "quantize", "quantize_aware", "save",
+    "sparsify", "stats",
+]  # fmt: skip
 
 _HOMES = {
     "compile": "effcc.entry",
@@ -31,7 +36,10 @@ _HOMES = {
     "export": "effcc.entry",
     "invalidate": "effcc.entry",
     "load": "effcc.entry",
+    "load_into": "effcc.compression.save",
     "quantize": "effcc.compression.quantize",
+    "quantize_aware": "effcc.compression.training",
+    "save": "effcc.compression.save",
     "sparsify": "effcc.compression.sparsify",
     "stats": "effcc.entry",
 }

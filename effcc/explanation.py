@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from effcc.compression.report import LayerReport, layer_reports, layers_text
 from effcc.driver import State, run_steps
 from effcc.ir.dims import evaluate
 from effcc.ir.printer import print_kernel
@@ -85,10 +86,14 @@ class ProgramReport:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All programs behind a model. `graph_breaks`: reasons that Dynamo gave in this process, with how often."""
+    """All programs behind a model. `graph_breaks`: reasons that Dynamo gave in this process, with how often.
+
+    layers: how the model's weights are stored, where `effcc.quantize` or its like stored some.
+    """
 
     programs: tuple[ProgramReport, ...]
     graph_breaks: Mapping[str, int]
+    layers: tuple[LayerReport, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for programs."""
@@ -97,11 +102,14 @@ class Explanation:
     def __str__(self) -> str:
         from effcc.explanation_text import breaks_text
 
-        return "\n\n".join([*map(str, self.programs), *breaks_text(self.graph_breaks)])
+        layers = [layers_text(self.layers)] if self.layers else []
+        return "\n\n".join([*layers, *map(str, self.programs), *breaks_text(self.graph_breaks)])
 
 
 def explain(compiled: Callable[..., Any], *, measure: bool = True, source: bool = False) -> Explanation:
     """What effcc made of a callable that `effcc.compile` or torch.compile gave, after its first call.
+
+    Of a model whose weights are stored it says how, a line a layer; also before it is compiled.
 
     measure: run the kernels on random data and say how long each takes. source: keep the generated C++.
 
@@ -109,12 +117,17 @@ def explain(compiled: Callable[..., Any], *, measure: bool = True, source: bool 
     """
     from torch._dynamo.utils import counters
 
+    from effcc.backend import programs_of
+
+    model = getattr(compiled, "_orig_mod", compiled)
+    layers = layer_reports(model, recalled(detect())) if isinstance(model, torch.nn.Module) else ()
     reports = []
-    for one in require_programs(compiled):
+    for one in programs_of(compiled) if layers else require_programs(compiled):
         made = report(one.state, one.target, {}, measure=measure, source=source)
         between = tuple(ExternReport(extern_name(c), c.reason, c.location, None) for c in one.between)
         reports.append(dataclasses.replace(made, externs=(*made.externs, *between)))
-    return Explanation(tuple(reports), {str(k).split("\n")[0]: v for k, v in counters["graph_break"].items()})
+    breaks = {str(k).split("\n")[0]: v for k, v in counters["graph_break"].items()}
+    return Explanation(tuple(reports), breaks if reports else {}, layers)
 
 
 def explain_file(
