@@ -72,14 +72,12 @@ class Coded(Values):
         )
 
     def fit(self, levels: Levels, stored: Array, importance: Array | None = None) -> list[Array]:
-        blocks, dtype, shape = (
-            self.grid.blocks(levels.rows(_float(stored))),
-            from_numpy(stored.dtype),
-            self._grid_shape(levels),
-        )
+        shape, dtype = self._grid_shape(levels), from_numpy(stored.dtype)
+        blocks = self.grid.blocks(levels.rows(_float(stored)), None if self.minimum else 0.0)
+        counts = self.grid.counts(rows_shape(levels))
         weights = None if importance is None else self.grid.blocks(_float(importance), 0.0)
-        shrink = self._searched(blocks, weights) if self.searched or weights is not None else np.float32(1)
-        wanted = self._reaching(blocks, shrink)
+        shrink = self._searched(blocks, counts, weights) if self.searched or weights is not None else np.float32(1)
+        wanted = self._reaching(blocks, counts, shrink)
         minimum = None
         if self.minimum is not None:
             minimum = self.minimum.store(self.minimum.representable(wanted.minimum).reshape(shape), dtype)
@@ -108,7 +106,7 @@ class Coded(Values):
     def _least(self, blocks: Array, shrink: Array) -> Array:
         return blocks.min(axis=-1, initial=0) * shrink
 
-    def _reaching(self, blocks: Array, shrink: Array) -> _Numbers:
+    def _reaching(self, blocks: Array, counts: Array, shrink: Array) -> _Numbers:
         """Parameters, before they are stored, whose codes reach the given share of each block's range."""
         if self.minimum is not None:
             least, most = blocks.min(axis=-1), blocks.max(axis=-1)
@@ -119,14 +117,14 @@ class Coded(Values):
             least, most = self._least(blocks, shrink), blocks.max(axis=-1, initial=0) * shrink
             scale = (most - least) / np.float32(self._steps)
             return _Numbers(scale, np.clip(np.rint(_over(-least, scale)), 0, self._steps), None, None)
-        return _Numbers(self.code.scale(blocks) * shrink, None, None, None)
+        return _Numbers(self.code.scale(blocks, counts) * shrink, None, None, None)
 
-    def _searched(self, blocks: Array, weights: Array | None) -> Array:
+    def _searched(self, blocks: Array, counts: Array, weights: Array | None) -> Array:
         """For each block the share of its range whose codes have the smallest (weighted) squared error."""
         best, least = np.ones(blocks.shape[:-1], np.float32), None
         table = None if not self.code.tables() else self.code.fit_table(blocks, None)[0]
         for share in (np.float32(s) for s in self.scale.shrinks):
-            numbers = replace(self._reaching(blocks, share).each(_column), table=table)
+            numbers = replace(self._reaching(blocks, counts, share).each(_column), table=table)
             off = self._values(self._codes(blocks, numbers), numbers) - blocks
             squared = np.square(_over(off, _column(np.abs(blocks).max(axis=-1))))
             error = (squared if weights is None else squared * weights).sum(axis=-1)
@@ -213,7 +211,7 @@ class Coded(Values):
         radius = self.code.radius(
             self.grid.largest_count(rows_shape(levels)), parts.tables[0] if parts.tables else None
         ) + (0.5 if self.zero else 0.0)
-        reach = (1 << self.code.packed.bits) - 1 if self.zero or self.minimum else self.code.largest
+        reach = self._steps if self.zero or self.minimum else max(self.code.largest, radius)
         bound = scale * radius + reach * self.scale.slack(parts.scale, shape)
         if self.minimum is not None:
             bound = bound + self.minimum.slack(parts.minimum, shape)

@@ -43,8 +43,11 @@ class Code(ABC):
         """How far, in scales, an element may be from the number nearest to it, where `count` share a scale."""
 
     @abstractmethod
-    def scale(self, blocks: Array) -> Array:
-        """A scale for each block (the last axis) of elements; what is 0 throughout may have any."""
+    def scale(self, blocks: Array, counts: Array) -> Array:
+        """A scale for each block (the last axis) of elements, of which the first `counts` are real and others 0.
+
+        What is 0 throughout may have any.
+        """
 
     @abstractmethod
     def nearest(self, scaled: Array, table: Array | None) -> Array:
@@ -116,7 +119,7 @@ class Integers(Code):
     def radius(self, count: int, table: Array | None) -> float:
         return 0.5
 
-    def scale(self, blocks: Array) -> Array:
+    def scale(self, blocks: Array, counts: Array) -> Array:
         return reaching(blocks, self.low, self.high)
 
     def nearest(self, scaled: Array, table: Array | None) -> Array:
@@ -140,8 +143,8 @@ class Trits(Integers):
     def radius(self, count: int, table: Array | None) -> float:
         return float(count)
 
-    def scale(self, blocks: Array) -> Array:
-        return np.abs(blocks).mean(axis=-1)
+    def scale(self, blocks: Array, counts: Array) -> Array:
+        return np.abs(blocks).sum(axis=-1) / counts.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,8 @@ class Signs(Code):
     def radius(self, count: int, table: Array | None) -> float:
         return float(count)
 
-    def scale(self, blocks: Array) -> Array:
-        return np.abs(blocks).mean(axis=-1)
+    def scale(self, blocks: Array, counts: Array) -> Array:
+        return np.abs(blocks).sum(axis=-1) / counts.astype(np.float32)
 
     def nearest(self, scaled: Array, table: Array | None) -> Array:
         return (scaled >= 0).astype(np.uint8)

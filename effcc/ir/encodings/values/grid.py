@@ -42,6 +42,12 @@ class Grid:
                 return rows[1]
         return min(self.group, rows[1])
 
+    def counts(self, rows: tuple[int, int]) -> Array:
+        """How many elements share each parameter, to be broadcast to their shape."""
+        if self.per != "group":
+            return np.full(1, self.largest_count(rows))
+        return np.minimum(self.group, rows[1] - self.group * np.arange(-(-rows[1] // self.group)))
+
     def blocks(self, rows: Array, fill: float | None = None) -> Array:
         """Rows as an array whose last axis is what shares a parameter; short groups end with `fill`, or repeat."""
         match self.per:

@@ -36,9 +36,9 @@ class Listed(Code):
         return float(np.abs(_finite(self.listed(None))).max())
 
     def radius(self, count: int, table: Array | None) -> float:
-        return float(np.diff(np.unique(_finite(self.listed(table)))).max()) / 2
+        return float(np.diff(np.unique(_finite(self.listed(table)))).max(initial=0)) / 2
 
-    def scale(self, blocks: Array) -> Array:
+    def scale(self, blocks: Array, counts: Array) -> Array:
         numbers = _finite(self.listed(None))
         return reaching(blocks, float(numbers.min()), float(numbers.max()))
 
