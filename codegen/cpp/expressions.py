@@ -32,6 +32,7 @@ from effcc.codegen.cpp.prefetch_panels import prefetch
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.spelling import COMPARISONS
 from effcc.codegen.cpp.storage import Memory, Storage
+from effcc.codegen.cpp.tables import looked_up
 from effcc.errors import UnsupportedError
 from effcc.ir import vectors
 from effcc.ir.dtypes import boolean, i32, i64
@@ -290,6 +291,9 @@ class Evaluator:
             return self._index(self.linear(e))
         if e.function == "where":
             return self._where(e)
+        table = looked_up(self.writer, e, self.value)
+        if table is not None:
+            return table
         if e.function == "cast":
             return self._cast(e)
         if e.function in CHECKS:

@@ -108,12 +108,13 @@ def _stays_in_l2(writer: Writer, turn_bytes: int, moved_by: Collection[str]) -> 
 
 def _stream(writer: Writer, at: Linear) -> tuple[list[str], float]:
     """The open loops that read without a gap, the innermost one and those that carry on where it ends, and how many
-    elements they read."""
+    elements they read. A loop that advances by several points computes all of them in a turn: rows side by side are
+    one stream."""
     run: list[str] = []
     length: float = 0
     for name in reversed(writer.loops):
         step, known = dict(at.terms).get(name, 0), writer.known[name]
-        if not isinstance(step, int) or step <= 0 or (length and step * known.modulus != length):
+        if not isinstance(step, int) or step <= 0 or (length and length not in (step, step * known.modulus)):
             break
         run.append(name)
         length = _extent(known) * step if _extent(known) else math.inf

@@ -72,6 +72,7 @@ SPELLINGS: dict[str, Spelling] = {
     "le": Spelling("{0} <= {1}", "{0} <= {1}", "mask_not({0}) | {1}", operator=True),
     "gt": Spelling("{0} > {1}", "{0} > {1}", "{0} & mask_not({1})", operator=True),
     "ge": Spelling("{0} >= {1}", "{0} >= {1}", "{0} | mask_not({1})", operator=True),
+    "mul_add": Spelling("mul_add({0}, {1}, {2})"),
     "where": Spelling("select({0}, {1}, {2})", "select({0}, {1}, {2})", "select({0}, {1}, {2})"),
     "cast": Spelling("convert<{0}>({1})", "convert<{0}>({1})"),
 }

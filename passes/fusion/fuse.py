@@ -6,6 +6,7 @@
     group           axes split where an earlier result is read at one divided by a constant
     cluster         statements cut into kernels, equal ones shared: a program
     split           of each kernel, axes that its indices divide by a constant become two
+    codes           of each kernel, sums over the codes that share a byte are written out
     online          of each kernel, sums that follow a maximum take one pass with it
     fuse            of each kernel, accesses that cannot be proved to stay inside are guarded, and dependences proved
 
@@ -25,6 +26,7 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.program import Program
 from effcc.passes.fusion.cascade import is_opaque, squeeze, to_cascade
 from effcc.passes.fusion.cluster import cluster
+from effcc.passes.fusion.codes import sum_codes
 from effcc.passes.fusion.encoded import read_encoded
 from effcc.passes.fusion.inline import inline, inline_views
 from effcc.passes.fusion.online import make_online
@@ -118,6 +120,10 @@ def _split(program: Program) -> Program:
     return _each_kernel(split_axes, program)
 
 
+def _codes(program: Program) -> Program:
+    return _each_kernel(sum_codes, program)
+
+
 def _online(program: Program) -> Program:
     return _each_kernel(make_online, program)
 
@@ -131,4 +137,9 @@ def _guard(program: Program) -> Program:
     return _each_kernel(guarded, program)
 
 
-KERNEL_STEPS: dict[str, Callable[[Program], Program]] = {"split": _split, "online": _online, "fuse": _guard}
+KERNEL_STEPS: dict[str, Callable[[Program], Program]] = {
+    "split": _split,
+    "codes": _codes,
+    "online": _online,
+    "fuse": _guard,
+}

@@ -127,10 +127,12 @@ def reduction_of(
     target: Target,
     rank: int = 0,
     once: bool = False,
+    sharing: str = "",
 ) -> ReductionSchedule:
     """The best schedule of a nest with reductions, with lanes along `axis`; `layout`: the strides of every buffer.
 
     together: points of another axis that have accumulators of their own. shared, given, once: as in `pointwise_of`.
+    sharing: see `ReductionNest`.
     """
     nest = ReductionNest(
         tuple(Axis(a, max(n, 1), "reduced" if a in reduced else "kept") for a, n in counts.items()),
@@ -141,6 +143,7 @@ def reduction_of(
         whole=frozenset(counts).difference(shared),
         given=given,
         once=once,
+        sharing=sharing,
     )
     return _reduction(nest, axis, target, rank)
 

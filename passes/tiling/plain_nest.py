@@ -53,9 +53,13 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     if axis in windows:
         return _window_nest(choice, plan, axis, windows[axis], scattered)
     sharing = _sharing(kernel, plan, axis, layout, pinned)
+    beside = _beside(choice, plan, axis, layout) if sharing is None else None
     layout = layout | {load.buffer: _packed_layout(kernel, load, axis) for load in scattered}
-    solved = _reduction(choice, plan, axis, layout, sharing) if plan.reductions else _points(choice, plan, axis, layout)
-    return _tiled(choice, plan, axis, solved, sharing, scattered)
+    if plan.reductions:
+        solved = _reduction(choice, plan, axis, layout, sharing, beside)
+    else:
+        solved = _points(choice, plan, axis, layout)
+    return _tiled(choice, plan, axis, solved, scattered)
 
 
 def _scatter_nest(choice: Choice, plan: NestPlan, s: Statement) -> TiledNest:
@@ -102,25 +106,34 @@ def _given(choice: Choice, axis: str) -> int:
 
 @dataclass(frozen=True)
 class _Solved:
-    """What a model decided: points along the lanes that are computed at once, and those that a task has."""
+    """What a model decided: points along the lanes that are computed at once, and those that a task has; `together`:
+    points of another axis for which something is read once.
+    """
 
     at_once: int
     task: int
     prediction: Prediction
     note: str
     strip: TiledAxis | None = None
+    together: TiledAxis | None = None
 
 
-def _reduction(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape], sharing: str | None) -> _Solved:
-    """Reductions; accumulators are vectors of rows, or parts of one row."""
+def _reduction(
+    choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape], sharing: str | None, beside: str | None
+) -> _Solved:
+    """Reductions; accumulators are vectors of rows, or parts of one row. `sharing`: an axis all of whose points share a
+    gather; `beside`: one of rows, some of which may share what they read alike."""
     counts = choice.counts(plan)
     together = 1 if sharing is None else counts[sharing]
     found = reduction_of(
         layout, _statements(choice.kernel, plan), counts, plan.reduced, axis, together, choice.shared,
-        _given(choice, axis), choice.target, choice.rank, choice.once,
+        _given(choice, axis), choice.target, choice.rank, choice.once, beside or "",
     )  # fmt: skip
     note = str(found) if sharing is None else f"{found}, gathers shared by {sharing}"
-    return _Solved(found.accumulators * found.lanes, found.tile * found.lanes, found.prediction, note)
+    rows = None if sharing is None else TiledAxis(sharing, counts[sharing])
+    if beside is not None and found.together > 1:
+        rows = TiledAxis(beside, found.together)
+    return _Solved(found.accumulators * found.lanes, found.tile * found.lanes, found.prediction, note, together=rows)
 
 
 def _points(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> _Solved:
@@ -139,10 +152,9 @@ def _points(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape])
     return _Solved(at_once, task, found.prediction, f"{found} along {crossing}", strip)
 
 
-def _tiled(
-    choice: Choice, plan: NestPlan, axis: str, solved: _Solved, sharing: str | None, scattered: Sequence[Load]
-) -> TiledNest:
-    """The nest as it was solved, `axis` in the lanes and innermost, the axis that shares gathers unrolled."""
+def _tiled(choice: Choice, plan: NestPlan, axis: str, solved: _Solved, scattered: Sequence[Load]) -> TiledNest:
+    """The nest as it was solved, `axis` in the lanes and innermost, points that share what they read unrolled."""
+    sharing = solved.together.axis if solved.together is not None else None
     kernel, lanes, counts = choice.kernel, choice.target.vector_lanes, choice.counts(plan)
     width = min(solved.at_once, solved.task if axis in plan.kept else -(-counts[axis] // lanes) * lanes)
     reduced = (*(a for a in plan.reduced if a != axis), *((axis,) if axis in plan.reduced else ()))
@@ -152,10 +164,10 @@ def _tiled(
     if axis in plan.kept and axis in _free(choice):
         choice.tiles[axis] = solved.task
     tiles = {axis: ("lanes", width)}
-    if sharing is not None:
-        tiles[sharing] = ("unroll", counts[sharing])
+    if solved.together is not None:
+        tiles[solved.together.axis] = ("unroll", solved.together.tile)
         if sharing in choice.shared:
-            choice.tiles[sharing] = counts[sharing]
+            choice.tiles[solved.together.axis] = solved.together.tile
     choice.seconds += solved.prediction.seconds * choice.turns(plan)
     first = _statements(kernel, plan)[0].target
     choice.notes.append(f"{first}: {solved.note}, bound by {solved.prediction.bound_by}")
@@ -247,6 +259,18 @@ def _sharing(
         if a != axis and short and any(a in _axes(x) for x in others) and not any(a in _axes(x) for x in gathers):
             return a
     return None
+
+
+def _beside(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> str | None:
+    """An axis of rows, open to tasks, that reduce across the lanes and read alike what is dear: elements that are apart
+    in memory along the lanes (every second one, where two codes share a byte)."""
+    if axis not in plan.reduced:
+        return None
+    reads = dict.fromkeys(load for i in plan.reductions for load in choice.kernel.statements[i].reads)
+    dear = [x for x in reads if stride(x, axis, layout[x.buffer]) not in (0, 1, None)]
+    rows = [a for a in plan.kept if a in _free(choice) and isinstance(choice.kernel.extents[a], int)]
+    open_ = [a for a in rows if dear and choice.count(a) > 1 and not any(a in _axes(x) for x in dear)]
+    return next((a for a in reversed(open_) if all(a in _axes(x) for x in reads if x not in dear)), None)
 
 
 def _scattered(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:

@@ -6,7 +6,7 @@ operation:
 
     parallel over rows, and tiles of `tile` vectors of rows:
       for what tasks cannot share:
-        for vectors of rows, `accumulators` at once:           # or a row
+        for vectors of rows, `accumulators` at once:           # or a row, or `together` of them
           for passes over the row:                               # 3 for a softmax that reads its row three times
             for the row                                          # or its vectors, `accumulators` at once
 """
@@ -44,17 +44,18 @@ from effcc.target import Target
 
 MODEL = """
     # `lane_rows` rows advance together in one vector; a row is `steps` vectors long, of which `vectors` side by side.
-    accumulators * live_values <= vector_registers or accumulators == fewest
+    # What `together` rows read alike is read once for all of them.
+    accumulators * (live_values + together - 1) <= vector_registers or accumulators == fewest
     accumulators <= vectors or accumulators == fewest
     tile % accumulators == 0 or tile <= accumulators or tile >= groups
 
     # A task is a row, or `tile` vectors of rows, at all points of the axes that tasks cannot share.
-    tasks = rows * ceil(groups / tile)
+    tasks = ceil(rows / together) * ceil(groups / tile)
     rounds = ceil(tasks / threads)
-    busy_groups = max(rounds * inner * tile, ceil(inner * rows * groups / threads))
+    busy_groups = max(rounds * together * inner * tile, ceil(inner * rows * groups / threads))
 
     # Issue slots of a vector: instructions, or the latency of combining it into one of the accumulators.
-    step = max(step_slots, ceil(latency_slots / accumulators))
+    step = max(own_slots + ceil(shared_slots / together), ceil(latency_slots / (accumulators * together)))
     combine = combine_slots + accumulators
     busy = busy_groups * steps
     finish = busy_groups * combine + min(rounds, claims) * task_slots
@@ -67,7 +68,7 @@ MODEL = """
     cache = l2_byte * busy_bytes * (1 + later_passes * again)
     outer = busy_bytes * byte_time * (1 + later_passes * gone)
 
-    code = accumulators * step_slots * code_time
+    code = accumulators * (own_slots * together + shared_slots) * code_time
 
     # Threads claim tasks: the last one keeps the others waiting, for a sixteenth of it on average.
     wait = max(compute, cache, outer) / (16 * rounds)
@@ -75,6 +76,8 @@ MODEL = """
 """
 
 
+ROWS_TOGETHER = (1, 2, 4, 8)
+"""So many rows may run together."""
 LIVE_VALUES = 3
 """Registers that one vector of a row needs: its accumulator, what it loads, and what it makes of that."""
 
@@ -93,6 +96,7 @@ class ReductionNest:
         whole: names of axes that tasks cannot share; each task runs all of them.
         given: points along the vectors that a task has, where that is decided; 0 where it is not.
         once: whether it runs once, so that compiling it takes longer than running it.
+        sharing: the axis of rows that may run together, for what they read alike; empty where there is none.
     """
 
     axes: tuple[Axis, ...]
@@ -104,11 +108,13 @@ class ReductionNest:
     whole: frozenset[str] = frozenset()
     given: int = 0
     once: bool = False
+    sharing: str = ""
 
 
 @dataclass(frozen=True)
 class ReductionSchedule:
-    """How a reduction runs: vectors of `lanes` along `vector_axis`, `accumulators` of them at once, `tile` in a task.
+    """How a reduction runs: vectors of `lanes` along `vector_axis`, `accumulators` of them at once, `tile` in a task,
+    and `together` rows of the axis that shares.
 
     `across` tells whether lanes are parts of one row (the vector axis is reduced) or rows of their own (it is kept).
     """
@@ -122,10 +128,12 @@ class ReductionSchedule:
     prediction: Prediction
     reasons: tuple[str, ...]
     """Every constraint of the model, with the numbers its sides come to."""
+    together: int = 1
 
     def __str__(self) -> str:
         how = "across" if self.across else "along"
-        task = "a row" if self.across else f"{self.tile} vectors"
+        row = "a row" if self.together == 1 else f"{self.together} rows"
+        task = row if self.across else f"{self.tile} vectors"
         tasks = f"{self.tasks} tasks of {task}"
         return f"vectors of {self.lanes} {how} {self.vector_axis}, {self.accumulators} accumulators, {tasks}"
 
@@ -160,6 +168,9 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
     inner = prod(n for a, n in extent_of.items() if a in nest.whole - reduced - {vector_axis})
     others = rows // (1 if across else extent_of[vector_axis])
     fewest = vectors_at_once(lanes, target)
+    shared = [o for o in read_each_step if nest.sharing and not o.strides.get(nest.sharing, 0)]
+    shared_slots = sum(access_slots(o, vector_axis, lanes) for o in shared)
+    own_slots = nest.operations + sum(access_slots(o, vector_axis, lanes) for o in read_each_step if o not in shared)
     parameters = machine | {
         "steps": length // extent_of[vector_axis] * vectors if across else length,
         "groups": 1 if across else vectors,
@@ -169,7 +180,8 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
         "fewest": fewest,
         "lane_rows": 1 if across else lanes,
         "live_values": nest.live_values,
-        "step_slots": nest.operations + sum(access_slots(o, vector_axis, lanes) for o in read_each_step),
+        "own_slots": own_slots,
+        "shared_slots": shared_slots,
         "combine_slots": _combine_slots(lanes) if across else 4,
         "code_time": code_time(nest.once),
         "passes": nest.passes,
@@ -184,6 +196,7 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
     domains: dict[str, Domain] = {
         "accumulators": tuple(fewest * n for n in (1, 2, 4, 8)),
         "tile": tiles,
+        "together": tuple(n for n in ROWS_TOGETHER if n <= extent_of[nest.sharing]) if nest.sharing else (1,),
     }
     return parse_model(MODEL + ROOFLINE_AND_CODE).problem(domains, parameters)
 
@@ -206,6 +219,7 @@ def _as_schedule(nest: ReductionNest, vector_axis: str, problem: Problem, soluti
         tasks=evaluate(model.definitions["tasks"], v),
         prediction=predict(model, v),
         reasons=problem.explain(solution.values),
+        together=v["together"],
     )
 
 

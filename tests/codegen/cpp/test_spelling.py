@@ -82,20 +82,21 @@ def test_every_function_matches_its_reference_in_lanes_and_alone(target: Target,
         for name in chosen:
             arity = FUNCTIONS[name].arity
             result = FUNCTIONS[name].result_dtype(dtype)
-            for side, value in zip("xy", operands(name, dtype), strict=True):
+            first, second = operands(name, dtype)
+            for side, value in zip("xyz"[: max(arity, 2)], (first, second, first[::-1].copy()), strict=False):
                 arrays[f"{name}_{side}"] = value
                 params.append(param(f"{name}_{side}", dtype, COUNT))
             for out in ("lanes", "alone"):
                 arrays[f"{name}_{out}"] = np.zeros(COUNT, result.numpy)
                 outputs.append(param(f"{name}_{out}", result, COUNT))
-            value = Call(name, tuple(at(f"{name}_{s}", j, dtype=dtype) for s in "xy"[:arity]), result)
-            single = Call(name, tuple(at(f"{name}_{s}", z, dtype=dtype) for s in "xy"[:arity]), result)
+            value = Call(name, tuple(at(f"{name}_{s}", j, dtype=dtype) for s in "xyz"[:arity]), result)
+            single = Call(name, tuple(at(f"{name}_{s}", z, dtype=dtype) for s in "xyz"[:arity]), result)
             body.append(Tile(axes(("j", COUNT, "lanes")), f"{name}_lanes", (j,), "set", value))
             body.append(loop("z", COUNT, 1, (Tile((), f"{name}_alone", (z,), "set", single),)))
         nest = LoopNest(f"all_{dtype.name}", tuple(params), tuple(outputs), tuple(body))
         run_nest(nest, arrays, target, cache, quick=True)
         for name in chosen:
-            given = [arrays[f"{name}_{s}"] for s in "xy"[: FUNCTIONS[name].arity]]
+            given = [arrays[f"{name}_{s}"] for s in "xyz"[: FUNCTIONS[name].arity]]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 want = FUNCTIONS[name].reference(*given)

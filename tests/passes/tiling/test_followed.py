@@ -47,7 +47,12 @@ KERNELS = {
         }""",
 }
 """A kernel for each model, which leaves each of its variables several values."""
-ALONE = {(pointwise, "unroll"): "kernel @k(X: f32[4096]) -> (Y: f32[4096]) over i=4096 { Y[i] = exp(X[i]) }"}
+ALONE = {
+    (pointwise, "unroll"): "kernel @k(X: f32[4096]) -> (Y: f32[4096]) over i=4096 { Y[i] = exp(X[i]) }",
+    (reduction, "together"): """
+        kernel @k(X: f32[1024], W: f32[64,512]) -> (Y: f32[64]) over n=64, k=512 { Y[n] = sum(k: X[2 * k] * W[n,k]) }
+        """,
+}
 """Kernels for variables that the model's own leaves one value."""
 
 

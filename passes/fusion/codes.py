@@ -1,0 +1,114 @@
+"""Codes that share a byte are summed before anything else: a sum over the codes of a byte is written out, and what all
+of them are multiplied with is moved out of it. Two codes of four bits with a scale and a minimum for a group,
+
+    O[n] = sum(j, i: X[2*j+i] * (f32(Q[n,j] >> 4*i & 15) * S[n,j//16] + M[n,j//16]))
+
+are, with the byte read once, and one multiplication with each parameter for as many codes as a byte has,
+
+    O[n] = sum(j: (X[2*j] * f32(Q[n,j] & 15) + X[2*j+1] * f32(Q[n,j] >> 4)) * S[n,j//16]
+                + (X[2*j] + X[2*j+1]) * M[n,j//16])
+
+Lanes are along j, so all of this is vector by vector, and the sum of inputs is shared by what computes several n.
+Products of many rows are tiles of outer products: they stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce as fold
+from math import prod
+
+from effcc.ir.codes import largest_code
+from effcc.ir.contraction import contraction
+from effcc.ir.dtypes import i64
+from effcc.ir.expr import Call, Const, Expr, Reduce, free_axes, substitute_axes, transform, walk
+from effcc.ir.kernel import Kernel, Statement
+
+CODES_IN_BYTE = 8
+"""So many codes a byte holds at most."""
+
+
+def sum_codes(kernel: Kernel) -> Kernel:
+    """The kernel with the sums over codes of a byte written out, where no operand could be shared by many rows."""
+    statements = tuple(_summed(kernel, s) for s in kernel.statements)
+    if statements == kernel.statements:
+        return kernel
+    used = {a for s in statements for a in s.axes}
+    used |= {a for s in statements for e in s.expressions for r in walk(e) if isinstance(r, Reduce) for a in r.axes}
+    return replace(kernel, statements=statements, axes=tuple(a for a in kernel.axes if a[0] in used))
+
+
+def _summed(kernel: Kernel, s: Statement) -> Statement:
+    found = s.reduction
+    if found is None or s.value is not found or s.scatter is not None or contraction(s, kernel.weights) is not None:
+        return s
+    if found.operator != "sum" or found.rescale is not None or found.spans or not found.dtype.is_float:
+        return s
+    codes = [a for a in found.axes if _holds_codes(found.body, a)]
+    extents = [kernel.extents[a] for a in codes]
+    counts = [n for n in extents if isinstance(n, int)]
+    rest = tuple(a for a in found.axes if a not in codes)
+    if not codes or not rest or len(counts) < len(extents) or prod(counts) > CODES_IN_BYTE:
+        return s
+    body = found.body
+    for axis, count in reversed([*zip(codes, counts, strict=True)]):  # codes before their parameters' codes
+        body = _written_out(body, axis, count)
+    return replace(s, value=replace(found, axes=rest, body=body))
+
+
+def _holds_codes(e: Expr, axis: str) -> bool:
+    """Whether an integer that is the same along an axis is shifted by what depends on it."""
+    shifts = (x.operands for x in walk(e) if isinstance(x, Call) and x.function == "shr")
+    return any(axis in free_axes(by) and axis not in free_axes(data) for data, by in shifts)
+
+
+def _written_out(body: Expr, axis: str, count: int) -> Expr:
+    """The sum of `body` over an axis: of its terms, each with the factors moved out that do not depend on it."""
+    parts = []
+    for factors in _terms(body, axis):
+        inside = [f for f in factors if axis in free_axes(f)]
+        outside = [f for f in factors if axis not in free_axes(f)]
+        points = [_at(_product(inside), axis, n) for n in range(count)] if inside else [Const(float(count), body.dtype)]
+        parts.append(_product([fold(_added, points), *outside]))
+    return fold(_added, parts)
+
+
+def _terms(e: Expr, axis: str) -> list[list[Expr]]:
+    """A product as a sum of products: a factor that adds what depends on it and what does not is multiplied out."""
+    match e:
+        case Call("mul", (a, b)) if e.dtype.is_float:
+            return [[*x, *y] for x in _terms(a, axis) for y in _terms(b, axis)]
+        case Call("add", (a, b)) if e.dtype.is_float and (axis in free_axes(a)) != (axis in free_axes(b)):
+            return [*_terms(a, axis), *_terms(b, axis)]
+        case Call("sub", (a, b)) if e.dtype.is_float and (axis in free_axes(a)) != (axis in free_axes(b)):
+            return [*_terms(a, axis), *([Const(-1.0, e.dtype), *f] for f in _terms(b, axis))]
+    return [[e]]
+
+
+def _at(e: Expr, axis: str, place: int) -> Expr:
+    return transform(substitute_axes(e, {axis: Const(place, i64)}), _folded)
+
+
+def _folded(e: Expr) -> Expr:
+    """Shifts by nothing and masks that take nothing away."""
+    match e:
+        case Call("cast", (Const(value=v),), dtype) if not dtype.is_float and isinstance(v, int):
+            return Const(v, dtype)
+        case Call("shr", (data, Const(value=0))):
+            return data
+        case Call("and", (data, Const(value=mask))) if (most := largest_code(data)) is not None and most <= mask:
+            return data if (int(mask) + 1).bit_count() == 1 else e
+    return e
+
+
+def _added(total: Expr, e: Expr) -> Expr:
+    """A sum with one more term, which is a product as a rule: then both are rounded once."""
+    match e:
+        case Call("mul", (a, b)):
+            return Call("mul_add", (a, b, total), e.dtype)
+    return Call("add", (total, e), e.dtype)
+
+
+def _product(parts: Sequence[Expr]) -> Expr:
+    return fold(lambda a, b: Call("mul", (a, b), a.dtype), parts)

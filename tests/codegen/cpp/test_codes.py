@@ -1,0 +1,54 @@
+"""Sums over codes that share a byte: every machine computes what the kernel says, by tables where it has them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from effcc.codegen.lower import lower
+from effcc.ir.interpreter import run_kernel
+from effcc.ir.parser import parse_kernel
+from effcc.passes.fusion.codes import sum_codes
+from effcc.passes.fusion.split import split_axes
+from effcc.passes.tiling.choose import choose
+from effcc.runtime.cache import CompileCache
+from effcc.target import Target, generic
+from tests.codegen.cpp.running import run_nest, source_of
+from tests.passes.fusion.test_codes import FORMS, kernel
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_summed_by_bytes_is_what_the_kernel_says(form: str, target: Target, cache: CompileCache) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x": rng.standard_normal(128, np.float32),
+        "Q": rng.integers(0, 256, (9, 64), np.uint8),
+        "S": rng.standard_normal((9, 4), np.float32),
+        "M": rng.standard_normal((9, 4), np.float32),
+    }
+    expected = run_kernel(kernel(form), arrays)["O"]
+    found = np.full(9, np.nan, np.float32)
+    run_nest(lower(*choose(sum_codes(split_axes(kernel(form))), target)), {**arrays, "O": found}, target, cache)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_codes_are_looked_up_where_a_vector_has_sixteen_lanes() -> None:
+    made = sum_codes(split_axes(kernel("symmetric")))
+    wide, narrow = (source_of(lower(*choose(made, generic(t))), generic(t)) for t in ("avx512", "avx2"))
+    assert "lookup(" in wide and "& 15" not in wide.replace("iota<i32x<16>>(0) & 15", "")
+    assert "lookup(" not in narrow, "a table of sixteen numbers takes two registers and a blend"
+
+
+def test_rows_side_by_side_share_inputs_that_lie_apart() -> None:
+    made = sum_codes(split_axes(kernel("symmetric")))
+    source = source_of(lower(*choose(made, generic("avx512"))), generic("avx512"))
+    assert source.count("load<u8x<16>>") == 5, "four rows at once, and the one that is left"
+    assert source.count("load_apart<") == 4, "two vectors of inputs for either"
+
+
+def test_rows_side_by_side_are_one_stream() -> None:
+    text = FORMS["channel"].replace("S[n,0]", "S[n]")
+    head = "kernel @k(x: f32[1024], Q: u8[256,512], S: f32[256]) -> (O: f32[256]) over n=256, k=1024"
+    made = sum_codes(split_axes(parse_kernel(f"{head} {{ O[n] = sum(k: x[k] * {text}) }}")))
+    source = source_of(lower(*choose(made, generic("avx512"))), generic("avx512"))
+    assert source.count("__builtin_prefetch(Q") >= 4, "each row asks for its line of those two pages on"

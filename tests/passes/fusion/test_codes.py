@@ -1,0 +1,35 @@
+"""Codes that share a byte are summed before anything else: text in, text out."""
+
+from __future__ import annotations
+
+from effcc.ir.kernel import Kernel
+from effcc.ir.parser import parse_kernel
+from effcc.ir.printer import print_kernel
+from effcc.passes.fusion.codes import sum_codes
+from effcc.passes.fusion.split import split_axes
+
+HEAD = "kernel @linear(x: f32[128], Q: u8[9,64], S: f32[9,4], M: f32[9,4]) -> (O: f32[9]) over n=9, k=128"
+CODE = "cast<f32>(and(shr(cast<i32>(Q[n,k // 2]), cast<i32>(4 * (k % 2))), 15))"
+FORMS = {
+    "symmetric": CODE.replace("15)", "15) - 8") + " * S[n,k // 32]",
+    "minimum": f"({CODE} * S[n,k // 32] + M[n,k // 32])",
+    "channel": f"{CODE} * S[n,0]",
+}
+
+
+def kernel(form: str) -> Kernel:
+    return parse_kernel(f"{HEAD} {{ O[n] = sum(k: x[k] * ({FORMS[form]})) }}")
+
+
+def test_a_scale_and_a_minimum_are_applied_once_for_the_codes_of_a_byte() -> None:
+    text = print_kernel(sum_codes(split_axes(kernel("minimum"))))
+    assert "sum(k_o_o, k_o_i: mul_add(" in text
+    assert text.count("S[") == text.count("M[") == 1
+    assert text.count("and 15") == 1, "nothing is masked of what the shift leaves"
+    assert "over n=9, k_o_o=4, k_o_i=16 {" in text
+
+
+def test_products_of_many_rows_stay_products() -> None:
+    text = "kernel @k(x: f32[5,8], Q: u8[3,4]) -> (O: f32[5,3]) over m=5, n=3, k=8 { O[m,n] = sum(k: x[m,k] * "
+    found = split_axes(parse_kernel(text + CODE + ") }"))
+    assert sum_codes(found) == found
