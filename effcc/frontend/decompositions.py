@@ -17,6 +17,7 @@ from torch._decomp import core_aten_decompositions, decomposition_table, get_dec
 
 from effcc.frontend import recurrent
 from effcc.frontend.composites import composites
+from effcc.frontend.decomposed_quantization import quantized_decompositions
 from effcc.frontend.embedding_bags import embedding_bag
 from effcc.frontend.refused import unless_refused
 from effcc.frontend.requirements import one_hot
@@ -90,13 +91,14 @@ def _table() -> Table:
 
 def compile_decompositions() -> Table:
     """The table for AOTAutograd: overload -> how to write it with the ops that the importer knows."""
-    return dict(_table())
+    return {**_table(), **quantized_decompositions()}
 
 
 def export_decompositions() -> Table:
     """The table for `ExportedProgram.run_decompositions`, which also asks about composite operators."""
     table = core_aten_decompositions()
     table.update(_table())
+    table.update(quantized_decompositions())
     table.update(recurrent.DECOMPOSITIONS)
     for op in _KEPT_WHOLE:
         table.pop(op, None)

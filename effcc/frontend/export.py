@@ -25,6 +25,7 @@ import effcc.frontend.decode  # noqa: F401 - registers the operator of stored we
 from effcc.errors import CaptureError
 from effcc.frontend.capture import Signature, mutated_inputs, placeholders, results, strides
 from effcc.frontend.conditions import conditions
+from effcc.frontend.decomposed_quantization import load_operators, lower
 from effcc.frontend.decompositions import export_decompositions
 from effcc.ir.dims import Dim
 
@@ -108,6 +109,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedProgram:
     if file.is_dir() or not zipfile.is_zipfile(file):
         found = "a folder" if file.is_dir() else f"{file.stat().st_size} bytes that begin {file.read_bytes()[:8]!r}"
         raise CaptureError(f"{file}: expected a .pt2 file written by torch.export.save (a zip archive), got {found}")
+    load_operators()
     logged: list[BaseException] = []
     try:
         with _collected(logging.getLogger("torch.export"), logged):
@@ -143,7 +145,7 @@ def from_exported(program: ExportedProgram) -> Captured:
     user_strides = tuple(strides(result) for spec, result in returned if spec.kind == OutputKind.USER_OUTPUT)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`isinstance.treespec", FutureWarning)  # torch's own use of its pytree
-        lowered = program.run_decompositions(export_decompositions())
+        lowered = lower(program, export_decompositions())
     graph_module = lowered.graph_module
     signature = lowered.graph_signature
     names, state = [], {}
