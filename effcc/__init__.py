@@ -4,6 +4,7 @@
     effcc.quantize(model, "int8")                        # how weights are stored ...
     effcc.sparsify(model, "block(4,1)", density=0.2)     # ... and combinations
     effcc.compress(model, bytes=80e6, data=calls)        # per layer whatever serves a budget best
+    effcc.from_gguf("model.gguf")                        # a model as others stored it
     effcc.export(model, (x,), "model.effcc")             # ahead of time
     effcc.load("model.effcc")(x)
     effcc.explain(model)                                 # kernels, schedules and why, time against the roofline
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effcc.budget.compress import compress
+    from effcc.checkpoints.gguf_model import from_gguf
     from effcc.compression.quantize import quantize
     from effcc.compression.save import load_into, save
     from effcc.compression.sparsify import sparsify
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from effcc.entry import compile, explain, export, invalidate, load, stats
 
 __all__ = [
-    "compile", "compress", "explain", "export", "invalidate", "load", "load_into", "quantize", "quantize_aware", "save",
-    "sparsify", "stats",
+    "compile", "compress", "explain", "export", "from_gguf", "invalidate", "load", "load_into", "quantize",
+    "quantize_aware", "save", "sparsify", "stats",
 ]  # fmt: skip
 
 _HOMES = {
@@ -34,6 +36,7 @@ _HOMES = {
     "compress": "effcc.budget.compress",
     "explain": "effcc.entry",
     "export": "effcc.entry",
+    "from_gguf": "effcc.checkpoints.gguf_model",
     "invalidate": "effcc.entry",
     "load": "effcc.entry",
     "load_into": "effcc.compression.save",

@@ -21,13 +21,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from effcc.compression.activations import (
-    Activations,
-    IntegerLinear,
-    activations_of,
-    install_activations,
-    require_integers,
-)
 from effcc.compression.inputs import InputChange
 from effcc.compression.install import install, require_module
 from effcc.compression.modules import EncodedModule, encoded_class
@@ -53,7 +46,6 @@ class _Entry:
     components: list[str]
     dtype: str
     error: float | None
-    activations: str | None
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
@@ -91,9 +83,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
 
 def _entry(module: EncodedModule) -> _Entry:
     dtype = str(module.weight_dtype or module.weight.dtype).removeprefix("torch.")
-    how = str(module.activations) if isinstance(module, IntegerLinear) else None
     return _Entry(
-        module.encoding, list(module.weight_shape), list(module.weight_components), dtype, module.weight_error, how
+        module.encoding, list(module.weight_shape), list(module.weight_components), dtype, module.weight_error
     )
 
 
@@ -114,7 +105,6 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> Model:
     pending: list[tuple[nn.Module, Storage, dict[str, Tensor], InputChange, float | None]] = []
     parameters: dict[int, nn.Parameter] = {}
     taken: set[str] = set()
-    activations: dict[nn.Module, Activations | None] = {}
     for name, entry in entries.items():
         made, components, change = _stored(path, name, entry, modules.get(name), tensors)
         prefix = f"{name}." if name else ""
@@ -122,12 +112,10 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> Model:
         for part in made.trainable:
             components[part] = parameters.setdefault(id(components[part]), nn.Parameter(components[part]))
         pending.append((modules[name], made, components, change, entry.error))
-        activations[modules[name]] = None if entry.activations is None else activations_of(entry.activations)
     rest = {n: t for n, t in tensors.items() if n not in taken}
     _require_same(path, model, entries, rest)
     for module, made, components, change, error in pending:
         install(module, made, components, change, error)
-        install_activations([module], activations[module])
     model.load_state_dict(rest, strict=False)
     return model
 
@@ -165,7 +153,6 @@ def _read_entry(path: Path, name: str, entry: Any) -> _Entry:
     fits = (
         isinstance(entry, dict)
         and set(entry) == set(_Entry.__dataclass_fields__)
-        and isinstance(entry["activations"], str | None)
         and isinstance(entry["encoding"], str)
         and entry["dtype"] in WEIGHT_DTYPES
         and all(isinstance(entry[k], list) for k in ("shape", "components"))
@@ -197,9 +184,6 @@ def _stored(
     try:
         made = storage_of(entry.encoding, entry.shape, components, WEIGHT_DTYPES[entry.dtype])
         made.decode([to_numpy(c) for c in components])  # coordinates, too, are what they should be
-        if entry.activations is not None:
-            activations_of(entry.activations)
-            require_integers([module], made)
     except (EncodingError, UnknownNameError, IRSyntaxError) as error:
         raise CheckpointError(f"{where}: {error}") from None
     if [f"weight_{c.name}" for c in made.components] != entry.components:
