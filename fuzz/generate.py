@@ -27,6 +27,7 @@ from effcc.fuzz.sketch import STRUCTURES, Refused, Structure
 from effcc.fuzz.steps import draw_steps
 from effcc.fuzz.variation import PLAIN, Variation, draw_variation, varied
 from effcc.ir.dtypes import DTYPES, DType, boolean, from_numpy
+from effcc.ir.encodings.registry import names
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
 from effcc.ir.op import Op
 from effcc.ir.ops import TABLE
@@ -416,11 +417,12 @@ class _Generator:
 def _leaves_out(node: Node) -> bool:
     """Whether products skip elements, so that 0 times an infinity may be no NaN.
 
-    Blocks that are not stored are skipped; the padding of convolutions eager skips or multiplies by, as it comes.
+    What is not stored is skipped; the padding of convolutions eager skips or multiplies by, as it comes.
     """
     if node.op == "convolution":
         return True
-    return node.op == "decode" and str(node.attrs["encoding"]).startswith("block")
+    chain = node.attrs["encoding"].terms[0] if node.op == "decode" else ()  # type: ignore[union-attr]
+    return any(scheme.name in names("level") for scheme in chain)
 
 
 def expanded(array: Array) -> Array:

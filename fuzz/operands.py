@@ -47,7 +47,8 @@ def bounds(op: str, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> di
         return {1: (0, 3)}
     if op == "decode":
         levels = stored_as(attrs["encoding"], attrs["shape"], attrs["dtype"], [t.shape for t in types]).levels
-        return {0: (0, levels.shape[-1] // levels.block[1] - 1)} if levels.coordinates else {}
+        last = levels.shape[-1] // levels.block[1] - 1
+        return {n: (0, last) for n, (name, *_) in enumerate(levels.coordinates) if name == "columns"}
     if op == "embedding":
         return {1: (0, int(types[0].shape[0]) - 1)}
     if op in ("index_select", "gather", "scatter"):

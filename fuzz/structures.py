@@ -11,7 +11,7 @@ from effcc.errors import EncodingError
 from effcc.fuzz.sketch import Refused, Sketch, element, floats, number, size, structure, wide
 from effcc.ir.dtypes import DTYPES, DType, boolean, i64
 from effcc.ir.encodings import storage
-from effcc.ir.encodings.registry import DECLARATIONS
+from effcc.ir.encodings.registry import DECLARATIONS, declared
 from effcc.ir.graph import Value
 from effcc.ir.parser import encoding_of, parse_encoding
 from effcc.ir.types import TensorType
@@ -216,7 +216,8 @@ def _encoding(s: Sketch) -> tuple[str, tuple[int, int]]:
     known = ("int8", 'int8(per="tensor")') if s.random.random() < 0.3 else s.random.choice(values)
     value = s.random.choice(known) if not level or s.random.random() < 0.6 else ""
     sizes = [int(a) for a in parse_encoding(level).terms[0][0].args] if level else []
-    return " . ".join(filter(None, (level, value))), (sizes[0], sizes[1]) if len(sizes) == 2 else (1, 1)
+    height, width = sizes if len(sizes) == 2 else (1, 1)
+    return " . ".join(filter(None, (level, value))), (1 if level.startswith("nm") else height, width)
 
 
 @structure
@@ -225,9 +226,11 @@ def stored_weight(s: Sketch) -> None:
     dtype = wide(s)
     scheme, blocks = _encoding(s)
     n, k = blocks[0] * size(s, 1, 2, 4, 5, 8), blocks[1] * size(s, 2, 3, 8, 17, 32)
-    count = s.random.choice((0, max(1, k // blocks[1] // 2), 1))
+    level = encoding_of(scheme).terms[0][0]
+    kept, density = declared(level.name).kept, s.random.choice((0.05, 0.5, 1.0))
+    count = 0 if kept is None else kept((n, k), density, **declared(level.name).given(level))
     try:
-        stored = storage(encoding_of(scheme), (n, k), dtype, count if scheme.startswith("block") else 0)
+        stored = storage(encoding_of(scheme), (n, k), dtype, count)
         dense = (s.data.standard_normal((n, k)) * s.data.choice(_MAGNITUDES, (n, 1))).astype(dtype.numpy)
         arrays = stored.encode(dense)
     except EncodingError as error:

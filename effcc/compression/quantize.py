@@ -89,4 +89,4 @@ def _stored(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: A
     chain = Encoding(((*held.storage.encoding.terms[0], *wanted.terms[0]),))
     made = storage(chain, held.storage.shape, held.storage.dtype, levels.count)
     coordinates, (elements,) = held.storage.split(held.arrays)
-    return Stored(made, [*coordinates, *made.values.encode(levels, elements)], held.change)
+    return Stored(made, [*coordinates, *made.values.encode(levels.at(coordinates), elements)], held.change)

@@ -21,25 +21,29 @@ from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_o
 from effcc.compression.search import matrix_of, relative_error, searched
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import from_numpy
-from effcc.ir.encoding import Encoding
+from effcc.ir.encoding import Encoding, Scheme
 from effcc.ir.encodings import storage
-from effcc.ir.encodings.registry import names
+from effcc.ir.encodings.registry import declared, names
 
 
 def sparsify(
     model: Model,
     scheme: Schemes = "block(4,1)",
     *,
-    density: float,
+    density: float | None = None,
     method: str = "magnitude",
     data: object = None,
     where: Choice | None = None,
 ) -> Model:
     """Keep only the blocks of weights that matter most, in place; returns `model`.
 
-    scheme: `block(r,c)`: of every r rows of a matrix, blocks of r x c elements. Others by pattern as in `quantize`.
-    density: the share that is kept, 0 < density <= 1. Of every r rows the same number of blocks is kept,
-        max(1, round(density * columns / c)): those of largest L2 norm of scores, of equal ones the first.
+    scheme: which elements of a matrix can be kept; others by pattern as in `quantize`:
+        `block(r,c)`: of every r rows, blocks of r x c elements: everywhere max(1, round(density * columns / c));
+        `bcsr(r,c)`: blocks likewise, as many in each r rows as matter there; `csr`: single elements;
+        `nm(n,m)`: of every m neighbours in a row n, such as `nm(2,4)`;
+        `columns`: whole columns.
+        Those of largest L2 norm of scores are kept, of equal ones the first.
+    density: the share that is kept, 0 < density <= 1; `nm` says it itself.
     method: what scores weights: `magnitude`; with data `wanda` (magnitude times the norm of what it is multiplied
         with), `sparsegpt` (as if all others made up for it, and those that are kept then do).
     data, where: as in `quantize`.
@@ -56,8 +60,6 @@ def sparsify(
     require_module(model, "sparsify")
     schemes = schemes_of(scheme)
     require_kind(schemes, names("level"), "sparsify", "quantize")
-    if not 0.0 < density <= 1.0:
-        raise EncodingError(f"density is the share of weights to keep: expected 0 < density <= 1, got {density}")
     pruning = pruning_of(method)
     plan = assigned(weights_of(model, where), schemes)
 
@@ -68,21 +70,20 @@ def sparsify(
     return model
 
 
-def _stored(weight: Weight, wanted: Encoding, density: float, pruning: Pruning, gram: Tensor | None) -> Stored:
+def _stored(weight: Weight, wanted: Encoding, density: float | None, pruning: Pruning, gram: Tensor | None) -> Stored:
     held, dense = weight.held, weight.dense()
-    if held is not None and held.storage.levels.count:
+    if held is not None and held.storage.levels.coordinates:
         raise EncodingError(f"it is stored as {held.storage.encoding} already; sparsify the dense weight")
     values = () if held is None else held.storage.encoding.terms[0]
     (level,) = wanted.terms[0]
-    width = int(level.args[1])
-    count = max(1, round(density * (dense.shape[-1] // width)))
+    count = _count(level, dense.shape, density)
     dtype = from_numpy(dense.dtype) if held is None else held.storage.dtype
     made = storage(Encoding(((level, *values),)), dense.shape, dtype, count)
     change = None if held is None else held.change
     problem = Problem(matrix_of(weight, dense), gram if change is None or gram is None else change.of_gram(gram), made)
     coordinates = made.levels.select(pruning.scores(problem).reshape(dense.shape).numpy())
     if held is not None:
-        kept = made.values.kept(held.storage.levels, held.arrays, made.levels, coordinates, dtype)
+        kept = made.values.kept(held.storage.levels, held.arrays, made.levels.at(coordinates), coordinates, dtype)
         return Stored(made, [*coordinates, *kept], held.change)
     if pruning.updated is not None:
         ones = made.levels.compress(np.ones(dense.shape, np.float32), coordinates)
@@ -90,3 +91,15 @@ def _stored(weight: Weight, wanted: Encoding, density: float, pruning: Pruning, 
         dense = pruning.updated(problem, mask).numpy().astype(dense.dtype).reshape(dense.shape)
     arrays = [*coordinates, made.levels.compress(dense, coordinates)]
     return Stored(made, arrays, error=relative_error(problem, made.decode(arrays)))
+
+
+def _count(level: Scheme, shape: tuple[int, ...], density: float | None) -> int:
+    """How many blocks a level keeps at a density; 0 where the notation says it."""
+    declaration = declared(level.name)
+    if declaration.kept is None:
+        if density is not None:
+            raise EncodingError(f"{level} says itself how much is kept; leave out density={density}")
+        return 0
+    if density is None or not 0.0 < density <= 1.0:
+        raise EncodingError(f"density is the share of weights to keep: expected 0 < density <= 1, got {density}")
+    return declaration.kept(shape, density, **declaration.given(level))

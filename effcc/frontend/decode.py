@@ -20,7 +20,6 @@ from torch import Tensor
 from effcc.errors import EncodingError
 from effcc.frontend.importer import Importer, dtype_of, imports
 from effcc.ir.encodings import Storage, canonical, stored_as
-from effcc.ir.encodings.levels import Levels
 from effcc.ir.graph import Value
 from effcc.ir.parser import encoding_of
 
@@ -89,20 +88,11 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[None, None, list[Tensor | No
     components = ctx.saved_tensors
     made = storage_of(ctx.scheme, ctx.shape, components, ctx.dtype)
     first = len(made.levels.coordinates)
-    gradient = _at_stored_elements(upstream, made.levels, components)
-    found = made.values.gradients(torch, made.levels, components[first:], gradient)
-    fitting = [g if g is None else g.to(c.dtype) for g, c in zip(found, components[first:], strict=True)]
+    coordinates, arrays = components[:first], components[first:]
+    gradient = made.levels.pick(torch, upstream, coordinates)
+    found = made.values.gradients(torch, made.levels.at(coordinates, torch), arrays, gradient)
+    fitting = [g if g is None else g.to(c.dtype) for g, c in zip(found, arrays, strict=True)]
     return None, None, [*(None for _ in range(first)), *fitting], None
-
-
-def _at_stored_elements(dense: Tensor, levels: Levels, components: Sequence[Tensor]) -> Tensor:
-    """A dense tensor at the places that are stored: `Levels.compress` in operators that can be traced."""
-    if not levels.coordinates:
-        return dense
-    (n, k), (height, width) = levels.shape, levels.block
-    blocks = dense.reshape(n // height, height, k // width, width).transpose(1, 2)
-    chosen = components[0].to(torch.int64)[:, :, None, None].expand(-1, -1, height, width)
-    return blocks.gather(1, chosen).reshape(levels.stored)
 
 
 decode.register_autograd(_gradients, setup_context=_save)

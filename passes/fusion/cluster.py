@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from effcc.ir.contraction import contraction
 from effcc.ir.dims import elements, same
-from effcc.ir.expr import Axis, walk
+from effcc.ir.expr import Axis, ends_at, walk
 from effcc.ir.graph import has_effect
 from effcc.ir.kernel import Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
@@ -245,6 +245,8 @@ class _Clustering(_Alone):
         extents = self.cascade.extents
         if self._read_twice(item, into, shared) or self._leaves_cores_idle(item, shared):
             return False
+        if self._turns_rows(item, into):
+            return False
         if _is_contraction(item.statement) and self._is_reduced_next(item.statement, into, shared):
             return False
         if set(shared) == set(into.shared) and not _is_contraction(item.statement):
@@ -257,7 +259,8 @@ class _Clustering(_Alone):
             if self._points((*into.items, item)) > SMALL and points < min(before, PARALLELISM * self.target.cores):
                 return False
         for member in (*into.items, item):
-            if _is_contraction(member.statement) and not self._operands_stay(member.statement, into, shared):
+            again = bool(member.statement.spans) or _is_contraction(member.statement)
+            if again and not self._operands_stay(member.statement, into, shared):
                 return False
         return self._local_fits(item, into, shared)
 
@@ -273,6 +276,16 @@ class _Clustering(_Alone):
                     read = zip(statement.axes, load.index, strict=True)
                     if any(a in own and isinstance(i, Axis) and i.name in reduced for a, i in read):
                         return True
+        return False
+
+    def _turns_rows(self, item: Defined, into: Cluster) -> bool:
+        """Whether it reads across the rows that sums over spans are stored in: of these one is there at a time."""
+        for load in item.statement.reads:
+            for member in into.items:
+                s = member.statement
+                if s.target == load.buffer and s.spans and s.axes[-1:] != item.statement.axes[-1:]:
+                    last = load.index[-1]
+                    return isinstance(last, Axis) and last.name != item.statement.axes[-1]
         return False
 
     def _leaves_cores_idle(self, item: Defined, shared: tuple[str, ...]) -> bool:
@@ -333,7 +346,8 @@ class _Clustering(_Alone):
         return total <= self.target.l2_bytes // 4
 
     def _operands_stay(self, statement: Statement, into: Cluster, shared: tuple[str, ...]) -> bool:
-        """Whether a contraction's operands, read again for every tile of the shared axes, stay in the cache.
+        """Whether the operands of a contraction, or of a sum over spans, stay in the cache where they are read again
+        for every tile of the shared axes.
 
         Weights never do: a whole layer's weights would be read for every tile of rows.
         """
@@ -342,6 +356,7 @@ class _Clustering(_Alone):
         own = into.targets
         for load in statement.reads:
             touched = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
+            touched |= {a for span in statement.spans if span.axis in touched for a in ends_at(span)}
             if not touched & set(lost) or load.buffer in own:
                 continue
             if load.buffer in self.weights:

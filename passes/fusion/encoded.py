@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from effcc.ir.dims import elements
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, free_axes, loads, substitute_axes, transform
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Span, free_axes, loads, substitute_axes, transform
 from effcc.ir.kernel import Statement
 from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque, read_through
@@ -32,7 +32,8 @@ ROWS_WORTH_VECTORS = 8
 class Encoded:
     """A decoded element as `sum(axes: where(coordinate == place, value, 0))`; dense values have no coordinate.
 
-    `target[indices]` is what it defines; `coordinate` is the one of `indices` that the condition is on.
+    `target[indices]` is what it defines; `coordinate` is the one of `indices` that the condition is on. Of ragged axes
+    there are `spans`, read at the other indices.
     """
 
     target: str
@@ -41,6 +42,7 @@ class Encoded:
     coordinate: str = ""
     place: Expr | None = None
     axes: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
 
 
 def encoded(item: Defined) -> Encoded | None:
@@ -48,10 +50,11 @@ def encoded(item: Defined) -> Encoded | None:
     s = item.statement
     if item.node.op != "decode" or item.node.attrs.get("whole") or s.scatter is not None:
         return None
-    body, axes = (s.value.body, s.value.axes) if isinstance(s.value, Reduce) else (s.value, ())
-    match body:
+    reduce = s.reduction
+    match reduce.body if reduce is not None else s.value:
         case Call("where", (Call("eq", (Axis(coordinate), place)), value, Const(value=0))):
-            return Encoded(s.target, s.axes, value, coordinate, place, axes)
+            axes, spans = ((), ()) if reduce is None else (reduce.axes, reduce.spans)
+            return Encoded(s.target, s.axes, value, coordinate, place, axes, spans)
     return None if isinstance(s.value, Reduce) else Encoded(s.target, s.axes, s.value)
 
 
@@ -60,7 +63,12 @@ def meets(reader: Statement, load: Load, weight: Encoded) -> bool:
     if weight.place is None:
         return True
     reduce = reader.value
-    if not isinstance(reduce, Reduce) or reduce.operator != "sum" or loads(reduce.body).count(load) != 1:
+    if (
+        not isinstance(reduce, Reduce)
+        or reduce.spans
+        or reduce.operator != "sum"
+        or loads(reduce.body).count(load) != 1
+    ):
         return False
     index = load.index[weight.indices.index(weight.coordinate)]
     rest = [i for i, name in zip(load.index, weight.indices, strict=True) if name != weight.coordinate]
@@ -123,7 +131,8 @@ class _Reading:
                 weight = self.weights.get(load.buffer)
                 if weight is not None and meets(item.statement, load, weight):
                     item = self._through(item, load, weight)
-            self.items += self._factored(item)
+            for one in self._factored(item):
+                self.items += self._turned(one)
         read = set(self.kept) | {
             load.buffer for i in self.items if isinstance(i, Defined) for load in i.statement.reads
         }
@@ -152,7 +161,8 @@ class _Reading:
             others = [self._gather(item, _product(others), coordinate.name, place, kept)]
         body = _product([*others, stored])
         axes = (*kept, *weight.axes)
-        total = replace(reduce, axes=axes, body=body) if axes else body
+        spans = tuple(Span(e.axis, substitute_axes(e.start, at), substitute_axes(e.stop, at)) for e in weight.spans)
+        total = replace(reduce, axes=axes, body=body, spans=spans) if axes else body
         return replace(item, statement=replace(s, value=total))
 
     def _gather(self, item: Defined, operand: Expr, coordinate: str, place: Expr, reduced: tuple[str, ...]) -> Expr:
@@ -187,6 +197,29 @@ class _Reading:
         partial = Load(name, tuple(Axis(a) for a in s.axes), reduce.dtype)
         scaled = Statement(s.target, s.axes, _product([partial, *outside]), s.scatter)
         return [replace(item, statement=sum_), replace(item, statement=scaled)]
+
+    def _turned(self, item: Defined) -> list[Defined]:
+        """A sum over spans of gathered rows: stored as rows of these, and then turned as a whole.
+
+        No two of its results are there at once (each has a span of its own), so what is written is whole rows or single
+        elements, each in a line of its own.
+        """
+        s = item.statement
+        reduce = s.reduction
+        rows = [x for x in s.reads if x.buffer in self.gathered.values()]
+        if reduce is None or not reduce.spans or not rows or s.scatter is not None:
+            return [item]
+        along = tuple(a for a in s.axes if any(Axis(a) in x.index for x in rows))
+        axes = (*(a for a in s.axes if a not in along), *along)
+        if axes == s.axes:
+            return [item]
+        name = f"{s.target}.rows"
+        self.types[name] = TensorType(reduce.dtype, tuple(self.cascade.extents[a] for a in axes))
+        whole = Load(name, tuple(Axis(a) for a in axes), reduce.dtype)
+        return [
+            replace(item, statement=Statement(name, axes, reduce)),
+            replace(item, statement=Statement(s.target, s.axes, whole)),
+        ]
 
     def _reads_components(self, s: Statement) -> bool:
         components = {load.buffer for w in self.weights.values() for load in loads(w.value)}

@@ -109,6 +109,8 @@ class Space:
                 return f"({text} - {int(c)} * floor({text} / {int(c)}))"
             case Call("maximum" | "minimum", (a, b)):
                 return self._either(e, a, b)
+            case Call("and", (_, Const(value=mask))) if mask >= 0 and e.dtype.is_integer:
+                return self._field(e, int(mask))
             case Call("where", (condition, a, b)):
                 return self._branches(e, condition, a, b)
             case Call("divisor", (Const(value=v), _)) if v != 0:
@@ -124,6 +126,14 @@ class Space:
             self.constraints.append(
                 f"({name} {sign} {left} and {name} {sign} {right} and ({name} = {left} or {name} = {right}))"
             )
+        return name
+
+    def _field(self, e: Call, mask: int) -> str:
+        """The bits of a number under a mask."""
+        known = e in self.opaque
+        name = self.unknown(e)
+        if not known:
+            self.constraints.append(f"0 <= {name} <= {mask}")
         return name
 
     def _branches(self, e: Call, condition: Expr, a: Expr, b: Expr) -> str:

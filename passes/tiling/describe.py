@@ -143,9 +143,16 @@ def reduction_of(
         whole=frozenset(counts).difference(shared),
         given=given,
         once=once,
+        stores=_stores_apart(layout, statements[-1], axis, target) / together,
         sharing=sharing,
     )
     return _reduction(nest, axis, target, rank)
+
+
+def _stores_apart(layout: Mapping[str, Shape], last: Statement, axis: str, target: Target) -> int:
+    """How many stores a vector of results takes whose lanes lie apart; none where it is one store."""
+    step = stride(Load(last.target, tuple(AxisExpr(a) for a in last.axes), last.dtype), axis, layout[last.target])
+    return 0 if step in (0, 1) else target.vector_lanes
 
 
 def _widest(statements: Sequence[Statement]) -> int:

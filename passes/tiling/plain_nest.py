@@ -24,6 +24,8 @@ from effcc.passes.tiling.taps import Taps, guards, taps_of
 
 SHARED_BY = 8
 """So many results at most share one gather: each needs accumulators of its own."""
+SIDE_BY_SIDE = 4
+"""So many results are stored together where lanes lie across the rows of what is written."""
 COMBINE_LANES = 6.0
 """To combine the lanes of one vector at the end of a row, in vector loads: shuffles and additions in sequence."""
 LOSES_ROWS = 1.5
@@ -119,18 +121,18 @@ class _Solved:
 
 
 def _reduction(
-    choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape], sharing: str | None, beside: str | None
+    choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape], sharing: TiledAxis | None, beside: str | None
 ) -> _Solved:
-    """Reductions; accumulators are vectors of rows, or parts of one row. `sharing`: an axis all of whose points share a
+    """Reductions; accumulators are vectors of rows, or parts of one row. `sharing`: points of an axis that share a
     gather; `beside`: one of rows, some of which may share what they read alike."""
     counts = choice.counts(plan)
-    together = 1 if sharing is None else counts[sharing]
+    together = 1 if sharing is None else sharing.tile
     found = reduction_of(
         layout, _statements(choice.kernel, plan), counts, plan.reduced, axis, together, choice.shared,
         _given(choice, axis), choice.target, choice.rank, choice.once, beside or "",
     )  # fmt: skip
-    note = str(found) if sharing is None else f"{found}, gathers shared by {sharing}"
-    rows = None if sharing is None else TiledAxis(sharing, counts[sharing])
+    note = str(found) if sharing is None else f"{found}, gathers shared by {sharing.tile} of {sharing.axis}"
+    rows = sharing
     if beside is not None and found.together > 1:
         rows = TiledAxis(beside, found.together)
     return _Solved(found.accumulators * found.lanes, found.tile * found.lanes, found.prediction, note, together=rows)
@@ -246,18 +248,34 @@ def _crossing(kernel: Kernel, statements: Sequence[Statement], axis: str, layout
 
 def _sharing(
     kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape], pinned: Collection[str]
-) -> str | None:
-    """A short kept axis that gathers along the lanes lack: unrolled, it makes one gather serve all its points."""
+) -> TiledAxis | None:
+    """Points of a kept axis that are unrolled, for what gathers they share; None where there are none.
+
+    A short axis that gathers along the lanes lack: one gather serves all its points. Or a few points of the axis along
+    which results are stored, where rows are gathered at places of data: rows of one place or of near ones are found in
+    L1, and results are stored side by side.
+    """
     reads = [load for i in plan.reductions for load in kernel.statements[i].reads]
-    gathers = [x for x in reads if stride(x, axis, layout[x.buffer]) is None]
-    if not gathers or len(plan.reductions) != 1:
+    if len(plan.reductions) != 1:
         return None
+    gathers = [x for x in reads if stride(x, axis, layout[x.buffer]) is None]
     others = [x for x in reads if x not in gathers]
-    for a in (a for a in plan.kept if a not in pinned):
+    free = [a for a in plan.kept if a not in pinned and a != axis]
+    for a in free if gathers else ():
         extent = kernel.extents[a]
         short = isinstance(extent, int) and 1 < extent <= SHARED_BY
-        if a != axis and short and any(a in _axes(x) for x in others) and not any(a in _axes(x) for x in gathers):
-            return a
+        if short and any(a in _axes(x) for x in others) and not any(a in _axes(x) for x in gathers):
+            return TiledAxis(a, extent)
+    rows = [x for x in reads if any(isinstance(e, Load) for i in x.index for e in walk(i))]
+    if not any(stride(x, axis, layout[x.buffer]) == 1 for x in rows):
+        return None
+    stored = kernel.statements[(plan.epilogue or plan.reductions)[-1]]
+    place = Load(stored.target, tuple(Axis(a) for a in stored.axes), stored.dtype)
+    steps = {a: stride(place, a, layout[stored.target]) for a in (axis, *free)}
+    for a in free if steps[axis] != 1 else ():
+        extent = kernel.extents[a]
+        if steps[a] == 1 and isinstance(extent, int) and extent % SIDE_BY_SIDE == 0:
+            return TiledAxis(a, SIDE_BY_SIDE)
     return None
 
 

@@ -76,6 +76,8 @@ MODEL = """
 """
 
 
+STORE_SLOTS = 8
+"""Slots to store one result into a cache line of its own, which comes from L2."""
 ROWS_TOGETHER = (1, 2, 4, 8)
 """So many rows may run together."""
 LIVE_VALUES = 3
@@ -96,6 +98,7 @@ class ReductionNest:
         whole: names of axes that tasks cannot share; each task runs all of them.
         given: points along the vectors that a task has, where that is decided; 0 where it is not.
         once: whether it runs once, so that compiling it takes longer than running it.
+        stores: results that are stored one by one for a vector of rows; fewer where others lie beside them.
         sharing: the axis of rows that may run together, for what they read alike; empty where there is none.
     """
 
@@ -108,6 +111,7 @@ class ReductionNest:
     whole: frozenset[str] = frozenset()
     given: int = 0
     once: bool = False
+    stores: float = 0.0
     sharing: str = ""
 
 
@@ -182,7 +186,7 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
         "live_values": nest.live_values,
         "own_slots": own_slots,
         "shared_slots": shared_slots,
-        "combine_slots": _combine_slots(lanes) if across else 4,
+        "combine_slots": _combine_slots(lanes) if across else 4 + round(STORE_SLOTS * nest.stores),
         "code_time": code_time(nest.once),
         "passes": nest.passes,
         "later_passes": nest.passes - 1,

@@ -34,6 +34,8 @@ ENCODINGS: dict[str, Encode] = {
     "block then int8": lambda m: quantize(sparsify(m, "block(4,1)", density=0.25), "int8"),
     "int8 then block": lambda m: sparsify(quantize(m, "int8"), "block(4,1)", density=0.25),
     "int4 by groups": lambda m: quantize(m, 'int4(group=16,zero=true,scale="f16")'),
+    "csr": lambda m: sparsify(m, "csr", density=0.25),
+    "nm then int4": lambda m: quantize(sparsify(m, "nm(2,4)"), "int4(group=4)"),
     "block then int4": lambda m: quantize(sparsify(m, "block(4,1)", density=0.25), "int4(group=4)"),
 }
 every_encoding = pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
@@ -286,6 +288,9 @@ def test_only_what_is_asked_for_is_stored() -> None:
         (lambda m: quantize(m, "block(4,1)"), EncodingError, "effcc.sparsify takes the others"),
         (lambda m: sparsify(m, "int8", density=0.5), EncodingError, "effcc.quantize takes the others"),
         (lambda m: sparsify(m, "block(4,1)", density=0.0), EncodingError, "0 < density <= 1"),
+        (lambda m: sparsify(m, "csr"), EncodingError, "0 < density <= 1, got None"),
+        (lambda m: sparsify(m, "nm(2,4)", density=0.5), EncodingError, "says itself how much is kept"),
+        (lambda m: sparsify(sparsify(m, "nm(2,4)"), density=0.5), EncodingError, "stored as nm"),
         (
             lambda m: sparsify(m, "block(8,1)", density=0.5),
             EncodingError,

@@ -47,6 +47,8 @@ class Declaration:
     samples: notations that tests and the fuzzer draw, the first of them the plainest.
     summary: one line for documentation.
     settle: fills in what some arguments imply of others, and says what is wrong with them together, if anything is.
+    kept: of levels whose `count` the notation leaves open, how many are kept of a `shape` at a `density`; takes those
+        and all arguments by name. counted: of which component the size of which dimension is that count.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Declaration:
     arguments: tuple[Option, ...] = ()
     options: tuple[Option, ...] = ()
     settle: Callable[[dict[str, Any]], str | None] = field(default=lambda given: None)
+    kept: Callable[..., int] | None = None
+    counted: tuple[int, int] | None = None
 
     @property
     def usage(self) -> str:
@@ -95,6 +99,11 @@ class Declaration:
             (o.name, value) for o in self.options if (value := found[o.name]) is not None and value != o.default
         )
         return Scheme(self.name, args, options)
+
+
+def positive(value: object) -> bool:
+    """Whether an argument is a positive integer."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 DECLARATIONS: dict[str, Declaration] = {}

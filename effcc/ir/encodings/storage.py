@@ -75,7 +75,8 @@ class Storage:
         if not self.values.is_exact and not np.isfinite(np.asarray(dense, np.float32)).all():
             raise EncodingError(f"{self.encoding} stores finite numbers; the weight holds infinities or NaN")
         coordinates = self.levels.select(dense)
-        return [*coordinates, *self.values.encode(self.levels, self.levels.compress(dense, coordinates))]
+        stored = self.levels.compress(dense, coordinates)
+        return [*coordinates, *self.values.encode(self.levels.at(coordinates), stored)]
 
     def split(self, arrays: Sequence[Array]) -> tuple[list[Array], list[Array]]:
         """Components as coordinates and value arrays. Raises EncodingError where they do not fit.
@@ -99,18 +100,19 @@ class Storage:
     def decode(self, arrays: Sequence[Array]) -> Array:
         """The dense array: the reference."""
         coordinates, values = self.split(arrays)
-        return self.levels.expand(self.values.decode(self.levels, values, self.dtype), coordinates)
+        return self.levels.expand(self.values.decode(self.levels.at(coordinates), values, self.dtype), coordinates)
 
     def error_bound(self, arrays: Sequence[Array]) -> Array:
         """How far a stored element may be from the one that was encoded: as rows, [N, L], or for channels, [N, 1]."""
-        return self.values.error_bound(self.levels, self.split(arrays)[1])
+        coordinates, values = self.split(arrays)
+        return self.values.error_bound(self.levels.at(coordinates), values)
 
     def holds(self, arrays: Sequence[Array], dense: Array) -> bool:
         """Whether every stored element of a dense array is decoded within the error bound, rounded to the dtype."""
         coordinates, values = self.split(arrays)
-        rows = self.levels.rows
-        given = rows(self.levels.compress(np.asarray(dense, np.float64), coordinates))
-        decoded = rows(self.values.decode(self.levels, values, self.dtype).astype(np.float64))
+        levels = self.levels.at(coordinates)
+        given = levels.rows(levels.compress(np.asarray(dense, np.float64), coordinates))
+        decoded = levels.rows(self.values.decode(levels, values, self.dtype).astype(np.float64))
         bound = self.error_bound(arrays) + EPSILON[self.dtype] * np.abs(given) + SMALLEST[self.dtype]
         return bool((np.abs(decoded - given) <= bound).all())
 
@@ -127,7 +129,8 @@ class Storage:
 def storage(encoding: Encoding, shape: Sequence[int], dtype: DType = f32, count: int = 0) -> Storage:
     """The storage of a weight of `shape` under an encoding.
 
-    `count`: for `block`, how many blocks are stored of every row of blocks (0: all).
+    `count`: for `block`, how many blocks are stored of every row of blocks, for `csr` and `bcsr` of all rows together
+        (0: all).
     Raises UnknownNameError for a scheme that does not exist, EncodingError for one that does not fit.
     """
     chain = _chain(canonical(encoding))
@@ -146,6 +149,11 @@ def storage(encoding: Encoding, shape: Sequence[int], dtype: DType = f32, count:
             levels = found.make(shape=shape, count=count, **found.given(scheme))
         else:
             values = found.make(**found.given(scheme))
+    if values.shares_groups and not levels.has_positions:
+        raise EncodingError(
+            f"{encoding}: rows of free lengths have no groups that could share a scale; "
+            'share it by channel or tensor: per="channel"'
+        )
     return Storage(Encoding((chain,)), shape, dtype, levels, values)
 
 
@@ -153,12 +161,13 @@ def stored_as(encoding: Encoding, shape: Sequence[int], dtype: DType, components
     """The storage whose components have the given shapes, which say what the notation leaves open."""
     chain = _chain(canonical(encoding))
     count = 0
-    if any(s.name == "block" for s in chain):
-        if not components or len(components[0]) != 2:
+    for component, dimension in (c for s in chain if (c := declared(s.name).counted) is not None):
+        if len(components) <= component or len(components[component]) <= dimension:
             raise EncodingError(
-                f"{encoding}: the first component is columns[rows, count], got {[list(c) for c in components]}"
+                f"{encoding}: dimension {dimension} of component {component} says how much is stored, "
+                f"got components of shapes {[list(c) for c in components]}"
             )
-        count = components[0][1]
+        count = components[component][dimension]
     return storage(encoding, shape, dtype, count)
 
 

@@ -29,13 +29,18 @@ COMPONENTS = {
     "int8": "weight %q: i8[{n},{k}], weight %s: f32[{n}]",
     "block(4,1)": "weight %c: i32[{m},{j}], weight %v: f32[{m},{j},4]",
     "block(4,1) . int8": "weight %c: i32[{m},{j}], weight %q: i8[{m},{j},4], weight %s: f32[{n}]",
+    "csr": "weight %p: i32[{after}], weight %c: i32[{j}], weight %v: f32[{j}]",
+    "bcsr(2,3)": "weight %p: i32[{half_after}], weight %c: i32[{j}], weight %v: f32[{j},2,3]",
+    "nm(2,4)": "weight %i: u8[{n},{bytes}], weight %v: f32[{n},{groups},2]",
     "block(2,3) . int8": "weight %c: i32[{h},{j}], weight %q: i8[{h},{j},2,3], weight %s: f32[{n}]",
 }
 
 
 def linear(encoding: str, rows: int = 16, n: int = 8, k: int = 12, j: int = 3) -> str:
     """A linear layer with a stored weight, as text."""
-    params = COMPONENTS[encoding].format(n=n, k=k, m=n // 4, h=n // 2, j=j)
+    params = COMPONENTS[encoding].format(
+        n=n, k=k, m=n // 4, h=n // 2, j=j, after=n + 1, half_after=n // 2 + 1, groups=k // 4, bytes=-(-k // 4 * 2 // 4)
+    )
     operands = ", ".join(part.split(":")[0].split()[-1] for part in params.split(", weight"))
     return LINEAR.format(rows=rows, n=n, k=k, params=params, operands=operands, encoding=encoding)
 
@@ -85,6 +90,21 @@ def test_levels_and_values_compose_without_a_rewrite_of_their_own() -> None:
         products(fused(linear("block(4,1) . int8")))
         == f"linear[m,n_o,n_i] = sum(j: x0[{place},m] * cast<f32>(w1[n_o,j,n_i]))"
     )
+
+
+def test_rows_of_free_lengths_are_sums_over_spans() -> None:
+    """They are stored as rows of what is gathered, and turned as a whole: of these sums one is there at a time."""
+    program = fused(linear("csr"))
+    place = "cast<i64>(minimum(maximum(w0[p], 0), 11))"
+    span = "p in cast<i64>(w2[n])..cast<i64>(w2[n + 1])"
+    assert products(program) == f"linear[n,m] = sum({span}: x0[{place},m] * w1[p])"
+    assert [len(program.kernels[s.kernel].statements) for s in program.steps] == [1, 1, 1]  # type: ignore[union-attr]
+
+
+def test_fields_of_bits_are_known_to_stay_inside() -> None:
+    """So no gathered row is guarded."""
+    place = "g * 4 + cast<i64>(shr(cast<i32>(w0[n,g // 2]), cast<i32>((g % 2 * 2 + s) * 2)) and 3)"
+    assert products(fused(linear("nm(2,4)"))) == f"linear[m,n] = sum(g, s: x0[{place},m] * w1[n,g,s])"
 
 
 def test_few_rows_are_gathered_from_where_they_are() -> None:

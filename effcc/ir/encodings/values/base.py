@@ -85,6 +85,11 @@ class Values(ABC):
         """
 
     @property
+    def shares_groups(self) -> bool:
+        """Whether groups of a row's stored elements share parameters."""
+        return False
+
+    @property
     @abstractmethod
     def is_exact(self) -> bool:
         """Whether elements are stored as they are, so that they can be trained."""

@@ -18,10 +18,10 @@ import numpy as np
 
 from effcc.ir.dtypes import DType, f64, from_numpy, i64
 from effcc.ir.encodings.levels import Levels
+from effcc.ir.encodings.packing import Packed
 from effcc.ir.encodings.values.base import Array, LoadComponent, NamedArray, Values
 from effcc.ir.encodings.values.codes import Code
 from effcc.ir.encodings.values.grid import Grid
-from effcc.ir.encodings.values.packing import Packed
 from effcc.ir.encodings.values.parameters import Stored
 from effcc.ir.expr import Expr, cast
 from effcc.ir.form import call
@@ -237,6 +237,10 @@ class Coded(Values):
         return [*(None for _ in range(planes)), *found]
 
     @property
+    def shares_groups(self) -> bool:
+        return self.grid.per == "group"
+
+    @property
     def is_exact(self) -> bool:
         return False
 
@@ -268,8 +272,7 @@ class _Parts:
 
 def rows_shape(levels: Levels) -> tuple[int, int]:
     """The shape of `levels.rows`: channels, and stored elements of each."""
-    n = levels.shape[0]
-    return n, int(np.prod(levels.stored)) // n
+    return levels.shape[0], levels.row_length
 
 
 def _column(parameters: Array) -> Array:

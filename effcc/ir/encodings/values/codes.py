@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from effcc.ir.dtypes import DType
+from effcc.ir.encodings.packing import Packed
 from effcc.ir.encodings.values.base import NamedArray
-from effcc.ir.encodings.values.packing import Packed
 from effcc.ir.expr import Const, Expr, cast
 from effcc.ir.form import call
 

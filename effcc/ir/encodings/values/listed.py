@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from effcc.ir.dtypes import DType, f32, i32
+from effcc.ir.encodings.packing import Packed
 from effcc.ir.encodings.values.base import NamedArray
 from effcc.ir.encodings.values.codes import Code, floating, reaching
-from effcc.ir.encodings.values.packing import Packed
 from effcc.ir.expr import Const, Expr, cast, where
 from effcc.ir.form import call
 

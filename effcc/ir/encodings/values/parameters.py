@@ -17,10 +17,10 @@ import numpy as np
 
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, f32, from_numpy, i8
+from effcc.ir.encodings.packing import Packed
 from effcc.ir.encodings.values.base import EPSILON, SMALLEST, NamedArray
 from effcc.ir.encodings.values.codes import floating
 from effcc.ir.encodings.values.grid import Grid
-from effcc.ir.encodings.values.packing import Packed
 from effcc.ir.expr import Const, Expr, cast, floor_div, integer
 from effcc.ir.form import call
 

@@ -1,0 +1,9 @@
+"""Levels, one a file: which elements of a weight are stored. `base` says what each of them answers."""
+
+from effcc.ir.encodings.levels.base import Levels
+from effcc.ir.encodings.levels.block import Block
+from effcc.ir.encodings.levels.compressed import Compressed
+from effcc.ir.encodings.levels.dense import Dense
+from effcc.ir.encodings.levels.structured import Structured
+
+__all__ = ["Block", "Compressed", "Dense", "Levels", "Structured"]
