@@ -32,7 +32,7 @@ from effcc.codegen.cpp.prefetch_panels import prefetch
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.spelling import COMPARISONS
 from effcc.codegen.cpp.storage import Memory, Storage
-from effcc.codegen.cpp.tables import looked_up
+from effcc.codegen.cpp.tables import element_of_table, looked_up
 from effcc.errors import UnsupportedError
 from effcc.ir import vectors
 from effcc.ir.dtypes import boolean, i32, i64
@@ -548,6 +548,10 @@ class Evaluator:
 
     def _load(self, e: Load) -> Value:
         storage = self.storage[e.buffer]
+        if isinstance(storage, Memory):
+            element = element_of_table(self.writer, e, storage, self.value)
+            if element is not None:
+                return element
         index = [self.linear(i) for i in e.index]
         if isinstance(storage, Memory):
             known = self._known() if self.guard.mask is not None else None

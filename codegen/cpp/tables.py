@@ -1,7 +1,8 @@
-"""Tables in registers: what is a function of a code of four bits is looked up, where a vector has sixteen lanes.
+"""Tables in registers: elements that codes of few bits choose, and functions of such codes, are looked up by a shuffle.
 
-A shuffle takes the place of a mask, a subtraction and a conversion, and reads no more of an index than its low four
-bits. The table is the function itself, of the numbers 0 to 15 in the lanes.
+A shuffle reads no more of an index than its low bits, so nothing is masked. Where a vector has sixteen lanes, it takes
+the place of a mask, a subtraction and a conversion, too: the table is the function itself, of the numbers 0 to 15. A
+table of twice as many elements as a vector has lanes takes two shuffles and a selection.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from effcc.codegen.cpp import values
+from effcc.codegen.cpp.linear import Linear
+from effcc.codegen.cpp.loads import place
 from effcc.codegen.cpp.scope import Value, Writer
-from effcc.ir.codes import FEW_CODES, tabled
-from effcc.ir.dtypes import i32
-from effcc.ir.expr import Call, Const, Expr
-from effcc.ir.vectors import Lookup
+from effcc.codegen.cpp.storage import Memory
+from effcc.ir import vectors
+from effcc.ir.codes import FEW_CODES, largest_code, tabled
+from effcc.ir.dtypes import boolean, f32, i32, i64
+from effcc.ir.expr import Call, Const, Expr, Load
+from effcc.ir.vectors import Lookup, Permute, Select, value_type
 
 FEWEST_STEPS = 2
 """A lookup takes the place of at least so many instructions."""
@@ -44,3 +49,45 @@ def _step(writer: Writer, e: Call, operand: Value) -> Value:
         return values.convert(writer, operand, e.dtype)
     operands = [values.constant(o.value, o.dtype) if isinstance(o, Const) else operand for o in e.operands]
     return values.call(writer, e.function, e.dtype, operands)
+
+
+def element_of_table(writer: Writer, e: Load, storage: Memory, value: Callable[[Expr], Value]) -> Value | None:
+    """An element that a code chooses from a table of f32 as short as a vector or two; None for any other load."""
+    if len(e.index) != 1 or storage.strides != (1,) or storage.dtype != f32 or writer.lanes == 1:
+        return None
+    (index,), (size,) = e.index, storage.shape
+    most, code = largest_code(index), _unwidened(index)
+    if most is None or not isinstance(size, int) or most >= size or code.dtype != i32:
+        return None
+    if size not in (2, 4, 8, 16) or size > 2 * writer.lanes:
+        return None
+    match code:
+        case Call("and", (data, Const(value=mask))) if mask == size - 1:
+            code = data
+    at = value(code)
+    if at.lanes == 1:
+        return None
+    chosen = values.node(writer, at)
+    parts = [_part(writer, storage, first, min(size, writer.lanes)) for first in range(0, size, writer.lanes)]
+    found = [writer.let(Lookup(part, chosen)) for part in parts]
+    if len(found) == 1:
+        return Value(found[0], f32, writer.lanes)
+    bit = values.call(writer, "and", i32, [at, values.constant(writer.lanes, i32)])
+    upper = values.call(writer, "ne", boolean, [bit, values.constant(0, i32)])
+    return Value(writer.let(Select(values.node(writer, upper), found[1], found[0])), f32, writer.lanes)
+
+
+def _unwidened(index: Expr) -> Expr:
+    """An index before it was made as wide as places are."""
+    match index:
+        case Call("cast", (inner,), dtype) if dtype == i64:
+            return inner
+    return index
+
+
+def _part(writer: Writer, storage: Memory, first: int, count: int) -> vectors.Value:
+    """A vector of a table's elements, again and again where they are fewer than lanes."""
+    read = writer.let(vectors.Load(place(storage, Linear(constant=first)), value_type(f32, count), 1), "table")
+    if count == writer.lanes:
+        return read
+    return writer.let(Permute(read, tuple(n % count for n in range(writer.lanes))), "table")

@@ -17,7 +17,7 @@ from effcc.compression.modules import EncodedModule, encoded_class
 from effcc.frontend.importer import dtype_of
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import storage
-from effcc.passes.encodings.choose import MARGIN, dense_seconds, stored_seconds
+from effcc.passes.encodings.choose import dense_seconds, stored_seconds
 from effcc.target import Target
 
 ROWS = (1, 128)
@@ -66,14 +66,14 @@ def _report(name: str, module: Any, target: Target) -> LayerReport:
     as_stored = tuple(stored_seconds(made, rows, target) for rows in ROWS)
     as_dense = tuple(dense_seconds(dense, rows, target) for rows in ROWS)
     pairs = list(zip(ROWS, as_stored, as_dense, strict=True))
-    slow = " or ".join(str(rows) for rows, stored, dense_ in pairs if stored > MARGIN * dense_)
+    slow = " or ".join(str(rows) for rows, stored, dense_ in pairs if stored > dense_)
     return LayerReport(
         name=name,
         encoding=str(made.encoding),
         bytes=module.weight_bytes,
         dense_bytes=dense.bytes,
         error=held.error,
-        seconds=tuple(dense_ if stored > MARGIN * dense_ else stored for _, stored, dense_ in pairs),
+        seconds=tuple(min(stored, dense_) for _, stored, dense_ in pairs),
         dense_seconds=as_dense,
         note=f"decoded once where products have {slow} rows: dense is predicted faster" if slow else "",
     )

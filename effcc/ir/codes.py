@@ -55,6 +55,12 @@ def tabled(e: Expr) -> tuple[Expr, tuple[Call, ...]] | None:
     return None
 
 
+def reads_table(load: Load) -> bool:
+    """Whether a load takes an element that a code of few values chooses: such a table is held in registers."""
+    most = largest_code(load.index[0]) if len(load.index) == 1 else None
+    return most is not None and most < FEW_CODES
+
+
 def _masks(e: Call) -> bool:
     """Whether it keeps but the lowest bits of an integer."""
     match e:

@@ -1,8 +1,8 @@
 """Which encoded weights are read as they are stored, and which are decoded once, before the first call.
 
 Reading as stored moves fewer bytes, and for sparse weights multiplies less; decoding costs instructions at every use.
-Both are predicted from the machine's peak and bandwidths, and the smaller storage wins unless it is clearly slower:
-keeping a second, dense copy of a weight is what its user wanted to avoid.
+Both are predicted from the machine's peak and bandwidths, and the quicker one is chosen: no layer is slower than its
+dense product, and where a dense copy is kept for that, `explain` says so.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from effcc.ir.dims import elements
 from effcc.ir.encodings import Storage, stored_as
 from effcc.ir.expr import Load, Reduce, free_axes
 from effcc.ir.graph import Graph, Node, Value
+from effcc.passes.encodings.predict import scheduled_seconds
 from effcc.passes.fusion.cascade import Cascade, Defined, squeeze, to_cascade
 from effcc.passes.fusion.encoded import encoded, meets
 from effcc.passes.fusion.inline import inline_views
 from effcc.passes.hoist import Hoisted
 from effcc.target import Target
-
-MARGIN = 1.5
-"""A dense copy must be predicted so many times faster than the stored form to be worth its memory."""
 
 DENSE_SHARE = 0.85
 """What share of the peak a dense product reaches."""
@@ -30,10 +28,7 @@ SPARSE_SHARE = 0.5
 """What share of the peak a product over stored blocks reaches: a gathered row is shared among few outputs only."""
 
 DECODE_SLOTS = 2
-"""Instructions to make a vector of floats from a vector of stored bytes, beside the multiply-adds that use it."""
-
-ROWS_A_TILE = 12
-"""Rows of a register tile: a decoded vector is used so often."""
+"""Instructions to make a vector of floats from a vector of stored blocks, beside the multiply-adds that use it."""
 
 
 @dataclass(frozen=True)
@@ -119,33 +114,34 @@ def _decide(node: Node, readers: Sequence[_Reader], constant: bool, target: Targ
     rows = max(r.rows for r in readers)
     dense, encoded_ = dense_seconds(stored, rows, target), stored_seconds(stored, rows, target)
     why = f"{rows} rows: {encoded_ * 1e6:.1f} us predicted as stored, {dense * 1e6:.1f} us decoded"
-    return ("decoded" if encoded_ > MARGIN * dense else "stored"), why
+    return ("decoded" if encoded_ > dense else "stored"), why
 
 
 def dense_seconds(stored: Storage, rows: int, target: Target) -> float:
-    """Predicted time of a product of `rows` rows with the decoded weight: a roofline."""
+    """Predicted time of a product of `rows` rows with the decoded weight."""
+    if not stored.levels.coordinates:
+        return scheduled_seconds(None, stored.shape, stored.dtype, rows, target)
     total = float(elements(stored.shape))
     compute = 2 * rows * total / (DENSE_SHARE * target.peak_flops)
     return max(compute, total * stored.dtype.bytes / _bandwidth(total * stored.dtype.bytes, target))
 
 
 def stored_seconds(stored: Storage, rows: int, target: Target) -> float:
-    """Predicted time of the product with the weight read as it is stored."""
+    """Predicted time of the product with the weight read as it is stored. Where coordinates choose what is stored, a
+    roofline; else what the models of schedules say of the kernel."""
+    if not stored.levels.coordinates:
+        return scheduled_seconds(stored, stored.shape, stored.dtype, rows, target)
     kept = float(elements(stored.levels.stored))
-    sparse = bool(stored.levels.coordinates)
-    share = SPARSE_SHARE if sparse else DENSE_SHARE
-    compute = 2 * rows * kept / (share * target.peak_flops)
+    compute = 2 * rows * kept / (SPARSE_SHARE * target.peak_flops)
     if not stored.values.is_exact:
-        # A vector of stored bytes is decoded once for each tile of rows, in as many slots as multiply-adds take.
-        tiles = 1 if sparse else -(-rows // ROWS_A_TILE)
-        compute += 2 * DECODE_SLOTS * tiles * kept / target.peak_flops
+        compute += 2 * DECODE_SLOTS * kept / target.peak_flops
     return max(compute, stored.bytes / _bandwidth(stored.bytes, target))
 
 
 def product_seconds(stored: Storage, rows: int, target: Target) -> float:
     """Predicted time of a product of `rows` rows with the weight, read as `encode` chooses for it."""
     dense, encoded_ = dense_seconds(stored, rows, target), stored_seconds(stored, rows, target)
-    return dense if encoded_ > MARGIN * dense else encoded_
+    return min(dense, encoded_)
 
 
 def _bandwidth(size: float, target: Target) -> float:

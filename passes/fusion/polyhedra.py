@@ -18,6 +18,7 @@ import islpy as isl
 import sympy
 
 from effcc.errors import IRTypeError
+from effcc.ir.codes import largest_code
 from effcc.ir.dims import Dim, dim, show
 from effcc.ir.dtypes import boolean, i64
 from effcc.ir.expr import (
@@ -303,11 +304,15 @@ def _inside(
 
 
 def _plain(index: Expr, size: Dim, box: Mapping[str, Dim]) -> bool:
-    """The common cases, without isl: an axis no longer than the dimension, a constant inside it."""
+    """The common cases, without isl: an axis no longer than the dimension, a constant inside it; and codes, whose bits
+    are too few to leave it."""
     if isinstance(index, Axis) and index.name in box:
         extent = box[index.name]
         return extent == size or (isinstance(extent, int) and isinstance(size, int) and extent <= size)
-    return isinstance(index, Const) and isinstance(size, int) and 0 <= int(index.value) < size
+    if isinstance(index, Const):
+        return isinstance(size, int) and 0 <= int(index.value) < size
+    most = largest_code(index)
+    return most is not None and isinstance(size, int) and most < size
 
 
 # Legality -------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import islice
 from math import prod
 
+from effcc.ir.codes import reads_table
 from effcc.ir.contraction import Contraction
 from effcc.ir.contraction import Operand as Factor
 from effcc.ir.dims import Shape, elements
@@ -196,6 +197,8 @@ def _operations(e: Expr, axis: str) -> float:
     if axis not in free_axes(e):
         return 0.0
     match e:
+        case Load() if reads_table(e):
+            return function("where").instructions + _operations(e.index[0], axis)
         case Call() if e.dtype.name == "i64" and not loads(e):
             return 0.0
         case Call():
@@ -211,7 +214,7 @@ def _operands(
     own = {s.target for s in statements}
     for s in statements:
         stores = [] if s.reduction is not None else [Load(s.target, tuple(AxisExpr(a) for a in s.axes), s.dtype)]
-        reads = (x for x in s.reads if x.buffer not in own)
+        reads = (x for x in s.reads if x.buffer not in own and not reads_table(x))
         for load, written in [*((x, False) for x in reads), *((x, True) for x in stores)]:
             strides: dict[str, int] = {}
             for a in counts:

@@ -57,14 +57,14 @@ def operand_bytes(operand: Operand, axes: Iterable[Axis]) -> int:
 def access_slots(operand: Operand, axis: str, lanes: int) -> int:
     """Issue slots to load or store one vector of an operand along an axis.
 
-    A load is one slot where neighbours are adjacent, none where all lanes are one element (it is hoisted), two and two
-    for a shuffle where every second element is taken, otherwise a scalar load and an insertion for each lane; a store
-    takes twice as long as a load, since there is one store port.
+    A load is one slot where neighbours are adjacent, none where all lanes are one element (it is hoisted), as many
+    as the stride and as many for shuffles where every second or fourth element is taken, otherwise a scalar load and an
+    insertion for each lane; a store takes twice as long as a load, since there is one store port.
     """
     stride = abs(operand.strides.get(axis, 0))
     if stride == 0:
         return 2 if operand.written else 0
-    once = 1 if stride == 1 else 4 if stride == 2 and not operand.written else 2 * lanes
+    once = 1 if stride == 1 else 2 * stride if stride in (2, 4) and not operand.written else 2 * lanes
     return 2 * once if operand.written else once
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from effcc.ir.affine import coefficient
+from effcc.ir.codes import reads_table
 from effcc.ir.dims import Shape, contiguous_strides
 from effcc.ir.expr import Axis, Load, ends_at, walk
 from effcc.ir.kernel import Kernel, Statement
@@ -19,6 +20,7 @@ from effcc.passes.tiling.cost import Prediction
 from effcc.passes.tiling.describe import pointwise_of, reduction_of, window_of
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
+from effcc.passes.tiling.reduction import ROWS_TOGETHER
 from effcc.passes.tiling.scatters import row_axis
 from effcc.passes.tiling.taps import Taps, guards, taps_of
 
@@ -91,7 +93,9 @@ def _lanes_axis(
         waste = -(-extent // lanes) * lanes / max(extent, 1)
         lost = LOSES_ROWS if fills and axis in _free(choice) else 1.0
         combine = COMBINE_LANES * lanes / points if axis in plan.reduced else 0.0
-        return _point_cost(choice.kernel, plan, axis, points, layout, windows) * waste * lost + combine
+        alike = _read_alike(choice, plan, axis, layout) if _beside(choice, plan, axis, layout) is not None else []
+        shares = dict.fromkeys(alike, 1 / ROWS_TOGETHER[-1])
+        return _point_cost(choice.kernel, plan, axis, points, layout, windows, shares) * waste * lost + combine
 
     return min(reversed(candidates), key=cost)
 
@@ -213,9 +217,16 @@ def _window_nest(choice: Choice, plan: NestPlan, axis: str, taps: Taps, scattere
 
 
 def _point_cost(
-    kernel: Kernel, plan: NestPlan, axis: str, points: int, layout: dict[str, Shape], windows: Mapping[str, Taps]
+    kernel: Kernel,
+    plan: NestPlan,
+    axis: str,
+    points: int,
+    layout: dict[str, Shape],
+    windows: Mapping[str, Taps],
+    shares: Mapping[Load, float],
 ) -> float:
-    """Loads and stores of a nest at one of a row's `points`, with lanes along `axis`, in vector loads.
+    """Loads and stores of a nest at one of a row's `points`, with lanes along `axis`, in vector loads; `shares`: what
+    counts by a part, as several rows share it.
 
     What comes once a row (a reduction's result, the epilogue) counts by its share.
     """
@@ -223,7 +234,7 @@ def _point_cost(
     total = 0.0
     for i in (*plan.body, *plan.reductions, *plan.epilogue):
         s = kernel.statements[i]
-        shared = windows[axis].shares if axis in windows and i in plan.reductions else {}
+        shared = windows[axis].shares if axis in windows and i in plan.reductions else shares
         masked = GUARDED_LANES if axis in guards(s.value) else 1.0
         reads = sum(
             (PACKED_LOAD if load in packed else masked * lane_cost(load, axis, layout)) * shared.get(load, 1.0)
@@ -282,13 +293,17 @@ def _sharing(
 def _beside(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> str | None:
     """An axis of rows, open to tasks, that reduce across the lanes and read alike what is dear: elements that are apart
     in memory along the lanes (every second one, where two codes share a byte)."""
-    if axis not in plan.reduced:
-        return None
-    reads = dict.fromkeys(load for i in plan.reductions for load in choice.kernel.statements[i].reads)
-    dear = [x for x in reads if stride(x, axis, layout[x.buffer]) not in (0, 1, None)]
+    dear = _read_alike(choice, plan, axis, layout)
     rows = [a for a in plan.kept if a in _free(choice) and isinstance(choice.kernel.extents[a], int)]
     open_ = [a for a in rows if dear and choice.count(a) > 1 and not any(a in _axes(x) for x in dear)]
-    return next((a for a in reversed(open_) if all(a in _axes(x) for x in reads if x not in dear)), None)
+    others = [x for i in plan.reductions for x in choice.kernel.statements[i].reads if x not in dear]
+    return next((a for a in reversed(open_) if all(a in _axes(x) or reads_table(x) for x in others)), None)
+
+
+def _read_alike(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:
+    """What a row that is reduced across the lanes reads apart in memory, evenly."""
+    reads = dict.fromkeys(load for i in plan.reductions for load in choice.kernel.statements[i].reads)
+    return [x for x in reads if axis in plan.reduced and stride(x, axis, layout[x.buffer]) not in (0, 1, None)]
 
 
 def _scattered(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:

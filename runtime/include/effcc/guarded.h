@@ -4,7 +4,7 @@
 //
 //   load_if<V>(mask, p, fill = 0)          consecutive elements, only where mask
 //   load_mask_if<V>(mask, p)               the same for bools, as a mask
-//   load_apart<V>(p, stride)               p[0], p[stride], ...; a stride of 2 takes two loads and a shuffle
+//   load_apart<V>(p, stride)               p[0], p[stride], ...; a stride of 2 or 4 takes as many loads, and shuffles
 //   load_apart_if<V>(mask, p, stride)      the same, only where mask
 //   store_if(mask, p, v), store_mask_if(mask, p, m)
 //   store_spread(p, stride, v, count)      the first count lanes to p[0], p[stride], ...: a short loop, as 16 stores a
@@ -50,6 +50,16 @@ EFFCC_INLINE V load_if(M mask, const S* p, element<V> fill = 0) {
 template <class V, class S>
 EFFCC_INLINE V load_apart(const S* p, i64 stride) {
     if constexpr (detail::Vector<V> && detail::same<S, element<V>>) {
+        if (__builtin_constant_p(stride) && stride == 4 && lanes<V> >= 8) {
+            // Of every four vectors the first lanes of fours; the last vector begins three elements early.
+            V a = load<V>(p), b = load<V>(p + lanes<V>), c = load<V>(p + 2 * lanes<V>), d = load<V>(p + 3 * lanes<V> - 3);
+            return [&]<int... I>(detail::indices<I...>) __attribute__((always_inline)) {
+                constexpr int n = lanes<V>, quarter = n / 4;
+                V low = __builtin_shufflevector(a, b, (4 * (I % (n / 2)))...);
+                V high = __builtin_shufflevector(c, d, ((I % (n / 2)) < quarter ? 4 * (I % (n / 2)) : 4 * (I % (n / 2)) + 3)...);
+                return __builtin_shufflevector(low, high, (I < n / 2 ? I : n / 2 + I)...);
+            }(detail::index_pack<lanes<V>>{});
+        }
         if (__builtin_constant_p(stride) && stride == 2) {
             // The second half begins an element early, so that nothing is read beyond the last lane's.
             V first = load<V>(p), second = load<V>(p + lanes<V> - 1);

@@ -25,6 +25,8 @@ def test_what_is_summed_by_bytes_is_what_the_kernel_says(form: str, target: Targ
         "Q": rng.integers(0, 256, (9, 64), np.uint8),
         "S": rng.standard_normal((9, 4), np.float32),
         "M": rng.standard_normal((9, 4), np.float32),
+        "T": rng.standard_normal(16, np.float32),
+        "U": rng.standard_normal(4, np.float32),
     }
     expected = run_kernel(kernel(form), arrays)["O"]
     found = np.full(9, np.nan, np.float32)
@@ -37,6 +39,14 @@ def test_codes_are_looked_up_where_a_vector_has_sixteen_lanes() -> None:
     wide, narrow = (source_of(lower(*choose(made, generic(t))), generic(t)) for t in ("avx512", "avx2"))
     assert "lookup(" in wide and "& 15" not in wide.replace("iota<i32x<16>>(0) & 15", "")
     assert "lookup(" not in narrow, "a table of sixteen numbers takes two registers and a blend"
+
+
+def test_short_tables_are_held_in_registers() -> None:
+    for form in ("table", "table of four"):
+        made = sum_codes(split_axes(kernel(form)))
+        wide, narrow = (source_of(lower(*choose(made, generic(t))), generic(t)) for t in ("avx512", "avx2"))
+        assert "lookup(table" in wide and "lookup(table" in narrow
+        assert "gather<" not in wide + narrow
 
 
 def test_rows_side_by_side_share_inputs_that_lie_apart() -> None:

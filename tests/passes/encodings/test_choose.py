@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from effcc.ir.encodings import storage
 from effcc.ir.parser import encoding_of, parse_graph
-from effcc.passes.encodings import Choice, encode
+from effcc.passes.encodings import Choice, encode, spell_out_encodings
 from effcc.passes.encodings.choose import dense_seconds, stored_seconds
 from effcc.passes.hoist import Hoisted, hoist
 from effcc.target import generic
@@ -46,6 +48,29 @@ def test_an_int8_weight_is_never_copied_to_floats() -> None:
         for size in (64, 768, 4096):
             stored = storage(encoding_of("int8"), (size, size))
             assert stored_seconds(stored, rows, TARGET) <= 1.5 * dense_seconds(stored, rows, TARGET)
+
+
+@pytest.mark.parametrize("rows", [1, 128])
+@pytest.mark.parametrize("notation", ["int4(group=32)", "nf4(group=64)", "int5(group=32)", "fp8"])
+def test_whichever_is_predicted_to_be_quicker_is_chosen(notation: str, rows: int) -> None:
+    """Nobody's product is slower for how its weight is stored: reading codes once pays, for many rows floats do."""
+    target = generic("avx512")
+    stored = storage(encoding_of(notation), (256, 512))
+    quicker = "stored" if stored_seconds(stored, rows, target) <= dense_seconds(stored, rows, target) else "decoded"
+    graph = f"""
+        graph @g(%x: f32[{rows},512], weight %w: f32[256,512] = {stored.encoding}) {{
+          %y = linear %x, %w : f32[{rows},256]
+          return %y
+        }}
+        """
+    _, (choice,) = encode(hoist(spell_out_encodings(parse_graph(graph))), target)
+    assert choice.decision == quicker
+
+
+def test_four_bits_are_read_as_stored_by_one_row_on_either_machine() -> None:
+    for target in (generic("avx512"), generic("avx2")):
+        stored = storage(encoding_of("int4(group=32)"), (4096, 4096))
+        assert stored_seconds(stored, 1, target) < 0.7 * dense_seconds(stored, 1, target)
 
 
 def test_a_decoded_weight_that_is_a_result_is_computed_at_every_call() -> None:

@@ -6,14 +6,23 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_kernel
 from effcc.ir.printer import print_kernel
 from effcc.passes.fusion.codes import sum_codes
+from effcc.passes.fusion.polyhedra import guard_accesses
 from effcc.passes.fusion.split import split_axes
 
-HEAD = "kernel @linear(x: f32[128], Q: u8[9,64], S: f32[9,4], M: f32[9,4]) -> (O: f32[9]) over n=9, k=128"
-CODE = "cast<f32>(and(shr(cast<i32>(Q[n,k // 2]), cast<i32>(4 * (k % 2))), 15))"
+HEAD = (
+    "kernel @linear(x: f32[128], Q: u8[9,64], S: f32[9,4], M: f32[9,4], T: f32[16], U: f32[4]) -> (O: f32[9]) "
+    "over n=9, k=128"
+)
+BITS = "and(shr(cast<i32>(Q[n,k // 2]), cast<i32>(4 * (k % 2))), 15)"
+CODE = f"cast<f32>({BITS})"
+PAIR = "and(shr(cast<i32>(Q[n,k // 4]), cast<i32>(2 * (k % 4))), 3)"
 FORMS = {
     "symmetric": CODE.replace("15)", "15) - 8") + " * S[n,k // 32]",
     "minimum": f"({CODE} * S[n,k // 32] + M[n,k // 32])",
     "channel": f"{CODE} * S[n,0]",
+    "table": f"T[cast<i64>({BITS})] * S[n,k // 32]",
+    "table of four": f"U[cast<i64>({PAIR})] * S[n,k // 32]",
+    "two bits": f"cast<f32>({PAIR} - 2) * S[n,k // 32]",
 }
 
 
@@ -33,3 +42,9 @@ def test_products_of_many_rows_stay_products() -> None:
     text = "kernel @k(x: f32[5,8], Q: u8[3,4]) -> (O: f32[5,3]) over m=5, n=3, k=8 { O[m,n] = sum(k: x[m,k] * "
     found = split_axes(parse_kernel(text + CODE + ") }"))
     assert sum_codes(found) == found
+
+
+def test_a_code_cannot_leave_a_table_of_as_many_elements() -> None:
+    assert "where" not in print_kernel(guard_accesses(sum_codes(split_axes(kernel("table")))))
+    short = parse_kernel(f"{HEAD} {{ O[n] = sum(k: x[k] * U[cast<i64>({BITS})]) }}")
+    assert "where" in print_kernel(guard_accesses(short))
