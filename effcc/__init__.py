@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from effcc.budget.compress import compress
     from effcc.checkpoints.gguf_model import from_gguf
+    from effcc.compression.factorize import factorize
     from effcc.compression.quantize import quantize
     from effcc.compression.save import load_into, save
     from effcc.compression.sparsify import sparsify
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from effcc.entry import compile, explain, export, invalidate, load, stats
 
 __all__ = [
-    "compile", "compress", "explain", "export", "from_gguf", "invalidate", "load", "load_into", "quantize",
+    "compile", "compress", "explain", "export", "factorize", "from_gguf", "invalidate", "load", "load_into", "quantize",
     "quantize_aware", "save", "sparsify", "stats",
 ]  # fmt: skip
 
@@ -36,6 +37,7 @@ _HOMES = {
     "compress": "effcc.budget.compress",
     "explain": "effcc.entry",
     "export": "effcc.entry",
+    "factorize": "effcc.compression.factorize",
     "from_gguf": "effcc.checkpoints.gguf_model",
     "invalidate": "effcc.entry",
     "load": "effcc.entry",

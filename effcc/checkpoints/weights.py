@@ -20,8 +20,8 @@ from effcc.errors import CheckpointError
 from effcc.frontend.decode import to_tensor
 from effcc.ir.dtypes import DType, f32
 from effcc.ir.encodings import storage
+from effcc.ir.encodings.packing import Packed
 from effcc.ir.encodings.values import Coded
-from effcc.ir.encodings.values.packing import Packed
 from effcc.ir.encodings.values.parameters import Floats, TwoLevel
 from effcc.ir.parser import encoding_of
 

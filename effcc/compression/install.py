@@ -118,12 +118,12 @@ def held_by(module: nn.Module) -> Stored | None:
 def install_all(found: Sequence[tuple[Weight, Stored]]) -> None:
     """Put what is stored in the weights' place; modules that shared a weight share its components."""
     for weight, stored in found:
-        components = _tensors(stored, weight.source)
+        components = tensors_of(stored, weight.source)
         for module in weight.modules.values():
             install(module, stored.storage, components, stored.change, stored.error)
 
 
-def _tensors(stored: Stored, source: Tensor) -> dict[str, Tensor]:
+def tensors_of(stored: Stored, source: Tensor) -> dict[str, Tensor]:
     """Components by name; a parameter where the source was one and gradients pass."""
     found: dict[str, Tensor] = {}
     for component, array in zip(stored.storage.components, stored.arrays, strict=True):

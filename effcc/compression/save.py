@@ -21,9 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from effcc.compression.factorize import read_sum
 from effcc.compression.inputs import InputChange
 from effcc.compression.install import install, require_module
 from effcc.compression.modules import EncodedModule, encoded_class
+from effcc.compression.summed import SummedLinear, empty_terms, sum_up
 from effcc.errors import CheckpointError, EncodingError, IRSyntaxError, PackageError, UnknownNameError
 from effcc.frontend.decode import storage_of, to_numpy
 from effcc.frontend.importer import TORCH_DTYPES
@@ -46,6 +48,24 @@ class _Entry:
     components: list[str]
     dtype: str
     error: float | None
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """What a file says of a weight that is a sum; its terms are modules of their own."""
+
+    encoding: str
+    error: float | None
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file's tensors, and what it says of stored weights and of sums, by the names of modules."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    weights: Mapping[str, _Entry]
+    sums: Mapping[str, _Sum]
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
@@ -71,7 +91,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
             names[id(tensor)] = name
             tensors[name] = tensor.detach().cpu().contiguous().clone()
     entries = {n: asdict(_entry(m)) for n, m in model.named_modules() if isinstance(m, EncodedModule)}
-    metadata = {KEY: json.dumps({"version": VERSION, "weights": entries, "aliases": aliases}, sort_keys=True)}
+    sums = {
+        n: asdict(_Sum(m.encoding, m.weight_error)) for n, m in model.named_modules() if isinstance(m, SummedLinear)
+    }
+    said = {"version": VERSION, "weights": entries, "sums": sums, "aliases": aliases}
+    metadata = {KEY: json.dumps(said, sort_keys=True)}
     aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         save_file(tensors, aside, metadata)
@@ -100,28 +124,33 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> Model:
         True
     """
     require_module(model, "load_into")
-    entries, tensors = _read(Path(path))
+    file = _read(Path(path))
     modules = dict(model.named_modules())
+    summed = {name: _terms(file, name, modules.get(name)) for name in file.sums}
+    for name, terms in summed.items():
+        modules |= {f"{_prefix(name)}terms.{n}": m for n, m in nn.ModuleList(terms).named_modules() if n}
     pending: list[tuple[nn.Module, Storage, dict[str, Tensor], InputChange, float | None]] = []
     parameters: dict[int, nn.Parameter] = {}
-    taken: set[str] = set()
-    for name, entry in entries.items():
-        made, components, change = _stored(path, name, entry, modules.get(name), tensors)
-        prefix = f"{name}." if name else ""
-        taken.update(prefix + n for n in (*entry.components, *INPUT_CHANGES))
+    for name, entry in file.weights.items():
+        made, components, change = _stored(file, name, entry, modules.get(name))
         for part in made.trainable:
             components[part] = parameters.setdefault(id(components[part]), nn.Parameter(components[part]))
         pending.append((modules[name], made, components, change, entry.error))
-    rest = {n: t for n, t in tensors.items() if n not in taken}
-    _require_same(path, model, entries, rest)
+    rest = _rest(file, model, summed)
     for module, made, components, change, error in pending:
         install(module, made, components, change, error)
+    for name, terms in summed.items():
+        if not isinstance(modules[name], SummedLinear):
+            sum_up(modules[name], file.sums[name].encoding, terms, file.sums[name].error)
     model.load_state_dict(rest, strict=False)
     return model
 
 
-def _read(path: Path) -> tuple[dict[str, _Entry], dict[str, Tensor]]:
-    """What the file says of stored weights, and all tensors by name."""
+def _prefix(name: str) -> str:
+    return f"{name}." if name else ""
+
+
+def _read(path: Path) -> _File:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -139,14 +168,26 @@ def _read(path: Path) -> tuple[dict[str, _Entry], dict[str, Tensor]]:
         raise CheckpointError(str(error)) from None
     if not isinstance(header, dict) or header.get("version") != VERSION:
         raise CheckpointError(f"{path}: expected version {VERSION} of the format, got {str(header)[:80]}")
-    weights, aliases = header.get("weights"), header.get("aliases")
-    if not isinstance(weights, dict) or not isinstance(aliases, dict):
-        raise CheckpointError(f"{path}: metadata are damaged: expected weights and aliases by name")
+    weights, sums, aliases = (header.get(key) for key in ("weights", "sums", "aliases"))
+    if not (isinstance(weights, dict) and isinstance(sums, dict) and isinstance(aliases, dict)):
+        raise CheckpointError(f"{path}: metadata are damaged: expected weights, sums and aliases by name")
     for name, original in aliases.items():
         if original not in tensors or name in tensors:
             raise CheckpointError(f"{path}: metadata are damaged: {name!r} stands for {str(original)[:80]!r}")
         tensors[name] = tensors[original]
-    return {name: _read_entry(path, name, entry) for name, entry in weights.items()}, tensors
+    return _File(
+        path,
+        tensors,
+        {name: _read_entry(path, name, entry) for name, entry in weights.items()},
+        {name: _read_sum(path, name, entry) for name, entry in sums.items()},
+    )
+
+
+def _read_sum(path: Path, name: str, entry: Any) -> _Sum:
+    fits = isinstance(entry, dict) and set(entry) == {"encoding", "error"} and isinstance(entry["encoding"], str)
+    if not fits or not (entry["error"] is None or type(entry["error"]) in (int, float)):
+        raise CheckpointError(f"{path}: metadata are damaged: {name!r} is {str(entry)[:80]}")
+    return _Sum(**entry)
 
 
 def _read_entry(path: Path, name: str, entry: Any) -> _Entry:
@@ -165,18 +206,31 @@ def _read_entry(path: Path, name: str, entry: Any) -> _Entry:
     return _Entry(**entry)
 
 
+def _terms(file: _File, name: str, module: nn.Module | None) -> list[nn.Module]:
+    """The terms of a sum for a module: its own, or empty ones."""
+    where, said = f"{file.path}: {name or 'the model'}", file.sums[name].encoding
+    if isinstance(module, SummedLinear) and module.encoding == said:
+        return list(module.terms)
+    if type(module) is not nn.Linear:
+        raise CheckpointError(f"{where} is stored as {said}; the model has {_kind(module)} there, expected nn.Linear")
+    try:
+        return empty_terms(module, read_sum(said))
+    except (EncodingError, UnknownNameError, IRSyntaxError) as error:
+        raise CheckpointError(f"{where}: {error}") from None
+
+
 def _stored(
-    path: str | os.PathLike[str], name: str, entry: _Entry, module: nn.Module | None, tensors: Mapping[str, Tensor]
+    file: _File, name: str, entry: _Entry, module: nn.Module | None
 ) -> tuple[Storage, dict[str, Tensor], InputChange]:
     """One stored weight, checked against the module that it is for."""
-    where = f"{os.fspath(path)}: {name or 'the model'}"
+    where, tensors = f"{file.path}: {name or 'the model'}", file.tensors
     if module is None or encoded_class(module) is None:
         raise CheckpointError(f"{where} has a stored weight; the model has {_kind(module)} there")
     held: Any = module
     expected = list(held.weight_shape if isinstance(module, EncodedModule) else held.weight.shape)
     if expected != entry.shape:
         raise CheckpointError(f"{where}: expected a weight of shape {expected}, the file's has {entry.shape}")
-    prefix = f"{name}." if name else ""
+    prefix = _prefix(name)
     missing = [n for n in entry.components if prefix + n not in tensors]
     if missing:
         raise CheckpointError(f"{where}: the component {missing[0]!r} of its weight is missing")
@@ -204,29 +258,33 @@ def _kind(module: nn.Module | None) -> str:
     return "no module" if module is None else f"a {type(module).__name__}"
 
 
-def _require_same(
-    path: str | os.PathLike[str], model: nn.Module, entries: Mapping[str, _Entry], rest: Mapping[str, Tensor]
-) -> None:
-    """Raise CheckpointError unless what is not stored is exactly what the model has beside its stored weights."""
-    replaced: set[str] = set()
+def _rest(file: _File, model: nn.Module, summed: Mapping[str, list[nn.Module]]) -> dict[str, Tensor]:
+    """The tensors that are not parts of stored weights. Raises CheckpointError unless the model has exactly these."""
+    wanted = dict(model.state_dict())
+    for name, terms in summed.items():
+        wanted.pop(f"{_prefix(name)}weight", None)
+        wanted |= {f"{_prefix(name)}terms.{n}": t for n, t in nn.ModuleList(terms).state_dict().items()}
     for name, module in model.named_modules():
-        prefix = f"{name}." if name else ""
-        if name in entries:
-            held = module.weight_components if isinstance(module, EncodedModule) else ("weight",)
-            replaced.update(prefix + n for n in (*held, *INPUT_CHANGES))
-        elif isinstance(module, EncodedModule):
+        if isinstance(module, EncodedModule) and name not in file.weights:
             raise CheckpointError(
-                f"{os.fspath(path)}: {name or 'the model'} is dense in the file and stored as {module.encoding} in the "
+                f"{file.path}: {name or 'the model'} is dense in the file and stored as {module.encoding} in the "
                 "model; load into the dense model"
             )
-    wanted = {n: t for n, t in model.state_dict().items() if n not in replaced}
+        if isinstance(module, EncodedModule):
+            for part in module.weight_components:
+                wanted.pop(_prefix(name) + part)
+    rest = dict(file.tensors)
+    for name, entry in file.weights.items():
+        for part in ("weight", *entry.components, *INPUT_CHANGES):
+            wanted.pop(_prefix(name) + part, None)
+            rest.pop(_prefix(name) + part, None)
     for name in [*wanted, *rest]:
         if name not in rest or name not in wanted:
-            lacks = "file" if name not in rest else "model"
-            raise CheckpointError(f"{os.fspath(path)}: the {lacks} has no {name!r}")
+            raise CheckpointError(f"{file.path}: the {'model' if name in rest else 'file'} has no {name!r}")
         got, expected = rest[name], wanted[name]
         if got.shape != expected.shape or got.dtype != expected.dtype:
-            raise CheckpointError(f"{os.fspath(path)}: {name!r}: expected {_shown(expected)}, got {_shown(got)}")
+            raise CheckpointError(f"{file.path}: {name!r}: expected {_shown(expected)}, got {_shown(got)}")
+    return rest
 
 
 def _shown(tensor: Tensor) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from effcc.compression.install import Weight
@@ -13,10 +13,18 @@ from effcc.ir.parser import encoding_of
 
 Scheme = str | Encoding
 Schemes = Scheme | Mapping[str, Scheme | None]
+Read = Callable[[Scheme], Encoding | None]
 
 
-def schemes_of(given: Schemes) -> dict[str, Encoding | None]:
+def _full(scheme: Scheme) -> Encoding | None:
+    made = canonical(encoding_of(scheme))
+    return made if made.terms[0] else None
+
+
+def schemes_of(given: Schemes, read: Read = _full) -> dict[str, Encoding | None]:
     """Schemes by pattern, in full; None stands for dense. A scheme alone is for every name.
+
+    read: what makes a scheme of a notation; by default, of a chain.
 
     Raises IRSyntaxError, with a caret, where one does not parse; UnknownNameError and EncodingError as `canonical`.
 
@@ -24,15 +32,10 @@ def schemes_of(given: Schemes) -> dict[str, Encoding | None]:
         {'*.head': 'None', '*': 'int8(per="channel")'}
     """
     if not isinstance(given, Mapping):
-        return {"*": _full(given)}
+        return {"*": read(given)}
     if not given:
         raise EncodingError("expected a scheme for at least one pattern, such as {'*': 'int8'}, got {}")
-    return {str(pattern): None if scheme is None else _full(scheme) for pattern, scheme in given.items()}
-
-
-def _full(scheme: Scheme) -> Encoding | None:
-    made = canonical(encoding_of(scheme))
-    return made if made.terms[0] else None
+    return {str(pattern): None if scheme is None else read(scheme) for pattern, scheme in given.items()}
 
 
 def require_kind(schemes: Mapping[str, Encoding | None], names: Sequence[str], verb: str, other: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,15 +21,16 @@ from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import Storage
 
 Plan = Sequence[tuple[Weight, Encoding]]
-Store = Callable[[Weight, Encoding, Tensor | None], Stored]
+Made = TypeVar("Made")
+Store = Callable[[Weight, Encoding, Tensor | None], Made]
 
 MOST_BYTES = 1 << 31
 """Gram matrices of so many bytes are held at a time; where there are more, the data run through the model again."""
 
 
 def searched(
-    model: nn.Module, plan: Plan, store: Store, data: object, needed_by: str | None
-) -> list[tuple[Weight, Stored]]:
+    model: nn.Module, plan: Plan, store: Store[Made], data: object, needed_by: str | None
+) -> list[tuple[Weight, Made]]:
     """What `store` makes of each weight of the plan, given the Gram matrix of its inputs where there are data.
 
     needed_by: what needs data, if something does. Errors name the weight.
@@ -38,7 +39,7 @@ def searched(
         raise InputError(f"{needed_by} needs calibration data: data=[...], inputs that the model is to be accurate on")
     calls = () if data is None else calls_of(data)
     portions = _portions(plan) if calls else [plan]
-    found: list[tuple[Weight, Stored]] = []
+    found: list[tuple[Weight, Made]] = []
     with progress(len(calls) * len(portions) + len(plan)) as step:
         for portion in portions:
             modules = {n: m for weight, _ in portion for n, m in weight.modules.items() if calls and has_inputs(m)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from effcc.compression.inputs import InputChange
+from effcc.compression.inputs import UNCHANGED, InputChange
 from effcc.compression.methods.problem import Problem, Rounding
 from effcc.frontend.importer import TORCH_DTYPES
 
@@ -27,15 +27,16 @@ def awq(problem: Problem) -> InputChange:
     squares = torch.diagonal(gram, dim1=1, dim2=2).reshape(-1, problem.taps).sum(1).double()
     seen = squares > 0
     if not bool(seen.any()):
-        return InputChange()
+        return UNCHANGED
     log = torch.where(seen, squares, squares[seen].mean()).log() / 2
     log -= log.mean()
-    best, least = InputChange(), float("inf")
     dtype = TORCH_DTYPES[problem.storage.dtype]  # the scale is stored and multiplied with in the weight's dtype
-    for step in range(STEPS):
-        change = InputChange(torch.exp(-log * step / STEPS).to(dtype).float()) if step else InputChange()
-        changed = problem.transformed(change)
-        error = changed.error(Rounding.of(changed).all(changed.weight))
-        if error < least:
-            best, least = change, error
-    return best
+    scales = [torch.exp(-log * step / STEPS).to(dtype).float() for step in range(1, STEPS)]
+    best = min((InputChange(s) for s in scales), key=lambda change: _error(problem.transformed(change), quick=True))
+    unscaled = _error(problem, quick=False)
+    return best if _error(problem.transformed(best), quick=False) < unscaled else UNCHANGED
+
+
+def _error(problem: Problem, quick: bool) -> float:
+    """The output's error after rounding; `quick`: with scales that were not searched."""
+    return problem.error(Rounding.of(problem, searched=not quick).all(problem.weight))

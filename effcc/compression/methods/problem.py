@@ -83,11 +83,14 @@ class Rounding:
     groups: int
 
     @staticmethod
-    def of(problem: Problem) -> Rounding:
-        """The grid for a problem's weight, errors weighted by how often and how strongly columns are multiplied."""
+    def of(problem: Problem, searched: bool = True) -> Rounding:
+        """The grid for a problem's weight.
+
+        searched: with the smallest error, weighted by how strongly columns are multiplied; else what reaches all.
+        """
         made = problem.storage
         rows = np.ascontiguousarray(problem.matrix.numpy()).astype(made.dtype.numpy)  # scales may be in its dtype
-        parameters = made.values.fit(made.levels, made.levels.from_rows(rows), problem.importance)
+        parameters = made.values.fit(made.levels, made.levels.from_rows(rows), problem.importance if searched else None)
         return Rounding(made, parameters, len(problem.weight))
 
     def column(self, number: int, column: Tensor) -> Tensor:
