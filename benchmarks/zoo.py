@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ class Row:
     externs: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def measure(entry: Model, peers: list[Peer], seconds: float) -> list[Row]:
+def measure(
+    entry: Model, peers: list[Peer], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> list[Row]:
     """Compile one model with every peer, compare each with the reference, then race those that ran."""
     model, args = entry.build(), entry.inputs(0)
     with torch.no_grad():
@@ -79,7 +82,7 @@ def measure(entry: Model, peers: list[Peer], seconds: float) -> list[Row]:
                 first_call_s=first_call,
                 externs=dict(program.externs) if program else {},
             )
-        timings = race(runs, args, next(iter(runs)), seconds) if runs else {}
+        timings = race(runs, args, next(iter(runs)), seconds, clock=clock) if runs else {}
     for name, timing in timings.items():
         rows[name] = dataclasses.replace(rows[name], median_s=timing.median, best_s=timing.best, speed=timing.speed)
     return list(rows.values())
@@ -103,6 +106,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="the sizes that tests use")
     parser.add_argument("--batch", type=int, default=1, help="how many inputs at once; llama_decode takes only one")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for every side")
+    parser.add_argument("--processors", action="store_true", help="count the process's CPU time; for one thread")
     parser.add_argument("--json", type=Path, help="also write the figures here, after each model")
     options = parser.parse_args()
     if unknown := sorted({*options.models} - {*ZOO}):
@@ -118,7 +122,7 @@ def main() -> None:
             entry = zoo[name].of_batch(options.batch)
         except ValueError as error:
             parser.error(str(error))
-        rows += measure(entry, peers, options.seconds)
+        rows += measure(entry, peers, options.seconds, time.process_time if options.processors else time.perf_counter)
         if options.json:
             options.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
         torch.compiler.reset()
