@@ -11,9 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import pickle
-import select
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -39,6 +36,7 @@ from effcc.runtime.cache_files import read_private
 from effcc.runtime.cache_keys import sources_digest
 from effcc.runtime.toolchain import compile_timeout
 from effcc.runtime.trust import make_private, require_private_part
+from effcc.runtime.worker import LostError, Worker, answer_requests
 from effcc.target import Target, cpu_model
 from effcc.timing import Clocked, random_tensor
 
@@ -108,7 +106,7 @@ def _time_all(state: State, kernels: Mapping[str, Kernel], target: Target, threa
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with (
-        _Worker() as worker,
+        Worker("effcc.tuning:serve") as worker,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
         task = bar.add_task(f"timing schedules of {len(kernels)} kernels", total=CANDIDATES)
@@ -135,7 +133,7 @@ def _time_all(state: State, kernels: Mapping[str, Kernel], target: Target, threa
             for name in sorted(fresh):
                 timings.append(Timing(name, written[name], predicted[name], answer.seconds_of(name)))
         # The first one ran while its process still found out how many threads to use: it gets a second turn.
-        found = worker.ask((first.state, target, threads)) if first is not None else None
+        found = _ask(worker, first.state, target, threads) if first is not None else None
     if first is None or found is None:
         return timings
     again = replace(first, seconds=found[0])
@@ -157,15 +155,23 @@ class _Answer:
         return sum(own) / len(own)
 
 
-def _run(worker: _Worker, state: State, target: Target, threads: int) -> _Answer | None:
+def _run(worker: Worker, state: State, target: Target, threads: int) -> _Answer | None:
     """A program with its schedules, timed; None where it does not compile, run or return."""
     try:
         made = run_steps(state, target, start="settle")
     except EffccError:
         return None
     made = replace(made, written={}, begin=None)
-    found = worker.ask((made, target, threads))
+    found = _ask(worker, made, target, threads)
     return None if found is None else _Answer(made, *found)
+
+
+def _ask(worker: Worker, state: State, target: Target, threads: int) -> _Timed | None:
+    try:
+        found: _Timed | None = worker.ask((state, target, threads), compile_timeout() + PATIENCE)
+    except LostError:
+        return None  # it crashed or hung
+    return found
 
 
 def _alike(found: Sequence[Array], expected: Sequence[Array]) -> bool:
@@ -260,65 +266,25 @@ class _Memory:
 # In a process of its own ----------------------------------------------------------------------------------------------
 
 
-class _Worker:
-    """Runs programs in a process that starts with the first, and anew after one that crashed or hung."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> _Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
-    def ask(self, request: tuple[State, Target, int]) -> tuple[list[float], list[Array]] | None:
-        """Seconds of every step and the results; None where there are none."""
-        if self._process is None:
-            command = [sys.executable, "-W", "ignore", "-c", "from effcc.tuning import serve; serve()"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            pickle.dump(request, self._process.stdin)
-            self._process.stdin.flush()
-            if select.select([self._process.stdout], [], [], compile_timeout() + PATIENCE)[0]:
-                found: tuple[list[float], list[Array]] | None = pickle.load(self._process.stdout)
-                return found
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
-            pass  # it crashed
-        self._stop()
-        return None
-
-    def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(BrokenPipeError):  # what it was sent and has not read
-                        stream.close()
-            self._process = None
-
-
 def serve() -> None:
     """Answer requests until the input ends."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what anything else prints must not come among the answers
-    while True:
-        try:
-            state, target, threads = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        torch.set_num_threads(threads)
-        try:
-            answer = _timed(state, target)
-        except (EffccError, RuntimeError, IndexError, ValueError):
-            answer = None  # a program that random inputs do not suit, or that the compiler refuses
-        pickle.dump(answer, answers)
-        answers.flush()
+    answer_requests(_answer)
 
 
-def _timed(state: State, target: Target) -> tuple[list[float], list[Array]]:
+def _answer(request: tuple[State, Target, int]) -> _Timed | None:
+    state, target, threads = request
+    torch.set_num_threads(threads)
+    try:
+        return _timed(state, target)
+    except (EffccError, RuntimeError, IndexError, ValueError):
+        return None  # a program that random inputs do not suit, or that the compiler refuses
+
+
+_Timed = tuple[list[float], list[Array]]
+"""Seconds of every step, and the results."""
+
+
+def _timed(state: State, target: Target) -> _Timed:
     program = state.program
     assert program is not None
     sizes = size_hints(program)

@@ -7,11 +7,7 @@ own, with a cache that goes with it: `python -c "from effcc.fuzz.deployed import
 
 from __future__ import annotations
 
-import os
-import pickle
-import select
-import subprocess
-import sys
+import itertools
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +24,7 @@ from effcc.fuzz.generate import Array, Case
 from effcc.fuzz.oracles import Examined, Failure, compare, eager_results, native, told
 from effcc.ir.dims import Shape
 from effcc.runtime.package import Package
+from effcc.runtime.worker import LostError, Worker, answer_requests
 from effcc.sources import Source
 from effcc.target import Target
 
@@ -53,7 +50,8 @@ class Deployed:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="effcc-fuzz-")
-        self._process: subprocess.Popen[bytes] | None = None
+        cache = str(Path(self._folder.name) / "cache")
+        self._worker = Worker("effcc.fuzz.deployed:main", {"EFFCC_CACHE_DIR": cache})
 
     def __enter__(self) -> Deployed:
         return self
@@ -61,7 +59,7 @@ class Deployed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop()
+        self._worker.stop()
         self._folder.cleanup()
 
     def judge(self, examined: Examined, target: Target) -> Failure | None:
@@ -93,33 +91,11 @@ class Deployed:
         return None
 
     def _ask(self, request: Request) -> list[list[Array]] | str:
-        if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-c", "from effcc.fuzz.deployed import main; main()"]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                env={**os.environ, "EFFCC_CACHE_DIR": str(Path(self._folder.name) / "cache")},
-            )  # fmt: skip
-        assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            pickle.dump(request, self._process.stdin)
-            self._process.stdin.flush()
-            if not select.select([self._process.stdout], [], [], TIMEOUT)[0]:
-                self._stop()
-                return f"did not return within {TIMEOUT:g} s"
-            answer: list[list[Array]] | str = pickle.load(self._process.stdout)
-            return answer
-        except (EOFError, BrokenPipeError):
-            code = self._process.wait()
-            return f"crashed with {'signal' if code < 0 else 'exit code'} {abs(code)}"
-
-    def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                if stream is not None:
-                    stream.close()
-            self._process = None
+            answer: list[list[Array]] | str = self._worker.ask(request, TIMEOUT)
+        except LostError as lost:
+            return str(lost)
+        return answer
 
 
 def _calls(examined: Examined, kind: str) -> list[Case]:
@@ -141,23 +117,17 @@ def _calls(examined: Examined, kind: str) -> list[Case]:
 
 def main() -> None:
     """Answer requests until the input ends."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what anything else prints must not come among the answers
     with tempfile.TemporaryDirectory(prefix="effcc-fuzz-") as folder:
-        number = 0
-        while True:
+        numbers = itertools.count(1)
+
+        def answer(request: Request) -> list[list[Array]] | str:
+            run = _run_package if request.kind == "package" else _run_executable
             try:
-                request: Request = pickle.load(sys.stdin.buffer)
-            except EOFError:
-                return
-            number += 1
-            try:
-                run = _run_package if request.kind == "package" else _run_executable
-                answer: list[list[Array]] | str = run(request, Path(folder) / f"model{number}")
+                return run(request, Path(folder) / f"model{next(numbers)}")
             except Exception as error:  # whatever is raised is the answer
-                answer = told(error)
-            pickle.dump(answer, answers)
-            answers.flush()
+                return told(error)
+
+        answer_requests(answer)
 
 
 def _run_executable(request: Request, path: Path) -> list[list[Array]]:

@@ -18,6 +18,7 @@ from effcc import tuning
 from effcc.driver import State, run_steps
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_schedule
+from effcc.runtime.worker import LostError, Worker
 from effcc.target import Target
 from effcc.tuning import Timing, rank_correlation, tuned
 
@@ -43,12 +44,14 @@ def answers(monkeypatch: pytest.MonkeyPatch, *given: tuple[float, Any] | None) -
     """Have the worker answer so: seconds of every step and results, or nothing."""
     turns = itertools.chain(given, itertools.repeat(None))
 
-    def ask(worker: Any, request: tuple[State, Target, int]) -> Any:
+    def ask(worker: Any, request: tuple[State, Target, int], patience: float) -> Any:
         turn, program = next(turns), request[0].program
         assert program is not None
-        return None if turn is None else ([turn[0]] * len(program.steps), turn[1])
+        if turn is None:
+            raise LostError("crashed")
+        return [turn[0]] * len(program.steps), turn[1]
 
-    monkeypatch.setattr(tuning._Worker, "ask", ask)
+    monkeypatch.setattr(Worker, "ask", ask)
 
 
 def texts(found: dict[str, Any]) -> dict[str, str]:
@@ -90,16 +93,10 @@ def test_what_was_fastest_is_remembered_unless_its_file_is_damaged(
     assert not any(file.exists() for file in files)
 
 
-def test_a_worker_that_crashes_or_hangs_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    request: Any = (State(), TARGET, 1)
+def test_a_worker_that_crashes_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with tuning._Worker() as worker:
-        assert worker.ask(request) is None
-    monkeypatch.undo()
-    monkeypatch.setattr(tuning, "compile_timeout", lambda: 0.0)
-    monkeypatch.setattr(tuning, "PATIENCE", 0.01)
-    with tuning._Worker() as worker:
-        assert worker.ask(request) is None and worker._process is None
+    with Worker("effcc.tuning:serve") as worker:
+        assert tuning._ask(worker, State(), TARGET, 1) is None
 
 
 def test_ranks_agree_or_are_opposite() -> None:
