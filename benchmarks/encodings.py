@@ -1,16 +1,18 @@
-"""Encoded products beside the dense one, in one run: `python -m benchmarks.encodings [--size 768] [--layers 2]`.
+"""Encoded products beside the dense one, in one run: every scheme of values, alone and with blocks left out.
 
-A stack of square linear layers in float32, with int8 weights, with four fifths of its blocks of 4 outputs x 1 input
-left out, and with both; for many rows and for one. Columns: median and best time, speed beside effcc's own dense
-product (the median of the rounds' ratios), bytes of the stored weights, bytes of what effcc keeps beside them (packed
-copies), and the largest difference from eager on the decoded weights. Eager's and Inductor's dense products run in the
-same rounds.
+python -m benchmarks.encodings                                     # all schemes of the registry x 6 shares of zeros
+python -m benchmarks.encodings --formats int8 "int4(group=32)" --zeros 0 80 --rows 1 128 --size 2048 --layers 4
+
+A stack of square linear layers in float32, for one row and for several. Columns: megabytes of the stored weights; what
+was chosen for them (read as stored, or decoded once before the first call); best and median time; speed beside effcc's
+own dense product, the median of the rounds' ratios; the gigabytes of stored weights that a second of the best call is
+worth, beside those that the machine reads; and the largest difference from the decoded weights' product in float64,
+as a part of the largest result.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,26 +22,28 @@ from benchmarks.race import race
 from benchmarks.table import show
 from effcc.compression.quantize import quantize
 from effcc.compression.sparsify import sparsify
-from effcc.driver import compile_graph
+from effcc.driver import Options, compile_graph
 from effcc.frontend.aten import import_graph
 from effcc.frontend.export import capture
+from effcc.ir.encodings.registry import DECLARATIONS
+from effcc.runtime.measure import measured
+from effcc.target import Target
 
-VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "fp32": lambda m: m,
-    "int8": lambda m: quantize(m, "int8"),
-    "block(4,1), 80 % zeros": lambda m: sparsify(m, "block(4,1)", density=0.2),
-    "block(4,1) . int8": lambda m: quantize(sparsify(m, "block(4,1)", density=0.2), "int8"),
-}
+DENSE = "dense"
+SCHEMES = (DENSE, *(d.samples[0] for d in DECLARATIONS.values() if d.kind == "values"))
+"""Of each scheme of values the plainest notation."""
+ZEROS = (0, 50, 70, 80, 90, 95)
 
 
 class Compiled:
     """A model compiled by effcc for inputs of one shape, called without torch.compile around it."""
 
-    def __init__(self, model: nn.Module, x: torch.Tensor) -> None:
+    def __init__(self, model: nn.Module, x: torch.Tensor, target: Target) -> None:
         captured = capture(model, (x,))
         self.state = tuple(captured.state.values())
         imported = import_graph(captured.graph_module, captured.signature)
-        self.executable = compile_graph(imported.graph).executable
+        compiled = compile_graph(imported.graph, Options(target=target))
+        self.executable, self.choices = compiled.executable, compiled.state.encodings
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self.executable(*self.state, x)[0]
@@ -55,43 +59,68 @@ def stack(size: int, layers: int) -> nn.Module:
     return made
 
 
+def stored(size: int, layers: int, values: str, level: str, zeros: int) -> nn.Module:
+    """The stack with so many per cent of its blocks left out, and what is left stored by a scheme."""
+    made = stack(size, layers)
+    if zeros:
+        sparsify(made, level, density=1 - zeros / 100)
+    if values != DENSE:
+        quantize(made, values)
+    return made.eval()
+
+
 def bytes_of(model: nn.Module) -> int:
     """Bytes of all weights, biases aside."""
     held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return sum(t.numel() * t.element_size() for name, t in held.items() if "bias" not in name)
 
 
+def difference(run: Compiled, model: nn.Module, x: torch.Tensor) -> float:
+    """The largest difference from the decoded weights' product in float64, as a part of the largest result."""
+    with torch.no_grad():
+        expected = x.double()
+        for layer in model:  # type: ignore[attr-defined]
+            expected = nn.functional.linear(expected, layer.weight.double(), layer.bias.double())
+        return float((run(x).double() - expected).abs().max() / expected.abs().max())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=768)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--rows", type=int, nargs="+", default=[128, 1])
-    parser.add_argument("--seconds", type=float, default=6.0, help="for each number of rows")
-    parser.add_argument("--inductor", action="store_true", help="also run Inductor's dense product")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 128])
+    parser.add_argument("--formats", nargs="+", default=SCHEMES, help="schemes of values, or dense")
+    parser.add_argument("--zeros", type=int, nargs="+", default=ZEROS, help="per cent of the blocks")
+    parser.add_argument("--level", default="block(4,1)", help="what is left out, where there are zeros")
+    parser.add_argument("--target", default="host", help='"host", "avx512", "avx2" or "scalar"')
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each row of the table")
     options = parser.parse_args()
+    here = measured(Target.detect())
+    target = here if options.target == "host" else here.with_isa(options.target)
+    columns = ["", "zeros", "MB", "chosen", "best us", "median us", "speed", "GB/s", "max diff"]
     for rows in options.rows:
         x = torch.randn(rows, options.size)
-        models = {name: encode(stack(options.size, options.layers)).eval() for name, encode in VARIANTS.items()}
-        sides: dict[str, Any] = {name: Compiled(model, x) for name, model in models.items()}
-        compiled = dict(sides)
-        dense = models["fp32"]
-        sides["eager fp32"] = dense
-        if options.inductor:
-            sides["Inductor fp32"] = torch.compile(dense)
-        timings = race(sides, (x,), "fp32", options.seconds)
+        dense = Compiled(stored(options.size, options.layers, DENSE, options.level, 0), x, target)
         table = []
-        for name, timing in timings.items():
-            row = [name, f"{timing.median * 1e6:.0f}", f"{timing.best * 1e6:.0f}", f"{timing.speed:.2f}x"]
-            if name in compiled:
-                with torch.no_grad():
-                    error = float((compiled[name](x) - models[name](x)).abs().max())
-                kept = compiled[name].executable.prepared_bytes
-                row += [f"{bytes_of(models[name]) / 1e6:.2f}", f"{kept / 1e6:.2f}", f"{error:.1e}"]
-            table.append([*row, *("" for _ in range(7 - len(row)))])
-        title = (
-            f"{options.layers} layers {options.size} x {options.size}, {rows} rows, {torch.get_num_threads()} threads"
+        for values in options.formats:
+            for zeros in options.zeros:
+                model = stored(options.size, options.layers, values, options.level, zeros)
+                made = Compiled(model, x, target)
+                sides: dict[str, Any] = {"dense": dense, "made": made}
+                timing = race(sides, (x,), "dense", options.seconds, rest_s=0.002)["made"]
+                size = bytes_of(model)
+                chosen = "/".join(sorted({c.decision for c in made.choices})) or DENSE
+                figures = [f"{timing.best * 1e6:.0f}", f"{timing.median * 1e6:.0f}", f"{timing.speed:.2f}x"]
+                rate = f"{size / timing.best / 1e9:.1f}"
+                row = [values, f"{zeros} %", f"{size / 1e6:.2f}", chosen, *figures, rate]
+                table.append([*row, f"{difference(made, model, x):.0e}"])
+        read = measured(Target.detect(), again=True).memory_bandwidth
+        show(
+            f"{options.layers} layers {options.size} x {options.size}, {rows} rows, {torch.get_num_threads()} threads, "
+            f"{target.isa}; memory reads {read / 1e9:.1f} GB/s",
+            columns,
+            table,
         )
-        show(title, ["", "us", "best", "speed", "weights MB", "beside MB", "max diff"], table)
 
 
 if __name__ == "__main__":
