@@ -17,9 +17,10 @@ from effcc.compression.install import (
     weights_of,
 )
 from effcc.compression.methods import methods_of
-from effcc.compression.methods.problem import Method
+from effcc.compression.methods.problem import Method, Problem
+from effcc.compression.methods.sparse import rounded_where_stored
 from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_of
-from effcc.compression.search import searched, solved
+from effcc.compression.search import matrix_of, relative_error, searched, solved
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
@@ -44,8 +45,9 @@ def quantize(
         scaled by their inputs); `hadamard` (inputs rotated); also one after the other, `awq+gptq`.
     data: what the model is to be accurate on: calls of it, each a tensor, a tuple of arguments, or a dict of keywords.
     where: takes a module's name and the module, says whether its weight is to be stored so; default: every nn.Linear.
-        Linear, Embedding and convolutions can be stored. A weight that is sparse already keeps its pattern. An
-        embedding is rounded to nearest whatever the method: its rows are looked up, not multiplied.
+        Linear, Embedding and convolutions can be stored. A weight that is sparse already keeps its pattern, and is
+        rounded by `nearest` or `quantease`. An embedding is rounded to nearest whatever the method: its rows are looked
+        up, not multiplied.
 
     Raises UnknownNameError, IRSyntaxError or EncodingError for a scheme that does not exist, does not parse, does not
     fit a weight (which one is said), or stands where it cannot; InputError for data that are missing, do not fit the
@@ -82,11 +84,18 @@ def _stored(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: A
         return solved(weight, dense, storage(wanted, dense.shape, from_numpy(dense.dtype)), methods, gram)
     if not held.storage.values.is_exact:
         raise EncodingError(f"its values are stored as {held.storage.encoding} already; quantize the dense weight")
-    if any(m.name != "nearest" for m in methods):
-        asked = "+".join(m.name for m in methods)
-        raise EncodingError(f"{asked} rounds dense weights; this one is stored as {held.storage.encoding}: use nearest")
+    asked = "+".join(m.name for m in methods)
+    if asked not in ("nearest", "quantease"):
+        raise EncodingError(
+            f"{asked} rounds dense weights; this one is stored as {held.storage.encoding}: use nearest or quantease"
+        )
     levels = held.storage.levels
     chain = Encoding(((*held.storage.encoding.terms[0], *wanted.terms[0]),))
     made = storage(chain, held.storage.shape, held.storage.dtype, levels.count)
     coordinates, (elements,) = held.storage.split(held.arrays)
-    return Stored(made, [*coordinates, *made.values.encode(levels.at(coordinates), elements)], held.change)
+    problem = Problem(matrix_of(weight, dense), None if gram is None else held.change.of_gram(gram), made)
+    if asked == "quantease" and gram is not None:
+        arrays = [*coordinates, *rounded_where_stored(made, coordinates, elements, problem)]
+    else:
+        arrays = [*coordinates, *made.values.encode(levels.at(coordinates), elements)]
+    return Stored(made, arrays, held.change, relative_error(problem, made.decode(arrays)))

@@ -61,6 +61,20 @@ def test_coordinate_descent_is_never_worse_than_gptq() -> None:
     assert errors[1] < errors[0]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("level", [("block(4,1)", 0.5), ("nm(2,4)", None)])
+def test_sparse_weights_are_rounded_by_what_they_are_given(level: tuple[str, float | None]) -> None:
+    scheme, density = level
+    dense, x = layer(), correlated(1024)
+    sparse = effcc.sparsify(dense, scheme, density=density, method="sparsegpt", data=x[:768])
+    nearest, better = (
+        effcc.quantize(copy.deepcopy(sparse), "int4(group=16)", method=m, data=x[:768])
+        for m in ("nearest", "quantease")
+    )
+    assert better[0].encoding == f"{scheme} . int4(group=16)"
+    assert torch.equal(better[0].weight == 0, (better[0].weight == 0) | (sparse[0].weight == 0))  # type: ignore[index]
+    assert error(better, sparse, x[768:]) < 0.6 * error(nearest, sparse, x[768:])
+
+
 @pytest.mark.parametrize("block", ["block(4,1)", "block(1,1)"])
 def test_pruning_with_data_beats_magnitudes(block: str) -> None:
     dense, x = layer(), correlated(1024)
