@@ -6,7 +6,7 @@ because moving it would only cost memory:
 
 - views at the border (a transposed weight is read through the transpose; copying it gains nothing),
 - cheap arithmetic on counters and constants (a causal mask is `i <= j` inside the kernel that uses it),
-- decoding of stored weights: the decoded copy is what storing them compactly avoids.
+- decoding of stored weights, unless as a whole: the decoded copy is what storing them compactly avoids.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def _movable(graph: Graph) -> dict[Node, bool]:
     known = {p: True for p in constant if all(isinstance(d, int) for d in (*p.type.shape, *p.type.layout))}
     movable: dict[Node, bool] = {}
     for node in graph.nodes:
-        pure = lookup(node.op).kind not in ("opaque", "control") and not node.regions
+        whole = node.op == "decode" and node.attrs.get("whole")
+        pure = (whole or lookup(node.op).kind not in ("opaque", "control")) and not node.regions
         if pure and not node.has_sizes and all(o in known for o in node.operands):
             movable[node] = any(known[o] for o in node.operands)
             known.update(dict.fromkeys(node.results, movable[node]))

@@ -26,6 +26,7 @@ from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import storage
 from effcc.ir.encodings.registry import names
+from effcc.ir.encodings.storage import is_sum
 
 
 def quantize(
@@ -41,6 +42,9 @@ def quantize(
     scheme: `int8(per="channel")` (short: `int8`), `int4(group=32)`, ...: see `effcc.ir.encodings.values`. For some
         layers others: `{"*.down_proj": "int8", "*.lm_head": None, "*": "int4(group=32)"}`, where the first pattern that
         a module's name matches holds, and None, or no pattern that matches, leaves it dense.
+        Sums are stored term by term, each what those before have left: `outliers(8) + int8` (columns of largest norm as
+        they are), `low_rank(16) + int3(group=64)`, `csr(share=0.01) + int4`, `monarch(16)`; what computes with them
+        multiplies by one term after the other, and by a product's factors in turn.
     method: how the numbers are found: `nearest`; with data `gptq`, `quantease` (coordinate descent), `awq` (columns
         scaled by their inputs); `hadamard` (inputs rotated); also one after the other, `awq+gptq`.
     data: what the model is to be accurate on: calls of it, each a tensor, a tuple of arguments, or a dict of keywords.
@@ -62,7 +66,8 @@ def quantize(
     """
     require_module(model, "quantize")
     schemes = schemes_of(scheme)
-    require_kind(schemes, names("values"), "quantize", "sparsify")
+    alone = {pattern: wanted for pattern, wanted in schemes.items() if wanted is None or not is_sum(wanted)}
+    require_kind(alone, names("values"), "quantize", "sparsify")
     methods = methods_of(method)
     plan = assigned(weights_of(model, where), schemes)
 
@@ -80,6 +85,8 @@ def _stored(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: A
         raise EncodingError(f"it was trained as {trained}, not stored as {wanted}")
     if not np.isfinite(np.asarray(dense, np.float32)).all():
         raise EncodingError(f"{wanted} stores finite numbers; the weight holds infinities or NaN")
+    if is_sum(wanted):
+        return _summed(weight, wanted, methods, gram)
     if held is None:
         return solved(weight, dense, storage(wanted, dense.shape, from_numpy(dense.dtype)), methods, gram)
     if not held.storage.values.is_exact:
@@ -99,3 +106,17 @@ def _stored(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: A
     else:
         arrays = [*coordinates, *made.values.encode(levels.at(coordinates), elements)]
     return Stored(made, arrays, held.change, relative_error(problem, made.decode(arrays)))
+
+
+def _summed(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: Any) -> Stored:
+    """A dense weight as a sum, each term the nearest to what those before have left."""
+    if weight.held is not None:
+        raise EncodingError(f"its values are stored as {weight.held.storage.encoding} already; give the dense weight")
+    if any(m.name != "nearest" for m in methods):
+        asked = "+".join(m.name for m in methods)
+        raise EncodingError(f"{asked} rounds single encodings; the terms of {wanted} are encoded in turn: use nearest")
+    dense = weight.dense()
+    made = storage(wanted, dense.shape, from_numpy(dense.dtype))
+    arrays = made.encode(dense)
+    problem = Problem(matrix_of(weight, dense), gram, made, weight.taps)
+    return Stored(made, arrays, error=relative_error(problem, made.decode(arrays)))

@@ -87,12 +87,8 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[None, None, list[Tensor | No
     """The gradients of the floating components: the stored elements themselves, or scales, minimums and tables."""
     components = ctx.saved_tensors
     made = storage_of(ctx.scheme, ctx.shape, components, ctx.dtype)
-    first = len(made.levels.coordinates)
-    coordinates, arrays = components[:first], components[first:]
-    gradient = made.levels.pick(torch, upstream, coordinates)
-    found = made.values.gradients(torch, made.levels.at(coordinates, torch), arrays, gradient)
-    fitting = [g if g is None else g.to(c.dtype) for g, c in zip(found, arrays, strict=True)]
-    return None, None, [*(None for _ in range(first)), *fitting], None
+    found = made.gradients(torch, components, upstream)
+    return None, None, [g if g is None else g.to(c.dtype) for g, c in zip(found, components, strict=True)], None
 
 
 decode.register_autograd(_gradients, setup_context=_save)

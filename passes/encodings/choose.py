@@ -27,6 +27,9 @@ DENSE_SHARE = 0.85
 SPARSE_SHARE = 0.5
 """What share of the peak a product over stored blocks reaches: a gathered row is shared among few outputs only."""
 
+ALONE_SHARE = 0.4
+"""The same where each stored element reads a gathered row of its own, from L2."""
+
 DECODE_SLOTS = 2
 """Instructions to make a vector of floats from a vector of stored blocks, beside the multiply-adds that use it."""
 
@@ -132,7 +135,8 @@ def stored_seconds(stored: Storage, rows: int, target: Target) -> float:
     if not stored.levels.coordinates:
         return scheduled_seconds(stored, stored.shape, stored.dtype, rows, target)
     kept = float(elements(stored.levels.stored))
-    compute = 2 * rows * kept / (SPARSE_SHARE * target.peak_flops)
+    share = SPARSE_SHARE if stored.levels.block[0] > 1 else ALONE_SHARE
+    compute = 2 * rows * kept / (share * target.peak_flops)
     if not stored.values.is_exact:
         compute += 2 * DECODE_SLOTS * kept / target.peak_flops
     return max(compute, stored.bytes / _bandwidth(stored.bytes, target))

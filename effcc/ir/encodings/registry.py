@@ -43,7 +43,8 @@ class Option:
 class Declaration:
     """A scheme: its name, what kind of thing it is, its arguments, and how it is made of them.
 
-    make: takes all arguments by name. For values it returns `Values`; for levels also `shape` and `count`, `Levels`.
+    make: takes all arguments by name. For values it returns `Values`; for levels also `shape` and `count`, `Levels`;
+        for products also `shape`, `dtype`, and what makes a `factor` of a shape.
     samples: notations that tests and the fuzzer draw, the first of them the plainest.
     summary: one line for documentation.
     settle: fills in what some arguments imply of others, and says what is wrong with them together, if anything is.
@@ -52,7 +53,7 @@ class Declaration:
     """
 
     name: str
-    kind: Literal["level", "values"]
+    kind: Literal["level", "values", "product"]
     make: Callable[..., Any]
     summary: str
     samples: tuple[str, ...]
@@ -124,6 +125,6 @@ def declared(name: str) -> Declaration:
     return DECLARATIONS[name]
 
 
-def names(kind: Literal["level", "values"]) -> tuple[str, ...]:
+def names(kind: Literal["level", "values", "product"]) -> tuple[str, ...]:
     """The names of all levels, or of all kinds of values."""
     return tuple(d.name for d in DECLARATIONS.values() if d.kind == kind)

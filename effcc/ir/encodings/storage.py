@@ -19,6 +19,7 @@ from effcc.ir.dtypes import DTYPES, DType, f32
 from effcc.ir.encoding import Encoding, Scheme
 from effcc.ir.encodings.levels import Dense, Levels
 from effcc.ir.encodings.registry import declared, names
+from effcc.ir.encodings.sums import Product, Terms
 from effcc.ir.encodings.values import EPSILON, SMALLEST, Plain, Values
 from effcc.ir.expr import Expr
 from effcc.ir.form import FormBuilder
@@ -52,8 +53,12 @@ class Storage:
     @property
     def components(self) -> tuple[Component, ...]:
         """The arrays, coordinates first, in the order that all functions here take them in."""
-        found = (*self.levels.coordinates, *self.values.components(self.levels, self.dtype))
-        return tuple(Component(name, TensorType(dtype, shape)) for name, dtype, shape in found)
+        return tuple(Component(name, TensorType(dtype, shape)) for name, dtype, shape in self.named)
+
+    @property
+    def named(self) -> tuple[tuple[str, DType, tuple[int, ...]], ...]:
+        """The arrays by name, dtype and shape."""
+        return (*self.levels.coordinates, *self.values.components(self.levels, self.dtype))
 
     @property
     def bytes(self) -> int:
@@ -63,7 +68,7 @@ class Storage:
     @property
     def trainable(self) -> tuple[str, ...]:
         """The components that gradients pass to and an optimizer may change."""
-        return ("values",) if self.values.is_exact else ()
+        return self.values.trained
 
     def encode(self, dense: Array) -> list[Array]:
         """The components of a dense array. `block` keeps the blocks of largest L2 norm.
@@ -116,6 +121,17 @@ class Storage:
         bound = self.error_bound(arrays) + EPSILON[self.dtype] * np.abs(given) + SMALLEST[self.dtype]
         return bool((np.abs(decoded - given) <= bound).all())
 
+    def gradients(self, xp: Any, arrays: Sequence[Array], upstream: Array) -> list[Array | None]:
+        """The gradient of each component, given that of the dense array; None where none passes.
+
+        xp: the library (numpy or torch) whose arrays they are; what is done with them can be traced.
+        """
+        first = len(self.levels.coordinates)
+        coordinates, values = arrays[:first], arrays[first:]
+        kept = self.levels.pick(xp, upstream, coordinates)
+        found = self.values.gradients(xp, self.levels.at(coordinates, xp), values, kept)
+        return [*(None for _ in range(first)), *found]
+
     def form(self, b: FormBuilder, whole: bool = False) -> None:
         """The cascade that decodes: operands are the components. `whole`: see `Levels.form`."""
         first = len(self.levels.coordinates)
@@ -133,7 +149,7 @@ def storage(encoding: Encoding, shape: Sequence[int], dtype: DType = f32, count:
         (0: all).
     Raises UnknownNameError for a scheme that does not exist, EncodingError for one that does not fit.
     """
-    chain = _chain(canonical(encoding))
+    whole = canonical(encoding)
     shape = tuple(shape)
     if not shape or 0 in shape:
         raise EncodingError(
@@ -141,6 +157,10 @@ def storage(encoding: Encoding, shape: Sequence[int], dtype: DType = f32, count:
         )
     if not dtype.is_float:
         raise EncodingError(f"{encoding}: a stored weight stands for floating numbers, got {dtype}")
+    if is_sum(whole):
+        terms = tuple(_term(chain, shape, dtype, count) for chain in whole.terms)
+        return Storage(whole, shape, dtype, Dense(shape), Terms(_names(whole), terms))
+    (chain,) = whole.terms
     levels: Levels = Dense(shape)
     values: Values = Plain()
     for scheme in chain:
@@ -159,7 +179,10 @@ def storage(encoding: Encoding, shape: Sequence[int], dtype: DType = f32, count:
 
 def stored_as(encoding: Encoding, shape: Sequence[int], dtype: DType, components: Sequence[Sequence[int]]) -> Storage:
     """The storage whose components have the given shapes, which say what the notation leaves open."""
-    chain = _chain(canonical(encoding))
+    whole = canonical(encoding)
+    if is_sum(whole):
+        return _sum_stored_as(whole, shape, dtype, components)
+    (chain,) = whole.terms
     count = 0
     for component, dimension in (c for s in chain if (c := declared(s.name).counted) is not None):
         if len(components) <= component or len(components[component]) <= dimension:
@@ -175,7 +198,57 @@ def canonical(encoding: Encoding) -> Encoding:
     """The encoding with defaults written out, `dense` left out, and every scheme checked; raises as `storage` does."""
     if not isinstance(encoding, Encoding):
         raise EncodingError(f"expected an encoding or its notation, such as 'int8', got {encoding!r}")
-    chain = tuple(s for s in (declared(s.name).canonical(s) for s in _chain(encoding)) if s.name != "dense")
+    return Encoding(tuple(_canonical(encoding, chain) for chain in encoding.terms))
+
+
+def is_sum(encoding: Encoding) -> bool:
+    """Whether a weight is stored as terms to be added up, or as a product of factors."""
+    return len(encoding.terms) > 1 or any(declared(s.name).kind == "product" for s in encoding.terms[0])
+
+
+def _term(chain: tuple[Scheme, ...], shape: tuple[int, ...], dtype: DType, count: int = 0) -> Storage | Product:
+    """One term of a sum: a product of factors that are stored by the rest of the chain, or a chain of its own."""
+    if chain and declared(chain[0].name).kind == "product":
+        rest = Encoding((chain[1:],))
+        found = declared(chain[0].name)
+
+        def factor(size: tuple[int, ...]) -> Storage:
+            return storage(rest, size, dtype)
+
+        made: Product = found.make(shape=shape, dtype=dtype, factor=factor, **found.given(chain[0]))
+        return made
+    return storage(Encoding((chain,)), shape, dtype, count)
+
+
+def _names(encoding: Encoding) -> tuple[str, ...]:
+    """A name for each term, after its schemes."""
+    found: list[str] = []
+    for chain in encoding.terms:
+        name = "_".join(s.name for s in chain) or "dense"
+        found.append(f"{name}{found.count(name) + 1}" if name in found else name)
+    return tuple(found)
+
+
+def _sum_stored_as(
+    encoding: Encoding, shape: Sequence[int], dtype: DType, components: Sequence[Sequence[int]]
+) -> Storage:
+    terms: list[Storage | Product] = []
+    first = 0
+    for chain in encoding.terms:
+        term = _term(chain, tuple(shape), dtype)
+        own = components[first : first + len(term.named)]
+        if isinstance(term, Storage):
+            term = stored_as(term.encoding, shape, dtype, own)
+        terms.append(term)
+        first += len(own)
+    return Storage(encoding, tuple(shape), dtype, Dense(tuple(shape)), Terms(_names(encoding), tuple(terms)))
+
+
+def _canonical(encoding: Encoding, given: tuple[Scheme, ...]) -> tuple[Scheme, ...]:
+    chain = tuple(s for s in (declared(s.name).canonical(s) for s in given) if s.name != "dense")
+    products = [s for s in chain if declared(s.name).kind == "product"]
+    if products and (chain[0] is not products[0] or any(declared(s.name).kind != "values" for s in chain[1:])):
+        raise EncodingError(f"{encoding}: {products[0]} stands first, and only values, those of its factors, follow it")
     levels = [s for s in chain if declared(s.name).kind == "level"]
     values = [s for s in chain if declared(s.name).kind == "values"]
     if len(levels) > 1 or len(values) > 1:
@@ -184,12 +257,4 @@ def canonical(encoding: Encoding) -> Encoding:
         )
     if levels and values and chain.index(levels[0]) > chain.index(values[0]):
         raise EncodingError(f"{encoding}: levels stand before values: {levels[0]} . {values[0]}")
-    return Encoding((chain,))
-
-
-def _chain(encoding: Encoding) -> tuple[Scheme, ...]:
-    if len(encoding.terms) != 1:
-        raise EncodingError(
-            f"{encoding}: sums of encodings cannot be stored yet; give one chain, such as block(4,1) . int8"
-        )
-    return encoding.terms[0]
+    return chain

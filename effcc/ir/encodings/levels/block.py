@@ -147,6 +147,16 @@ declare(
 )
 declare(
     Declaration(
+        "outliers",
+        "level",
+        lambda shape, count, columns: _block(shape, min(columns, shape[-1]), shape[0], 1),
+        "so many whole columns, those of largest L2 norm, as a term beside what stores the others",
+        ("outliers(2)",),
+        arguments=(Option("columns", None, positive, "a positive integer"),),
+    )
+)
+declare(
+    Declaration(
         "columns",
         "level",
         lambda shape, count: _block(shape, count, shape[0], 1),

@@ -137,12 +137,18 @@ class Compressed(Levels):
         b.define((n, k), b.reduce("sum", (p, *inside), body, spans=(Span(p.name, start, stop),)))
 
 
-def _compressed(shape: tuple[int, ...], count: int, rows: int = 1, columns: int = 1) -> Levels:
-    return Compressed(shape, rows, columns, count or int(np.prod(shape)) // (rows * columns))
+def _compressed(
+    shape: tuple[int, ...], count: int, rows: int = 1, columns: int = 1, share: float | None = None
+) -> Levels:
+    return Compressed(shape, rows, columns, count or _kept(shape, 1.0 if share is None else share, rows, columns))
 
 
-def _kept(shape: tuple[int, ...], density: float, rows: int = 1, columns: int = 1) -> int:
+def _kept(shape: tuple[int, ...], density: float, rows: int = 1, columns: int = 1, share: float | None = None) -> int:
     return max(1, round(density * (int(np.prod(shape)) // (rows * columns))))
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
 
 
 declare(
@@ -152,6 +158,7 @@ declare(
         _compressed,
         "single elements, as many in each row as matter there",
         ("csr",),
+        options=(Option("share", None, _is_share, "the share of elements that is kept, 0 < share <= 1"),),
         kept=_kept,
         counted=(1, 0),
     )

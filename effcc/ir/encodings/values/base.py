@@ -90,6 +90,11 @@ class Values(ABC):
         return False
 
     @property
+    def trained(self) -> tuple[str, ...]:
+        """The components that an optimizer may change."""
+        return ("values",) if self.is_exact else ()
+
+    @property
     @abstractmethod
     def is_exact(self) -> bool:
         """Whether elements are stored as they are, so that they can be trained."""

@@ -1,0 +1,118 @@
+"""Sums and products of encodings in the graph: products with them are distributed over their terms.
+
+    linear(x, A + B)  ->  linear(x, A) + linear(x, B)           each term is read as it is stored
+    linear(x, A . B)  ->  linear(linear(x, B), A)               2 r (n + k) instead of 2 n k operations a row
+
+Whoever stores a weight so asks for this: what it changes is the order of sums, whose bound README gives, with the terms
+of all parts. Where it is predicted to be slower than one dense product, and for readers other than products with rows,
+the sum is decoded once, as a whole, before the first call. Half types keep one rounding: their sums are decoded, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from effcc.ir.dims import dim, elements, product
+from effcc.ir.dtypes import f32, f64
+from effcc.ir.encodings import Storage, stored_as
+from effcc.ir.encodings.sums import Product, Term, Terms, slices
+from effcc.ir.graph import Graph, GraphBuilder, Node, Value
+from effcc.passes.encodings.choose import dense_seconds, product_seconds
+from effcc.target import Target
+
+
+def distribute(graph: Graph, target: Target) -> Graph:
+    """The graph without weights that are decoded from sums; itself where there are none."""
+    sums = {n.result: made for n in graph.nodes if n.op == "decode" and isinstance((made := _storage(n)).values, Terms)}
+    if not sums:
+        return graph
+    nodes = {n.result: n for n in graph.nodes if n.op == "decode"}
+    spread = {n for n in graph.nodes if _distributes(n, sums, target)}
+    whole = {v for n in graph.nodes if n not in spread for v in n.operands} | set(graph.results)
+    b = GraphBuilder(graph.name)
+    for value in (*graph.params, *(r for n in graph.nodes for r in n.results)):
+        b.fresh(value.name)
+    for param in graph.params:
+        b.adopt(param, param.name in graph.weights)
+    renamed: dict[Value, Value] = {}
+    for given in graph.nodes:
+        node = replace(given, operands=tuple(renamed.get(o, o) for o in given.operands))
+        if given in spread:
+            weight = given.operands[1]
+            renamed[given.result] = _spread(b, node, nodes[weight], sums[weight])
+        elif given.op != "decode" or given.result not in sums:
+            b.append(node)
+        elif given.result in whole:
+            renamed[given.result] = _decoded(b, node, sums[given.result])
+    outputs = tuple(renamed.get(v, v) for v in graph.outputs)
+    updates = tuple((p, renamed.get(v, v)) for p, v in graph.updates)
+    return replace(b.build(outputs, updates), ranges=graph.ranges)
+
+
+def _storage(node: Node) -> Storage:
+    a = node.attrs
+    return stored_as(a["encoding"], a["shape"], a["dtype"], [o.type.shape for o in node.operands])  # type: ignore[arg-type]
+
+
+def _distributes(node: Node, sums: dict[Value, Storage], target: Target) -> bool:
+    """Whether a node multiplies rows with a sum, and that is predicted to be quicker part by part."""
+    if node.op != "linear" or [o in sums for o in node.operands] not in ([False, True], [False, True, False]):
+        return False
+    made = sums[node.operands[1]]
+    if made.dtype not in (f32, f64) or not isinstance(made.values, Terms):
+        return False
+    rows = elements(node.operands[0].type.shape[:-1])
+    parts = sum(_seconds(t, rows, target) for t in made.values.terms)
+    return parts <= dense_seconds(made, rows, target)
+
+
+def _seconds(term: Term, rows: int, target: Target) -> float:
+    if isinstance(term, Product):
+        return sum(_seconds(f, rows, target) for f in (term.left, term.right))
+    assert isinstance(term, Storage)
+    return product_seconds(term, rows, target)
+
+
+def _decoded(b: GraphBuilder, node: Node, made: Storage) -> Value:
+    """The dense matrix: what the terms are decoded to, added up."""
+    assert isinstance(made.values, Terms)
+    parts = [_matrix(b, t, mine) for t, mine in slices(made.values.terms, node.operands)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = b.emit("add", total, part)
+    return total
+
+
+def _matrix(b: GraphBuilder, term: Term, arrays: list[Value]) -> Value:
+    if isinstance(term, Product):
+        left, right = (_matrix(b, f, mine) for f, mine in slices((term.left, term.right), arrays))
+        return b.emit("reshape", b.emit("einsum", left, right, spec=term.plan.whole), shape=term.shape)
+    return _decode(b, term, arrays, whole=True)
+
+
+def _decode(b: GraphBuilder, term: Term, arrays: list[Value], whole: bool) -> Value:
+    assert isinstance(term, Storage)
+    return b.emit("decode", *arrays, encoding=term.encoding, dtype=term.dtype, shape=term.shape, whole=whole)
+
+
+def _spread(b: GraphBuilder, node: Node, decode: Node, made: Storage) -> Value:
+    """The product with each term, added up, and the bias."""
+    assert isinstance(made.values, Terms)
+    x, _, *bias = node.operands
+    parts = [_product(b, x, t, mine) for t, mine in slices(made.values.terms, decode.operands)]
+    total = parts[0]
+    for part in (*parts[1:], *bias):
+        total = b.emit("add", total, part)
+    return total
+
+
+def _product(b: GraphBuilder, x: Value, term: Term, arrays: list[Value]) -> Value:
+    """Rows times one term; a product's factors one after the other."""
+    if not isinstance(term, Product):
+        return b.emit("linear", x, _decode(b, term, arrays, whole=False))
+    left, right = slices((term.left, term.right), arrays)
+    lead = x.type.shape[:-1]
+    rows = b.emit("reshape", x, shape=(dim(product(lead)), *term.plan.inputs))
+    between = b.emit("einsum", rows, _decode(b, *right, whole=False), spec=term.plan.first)
+    made = b.emit("einsum", between, _decode(b, *left, whole=False), spec=term.plan.second)
+    return b.emit("reshape", made, shape=(*lead, term.shape[0]))
