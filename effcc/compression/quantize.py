@@ -46,7 +46,8 @@ def quantize(
         they are), `low_rank(16) + int3(group=64)`, `csr(share=0.01) + int4`, `monarch(16)`; what computes with them
         multiplies by one term after the other, and by a product's factors in turn.
     method: how the numbers are found: `nearest`; with data `gptq`, `quantease` (coordinate descent), `awq` (columns
-        scaled by their inputs); `hadamard` (inputs rotated); also one after the other, `awq+gptq`.
+        scaled by their inputs), `smoothquant` (likewise, for inputs that are quantized, too); `hadamard` (inputs
+        rotated); also one after the other, `awq+gptq`.
     data: what the model is to be accurate on: calls of it, each a tensor, a tuple of arguments, or a dict of keywords.
     where: takes a module's name and the module, says whether its weight is to be stored so; default: every nn.Linear.
         Linear, Embedding and convolutions can be stored. A weight that is sparse already keeps its pattern, and is

@@ -96,6 +96,33 @@ def test_hadamard_spreads_an_outlier_among_its_block() -> None:
     assert error(turned, dense, x) < 0.6 * error(nearest, dense, x)
 
 
+def test_smoothed_inputs_lose_less_when_they_are_bytes() -> None:
+    dense, x = layer(), torch.randn(256, WIDTH) * torch.exp(1.5 * torch.randn(WIDTH))
+
+    def bytes_of(rows: Tensor) -> Tensor:
+        scale = rows.abs().amax(-1, keepdim=True) / 127
+        return torch.round(rows / scale) * scale
+
+    errors = []
+    for method in ("nearest", "smoothquant"):
+        made: Any = effcc.quantize(copy.deepcopy(dense), method=method, data=x)[0]
+        with torch.no_grad():
+            got, expected = bytes_of(made.changed(x)) @ made.weight.T, x @ dense[0].weight.T
+        errors.append(float((got - expected).norm()))
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_a_scaled_input_costs_no_kernel() -> None:
+    model, x = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 32)), correlated(8)
+    encoded = effcc.quantize(model, "int4(group=32)", method="awq", data=x)
+    assert encoded[1].input_scale is not None
+    torch._dynamo.reset()
+    compiled = torch.compile(encoded, backend="effcc")
+    with torch.no_grad():
+        compiled(x)
+    assert effcc.stats(compiled).kernels == 2
+
+
 @pytest.mark.parametrize("groups", [1, 2, 8])
 @pytest.mark.parametrize("method", ["gptq", "awq"])
 def test_convolutions_are_rounded_by_what_their_patches_are(groups: int, method: str) -> None:

@@ -12,6 +12,7 @@ from effcc.compression.methods.hadamard import hadamard
 from effcc.compression.methods.nearest import nearest
 from effcc.compression.methods.problem import Method
 from effcc.compression.methods.quantease import quantease
+from effcc.compression.methods.smoothquant import smoothquant
 from effcc.errors import UnknownNameError
 
 METHODS = {
@@ -19,6 +20,7 @@ METHODS = {
     "gptq": Method("gptq", needs_data=True, solve=gptq),
     "quantease": Method("quantease", needs_data=True, solve=quantease),
     "awq": Method("awq", needs_data=True, transform=awq),
+    "smoothquant": Method("smoothquant", needs_data=True, transform=smoothquant),
     "hadamard": Method("hadamard", needs_data=False, transform=hadamard),
 }
 
