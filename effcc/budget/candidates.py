@@ -70,15 +70,15 @@ def layers_of(model: nn.Module, where: Where | None) -> tuple[Layer, ...]:
     return tuple(Layer(tuple(names)) for names in groups.values())
 
 
-def recipes_of(schemes: Sequence[str] | Mapping[str, str | Recipe]) -> dict[str, Recipe]:
-    """Recipes by name; a scheme alone is quantized to the nearest."""
+def recipes_of(schemes: Sequence[str] | Mapping[str, str | Recipe], method: str, data: object) -> dict[str, Recipe]:
+    """Recipes by name; a scheme alone is quantized by the method."""
     named = dict(schemes) if isinstance(schemes, Mapping) else {s: s for s in schemes}
-    return {n: _quantizing(s) if isinstance(s, str) else s for n, s in named.items() if s != DENSE}
+    return {n: _quantizing(s, method, data) if isinstance(s, str) else s for n, s in named.items() if s != DENSE}
 
 
-def _quantizing(scheme: str) -> Recipe:
+def _quantizing(scheme: str, method: str, data: object) -> Recipe:
     encoding_of(scheme)  # what does not parse is refused before anything is measured
-    return lambda model, where: quantize(model, scheme, where=where)
+    return lambda model, where: quantize(model, scheme, method=method, data=data, where=where)
 
 
 def dense_candidates(model: nn.Module, layers: Sequence[Layer], price: Price) -> list[Candidate]:

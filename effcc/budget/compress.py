@@ -41,6 +41,9 @@ from effcc.target import Target
 
 Model = TypeVar("Model", bound=nn.Module)
 
+SCHEMES = ("int8", 'int5(group=32,scale="f16")', 'int4(group=32,scale="f16")', 'int3(group=32,scale="f16")')
+"""Among which each layer's is chosen, if nothing else is said: 8, 5.5, 4.5 and 3.5 bits a weight."""
+
 SOLVERS = ("cp-sat", "dynamic", "evolutionary")
 POINTS = 16
 """Of the Pareto front, in a report."""
@@ -56,7 +59,8 @@ def compress(
     bytes: float | None = None,
     milliseconds: float | None = None,
     error: float | None = None,
-    schemes: Sequence[str] | Mapping[str, str | Recipe] = ("int8",),
+    schemes: Sequence[str] | Mapping[str, str | Recipe] = SCHEMES,
+    method: str = "nearest",
     where: Where | None = None,
     measure: str | Measure | None = None,
     solver: str = "cp-sat",
@@ -76,16 +80,18 @@ def compress(
     milliseconds: the most that the products with the chosen weights may take in one call, as predicted for `target`.
     error: the most that the model's output may differ, measured on `data`. Without it the error is made as small as
         can be; with it the bytes are (or the time, where bytes are limited as well).
-    schemes: notations (`"int8"`: to the nearest), or by a name of your choice, notations or recipes: functions of
+    schemes: notations, or by a name of your choice, notations or recipes: functions of
         (model, where) that store the weights of the modules for which `where(name, module)` holds, in place, as
         `lambda m, where: effcc.sparsify(m, "block(4,1)", density=0.5, where=where)` does. Dense is always possible.
+    method: as in `quantize`, for schemes that are notations; it sees `data` too.
     where: as in `quantize`; default: every dense nn.Linear. Modules that share a weight are stored alike.
     measure: `"kl"` (mean divergence of the softmax of logits, in nats), `"squared"` (relative squared error), or a
         function of two outputs (before and after); default: `kl` where the output has `logits`.
     solver: `"cp-sat"` (the optimum if errors of layers add up; needs `pip install 'effcc[budget]'`), `"dynamic"`
         (near it, without that), `"evolutionary"` (measures whole choices, from the dynamic program's on).
     rows: for how many rows a product's time is predicted; default: as `data` has them. 1 is a decoder's.
-    minutes: after so long, model errors that are still to be measured are estimated from the layers' errors.
+    minutes: after so long, model errors that are still to be measured are estimated from the layers' errors (and, for
+        layers of which none was, gradients). 0 measures none, which is quick and often enough.
     resume: a file to which measurements are added as they come, and which spares them the next time.
 
     Memory: the encoded layers of all schemes are held until one is chosen.
@@ -95,7 +101,7 @@ def compress(
     as it was.
 
         >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
-        >>> model, report = compress(model, bytes=12_000, data=torch.randn(16, 64), progress=False)
+        >>> model, report = compress(model, bytes=12_000, data=torch.randn(16, 64), schemes=["int8"])
         >>> [layer.scheme for layer in report.layers]
         ['int8', 'dense']
     """
@@ -104,7 +110,8 @@ def compress(
     if solver not in SOLVERS:
         raise UnknownNameError("solver", solver, SOLVERS)
     machine = target if isinstance(target, Target) else host_target() if target == "host" else Target.parse(target)
-    calls, recipes = calls_of(data), recipes_of(schemes)
+    calls = calls_of(data)
+    recipes = recipes_of(schemes, method, [dict(c.kwargs) if c.kwargs else c.args for c in calls])
     layers = layers_of(model, where)
     with torch.no_grad():
         work = _working_copy(model)

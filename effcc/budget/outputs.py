@@ -61,6 +61,13 @@ def squared(reference: Any, output: Any) -> float:
 MEASURES: dict[str, Measure] = {"kl": kl, "squared": squared}
 
 
+def logits_of(output: Any) -> Tensor:
+    """The logits that `kl` reads."""
+    found = _logits(output)
+    assert found is not None
+    return found
+
+
 def _logits(output: Any) -> Tensor | None:
     found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     return found if isinstance(found, Tensor) and found.ndim >= 1 else None

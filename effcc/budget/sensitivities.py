@@ -3,7 +3,7 @@
 A layer's error needs the layer alone, so all are measured. The model's takes a call of the whole model each: those are
 measured one for each layer first (the candidate in the middle by the layer's error), then the others, until the time
 allowed is over. The rest is estimated: where errors are small, the model's error is proportional to the layer's
-squared error, with the factor of that layer's measured candidate next to it.
+squared error, by a factor that a measured candidate of that layer shows or, where there is none, gradients.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from effcc.budget.calibration import Profile
 from effcc.budget.candidates import DENSE, Candidate, Layer
+from effcc.budget.gradients import factors
 from effcc.budget.outputs import Measure, detached
 from effcc.compression.calls import Call
 from effcc.errors import InputError
@@ -141,7 +142,12 @@ def sensitivities(
                 continue
             record.add(key, trial.error({layer: candidates[layer][n]}))
         measured[layer][n] = record.known[key]
-    return _completed(of_layers, measured)
+    gradients = None
+    if not all(
+        any(e > 0 and n in known for n, e in enumerate(of)) for of, known in zip(of_layers, measured, strict=True)
+    ):
+        gradients = factors(trial.model, layers, trial.calls, trial.measure, profiles)
+    return _completed(of_layers, measured, gradients)
 
 
 def _layer_error(layer: Layer, dense: Candidate, candidate: Candidate, profiles: Mapping[str, Profile]) -> float:
@@ -183,34 +189,34 @@ def _shown(queue: Sequence[tuple[int, int]], progress: bool) -> Iterator[tuple[i
 
 
 def _completed(
-    of_layers: Sequence[Sequence[float]], measured: Sequence[Mapping[int, float]]
+    of_layers: Sequence[Sequence[float]], measured: Sequence[Mapping[int, float]], gradients: Sequence[float] | None
 ) -> list[list[Sensitivity]]:
-    """Measured errors, and estimates of the others: the layer's squared error times a factor."""
-    factors: list[Callable[[float], float]] = []
+    """Measured errors, and estimates of the others: the layer's error times a factor.
+
+    The factor is that of the layer's measured candidate whose error is nearest in its logarithm. A layer of which none
+    was measured takes the factor from gradients, corrected by what measured ones show of those (their median).
+    """
     ratios = [
-        known[n] / errors[n] for errors, known in zip(of_layers, measured, strict=True) for n in known if errors[n] > 0
+        {errors[n]: known[n] / errors[n] for n in known if errors[n] > 0}
+        for errors, known in zip(of_layers, measured, strict=True)
     ]
-    typical = sorted(ratios)[len(ratios) // 2] if ratios else 1.0
-    for errors, known in zip(of_layers, measured, strict=True):
-        factors.append(_factor({errors[n]: known[n] / errors[n] for n in known if errors[n] > 0}, typical))
+    base = [1.0] * len(of_layers) if gradients is None else gradients
+    corrections = sorted(r / b for of, b in zip(ratios, base, strict=True) for r in of.values() if b > 0)
+    correction = corrections[len(corrections) // 2] if corrections else 1.0
+
+    def estimate(error: float, layer: int) -> float:
+        of = ratios[layer]
+        if not of or error <= 0:
+            return error * correction * base[layer]
+        return error * of[min(of, key=lambda e: abs(math.log(e / error)))]
+
     return [
         [
-            Sensitivity(e, known[n], True) if n in known else Sensitivity(e, e * factor(e), False)
+            Sensitivity(e, known[n], True) if n in known else Sensitivity(e, estimate(e, layer), False)
             for n, e in enumerate(errors)
         ]
-        for errors, known, factor in zip(of_layers, measured, factors, strict=True)
+        for layer, (errors, known) in enumerate(zip(of_layers, measured, strict=True))
     ]
-
-
-def _factor(ratios: Mapping[float, float], typical: float) -> Callable[[float], float]:
-    """The model's error by the layer's, of the measured candidate whose layer's error is nearest in its logarithm."""
-
-    def factor(error: float) -> float:
-        if not ratios or error <= 0:
-            return typical
-        return ratios[min(ratios, key=lambda e: abs(math.log(e / error)))]
-
-    return factor
 
 
 def require_all_ran(profiles: Mapping[str, Profile]) -> None:

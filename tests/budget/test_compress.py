@@ -158,13 +158,27 @@ def test_measurements_are_resumed_and_known_by_weights_and_data(
     assert len(calls) == 3 * once + 1
 
 
-def test_errors_that_there_was_no_time_to_measure_are_estimated_from_the_layers() -> None:
-    _, measured = compress(model(), bytes=5000, data=data(), **OPTIONS)
-    _, estimated = compress(model(), bytes=5000, data=data(), minutes=0, **OPTIONS)
-    assert all(layer.measured for layer in measured.layers)
-    assert not any(layer.measured for layer in estimated.layers if layer.scheme != "dense")
-    assert [layer.layer_error for layer in estimated.layers if layer.scheme != "dense"]
-    assert estimated.bytes <= 5000
+@pytest.mark.parametrize("measure", ["squared", "kl"])
+def test_errors_that_there_was_no_time_to_measure_are_estimated_from_gradients(measure: str) -> None:
+    torch.manual_seed(0)
+    layers = nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 32)
+    plain = nn.Sequential(*layers).eval()
+    with torch.no_grad():
+        layers[2].weight.mul_(4)
+    found = {}
+    for minutes in (10, 0):
+        options = {**OPTIONS, "schemes": ["int4(group=32)"], "minutes": minutes, "measure": measure}
+        _, report = compress(copy.deepcopy(plain), bytes=20_000, data=torch.randn(64, 64), **options)
+        assert [layer.measured for layer in report.layers] == [minutes > 0] * 3
+        found[minutes] = [layer.error for layer in report.layers]
+    for measured, estimated in zip(found[10], found[0], strict=True):
+        assert estimated == pytest.approx(measured, rel=0.3)
+
+
+def test_a_method_makes_the_candidates() -> None:
+    options = {**OPTIONS, "schemes": ["int3(group=16)"], "bytes": 2400}
+    errors = [compress(model(), data=data(), method=m, **options)[1].error for m in ("nearest", "gptq")]
+    assert errors[1] < errors[0]
 
 
 def test_layers_that_share_a_weight_are_stored_alike_once() -> None:
