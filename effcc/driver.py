@@ -38,6 +38,7 @@ from effcc.passes.fusion.program import Cascades, program_of
 from effcc.passes.halves import widen_rows
 from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.in_place import store_in_place
+from effcc.passes.integers import sum_by_dots
 from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
 from effcc.passes.parts import share_rows
@@ -119,7 +120,7 @@ def _simplify(state: State, target: Target) -> State:
 
 def _hoist(state: State, target: Target) -> State:
     assert state.graph is not None
-    split = hoist(state.graph)
+    split = hoist(state.graph if device_of(target) is not None else sum_by_dots(state.graph, target))
     prepare = split.prepare
     if prepare is not None and state.fast_math:
         prepare = widen(prepare)

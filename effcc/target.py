@@ -51,8 +51,10 @@ VECTOR_REGISTERS: dict[Isa, int] = {"avx512": 32, "avx2": 16, "scalar": 16}
 GENERIC: dict[str, tuple[Isa, tuple[str, ...]]] = {
     "avx512": ("avx512", ()),
     "avx512_bf16": ("avx512", ("avx512_bf16",)),
-    "amx": ("avx512", ("avx512_bf16", *AMX_FEATURES)),
+    "avx512_vnni": ("avx512", ("avx512_vnni",)),
+    "amx": ("avx512", ("avx512_vnni", "avx512_bf16", *AMX_FEATURES)),
     "avx2": ("avx2", ()),
+    "avx2_vnni": ("avx2", ("avx_vnni",)),
     "scalar": ("scalar", ()),
 }
 """The machines that are the same wherever they are asked for, by the name that users write: what they can do beyond
@@ -112,16 +114,14 @@ class Target:
         return 8 if set(AMX_FEATURES) <= set(self.features) else 0
 
     @property
-    def dot_slots(self) -> int:
-        """A dot product of packed bf16 in vectors takes so many times what a multiply-add takes. Four on cores with a
-        matrix unit, whose vdpbf16ps was measured at half the products of their f32 multiply-adds; two is a guess.
-        """
-        return 4 if self.tile_registers else 2
-
-    @property
     def sums_bf16(self) -> bool:
         """Whether it has dot products of packed bf16."""
         return "avx512_bf16" in self.features
+
+    @property
+    def sums_bytes(self) -> bool:
+        """Whether it has dot products of unsigned with signed bytes (vpdpbusd) in its widest vectors."""
+        return ("avx512_vnni" if self.isa == "avx512" else "avx_vnni") in self.features
 
     @staticmethod
     def detect() -> Target:

@@ -6,7 +6,8 @@ because moving it would only cost memory:
 
 - views at the border (a transposed weight is read through the transpose; copying it gains nothing),
 - cheap arithmetic on counters and constants (a causal mask is `i <= j` inside the kernel that uses it),
-- decoding of stored weights, unless as a whole: the decoded copy is what storing them compactly avoids.
+- decoding of stored weights, unless as a whole: the decoded copy is what storing them compactly avoids. Widening of
+  integers, likewise.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ class Hoisted:
 
 def hoist(graph: Graph) -> Hoisted:
     """`graph` split in two. `main` keeps the parameters in their order, with the prepared values after them."""
-    movable = _movable(graph)
+    moves = movable(graph)
     producers = graph.producers()
     prepared: dict[Value, None] = {}
-    stays: set[Node] = {n for n in graph.nodes if n not in movable}
+    stays: set[Node] = {n for n in graph.nodes if n not in moves}
     # A graph's result is computed at every call: its storage is handed out.
     pending = [v for n in stays for v in n.operands]
     for value in graph.results:
         node = producers.get(value)
-        if node in movable:
+        if node in moves:
             stays.add(node)
             pending.extend(node.operands)
     while pending:
@@ -44,7 +45,7 @@ def hoist(graph: Graph) -> Hoisted:
         node = producers.get(value)
         if node is None or node in stays:
             continue
-        if _worth_moving(node, movable):
+        if _worth_moving(node, moves) and not _widens_integers(node):
             prepared[value] = None
         else:
             stays.add(node)
@@ -83,26 +84,34 @@ def _apart(prepare: Graph, main: Graph) -> Graph:
     return prepare.with_nodes(tuple(renamed(n) for n in prepare.nodes))
 
 
-def _movable(graph: Graph) -> dict[Node, bool]:
+def movable(graph: Graph) -> dict[Node, bool]:
     """The nodes that depend on weights and constants alone, with whether on any weight."""
     fixed = graph.fixed_weights
     constant = [p for p in graph.params if p.name in fixed and p.type.encoding is None]
     known = {p: True for p in constant if all(isinstance(d, int) for d in (*p.type.shape, *p.type.layout))}
-    movable: dict[Node, bool] = {}
+    found: dict[Node, bool] = {}
     for node in graph.nodes:
         whole = node.op == "decode" and node.attrs.get("whole")
         pure = (whole or lookup(node.op).kind not in ("opaque", "control")) and not node.regions
         if pure and not node.has_sizes and all(o in known for o in node.operands):
-            movable[node] = any(known[o] for o in node.operands)
-            known.update(dict.fromkeys(node.results, movable[node]))
-    return movable
+            found[node] = any(known[o] for o in node.operands)
+            known.update(dict.fromkeys(node.results, found[node]))
+    return found
 
 
-def _worth_moving(node: Node, movable: dict[Node, bool]) -> bool:
+def _worth_moving(node: Node, moves: dict[Node, bool]) -> bool:
     op = lookup(node.op)
     if op.strided or op.kind == "create":
         return False
-    return movable[node] or cost(op) > 1
+    return moves[node] or cost(op) > 1
+
+
+def _widens_integers(node: Node) -> bool:
+    """Whether all that a node does is to make i32 or i64 of smaller integers, as products do of what they read."""
+    if node.op != "cast":
+        return False
+    held, wide = node.operands[0].type.dtype, node.result.type.dtype
+    return held.is_integer and wide.is_integer and held.bits < wide.bits >= 32
 
 
 def _closure(graph: Graph, outputs: tuple[Value, ...], producers: dict[Value, Node]) -> Graph:

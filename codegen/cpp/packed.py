@@ -77,7 +77,9 @@ class Packed:
         factors = factors_of(tile.value)
         found = packed_factors(factors, tile.value.dtype) if factors is not None else None
         if found is None or lanes is None:
-            raise self._misfit("its factors are no elements of bf16, one of them along the lanes")
+            raise self._misfit(
+                "its factors are no elements for which there is a dot product, one of them along the lanes"
+            )
         left, right, dot = found
         return _Factors(left, right, _LEFT if lanes in free_axes(left) else _RIGHT, dot)
 
@@ -142,12 +144,12 @@ class Packed:
     def _vector(self, load: Load) -> Value:
         """Packed lanes: each lane's own neighbours, or the same ones in all."""
         dot, lanes = self.factors.dot, self.writer.lanes
-        type, at = value_type(dot.dtype, dot.neighbours * lanes), self._at(load)
+        type, at = value_type(load.dtype, dot.neighbours * lanes), self._at(load)
         memory, hint = self._memory(load), load.buffer.lower()
         if load is self.factors.by_lanes:
             return self.writer.let(MemoryLoad(place(memory, at), type), hint)
         some = None if self.depth.extent == dot.neighbours else number(self.depth.extent)
-        few = MemoryLoad(place(memory, at), value_type(dot.dtype, dot.neighbours), count=some)
+        few = MemoryLoad(place(memory, at), value_type(load.dtype, dot.neighbours), count=some)
         return self.writer.let(Broadcast(few, type), hint)
 
     # Tiles
@@ -155,13 +157,17 @@ class Packed:
     def multiply(self, target: TileRegisters) -> None:
         """A tile of one factor after the other meets all tiles of the factor that has fewer of them."""
         self._check()
-        blocks, dtype = target.names, self.factors.dot.dtype
+        blocks, factors = target.names, self.factors
         rows, columns = (sorted({b[side] for b in blocks}) for side in (0, 1))
         outer, inner = (rows, columns) if len(rows) >= len(columns) else (columns, rows)
-        type, first = tile_type(dtype), len(blocks)
-        names = [self.writer.names.fresh("kept" if n < len(inner) else "next") for n in range(len(inner) + 1)]
-        self.writer.add(Tiles(type, tuple(names), first))
-        kept, following = [Var(n, type) for n in names[:-1]], Var(names[-1], type)
+        first = len(blocks)
+        kept_type, next_type = (
+            tile_type((factors.by_rows if turns is rows else factors.by_lanes).dtype) for turns in (inner, outer)
+        )
+        kept = [Var(self.writer.names.fresh("kept"), kept_type) for _ in inner]
+        following = Var(self.writer.names.fresh("next"), next_type)
+        self.writer.add(Tiles(kept_type, tuple(v.name for v in kept), first))
+        self.writer.add(Tiles(next_type, (following.name,), first + len(kept)))
         for variable, turn in zip(kept, inner, strict=True):
             self.writer.add(Assign(variable.name, self._tile(turn, by_rows=inner is rows)))
         for turn in outer:
@@ -176,14 +182,14 @@ class Packed:
     def _tile(self, turn: int, by_rows: bool) -> TileLoad:
         """One tile of a factor, all of the depth: 16 rows of the one with rows, or 16 lanes of the one with lanes."""
         dot, depth = self.factors.dot, self.depth.extent
-        type = tile_type(dot.dtype)
+        load = self.factors.by_rows if by_rows else self.factors.by_lanes
+        type = tile_type(load.dtype)
         if by_rows:
-            load, axis = self.factors.by_rows, row_axis(self.points.tile)
+            axis = row_axis(self.points.tile)
             point = {} if axis is None else {axis.name: turn * TILE_SIDE}
             rows = 1 if axis is None else min(TILE_SIDE, axis.extent - turn * TILE_SIDE)
             apart = 0 if axis is None else self._step(load, axis, 1)
             return TileLoad(place(self._memory(load), self._at(load, **point)), type, apart, rows, depth)
-        load = self.factors.by_lanes
         at = self._at(load, **{str(self.points.lanes_axis): turn * TILE_SIDE // self.writer.lanes}).base
         apart = self._step(load, self.depth, dot.neighbours)
         return TileLoad(place(self._memory(load), at), type, apart, -(-depth // dot.neighbours), type.lanes)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from effcc.compression.activations import activations_of, install_activations, require_integers
 from effcc.compression.install import (
     Choice,
     Model,
@@ -36,6 +37,7 @@ def quantize(
     method: str = "nearest",
     data: object = None,
     where: Choice | None = None,
+    activations: str | None = None,
 ) -> Model:
     """Store weights with fewer bits, in place; returns `model`.
 
@@ -53,6 +55,8 @@ def quantize(
         Linear, Embedding and convolutions can be stored. A weight that is sparse already keeps its pattern, and is
         rounded by `nearest` or `quantease`. An embedding is rounded to nearest whatever the method: its rows are looked
         up, not multiplied.
+    activations: `int8(per="token")`: linear layers stored as int8 quantize their inputs, too, with a scale for each row
+        at every call, and multiply bytes with bytes (`effcc.compression.activations`).
 
     Raises UnknownNameError, IRSyntaxError or EncodingError for a scheme that does not exist, does not parse, does not
     fit a weight (which one is said), or stands where it cannot; InputError for data that are missing, do not fit the
@@ -70,12 +74,19 @@ def quantize(
     alone = {pattern: wanted for pattern, wanted in schemes.items() if wanted is None or not is_sum(wanted)}
     require_kind(alone, names("values"), "quantize", "sparsify")
     methods = methods_of(method)
+    how = None if activations is None else activations_of(activations)
     plan = assigned(weights_of(model, where), schemes)
 
     def store(weight: Weight, wanted: Encoding, gram: Any) -> Stored:
-        return _stored(weight, wanted, methods, gram)
+        stored = _stored(weight, wanted, methods, gram)
+        if how is not None:
+            require_integers(weight.modules.values(), stored.storage)
+        return stored
 
-    install_all(searched(model, plan, store, data, method if any(m.needs_data for m in methods) else None))
+    found = searched(model, plan, store, data, method if any(m.needs_data for m in methods) else None)
+    install_all(found)
+    if how is not None:
+        install_activations([m for weight, _ in found for m in weight.modules.values()], how)
     return model
 
 

@@ -21,6 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from effcc.compression.activations import (
+    IntegerLinear,
+    activations_of,
+    install_activations,
+    require_integers,
+)
 from effcc.compression.factorize import read_sum
 from effcc.compression.inputs import InputChange
 from effcc.compression.install import install, require_module
@@ -48,6 +54,7 @@ class _Entry:
     components: list[str]
     dtype: str
     error: float | None
+    activations: str | None
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,9 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
 
 def _entry(module: EncodedModule) -> _Entry:
     dtype = str(module.weight_dtype or module.weight.dtype).removeprefix("torch.")
+    how = str(module.activations) if isinstance(module, IntegerLinear) else None
     return _Entry(
-        module.encoding, list(module.weight_shape), list(module.weight_components), dtype, module.weight_error
+        module.encoding, list(module.weight_shape), list(module.weight_components), dtype, module.weight_error, how
     )
 
 
@@ -139,6 +147,8 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> Model:
     rest = _rest(file, model, summed)
     for module, made, components, change, error in pending:
         install(module, made, components, change, error)
+    for name, entry in file.weights.items():
+        install_activations([modules[name]], None if entry.activations is None else activations_of(entry.activations))
     for name, terms in summed.items():
         if not isinstance(modules[name], SummedLinear):
             sum_up(modules[name], file.sums[name].encoding, terms, file.sums[name].error)
@@ -194,6 +204,7 @@ def _read_entry(path: Path, name: str, entry: Any) -> _Entry:
     fits = (
         isinstance(entry, dict)
         and set(entry) == set(_Entry.__dataclass_fields__)
+        and isinstance(entry["activations"], str | None)
         and isinstance(entry["encoding"], str)
         and entry["dtype"] in WEIGHT_DTYPES
         and all(isinstance(entry[k], list) for k in ("shape", "components"))
@@ -238,6 +249,9 @@ def _stored(
     try:
         made = storage_of(entry.encoding, entry.shape, components, WEIGHT_DTYPES[entry.dtype])
         made.decode([to_numpy(c) for c in components])  # coordinates, too, are what they should be
+        if entry.activations is not None and module is not None:
+            activations_of(entry.activations)
+            require_integers([module], made)
     except (EncodingError, UnknownNameError, IRSyntaxError) as error:
         raise CheckpointError(f"{where}: {error}") from None
     if [f"weight_{c.name}" for c in made.components] != entry.components:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.frontend.importer import Import, Importer, NotNative, aten, imports
+from effcc.ir.dtypes import i32
 from effcc.ir.graph import Value
 
 
@@ -20,6 +21,15 @@ def mm(m: Importer, a: Value, b: Value) -> Value:
     if b.type.rank == 2 and _transposed(m, b):
         return m.emit("linear", a, m.transpose(b, (1, 0)))
     return m.emit("matmul", a, b)
+
+
+@imports(aten._int_mm.default)
+def int_mm(m: Importer, a: Value, b: Value) -> Value:
+    """The product of bytes, summed in i32, which wraps around as PyTorch's does."""
+    made = m.producer(b)
+    if made is not None and made.op == "transpose":
+        return m.emit("linear", m.cast(a, i32), m.cast(m.transpose(b, (1, 0)), i32))
+    return m.emit("matmul", m.cast(a, i32), m.cast(b, i32))
 
 
 @imports(aten.addmm.default)

@@ -17,8 +17,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from effcc.ir.dots import DOTS
-from effcc.ir.dtypes import DType, bf16, f16, f32
+from effcc.ir.dots import DOTS, TILE_DOTS
+from effcc.ir.dtypes import DType, bf16, f16, f32, i8, i16, i32, u8
 from effcc.ir.expr import Axis, Call, Expr, Load, children, free_axes, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.loops import Tile
@@ -51,7 +51,9 @@ class Operand:
 
     @property
     def unwidened(self) -> Expr:
-        """Its value before it was widened from a half type: products of half types are exact in f32."""
+        """Its value before it was widened, from a half type to f32 or from a small integer to i32: both keep products
+        exact.
+        """
         return _unwidened(self.value)
 
     @property
@@ -62,10 +64,21 @@ class Operand:
 
 @dataclass(frozen=True)
 class PackedDot:
-    """A dot product of packed lanes (`effcc.ir.dots`) of `dtype`: so many `neighbours` make one sum."""
+    """A dot product of packed lanes (`effcc.ir.dots`) of `left` and `right`: so many `neighbours` make one sum."""
 
-    dtype: DType
+    left: DType
+    right: DType
     neighbours: int
+
+    def fits_tiles(self, lanes_of: DType) -> bool:
+        """Whether a matrix unit has it, where the factor with lanes has elements of `lanes_of`."""
+        rows_of = self.left if lanes_of == self.right else self.right
+        return any((rows_of, lanes_of) == form[:2] for form in TILE_DOTS)
+
+    @property
+    def bytes(self) -> int:
+        """Of one element, of either factor."""
+        return self.left.bytes
 
 
 @dataclass(frozen=True)
@@ -181,17 +194,21 @@ def contractions(kernel: Kernel) -> dict[int, Contraction]:
 
 
 def packed_factors(factors: tuple[Expr, Expr], accumulator: DType) -> tuple[Load, Load, PackedDot] | None:
-    """The elements that two factors are as they are stored, and the dot product of packed lanes for them."""
-    a, b = map(_unwidened, factors)
-    if not (isinstance(a, Load) and isinstance(b, Load)) or a.dtype != b.dtype:
-        return None
-    neighbours = DOTS.get((a.dtype, b.dtype, accumulator))
-    return (a, b, PackedDot(a.dtype, neighbours)) if neighbours is not None else None
+    """The elements that two factors are as they are stored, and the dot product of packed lanes for them.
+
+    They come in the order in which it wants them, unsigned before signed ones.
+    """
+    for a, b in (map(_unwidened, factors), map(_unwidened, reversed(factors))):
+        if isinstance(a, Load) and isinstance(b, Load) and (neighbours := DOTS.get((a.dtype, b.dtype, accumulator))):
+            return a, b, PackedDot(a.dtype, b.dtype, neighbours)
+    return None
 
 
 def _unwidened(e: Expr) -> Expr:
     match e:
         case Call("cast", (operand,), dtype) if dtype == f32 and operand.dtype in (f16, bf16):
+            return operand
+        case Call("cast", (operand,), dtype) if dtype == i32 and operand.dtype in (i8, u8, i16):
             return operand
     return e
 

@@ -17,5 +17,8 @@ DOTS: Mapping[tuple[DType, DType, DType], int] = {
 }
 """How many packed neighbours make one sum, by the dtypes of a, b and c: c + the sum of a * b."""
 
+TILE_DOTS = frozenset({(i8, i8, i32), (u8, i8, i32), (bf16, bf16, f32)})
+"""Of these, the ones that matrix units have, a being the factor with rows."""
+
 TILE_SIDE, TILE_ROW_BYTES, TILE_REGISTERS = 16, 64, 8
 """A tile register has so many rows, each of so many bytes; a thread has so many tile registers."""

@@ -58,6 +58,13 @@ class DType:
             return f32
         return self if self.is_float else i64
 
+    @property
+    def products(self) -> DType:
+        """What a sum of products over this type accumulates in: as `accumulator`, but i32 for integers of up to 32
+        bits, whose sums, cut to as many bits, are the same.
+        """
+        return i32 if self.is_integer and self.bits <= 32 else self.accumulator
+
     def __reduce__(self) -> tuple[Any, ...]:
         return dtype, (self.name,)
 

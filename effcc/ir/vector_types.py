@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from effcc.errors import IRTypeError
-from effcc.ir.dots import DOTS
+from effcc.ir.dots import DOTS, TILE_DOTS
 from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, u8
 from effcc.ir.op import require
 from effcc.ir.scalars import CHECKS
@@ -96,6 +96,7 @@ def dot_type(a: Type, b: Type, c: Type, small: bool = False) -> None:
     require(not small or a.dtype == u8, f"dot_small is of u8 x i8, got {a} with {b}")
     if c.rows > 1:
         require(a.rows == b.rows == c.rows and not small, f"a dot of tiles is of three tiles, got {a} with {b} to {c}")
+        require((a.dtype, b.dtype, c.dtype) in TILE_DOTS, f"no dot product of tiles {a} with {b} to {c}")
         return
     require(a.rows == b.rows == 1, f"a dot of tiles is of three tiles, got {a} with {b} to {c}")
     require(

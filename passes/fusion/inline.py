@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from effcc.ir.contraction import contraction
 from effcc.ir.dims import Dim, elements
 from effcc.ir.division import fold_division
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, children, ends_at, free_axes, loads, transform, walk
@@ -57,7 +58,8 @@ def inline(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] = froze
     """
     wanted = set(kept) | stored | {v.name for i in cascade.items if isinstance(i, Opaque) for v in i.node.operands}
     multiply_defined = _defined_again(cascade)
-    first = _inline_padding(inline_views(cascade, wanted, stored), wanted, multiply_defined)
+    first = _inline_widening(inline_views(cascade, wanted, stored), wanted | multiply_defined)
+    first = _inline_padding(first, wanted, multiply_defined)
     chosen = _choose_pointwise(first, wanted | multiply_defined)
     return _alive(_inline_where(first, wanted, lambda item, _: item.target in chosen), wanted)
 
@@ -75,6 +77,33 @@ def _inline_padding(cascade: Cascade, wanted: set[str], multiply_defined: set[st
         wanted,
         lambda item, _: is_padding(item) and item.target not in solid and under_windows.get(item.target, False),
     )
+
+
+def _inline_widening(cascade: Cascade, solid: set[str]) -> Cascade:
+    """The cascade with integers that are only widened to be multiplied and summed read as they were: sums of packed
+    bytes want bytes, and there is less to store.
+    """
+    multiplied: dict[str, bool] = {}
+    for item in cascade.items:
+        if isinstance(item, Defined):
+            found = contraction(item.statement)
+            values = () if found is None else (found.left.value, found.right.value)
+            for load in item.statement.reads:
+                multiplied[load.buffer] = multiplied.get(load.buffer, True) and load in values
+    return _inline_where(
+        cascade,
+        solid,
+        lambda item, _: (
+            _widens(item.statement.value) and item.target not in solid and multiplied.get(item.target, False)
+        ),
+    )
+
+
+def _widens(e: Expr) -> bool:
+    match e:
+        case Call("cast", (Load(dtype=held),), wide):
+            return held.is_integer and wide.is_integer and held.bits < wide.bits
+    return False
 
 
 def _is_window(statement: Statement, load: Load) -> bool:

@@ -133,6 +133,7 @@ class ContractionNest:
         block_k: whether k may be split into blocks, with partial sums in C between them.
         whole: names of axes that tasks cannot share; each task runs all of them.
         depth: points of the innermost k axis that are summed at once, as packed neighbours, here and in `matrix`.
+        dot_slots: what summing them takes in vectors, in multiply-adds.
     """
 
     axes: tuple[Axis, ...]
@@ -147,6 +148,7 @@ class ContractionNest:
     block_k: bool = True
     whole: frozenset[str] = frozenset()
     depth: int = 1
+    dot_slots: int = 1
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "rhs_byte": byte_time_at_home(target, rhs_total),
         "out_byte": byte_time_at_home(target, batch * turns * m * n * nest.out_bytes),
         "decode_slots": nest.decode_slots,
-        "dot_slots": target.dot_slots if nest.depth > 1 else 1,
+        "dot_slots": nest.dot_slots,
         # Panels that are not packed come from as many places as A's rows: wide ones gain nothing there.
         "line_slots": LINE_SLOTS if nest.rhs == "packed" else 0,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,

@@ -21,6 +21,7 @@ from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.scalars import function
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, schedule_contraction
+from effcc.passes.tiling.dots import dot_slots
 from effcc.passes.tiling.matrix import matrix_schedules
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.operands import Axis, Operand, operand_bytes
@@ -81,6 +82,7 @@ def contraction_of(
         block_k=block_k,
         whole=frozenset(a for a in kept if a not in shared),
         depth=depth,
+        dot_slots=1 if depth == 1 or product.dot is None else dot_slots(product.dot, target) or 1,
     )
     return _contraction(nest, target, rank)
 

@@ -1,6 +1,7 @@
 """Which products are summed by dot products of packed lanes on a machine: both factors as they are stored, one packed.
 
-`linear[m,n] = sum(k: cast<f32>(x[m,k]) * cast<f32>(w[n,k]))` of bf16, w constant: w is packed in pairs along k.
+`linear[m,n] = sum(k: cast<f32>(x[m,k]) * cast<f32>(w[n,k]))` of bf16, w constant: w is packed in pairs along k;
+of bytes, summed in i32, by fours.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from effcc.ir.contraction import Contraction, Operand, PackedDot
-from effcc.ir.dtypes import bf16
+from effcc.ir.dtypes import bf16, i8, i16, u8
 from effcc.ir.expr import free_axes
 from effcc.ir.kernel import Kernel
 from effcc.passes.tiling.access import layouts, stride
@@ -26,11 +27,33 @@ class PackedProduct:
     depth: str
 
 
+def dot_slots(dot: PackedDot, target: Target) -> int | None:
+    """How many times what a multiply-add takes one step of such dot products takes in vectors; None where `target` has
+    no instruction for it (`benchmarks/dot.md`).
+    """
+    form = (dot.left, dot.right)
+    if form == (bf16, bf16) and target.sums_bf16:
+        return _BF16_SLOTS_BESIDE_TILES if target.tile_registers else _BF16_SLOTS
+    if form == (u8, i8) and target.sums_bytes:
+        return 1
+    if form == (i8, i8) and target.tile_registers:
+        return _SIGNED_SLOTS
+    return _PAIR_SLOTS if form == (i16, i16) and target.isa != "scalar" else None
+
+
+_BF16_SLOTS, _BF16_SLOTS_BESIDE_TILES = 2, 4
+"""Cores with a matrix unit were measured to sum half the products of their f32 multiply-adds; two is a guess."""
+_SIGNED_SLOTS = 3
+"""Of signed bytes alone only matrix units have dot products: in vectors, vpdpbusd twice and a subtraction."""
+_PAIR_SLOTS = 2
+"""vpmaddwd and an addition; vpdpwssd is one."""
+
+
 def packed_product(kernel: Kernel, product: Contraction, target: Target) -> PackedProduct | None:
     """How a product is summed by packed lanes; None where `target` has no such, or the kernel does more than that."""
     dot = product.dot
     sums = [s for s in kernel.statements if s.reduction is not None or s.scatter is not None]
-    if dot is None or dot.dtype != bf16 or not target.sums_bf16 or not product.is_outer or len(sums) != 1:
+    if dot is None or dot_slots(dot, target) is None or not product.is_outer or len(sums) != 1:
         return None
     for one in (product, product.turned):
         rows_of, columns_of = one.left, one.right
@@ -41,7 +64,7 @@ def packed_product(kernel: Kernel, product: Contraction, target: Target) -> Pack
         layout = layouts(kernel)[rows_of.data.buffer]
         depth = [a for a in product.depth if stride(rows_of.data, a, layout) == 1 and _pairs(kernel, a, dot)]
         whole = all(isinstance(kernel.extents[a], int) for a in (*one.rows, *one.columns))
-        if target.tile_registers and not whole:
+        if dot.left == bf16 and target.tile_registers and not whole:
             continue  # in vectors its dot products are slower than multiply-adds of f32
         if depth and not kernel.scans and all(set(one.depth) & free_axes(o.value) for o in (rows_of, columns_of)):
             return PackedProduct(dot, columns_of, max(lanes, key=lambda a: _extent(kernel, a)), depth[0])

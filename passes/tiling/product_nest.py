@@ -164,8 +164,8 @@ def _packed_nest(
 
     depth, chosen = neighbours, solved(neighbours)
     known = all(isinstance(kernel.extents[a], int) for a in (row_axis, lane_axis, packed.depth))
-    if choice.target.tile_registers and known:
-        deep = TILE_ROW_BYTES // packed.dot.dtype.bytes
+    if choice.target.tile_registers and known and packed.dot.fits_tiles(columns_of.data.dtype):
+        deep = TILE_ROW_BYTES // packed.dot.bytes
         depth, chosen = min((depth, chosen), (deep, solved(deep)), key=lambda one: one[1].prediction.seconds)
     on_unit = depth > neighbours
     choice.packs.append(pack_along(columns_of.data, lane_axis, chosen.nr, order, neighbours))

@@ -271,6 +271,7 @@ def _products() -> list[Call]:
     a, b = floats(3, 4), floats(4, 5, seed=1)
     calls = [Call(aten.mm.default, (v(a), v(b))) for v in (lambda t: t, lambda t: t.bfloat16(), lambda t: t.double())]
     calls += [Call(aten.mm.default, (integers(2, 3), integers(3, 2)))]
+    calls += [Call(aten._int_mm.default, (integers(2, 3).to(torch.int8), integers(3, 2).to(torch.int8)))]
     calls += [Call(aten.bmm.default, (floats(2, 3, 4), floats(2, 4, 5)))]
     calls += [Call(aten.addmm.default, (floats(5), a, b)), Call(aten.addmm.default, (floats(3, 5), a, b))]
     calls += [

@@ -1,8 +1,8 @@
 """Contractions: linear, matmul, einsum and convolution, each a sum of products over named axes.
 
-Axes are never collapsed, so that fusion sees which axis of which operand is which. Sums accumulate in the accumulator
-type of the operands (f32 for half types); a bias is added after the reduction, in a statement of its own, before the
-one rounding.
+Axes are never collapsed, so that fusion sees which axis of which operand is which. Sums accumulate in f32 for half
+types, in i32 for integers of up to 32 bits, else in the operands' type; a bias is added after the reduction, in a
+statement of its own, before the one rounding.
 """
 
 from __future__ import annotations
@@ -54,12 +54,18 @@ def _with_bias(b: FormBuilder, axes: Sequence[Axis], total: Expr, bias: Axis | N
 
 
 def product(b: FormBuilder, *factors: Expr) -> Expr:
-    """The product of factors, in their accumulator type."""
-    wide = factors[0].dtype.accumulator
+    """The product of factors, in the type in which such products are summed."""
+    wide = factors[0].dtype.products
     result = cast(factors[0], wide)
     for factor in factors[1:]:
         result = call("mul", result, cast(factor, wide))
     return result
+
+
+def sum_of_products(b: FormBuilder, axes: Sequence[Axis], *factors: Expr) -> Expr:
+    """The sum of a product over `axes`, accumulated in the type of the product."""
+    body = product(b, *factors)
+    return b.reduce("sum", axes, body, body.dtype)
 
 
 def wide(x: Any) -> Any:
@@ -87,7 +93,7 @@ def _linear(b: FormBuilder) -> None:
     x, w = b.operands[0].type, b.operands[1].type
     *rows, n = axes = (*b.axes(x.shape[:-1], "m"), b.axis(w.shape[0], "n"))
     k = b.axis(x.shape[-1], "k")
-    total = b.reduce("sum", (k,), product(b, b.load(0, (*rows, k)), b.load(1, (n, k))))
+    total = sum_of_products(b, (k,), b.load(0, (*rows, k)), b.load(1, (n, k)))
     _with_bias(b, axes, total, n if len(b.operands) == 3 else None)
 
 
@@ -122,7 +128,7 @@ def _matmul(b: FormBuilder) -> None:
     k = b.axis(left[-1], "k")
     x = b.load(0, (*_batched(left, batch), m, k))
     w = b.load(1, (*_batched(right, batch), k, n))
-    b.define(axes, b.reduce("sum", (k,), product(b, x, w)))
+    b.define(axes, sum_of_products(b, (k,), x, w))
 
 
 # --- einsum --------------------------------------------------------------------------------------------------------
@@ -162,9 +168,9 @@ def _einsum(b: FormBuilder) -> None:
     terms, right = _labels(b.attrs["spec"])
     sizes = _label_sizes(terms, [o.type.shape for o in b.operands])
     axis = {label: b.axis(size, label) for label, size in sizes.items()}
-    factors = product(b, *(b.load(i, [axis[label] for label in term]) for i, term in enumerate(terms)))
+    factors = [b.load(i, [axis[label] for label in term]) for i, term in enumerate(terms)]
     summed = [axis[label] for label in sizes if label not in right]
-    b.define([axis[label] for label in right], b.reduce("sum", summed, factors) if summed else factors)
+    b.define([axis[label] for label in right], sum_of_products(b, summed, *factors))
 
 
 # --- convolution ---------------------------------------------------------------------------------------------------
@@ -240,7 +246,7 @@ def _convolution(b: FormBuilder) -> None:
         value = where(both(*guards), value, constant(0, value))
     own = modulo(o, integer(w[1])) if b.attrs["groups"] > 1 else o
     weight = b.load(1, (channel, own, *taps) if transposed else (o, c, *taps))
-    total = b.reduce("sum", summed or [b.axis(1, "c")], product(b, value, weight))
+    total = sum_of_products(b, summed or [b.axis(1, "c")], value, weight)
     _with_bias(b, axes, total, o if len(b.operands) == 3 else None)
 
 

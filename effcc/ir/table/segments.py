@@ -15,7 +15,7 @@ from effcc.ir.form import FormBuilder, call, constant
 from effcc.ir.kernel import Scatter, index_in_span
 from effcc.ir.op import REQUIRED, Op, Types, require
 from effcc.ir.scalars import REDUCTIONS, require_in_range, require_true
-from effcc.ir.table.products import product, require_one_dtype, wide
+from effcc.ir.table.products import require_one_dtype, sum_of_products, wide
 from effcc.ir.types import TensorType
 
 OPERATORS = ("sum", "prod", "max", "min")
@@ -87,7 +87,7 @@ def _infer_grouped_matmul(operands: Types, attrs: Mapping[str, Any]) -> TensorTy
 def _grouped_matmul(b: FormBuilder) -> None:
     x, w = b.operands[0].type.shape, b.operands[1].type.shape
     group, point, column, k = b.axis(w[0], "g"), b.axis(x[0], "j"), b.axis(w[2], "n"), b.axis(w[1], "k")
-    total = b.reduce("sum", (k,), product(b, b.load(0, (point, k)), b.load(1, (group, k, column))))
+    total = sum_of_products(b, (k,), b.load(0, (point, k)), b.load(1, (group, k, column)))
     rows = index_in_span(_span(b, 2, point, group))
     each = b.temporary((group, point, column), total)
     b.define((group, point, column), each, scatter=Scatter((rows, column), "set"))

@@ -419,9 +419,11 @@ class _Verifier:
             raise Misfit(f"points of {loop.axis} are packed, but {s.target} sums no products of such over it", path)
         holds = around.holds(s.target)
         tiles = bool(holds) and holds[-1][1].space == "tiles"
-        most = TILE_ROW_BYTES // dot.dtype.bytes if tiles else dot.neighbours
+        most = TILE_ROW_BYTES // dot.bytes if tiles else dot.neighbours
         lanes = next((n.axis for _, n in around.loops if n.together == "lanes"), None)
         factor = product.right if lanes in product.columns else product.left if lanes in product.rows else None
+        if tiles and factor is not None and not dot.fits_tiles(factor.data.dtype):
+            raise Misfit(f"no matrix unit sums products of {dot.left} and {dot.right} for lanes of {lanes}", path)
         if loop.step > most or loop.step % dot.neighbours or factor is None:
             raise Misfit(f"{s.target} adds up to {most} packed points of {loop.axis}, a multiple of {dot.neighbours}, "
                          f"with lanes along an axis of one factor: got {loop.step}", path)  # fmt: skip

@@ -1,0 +1,145 @@
+"""Layers whose activations are bytes too: the same integers in eager, exported and compiled, for every machine."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import effcc
+from effcc.compression.activations import IntegerLinear, by_token
+from effcc.compression.modules import EncodedLinear
+from effcc.compression.quantize import quantize
+from effcc.compression.save import load_into, save
+from effcc.compression.sparsify import sparsify
+from effcc.errors import EncodingError
+from effcc.target import Target
+
+TOKENS = 'int8(per="token")'
+MACHINES = ["avx2", "host"]
+OTHERS = ["scalar", "avx2_vnni", "avx512", "avx512_vnni"]
+each_machine = pytest.mark.parametrize(
+    "machine", [*MACHINES, *(pytest.param(m, marks=pytest.mark.slow) for m in OTHERS)]
+)
+
+
+def runs(machine: str) -> str:
+    if not Target.parse(machine).runs_here():
+        pytest.skip(f"this CPU is no {machine}")
+    return machine
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(37, 72), nn.GELU(), nn.Linear(72, 20, bias=False)).eval()
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randint(-128, 128, shape, dtype=torch.int8)
+
+
+class Products(nn.Module):
+    """Products of bytes as people write them, with weights and without, whose sums need all 32 bits and wrap around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.register_buffer("w", drawn(40, 133))
+        self.register_buffer("rows", drawn(31, 9))
+        self.register_buffer("lowest", torch.full((2, (1 << 17) + 5), -128, dtype=torch.int8))
+        self.register_buffer("unsigned", torch.randint(0, 256, (24, 133), dtype=torch.uint8))
+
+    def forward(self, x: Tensor, lowest: Tensor) -> list[Tensor]:
+        return [
+            torch._int_mm(x, self.w.t()),
+            torch._int_mm(x[:, :31], self.rows),
+            torch.nn.functional.linear(x.reshape(3, 5, 133).int(), self.w.int(), torch.arange(40, dtype=torch.int32)),
+            (x.int() + 128).to(torch.uint8).int() @ self.w.int().t(),
+            x.int() @ self.unsigned.int().t(),
+            x.int() @ x.int().t(),
+            torch._int_mm(lowest, self.lowest.t()),
+        ]
+
+
+@each_machine
+def test_sums_of_bytes_are_those_of_the_integers(machine: str) -> None:
+    module = Products().eval()
+    x, lowest = drawn(15, 133), torch.full((3, (1 << 17) + 5), -128, dtype=torch.int8)
+    compiled = torch.compile(module, backend="effcc", fullgraph=True, options={"target": runs(machine)})
+    with torch.no_grad():
+        for got, want in zip(compiled(x, lowest), module(x, lowest), strict=True):
+            assert torch.equal(got, want)
+    assert "aten::" not in str(effcc.explain(module))
+
+
+@each_machine
+def test_a_layer_of_bytes_is_the_same_compiled(machine: str) -> None:
+    layers = quantize(model(), activations=TOKENS)
+    x = torch.randn(2, 5, 37)
+    x[0, 0] = 0
+    compiled = torch.compile(layers, backend="effcc", options={"target": runs(machine)})
+    with torch.no_grad():
+        # The second layer quantizes what may differ by a rounding: by a step, then.
+        torch.testing.assert_close(compiled(x), layers(x), rtol=0, atol=1e-2)
+
+
+def test_a_layer_of_one_input_multiplies() -> None:
+    """`torch._int_mm` gives what lies in memory there."""
+    layer, x = quantize(nn.Linear(1, 6), activations=TOKENS), torch.randn(4, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_of_bytes_is_near_the_layer_it_was() -> None:
+    plain, x = model(), torch.randn(64, 37)
+    layers = quantize(copy.deepcopy(plain), activations=TOKENS)
+    assert isinstance(layers[0], IntegerLinear)  # type: ignore[index]
+    with torch.no_grad():
+        far = (layers(x) - plain(x)).norm() / plain(x).norm()
+    assert 0 < far < 0.02
+
+
+def test_rows_are_quantized_within_half_a_step() -> None:
+    x = torch.randn(50, 33) * torch.logspace(-30, 30, 50)[:, None]
+    whole, scale = by_token(x)
+    assert whole.abs().amax() == 127
+    assert ((whole.double() * scale.double() - x.double()).abs() <= scale.double() * (0.5 + 1e-4)).all()
+
+
+def test_other_backends_and_export_run_it() -> None:
+    layers, x = quantize(model(), activations=TOKENS), torch.randn(5, 37)
+    with torch.no_grad():
+        want = layers(x)
+        assert torch.equal(torch.compile(layers, backend="aot_eager")(x), want)
+        assert torch.equal(torch.export.export(layers, (x,)).module()(x), want)
+        assert torch.equal(copy.deepcopy(layers)(x), want)
+
+
+@pytest.mark.parametrize("notation", ["int8", 'int8(per="channel")', "int4", "block(4,1)", "int8 + int8"])
+def test_schemes_that_activations_do_not_have_are_refused(notation: str) -> None:
+    layers = model()
+    with pytest.raises(EncodingError, match='expected int8\\(per="token"\\)'):
+        quantize(layers, activations=notation)
+    assert type(layers[0]) is nn.Linear  # type: ignore[index]
+
+
+def test_weights_that_are_no_bytes_are_refused_and_the_model_stays() -> None:
+    sparse = sparsify(model(), "block(4,1)", density=0.5)
+    with pytest.raises(EncodingError, match="stored as block"):
+        quantize(sparse, activations=TOKENS)
+    convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(3, 4))
+    with pytest.raises(EncodingError, match="not in Conv2d"):
+        quantize(convolution, activations=TOKENS, where=lambda name, m: not isinstance(m, nn.Sequential))
+    assert type(convolution[1]) is nn.Linear
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    layers, x = quantize(model(), activations=TOKENS), torch.randn(5, 37)
+    loaded = load_into(model(), save(layers, tmp_path / "layers.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(loaded(x), layers(x))
+    plain = quantize(model())
+    assert type(load_into(loaded, save(plain, tmp_path / "plain.safetensors"))[0]) is EncodedLinear

@@ -1,0 +1,66 @@
+"""Products of bytes take the form that a machine has dot products of, and stay the same integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from effcc.ir.dtypes import i8, i16, u8
+from effcc.ir.interpreter import run_graph, run_program
+from effcc.ir.kernel import Kernel
+from effcc.ir.parser import parse_graph
+from effcc.ir.printer import print_schedule
+from effcc.passes.fusion import fuse
+from effcc.passes.hoist import hoist
+from effcc.passes.integers import sum_by_dots
+from effcc.passes.tiling.choose import choose
+from effcc.target import generic
+
+PRODUCT = """
+    graph @main(%x: {x}[6,70], weight %w: {w}[20,70]) {{
+      %a = cast %x {{dtype=i32}} : i32[6,70]
+      %b = cast %w {{dtype=i32}} : i32[20,70]
+      %y = linear %a, %b : i32[6,20]
+      return %y
+    }}
+"""
+FORMS = [
+    ("avx512_vnni", "i8", "i8", (u8, i8)), ("avx2_vnni", "u8", "i8", (u8, i8)), ("avx512_vnni", "i8", "u8", (i8, u8)),
+    ("avx512_vnni", "u8", "u8", (i16, i16)), ("avx2", "i8", "i8", (i16, i16)), ("avx512", "u8", "i8", (i16, i16)),
+    ("scalar", "i8", "i8", (i8, i8)),
+]  # fmt: skip
+
+
+def product(machine: str, x: str, w: str) -> tuple[Kernel, list[np.ndarray], list[np.ndarray]]:
+    """The kernel that multiplies, and what graph and program give."""
+    graph = parse_graph(PRODUCT.format(x=x, w=w))
+    split = hoist(sum_by_dots(graph, generic(machine)))
+    program = fuse(split.main, generic(machine), split.prepare)
+    random = np.random.default_rng(0)
+    drawn = [np.iinfo(p.type.dtype.numpy) for p in graph.params]
+    given = [random.integers(d.min, d.max + 1, p.type.shape, d.dtype) for d, p in zip(drawn, graph.params, strict=True)]
+    (kernel,) = (k for k in program.kernels.values() if any("linear" in s.target for s in k.statements))
+    return kernel, run_graph(graph, given), run_program(program, given)
+
+
+@pytest.mark.parametrize(("machine", "x", "w", "form"), FORMS)
+def test_factors_are_what_the_machine_multiplies(machine: str, x: str, w: str, form: tuple) -> None:
+    kernel, want, got = product(machine, x, w)
+    np.testing.assert_array_equal(got[0], want[0])
+    held = {p.name: p.type.dtype for p in kernel.params}
+    (total,) = (s.reduction for s in kernel.statements if s.reduction is not None)
+    assert tuple(held[load.buffer] for load in dict.fromkeys(e for e in kernel.statements[0].reads)) == form
+    assert total.dtype.name == "i32"
+
+
+@pytest.mark.parametrize("machine", ["avx512_vnni", "avx2", "avx2_vnni"])
+def test_such_products_are_packed(machine: str) -> None:
+    kernel, _, _ = product(machine, "i8", "i8")
+    _, schedule = choose(kernel, generic(machine))
+    assert "packed" in print_schedule(kernel.name, schedule)
+    assert schedule.packs[0].group == (2 if machine == "avx2" else 4)
+
+
+def test_products_of_what_is_computed_stay_as_they_are() -> None:
+    graph = parse_graph(PRODUCT.format(x="i8", w="i8").replace("weight %w", "%w"))
+    assert [n.op for n in sum_by_dots(graph, generic("avx512_vnni")).nodes] == [n.op for n in graph.nodes]
