@@ -110,6 +110,7 @@ def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weig
         isa=manifest.target.isa,
         version=manifest.effcc,
         features=", ".join(manifest.target.features) or "none",
+        needed=" ".join(manifest.target.features),
         signature="\n".join(
             [
                 *(f" *   {names[b.name]}: {b} ({b.role})" for b in passed),
@@ -299,6 +300,7 @@ static inline int {name}_read_weights({name} *self, int file) {{
 
 static inline int {name}_open_files({name} *self, const char *folder) {{
     char path[4096];
+    if (effcc_require_cpu("{needed}", self->error)) return EFFCC_OTHER_CPU;
     int file = effcc_open_checked(folder, "{library}", {library_bytes},
                                   "{library_digest}",
                                   path, sizeof path, self->error);

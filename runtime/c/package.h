@@ -1,6 +1,6 @@
 /* What the headers of all packages share: reading their files, checking them, sizes without overflow. C11 and C++17. */
-#ifndef EFFCC_PACKAGE_3
-#define EFFCC_PACKAGE_3
+#ifndef EFFCC_PACKAGE_4
+#define EFFCC_PACKAGE_4
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -19,6 +19,7 @@ enum {
     EFFCC_CANNOT_READ = -2, /* a file is missing, cannot be read, or is no regular file */
     EFFCC_DAMAGED = -3,     /* a file is not the one that this header was written with */
     EFFCC_CANNOT_LOAD = -4, /* the system's loader refuses the library */
+    EFFCC_OTHER_CPU = -6,   /* the code needs what this CPU lacks, or what Linux does not let this process use */
     EFFCC_OUT_OF_RANGE = 1, /* an index that the inputs led to is outside of the tensor it is for */
     EFFCC_ZERO_DIVISOR = 2, /* an integer that the inputs led to is divided by zero */
     EFFCC_REFUSED = 3,      /* a value that the inputs led to is one that the model refuses */
@@ -149,6 +150,58 @@ static inline int effcc_open_checked(const char *folder, const char *name, int64
     if (!code) return file;
     close(file);
     return code;
+}
+
+/* The CPU. */
+
+/* Whether a line of words apart by spaces has this one of n characters. */
+static inline int effcc_has_word(const char *line, const char *word, size_t n) {
+    for (const char *at = line; (at = strstr(at, word)) != NULL; at += n)
+        if ((at == line || at[-1] == ' ') && (at[n] == ' ' || at[n] == '\0')) return 1;
+    return 0;
+}
+
+/* The flags of the first CPU in one line, as /proc/cpuinfo tells them; 0, or an error where it does not. */
+static inline int effcc_cpu_flags(char *flags, size_t longest) {
+    FILE *told = fopen("/proc/cpuinfo", "r");
+    int found = 0;
+    while (told && !found && fgets(flags, (int)longest, told)) {
+        char *colon = strchr(flags, ':');
+        flags[strcspn(flags, "\n")] = '\0';
+        found = colon && (strncmp(flags, "flags", 5) == 0 || strncmp(flags, "Features", 8) == 0);
+        if (found) memmove(flags, colon + 1, strlen(colon + 1) + 1);
+    }
+    if (told) fclose(told);
+    return found ? 0 : EFFCC_OTHER_CPU;
+}
+
+/* Asks Linux for the registers of the matrix unit, for all threads of this process; 0 where it gives them. */
+static inline long effcc_ask_for_tiles(void) {
+#if defined(__x86_64__) && defined(__linux__)
+    long refused;
+    __asm__ volatile("syscall" : "=a"(refused) : "a"(158L), "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
+    return refused; /* of arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) */
+#else
+    return -1;
+#endif
+}
+
+/* Makes sure that code which needs these features (names of Linux's, a space after each) can run here. */
+static inline int effcc_require_cpu(const char *features, char *error) {
+    char flags[8192], name[64];
+    if (!*features) return 0;
+    if (effcc_cpu_flags(flags, sizeof flags))
+        return effcc_fail(error, EFFCC_OTHER_CPU, "/proc/cpuinfo", "it does not tell which features this CPU has");
+    while (*features) {
+        size_t n = strcspn(features, " ");
+        snprintf(name, sizeof name, "%.*s", (int)n, features);
+        if (!effcc_has_word(flags, name, strlen(name)))
+            return effcc_fail(error, EFFCC_OTHER_CPU, name, "this CPU lacks the feature, which the code is compiled for");
+        if (strcmp(name, "amx_tile") == 0 && effcc_ask_for_tiles())
+            return effcc_fail(error, EFFCC_OTHER_CPU, name, "Linux does not let this process use the matrix unit");
+        features += features[n] ? n + 1 : n;
+    }
+    return 0;
 }
 
 /* Sizes: what is beyond 2^62, or divides by zero, sets `*wrong`. */

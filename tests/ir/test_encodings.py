@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,42 @@ def test_values_stay_within_their_error_bound(encoding: str, seed: int, scale: f
         assert "does not fit f16" in str(error) and scale > 1
         return
     assert stored.holds(arrays, dense)
+
+
+@pytest.mark.parametrize("encoding", [v for v in VALUES if not v.startswith("int5") and not v.startswith("int7")])
+def test_parameters_fitted_to_what_matters_have_less_weighted_error(encoding: str) -> None:
+    """Not more than those that reach every element, but for the rounding of stored scales; methods rely on it."""
+    dense = np.random.default_rng(3).standard_t(4, (16, 64)).astype(np.float32)
+    made = storage(encoding_of(encoding), dense.shape)
+    importance = np.random.default_rng(4).random(dense.shape).astype(np.float32) ** 4
+
+    def error(parameters: list[Any]) -> float:
+        decoded = made.decode([*made.values.round(made.levels, dense, parameters), *parameters])
+        return float((importance * np.square(decoded - dense)).sum())
+
+    plain = error(made.values.fit(made.levels, dense))
+    searched = error(made.values.fit(made.levels, dense, importance))
+    assert searched <= 1.02 * plain
+    if encoding in ("int4(group=8)", "int2", "nf4", "codebook(group=64)"):
+        assert searched < 0.95 * plain
+
+
+@pytest.mark.parametrize("encoding", VALUES)
+def test_columns_rounded_one_at_a_time_are_what_is_decoded(encoding: str) -> None:
+    dense = weight(9, (4, 37))
+    made = storage(encoding_of(encoding), dense.shape)
+    parameters = made.values.fit(made.levels, dense)
+    columns = [made.values.nearest(made.levels, dense[:, c : c + 1], c, parameters) for c in range(37)]
+    rounded = np.concatenate(columns, axis=1).astype(np.float32)
+    codes = made.values.round(made.levels, rounded, parameters)
+    np.testing.assert_array_equal(made.decode([*codes, *parameters]), rounded)
+
+
+def test_a_learned_table_errs_less_than_a_known_one() -> None:
+    dense = np.random.default_rng(3).standard_t(4, (16, 256)).astype(np.float32)
+    made = [storage(encoding_of(f"{scheme}(group=64)"), dense.shape) for scheme in ("codebook", "nf4")]
+    learned, known = (float(np.square(m.decode(m.encode(dense)) - dense).sum()) for m in made)
+    assert learned < 0.97 * known
 
 
 def test_a_channel_of_denormals_does_not_divide_by_zero() -> None:
@@ -188,3 +225,9 @@ def test_misfitting_components_are_refused() -> None:
     values, scale = stored.encode(weight(6))
     with pytest.raises(EncodingError, match=r"scale: f32\[8\]"):
         stored.decode([values, scale[:-1]])
+
+
+def test_the_readme_names_every_scheme_of_values() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    names = [d.name for d in DECLARATIONS.values() if d.kind == "values" and not d.name.startswith("int")]
+    assert [n for n in names if f"`{n}" not in text] == []

@@ -12,6 +12,7 @@ import pytest
 
 import effcc
 from effcc.fuzz.packages import sample
+from effcc.target import cpu_features
 
 LOADER = Path(effcc.__file__).parent / "fuzz" / "c" / "loader.c"
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wshadow"]
@@ -28,7 +29,11 @@ def genuine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(compiler: str, genuine: Path, output: Path, flags: Sequence[str]) -> Path:
-    command = [compiler, "-std=c11", "-D_GNU_SOURCE", *WARNINGS, *CHECKS, *flags, f"-I{genuine}", str(LOADER)]
+    return build_program(compiler, LOADER, genuine, output, flags)
+
+
+def build_program(compiler: str, source: Path, header: Path, output: Path, flags: Sequence[str]) -> Path:
+    command = [compiler, "-std=c11", "-D_GNU_SOURCE", *WARNINGS, *CHECKS, *flags, f"-I{header}", str(source)]
     subprocess.run([*command, "-o", str(output), "-ldl", "-lm"], check=True)
     return output
 
@@ -48,6 +53,39 @@ def test_harmed_files_and_faults_end_in_error_codes(seed: int, genuine: Path, tm
     (tmp_path / "scratch").mkdir()
     trials = 300 if seed == 0 else 5000
     assert f"{trials} trials" in run([loader, genuine, tmp_path / "scratch", str(seed), str(trials)], 300)
+
+
+OPENS = """
+#include "model.h"
+int main(int argc, char **argv) {
+    model loaded;
+    int code = model_open(&loaded, argv[argc - 1]);
+    printf("%d %s", code, code ? loaded.error : "");
+    if (!code) model_close(&loaded);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc")
+def test_code_for_another_cpu_is_refused_before_it_runs(genuine: Path, tmp_path: Path) -> None:
+    features = sorted(cpu_features() - {"nonesuch"})
+    opened = (genuine / "model.h").read_text()
+    asks = 'effcc_require_cpu("'
+    head, _, tail = opened.partition(asks)
+    rest = tail[tail.index('"') :]
+
+    def answer(needed: str) -> str:
+        (tmp_path / "model.h").write_text(head + asks + needed + rest)
+        (tmp_path / "main.c").write_text(OPENS)
+        program = build_program("gcc", tmp_path / "main.c", tmp_path, tmp_path / "main", [])
+        return run([program, genuine], 60)
+
+    assert answer(" ".join(features)) == "0 "
+    assert (
+        answer(f"{features[0]} nonesuch") == "-6 nonesuch: this CPU lacks the feature, which the code is compiled for"
+    )
+    assert answer(features[0][:-1]).startswith("-6 ")  # the beginning of a word is no word
 
 
 @pytest.mark.slow

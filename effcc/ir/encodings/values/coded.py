@@ -76,20 +76,13 @@ class Coded(Values):
         blocks = self.grid.blocks(levels.rows(_float(stored)), None if self.minimum else 0.0)
         counts = self.grid.counts(rows_shape(levels))
         weights = None if importance is None else self.grid.blocks(_float(importance), 0.0)
-        shrink = self._searched(blocks, counts, weights) if self.searched or weights is not None else np.float32(1)
+        shrink = np.float32(1)
+        if self.searched or weights is not None:
+            shrink = self._searched(blocks, counts, weights, dtype)
         wanted = self._reaching(blocks, counts, shrink)
-        minimum = None
         if self.minimum is not None:
-            minimum = self.minimum.store(self.minimum.representable(wanted.minimum).reshape(shape), dtype)
-            assert wanted.minimum is not None
-            raised = wanted.minimum.reshape(shape) - self.minimum.numbers(minimum, shape)
-            wanted = replace(
-                wanted, scale=wanted.scale.reshape(shape) + np.maximum(raised, 0) / np.float32(self._steps)
-            )
-        scale = self.scale.bounded(wanted.scale.astype(np.float32), dtype, float(self.code.has_zero)).reshape(shape)
-        scales = self.scale.store(scale, dtype)
-        if minimum is not None:
-            return [*scales, *minimum]
+            return self._stored_minimum(self.minimum, wanted, shape, dtype)
+        scales = self._stored_scale(wanted.scale, shape, dtype)
         found = self.scale.numbers(scales, shape)
         if self.zero:
             zero = np.clip(np.rint(_over(-self._least(blocks, shrink).reshape(shape), found)), 0, self._steps)
@@ -97,6 +90,20 @@ class Coded(Values):
         if not self.code.tables():
             return scales
         return [*scales, *self.code.fit_table(_over(blocks, _column(found)), weights)]
+
+    def _stored_scale(self, scale: Array, shape: tuple[int, ...], dtype: DType) -> list[Array]:
+        """Scales as stored, no smaller than what the storage can hold; 1 (0 for codes without 0) where all is zero."""
+        bounded = self.scale.bounded(scale.astype(np.float32), dtype, float(self.code.has_zero))
+        return self.scale.store(bounded.reshape(shape), dtype)
+
+    def _stored_minimum(self, minimum: Stored, wanted: _Numbers, shape: tuple[int, ...], dtype: DType) -> list[Array]:
+        """Scales and minimums as stored; where a minimum was lowered by that, the scale reaches as much further."""
+        assert wanted.minimum is not None
+        least = wanted.minimum.reshape(shape)
+        found = minimum.store(least, dtype)
+        lowered = np.maximum(least - minimum.numbers(found, shape), 0)
+        scale = wanted.scale.reshape(shape) + lowered / np.float32(self._steps)
+        return [*self._stored_scale(scale, shape, dtype), *found]
 
     @property
     def _steps(self) -> int:
@@ -119,18 +126,38 @@ class Coded(Values):
             return _Numbers(scale, np.clip(np.rint(_over(-least, scale)), 0, self._steps), None, None)
         return _Numbers(self.code.scale(blocks, counts) * shrink, None, None, None)
 
-    def _searched(self, blocks: Array, counts: Array, weights: Array | None) -> Array:
-        """For each block the share of its range whose codes have the smallest (weighted) squared error."""
-        best, least = np.ones(blocks.shape[:-1], np.float32), None
-        table = None if not self.code.tables() else self.code.fit_table(blocks, None)[0]
-        for share in (np.float32(s) for s in self.scale.shrinks):
-            numbers = replace(self._reaching(blocks, counts, share).each(_column), table=table)
-            off = self._values(self._codes(blocks, numbers), numbers) - blocks
-            squared = np.square(_over(off, _column(np.abs(blocks).max(axis=-1))))
-            error = (squared if weights is None else squared * weights).sum(axis=-1)
-            better = error < least if least is not None else np.ones(best.shape, bool)
-            best, least = np.where(better, share, best), error if least is None else np.minimum(error, least)
-        return best
+    def _searched(self, blocks: Array, counts: Array, weights: Array | None, dtype: DType) -> Array:
+        """For each block the share of its range whose codes have the smallest (weighted) squared error.
+
+        Of some shares, and of what least squares say for the codes of the best of them.
+        """
+        whole = self._reaching(blocks, counts, np.float32(1))
+        scaled = _over(blocks, _column(whole.scale))
+        table = self.code.fit_table(scaled, weights)[0] if self.code.tables() else None
+        largest = _column(np.abs(blocks).max(axis=-1))
+
+        def tried(share: Array) -> tuple[Array, Array]:
+            """The numbers that blocks are decoded as, over their scale, and their errors."""
+            by = self._reaching(blocks, counts, share)
+            scales = self._stored_scale(by.scale, by.scale.shape, dtype)
+            by = replace(by, scale=self.scale.numbers(scales, by.scale.shape)).each(_column)
+            decoded = self._values(self._codes(blocks, replace(by, table=table)), replace(by, table=table))
+            squared = np.square(_over(decoded - blocks, largest))
+            return _over(decoded, by.scale), (squared if weights is None else squared * weights).sum(axis=-1)
+
+        best = np.full(blocks.shape[:-1], self.scale.shrinks[0], np.float32)
+        numbers, least = tried(best)
+        for share in self.scale.shrinks[1:]:
+            found, error = tried(np.full_like(best, share))
+            better = error < least
+            best, least = np.where(better, np.float32(share), best), np.where(better, error, least)
+            numbers = np.where(_column(better), found, numbers)
+        if self.zero or self.minimum is not None:
+            return best
+        heavy = numbers if weights is None else numbers * weights
+        squares = (heavy * numbers).sum(axis=-1)
+        squared_best = _over(_over((heavy * blocks).sum(axis=-1), squares), whole.scale)
+        return np.where((tried(squared_best)[1] < least) & (squared_best != 0), squared_best, best)
 
     def round(self, levels: Levels, stored: Array, parameters: Sequence[Array]) -> list[Array]:
         rows = levels.rows(_float(stored))
