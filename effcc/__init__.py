@@ -4,7 +4,7 @@
     effcc.quantize(model, "int8")                        # how weights are stored ...
     effcc.sparsify(model, "block(4,1)", density=0.2)     # ... and combinations
     effcc.compress(model, bytes=80e6, data=calls)        # per layer whatever serves a budget best
-    effcc.from_gguf("model.gguf")                        # a model as others stored it
+    effcc.from_gguf("model.gguf")                        # a model as others stored it; effcc.adopt(model) in place
     effcc.export(model, (x,), "model.effcc")             # ahead of time
     effcc.load("model.effcc")(x)
     effcc.explain(model)                                 # kernels, schedules and why, time against the roofline
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effcc.budget.compress import compress
+    from effcc.checkpoints.adopt import adopt
     from effcc.checkpoints.gguf_model import from_gguf
     from effcc.compression.factorize import factorize
     from effcc.compression.quantize import quantize
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     from effcc.entry import compile, explain, export, invalidate, load, stats
 
 __all__ = [
-    "compile", "compress", "explain", "export", "factorize", "from_gguf", "invalidate", "load", "load_into", "quantize",
-    "quantize_aware", "save", "sparsify", "stats",
+    "adopt", "compile", "compress", "explain", "export", "factorize", "from_gguf", "invalidate", "load", "load_into",
+    "quantize", "quantize_aware", "save", "sparsify", "stats",
 ]  # fmt: skip
 
 _HOMES = {
+    "adopt": "effcc.checkpoints.adopt",
     "compile": "effcc.entry",
     "compress": "effcc.budget.compress",
     "explain": "effcc.entry",

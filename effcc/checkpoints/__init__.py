@@ -4,6 +4,7 @@
     gguf_config     the transformers configuration that the metadata describes
     gguf_blocks     each type of blocks as codes, scales and minimums
     gguf_model      `from_gguf`: the model
+    adopt           modules that torchao or bitsandbytes quantized (`torchao_weights`, `bitsandbytes_weights`)
     weights         codes, scales and minimums as the components of an encoding
 
 What is not known is refused by name.

@@ -1,0 +1,127 @@
+"""`adopt`: weights of torchao and bitsandbytes decode to what the library's own dequantization gives."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import effcc
+from effcc.compression.modules import EncodedLinear
+from effcc.errors import CheckpointError, InputError
+
+
+def layers(dtype: torch.dtype = torch.float32, width: int = 128) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(width, 96), nn.ReLU(), nn.Linear(96, 64, bias=False)).to(dtype).eval()
+
+
+def torchao(name: str, **how: Any) -> Callable[[nn.Module], nn.Module]:
+    """What quantizes a model with a configuration of torchao's; dtypes and granularities by their names."""
+
+    def quantize(model: nn.Module) -> nn.Module:
+        made = pytest.importorskip("torchao.quantization")
+        given = {k: v(made) if callable(v) else v for k, v in how.items()}
+        made.quantize_(model, getattr(made, name)(**given))
+        return model
+
+    return quantize
+
+
+TORCHAO = {
+    "int8": torchao("Int8WeightOnlyConfig"),
+    "int8 of a tensor": torchao("Int8WeightOnlyConfig", granularity=lambda q: q.PerTensor()),
+    "int4 in groups": torchao("IntxWeightOnlyConfig", weight_dtype=torch.int4, granularity=lambda q: q.PerGroup(32)),
+    "int3 from zero points": torchao(
+        "IntxWeightOnlyConfig", weight_dtype=torch.int3, granularity=lambda q: q.PerGroup(16),
+        mapping_type=lambda q: q.MappingType.ASYMMETRIC,
+    ),
+    "fp8": torchao("Float8WeightOnlyConfig"),
+    "fp8 of five bits": torchao("Float8WeightOnlyConfig", weight_dtype=torch.float8_e5m2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("quantize", TORCHAO.values(), ids=TORCHAO)
+def test_torchaos_weights_keep_their_bits(quantize: Callable[[nn.Module], nn.Module], dtype: torch.dtype) -> None:
+    model: Any = quantize(layers(dtype))
+    wanted = [model[i].weight.dequantize() for i in (0, 2)]
+    assert effcc.adopt(model) is model
+    for layer, weight in zip((model[0], model[2]), wanted, strict=True):
+        assert type(layer) is EncodedLinear
+        assert torch.equal(layer.weight, weight)
+        assert layer.encoding in repr(layer)
+
+
+def bitsandbytes(kind: str, dtype: torch.dtype, **how: Any) -> nn.Sequential:
+    """Two layers of bitsandbytes', quantized from random ones."""
+    bnb = pytest.importorskip("bitsandbytes")
+    dense, made = layers(dtype), layers(dtype)
+    for place in (0, 2):
+        old = made[place]
+        made[place] = getattr(bnb.nn, kind)(old.in_features, old.out_features, bias=old.bias is not None, **how)
+    made.to(dtype).load_state_dict(dense.state_dict())
+    return made.to("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_bitsandbytes_4_bits_keep_their_bits(kind: str, nested: bool, dtype: torch.dtype) -> None:
+    model: Any = bitsandbytes("Linear4bit", dtype, quant_type=kind, compress_statistics=nested)
+    import bitsandbytes as bnb
+
+    first = model[0].weight
+    wanted = bnb.functional.dequantize_4bit(first.data, first.quant_state)
+    model = effcc.adopt(model[:1])
+    assert torch.equal(model[0].weight, wanted)
+    assert not hasattr(model[0], "quant_state")
+
+
+def test_bitsandbytes_8_bits_are_off_by_one_rounding() -> None:
+    model: Any = bitsandbytes("Linear8bitLt", torch.float32, has_fp16_weights=False)
+    wanted = torch.ops.bitsandbytes.int8_vectorwise_dequant(model[0].weight.CB, model[0].weight.SCB)
+    with pytest.raises(CheckpointError, match=r"0: bitsandbytes changes what it is given .*weights_only=True"):
+        effcc.adopt(model)
+    effcc.adopt(model, weights_only=True)
+    torch.testing.assert_close(model[0].weight, wanted, rtol=2.0**-22, atol=0)
+
+
+def test_adopted_models_compile() -> None:
+    model = effcc.adopt(TORCHAO["int4 in groups"](layers()))
+    x = torch.randn(5, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model, backend="effcc")(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_is_as_it_was_where_one_layer_cannot_be_taken() -> None:
+    model = TORCHAO["int8"](layers())
+    last = torchao("Int8DynamicActivationInt8WeightConfig")(layers())[2]
+    both: Any = nn.Sequential(model[0], last)
+    before = copy.copy(both[0].weight)
+    with pytest.raises(CheckpointError, match=r"1: torchao changes what it is given \(act_quant_kwargs="):
+        effcc.adopt(both)
+    assert type(both[0]) is nn.Linear
+    assert type(both[0].weight) is type(before)
+    effcc.adopt(both, weights_only=True)
+    assert type(both[1]) is EncodedLinear
+
+
+def test_other_libraries_are_refused_by_name() -> None:
+    quantized = torch.ao.nn.quantized.dynamic.Linear(8, 8)
+    with pytest.raises(CheckpointError, match=r"1: it is a torch.ao.nn.quantized.dynamic.modules.linear.Linear"):
+        effcc.adopt(nn.Sequential(nn.Linear(8, 8), quantized))
+    with pytest.raises(CheckpointError, match="no weight that torchao or bitsandbytes quantized"):
+        effcc.adopt(layers())
+    with pytest.raises(InputError, match=r"expected an nn\.Module, got int"):
+        effcc.adopt(3)  # type: ignore[type-var]
+
+
+def test_blocks_across_rows_are_refused() -> None:
+    model: Any = bitsandbytes("Linear4bit", torch.float32, quant_type="nf4")
+    with pytest.raises(CheckpointError, match=r"2: blocks of 64 elements cross rows of 96"):
+        effcc.adopt(model)
