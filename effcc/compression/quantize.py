@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from effcc.compression.activations import activations_of, install_activations, require_integers
+from effcc.compression.inputs import UNCHANGED
 from effcc.compression.install import (
     Choice,
     Model,
@@ -99,25 +100,29 @@ def _stored(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: A
         raise EncodingError(f"{wanted} stores finite numbers; the weight holds infinities or NaN")
     if is_sum(wanted):
         return _summed(weight, wanted, methods, gram)
-    if held is None:
-        return solved(weight, dense, storage(wanted, dense.shape, from_numpy(dense.dtype)), methods, gram)
-    if not held.storage.values.is_exact:
+    if held is not None and not held.storage.values.is_exact:
         raise EncodingError(f"its values are stored as {held.storage.encoding} already; quantize the dense weight")
+    if held is None:
+        made, change = storage(wanted, dense.shape, from_numpy(dense.dtype)), UNCHANGED
+        if not made.levels.coordinates:
+            return solved(weight, dense, made, methods, gram)
+        coordinates = made.levels.select(dense)
+        elements = made.levels.compress(dense, coordinates)
+    else:
+        chain = Encoding(((*held.storage.encoding.terms[0], *wanted.terms[0]),))
+        made, change = storage(chain, held.storage.shape, held.storage.dtype, held.storage.levels.count), held.change
+        coordinates, (elements,) = held.storage.split(held.arrays)
     asked = "+".join(m.name for m in methods)
     if asked not in ("nearest", "quantease"):
         raise EncodingError(
-            f"{asked} rounds dense weights; this one is stored as {held.storage.encoding}: use nearest or quantease"
+            f"{asked} rounds dense weights; this one is stored as {made.encoding}: use nearest or quantease"
         )
-    levels = held.storage.levels
-    chain = Encoding(((*held.storage.encoding.terms[0], *wanted.terms[0]),))
-    made = storage(chain, held.storage.shape, held.storage.dtype, levels.count)
-    coordinates, (elements,) = held.storage.split(held.arrays)
-    problem = Problem(matrix_of(weight, dense), None if gram is None else held.change.of_gram(gram), made)
+    problem = Problem(matrix_of(weight, dense), None if gram is None else change.of_gram(gram), made)
     if asked == "quantease" and gram is not None:
         arrays = [*coordinates, *rounded_where_stored(made, coordinates, elements, problem)]
     else:
-        arrays = [*coordinates, *made.values.encode(levels.at(coordinates), elements)]
-    return Stored(made, arrays, held.change, relative_error(problem, made.decode(arrays)))
+        arrays = [*coordinates, *made.values.encode(made.levels.at(coordinates), elements)]
+    return Stored(made, arrays, change, relative_error(problem, made.decode(arrays)))
 
 
 def _summed(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: Any) -> Stored:

@@ -9,6 +9,7 @@ from effcc.compression.install import Weight
 from effcc.errors import EncodingError
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import canonical
+from effcc.ir.encodings.registry import declared
 from effcc.ir.parser import encoding_of
 
 Scheme = str | Encoding
@@ -39,9 +40,12 @@ def schemes_of(given: Schemes, read: Read = _full) -> dict[str, Encoding | None]
 
 
 def require_kind(schemes: Mapping[str, Encoding | None], names: Sequence[str], verb: str, other: str) -> None:
-    """Raise EncodingError unless each scheme is one of the names, alone."""
+    """Raise EncodingError unless each scheme is one of the names, alone or after a level that stores every element."""
     for wanted in schemes.values():
-        if wanted is not None and (len(wanted.terms[0]) != 1 or wanted.terms[0][0].name not in names):
+        if wanted is None:
+            continue
+        *before, last = wanted.terms[0]
+        if last.name not in names or not all(declared(s.name).whole for s in before):
             raise EncodingError(
                 f"effcc.{verb} takes one of {', '.join(names)}, got {wanted}; effcc.{other} takes the others"
             )

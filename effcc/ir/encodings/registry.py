@@ -50,6 +50,7 @@ class Declaration:
     settle: fills in what some arguments imply of others, and says what is wrong with them together, if anything is.
     kept: of levels whose `count` the notation leaves open, how many are kept of a `shape` at a `density`; takes those
         and all arguments by name. counted: of which component the size of which dimension is that count.
+    whole: of levels, whether every element is stored; such a level may stand before values in `effcc.quantize`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Declaration:
     settle: Callable[[dict[str, Any]], str | None] = field(default=lambda given: None)
     kept: Callable[..., int] | None = None
     counted: tuple[int, int] | None = None
+    whole: bool = False
 
     @property
     def usage(self) -> str:
