@@ -3,6 +3,7 @@
 from effcc.ir.encodings.values import schemes
 from effcc.ir.encodings.values.base import EPSILON, SMALLEST, Values
 from effcc.ir.encodings.values.coded import Coded
+from effcc.ir.encodings.values.parts import Factors, Parts
 from effcc.ir.encodings.values.plain import Plain
 
-__all__ = ["EPSILON", "SMALLEST", "Coded", "Plain", "Values", "schemes"]
+__all__ = ["EPSILON", "SMALLEST", "Coded", "Factors", "Parts", "Plain", "Values", "schemes"]

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, bf16, f16, f32, f64
 from effcc.ir.encodings.levels import Levels
+from effcc.ir.encodings.values.parts import Parts
 from effcc.ir.expr import Expr
 
 Array = Any
@@ -55,6 +57,13 @@ class Values(ABC):
         """The arrays for given stored elements: parameters are fitted, then elements rounded."""
         parameters = self.fit(levels, stored)
         return [*self.round(levels, stored, parameters), *parameters]
+
+    def assembled(self, levels: Levels, parts: Parts) -> list[Array]:
+        """The arrays for codes, scales and minimums that others found: the same numbers, none computed anew.
+
+        Raises EncodingError where a code does not fit, or a part is missing or one too many.
+        """
+        raise EncodingError("elements stored as they are have no codes")
 
     def kept(
         self, dense: Levels, arrays: Sequence[Array], levels: Levels, coordinates: Sequence[Array], dtype: DType

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, f64, from_numpy, i64
 from effcc.ir.encodings.levels import Levels
 from effcc.ir.encodings.packing import Packed
@@ -23,6 +24,7 @@ from effcc.ir.encodings.values.base import Array, LoadComponent, NamedArray, Val
 from effcc.ir.encodings.values.codes import Code
 from effcc.ir.encodings.values.grid import Grid
 from effcc.ir.encodings.values.parameters import Stored
+from effcc.ir.encodings.values.parts import Parts, pack_integers
 from effcc.ir.expr import Expr, cast
 from effcc.ir.form import call
 
@@ -192,6 +194,18 @@ class Coded(Values):
             numbers = numbers - by.zero
         numbers = numbers * by.scale
         return numbers if by.minimum is None else numbers + by.minimum
+
+    def assembled(self, levels: Levels, parts: Parts) -> list[Array]:
+        if (parts.zero is not None) != self.zero or (parts.minimum is not None) != (self.minimum is not None):
+            raise EncodingError("zero points and minimums are given where the encoding has them, and nowhere else")
+        packed, offset = self.code.packed, self.code.offset
+        arrays = pack_integers(packed, parts.codes.reshape(levels.stored), offset)
+        arrays += self.scale.assembled(parts.scale)
+        if parts.zero is not None:
+            arrays += pack_integers(Packed(packed.bits), parts.zero)
+        if self.minimum is not None and parts.minimum is not None:
+            arrays += self.minimum.assembled(parts.minimum)
+        return arrays if parts.table is None else [*arrays, parts.table]
 
     def kept(
         self, dense: Levels, arrays: Sequence[Array], levels: Levels, coordinates: Sequence[Array], dtype: DType

@@ -34,6 +34,11 @@ class Code(ABC):
         """The largest magnitude of a number."""
 
     @property
+    def offset(self) -> int:
+        """What a stored code is more than the integer that it stands for."""
+        return 0
+
+    @property
     def has_zero(self) -> bool:
         """Whether 0 is among the numbers; where it is not, elements that are all 0 get a scale of 0."""
         return True

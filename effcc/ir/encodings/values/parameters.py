@@ -21,6 +21,7 @@ from effcc.ir.encodings.packing import Packed
 from effcc.ir.encodings.values.base import EPSILON, SMALLEST, NamedArray
 from effcc.ir.encodings.values.codes import floating
 from effcc.ir.encodings.values.grid import Grid
+from effcc.ir.encodings.values.parts import Factors, pack_integers
 from effcc.ir.expr import Const, Expr, cast, floor_div, integer
 from effcc.ir.form import call
 
@@ -52,6 +53,12 @@ class Stored(ABC):
     @abstractmethod
     def store(self, numbers: Array, dtype: DType) -> list[Array]:
         """The arrays for given parameters. Raises EncodingError where they are too large for it."""
+
+    def assembled(self, factors: Factors) -> list[Array]:
+        """The arrays for parameters that others stored so."""
+        if factors.inner is not None:
+            raise EncodingError("parameters are floating numbers; integers for them were given, too")
+        return [np.ascontiguousarray(factors.outer)]
 
     @abstractmethod
     def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...], xp: Any = np) -> Array:
@@ -148,6 +155,11 @@ class TwoLevel(Stored):
         codes = np.rint(np.divide(numbers, step, out=np.zeros_like(numbers), where=step != 0))
         codes = np.clip(codes, -self.largest if self.signed else 0, self.largest)
         return [*self.packed.pack((codes + self.offset).astype(np.int16)), over]
+
+    def assembled(self, factors: Factors) -> list[Array]:
+        if factors.inner is None:
+            raise EncodingError("parameters are integers times floating numbers; no integers were given")
+        return [*pack_integers(self.packed, factors.inner, self.offset), factors.outer]
 
     def numbers(self, arrays: Sequence[Array], shape: tuple[int, ...], xp: Any = np) -> Array:
         *codes, over = arrays
