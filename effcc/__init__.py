@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from effcc.budget.compress import compress
     from effcc.checkpoints.adopt import adopt
+    from effcc.checkpoints.folder import from_checkpoint
     from effcc.checkpoints.gguf_model import from_gguf
     from effcc.compression.factorize import factorize
     from effcc.compression.quantize import quantize
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from effcc.entry import compile, explain, export, invalidate, load, stats
 
 __all__ = [
-    "adopt", "compile", "compress", "explain", "export", "factorize", "from_gguf", "invalidate", "load", "load_into",
-    "quantize", "quantize_aware", "save", "sparsify", "stats",
+    "adopt", "compile", "compress", "explain", "export", "factorize", "from_checkpoint", "from_gguf", "invalidate",
+    "load", "load_into", "quantize", "quantize_aware", "save", "sparsify", "stats",
 ]  # fmt: skip
 
 _HOMES = {
@@ -40,6 +41,7 @@ _HOMES = {
     "explain": "effcc.entry",
     "export": "effcc.entry",
     "factorize": "effcc.compression.factorize",
+    "from_checkpoint": "effcc.checkpoints.folder",
     "from_gguf": "effcc.checkpoints.gguf_model",
     "invalidate": "effcc.entry",
     "load": "effcc.entry",

@@ -5,6 +5,7 @@
     gguf_blocks     each type of blocks as codes, scales and minimums
     gguf_model      `from_gguf`: the model
     adopt           modules that torchao or bitsandbytes quantized (`torchao_weights`, `bitsandbytes_weights`)
+    folder          `from_checkpoint`: GPTQ, AWQ, compressed-tensors, bitsandbytes in safetensors (`packed_layers`)
     weights         codes, scales and minimums as the components of an encoding
 
 What is not known is refused by name.

@@ -47,7 +47,7 @@ def from_gguf(path: str | os.PathLike[str]) -> nn.Module:
     file = read_gguf(path)
     config = config_of(file)
     try:
-        with _WeightsOnMeta():
+        with WeightsOnMeta():
             model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, AssertionError) as error:
         raise CheckpointError(f"{file.path}: transformers builds no {file.architecture} of it: {error}") from error
@@ -55,7 +55,7 @@ def from_gguf(path: str | os.PathLike[str]) -> nn.Module:
     return model.eval()
 
 
-class _WeightsOnMeta(TorchFunctionMode):
+class WeightsOnMeta(TorchFunctionMode):
     """Parameters are created without memory; what a constructor computes (frequencies of positions) is computed."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
