@@ -22,7 +22,7 @@ from math import prod
 from effcc.ir.codes import largest_code
 from effcc.ir.contraction import contraction
 from effcc.ir.dtypes import i64
-from effcc.ir.expr import Call, Const, Expr, Reduce, free_axes, substitute_axes, transform, walk
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, free_axes, substitute_axes, transform, walk
 from effcc.ir.kernel import Kernel, Statement
 
 CODES_IN_BYTE = 8
@@ -31,7 +31,7 @@ CODES_IN_BYTE = 8
 
 def sum_codes(kernel: Kernel) -> Kernel:
     """The kernel with the sums over codes of a byte written out, where no operand could be shared by many rows."""
-    statements = tuple(_summed(kernel, s) for s in kernel.statements)
+    statements = tuple(part for s in kernel.statements for part in _apart(_summed(kernel, s), s))
     if statements == kernel.statements:
         return kernel
     used = {a for s in statements for a in s.axes}
@@ -55,6 +55,33 @@ def _summed(kernel: Kernel, s: Statement) -> Statement:
     for axis, count in reversed([*zip(codes, counts, strict=True)]):  # codes before their parameters' codes
         body = _written_out(body, axis, count)
     return replace(s, value=replace(found, axes=rest, body=body))
+
+
+def _apart(s: Statement, before: Statement) -> list[Statement]:
+    """A sum over codes, after statements of its own for the parameters that are computed (widened from f16, say): once
+    a group, with groups in the lanes."""
+    found = s.reduction
+    if s is before or found is None:
+        return [s]
+    last, made = found.axes[-1], dict[Expr, Statement]()
+
+    def one(e: Expr) -> Expr:
+        match e:
+            case Call("mul" | "mul_add", operands):
+                return replace(e, operands=tuple(named(o) for o in operands))
+        return e
+
+    def named(e: Expr) -> Expr:
+        axes = tuple(a for a in (*s.axes, *found.axes) if a in free_axes(e))
+        computed = isinstance(e, Call) and e.dtype.is_float and any(isinstance(x, Load) for x in walk(e))
+        if not computed or last in axes or not set(axes) & set(found.axes) or not set(axes) & set(s.axes):
+            return e
+        if e not in made:
+            made[e] = Statement(f"{s.target}.parameter{len(made)}", axes, e)
+        return Load(made[e].target, tuple(Axis(a) for a in axes), e.dtype)
+
+    body = transform(found.body, one)
+    return [*made.values(), replace(s, value=replace(found, body=body))]
 
 
 def _holds_codes(e: Expr, axis: str) -> bool:

@@ -77,7 +77,7 @@ def contraction_of(
         out_bytes=product.accumulator.bytes,
         rhs="packed" if packed else "rows",
         lhs_row_stride=int(row_stride) * rows_of.data.dtype.bytes if known else None,  # type: ignore[arg-type]
-        decode_slots=max(0, len(columns_of.loads) - 1),
+        decode_slots=_decode_slots(columns_of, lane_axis),
         accumulator_bytes=product.accumulator.bytes,
         block_k=block_k,
         whole=frozenset(a for a in kept if a not in shared),
@@ -85,6 +85,13 @@ def contraction_of(
         dot_slots=1 if depth == 1 or product.dot is None else dot_slots(product.dot, target) or 1,
     )
     return _contraction(nest, target, rank)
+
+
+def _decode_slots(factor: Factor, axis: str) -> int:
+    """Instructions that make a vector of a factor: of integers what is computed of them, else one a further load."""
+    if any(load.dtype.is_integer for load in factor.loads):
+        return max(1, round(_operations(factor.value, axis)))
+    return max(0, len(factor.loads) - 1)
 
 
 def pointwise_of(

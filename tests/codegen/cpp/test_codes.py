@@ -27,6 +27,7 @@ def test_what_is_summed_by_bytes_is_what_the_kernel_says(form: str, target: Targ
         "M": rng.standard_normal((9, 4), np.float32),
         "T": rng.standard_normal(16, np.float32),
         "U": rng.standard_normal(4, np.float32),
+        "H": rng.standard_normal((9, 4), np.float32).astype(np.float16),
     }
     expected = run_kernel(kernel(form), arrays)["O"]
     found = np.full(9, np.nan, np.float32)

@@ -10,7 +10,8 @@ from effcc.passes.fusion.polyhedra import guard_accesses
 from effcc.passes.fusion.split import split_axes
 
 HEAD = (
-    "kernel @linear(x: f32[128], Q: u8[9,64], S: f32[9,4], M: f32[9,4], T: f32[16], U: f32[4]) -> (O: f32[9]) "
+    "kernel @linear(x: f32[128], Q: u8[9,64], S: f32[9,4], M: f32[9,4], T: f32[16], U: f32[4], "
+    "H: f16[9,4]) -> (O: f32[9]) "
     "over n=9, k=128"
 )
 BITS = "and(shr(cast<i32>(Q[n,k // 2]), cast<i32>(4 * (k % 2))), 15)"
@@ -20,6 +21,7 @@ FORMS = {
     "symmetric": CODE.replace("15)", "15) - 8") + " * S[n,k // 32]",
     "minimum": f"({CODE} * S[n,k // 32] + M[n,k // 32])",
     "channel": f"{CODE} * S[n,0]",
+    "half": f"({CODE} * cast<f32>(H[n,k // 32]) + M[n,k // 32])",
     "table": f"T[cast<i64>({BITS})] * S[n,k // 32]",
     "table of four": f"U[cast<i64>({PAIR})] * S[n,k // 32]",
     "two bits": f"cast<f32>({PAIR} - 2) * S[n,k // 32]",
@@ -36,6 +38,13 @@ def test_a_scale_and_a_minimum_are_applied_once_for_the_codes_of_a_byte() -> Non
     assert text.count("S[") == text.count("M[") == 1
     assert text.count("and 15") == 1, "nothing is masked of what the shift leaves"
     assert "over n=9, k_o_o=4, k_o_i=16 {" in text
+
+
+def test_parameters_that_are_computed_are_computed_once_a_group() -> None:
+    text = print_kernel(sum_codes(split_axes(kernel("half"))))
+    assert "O.parameter0[n,k_o_o] = cast<f32>(H[n,k_o_o])" in text
+    assert text.count("cast<f32>(H[") == 1
+    assert "parameter1" not in text, "what is only loaded is loaded where it is used"
 
 
 def test_products_of_many_rows_stay_products() -> None:
