@@ -27,11 +27,9 @@ from effcc.compression.activations import (
     install_activations,
     require_integers,
 )
-from effcc.compression.factorize import read_sum
 from effcc.compression.inputs import InputChange
 from effcc.compression.install import install, require_module
 from effcc.compression.modules import EncodedModule, encoded_class
-from effcc.compression.summed import SummedLinear, empty_terms, sum_up
 from effcc.errors import CheckpointError, EncodingError, IRSyntaxError, PackageError, UnknownNameError
 from effcc.frontend.decode import storage_of, to_numpy
 from effcc.frontend.importer import TORCH_DTYPES
@@ -58,21 +56,12 @@ class _Entry:
 
 
 @dataclass(frozen=True)
-class _Sum:
-    """What a file says of a weight that is a sum; its terms are modules of their own."""
-
-    encoding: str
-    error: float | None
-
-
-@dataclass(frozen=True)
 class _File:
-    """A file's tensors, and what it says of stored weights and of sums, by the names of modules."""
+    """A file's tensors, and what it says of stored weights, by the names of modules."""
 
     path: Path
     tensors: Mapping[str, Tensor]
     weights: Mapping[str, _Entry]
-    sums: Mapping[str, _Sum]
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
@@ -98,10 +87,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
             names[id(tensor)] = name
             tensors[name] = tensor.detach().cpu().contiguous().clone()
     entries = {n: asdict(_entry(m)) for n, m in model.named_modules() if isinstance(m, EncodedModule)}
-    sums = {
-        n: asdict(_Sum(m.encoding, m.weight_error)) for n, m in model.named_modules() if isinstance(m, SummedLinear)
-    }
-    said = {"version": VERSION, "weights": entries, "sums": sums, "aliases": aliases}
+    said = {"version": VERSION, "weights": entries, "aliases": aliases}
     metadata = {KEY: json.dumps(said, sort_keys=True)}
     aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -134,9 +120,6 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> Model:
     require_module(model, "load_into")
     file = _read(Path(path))
     modules = dict(model.named_modules())
-    summed = {name: _terms(file, name, modules.get(name)) for name in file.sums}
-    for name, terms in summed.items():
-        modules |= {f"{_prefix(name)}terms.{n}": m for n, m in nn.ModuleList(terms).named_modules() if n}
     pending: list[tuple[nn.Module, Storage, dict[str, Tensor], InputChange, float | None]] = []
     parameters: dict[int, nn.Parameter] = {}
     for name, entry in file.weights.items():
@@ -144,14 +127,11 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> Model:
         for part in made.trainable:
             components[part] = parameters.setdefault(id(components[part]), nn.Parameter(components[part]))
         pending.append((modules[name], made, components, change, entry.error))
-    rest = _rest(file, model, summed)
+    rest = _rest(file, model)
     for module, made, components, change, error in pending:
         install(module, made, components, change, error)
     for name, entry in file.weights.items():
         install_activations([modules[name]], None if entry.activations is None else activations_of(entry.activations))
-    for name, terms in summed.items():
-        if not isinstance(modules[name], SummedLinear):
-            sum_up(modules[name], file.sums[name].encoding, terms, file.sums[name].error)
     model.load_state_dict(rest, strict=False)
     return model
 
@@ -178,26 +158,14 @@ def _read(path: Path) -> _File:
         raise CheckpointError(str(error)) from None
     if not isinstance(header, dict) or header.get("version") != VERSION:
         raise CheckpointError(f"{path}: expected version {VERSION} of the format, got {str(header)[:80]}")
-    weights, sums, aliases = (header.get(key) for key in ("weights", "sums", "aliases"))
-    if not (isinstance(weights, dict) and isinstance(sums, dict) and isinstance(aliases, dict)):
-        raise CheckpointError(f"{path}: metadata are damaged: expected weights, sums and aliases by name")
+    weights, aliases = header.get("weights"), header.get("aliases")
+    if not isinstance(weights, dict) or not isinstance(aliases, dict):
+        raise CheckpointError(f"{path}: metadata are damaged: expected weights and aliases by name")
     for name, original in aliases.items():
         if original not in tensors or name in tensors:
             raise CheckpointError(f"{path}: metadata are damaged: {name!r} stands for {str(original)[:80]!r}")
         tensors[name] = tensors[original]
-    return _File(
-        path,
-        tensors,
-        {name: _read_entry(path, name, entry) for name, entry in weights.items()},
-        {name: _read_sum(path, name, entry) for name, entry in sums.items()},
-    )
-
-
-def _read_sum(path: Path, name: str, entry: Any) -> _Sum:
-    fits = isinstance(entry, dict) and set(entry) == {"encoding", "error"} and isinstance(entry["encoding"], str)
-    if not fits or not (entry["error"] is None or type(entry["error"]) in (int, float)):
-        raise CheckpointError(f"{path}: metadata are damaged: {name!r} is {str(entry)[:80]}")
-    return _Sum(**entry)
+    return _File(path, tensors, {name: _read_entry(path, name, entry) for name, entry in weights.items()})
 
 
 def _read_entry(path: Path, name: str, entry: Any) -> _Entry:
@@ -215,19 +183,6 @@ def _read_entry(path: Path, name: str, entry: Any) -> _Entry:
     if not fits:
         raise CheckpointError(f"{path}: metadata are damaged: {name!r} is {str(entry)[:80]}")
     return _Entry(**entry)
-
-
-def _terms(file: _File, name: str, module: nn.Module | None) -> list[nn.Module]:
-    """The terms of a sum for a module: its own, or empty ones."""
-    where, said = f"{file.path}: {name or 'the model'}", file.sums[name].encoding
-    if isinstance(module, SummedLinear) and module.encoding == said:
-        return list(module.terms)
-    if type(module) is not nn.Linear:
-        raise CheckpointError(f"{where} is stored as {said}; the model has {_kind(module)} there, expected nn.Linear")
-    try:
-        return empty_terms(module, read_sum(said))
-    except (EncodingError, UnknownNameError, IRSyntaxError) as error:
-        raise CheckpointError(f"{where}: {error}") from None
 
 
 def _stored(
@@ -272,12 +227,9 @@ def _kind(module: nn.Module | None) -> str:
     return "no module" if module is None else f"a {type(module).__name__}"
 
 
-def _rest(file: _File, model: nn.Module, summed: Mapping[str, list[nn.Module]]) -> dict[str, Tensor]:
+def _rest(file: _File, model: nn.Module) -> dict[str, Tensor]:
     """The tensors that are not parts of stored weights. Raises CheckpointError unless the model has exactly these."""
     wanted = dict(model.state_dict())
-    for name, terms in summed.items():
-        wanted.pop(f"{_prefix(name)}weight", None)
-        wanted |= {f"{_prefix(name)}terms.{n}": t for n, t in nn.ModuleList(terms).state_dict().items()}
     for name, module in model.named_modules():
         if isinstance(module, EncodedModule) and name not in file.weights:
             raise CheckpointError(
