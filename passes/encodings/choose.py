@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from effcc.ir.dims import elements
 from effcc.ir.encodings import Storage, stored_as
+from effcc.ir.encodings.sums import Product, Term, Terms
 from effcc.ir.expr import Load, Reduce, free_axes
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.encodings.predict import scheduled_seconds
@@ -131,7 +132,9 @@ def dense_seconds(stored: Storage, rows: int, target: Target) -> float:
 
 def stored_seconds(stored: Storage, rows: int, target: Target) -> float:
     """Predicted time of the product with the weight read as it is stored. Where coordinates choose what is stored, a
-    roofline; else what the models of schedules say of the kernel."""
+    roofline; else what the models of schedules say of the kernel. Of a sum, its parts one after the other."""
+    if isinstance(stored.values, Terms):
+        return sum(_term_seconds(term, rows, target) for term in stored.values.terms)
     if not stored.levels.coordinates:
         return scheduled_seconds(stored, stored.shape, stored.dtype, rows, target)
     kept = float(elements(stored.levels.stored))
@@ -140,6 +143,13 @@ def stored_seconds(stored: Storage, rows: int, target: Target) -> float:
     if not stored.values.is_exact:
         compute += 2 * DECODE_SLOTS * kept / target.peak_flops
     return max(compute, stored.bytes / _bandwidth(stored.bytes, target))
+
+
+def _term_seconds(term: Term, rows: int, target: Target) -> float:
+    if isinstance(term, Product):
+        return sum(_term_seconds(factor, rows, target) for factor in (term.left, term.right))
+    assert isinstance(term, Storage)
+    return product_seconds(term, rows, target)
 
 
 def product_seconds(stored: Storage, rows: int, target: Target) -> float:

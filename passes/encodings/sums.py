@@ -17,7 +17,7 @@ from effcc.ir.dtypes import f32, f64
 from effcc.ir.encodings import Storage, stored_as
 from effcc.ir.encodings.sums import Product, Term, Terms, slices
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
-from effcc.passes.encodings.choose import dense_seconds, product_seconds
+from effcc.passes.encodings.choose import dense_seconds, stored_seconds
 from effcc.target import Target
 
 
@@ -62,15 +62,7 @@ def _distributes(node: Node, sums: dict[Value, Storage], target: Target) -> bool
     if made.dtype not in (f32, f64) or not isinstance(made.values, Terms):
         return False
     rows = elements(node.operands[0].type.shape[:-1])
-    parts = sum(_seconds(t, rows, target) for t in made.values.terms)
-    return parts <= dense_seconds(made, rows, target)
-
-
-def _seconds(term: Term, rows: int, target: Target) -> float:
-    if isinstance(term, Product):
-        return sum(_seconds(f, rows, target) for f in (term.left, term.right))
-    assert isinstance(term, Storage)
-    return product_seconds(term, rows, target)
+    return stored_seconds(made, rows, target) <= dense_seconds(made, rows, target)
 
 
 def _decoded(b: GraphBuilder, node: Node, made: Storage) -> Value:

@@ -33,3 +33,10 @@ def test_each_layer_has_a_line() -> None:
 def test_a_model_without_stored_weights_is_compiled_first() -> None:
     with pytest.raises(InputError, match="has compiled nothing"):
         effcc.explain(nn.Linear(3, 2))
+
+
+def test_a_sum_has_a_line_with_the_time_of_its_parts() -> None:
+    model = effcc.factorize(nn.Sequential(nn.Linear(64, 64)), "low_rank(4) + int4(group=32)")
+    (told,) = effcc.explain(model).layers
+    assert (told.encoding, told.bytes) == ("low_rank(4) + int4(group=32)", 2 * 4 * 64 * 4 + 64 * 64 // 2 + 4 * 128)
+    assert all(seconds > 0 for seconds in told.seconds)
