@@ -15,7 +15,8 @@ from dataclasses import replace
 from effcc.ir.dims import dim, elements, product
 from effcc.ir.dtypes import f32, f64
 from effcc.ir.encodings import Storage, stored_as
-from effcc.ir.encodings.sums import Product, Term, Terms, slices
+from effcc.ir.encodings.sums import Product, slices
+from effcc.ir.encodings.values import Term
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
 from effcc.passes.encodings.choose import dense_seconds, stored_seconds
 from effcc.target import Target
@@ -23,7 +24,7 @@ from effcc.target import Target
 
 def distribute(graph: Graph, target: Target) -> Graph:
     """The graph without weights that are decoded from sums; itself where there are none."""
-    sums = {n.result: made for n in graph.nodes if n.op == "decode" and isinstance((made := _storage(n)).values, Terms)}
+    sums = {n.result: made for n in graph.nodes if n.op == "decode" and (made := _storage(n)).values.terms}
     if not sums:
         return graph
     nodes = {n.result: n for n in graph.nodes if n.op == "decode"}
@@ -59,7 +60,7 @@ def _distributes(node: Node, sums: dict[Value, Storage], target: Target) -> bool
     if node.op != "linear" or [o in sums for o in node.operands] not in ([False, True], [False, True, False]):
         return False
     made = sums[node.operands[1]]
-    if made.dtype not in (f32, f64) or not isinstance(made.values, Terms):
+    if made.dtype not in (f32, f64):
         return False
     rows = elements(node.operands[0].type.shape[:-1])
     return stored_seconds(made, rows, target) <= dense_seconds(made, rows, target)
@@ -67,7 +68,6 @@ def _distributes(node: Node, sums: dict[Value, Storage], target: Target) -> bool
 
 def _decoded(b: GraphBuilder, node: Node, made: Storage) -> Value:
     """The dense matrix: what the terms are decoded to, added up."""
-    assert isinstance(made.values, Terms)
     parts = [_matrix(b, t, mine) for t, mine in slices(made.values.terms, node.operands)]
     total = parts[0]
     for part in parts[1:]:
@@ -89,7 +89,6 @@ def _decode(b: GraphBuilder, term: Term, arrays: list[Value], whole: bool) -> Va
 
 def _spread(b: GraphBuilder, node: Node, decode: Node, made: Storage) -> Value:
     """The product with each term, added up, and the bias."""
-    assert isinstance(made.values, Terms)
     x, _, *bias = node.operands
     parts = [_product(b, x, t, mine) for t, mine in slices(made.values.terms, decode.operands)]
     total = parts[0]

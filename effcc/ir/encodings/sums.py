@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -22,30 +22,8 @@ from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType
 from effcc.ir.encodings.levels import Levels
 from effcc.ir.encodings.registry import Declaration, Option, declare, positive
-from effcc.ir.encodings.values.base import EPSILON, Array, LoadComponent, NamedArray, Values
+from effcc.ir.encodings.values.base import EPSILON, Array, LoadComponent, NamedArray, Term, Values
 from effcc.ir.expr import Expr
-
-
-class Term(Protocol):
-    """What a term of a sum, or a factor of a product, answers: a `Storage` does, and so does a `Product`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def named(self) -> tuple[NamedArray, ...]:
-        """The component arrays: name, dtype and shape."""
-
-    @property
-    def trainable(self) -> tuple[str, ...]: ...
-
-    def encode(self, dense: Array) -> list[Array]: ...
-
-    def decode(self, arrays: Sequence[Array]) -> Array: ...
-
-    def error_bound(self, arrays: Sequence[Array]) -> Array: ...
-
-    def gradients(self, xp: Any, arrays: Sequence[Array], upstream: Array) -> list[Array | None]: ...
 
 
 def slices(terms: Sequence[Term], arrays: Sequence[Any]) -> Iterator[tuple[Term, list[Any]]]:
@@ -178,7 +156,11 @@ class Terms(Values):
     """The values of a weight that is a sum: the components of all its terms, one after the other."""
 
     names: tuple[str, ...]
-    terms: tuple[Term, ...]
+    parts: tuple[Term, ...]
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        return self.parts
 
     def components(self, levels: Levels, dtype: DType) -> tuple[NamedArray, ...]:
         named = zip(self.names, self.terms, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, bf16, f16, f32, f64
@@ -21,6 +21,28 @@ SMALLEST = {f64: 2.0**-126, f32: 2.0**-126, bf16: 2.0**-126, f16: 2.0**-24}
 """The smallest positive number that a scale of each dtype may be; of f16 a subnormal one, for weights are small."""
 EPSILON = {f64: 2.0**-23, f32: 2.0**-23, bf16: 2.0**-7, f16: 2.0**-10}
 """How far the next number is from 1 in each dtype; of f64 in f32, in which parameters are fitted."""
+
+
+class Term(Protocol):
+    """What a term of a sum, or a factor of a product, answers: a `Storage` does, and so does a `Product`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def named(self) -> tuple[NamedArray, ...]:
+        """The component arrays: name, dtype and shape."""
+
+    @property
+    def trainable(self) -> tuple[str, ...]: ...
+
+    def encode(self, dense: Array) -> list[Array]: ...
+
+    def decode(self, arrays: Sequence[Array]) -> Array: ...
+
+    def error_bound(self, arrays: Sequence[Array]) -> Array: ...
+
+    def gradients(self, xp: Any, arrays: Sequence[Array], upstream: Array) -> list[Array | None]: ...
 
 
 class Values(ABC):
@@ -102,6 +124,11 @@ class Values(ABC):
     def trained(self) -> tuple[str, ...]:
         """The components that an optimizer may change."""
         return ("values",) if self.is_exact else ()
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What is added up, where the weight is a sum; else none."""
+        return ()
 
     @property
     @abstractmethod
