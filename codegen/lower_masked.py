@@ -47,9 +47,11 @@ def needed(
 
 
 def inside(mask: Mask, ranges: Ranges, place: Callable[[Expr], Expr]) -> Expr | None:
-    """The condition that all rows see all of a tile; None where the keys are not cut, or are known to be seen."""
+    """The condition that all rows see all of a tile; None where the keys are not cut, or are known to be seen, or where
+    rows are together, for which it has been asked around them: no lane branches alone.
+    """
     r = ranges[mask.axis]
-    if not r.trail or r.inside or r.placed:
+    if not r.trail or r.inside or r.placed or any(ranges[a].tile is not None for b in mask.bounds for a, _ in b.steps):
         return None
     firsts, lasts = seen_by_all(mask, _box(mask, ranges))
     first, last = _ends(mask.axis, ranges)

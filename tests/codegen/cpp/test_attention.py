@@ -39,9 +39,12 @@ SEES = {
 }
 
 
-def attention(sees: str, heads: int, rows: int | str, keys: int | str, depth: int, width: int) -> Kernel:
+def attention(
+    sees: str, heads: int, rows: int | str, keys: int | str, depth: int, width: int, strides: str = ""
+) -> Kernel:
+    """`strides`: of the queries if their rows lie side by side, as text in braces."""
     kernel = parse_kernel(f"""
-        kernel @attention(Q: f32[{heads},{rows},{depth}], K: f32[{heads},{keys},{depth}],
+        kernel @attention(Q: f32[{heads},{rows},{depth}]{strides}, K: f32[{heads},{keys},{depth}],
                           V: f32[{heads},{keys},{width}], I: i64[], B: f32[{rows},{keys}])
           -> (O: f32[{heads},{rows},{width}]) over b={heads}, m={rows}, n={keys}, k={depth}, f={width} {{
           S[b,m,n] = sum(k: Q[b,m,k] * K[b,n,k])
@@ -74,6 +77,8 @@ def computed(kernel: Kernel, shape: tuple[int, ...], target: Target, cache: Comp
     nest = lower(kernel, schedule)
     verify_any(nest)
     sizes = {name: n for name, n in (("rows", rows), ("keys", keys)) if name in nest.sizes}
+    if kernel.params[0].type.layout[-1] != 1:
+        arrays["Q"] = np.ascontiguousarray(arrays["Q"].swapaxes(1, 2)).swapaxes(1, 2)
     arrays = {p.name: arrays[p.name] for p in kernel.params}
     meant = run_kernel(kernel, arrays, sizes, dtype=f64)["O"]
     found = {"O": np.full(meant.shape, np.nan, np.float32)}
@@ -106,6 +111,19 @@ def test_any_sizes(shape: tuple[int, ...], target: Target, cache: CompileCache) 
 def test_sizes_known_at_run_time(target: Target, cache: CompileCache) -> None:
     shape = (2, 50, 90, 8, 16)
     computed(attention(SEES["up to its own"], 2, "rows", "keys", 8, 16), shape, target, cache)
+
+
+def test_rows_that_lie_side_by_side_are_lanes_of_scores(
+    target: Target, cache: CompileCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queries of a cache's prefill: what all rows see is asked once, for the tile, and not lane by lane."""
+
+    def small(kernel: Kernel, target: Target, rank: int = 0) -> Any:
+        rows, tiles = online_of(kernel, target, rank)
+        return rows, replace(tiles, queries=16, keys=8)
+
+    monkeypatch.setattr(choosing, "online_of", small)
+    computed(attention(SEES["up to its own"], 2, 32, 32, 8, 8, "{256,1,32}"), (2, 32, 32, 8, 8), target, cache)
 
 
 def test_what_all_rows_see_is_computed_without_a_condition() -> None:
