@@ -40,12 +40,13 @@ def race(
     budget_s: float = 10.0,
     rounds: tuple[int, int] = (7, 400),
     rest_s: float = 0.02,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, Timing]:
     """Time every side on `args` under no_grad for about `budget_s` seconds, in at least and at most `rounds` rounds.
 
-    clock: `time.process_time` tells more than the time of day where one thread runs and others use the machine.
+    clock: the time of day by default; `time.process_time` tells more where one thread runs and others use the machine.
     """
+    clock = clock or time.perf_counter
     taken: dict[str, list[float]] = {name: [] for name in sides}
     with torch.no_grad():
         for run in sides.values():

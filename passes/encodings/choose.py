@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from effcc.ir.dims import elements
 from effcc.ir.encodings import Storage, stored_as
-from effcc.ir.encodings.sums import Product, Term, Terms
+from effcc.ir.encodings.sums import Product
+from effcc.ir.encodings.values import Term
 from effcc.ir.expr import Load, Reduce, free_axes
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.encodings.predict import scheduled_seconds
@@ -133,7 +134,7 @@ def dense_seconds(stored: Storage, rows: int, target: Target) -> float:
 def stored_seconds(stored: Storage, rows: int, target: Target) -> float:
     """Predicted time of the product with the weight read as it is stored. Where coordinates choose what is stored, a
     roofline; else what the models of schedules say of the kernel. Of a sum, its parts one after the other."""
-    if isinstance(stored.values, Terms):
+    if stored.values.terms:
         return sum(_term_seconds(term, rows, target) for term in stored.values.terms)
     if not stored.levels.coordinates:
         return scheduled_seconds(stored, stored.shape, stored.dtype, rows, target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from effcc.errors import EffccError, EncodingError, UnknownNameError
 from effcc.frontend.aten import import_graph
 from effcc.frontend.export import capture, from_exported
 from effcc.ir.encodings.registry import DECLARATIONS
+from effcc.passes.encodings import choose
 
 Encode = Callable[[nn.Module], nn.Module]
 
@@ -74,7 +76,14 @@ def test_compiled_models_compute_with_the_decoded_weights(encode: Encode, rows: 
     assert_right(encoded, x, got)
 
 
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are read as they are stored, whatever a machine is predicted to do sooner."""
+    monkeypatch.setattr(choose, "dense_seconds", lambda *_: math.inf)
+
+
 @every_encoding
+@pytest.mark.usefixtures("stored")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_weights_of_other_dtypes_are_stored_and_read_so(encode: Encode, dtype: torch.dtype) -> None:
     encoded, x = encode(model().to(dtype)), torch.randn(9, 24, dtype=dtype)
@@ -126,6 +135,7 @@ def test_a_file_with_stored_weights_is_read_in_a_fresh_process(tmp_path: Path) -
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
+@pytest.mark.usefixtures("stored")
 @pytest.mark.parametrize("encode", [ENCODINGS[n] for n in ENCODINGS if "int4" not in n])
 def test_no_dense_copy_of_a_stored_weight_is_made(encode: Encode) -> None:
     """Wide enough that packing whole vectors wastes nothing; beside the components there is at most one packed copy."""
@@ -171,7 +181,7 @@ def test_the_gradient_of_a_component_is_that_of_decoding(scheme: str) -> None:
     held = [getattr(layer, n).detach().clone() for n in layer.weight_components]  # type: ignore[attr-defined]
     weights = torch.randn(shape)
     floating = [i for i, c in enumerate(held) if c.is_floating_point()]
-    assert floating
+    assert floating or "e8" in layer.encoding or scheme.startswith(("fixed", "bfp"))  # exponents pass no gradient
     for i in floating:
         components = [c.float().requires_grad_() if n == i else c for n, c in enumerate(held)]
         (decode(layer.encoding, shape, components, torch.float32) * weights).sum().backward()  # type: ignore[attr-defined]
@@ -318,5 +328,5 @@ def test_importing_effcc_needs_no_torch() -> None:
     code = "import effcc, sys; assert 'torch' not in sys.modules; assert 'quantize' in dir(effcc)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert effcc.quantize is quantize
-    with pytest.raises(AttributeError, match="it has compile"):
+    with pytest.raises(AttributeError, match="it has adopt, compile"):
         _ = effcc.quantise

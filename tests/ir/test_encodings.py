@@ -189,7 +189,7 @@ def test_a_damaged_coordinate_never_reads_outside() -> None:
         ("block(4,1,1)", EncodingError, "expected block"),
         ("int8 . block(4,1)", EncodingError, "levels stand before values"),
         ("block(4,1) . block(2,2)", EncodingError, "at most one level"),
-        ("int8 + block(4,1)", EncodingError, "sums of encodings"),
+        ("low_rank(2) + int8 . block(4,1)", EncodingError, "levels stand before values"),
         ("block(4,1", IRSyntaxError, "1:10"),
     ],
 )

@@ -59,7 +59,12 @@ def graph_text(node: str) -> str:
             "axis=\\(0,\\), .* of the wrong kind",
         ),
         ("graph @g(%x: f32[4] = int9) {\n  return %x\n}", UnknownNameError, "1:14", "did you mean 'int8'"),
-        ("graph @g(%x: f32[4] = block(0,1)) {\n  return %x\n}", EncodingError, "1:14", "two positive integers"),
+        (
+            "graph @g(%x: f32[4] = block(0,1)) {\n  return %x\n}",
+            EncodingError,
+            "1:14",
+            "expected rows=a positive integer",
+        ),
         ("graph @g(%x: f99[4]) {\n  return %x\n}", UnknownNameError, "1:14", "unknown dtype 'f99'"),
         ("graph @g(%x: f32[4]{1,2}) {\n  return %x\n}", IRTypeError, "1:20", "2 strides for a shape of 1 sizes"),
         ("graph @g(%x: f32[4]) {", IRSyntaxError, "1:23", "unexpected the end of the text; expected one of 'return'"),

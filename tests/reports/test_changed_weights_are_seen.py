@@ -53,7 +53,7 @@ class Subject:
             original = Executable._prepare
             patch.setattr(Executable, "_prepare", lambda *given: used.append(original(*given)) or used[-1])
             self.compiled(self.x)
-        return used[0]
+        return used[0][0]
 
 
 @pytest.fixture(scope="module", params=["even", pytest.param("odd", marks=pytest.mark.slow)])

@@ -121,7 +121,7 @@ def _cast_reference(x: Any, dtype: DType) -> Any:
 
 
 OPS: list[Op] = [
-    *(_primitive(f) for f in FUNCTIONS.values() if f.name not in ("where", "cast")),
+    *(_primitive(f) for f in FUNCTIONS.values() if f.name not in ("where", "cast", "mul_add")),
     Op("where", "pointwise", (3, 3), _infer_where, np.where, "c ? x : y, elementwise",
        form=elementwise(lambda c, x, y: call("where", c, x, y), widen=False)),
     Op("cast", "pointwise", (1, 1), lambda t, a: TensorType(a["dtype"], t[0].shape), _cast_reference,
