@@ -62,6 +62,10 @@ def adopt(model: Model, *, weights_only: bool = False) -> Model:
         >>> from torchao.quantization import Int8WeightOnlyConfig, quantize_         # doctest: +SKIP
         >>> quantize_(model, Int8WeightOnlyConfig())                                # doctest: +SKIP
         >>> model = torch.compile(effcc.adopt(model), backend="effcc")              # doctest: +SKIP
+        >>> adopt(nn.Linear(3, 2))
+        Traceback (most recent call last):
+            ...
+        effcc.errors.CheckpointError: Linear has no weight that torchao or bitsandbytes quantized
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"adopt: expected an nn.Module, got {type(model).__name__}")

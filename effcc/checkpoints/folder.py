@@ -35,6 +35,12 @@ def from_checkpoint(folder: str | os.PathLike[str], *, weights_only: bool = Fals
 
     Raises CheckpointError, naming the layer, where something is missing, damaged or not known; UnsupportedError where
     transformers is missing.
+
+        >>> model = from_checkpoint("Llama-3.2-1B-Instruct-AWQ")      # doctest: +SKIP
+        >>> from_checkpoint("missing")
+        Traceback (most recent call last):
+            ...
+        effcc.errors.CheckpointError: missing: expected a folder with config.json and *.safetensors
     """
     try:
         from transformers import AutoConfig, AutoModelForCausalLM

@@ -38,6 +38,10 @@ def from_gguf(path: str | os.PathLike[str]) -> nn.Module:
 
         >>> model = from_gguf("SmolLM2-135M-Instruct.Q4_1.gguf")      # doctest: +SKIP
         >>> model = torch.compile(model, backend="effcc")             # doctest: +SKIP
+        >>> from_gguf("missing.gguf")                                 # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        effcc.errors.CheckpointError: missing.gguf: ...
     """
     try:
         import gguf  # noqa: F401
