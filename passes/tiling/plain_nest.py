@@ -42,7 +42,7 @@ TASKS_A_CORE = 4
 def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     """Pointwise statements and reductions: lanes where most loads and stores are contiguous."""
     kernel = choice.kernel
-    pinned = {a for span in kernel.spans.values() for a in ends_at(span)}  # a span is read at one point
+    pinned = _pinned(kernel)
     candidates = [a for a in (*plan.kept, *plan.reduced) if kernel.extents[a] != 1 and a not in pinned]
     if choice.sequential is not None and choice.sequential.tile == 1:
         candidates = [a for a in candidates if a != choice.sequential.axis]
@@ -290,11 +290,19 @@ def _sharing(
     return None
 
 
+def _pinned(kernel: Kernel) -> set[str]:
+    """Axes at one point of which the ends of a span are read."""
+    return {a for span in kernel.spans.values() for a in ends_at(span)}
+
+
 def _beside(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> str | None:
     """An axis of rows, open to tasks, that reduce across the lanes and read alike what is dear: elements that are apart
     in memory along the lanes (every second one, where two codes share a byte)."""
     dear = _read_alike(choice, plan, axis, layout)
-    rows = [a for a in plan.kept if a in _free(choice) and isinstance(choice.kernel.extents[a], int)]
+    pinned = _pinned(choice.kernel)
+    rows = [
+        a for a in plan.kept if a in _free(choice) and a not in pinned and isinstance(choice.kernel.extents[a], int)
+    ]
     open_ = [a for a in rows if dear and choice.count(a) > 1 and not any(a in _axes(x) for x in dear)]
     others = [x for i in plan.reductions for x in choice.kernel.statements[i].reads if x not in dear]
     return next((a for a in reversed(open_) if all(a in _axes(x) or reads_table(x) for x in others)), None)
