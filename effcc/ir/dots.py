@@ -17,6 +17,9 @@ DOTS: Mapping[tuple[DType, DType, DType], int] = {
 }
 """How many packed neighbours make one sum, by the dtypes of a, b and c: c + the sum of a * b."""
 
+PACKED = frozenset(dtype for a, b, _ in DOTS for dtype in (a, b))
+"""What is packed."""
+
 TILE_DOTS = frozenset({(i8, i8, i32), (u8, i8, i32), (bf16, bf16, f32)})
 """Of these, the ones that matrix units have, a being the factor with rows."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from effcc.errors import IRTypeError, UnknownNameError
 from effcc.ir.dims import symbols
-from effcc.ir.dots import TILE_REGISTERS
+from effcc.ir.dots import PACKED, TILE_REGISTERS
 from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, i32, i64
 from effcc.ir.op import require
 from effcc.ir.printer.vectors import show_line
@@ -272,7 +272,7 @@ class _Block:
             case Round(inner, dtype):
                 require(inner.type.dtype == f32 and dtype in (f16, bf16), f"{inner.type} is not rounded to {dtype}")
             case Broadcast(inner, type):
-                few = inner.type.lanes > 1 and type.dtype == bf16 and inner.type.dtype == bf16
+                few = inner.type.lanes > 1 and type.dtype == inner.type.dtype and type.dtype in PACKED
                 require(few or inner.type == type.element, f"expected {type.element}, got {inner.type}")
                 require(type.lanes > inner.type.lanes, f"{type} has no lanes to repeat {inner.type} in")
             case Iota(start, type):
