@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effcc.codegen.cpp.vectorize import vectorize
+from effcc.codegen.lower import lower
 from effcc.ir.dtypes import i8, i16, u8
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_schedule
+from effcc.ir.verifier import verify_vectors
 from effcc.passes.fusion import fuse
 from effcc.passes.hoist import hoist
 from effcc.passes.integers import sum_by_dots
@@ -53,10 +56,11 @@ def test_factors_are_what_the_machine_multiplies(machine: str, x: str, w: str, f
     assert total.dtype.name == "i32"
 
 
-@pytest.mark.parametrize("machine", ["avx512_vnni", "avx2", "avx2_vnni"])
+@pytest.mark.parametrize("machine", ["avx512_vnni", "avx2", "avx2_vnni", "amx"])
 def test_such_products_are_packed(machine: str) -> None:
     kernel, _, _ = product(machine, "i8", "i8")
-    _, schedule = choose(kernel, generic(machine))
+    kernel, schedule = choose(kernel, generic(machine))
+    verify_vectors(vectorize(lower(kernel, schedule), generic(machine)))
     assert "packed" in print_schedule(kernel.name, schedule)
     assert schedule.packs[0].group == (2 if machine == "avx2" else 4)
 
