@@ -146,7 +146,7 @@ def convolution_misses_the_last_row(patch: Patch) -> None:
     patch.setattr(products, "inside", wrong)
 
 
-@planted(seed=195)
+@planted(seed=229)
 def online_softmax_does_not_rescale(patch: Patch) -> None:
     def never(e: Expr) -> Expr:
         return Const(1.0, e.dtype) if isinstance(e, Call) and e.function == "exp" else e
@@ -295,7 +295,7 @@ def recurrences_are_rolled_whatever_their_order(patch: Patch) -> None:
     patch.setattr(reroll._Position, "follows", lambda self, other: self.source is other.source)
 
 
-@planted(seed=107)
+@planted(seed=128)
 def hoisting_prepares_what_updates_change(patch: Patch) -> None:
     def wrong(graph: Graph) -> Any:
         split = original(replace(graph, updates=()))
@@ -335,12 +335,12 @@ def code_loads_lanes_beyond_the_tail(patch: Patch) -> None:
     patch.setattr(expressions, "load_memory", wrong)
 
 
-@planted(seed=107)
+@planted(seed=128)
 def updates_read_what_others_have_written(patch: Patch) -> None:
     patch.setattr(programs._ProgramBuilder, "save", lambda self, value: value.name)
 
 
-@planted(seed=124)
+@planted(seed=130)
 def stored_weights_take_the_scale_of_the_first_channel(patch: Patch) -> None:
     def wrong(self: Any, levels: Any, load: Any, place: Any, channel: Any, dtype: Any) -> Expr:
         return original(self, levels, load, place, integer(0), dtype)
@@ -414,7 +414,7 @@ def tasks_of_scatters_leave_rows_to_none(patch: Patch) -> None:
     patch.setattr(axes, "_picked", lambda index, axis, tasks: original(index, axis, tasks + 1))
 
 
-@planted(seed=5)
+@planted(seed=70)
 def triton_takes_the_minimum(patch: Patch) -> None:
     def wrong(*args: Any) -> str:
         return original(*args).replace("tl.maximum(", "tl.minimum(")
