@@ -59,13 +59,14 @@ def encode(split: Hoisted, target: Target) -> tuple[Hoisted, tuple[Choice, ...]]
     for node in decodes:
         constant = all(o.name in split.main.fixed_weights for o in node.operands)
         decision, reason = _decide(node, readers[node.result.name], constant, target)
-        choices.append(Choice(node.operands[-1].name, str(_storage(node).encoding), decision, reason))
+        choices.append(Choice(node.operands[-1].name, str(decoded_storage(node).encoding), decision, reason))
         if decision == "decoded":
             split = _decoded(split, node, constant)
     return split, tuple(choices)
 
 
-def _storage(node: Node) -> Storage:
+def decoded_storage(node: Node) -> Storage:
+    """What a `decode` node decodes."""
     a = node.attrs
     return stored_as(a["encoding"], a["shape"], a["dtype"], [o.type.shape for o in node.operands])  # type: ignore[arg-type]
 
@@ -109,7 +110,7 @@ def _rows(cascade: Cascade, item: Defined, load: Load) -> int:
 
 
 def _decide(node: Node, readers: Sequence[_Reader], constant: bool, target: Target) -> tuple[str, str]:
-    stored = _storage(node)
+    stored = decoded_storage(node)
     if not readers:
         return "stored", "nothing reads it"
     if not all(r.possible for r in readers):

@@ -14,17 +14,17 @@ from dataclasses import replace
 
 from effcc.ir.dims import dim, elements, product
 from effcc.ir.dtypes import f32, f64
-from effcc.ir.encodings import Storage, stored_as
+from effcc.ir.encodings import Storage
 from effcc.ir.encodings.sums import Product, slices
 from effcc.ir.encodings.values import Term
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
-from effcc.passes.encodings.choose import dense_seconds, stored_seconds
+from effcc.passes.encodings.choose import decoded_storage, dense_seconds, stored_seconds
 from effcc.target import Target
 
 
 def distribute(graph: Graph, target: Target) -> Graph:
     """The graph without weights that are decoded from sums; itself where there are none."""
-    sums = {n.result: made for n in graph.nodes if n.op == "decode" and (made := _storage(n)).values.terms}
+    sums = {n.result: made for n in graph.nodes if n.op == "decode" and (made := decoded_storage(n)).values.terms}
     if not sums:
         return graph
     nodes = {n.result: n for n in graph.nodes if n.op == "decode"}
@@ -48,11 +48,6 @@ def distribute(graph: Graph, target: Target) -> Graph:
     outputs = tuple(renamed.get(v, v) for v in graph.outputs)
     updates = tuple((p, renamed.get(v, v)) for p, v in graph.updates)
     return replace(b.build(outputs, updates), ranges=graph.ranges)
-
-
-def _storage(node: Node) -> Storage:
-    a = node.attrs
-    return stored_as(a["encoding"], a["shape"], a["dtype"], [o.type.shape for o in node.operands])  # type: ignore[arg-type]
 
 
 def _distributes(node: Node, sums: dict[Value, Storage], target: Target) -> bool:
