@@ -1,86 +1,102 @@
-"""Layers that multiply integers with integers: activations are quantized where they enter, sums are exact in i32.
+"""How layers' inputs become bytes: as a notation says, at every call or by ranges that calibration found.
 
-    int8(per="token")    q[m,k] = round(x[m,k] * 127 / max|x[m,:]|), at every call
-    y[m,n] = f32(sum over k of q[m,k] * values[n,k]) * (max|x[m,:]| / 127 * scale[n]) + bias[n]
+    int8(per="token")     q[m,k] = round(x[m,k] * 127 / max|x[m,:]|), at every call
+    int8                  q = clamp(round(x / step) + zero), by a step and a zero point that the layer keeps
 
-The forward is made of ordinary operators and `torch._int_mm`, whose sums are those of the integers modulo 2^32: exact
-while there are fewer than 2^17 terms. So a quantized layer runs in eager, is exported, and is compiled by any backend.
+A range that begins at 0 (after a ReLU) takes unsigned bytes from 0 to 255, any other signed ones that lie evenly around
+0; `zero=true`: unsigned ones from the least to the largest value. `range` says what calibration makes the range of:
+`"minmax"` all values that it saw, `"percentile"` all but one in ten thousand at either end, `"mse"` those for which
+rounding and cutting off together are off by least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from effcc.compression.modules import EncodedLinear, encoded_class
 from effcc.errors import EncodingError
-from effcc.ir.dtypes import i8
 from effcc.ir.encoding import Scheme
-from effcc.ir.encodings import Storage
 from effcc.ir.parser import encoding_of
 
 LARGEST = 127
-"""Quantized activations lie between -127 and 127."""
+"""Activations that are quantized evenly around 0 lie between -127 and 127."""
 SMALLEST_ROW = 2.0**-100
 """Rows whose largest magnitude is below that are quantized as if it were that: its reciprocal is a number of f32."""
-_GRANULARITIES = ("token",)
+RANGES = ("minmax", "percentile", "mse")
 
 
 @dataclass(frozen=True)
 class Activations:
-    """How a layer's input is quantized: one scale `per` "token", which is a row of the last dimension."""
+    """How inputs are to be quantized: one scale `per` "token" (a row of the last dimension), or per "tensor", found by
+    calibration from the `range` of its values, from the least value on if with a `zero` point.
+    """
 
-    per: str
+    per: str = "tensor"
+    zero: bool = False
+    range: str = "minmax"
 
-    def __str__(self) -> str:
-        return str(Scheme("int8", options=(("per", self.per),)))
+    @property
+    def is_static(self) -> bool:
+        return self.per == "tensor"
 
 
 def activations_of(notation: str) -> Activations:
-    """The scheme that a notation says, `int8(per="token")`. Raises EncodingError for any other."""
+    """What a notation says: `int8(per="token")`, `int8`, `int8(zero=true,range="mse")`. Raises EncodingError for any
+    other.
+    """
+    options = _options(notation)
+    known = {"per": ("token", "tensor"), "zero": (True, False), "range": RANGES}
+    fits = options is not None and all(value in known.get(name, ()) for name, value in options.items())
+    if options is None or not fits or (options.get("per") == "token" and len(options) > 1):
+        raise EncodingError(
+            f'activations: expected int8(per="token"), or int8 with zero=true or false and range= one of '
+            f"{', '.join(RANGES)}, got {notation}"
+        )
+    return Activations(**options)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What a layer's input becomes: one scale `per` "token" or, kept in the layer, "tensor"; `unsigned` bytes or signed
+    ones, `zero` being that of 0.
+
+        >>> str(Codes("tensor", True, 3)), codes_of('int8(per="token")')
+        ('int8(per="tensor",unsigned=true,zero=3)', Codes(per='token', unsigned=False, zero=0))
+    """
+
+    per: str
+    unsigned: bool = False
+    zero: int = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.uint8 if self.unsigned else torch.int8
+
+    def __str__(self) -> str:
+        more = [("unsigned", True), ("zero", self.zero)] if self.unsigned else []
+        return str(Scheme("int8", options=(("per", self.per), *((n, v) for n, v in more if v))))
+
+
+def codes_of(notation: str) -> Codes:
+    """What `str` of some codes stands for. Raises EncodingError for any other notation."""
+    options = _options(notation) or {}
+    per, unsigned, zero = options.get("per"), options.get("unsigned", False), options.get("zero", 0)
+    fits = per in ("token", "tensor") and type(unsigned) is bool and type(zero) is int and 0 <= zero <= 255 * unsigned
+    if fits:
+        made = Codes(str(per), unsigned, zero)
+        if str(made) == notation:
+            return made
+    raise EncodingError(f"activations: expected how a layer's input is quantized, got {notation}")
+
+
+def _options(notation: str) -> dict[str, Any] | None:
+    """The options of an `int8` that stands alone."""
     chains = encoding_of(notation).terms
     scheme = chains[0][0] if len(chains) == 1 and len(chains[0]) == 1 else Scheme("")
-    options = dict(scheme.options)
-    per = options.pop("per", "tensor")
-    if scheme.name != "int8" or scheme.args or options or per not in _GRANULARITIES:
-        raise EncodingError(f'activations: expected int8(per="token"), got {notation}')
-    return Activations(str(per))
-
-
-def require_integers(modules: Iterable[nn.Module], stored: Storage) -> None:
-    """Raise EncodingError unless modules are linear layers, their weight bytes times scales that whole sums share."""
-    for module in modules:
-        if encoded_class(module) not in (EncodedLinear, IntegerLinear):
-            raise EncodingError(f"activations are quantized in nn.Linear, not in {type(module).__name__}")
-    values, *others = stored.components
-    scales = len(others) == 1 and others[0].type.shape in ((1,), (stored.shape[0],)) and others[0].type.dtype.is_float
-    if values.type.dtype != i8 or values.type.shape != stored.shape or not scales:
-        raise EncodingError(
-            f"activations are quantized where the weight is stored as int8, with one scale for each channel or for the "
-            f"tensor; this one is stored as {stored.encoding}"
-        )
-
-
-class IntegerLinear(EncodedLinear):
-    """`nn.Linear` with bytes for its weight, which makes bytes of its input too."""
-
-    activations: Activations
-
-    def forward(self, input: Tensor) -> Tensor:
-        whole, scale = by_token(self.changed(input))
-        values, weight_scale = (getattr(self, name) for name in self.weight_components)
-        rows = whole.reshape(-1, self.in_features)
-        # Of matrices with one column PyTorch 2.13's `_int_mm` gives what lies in memory.
-        sums = torch._int_mm(rows, values.t()) if self.in_features > 1 else rows.int() * values.t().int()
-        sums = sums.reshape(*input.shape[:-1], self.out_features)
-        result = sums.float() * (scale * weight_scale.float())
-        return (result if self.bias is None else result + self.bias.float()).to(input.dtype)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, activations={self.activations}"
+    return dict(scheme.options) if scheme.name == "int8" and not scheme.args else None
 
 
 def by_token(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,11 +113,13 @@ def by_token(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.round(wide * (LARGEST / largest)).to(torch.int8), largest / LARGEST
 
 
-def install_activations(modules: Iterable[nn.Module], how: Activations | None) -> None:
-    """Make layers whose weights are bytes quantize their inputs as is said; None: no longer."""
-    for module in modules:
-        if how is not None:
-            module.__class__ = IntegerLinear
-            module.activations = how  # type: ignore[assignment]
-        elif type(module) is IntegerLinear:
-            module.__class__ = EncodedLinear  # type: ignore[assignment]
+def by_step(x: Tensor, step: Tensor, codes: Codes) -> Tensor:
+    """The bytes of x: values beyond the least and the largest byte become those.
+
+    >>> by_step(torch.tensor([-1.0, 0.0, 0.6, 300.0]), torch.tensor(0.5), Codes("tensor", True, 1)).tolist()
+    [0, 1, 2, 255]
+    """
+    rounded = torch.round(x.float() * step.reciprocal())
+    moved = rounded + codes.zero if codes.zero else rounded
+    bounds = torch.iinfo(codes.dtype)
+    return moved.clamp(bounds.min, bounds.max).to(codes.dtype)

@@ -8,7 +8,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -56,17 +56,22 @@ def gather(
     apart: set[str] = set()
     while True:
         sums = _Sums(apart)
-        with _evaluating(model), torch.no_grad(), sums.watching(modules):
+        with evaluating(model), torch.no_grad(), sums.watching(modules):
             for call in calls:
                 call(model)
                 advance()
         if not sums.broken:
             break
         apart |= sums.broken
-    unseen = [name for name in modules if name not in sums.leaders]
+    require_seen(modules, sums.leaders)
+    return {name: sums.seen[sums.leaders[name]] for name in modules}
+
+
+def require_seen(names: Iterable[str], seen: Collection[str]) -> None:
+    """Raise InputError where a layer never ran."""
+    unseen = [name for name in names if name not in seen]
     if unseen:
         raise InputError(f"data: {unseen[0] or 'the model'} never ran; leave it out with where=..., or give other data")
-    return {name: sums.seen[sums.leaders[name]] for name in modules}
 
 
 class _Sums:
@@ -149,7 +154,7 @@ def _patches(module: Any, batch: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode, and afterwards as it was."""
     modes = [(m, m.training) for m in model.modules()]
     model.eval()

@@ -26,6 +26,10 @@ class InputChange:
     def __bool__(self) -> bool:
         return self.scale is not None or self.rotation is not None
 
+    def of_input(self, x: Tensor, places: int = 0) -> Tensor:
+        """The changed input; after its channels come so many dimensions."""
+        return changed(x, self.scale, self.rotation, places)
+
     def of_weight(self, weight: Tensor, taps: int = 1) -> Tensor:
         """The weight that gives the same product with the changed input."""
         turned = weight if self.rotation is None else turn(weight, self.rotation)
@@ -51,6 +55,13 @@ class InputChange:
 
 
 UNCHANGED = InputChange()
+
+
+def changed(x: Tensor, scale: Tensor | None, rotation: Tensor | None, places: int) -> Tensor:
+    """An input, turned and then scaled; after its channels come so many dimensions."""
+    if rotation is not None:
+        x = turn(x, rotation)
+    return x if scale is None else x * scale.reshape(-1, *(1 for _ in range(places)))
 
 
 def turn(x: Tensor, rotation: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from effcc.compression.inputs import turn
+from effcc.compression.inputs import changed
 from effcc.errors import EncodingError
 from effcc.frontend.decode import decode
 
@@ -56,12 +56,7 @@ class EncodedModule(nn.Module):
 
     def changed(self, input: Tensor) -> Tensor:
         """The input that the stored weight is for."""
-        if self.input_rotation is not None:
-            input = turn(input, self.input_rotation)
-        if self.input_scale is not None:
-            after = len(self.weight_shape) - 2
-            input = input * self.input_scale.reshape(-1, *(1 for _ in range(after)))
-        return input
+        return changed(input, self.input_scale, self.input_rotation, len(self.weight_shape) - 2)
 
     def extra_repr(self) -> str:
         changes = [n for n in ("rotation", "scale") if getattr(self, f"input_{n}") is not None]

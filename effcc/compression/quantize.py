@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
-from effcc.compression.activations import activations_of, install_activations, require_integers
+from effcc.compression.activations import Activations, Codes, activations_of
+from effcc.compression.calls import calls_of
 from effcc.compression.inputs import UNCHANGED
 from effcc.compression.install import (
     Choice,
@@ -15,15 +17,19 @@ from effcc.compression.install import (
     Stored,
     Weight,
     install_all,
+    is_linear,
     require_module,
     weights_of,
 )
+from effcc.compression.integers import install_activations, multiplies, require_integers
 from effcc.compression.methods import methods_of
 from effcc.compression.methods.problem import Method, Problem
 from effcc.compression.methods.sparse import rounded_where_stored
+from effcc.compression.progress import progress
+from effcc.compression.ranges import codes_for, observe
 from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_of
 from effcc.compression.search import matrix_of, relative_error, searched, solved
-from effcc.errors import EncodingError
+from effcc.errors import EncodingError, InputError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import storage
@@ -52,12 +58,14 @@ def quantize(
         scaled by their inputs), `smoothquant` (likewise, for inputs that are quantized, too); `hadamard` (inputs
         rotated); also one after the other, `awq+gptq`.
     data: what the model is to be accurate on: calls of it, each a tensor, a tuple of arguments, or a dict of keywords.
-    where: takes a module's name and the module, says whether its weight is to be stored so; default: every nn.Linear.
+    where: takes a module's name and the module, says whether its weight is to be stored so; default: every nn.Linear,
+        and every nn.Conv2d where activations are `int8`.
         Linear, Embedding and convolutions can be stored. A weight that is sparse already keeps its pattern, and is
         rounded by `nearest` or `quantease`. An embedding is rounded to nearest whatever the method: its rows are looked
         up, not multiplied.
-    activations: `int8(per="token")`: linear layers stored as int8 quantize their inputs, too, with a scale for each row
-        at every call, and multiply bytes with bytes (`effcc.compression.activations`).
+    activations: layers stored as int8 quantize their inputs, too, and multiply bytes with bytes. `int8(per="token")`:
+        linear layers, with a scale for each row at every call. `int8`: also convolutions, by the range that the data
+        show; with `zero=true`, `range="percentile"` or `"mse"` as `effcc.compression.activations` says.
 
     Raises UnknownNameError, IRSyntaxError or EncodingError for a scheme that does not exist, does not parse, does not
     fit a weight (which one is said), or stands where it cannot; InputError for data that are missing, do not fit the
@@ -76,19 +84,41 @@ def quantize(
     require_kind(alone, names("values"), "quantize", "sparsify")
     methods = methods_of(method)
     how = None if activations is None else activations_of(activations)
-    plan = assigned(weights_of(model, where), schemes)
+    static = how is not None and how.is_static
+    if static and data is None:
+        raise InputError('activations="int8" needs calibration data: data=[...], inputs that show the layers\' ranges')
+    plan = assigned(weights_of(model, where or (_is_integer if static else is_linear)), schemes)
 
     def store(weight: Weight, wanted: Encoding, gram: Any) -> Stored:
         stored = _stored(weight, wanted, methods, gram)
         if how is not None:
-            require_integers(weight.modules.values(), stored.storage)
+            require_integers(weight.modules.values(), stored.storage, how.is_static)
         return stored
 
-    found = searched(model, plan, store, data, method if any(m.needs_data for m in methods) else None)
+    needed_by = method if any(m.needs_data for m in methods) else None
+    found = searched(model, plan, store, data if needed_by or not static else None, needed_by)
+    inputs = {} if how is None else _inputs(model, found, how, data)
     install_all(found)
-    if how is not None:
-        install_activations([m for weight, _ in found for m in weight.modules.values()], how)
+    for name, (codes, step) in inputs.items():
+        install_activations(model.get_submodule(name), codes, step)
     return model
+
+
+def _is_integer(_: str, module: nn.Module) -> bool:
+    return multiplies(module)
+
+
+def _inputs(
+    model: nn.Module, found: Sequence[tuple[Weight, Stored]], how: Activations, data: object
+) -> dict[str, tuple[Codes, Tensor | None]]:
+    """What the inputs of the modules become, and for static ones by which step."""
+    layers = {name: (m, stored.change) for weight, stored in found for name, m in weight.modules.items()}
+    if not how.is_static:
+        return dict.fromkeys(layers, (Codes(how.per), None))
+    calls = calls_of(data)
+    with progress(len(calls)) as step:
+        seen = observe(model, layers, calls, lambda: step("calibrating"))
+    return {name: codes_for(seen[name], how) for name in layers}
 
 
 def _stored(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: Any) -> Stored:

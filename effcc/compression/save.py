@@ -17,18 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from effcc.compression.activations import (
-    IntegerLinear,
-    activations_of,
-    install_activations,
-    require_integers,
-)
+from effcc.compression.activations import Codes, codes_of
 from effcc.compression.inputs import InputChange
 from effcc.compression.install import install, require_module
+from effcc.compression.integers import IntegerModule, install_activations, require_integers
 from effcc.compression.modules import EncodedModule, encoded_class
 from effcc.errors import CheckpointError, EncodingError, IRSyntaxError, PackageError, UnknownNameError
 from effcc.frontend.decode import storage_of, to_numpy
@@ -41,6 +38,7 @@ VERSION = 1
 KEY = "effcc"
 WEIGHT_DTYPES = {str(d).removeprefix("torch."): d for d in TORCH_DTYPES.values() if d.is_floating_point}
 INPUT_CHANGES = ("input_scale", "input_rotation")
+INPUT_STEP = "input_step"
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
 
 def _entry(module: EncodedModule) -> _Entry:
     dtype = str(module.weight_dtype or module.weight.dtype).removeprefix("torch.")
-    how = str(module.activations) if isinstance(module, IntegerLinear) else None
+    how = str(module.activations) if isinstance(module, IntegerModule) else None
     return _Entry(
         module.encoding, list(module.weight_shape), list(module.weight_components), dtype, module.weight_error, how
     )
@@ -131,7 +129,8 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> Model:
     for module, made, components, change, error in pending:
         install(module, made, components, change, error)
     for name, entry in file.weights.items():
-        install_activations([modules[name]], None if entry.activations is None else activations_of(entry.activations))
+        codes = None if entry.activations is None else codes_of(entry.activations)
+        install_activations(modules[name], codes, file.tensors.get(_prefix(name) + INPUT_STEP))
     model.load_state_dict(rest, strict=False)
     return model
 
@@ -205,8 +204,9 @@ def _stored(
         made = storage_of(entry.encoding, entry.shape, components, WEIGHT_DTYPES[entry.dtype])
         made.decode([to_numpy(c) for c in components])  # coordinates, too, are what they should be
         if entry.activations is not None and module is not None:
-            activations_of(entry.activations)
-            require_integers([module], made)
+            codes = codes_of(entry.activations)
+            require_integers([module], made, codes.per == "tensor")
+            _require_step(codes, tensors.get(prefix + INPUT_STEP))
     except (EncodingError, UnknownNameError, IRSyntaxError) as error:
         raise CheckpointError(f"{where}: {error}") from None
     if [f"weight_{c.name}" for c in made.components] != entry.components:
@@ -223,6 +223,14 @@ def _stored(
     return made, dict(zip(names, components, strict=True)), InputChange(scale, rotation)
 
 
+def _require_step(codes: Codes, step: Tensor | None) -> None:
+    """Raise EncodingError unless there is a step, one number, where the input's scale is stored."""
+    if (step is not None) != (codes.per == "tensor") or (
+        step is not None and (step.shape != () or step.dtype != torch.float32 or not 0 < float(step) < float("inf"))
+    ):
+        raise EncodingError(f"activations={codes}: expected {'a positive' if codes.per == 'tensor' else 'no'} step")
+
+
 def _kind(module: nn.Module | None) -> str:
     return "no module" if module is None else f"a {type(module).__name__}"
 
@@ -237,11 +245,11 @@ def _rest(file: _File, model: nn.Module) -> dict[str, Tensor]:
                 "model; load into the dense model"
             )
         if isinstance(module, EncodedModule):
-            for part in module.weight_components:
-                wanted.pop(_prefix(name) + part)
+            for part in (*module.weight_components, INPUT_STEP):
+                wanted.pop(_prefix(name) + part, None)
     rest = dict(file.tensors)
     for name, entry in file.weights.items():
-        for part in ("weight", *entry.components, *INPUT_CHANGES):
+        for part in ("weight", *entry.components, *INPUT_CHANGES, INPUT_STEP):
             wanted.pop(_prefix(name) + part, None)
             rest.pop(_prefix(name) + part, None)
     for name in [*wanted, *rest]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import effcc
-from effcc.compression.activations import IntegerLinear, by_token
+from effcc.compression.activations import by_token
+from effcc.compression.integers import IntegerLinear
 from effcc.compression.modules import EncodedLinear
 from effcc.compression.quantize import quantize
 from effcc.compression.save import load_into, save
@@ -118,10 +119,13 @@ def test_other_backends_and_export_run_it() -> None:
         assert torch.equal(copy.deepcopy(layers)(x), want)
 
 
-@pytest.mark.parametrize("notation", ["int8", 'int8(per="channel")', "int4", "block(4,1)", "int8 + int8"])
+@pytest.mark.parametrize(
+    "notation",
+    ["int4", "block(4,1)", "int8 + int8", 'int8(per="channel")', 'int8(per="token",zero=true)', 'int8(range="all")'],
+)
 def test_schemes_that_activations_do_not_have_are_refused(notation: str) -> None:
     layers = model()
-    with pytest.raises(EncodingError, match='expected int8\\(per="token"\\)'):
+    with pytest.raises(EncodingError, match="activations: expected int8"):
         quantize(layers, activations=notation)
     assert type(layers[0]) is nn.Linear  # type: ignore[index]
 

@@ -1,0 +1,124 @@
+"""Layers that multiply integers with integers: activations are quantized where they enter, sums are exact in i32.
+
+    y[m,n] = f32(sum over k of (q[m,k] - zero) * values[n,k]) * (step * scale[n]) + bias[n]
+
+and likewise for convolutions, where a tap beyond the border adds 0. The forward is made of ordinary operators, whose
+sums are those of the integers modulo 2^32: exact while there are fewer than 2^16 terms. So a quantized layer runs in
+eager, is exported, and is compiled by any backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effcc.compression.activations import Codes, by_step, by_token
+from effcc.compression.modules import EncodedConv2d, EncodedLinear, EncodedModule, encoded_class
+from effcc.errors import EncodingError
+from effcc.ir.dtypes import i8
+from effcc.ir.encodings import Storage
+
+
+class IntegerModule(EncodedModule):
+    """A module with bytes for its weight, which makes bytes of its input too.
+
+    input_step: f32[], a buffer; None where each token has a step of its own.
+    """
+
+    activations: Codes
+    input_step: Tensor | None
+
+    def quantized(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """The bytes of the input, and what one of them is worth."""
+        if self.input_step is None:
+            return by_token(input)
+        return by_step(input, self.input_step, self.activations), self.input_step
+
+    def centred(self, whole: Tensor, dtype: torch.dtype = torch.int32) -> Tensor:
+        """Bytes of the input as integers that are 0 where it is."""
+        wide = whole.to(dtype)
+        return wide - self.activations.zero if self.activations.zero else wide
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, activations={self.activations}"
+
+
+class IntegerLinear(IntegerModule, EncodedLinear):
+    """`nn.Linear` of bytes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        whole, step = self.quantized(self.changed(input))
+        values, weight_scale = (getattr(self, name) for name in self.weight_components)
+        rows = whole.reshape(-1, self.in_features)
+        if rows.dtype == torch.int8 and self.in_features > 1:
+            sums = torch._int_mm(rows, values.t())
+        else:  # of matrices with one column PyTorch 2.13's `_int_mm` gives what lies in memory
+            sums = F.linear(self.centred(rows), values.int())
+        sums = sums.reshape(*input.shape[:-1], self.out_features)
+        result = sums.float() * (step * weight_scale.float())
+        return (result if self.bias is None else result + self.bias.float()).to(input.dtype)
+
+
+class IntegerConv2d(IntegerModule, EncodedConv2d):
+    """`nn.Conv2d` of bytes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        whole, step = self.quantized(self._padded(self.changed(input)))
+        values, weight_scale = (getattr(self, name) for name in self.weight_components)
+        # PyTorch 2.13 has dilated convolutions of i64, but not of i32.
+        wide = torch.int64 if any(d > 1 for d in self.dilation) else torch.int32
+        padding = self.padding if self.padding_mode == "zeros" else 0
+        sums = F.conv2d(
+            self.centred(whole, wide), values.to(wide), None, self.stride, padding, self.dilation, self.groups
+        )
+        result = sums.float() * (step * weight_scale.float()).reshape(-1, 1, 1)
+        return (result if self.bias is None else result + self.bias.float().reshape(-1, 1, 1)).to(input.dtype)
+
+    def _padded(self, input: Tensor) -> Tensor:
+        if self.padding_mode == "zeros":
+            return input
+        return F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+
+
+INTEGER: Mapping[type[nn.Module], type[IntegerModule]] = {EncodedLinear: IntegerLinear, EncodedConv2d: IntegerConv2d}
+"""What each class of encoded module becomes when its activations are quantized."""
+_ENCODED: Mapping[type[nn.Module], type[nn.Module]] = {integer: encoded for encoded, integer in INTEGER.items()}
+
+
+def multiplies(module: nn.Module, static: bool = True) -> bool:
+    """Whether a module can multiply bytes with bytes; a scale for each token is one of linear layers."""
+    found = encoded_class(module)
+    if found is None:
+        return False
+    return issubclass(found, EncodedLinear) or (static and issubclass(found, EncodedConv2d))
+
+
+def require_integers(modules: Iterable[nn.Module], stored: Storage, static: bool) -> None:
+    """Raise EncodingError unless modules are such layers, their weight bytes times scales that whole sums share."""
+    for module in modules:
+        if not multiplies(module, static):
+            where = "nn.Linear and nn.Conv2d" if static else "nn.Linear (by token)"
+            raise EncodingError(f"activations are quantized in {where}, not in {type(module).__name__}")
+    values, *others = stored.components
+    scales = len(others) == 1 and others[0].type.shape in ((1,), (stored.shape[0],)) and others[0].type.dtype.is_float
+    if values.type.dtype != i8 or values.type.shape != stored.shape or not scales:
+        raise EncodingError(
+            f"activations are quantized where the weight is stored as int8, with one scale for each channel or for the "
+            f"tensor; this one is stored as {stored.encoding}"
+        )
+
+
+def install_activations(module: Any, codes: Codes | None, step: Tensor | None = None) -> None:
+    """Make a layer whose weight is bytes quantize its input as is said; None: no longer."""
+    if isinstance(module, IntegerModule):
+        del module.input_step
+        module.__class__ = _ENCODED[type(module)]  # type: ignore[assignment]
+    if codes is not None:
+        module.__class__ = INTEGER[type(module)]
+        module.activations = codes
+        source = getattr(module, module.weight_components[0])
+        module.register_buffer("input_step", None if step is None else step.to(source.device))
