@@ -25,6 +25,7 @@ from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Domain, Problem, evaluate
 from effcc.passes.tiling.cost import (
     LINE_SLOTS,
+    PACKED_LOAD_EIGHTHS,
     PAGE_BYTES,
     ROOFLINE,
     Prediction,
@@ -68,12 +69,13 @@ MODEL = """
 
     # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest. Rows of A come
     # line by line, from as many places as there are rows, but for short ones, which follow one another.
-    step = max((mr * dot_slots + decode_slots) * vectors, mr + vectors, latency_slots)
+    step = max((mr * dot_slots + decode_slots) * vectors, (mr + vectors) * load_eighths / 8, latency_slots)
     left = rows % mr
-    left_step = min(left, 1) * max((left * dot_slots + decode_slots) * vectors, left + vectors, latency_slots)
+    left_step = (min(left, 1)
+                 * max((left * dot_slots + decode_slots) * vectors, (left + vectors) * load_eighths / 8, latency_slots))
     all_left = m % mr
-    all_left_step = (min(all_left, 1)
-                     * max((all_left * dot_slots + decode_slots) * vectors, all_left + vectors, latency_slots))
+    all_left_step = (min(all_left, 1) * max((all_left * dot_slots + decode_slots) * vectors,
+                                            (all_left + vectors) * load_eighths / 8, latency_slots))
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
             + k_all * turn_slots / 8)
     lines = min(1, lhs_bytes * k_all / 1024) * lhs_bytes * k_all * line_slots   # of a row of A, in 64ths
@@ -239,6 +241,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "out_byte": byte_time_at_home(target, batch * turns * m * n * nest.out_bytes),
         "decode_slots": nest.decode_slots,
         "dot_slots": nest.dot_slots,
+        "load_eighths": 8 if nest.depth == 1 else PACKED_LOAD_EIGHTHS,
         # Panels that are not packed come from as many places as A's rows: wide ones gain nothing there.
         "line_slots": LINE_SLOTS if nest.rhs == "packed" else 0,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,

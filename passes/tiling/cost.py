@@ -52,6 +52,10 @@ LINE_SLOTS = 2
 """Slots to bring a line of A's rows from L2: mr streams at a time, which the hardware does not run ahead of as it does
 of B's one (products of 128 x 768 x 768: tiles of 8x48 and 6x64 take 0.95 of what 13x32 does, 10x32 0.97; with AVX2,
 4x24 takes 0.95 to 0.99 of 6x16)."""
+PACKED_LOAD_EIGHTHS = 10
+"""Eighths of a slot to load a vector, or neighbours that all lanes share, beside dot products: tiles of one vector, a
+load for each dot, came to 1.6 loads a cycle where two are the limit (u8 x i8 by vpdpbusd, 128 x 768 x 3072: 26x16 took
+1.22 times what 8x48 did, 16x16 1.35 times)."""
 TURN_SLOTS = 1
 """Eighths of a slot to turn the loop over k: its branch issues beside the multiply-adds, and unrolling it by 4 changed
 nothing that could be measured (products of 128 x 768 x 3072, 8x48 and 12x32 tiles with AVX-512, 6x16 with AVX2).

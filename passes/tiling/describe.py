@@ -77,7 +77,7 @@ def contraction_of(
         out_bytes=product.accumulator.bytes,
         rhs="packed" if packed else "rows",
         lhs_row_stride=int(row_stride) * rows_of.data.dtype.bytes if known else None,  # type: ignore[arg-type]
-        decode_slots=_decode_slots(columns_of, lane_axis),
+        decode_slots=_decode_slots(columns_of, lane_axis) if depth == 1 else 0,  # packed lanes are summed as stored
         accumulator_bytes=product.accumulator.bytes,
         block_k=block_k,
         whole=frozenset(a for a in kept if a not in shared),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,14 @@ def test_such_products_are_packed(machine: str) -> None:
 def test_products_of_what_is_computed_stay_as_they_are() -> None:
     graph = parse_graph(PRODUCT.format(x="i8", w="i8").replace("weight %w", "%w"))
     assert [n.op for n in sum_by_dots(graph, generic("avx512_vnni")).nodes] == [n.op for n in graph.nodes]
+
+
+@pytest.mark.parametrize(("machine", "lanes"), [("avx512_vnni", 16), ("avx2_vnni", 8), ("avx2", 8)])
+def test_a_load_serves_more_than_one_dot_product(machine: str, lanes: int) -> None:
+    graph = parse_graph(PRODUCT.replace("6", "128").replace("70", "768").replace("20", "768").format(x="i8", w="i8"))
+    split = hoist(sum_by_dots(graph, generic(machine)))
+    kernels = fuse(split.main, generic(machine), split.prepare).kernels.values()
+    (kernel,) = (k for k in kernels if any("linear" in s.target for s in k.statements))
+    _, schedule = choose(kernel, generic(machine))
+    rows, columns = re.search(r"tile (\d+)x(\d+)", " ".join(schedule.notes)).groups()  # type: ignore[union-attr]
+    assert int(columns) >= 2 * lanes and int(rows) * int(columns) >= 8 * lanes
