@@ -349,10 +349,14 @@ class _Clustering(_Alone):
         """Whether the operands of a contraction, or of a sum over spans, stay in the cache where they are read again
         for every tile of the shared axes.
 
-        Weights never do: a whole layer's weights would be read for every tile of rows.
+        Weights never do: a whole layer's weights would be read for every tile of rows. Dot products of packed integers
+        want rows and columns whole: they are done sooner than what it would take to read them again.
         """
         extents = self.cascade.extents
         lost = [a for a in statement.axes if into.same.get(a, a) not in shared]
+        product = contraction(statement)
+        if product is not None and product.accumulator.is_integer and product.dot is not None:
+            return all(extents[a] == 1 for a in lost)
         own = into.targets
         for load in statement.reads:
             touched = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from effcc.ir.contraction import contraction
 from effcc.ir.dims import Dim, elements
 from effcc.ir.division import fold_division
+from effcc.ir.dots import PACKED
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, children, ends_at, free_axes, loads, transform, walk
 from effcc.ir.kernel import Scatter, Statement
 from effcc.ir.scalars import function
@@ -65,13 +66,18 @@ def inline(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] = froze
 
 
 def _inline_padding(cascade: Cascade, wanted: set[str], multiply_defined: set[str]) -> Cascade:
-    """The cascade with padding read through where windows alone read it: at their borders, loops are cut."""
+    """The cascade with padding read through where windows alone read it: at their borders, loops are cut. What dot
+    products of packed lanes sum is read as it lies in memory.
+    """
     under_windows: dict[str, bool] = {}
+    solid = wanted | multiply_defined
     for item in cascade.items:
         if isinstance(item, Defined):
             for load in item.statement.reads:
                 under_windows[load.buffer] = under_windows.get(load.buffer, True) and _is_window(item.statement, load)
-    solid = wanted | multiply_defined
+            product = contraction(item.statement)
+            if product is not None and product.dot is not None and product.accumulator.is_integer:
+                solid |= {product.left.data.buffer, product.right.data.buffer}
     return _inline_where(
         cascade,
         wanted,
@@ -209,6 +215,8 @@ def _pays(item: Defined, readers: list[tuple[Defined, Load]], extents: Mapping[s
     cost = scalar_cost(item.statement.value)
     if cost <= 0.0:
         return True
+    if _makes_codes(item.statement.value) and any(not _in_place(load) for _, load in readers):
+        return False
     own = _points(item.statement, extents)
     work = 0.0
     for reader, load in readers:
@@ -220,6 +228,20 @@ def _pays(item: Defined, readers: list[tuple[Defined, Load]], extents: Mapping[s
         work += points
     traffic = 3.0
     return cost * (work - own) <= traffic * own or (cost <= 1.0 and len(readers) == 1)
+
+
+def _makes_codes(e: Expr) -> bool:
+    """Whether a float becomes one of the small integers that products are of."""
+    match e:
+        case Call("cast", (operand,), dtype):
+            return operand.dtype.is_float and dtype.is_integer and dtype in PACKED
+    return False
+
+
+def _in_place(load: Load) -> bool:
+    """Whether all elements are read point by point: what reads them elsewhere (around a border, say) is no epilogue, so
+    that reading through it what is wider costs memory."""
+    return all(isinstance(i, Axis) for i in load.index)
 
 
 def _cost_alone(e: Expr, alone: Mapping[str, float]) -> float | None:
