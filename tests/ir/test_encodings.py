@@ -84,10 +84,23 @@ def test_columns_rounded_one_at_a_time_are_what_is_decoded(encoding: str) -> Non
     dense = weight(9, (4, 37))
     made = storage(encoding_of(encoding), dense.shape)
     parameters = made.values.fit(made.levels, dense)
-    columns = [made.values.nearest(made.levels, dense[:, c : c + 1], c, parameters) for c in range(37)]
+    nearest = made.values.rounding(made.levels, parameters)
+    columns = [nearest(dense[:, c : c + 1], c) for c in range(37)]
     rounded = np.concatenate(columns, axis=1).astype(np.float32)
     codes = made.values.round(made.levels, rounded, parameters)
     np.testing.assert_array_equal(made.decode([*codes, *parameters]), rounded)
+
+
+@pytest.mark.parametrize("scheme", ["int4", "iq4", "nf4"])
+def test_scales_that_have_no_sign_lose_little_beside_those_that_have(scheme: str) -> None:
+    dense = weight(7, (16, 256))
+
+    def error(notation: str) -> float:
+        made = storage(encoding_of(notation), dense.shape)
+        return float(np.square(made.decode(made.encode(dense)) - dense).sum())
+
+    assert error(f'{scheme}(group=32,scale="u6",super=256)') < 2 * error(f'{scheme}(group=32,scale="f16")')
+    assert error(f'{scheme}(group=32,scale="e8")') < 4 * error(f'{scheme}(group=32,scale="f16")')
 
 
 def test_a_learned_table_errs_less_than_a_known_one() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from effcc.compression.inputs import InputChange
 from effcc.errors import EncodingError
 from effcc.ir.encodings import Storage
+from effcc.ir.encodings.values import Nearest
 
 Array = Any
 
@@ -80,7 +81,7 @@ class Rounding:
 
     storage: Storage
     parameters: Sequence[Array]
-    groups: int
+    nearest: Nearest
 
     @staticmethod
     def of(problem: Problem, searched: bool = True) -> Rounding:
@@ -91,20 +92,17 @@ class Rounding:
         made = problem.storage
         rows = np.ascontiguousarray(problem.matrix.numpy()).astype(made.dtype.numpy)  # scales may be in its dtype
         parameters = made.values.fit(made.levels, made.levels.from_rows(rows), problem.importance if searched else None)
-        return Rounding(made, parameters, len(problem.weight))
+        return Rounding(made, parameters, made.values.rounding(made.levels, parameters))
 
     def column(self, number: int, column: Tensor) -> Tensor:
         """What each of a column's numbers, [groups, channels of a group], is stored as."""
-        values, levels = self.storage.values, self.storage.levels
-        given = column.reshape(-1, 1).to(torch.float32).numpy()
-        found = values.nearest(levels, given, number, self.parameters)
+        found = self.nearest(column.reshape(-1, 1).to(torch.float32).numpy(), number)
         return torch.from_numpy(np.ascontiguousarray(found, np.float32)).reshape(column.shape)
 
     def all(self, weight: Tensor) -> Tensor:
         """What the whole weight is stored as."""
-        values, levels = self.storage.values, self.storage.levels
         rows = np.ascontiguousarray(weight.reshape(-1, weight.shape[-1]).numpy())
-        found = values.nearest(levels, rows, 0, self.parameters)
+        found = self.nearest(rows, 0)
         return torch.from_numpy(np.ascontiguousarray(found, np.float32)).reshape(weight.shape)
 
     def arrays(self, weight: Tensor) -> list[Array]:

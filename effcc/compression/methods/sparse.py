@@ -35,9 +35,10 @@ def rounded_where_stored(made: Storage, coordinates: Sequence[Array], elements: 
     rows = torch.from_numpy(np.ascontiguousarray(levels.rows(np.asarray(elements, np.float32))))
     diagonal = torch.diagonal(gram)
     parameters = values.fit(levels, np.asarray(elements), diagonal[columns].numpy())
+    rounding = values.rounding(levels, parameters)
 
     def nearest(numbers: Tensor, start: int) -> Tensor:
-        found = values.nearest(levels, numbers.contiguous().numpy(), start, parameters)
+        found = rounding(numbers.contiguous().numpy(), start)
         return torch.from_numpy(np.ascontiguousarray(found, np.float32))
 
     found = nearest(rows, 0)

@@ -22,7 +22,7 @@ from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType
 from effcc.ir.encodings.levels import Levels
 from effcc.ir.encodings.registry import Declaration, Option, declare, positive
-from effcc.ir.encodings.values.base import EPSILON, Array, LoadComponent, NamedArray, Term, Values
+from effcc.ir.encodings.values.base import EPSILON, Array, LoadComponent, NamedArray, Nearest, Term, Values
 from effcc.ir.expr import Expr
 
 
@@ -204,7 +204,7 @@ class Terms(Values):
     def round(self, levels: Levels, stored: Array, parameters: Sequence[Array]) -> list[Array]:
         raise self._refused()
 
-    def nearest(self, levels: Levels, columns: Array, start: int, parameters: Sequence[Array]) -> Array:
+    def rounding(self, levels: Levels, parameters: Sequence[Array]) -> Nearest:
         raise self._refused()
 
     def element(self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType) -> Expr:

@@ -14,6 +14,8 @@ from effcc.ir.expr import Expr
 
 Array = Any
 LoadComponent = Callable[[int, Sequence[Expr]], Expr]
+Nearest = Callable[[Array, int], Array]
+"""The numbers that elements would be decoded as: of columns of `levels.rows`, from the given one on."""
 NamedArray = tuple[str, DType, tuple[int, ...]]
 """A component: its name, dtype and shape."""
 
@@ -69,8 +71,8 @@ class Values(ABC):
         """The codes of stored elements: of each the one whose number is nearest."""
 
     @abstractmethod
-    def nearest(self, levels: Levels, columns: Array, start: int, parameters: Sequence[Array]) -> Array:
-        """The numbers that elements would be decoded as: `columns` are those from `start` on of `levels.rows`.
+    def rounding(self, levels: Levels, parameters: Sequence[Array]) -> Nearest:
+        """Rounds columns to what they would be decoded as, given parameters.
 
         What methods call that round a column at a time: once all columns are such numbers, `round` keeps them.
         """

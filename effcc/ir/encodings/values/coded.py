@@ -20,7 +20,7 @@ from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, f64, from_numpy, i64
 from effcc.ir.encodings.levels import Levels
 from effcc.ir.encodings.packing import Packed
-from effcc.ir.encodings.values.base import Array, LoadComponent, NamedArray, Values
+from effcc.ir.encodings.values.base import Array, LoadComponent, NamedArray, Nearest, Values
 from effcc.ir.encodings.values.codes import Code
 from effcc.ir.encodings.values.grid import Grid
 from effcc.ir.encodings.values.parameters import Stored
@@ -126,7 +126,7 @@ class Coded(Values):
             least, most = self._least(blocks, shrink), blocks.max(axis=-1, initial=0) * shrink
             scale = (most - least) / np.float32(self._steps)
             return _Numbers(scale, np.clip(np.rint(_over(-least, scale)), 0, self._steps), None, None)
-        return _Numbers(self.code.scale(blocks, counts) * shrink, None, None, None)
+        return _Numbers(self.code.scale(blocks, counts, self.scale.signed) * shrink, None, None, None)
 
     def _searched(self, blocks: Array, counts: Array, weights: Array | None, dtype: DType) -> Array:
         """For each block the share of its range whose codes have the smallest (weighted) squared error.
@@ -166,10 +166,15 @@ class Coded(Values):
         codes = self._codes(self.grid.blocks(rows), self._numbers(levels, parameters).each(_column))
         return self.code.packed.pack(levels.from_rows(self.grid.rows(codes, rows.shape)))
 
-    def nearest(self, levels: Levels, columns: Array, start: int, parameters: Sequence[Array]) -> Array:
-        span = range(start, start + columns.shape[1])
-        numbers = self._numbers(levels, parameters).each(lambda p: self.grid.spread(p, span))
-        return self._values(self._codes(_float(columns), numbers), numbers)
+    def rounding(self, levels: Levels, parameters: Sequence[Array]) -> Nearest:
+        every = self._numbers(levels, parameters)
+
+        def nearest(columns: Array, start: int) -> Array:
+            span = range(start, start + columns.shape[1])
+            numbers = every.each(lambda p: self.grid.spread(p, span))
+            return self._values(self._codes(_float(columns), numbers), numbers)
+
+        return nearest
 
     def _numbers(self, levels: Levels, parameters: Sequence[Array]) -> _Numbers:
         """Parameters as floating numbers in the grid's shape."""

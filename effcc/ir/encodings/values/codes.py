@@ -48,10 +48,10 @@ class Code(ABC):
         """How far, in scales, an element may be from the number nearest to it, where `count` share a scale."""
 
     @abstractmethod
-    def scale(self, blocks: Array, counts: Array) -> Array:
+    def scale(self, blocks: Array, counts: Array, signed: bool) -> Array:
         """A scale for each block (the last axis) of elements, of which the first `counts` are real and others 0.
 
-        What is 0 throughout may have any.
+        What is 0 throughout may have any. signed: whether it may be negative.
         """
 
     @abstractmethod
@@ -75,11 +75,11 @@ class Code(ABC):
         return []
 
 
-def reaching(blocks: Array, low: float, high: float) -> Array:
-    """The scale of smallest magnitude by which no element of a block leaves low..high; it may be negative."""
+def reaching(blocks: Array, low: float, high: float, signed: bool) -> Array:
+    """The scale of smallest magnitude by which no element of a block leaves low..high; `signed`: or negative."""
     most, least = blocks.max(axis=-1, initial=0), blocks.min(axis=-1, initial=0)
     upright = np.maximum(most / np.float32(high), least / np.float32(low))
-    if low == -high:
+    if low == -high or not signed:
         return upright
     turned = np.maximum(most / np.float32(-low), least / np.float32(-high))
     return np.where(upright <= turned, upright, -turned)
@@ -124,8 +124,8 @@ class Integers(Code):
     def radius(self, count: int, table: Array | None) -> float:
         return 0.5
 
-    def scale(self, blocks: Array, counts: Array) -> Array:
-        return reaching(blocks, self.low, self.high)
+    def scale(self, blocks: Array, counts: Array, signed: bool) -> Array:
+        return reaching(blocks, self.low, self.high, signed)
 
     def nearest(self, scaled: Array, table: Array | None) -> Array:
         whole = np.rint(scaled)
@@ -148,7 +148,7 @@ class Trits(Integers):
     def radius(self, count: int, table: Array | None) -> float:
         return float(count)
 
-    def scale(self, blocks: Array, counts: Array) -> Array:
+    def scale(self, blocks: Array, counts: Array, signed: bool) -> Array:
         return np.abs(blocks).sum(axis=-1) / counts.astype(np.float32)
 
 
@@ -169,7 +169,7 @@ class Signs(Code):
     def radius(self, count: int, table: Array | None) -> float:
         return float(count)
 
-    def scale(self, blocks: Array, counts: Array) -> Array:
+    def scale(self, blocks: Array, counts: Array, signed: bool) -> Array:
         return np.abs(blocks).sum(axis=-1) / counts.astype(np.float32)
 
     def nearest(self, scaled: Array, table: Array | None) -> Array:

@@ -38,9 +38,9 @@ class Listed(Code):
     def radius(self, count: int, table: Array | None) -> float:
         return float(np.diff(np.unique(_finite(self.listed(table)))).max(initial=0)) / 2
 
-    def scale(self, blocks: Array, counts: Array) -> Array:
+    def scale(self, blocks: Array, counts: Array, signed: bool) -> Array:
         numbers = _finite(self.listed(None))
-        return reaching(blocks, float(numbers.min()), float(numbers.max()))
+        return reaching(blocks, float(numbers.min()), float(numbers.max()), signed)
 
     def nearest(self, scaled: Array, table: Array | None) -> Array:
         """Counts the midpoints between neighbours that an element exceeds, a piece that stays in cache at a time."""

@@ -32,6 +32,9 @@ Load = Callable[[int, Sequence[Expr]], Expr]
 class Stored(ABC):
     """How an array of parameters is stored. Its arrays follow each other among a weight's components."""
 
+    signed: bool
+    """Whether a parameter may be negative."""
+
     @abstractmethod
     def components(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[NamedArray, ...]:
         """The arrays that hold parameters of `shape` for a weight of `dtype`."""
@@ -82,6 +85,7 @@ class Floats(Stored):
     """Numbers of a floating dtype; of the weight's own where none is said."""
 
     dtype: DType | None = None
+    signed = True
 
     def components(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[NamedArray, ...]:
         return ((name, self.dtype or dtype, shape),)
@@ -195,6 +199,7 @@ class Exponents(Stored):
     """
 
     halved: bool = False
+    signed = False
     shrinks = (1.0, 0.5)
 
     def components(self, name: str, shape: tuple[int, ...], dtype: DType) -> tuple[NamedArray, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from effcc.ir.dtypes import DType
 from effcc.ir.encodings.levels import Levels
-from effcc.ir.encodings.values.base import Array, LoadComponent, NamedArray, Values
+from effcc.ir.encodings.values.base import Array, LoadComponent, NamedArray, Nearest, Values
 from effcc.ir.expr import Expr
 
 
@@ -27,8 +27,8 @@ class Plain(Values):
     def round(self, levels: Levels, stored: Array, parameters: Sequence[Array]) -> list[Array]:
         return [stored]
 
-    def nearest(self, levels: Levels, columns: Array, start: int, parameters: Sequence[Array]) -> Array:
-        return columns
+    def rounding(self, levels: Levels, parameters: Sequence[Array]) -> Nearest:
+        return lambda columns, start: columns
 
     def decode(self, levels: Levels, arrays: Sequence[Array], dtype: DType) -> Array:
         return arrays[0]

@@ -13,7 +13,7 @@ import numpy as np
 from effcc.ir.dtypes import DType, bf16, f16
 from effcc.ir.encodings.levels import Levels
 from effcc.ir.encodings.registry import Declaration, declare
-from effcc.ir.encodings.values.base import EPSILON, SMALLEST, Array, LoadComponent, NamedArray
+from effcc.ir.encodings.values.base import EPSILON, SMALLEST, Array, LoadComponent, NamedArray, Nearest
 from effcc.ir.encodings.values.parameters import as_float
 from effcc.ir.encodings.values.plain import Plain
 from effcc.ir.expr import Expr, cast
@@ -31,8 +31,8 @@ class Halves(Plain):
     def round(self, levels: Levels, stored: Array, parameters: Sequence[Array]) -> list[Array]:
         return [as_float(stored, self.half)]
 
-    def nearest(self, levels: Levels, columns: Array, start: int, parameters: Sequence[Array]) -> Array:
-        return as_float(columns, self.half).astype(columns.dtype)
+    def rounding(self, levels: Levels, parameters: Sequence[Array]) -> Nearest:
+        return lambda columns, start: as_float(columns, self.half).astype(columns.dtype)
 
     def decode(self, levels: Levels, arrays: Sequence[Array], dtype: DType) -> Array:
         return arrays[0].astype(dtype.numpy)
