@@ -41,6 +41,7 @@ from effcc.passes.in_place import store_in_place
 from effcc.passes.integers import sum_by_dots
 from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
+from effcc.passes.panels import decode_panels
 from effcc.passes.parts import share_rows
 from effcc.passes.simplify import simplify_counted
 from effcc.passes.tiling.axes import settle, verify_settled
@@ -163,7 +164,7 @@ def _arrange(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
         return state
-    arranged = share_rows(widen_rows(arrange(state.program, target), target), target)
+    arranged = share_rows(widen_rows(arrange(decode_panels(state.program, target), target), target), target)
     return replace(state, program=turn_columns(cut_long_spans(arranged, target.cores)))
 
 

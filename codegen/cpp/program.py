@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from effcc.codegen.cpp.barriers import Pending
 from effcc.codegen.cpp.checks import CheckTable
+from effcc.codegen.cpp.joined_loops import join_loops
 from effcc.codegen.cpp.joins import join_calls
 from effcc.codegen.cpp.lifted import lift_numbers
 from effcc.codegen.cpp.outline import outline
@@ -112,7 +113,7 @@ def vectorize_program(
         if key not in same:
             kernel = program.kernels.get(name)
             with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
-                made = outline(vectorize(nest, target, RUN, alone))
+                made = outline(join_loops(vectorize(nest, target, RUN, alone)))
                 same[key] = made if name in often else lift_numbers(made)
             if done is not None:
                 done(same[key])

@@ -34,14 +34,14 @@ def step_axes(kernel: Kernel) -> tuple[str, ...]:
 
 def shared_axes(kernel: Kernel, ordered: Set[str] = frozenset()) -> tuple[str, ...]:
     """The axes that every statement has and reads its predecessors' results at: each point can run on its own.
-    Copies of parameters need not have them: each task can make its own.
+    What each task can make anew (`is_made_anew`) need not have them.
 
     Of a scatter those are the axes along which its points write apart (`writes_apart`), alike in all statements that
     write there. ordered: axes whose earlier points are finished before later ones begin, so that anything of them may
     be read.
     """
     extents = kernel.extents
-    computed = [s for s in kernel.statements if not is_copy(kernel, s)] or kernel.statements
+    computed = [s for s in kernel.statements if not is_made_anew(kernel, s)] or kernel.statements
     shared = [a for a in computed[0].axes if a not in kernel.scans and extents[a] != 1]
     definitions: dict[str, tuple[str, ...]] = {}
     scattered = {s.target for s in kernel.statements if s.scatter is not None}
@@ -177,6 +177,19 @@ def is_copy(kernel: Kernel, s: Statement) -> bool:
     return (
         s.scatter is None and s.target not in {p.name for p in kernel.outputs} and not set(s.axes) & set(kernel.scans)
     )
+
+
+def is_decoded(kernel: Kernel, s: Statement) -> bool:
+    """Whether a statement only computes of weights, point by point, what the kernel itself reads: decodes them, say."""
+    read = loads(s.value)
+    outputs = {p.name for p in kernel.outputs}
+    pointwise = s.reduction is None and s.scatter is None and not set(s.axes) & set(kernel.scans)
+    return pointwise and s.target not in outputs and bool(read) and all(x.buffer in kernel.weights for x in read)
+
+
+def is_made_anew(kernel: Kernel, s: Statement) -> bool:
+    """Whether tasks can each make a statement's results for themselves: they are copied, or decoded."""
+    return is_copy(kernel, s) or is_decoded(kernel, s)
 
 
 def online_axis(kernel: Kernel) -> str | None:

@@ -16,6 +16,8 @@ from effcc.ir.graph import Graph, GraphBuilder
 from effcc.ir.program import Launch
 from effcc.ir.types import TensorType
 from effcc.passes.fusion import fuse
+from effcc.passes.panels import decode_panels
+from effcc.passes.tiling.axes import settle
 from effcc.passes.tiling.tile import tile
 from effcc.target import Target
 
@@ -23,7 +25,8 @@ from effcc.target import Target
 @lru_cache(maxsize=1024)
 def scheduled_seconds(stored: Storage | None, shape: tuple[int, ...], dtype: DType, rows: int, target: Target) -> float:
     """Predicted time of a product of `rows` rows with a weight of `shape`, as it is `stored`; None: dense."""
-    program = tile(fuse(_product(stored, shape, dtype, max(rows, 1)), target), target)
+    fused = fuse(_product(stored, shape, dtype, max(rows, 1)), target)
+    program = tile(settle(decode_panels(fused, target), target), target)
     return sum(program.schedules[s.kernel].seconds for s in program.program.steps if isinstance(s, Launch))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import lcm
 
-from effcc.ir.dependences import is_copy, online_axis, shared_axes, step_axes
+from effcc.ir.dependences import is_made_anew, online_axis, shared_axes, step_axes
 from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
 from effcc.ir.schedule import Schedule
@@ -16,6 +16,7 @@ from effcc.passes.tiling.groups import group_schedule, is_grouped
 from effcc.passes.tiling.nests import NestPlan, plan_nests
 from effcc.passes.tiling.online import online_of
 from effcc.passes.tiling.pack import pack
+from effcc.passes.tiling.panel_nest import decoded, panel_nest
 from effcc.passes.tiling.plain_nest import plain_nest
 from effcc.passes.tiling.product_nest import product_nest, product_of
 from effcc.passes.tiling.scatters import scatter_schedule, scatters, sections
@@ -133,14 +134,16 @@ def _nest(choice: Choice, plan: NestPlan) -> TiledNest:
     product = product_of(choice.kernel, plan)
     if product is not None:
         return product_nest(choice, plan, product)
+    if decoded(choice, plan) is not None:
+        return panel_nest(choice, plan)
     source = copied(choice, plan)
     turned = copy_nest(choice, plan, source) if source is not None else None
     return plain_nest(choice, plan) if turned is None else turned
 
 
 def _columns_of(kernel: Kernel, plan: NestPlan) -> list[str]:
-    """The copies that a nest's reductions read: they are laid out for its lanes."""
-    copies = {s.target for s in kernel.statements if is_copy(kernel, s)}
+    """The copies and panels that a nest's reductions read: they are laid out for its lanes."""
+    copies = {s.target for s in kernel.statements if is_made_anew(kernel, s)}
     return [x.buffer for i in plan.reductions for x in kernel.statements[i].reads if x.buffer in copies]
 
 

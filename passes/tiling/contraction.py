@@ -67,21 +67,26 @@ MODEL = """
     rounds = ceil(tasks / threads)
     busy_panels = turns * max(rounds * nt, ceil(batch * m_blocks * ceil(n / nr) / threads))
 
+    # A panel of B that is made (decoded) by the task that reads it: stored once, for all its rows.
+    nt == 1 or made_slots == 0
+    made_panel = k_all * vectors * made_slots
+
     # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest. Rows of A come
     # line by line, from as many places as there are rows, but for short ones, which follow one another.
-    step = max((mr * dot_slots + decode_slots) * vectors, (mr + vectors) * load_eighths / 8, latency_slots)
+    step = max((mr * dot_slots + decode_slots) * vectors, (mr * row_slots + vectors) * load_eighths / 8, latency_slots)
     left = rows % mr
-    left_step = (min(left, 1)
-                 * max((left * dot_slots + decode_slots) * vectors, (left + vectors) * load_eighths / 8, latency_slots))
+    left_step = (min(left, 1) * max((left * dot_slots + decode_slots) * vectors,
+                                    (left * row_slots + vectors) * load_eighths / 8, latency_slots))
     all_left = m % mr
     all_left_step = (min(all_left, 1) * max((all_left * dot_slots + decode_slots) * vectors,
-                                            (all_left + vectors) * load_eighths / 8, latency_slots))
+                                            (all_left * row_slots + vectors) * load_eighths / 8, latency_slots))
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
             + k_all * turn_slots / 8)
     lines = min(1, lhs_bytes * k_all / 1024) * lhs_bytes * k_all * line_slots   # of a row of A, in 64ths
-    panel_slots = k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call + ceil(rows * lines / 64)
+    panel_slots = (k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call + ceil(rows * lines / 64)
+                   + made_panel)
     all_slots = (turns * batch * ceil(n / nr)
-                 * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call + m * lines / 64))
+                 * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call + m * lines / 64 + made_panel))
 
     # Bytes between L2 and L1: A once a panel, B once a tile unless panel and tile of A fit in L1, C once a block.
     spilled = min(1, depth * (nr * rhs_bytes + mr * lhs_bytes) / l1_bytes)
@@ -98,9 +103,9 @@ MODEL = """
 
     # From where the operands live: A once a task, B once a task, C once.
     task_time = (turns * rounds * lhs_bytes * rows * k_all * lhs_byte
-                 + busy_panels * nr * (rhs_bytes * k_all * rhs_byte + out_bytes * rows * out_byte))
+                 + busy_panels * nr * (k_all * rhs_time + out_bytes * rows * out_byte))
     all_time = turns * batch * (n_blocks * lhs_bytes * m * k_all * lhs_byte
-                        + n * (m_blocks * rhs_bytes * k_all * rhs_byte + m * out_bytes * out_byte))
+                        + n * (m_blocks * k_all * rhs_time + m * out_bytes * out_byte))
     outer = max(task_time, all_time / threads) + pack_time / threads
 
     # Threads claim tasks: the last one keeps the others waiting, for a sixteenth of it on average.
@@ -111,6 +116,14 @@ MODEL = """
 
 BLOCKS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Into how many blocks k may be cut."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What it takes to make a vector of B's panels: instructions, and the bytes that are stored for all of B."""
+
+    slots: int
+    stored_bytes: int
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,10 @@ class ContractionNest:
         rhs: `packed` if B is constant and stored in panels of nr columns, `rows` if its n axis is contiguous, `columns`
             if it is not and panels are packed at run time.
         lhs_row_stride: bytes between rows of A, when known; rows that alias in L1 limit the tile.
-        decode_slots: instructions to make one vector of B from its stored form (0 when it is loaded as it is).
+        decode_slots: instructions to make one vector of B from its stored form (0 when it is loaded as it is), at every
+            step of every register tile.
+        row_slots: instructions to make one element of A from its stored form, at every step of every register tile.
+        made: where each task makes its panels of B, for all of its rows, what they are made of; else None.
         may_pad: whether the last panel may be computed with masked or padded columns.
         block_k: whether k may be split into blocks, with partial sums in C between them.
         whole: names of axes that tasks cannot share; each task runs all of them.
@@ -151,6 +167,8 @@ class ContractionNest:
     whole: frozenset[str] = frozenset()
     depth: int = 1
     dot_slots: int = 1
+    row_slots: int = 0
+    made: Made | None = None
 
 
 @dataclass(frozen=True)
@@ -215,11 +233,12 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
     turns = prod(a.extent for a in outside if a.name in nest.whole)
     batch = prod(a.extent for a in outside if a.name not in nest.whole)
     depth = k * prod(k_inner)
-    rhs_total = batch * turns * depth * n * nest.rhs_bytes
+    elements = batch * turns * depth * n
+    rhs_total = elements * nest.rhs_bytes if nest.made is None else nest.made.stored_bytes
     machine = machine_parameters(target, nest.accumulator_bytes)
     lanes = machine["lanes"]
     vector = max(lanes, target.vector_lanes)  # generated code counts vectors of every type in lanes of f32
-    kc = _blocks(k, lanes) if nest.block_k else (k,)
+    kc = _blocks(k, lanes) if nest.block_k and nest.made is None else (k,)
     m_parts = (1,) if row_axis in nest.whole else parts_of(m, target.cores)
     # Where not even the smallest block fits L2 (a very long k that may not be blocked), that block is what there is.
     smallest_block = kc[0] * prod(k_inner) * (nest.lhs_bytes * _ceil(m, m_parts[-1]) + nest.rhs_bytes * lanes)
@@ -237,9 +256,11 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "out_bytes": nest.out_bytes,
         "acc_bytes": nest.accumulator_bytes,
         "lhs_byte": byte_time_at_home(target, batch * turns * m * depth * nest.lhs_bytes),
-        "rhs_byte": byte_time_at_home(target, rhs_total),
+        "rhs_time": round(byte_time_at_home(target, rhs_total) * rhs_total / elements),
         "out_byte": byte_time_at_home(target, batch * turns * m * n * nest.out_bytes),
         "decode_slots": nest.decode_slots,
+        "row_slots": 1 + nest.row_slots,
+        "made_slots": 0 if nest.made is None else nest.made.slots,
         "dot_slots": nest.dot_slots,
         "load_eighths": 8 if nest.depth == 1 else PACKED_LOAD_EIGHTHS,
         # Panels that are not packed come from as many places as A's rows: wide ones gain nothing there.

@@ -13,14 +13,15 @@ from math import prod
 from effcc.ir.codes import reads_table
 from effcc.ir.contraction import Contraction
 from effcc.ir.contraction import Operand as Factor
+from effcc.ir.dependences import is_decoded
 from effcc.ir.dims import Shape, elements
 from effcc.ir.dots import TILE_ROW_BYTES
 from effcc.ir.expr import Axis as AxisExpr
-from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads
+from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.scalars import function
 from effcc.passes.tiling.access import layouts, stride
-from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, schedule_contraction
+from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, Made, schedule_contraction
 from effcc.passes.tiling.dots import dot_slots
 from effcc.passes.tiling.matrix import matrix_schedules
 from effcc.passes.tiling.nests import NestPlan
@@ -31,6 +32,8 @@ from effcc.passes.tiling.taps import Taps, guards
 from effcc.passes.tiling.window import WindowNest, WindowSchedule, window_schedules
 from effcc.target import Target
 
+STORE_SLOTS = 2
+"""Slots to store a vector: there is one store port."""
 MANY = 1 << 20
 """A stride that is uneven or unknown, in elements: as bad as far."""
 
@@ -78,20 +81,41 @@ def contraction_of(
         rhs="packed" if packed else "rows",
         lhs_row_stride=int(row_stride) * rows_of.data.dtype.bytes if known else None,  # type: ignore[arg-type]
         decode_slots=_decode_slots(columns_of, lane_axis) if depth == 1 else 0,  # packed lanes are summed as stored
+        row_slots=_decode_slots(rows_of, row_axis) if depth == 1 and _reads_codes(rows_of) else 0,
         accumulator_bytes=product.accumulator.bytes,
         block_k=block_k,
         whole=frozenset(a for a in kept if a not in shared),
         depth=depth,
         dot_slots=1 if depth == 1 or product.dot is None else dot_slots(product.dot, target) or 1,
+        made=_made(kernel, columns_of.data.buffer, lane_axis),
     )
     return _contraction(nest, target, rank)
 
 
 def _decode_slots(factor: Factor, axis: str) -> int:
-    """Instructions that make a vector of a factor: of integers what is computed of them, else one a further load."""
-    if any(load.dtype.is_integer for load in factor.loads):
+    """Instructions that make a vector of a factor: of codes what is computed of them, else one a further load."""
+    if _reads_codes(factor):
         return max(1, round(_operations(factor.value, axis)))
     return max(0, len(factor.loads) - 1)
+
+
+def _reads_codes(factor: Factor) -> bool:
+    """Whether a factor is computed of integers, or of a table's element that one says."""
+    if any(load.dtype.is_integer for load in factor.loads):
+        return True
+    tables = (e for e in walk(factor.value) if isinstance(e, Load) and reads_table(e))
+    return any(loads(i) for e in tables for i in e.index)
+
+
+def _made(kernel: Kernel, buffer: str, axis: str) -> Made | None:
+    """What it takes to make panels of a factor that the kernel decodes for itself, lanes along `axis`."""
+    s = kernel.definition(buffer)
+    if s is None or not is_decoded(kernel, s):
+        return None
+    read = {x.buffer for x in s.reads}
+    loads_ = sum(not reads_table(x) for x in s.reads)
+    stored = sum(elements(p.type.shape) * p.type.dtype.bytes for p in kernel.params if p.name in read)
+    return Made(max(1, round(_operations(s.value, axis))) + loads_ + STORE_SLOTS, stored)
 
 
 def pointwise_of(

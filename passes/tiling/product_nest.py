@@ -19,6 +19,7 @@ from effcc.passes.tiling.describe import contraction_of
 from effcc.passes.tiling.dots import PackedProduct, packed_product
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
+from effcc.passes.tiling.panel_nest import makes_panels
 
 ROWS_WANTED = 14
 """A row axis this long serves any register tile: with two vectors of columns, 14 rows fill 32 registers."""
@@ -96,7 +97,10 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
         order = (*kept, lane_axis, over, row_axis, *reduced)
     packs = (pack_along(x, lane_axis, chosen.nr, (*kept, row_axis, *reduced)) for x in dict.fromkeys(constant))
     choice.packs += packs
-    if lane_axis in choice.shared:
+    made = makes_panels(kernel, columns_of)
+    if lane_axis in choice.shared and made:
+        choice.tiles[lane_axis] = chosen.nr
+    elif lane_axis in choice.shared:
         choice.tiles[lane_axis] = chosen.nc
         columns = max(choice.target.l2_bytes // 2 // _column_bytes(kernel, columns_of.loads, lane_axis), 1)
         others = (a for a in plan.kept if a not in (lane_axis, row_axis))
@@ -111,7 +115,7 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
         choice.tiles[row_axis] = chosen.mc if stacked is None else counts[row_axis]
     if stacked is not None and over in choice.shared:
         choice.tiles[over] = lines
-    streamed = [x for x in columns_of.loads if x not in constant]
+    streamed = [x for x in columns_of.loads if x not in constant and not made]
     apart = seconds_apart(choice, plan, lane_axis, counts, {row_axis: chosen.mr}, streamed)
     choice.seconds += (chosen.prediction.seconds + apart) * choice.turns(plan)
     choice.notes.append(f"{product.target}: {chosen} ({row_axis} x {lane_axis}), bound by {chosen.prediction.bound_by}")

@@ -15,7 +15,7 @@ from math import prod
 
 from effcc.errors import ScheduleError
 from effcc.ir.contraction import contraction
-from effcc.ir.dependences import is_copy, online_axis, shared_axes
+from effcc.ir.dependences import is_made_anew, online_axis, shared_axes
 from effcc.ir.dots import TILE_ROW_BYTES, TILE_SIDE
 from effcc.ir.expr import Axis, Load, ends_at, free_axes, loads
 from effcc.ir.kernel import Kernel, Statement
@@ -374,9 +374,9 @@ class _Verifier:
             if around.places(axis) is None:
                 raise Misfit(f"{s.target} is computed at points of {axis}, which no loop around reaches: "
                              f"`for {axis} by 1`, or in lanes", path)  # fmt: skip
-        holds = [at for at, _ in around.holds(s.target)] if is_copy(self.kernel, s) else []
+        holds = [at for at, _ in around.holds(s.target)] if is_made_anew(self.kernel, s) else []
         for at, loop in around.loops:
-            made_again = any(len(at) < len(hold) for hold in holds)  # a copy is there for what is inside alone
+            made_again = any(len(at) < len(hold) for hold in holds)  # it is there for what is inside alone
             if loop.axis not in own and not made_again:
                 raise Misfit(f"{s.target} does not run over {loop.axis}: put it outside of that loop", path)
         for at, loop in around.loops:

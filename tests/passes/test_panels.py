@@ -1,0 +1,59 @@
+"""Panels of decoded weights: which factors are decoded apart, and when that is predicted to pay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from effcc.ir.dependences import is_decoded, shared_axes
+from effcc.ir.kernel import Kernel
+from effcc.ir.parser import parse_kernel
+from effcc.ir.printer import print_kernel
+from effcc.ir.program import Program
+from effcc.passes.fusion.split import split_axes
+from effcc.passes.panels import decode_panels, with_panels
+from effcc.target import Target, generic
+
+SYMMETRIC = "cast<f32>((shr(cast<i32>(Q[n,k // 2]), cast<i32>(k % 2 * 4)) and 15) - 8) * S[n,k // 32]"
+TABLE = "T[cast<i64>(shr(cast<i32>(Q[n,k // 2]), cast<i32>(k % 2 * 4)) and 15)] * S[n,k // 32]"
+BYTES = "cast<f32>(B[n,k])"
+ARRAYS = {"Q": "u8[{n},64]", "S": "f32[{n},4]", "T": "f32[16]", "B": "i8[{n},128]"}
+
+
+def kernel(value: str = SYMMETRIC, rows: int = 64, columns: int = 96) -> Kernel:
+    used = {name: type for name, type in ARRAYS.items() if f"{name}[" in value}
+    params = ", ".join(f"{name}: {type.format(n=columns)}" for name, type in used.items())
+    made = parse_kernel(
+        f"kernel @k(X: f32[{rows},128], {params}) -> (O: f32[{rows},{columns}]) over m={rows}, n={columns}, k=128 "
+        f"{{ O[m,n] = sum(k: X[m,k] * ({value})) }}"
+    )
+    return split_axes(replace(made, weights=frozenset(used)))
+
+
+def chosen(one: Kernel, target: Target) -> Kernel:
+    program = Program("p", (), (), (), {"k": one}, ())
+    return decode_panels(program, target).kernels["k"]
+
+
+def test_what_is_decoded_of_weights_is_a_statement_of_its_own() -> None:
+    made = with_panels(kernel())
+    assert "O_panel[k_o_o,k_o_i,k_i,n] = cast<f32>((shr(cast<i32>(Q[n,k_o_o * 16 + k_o_i])" in print_kernel(made)
+    assert "* O_panel[k_o_o,k_o_i,k_i,n])" in print_kernel(made)
+    assert is_decoded(made, made.statements[0])
+    assert shared_axes(made) == ("m", "n"), "each task may decode for itself"
+
+
+def test_weights_that_are_read_as_they_are_have_no_panels() -> None:
+    plain = parse_kernel(
+        "kernel @k(X: f32[64,8], W: f32[96,8]) -> (O: f32[64,96]) over m=64, n=96, k=8 "
+        "{ O[m,n] = sum(k: X[m,k] * W[n,k]) }"
+    )
+    plain = replace(plain, weights=frozenset({"W"}))
+    assert with_panels(plain) is plain
+    activations = replace(kernel(), weights=frozenset())
+    assert with_panels(activations) is activations, "what is not constant is no panel"
+
+
+def test_many_rows_decode_once_and_few_where_they_multiply() -> None:
+    machine = generic("avx2").one_core()
+    assert len(chosen(kernel(rows=128), machine).statements) == 2
+    assert len(chosen(kernel(rows=2), machine).statements) == 1
