@@ -322,6 +322,8 @@ class Texts:
     def store_rows(self, store: StoreRows) -> str:
         """The store of a transposed register tile, without its semicolon."""
         rows = ", ".join(map(self.whole, store.values))
+        if len(store.values) > 4:
+            rows = f"{{{rows}}}"
         count = "" if store.count is None else f", {self.whole(store.count)}"
         return f"store_rows({self.place(store.place)}, {self._size(store.stride)}, {rows}{count})"
 

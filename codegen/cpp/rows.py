@@ -1,7 +1,8 @@
 """Stores across a register tile: lanes whose places are far apart, and neighbours along an unrolled axis.
 
 A product whose lanes are rows of its result (tokens, say) holds four neighbouring columns in four vectors. Stored one
-by one, every element is a store of its own; transposed in registers, every row is one store of four elements.
+by one, every element is a store of its own; transposed in registers, every row is one store of four elements, or of a
+whole vector where there are as many columns as lanes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from effcc.ir.loops import TileAxis
 from effcc.ir.vectors import StoreRows
 
 WIDTH = 4
-"""Neighbours that are stored together."""
+"""So many neighbours, at least, are stored together."""
+WHOLE = (8, 16)
+"""Lanes of vectors of which as many are transposed as a whole."""
 
 
 def neighbours(points: Points, combine: Combine, target: Storage) -> TileAxis | None:
@@ -42,12 +45,14 @@ def neighbours(points: Points, combine: Combine, target: Storage) -> TileAxis | 
 def store_rows(points: Points, combine: Combine, target: Memory, along: TileAxis, chunks: Sequence[int]) -> None:
     """Compute the tile's vectors and store them as rows of neighbours along an axis."""
     others = [a for a in points.unrolled() if a is not along]
+    lanes = points.writer.lanes
+    width = lanes if lanes in WHOLE and along.extent % lanes == 0 else WIDTH
 
     def at_point() -> None:
         writer, at = points.writer, points.at
-        for first in range(0, along.extent, WIDTH):
+        for first in range(0, along.extent, width):
             rows = []
-            for position in range(first, first + WIDTH):
+            for position in range(first, first + width):
                 at.point[along.name] = position
                 rows.append(values.in_lanes(writer, combine.value()))
             at.point[along.name] = first

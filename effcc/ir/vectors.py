@@ -439,7 +439,7 @@ class Store:
 class StoreRows:
     """`do store_rows(O[k], a, b, c, d, stride=[96], count=n)`: lane i of a, b, c, d side by side, from i * stride on.
 
-    Of the first `count` lanes only, if it is given.
+    Four vectors, or as many as one has lanes. Of the first `count` lanes only, if it is given.
     """
 
     place: Place

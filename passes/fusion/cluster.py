@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from effcc.ir.contraction import contraction
 from effcc.ir.dims import elements, same
-from effcc.ir.expr import Axis, ends_at, walk
+from effcc.ir.expr import Axis, Load, ends_at, walk
 from effcc.ir.graph import has_effect
 from effcc.ir.kernel import Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
@@ -279,11 +279,12 @@ class _Clustering(_Alone):
         return False
 
     def _turns_rows(self, item: Defined, into: Cluster) -> bool:
-        """Whether it reads across the rows that sums over spans are stored in: of these one is there at a time."""
+        """Whether it reads across the rows that sums of gathered rows are stored in: one is there at a time, or few."""
         for load in item.statement.reads:
             for member in into.items:
                 s = member.statement
-                if s.target == load.buffer and s.spans and s.axes[-1:] != item.statement.axes[-1:]:
+                in_rows = s.target == load.buffer and (s.spans or _gathers_rows(s))
+                if in_rows and s.axes[-1:] != item.statement.axes[-1:]:
                     last = load.index[-1]
                     return isinstance(last, Axis) and last.name != item.statement.axes[-1]
         return False
@@ -369,6 +370,14 @@ class _Clustering(_Alone):
             if elements(tuple(extents[a] for a in inner)) * load.dtype.bytes > self.target.l2_bytes // 2:
                 return False
         return True
+
+
+def _gathers_rows(statement: Statement) -> bool:
+    """Whether it sums rows at places that are data."""
+    row = tuple(map(Axis, statement.axes[-1:]))
+    return statement.reduction is not None and any(
+        x.index[-1:] == row and any(isinstance(e, Load) for i in x.index for e in walk(i)) for x in statement.reads
+    )
 
 
 def _is_contraction(statement: Statement) -> bool:

@@ -26,6 +26,8 @@ from effcc.passes.fusion.cascade import Cascade, Defined, Opaque, read_through
 
 ROWS_WORTH_VECTORS = 8
 """So many points along which a gathered operand is contiguous make it worth storing it so."""
+ROWS_WORTH_A_TURN = 32
+"""So many points of each result make it worth storing sums of gathered rows as rows, and turning these as a whole."""
 
 
 @dataclass(frozen=True)
@@ -199,17 +201,19 @@ class _Reading:
         return [replace(item, statement=sum_), replace(item, statement=scaled)]
 
     def _turned(self, item: Defined) -> list[Defined]:
-        """A sum over spans of gathered rows: stored as rows of these, and then turned as a whole.
+        """A sum of gathered rows: stored as rows of these, and then turned as a whole.
 
-        No two of its results are there at once (each has a span of its own), so what is written is whole rows or single
-        elements, each in a line of its own.
+        Where each result has a span of its own no two are there at once, and of a block's results there are but a few:
+        what is written is whole rows, or else pieces of lines that are far apart.
         """
         s = item.statement
         reduce = s.reduction
         rows = [x for x in s.reads if x.buffer in self.gathered.values()]
-        if reduce is None or not reduce.spans or not rows or s.scatter is not None:
+        if reduce is None or not rows or s.scatter is not None:
             return [item]
         along = tuple(a for a in s.axes if any(Axis(a) in x.index for x in rows))
+        if not reduce.spans and elements(tuple(self.cascade.extents[a] for a in along)) < ROWS_WORTH_A_TURN:
+            return [item]
         axes = (*(a for a in s.axes if a not in along), *along)
         if axes == s.axes:
             return [item]

@@ -23,6 +23,7 @@ from effcc.passes.tiling.pack import pack_along, packable
 from effcc.passes.tiling.reduction import ROWS_TOGETHER
 from effcc.passes.tiling.scatters import row_axis
 from effcc.passes.tiling.taps import Taps, guards, taps_of
+from effcc.passes.tiling.turns import turned_nest, turns
 
 SHARED_BY = 8
 """So many results at most share one gather: each needs accumulators of its own."""
@@ -58,11 +59,15 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
         return _window_nest(choice, plan, axis, windows[axis], scattered)
     sharing = _sharing(kernel, plan, axis, layout, pinned)
     beside = _beside(choice, plan, axis, layout) if sharing is None else None
+    crossing = None if plan.reductions else _crossing(kernel, _statements(kernel, plan), axis, layout)
+    for along, across in ((axis, crossing), (crossing, axis)) if not scattered else ():
+        if along is not None and across is not None and turns(choice, plan, along, across, layout):
+            return turned_nest(choice, plan, along, across, layout)
     layout = layout | {load.buffer: _packed_layout(kernel, load, axis) for load in scattered}
     if plan.reductions:
         solved = _reduction(choice, plan, axis, layout, sharing, beside)
     else:
-        solved = _points(choice, plan, axis, layout)
+        solved = _points(choice, plan, axis, layout, crossing)
     return _tiled(choice, plan, axis, solved, scattered)
 
 
@@ -142,10 +147,9 @@ def _reduction(
     return _Solved(found.accumulators * found.lanes, found.tile * found.lanes, found.prediction, note, together=rows)
 
 
-def _points(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> _Solved:
+def _points(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape], crossing: str | None) -> _Solved:
     """Pointwise statements; where an operand is contiguous along another axis, that one is cut into blocks of rows."""
     statements = _statements(choice.kernel, plan)
-    crossing = _crossing(choice.kernel, statements, axis, layout)
     found = pointwise_of(
         layout, statements, choice.counts(plan), axis, crossing, choice.shared,
         _given(choice, axis), choice.target, choice.rank, choice.once,

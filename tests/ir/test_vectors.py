@@ -259,6 +259,8 @@ def computed(text: str, dtype: Any = np.float32, **arrays: Any) -> Any:
         ("registers f32x4 r do put<2>(r, f32(9.0)) do store(O[0], r)", [0, 0, 9]),
         ("do store_rows(O[0], f32x4(1.0), f32x4(2.0), f32x4(3.0), f32x4(4.0), stride=[4], count=[2])",
          [1, 2, 3, 4, 1, 2, 3, 4]),
+        ("let a: f32x8 = load<f32x8>(X[0]) do store_rows(O[0], a, a, a, a, a, a, a, a, stride=[8], count=[1])",
+         [1] * 8),
         ("do store(H[0], f32(1.005)) do store(O[0], load<f32>(H[0]))", [1.0078125]),
         ("do store(O[0], convert<f32>(saturate([9000000000])))", [1 << 30]),
         ("do store(O[0], select(lt(load<f32x4>(X[0]), f32x4(3.0)), f32x4(1.0), f32x4(0.0)))", [1, 1]),

@@ -183,7 +183,8 @@ class _Block:
         require(place.buffer not in self.read_only, f"buffer {place.buffer!r} is only read")
         if isinstance(line, StoreRows):
             first = line.values[0].type
-            require(len(line.values) == 4 and all(v.type == first for v in line.values), "rows of four equal types")
+            many = len(line.values) in (4, first.lanes)
+            require(many and all(v.type == first for v in line.values), "rows of equal types, 4 or one for each lane")
             require(place.dtype == f32 and first.dtype == f32 and first.lanes % 4 == 0, f"rows of f32, got {first}")
             self._count(line.count)
             return

@@ -10,6 +10,7 @@
 //   store_spread(p, stride, v, count)      the first count lanes to p[0], p[stride], ...: a short loop, as 16 stores a
 //                                          vector, written out for every row of a register tile, compile slowly
 //   store_rows(p, stride, a, b, c, d, count)   p[i * stride + 0 .. 3] = a[i], b[i], c[i], d[i] for the first count lanes i
+//   store_rows(p, stride, {a, ...}, count)     the same for as many vectors as one has lanes
 //   first_lanes<V>(count)                  a mask of the first count lanes; count may be anything
 //   scatter_fold(mask, p, index, v, f)     p[index[lane]] = f(p[index[lane]], v[lane]) in lane order, only where mask
 //   saturate(x)                            an i64 as an i32, cut to +-2^30: for comparing with lane numbers
@@ -138,6 +139,54 @@ EFFCC_INLINE void store_rows(f32* p, i64 stride, V a, V b, V c, V d, i64 count =
     detail::store_fourths(p + stride, step, detail::pairs<2, false>(ab, cd), count - 1);
     detail::store_fourths(p + 2 * stride, step, detail::pairs<0, false>(ab2, cd2), count - 2);
     detail::store_fourths(p + 3 * stride, step, detail::pairs<2, false>(ab2, cd2), count - 3);
+}
+
+namespace detail {
+
+// Halves, quarters or eighths of four lanes: First and First + Step of a, then of b.
+template <int First, int Step, class V>
+EFFCC_INLINE V fours(V a, V b) {
+    return [&]<int... I>(indices<I...>) __attribute__((always_inline)) {
+        constexpr int n = lanes<V>;
+        return __builtin_shufflevector(a, b, (4 * (First + I / 4 * Step % (n / 8 * Step)) + I % 4 + I / (n / 2) * n)...);
+    }(index_pack<lanes<V>>{});
+}
+
+// Rows i, 4 + i, 8 + i, ...: row 4 * q + i is the q-th four lanes of every v.
+template <class V>
+EFFCC_INLINE void store_every_fourth(f32* p, i64 step, const V (&v)[2], i64 count) {
+    if (count > 0) store(p, fours<0, 1>(v[0], v[1]));
+    if (count > 4) store(p + step, fours<1, 1>(v[0], v[1]));
+}
+
+template <class V>
+EFFCC_INLINE void store_every_fourth(f32* p, i64 step, const V (&v)[4], i64 count) {
+    const V a = fours<0, 1>(v[0], v[1]), b = fours<0, 1>(v[2], v[3]);
+    const V c = fours<2, 1>(v[0], v[1]), d = fours<2, 1>(v[2], v[3]);
+    if (count > 0) store(p, fours<0, 2>(a, b));
+    if (count > 4) store(p + step, fours<1, 2>(a, b));
+    if (count > 8) store(p + 2 * step, fours<0, 2>(c, d));
+    if (count > 12) store(p + 3 * step, fours<1, 2>(c, d));
+}
+
+}  // namespace detail
+
+template <class V, int N>
+EFFCC_INLINE void store_rows(f32* p, i64 stride, const V (&rows)[N], i64 count = lanes<V>) {
+    static_assert(N == lanes<V> && (N == 8 || N == 16));
+    V fours[4][N / 4];
+    [&]<int... G>(detail::indices<G...>) __attribute__((always_inline)) {
+        const auto turn = [&](int g, V a, V b, V c, V d) __attribute__((always_inline)) {
+            const V ab = detail::pairs<0, true>(a, b), ab2 = detail::pairs<2, true>(a, b);
+            const V cd = detail::pairs<0, true>(c, d), cd2 = detail::pairs<2, true>(c, d);
+            fours[0][g] = detail::pairs<0, false>(ab, cd), fours[1][g] = detail::pairs<2, false>(ab, cd);
+            fours[2][g] = detail::pairs<0, false>(ab2, cd2), fours[3][g] = detail::pairs<2, false>(ab2, cd2);
+        };
+        (turn(G, rows[4 * G], rows[4 * G + 1], rows[4 * G + 2], rows[4 * G + 3]), ...);
+    }(detail::index_pack<N / 4>{});
+    [&]<int... I>(detail::indices<I...>) __attribute__((always_inline)) {
+        (detail::store_every_fourth(p + I * stride, 4 * stride, fours[I], count - I), ...);
+    }(detail::index_pack<4>{});
 }
 
 template <class W, class M>

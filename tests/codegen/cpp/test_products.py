@@ -9,9 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from effcc.codegen.lower import lower
 from effcc.ir.dtypes import f32, i8, i32
 from effcc.ir.expr import Call, Const, Expr, add, cast, floor_div, multiply
 from effcc.ir.loops import Alloc, LoopNest, Stmt, Tile, TileAxis
+from effcc.ir.parser import parse_kernel
+from effcc.passes.tiling.choose import choose
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.toolchain import INCLUDE_DIR, compile_flags, find_compiler
 from effcc.target import Target, generic
@@ -174,6 +177,27 @@ def test_neighbouring_columns_of_rows_in_lanes_are_stored_together(
     o = np.full((rows, 4), np.nan, np.float32)
     run_nest(nest, {"A": a, "O": o}, target, cache)
     np.testing.assert_array_equal(o, 2 * a.T)
+
+
+@pytest.mark.parametrize("columns", [32, 39])
+@pytest.mark.parametrize("rows", [48, 55])
+def test_as_many_columns_as_lanes_are_turned_in_registers(
+    rows: int, columns: int, target: Target, cache: CompileCache
+) -> None:
+    kernel = parse_kernel(
+        f"kernel @turned(X: f32[{rows},{columns}], b: f32[{rows}]) -> (O: f32[{columns},{rows}]) over "
+        f"i={columns}, j={rows} {{ O[i,j] = X[j,i] + b[j] }}"
+    )
+    made, schedule = choose(kernel, target)
+    nest = lower(made, schedule)
+    if target.vector_lanes > 4:
+        assert "turned at once" in schedule.notes[0]
+        assert re.search(r"store_rows\(.*\{", source_of(nest, target))
+    rng = np.random.default_rng(0)
+    x, b = rng.standard_normal((rows, columns), np.float32), rng.standard_normal(rows).astype(np.float32)
+    o = np.full((columns, rows), np.nan, np.float32)
+    run_nest(nest, {"X": x, "b": b, "O": o}, target, cache)
+    np.testing.assert_array_equal(o, (x + b[:, None]).T)
 
 
 @pytest.mark.parametrize(("isa", "mr", "nr"), [("avx512", 14, 32), ("avx2", 6, 16), ("avx2", 4, 24)])

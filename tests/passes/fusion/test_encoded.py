@@ -88,6 +88,13 @@ def test_a_product_over_stored_blocks_runs_over_them_only() -> None:
     assert products(fused(linear("block(4,1)"))) == f"linear[m,n_o,n_i] = sum(j: x0[{place},m] * w1[n_o,j,n_i])"
 
 
+def test_long_rows_of_sums_are_turned_as_a_whole() -> None:
+    program = fused(linear("block(4,1)", rows=64))
+    place = "cast<i64>(minimum(maximum(w0[n_o,j], 0), 11))"
+    assert products(program) == f"linear[n_o,n_i,m] = sum(j: x0[{place},m] * w1[n_o,j,n_i])"
+    assert [len(program.kernels[s.kernel].statements) for s in program.steps] == [1, 1, 1]  # type: ignore[union-attr]
+
+
 def test_levels_and_values_compose_without_a_rewrite_of_their_own() -> None:
     place = "cast<i64>(minimum(maximum(w0[n_o,j], 0), 11))"
     assert (
