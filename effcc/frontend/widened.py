@@ -49,12 +49,16 @@ def reference(model: nn.Module | Callable[..., Any], *args: Any, **kwargs: Any) 
 
     Nothing is mutated: tensors that the model would write are written in copies.
     """
+    return widened(model)(*args, **kwargs)
+
+
+def widened(model: nn.Module | Callable[..., Any]) -> Callable[..., Any]:
+    """A function that gives the `reference` of each call; the model is captured once for all calls of equal shapes."""
 
     def compile_fx(graph_module: fx.GraphModule, _: Sequence[Any], __: capture.Signature) -> Callable[..., Any]:
         return lambda *values: run_widened(graph_module, values)
 
-    with torch.no_grad():
-        return capture.compile_apart(model, compile_fx, dynamic=False)(*args, **kwargs)
+    return torch.no_grad()(capture.compile_apart(model, compile_fx, dynamic=False))
 
 
 def run_widened(graph_module: fx.GraphModule, values: Sequence[Any]) -> list[Any]:

@@ -445,5 +445,5 @@ def campaign(bug: str, seed: int, most: int) -> Report:
 
 @pytest.mark.slow
 def test_without_a_bug_nothing_is_found() -> None:
-    report = run(10, seed=0, target=Target.detect(), most=48, others=False, progress=False, reduce_seconds=0)
+    report = run(10, seed=0, target=Target.detect(), most=24, others=False, progress=False, reduce_seconds=0)
     assert not report.failures, str(report)
