@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from effcc.checkpoints.adopt import adopt
     from effcc.checkpoints.folder import from_checkpoint
     from effcc.checkpoints.gguf_model import from_gguf
+    from effcc.compression.calibrate import calibrate
     from effcc.compression.factorize import factorize
     from effcc.compression.quantize import quantize
     from effcc.compression.save import load_into, save
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     from effcc.entry import compile, explain, export, invalidate, load, stats
 
 __all__ = [
-    "adopt", "compile", "compress", "explain", "export", "factorize", "from_checkpoint", "from_gguf", "invalidate",
-    "load", "load_into", "quantize", "quantize_aware", "save", "sparsify", "stats",
+    "adopt", "calibrate", "compile", "compress", "explain", "export", "factorize", "from_checkpoint", "from_gguf",
+    "invalidate", "load", "load_into", "quantize", "quantize_aware", "save", "sparsify", "stats",
 ]  # fmt: skip
 
 _HOMES = {
     "adopt": "effcc.checkpoints.adopt",
+    "calibrate": "effcc.compression.calibrate",
     "compile": "effcc.entry",
     "compress": "effcc.budget.compress",
     "explain": "effcc.entry",

@@ -7,6 +7,7 @@ copy of the model, whose modules become the candidates; nothing here knows how t
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effcc.compression.calibrate import calibrate
+from effcc.compression.calibration import gram_bytes, has_inputs
+from effcc.compression.calls import Call
 from effcc.compression.install import held_by
 from effcc.compression.modules import ENCODED
 from effcc.compression.quantize import quantize
+from effcc.compression.search import MOST_BYTES
 from effcc.errors import EncodingError
 from effcc.frontend.decode import to_numpy
 from effcc.ir.dtypes import from_numpy
@@ -70,15 +75,27 @@ def layers_of(model: nn.Module, where: Where | None) -> tuple[Layer, ...]:
     return tuple(Layer(tuple(names)) for names in groups.values())
 
 
-def recipes_of(schemes: Sequence[str] | Mapping[str, str | Recipe], method: str, data: object) -> dict[str, Recipe]:
-    """Recipes by name; a scheme alone is quantized by the method."""
+def seen_by(model: nn.Module, layers: Sequence[Layer], calls: Sequence[Call]) -> object:
+    """Data for `quantize`: what the layers see of the calls, gathered once for all schemes, or, of many, the calls."""
+    chosen = {n: model.get_submodule(n) for layer in layers for n in layer.names}
+    data = [dict(c.kwargs) if c.kwargs else c.args for c in calls]
+    if sum(gram_bytes(m) for m in chosen.values() if has_inputs(m)) > MOST_BYTES:
+        return data
+    return calibrate(model, data, lambda name, _: name in chosen)
+
+
+def recipes_of(
+    schemes: Sequence[str] | Mapping[str, str | Recipe], method: str, data: Callable[[], object]
+) -> dict[str, Recipe]:
+    """Recipes by name; a scheme alone is quantized by the method with the data, which are made when first needed."""
+    made = functools.cache(data)
     named = dict(schemes) if isinstance(schemes, Mapping) else {s: s for s in schemes}
-    return {n: _quantizing(s, method, data) if isinstance(s, str) else s for n, s in named.items() if s != DENSE}
+    return {n: _quantizing(s, method, made) if isinstance(s, str) else s for n, s in named.items() if s != DENSE}
 
 
-def _quantizing(scheme: str, method: str, data: object) -> Recipe:
+def _quantizing(scheme: str, method: str, data: Callable[[], object]) -> Recipe:
     encoding_of(scheme)  # what does not parse is refused before anything is measured
-    return lambda model, where: quantize(model, scheme, method=method, data=data, where=where)
+    return lambda model, where: quantize(model, scheme, method=method, data=data(), where=where)
 
 
 def dense_candidates(model: nn.Module, layers: Sequence[Layer], price: Price) -> list[Candidate]:

@@ -27,6 +27,7 @@ from effcc.budget.candidates import (
     layers_of,
     pricing,
     recipes_of,
+    seen_by,
 )
 from effcc.budget.outputs import Measure, measure_named
 from effcc.budget.problem import Choice, Problem
@@ -111,10 +112,10 @@ def compress(
         raise UnknownNameError("solver", solver, SOLVERS)
     machine = target if isinstance(target, Target) else host_target() if target == "host" else Target.parse(target)
     calls = calls_of(data)
-    recipes = recipes_of(schemes, method, [dict(c.kwargs) if c.kwargs else c.args for c in calls])
     layers = layers_of(model, where)
     with torch.no_grad():
         work = _working_copy(model)
+        recipes = recipes_of(schemes, method, lambda: seen_by(work, layers, calls))
         names = [n for layer in layers for n in layer.names]
         with profiling({n: work.get_submodule(n) for n in names}) as profiles:
             first = calls[0](work)

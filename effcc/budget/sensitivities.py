@@ -8,20 +8,17 @@ squared error, by a factor that a measured candidate of that layer shows or, whe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from effcc.budget.calibration import Profile
@@ -29,6 +26,7 @@ from effcc.budget.candidates import DENSE, Candidate, Layer
 from effcc.budget.gradients import factors
 from effcc.budget.outputs import Measure, detached
 from effcc.compression.calls import Call
+from effcc.compression.resume import digest
 from effcc.errors import InputError
 
 
@@ -81,13 +79,13 @@ class Record:
         self.file = None if file is None else Path(file)
         data = [leaf for call in calls for leaf in tree_leaves((call.args, dict(call.kwargs)))]
         name = f"{measure.__module__}.{measure.__qualname__}" if callable(measure) else repr(measure)
-        self.run = _digest((*model.state_dict().values(), *data, name))
+        self.run = digest((*model.state_dict().values(), *data, name))
         self.known = dict(self._lines())
 
     def key(self, layer: Layer, candidate: Candidate) -> str:
         """What decides a measurement: model, data, measure, layer, and every bit of the candidate."""
         state = [(n, t) for m in candidate.modules for n, t in sorted(m.state_dict().items())]
-        return _digest((self.run, str(layer), *(x for pair in state for x in pair)))
+        return digest((self.run, str(layer), *(x for pair in state for x in pair)))
 
     def add(self, key: str, error: float) -> None:
         self.known[key] = error
@@ -104,17 +102,6 @@ class Record:
                 yield str(found["key"]), float(found["error"])
             except (ValueError, TypeError, KeyError):
                 continue
-
-
-def _digest(parts: Iterable[Any]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        else:
-            digest.update(f"{part!r}\0".encode())
-    return digest.hexdigest()[:40]
 
 
 def sensitivities(

@@ -42,7 +42,7 @@ def has_inputs(module: nn.Module) -> bool:
 
 def gram_bytes(module: nn.Module) -> int:
     """Bytes of a module's Gram matrices."""
-    groups, depth = _shape(module)
+    groups, depth = shape_of(module)
     return 4 * groups * depth**2
 
 
@@ -117,7 +117,7 @@ class _Sums:
             self.recent = [(x, version, name), *self.recent[:3]]
 
 
-def _shape(module: nn.Module) -> tuple[int, int]:
+def shape_of(module: nn.Module) -> tuple[int, int]:
     """Groups, and elements of a row: of each output channel's weight."""
     held: Any = module
     shape = held.weight_shape if isinstance(module, EncodedModule) else held.weight.shape
@@ -129,7 +129,7 @@ def _gram(module: nn.Module, x: Tensor) -> Seen:
         rows = x.reshape(-1, x.shape[-1]).float()
         return Seen((rows.T @ rows)[None], len(rows))
     batch = x if x.ndim == len(module.kernel_size) + 2 else x[None]  # type: ignore[arg-type]
-    groups, depth = _shape(module)
+    groups, depth = shape_of(module)
     gram, count = torch.zeros(groups, depth, depth, device=x.device), 0
     each = max(1, MOST_ELEMENTS // max(1, _patches(module, batch[:1]).numel()))
     for start in range(0, len(batch), each):

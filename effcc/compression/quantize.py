@@ -27,8 +27,9 @@ from effcc.compression.methods.problem import Method, Problem
 from effcc.compression.methods.sparse import rounded_where_stored
 from effcc.compression.progress import progress
 from effcc.compression.ranges import codes_for, observe
+from effcc.compression.resume import Folder, searched_from
 from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_of
-from effcc.compression.search import matrix_of, relative_error, searched, solved
+from effcc.compression.search import matrix_of, relative_error, solved
 from effcc.errors import EncodingError, InputError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
@@ -45,6 +46,7 @@ def quantize(
     data: object = None,
     where: Choice | None = None,
     activations: str | None = None,
+    resume: Folder | None = None,
 ) -> Model:
     """Store weights with fewer bits, in place; returns `model`.
 
@@ -57,7 +59,8 @@ def quantize(
     method: how the numbers are found: `nearest`; with data `gptq`, `quantease` (coordinate descent), `awq` (columns
         scaled by their inputs), `smoothquant` (likewise, for inputs that are quantized, too); `hadamard` (inputs
         rotated); also one after the other, `awq+gptq`.
-    data: what the model is to be accurate on: calls of it, each a tensor, a tuple of arguments, or a dict of keywords.
+    data: what the model is to be accurate on: calls of it, each a tensor, a tuple of arguments, or a dict of keywords;
+        or what `effcc.calibrate` made of those, for several runs.
     where: takes a module's name and the module, says whether its weight is to be stored so; default: every nn.Linear,
         and every nn.Conv2d where activations are `int8`.
         Linear, Embedding and convolutions can be stored. A weight that is sparse already keeps its pattern, and is
@@ -66,6 +69,8 @@ def quantize(
     activations: layers stored as int8 quantize their inputs, too, and multiply bytes with bytes. `int8(per="token")`:
         linear layers, with a scale for each row at every call. `int8`: also convolutions, by the range that the data
         show; with `zero=true`, `range="percentile"` or `"mse"` as `effcc.compression.activations` says.
+    resume: a folder that keeps what is found of each weight: a run that was ended goes on there, given the same model,
+        data and method.
 
     Raises UnknownNameError, IRSyntaxError or EncodingError for a scheme that does not exist, does not parse, does not
     fit a weight (which one is said), or stands where it cannot; InputError for data that are missing, do not fit the
@@ -96,7 +101,8 @@ def quantize(
         return stored
 
     needed_by = method if any(m.needs_data for m in methods) else None
-    found = searched(model, plan, store, data if needed_by or not static else None, needed_by)
+    seen = data if needed_by or not static else None
+    found = searched_from(resume, f"quantize {method}", model, plan, store, seen, needed_by)
     inputs = {} if how is None else _inputs(model, found, how, data)
     install_all(found)
     for name, (codes, step) in inputs.items():

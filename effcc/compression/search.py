@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from effcc.compression.calibration import gather, gram_bytes, has_inputs
+from effcc.compression.calibrate import Calibration
+from effcc.compression.calibration import Seen, gather, gram_bytes, has_inputs
 from effcc.compression.calls import calls_of
 from effcc.compression.inputs import UNCHANGED, InputChange
 from effcc.compression.install import Stored, Weight
@@ -37,13 +38,17 @@ def searched(
     """
     if data is None and needed_by is not None:
         raise InputError(f"{needed_by} needs calibration data: data=[...], inputs that the model is to be accurate on")
-    calls = () if data is None else calls_of(data)
+    calls = () if data is None or isinstance(data, Calibration) else calls_of(data)
     portions = _portions(plan) if calls else [plan]
     found: list[tuple[Weight, Made]] = []
     with progress(len(calls) * len(portions) + len(plan)) as step:
         for portion in portions:
-            modules = {n: m for weight, _ in portion for n, m in weight.modules.items() if calls and has_inputs(m)}
-            seen = gather(model, modules, calls, lambda: step("calibrating")) if modules else {}
+            modules = {n: m for weight, _ in portion for n, m in weight.modules.items() if has_inputs(m)}
+            seen: Mapping[str, Seen] = {}
+            if isinstance(data, Calibration):
+                seen = data.of(modules)
+            elif calls and modules:
+                seen = gather(model, modules, calls, lambda: step("calibrating"))
             for weight, wanted in portion:
                 grams = [seen[n].gram for n in weight.modules if n in seen]
                 try:

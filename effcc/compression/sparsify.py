@@ -17,8 +17,9 @@ from effcc.compression.install import (
 )
 from effcc.compression.methods.problem import Problem
 from effcc.compression.methods.pruning import Pruning, pruning_of
+from effcc.compression.resume import Folder, searched_from
 from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_of
-from effcc.compression.search import matrix_of, relative_error, searched
+from effcc.compression.search import matrix_of, relative_error
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding, Scheme
@@ -34,6 +35,7 @@ def sparsify(
     method: str = "magnitude",
     data: object = None,
     where: Choice | None = None,
+    resume: Folder | None = None,
 ) -> Model:
     """Keep only the blocks of weights that matter most, in place; returns `model`.
 
@@ -46,7 +48,7 @@ def sparsify(
     density: the share that is kept, 0 < density <= 1; `nm` says it itself.
     method: what scores weights: `magnitude`; with data `wanda` (magnitude times the norm of what it is multiplied
         with), `sparsegpt` (as if all others made up for it, and those that are kept then do).
-    data, where: as in `quantize`.
+    data, where, resume: as in `quantize`.
 
     What is kept of a dense weight stays a parameter, so a sparse model can be fine-tuned; what is kept of a quantized
     weight keeps its bytes and scale.
@@ -66,7 +68,8 @@ def sparsify(
     def store(weight: Weight, wanted: Encoding, gram: Tensor | None) -> Stored:
         return _stored(weight, wanted, density, pruning, gram)
 
-    install_all(searched(model, plan, store, data, method if pruning.needs_data else None))
+    needed_by = method if pruning.needs_data else None
+    install_all(searched_from(resume, f"sparsify {method} {density}", model, plan, store, data, needed_by))
     return model
 
 

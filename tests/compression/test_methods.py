@@ -279,3 +279,15 @@ def test_a_table_is_rounded_to_nearest_and_a_shared_one_is_not_turned() -> None:
     assert tied.table.weight_values is tied.head.weight_values
     with pytest.raises(EncodingError, match="another module looks its rows up"):
         effcc.quantize(Tied(), "int8", method="awq", **everything)
+
+
+def test_what_layers_see_can_be_gathered_once_for_several_runs() -> None:
+    dense, x = layer(), correlated(256)
+    seen = effcc.calibrate(dense, x)
+    for method in ("gptq", "awq"):
+        made = [effcc.quantize(copy.deepcopy(dense), "int4(group=16)", method=method, data=d) for d in (x, seen)]
+        torch.testing.assert_close(dict(made[0].state_dict()), dict(made[1].state_dict()), rtol=0, atol=0)
+    with pytest.raises(InputError, match="0 multiplies 8 inputs in 1 groups; the calibration is of 64"):
+        effcc.quantize(nn.Sequential(nn.Linear(8, 8)), method="gptq", data=seen)
+    with pytest.raises(InputError, match="1 was not calibrated"):
+        effcc.quantize(nn.Sequential(dense[0], nn.Linear(48, 8)), method="gptq", data=seen)
