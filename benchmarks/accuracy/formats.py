@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 import effcc
 from benchmarks.accuracy.subjects import Subject
+from effcc.budget.candidates import Recipe, Where
+from effcc.compression.install import Weight, held_by
+from effcc.compression.search import matrix_of
 
 Store = Callable[[nn.Module], float]
 """Stores the chosen weights of a model otherwise, in place; gives the bits a weight takes."""
@@ -34,8 +37,20 @@ def weights(model: nn.Module, subject: Subject) -> dict[str, nn.Module]:
 def bits(model: nn.Module, subject: Subject) -> float:
     """Bits a weight, of encoded modules and dense ones."""
     chosen = weights(model, subject).values()
-    stored = sum(t.nbytes for m in chosen for n, t in _own(m).items() if n.startswith("weight"))
+    stored = sum(t.nbytes for m in chosen for n, t in _own(m).items() if n.startswith(("weight", "input_")))
     return 8 * stored / count(subject)
+
+
+def decoded(model: nn.Module, subject: Subject) -> nn.Module:
+    """A copy of the original with a model's chosen weights as floats, changes of inputs undone: it runs quicker."""
+    made = copy.deepcopy(subject.model)
+    for name, module in weights(model, subject).items():
+        held, weight = held_by(module), Weight({name: module})
+        numbers = weight.dense()
+        if held is not None:
+            numbers = held.change.undone(matrix_of(weight, numbers), weight.taps).reshape(numbers.shape).numpy()
+        made.get_submodule(name).weight = nn.Parameter(torch.tensor(numbers))
+    return made
 
 
 def count(subject: Subject) -> int:
@@ -51,38 +66,57 @@ def _own(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 
-def quantized(subject: Subject, scheme: str, method: str) -> Store:
-    """One scheme for all, by a method of `effcc.quantize`."""
+def quantized(subject: Subject, scheme: str, method: str, resume: Path | None) -> Store:
+    """One scheme for all, by a method of `effcc.quantize`; `weighted nearest` fits scales to what the data weigh."""
 
     def store(model: nn.Module) -> float:
-        effcc.quantize(model, scheme, method=method, data=subject.calibration, where=subject.chosen)
+        _recipe(subject, scheme, method, resume)(model, subject.chosen)
         return bits(model, subject)
 
     return store
 
 
-def budgeted(subject: Subject, schemes: Sequence[str], wanted: float, method: str, calls: int, **options: Any) -> Store:
-    """`effcc.compress` to so many bits a weight: schemes by what rounding to nearest costs; stored by the method."""
+def _recipe(subject: Subject, scheme: str, method: str, resume: Path | None) -> Recipe:
+    def store(model: nn.Module, where: Where) -> object:
+        data = None if method == "nearest" else subject.seen
+        named = method.removeprefix("weighted ")
+        return effcc.quantize(model, scheme, method=named, data=data, where=where, resume=resume)
+
+    return store
+
+
+def budgeted(
+    subject: Subject,
+    schemes: Sequence[str],
+    wanted: float,
+    method: str,
+    calls: int,
+    minutes: float,
+    resume: Path | None,
+) -> Store:
+    """`effcc.compress` to so many bits a weight."""
 
     def store(model: nn.Module) -> float:
         chosen = {id(m.weight) for m in weights(model, subject).values()}
         rest = sum(p.nbytes for p in (*model.parameters(), *model.buffers()) if id(p) not in chosen)
-        made, report = effcc.compress(
-            model if method == "nearest" else copy.deepcopy(model),
+        _, report = effcc.compress(
+            model,
             bytes=rest + wanted * count(subject) / 8,
             data=subject.calibration[:calls],
-            schemes=schemes,
+            schemes={scheme: _recipe(subject, scheme, method, resume) for scheme in schemes},
             where=subject.chosen,
             measure=subject.measure,
-            **options,
+            minutes=minutes,
+            resume=None if resume is None else resume / "measured",
         )
         print(report.summary())
-        if made is not model:
-            plan = {layer.name: layer.scheme for layer in report.layers if layer.scheme != "dense"}
-            effcc.quantize(model, plan, method=method, data=subject.calibration, where=subject.chosen)
         return bits(model, subject)
 
     return store
+
+
+FALLBACKS = {"Q4_K": "Q5_0", "IQ4_XS": "IQ4_NL", "Q3_K": "IQ4_NL"}
+"""What llama.cpp takes for rows that blocks of 256 do not divide: SmolLM2's have 576, but for those of down_proj."""
 
 
 def replaced(subject: Subject, decoded: Callable[[str, Tensor], tuple[Tensor, float]]) -> Store:
@@ -108,11 +142,11 @@ def llama_cpp(subject: Subject, kind: str, importance: Mapping[str, Tensor] | No
         raise SystemExit("llama.cpp's quantizer is missing: pip install llama-cpp-python")
     library = ctypes.CDLL(str(Path(spec.origin).parent / "lib" / "libggml-base.so"))
     library.ggml_quantize_chunk.restype = ctypes.c_size_t
-    number = gguf.GGMLQuantizationType[kind]
-    block, size = gguf.GGML_QUANT_SIZES[number]
 
     def decoded(name: str, weight: Tensor) -> tuple[Tensor, float]:
         rows, columns = weight.shape
+        number = gguf.GGMLQuantizationType[FALLBACKS[kind] if columns % 256 and kind in FALLBACKS else kind]
+        block, size = gguf.GGML_QUANT_SIZES[number]
         source = weight.float().contiguous()
         made = torch.empty(rows * columns // block * size, dtype=torch.uint8)
         matters = None if importance is None else importance[name].float().contiguous()
@@ -133,21 +167,7 @@ def llama_cpp(subject: Subject, kind: str, importance: Mapping[str, Tensor] | No
 
 def column_importance(subject: Subject) -> dict[str, Tensor]:
     """The mean square of each column's input, by the calibration data: llama.cpp's importance matrix."""
-    found: dict[str, Tensor] = {}
-
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            squares = args[0].reshape(-1, args[0].shape[-1]).square().sum(0)
-            found[name] = found[name] + squares if name in found else squares
-
-        return hook
-
-    handles = [m.register_forward_pre_hook(watch(n)) for n, m in weights(subject.model, subject).items()]
-    for call in subject.calibration:
-        subject.model(*call)
-    for handle in handles:
-        handle.remove()
-    return found
+    return {name: torch.diagonal(seen.gram[0]) / seen.rows for name, seen in subject.seen.seen.items()}
 
 
 def torchao(subject: Subject, group: int, zero: bool) -> Store:

@@ -21,6 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import effcc
+from effcc.compression.calibrate import Calibration
+
 SENTENCES = 1000
 QUERIES = 100
 NEAREST = 10
@@ -40,6 +43,11 @@ class Subject(ABC):
     measure = "kl"
     calibration: list[tuple[Tensor, ...]]
     measures: tuple[str, ...]
+
+    @cached_property
+    def seen(self) -> Calibration:
+        """What the chosen layers see of the calibration data."""
+        return effcc.calibrate(self.model, self.calibration, self.chosen)
 
     @abstractmethod
     def judge(self, model: nn.Module) -> tuple[float, ...]:
@@ -67,11 +75,11 @@ class SmolLM2(Subject):
 
     measures = ("perplexity", "KL", "top-1")
 
-    def __init__(self, sequences: int, length: int) -> None:
+    def __init__(self, sequences: int, judged: int, length: int) -> None:
         self.model, encode = read_smollm2()
         calibration, self.evaluation = (
-            torch.tensor(encode("\n\n".join(text(part)))[: sequences * length]).reshape(sequences, length)
-            for part in (0, 1)
+            torch.tensor(encode("\n\n".join(text(part)))[: count * length]).reshape(count, length)
+            for part, count in enumerate((sequences, judged))
         )
         self.calibration = [(tokens[None],) for tokens in calibration]
 
