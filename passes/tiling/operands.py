@@ -59,12 +59,14 @@ def access_slots(operand: Operand, axis: str, lanes: int) -> int:
 
     A load is one slot where neighbours are adjacent, none where all lanes are one element (it is hoisted), as many
     as the stride and as many for shuffles where every second or fourth element is taken, otherwise a scalar load and an
-    insertion for each lane; a store takes twice as long as a load, since there is one store port.
+    insertion for each lane, which of bytes wait for one another; a store takes twice as long as a load, since there is
+    one store port.
     """
     stride = abs(operand.strides.get(axis, 0))
     if stride == 0:
         return 2 if operand.written else 0
-    once = 1 if stride == 1 else 2 * stride if stride in (2, 4) and not operand.written else 2 * lanes
+    each = 4 if operand.element_bytes == 1 else 2
+    once = 1 if stride == 1 else 2 * stride if stride in (2, 4) and not operand.written else each * lanes
     return 2 * once if operand.written else once
 
 

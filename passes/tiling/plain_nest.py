@@ -98,8 +98,9 @@ def _lanes_axis(
         waste = -(-extent // lanes) * lanes / max(extent, 1)
         lost = LOSES_ROWS if fills and axis in _free(choice) else 1.0
         combine = COMBINE_LANES * lanes / points if axis in plan.reduced else 0.0
-        alike = _read_alike(choice, plan, axis, layout) if _beside(choice, plan, axis, layout) is not None else []
-        shares = dict.fromkeys(alike, 1 / ROWS_TOGETHER[-1])
+        beside = _beside(choice, plan, axis, layout)
+        alike = _read_apart(choice, plan, axis, layout) if beside is not None else []
+        shares = dict.fromkeys((x for x in alike if beside not in _axes(x)), 1 / ROWS_TOGETHER[-1])
         return _point_cost(choice.kernel, plan, axis, points, layout, windows, shares) * waste * lost + combine
 
     return min(reversed(candidates), key=cost)
@@ -302,17 +303,17 @@ def _pinned(kernel: Kernel) -> set[str]:
 def _beside(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> str | None:
     """An axis of rows, open to tasks, that reduce across the lanes and read alike what is dear: elements that are apart
     in memory along the lanes (every second one, where two codes share a byte)."""
-    dear = _read_alike(choice, plan, axis, layout)
+    dear = _read_apart(choice, plan, axis, layout)
     pinned = _pinned(choice.kernel)
     rows = [
         a for a in plan.kept if a in _free(choice) and a not in pinned and isinstance(choice.kernel.extents[a], int)
     ]
-    open_ = [a for a in rows if dear and choice.count(a) > 1 and not any(a in _axes(x) for x in dear)]
+    open_ = [a for a in rows if choice.count(a) > 1 and any(a not in _axes(x) for x in dear)]
     others = [x for i in plan.reductions for x in choice.kernel.statements[i].reads if x not in dear]
     return next((a for a in reversed(open_) if all(a in _axes(x) or reads_table(x) for x in others)), None)
 
 
-def _read_alike(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:
+def _read_apart(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:
     """What a row that is reduced across the lanes reads apart in memory, evenly."""
     reads = dict.fromkeys(load for i in plan.reductions for load in choice.kernel.statements[i].reads)
     return [x for x in reads if axis in plan.reduced and stride(x, axis, layout[x.buffer]) not in (0, 1, None)]

@@ -57,6 +57,24 @@ def test_rows_side_by_side_share_inputs_that_lie_apart() -> None:
     assert source.count("load_apart<") == 4, "two vectors of inputs for either"
 
 
+@pytest.mark.parametrize("machine", ["avx512", "avx2"])
+def test_rows_share_inputs_though_planes_of_codes_lie_apart(machine: str) -> None:
+    code = "(shr(cast<i32>(Q[n,k // 2]), cast<i32>(k % 2 * 4)) and 15)"
+    high = "shl(shr(cast<i32>(P[n,k // 4]), cast<i32>(k % 4 * 2)) and 3, 4)"
+    made = sum_codes(
+        split_axes(
+            parse_kernel(
+                "kernel @k(x: f32[1024], Q: u8[256,512], P: u8[256,256]) -> (O: f32[256]) over n=256, k=1024 "
+                f"{{ O[n] = sum(k: x[k] * cast<f32>(({code} or {high}) - 32)) }}"
+            )
+        )
+    )
+    source = source_of(lower(*choose(made, generic(machine))), generic(machine))
+    inputs, planes = source.count("load_apart<f32"), source.count("load_apart<u8")
+    assert 0 < 2 * inputs <= planes, "inputs are loaded once for several rows, codes for each"
+    assert "load_strided" not in source
+
+
 def test_rows_side_by_side_are_one_stream() -> None:
     text = FORMS["channel"].replace("S[n,0]", "S[n]")
     head = "kernel @k(x: f32[1024], Q: u8[256,512], S: f32[256]) -> (O: f32[256]) over n=256, k=1024"
