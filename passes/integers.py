@@ -6,8 +6,9 @@ Where the machine multiplies unsigned with signed bytes (vpdpbusd), rows are mov
 
     y = linear(cast<i32>(u), cast<i32>(w), -128 * sum(w, k))                   u = cast<u8>(cast<i32>(x) + 128)
 
-Where it multiplies pairs (vpmaddwd), both are widened to i16, rows as they are written, weights once. What is taken
-away from all bytes (a zero point) is taken from the sum likewise:
+Where rows are known to differ by no more than 127 (`effcc.passes.ranges`), they are moved up to 0 to 127 likewise: two
+products then fit in i16 (vpmaddubsw). Else, where it multiplies pairs (vpmaddwd), both are widened to i16, rows as they
+are written, weights once. What is taken away from all bytes (a zero point) is taken from the sum likewise:
 
     linear(cast<i32>(x) - z, cast<i32>(w))  =  linear(cast<i32>(x), cast<i32>(w), -z * sum(w, k))
 
@@ -17,20 +18,21 @@ beyond. Convolutions are `effcc.passes.integer_convolutions`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from effcc.ir.contraction import PackedDot
 from effcc.ir.dots import DOTS
-from effcc.ir.dtypes import DType, i8, i16, i32, i64, u8
+from effcc.ir.dtypes import DType, i8, i16, i32, i64, u7, u8
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.hoist import movable
 from effcc.passes.integer_convolutions import Factors, has_form, has_neighbours, write_by_dots, write_in_floats
+from effcc.passes.ranges import Range, range_of
 from effcc.passes.tiling.dots import dot_slots
 from effcc.passes.writer import Writer
 from effcc.target import Target
 
 _BYTES = (i8, u8)
-_OFFSET = 128
+_OFFSET, _SMALL = 128, 127
 
 
 def sum_by_dots(graph: Graph, target: Target) -> Graph:
@@ -50,21 +52,24 @@ def sum_by_dots(graph: Graph, target: Target) -> Graph:
     for node in graph.nodes:
         if node not in products:
             writer.nodes.append(node)
-        elif node.op == "convolution":
-            _write_convolution(writer, products[node], target)
+            continue
+        product = _shaped(writer, products[node])
+        if node.op == "convolution":
+            _write_convolution(writer, product, target)
         else:
-            _write(writer, products[node], target)
+            _write(writer, product, target)
     return graph.with_nodes(tuple(writer.nodes))
 
 
 @dataclass(frozen=True)
 class _Product:
-    """A product `node` of bytes: x[..., k] - zero times w, transposed where it is a `linear`'s."""
+    """A product `node` of bytes: x[..., k] - zero times w, transposed where it is a `linear`'s; x lies in `rows`."""
 
     node: Node
     x: Value
     w: Value
-    zero: int = 0
+    zero: int
+    rows: Range
 
 
 def _product(node: Node, producers: dict[Value, Node]) -> _Product | None:
@@ -73,13 +78,13 @@ def _product(node: Node, producers: dict[Value, Node]) -> _Product | None:
         return None
     rows, zero = _centred(node.operands[0], producers)
     x, w = _held(rows, producers), _held(node.operands[1], producers)
-    found = None if x is None or w is None else _Product(node, x, w, zero)
+    found = None if x is None or w is None else _Product(node, x, w, zero, range_of(x, producers))
     return found if found is None or node.op != "convolution" or has_form(node, found.x, found.w) else None
 
 
 def _centred(value: Value, producers: dict[Value, Node]) -> tuple[Value, int]:
     """A value, and the zero point that is taken away from it."""
-    node = producers.get(value)
+    node = producers.get(_unshaped(value, producers))
     if node is not None and node.op == "sub" and (by := producers.get(node.operands[1])) is not None:
         number = by.attrs.get("value") if by.op == "constant" else None
         if type(number) is int and 0 <= number <= 255:
@@ -87,11 +92,25 @@ def _centred(value: Value, producers: dict[Value, Node]) -> tuple[Value, int]:
     return value, 0
 
 
+def _unshaped(value: Value, producers: dict[Value, Node]) -> Value:
+    """What a value is a reshape of."""
+    while (node := producers.get(value)) is not None and node.op == "reshape":
+        value = node.operands[0]
+    return value
+
+
 def _held(value: Value, producers: dict[Value, Node]) -> Value | None:
-    """The bytes that a value is, widened."""
-    node = producers.get(value)
+    """The bytes that a value is, widened and in another shape."""
+    node = producers.get(_unshaped(value, producers))
     wide = node is not None and node.op == "cast" and node.operands[0].type.dtype in _BYTES
     return node.operands[0] if node is not None and wide else None
+
+
+def _shaped(writer: Writer, product: _Product) -> _Product:
+    """The product of bytes in the shapes that the node's operands have."""
+    pairs = zip((product.x, product.w), product.node.operands, strict=False)
+    x, w = (writer.reshape(held, operand.type.shape, held.name) for held, operand in pairs)
+    return replace(product, x=x, w=w)
 
 
 def has_dots(a: DType, b: DType, target: Target) -> bool:
@@ -104,7 +123,12 @@ def _factors(writer: Writer, product: _Product, target: Target) -> Factors:
     x, w, zero = product.x, product.w, product.zero
     signed, mixed = x.type.dtype == w.type.dtype == i8, x.type.dtype != w.type.dtype
     if signed and has_dots(u8, i8, target):
-        return Factors(_moved_up(writer, x), w, zero + _OFFSET)
+        return Factors(_moved_up(writer, x, _OFFSET, u8), w, zero + _OFFSET)
+    least = min(int(product.rows[0]), 0)
+    most = max(product.rows[1], zero)  # which the border of a convolution adds
+    small = w.type.dtype == i8 and most - least <= _SMALL
+    if small and has_dots(u7, i8, target) and not has_dots(u8, i8, target):
+        return Factors(_moved_up(writer, x, -least, u7), w, zero - least)
     if not (signed and has_dots(i8, i8, target)) and not (mixed and has_dots(u8, i8, target)):
         x, w = (writer.emit("cast", v, name=f"{v.name}_pairs", dtype=i16) for v in (x, w))
     return Factors(x, w, zero)
@@ -115,7 +139,7 @@ def _write(writer: Writer, product: _Product, target: Target) -> None:
     name, bias = node.result.name, node.operands[2:]
     if node.op == "matmul":
         w = writer.emit("transpose", product.w, name=f"{product.w.name}_t", perm=(1, 0))
-        product = _Product(node, product.x, w, product.zero)
+        product = replace(product, w=w)
     factors = _factors(writer, product, target)
     wide = factors.widened(writer)
     writer.emit("linear", *wide, *factors.bias(writer, bias), name=name, result=node.result)
@@ -129,8 +153,8 @@ def _write_convolution(writer: Writer, product: _Product, target: Target) -> Non
         write_in_floats(writer, node, held)
 
 
-def _moved_up(writer: Writer, x: Value) -> Value:
-    """x + 128, from 0 to 255."""
+def _moved_up(writer: Writer, x: Value, offset: int, dtype: DType) -> Value:
+    """x + offset, which is no longer negative."""
     wide = writer.emit("cast", x, name=f"{x.name}_wide", dtype=i32)
-    offset = writer.emit("constant", name="offset", value=_OFFSET, dtype=i32, shape=())
-    return writer.emit("cast", writer.emit("add", wide, offset, name=f"{x.name}_up"), name=f"{x.name}_up", dtype=u8)
+    added = writer.emit("constant", name="offset", value=offset, dtype=i32, shape=())
+    return writer.emit("cast", writer.emit("add", wide, added, name=f"{x.name}_up"), name=f"{x.name}_up", dtype=dtype)

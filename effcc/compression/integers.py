@@ -35,7 +35,7 @@ class IntegerModule(EncodedModule):
     def quantized(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """The bytes of the input, and what one of them is worth."""
         if self.input_step is None:
-            return by_token(input)
+            return by_token(input, self.activations)
         return by_step(input, self.input_step, self.activations), self.input_step
 
     def centred(self, whole: Tensor, dtype: torch.dtype = torch.int32) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -87,28 +87,29 @@ def codes_for(seen: Observed, how: Activations) -> tuple[Codes, Tensor]:
 
     >>> seen = Observed(-1.0, 3.0, torch.tensor([-1.0, 3.0]))
     >>> codes_for(seen, Activations(zero=True))[0]
-    Codes(per='tensor', unsigned=True, zero=64)
+    Codes(per='tensor', unsigned=True, zero=64, bits=8)
     """
-    whole = _covering(seen.low, seen.high, how.zero)
+    whole = _covering(seen.low, seen.high, how)
     if how.range == "percentile":
         ends = torch.tensor([LEFT_OUT, 1 - LEFT_OUT])
         values, _ = seen.sample.sort()
         low, high = (values[int(i)] for i in (ends * (len(values) - 1)).round())
         # Whether bytes are signed is asked of all values.
-        return _covering(float(low), float(high), how.zero, whole[0].unsigned)
+        return _covering(float(low), float(high), how, whole[0].unsigned)
     if how.range == "mse":
-        tried = [_covering(seen.low * s, seen.high * s, how.zero) for s in SHRUNK]
+        tried = [_covering(seen.low * s, seen.high * s, how) for s in SHRUNK]
         return min(tried, key=lambda one: _squared_error(seen.sample, *one))
     return whole
 
 
-def _covering(low: float, high: float, zero: bool, unsigned: bool = False) -> tuple[Codes, Tensor]:
+def _covering(low: float, high: float, how: Activations, unsigned: bool = False) -> tuple[Codes, Tensor]:
     low, high = min(low, 0.0), max(high, 0.0)
-    if zero or low == 0 or unsigned:
-        low = low if zero else 0.0
-        step = max((high - low) / 255, SMALLEST_ROW)
-        return Codes("tensor", True, round(-low / step)), torch.tensor(step)
-    return Codes("tensor"), torch.tensor(max(-low, high, SMALLEST_ROW) / 127)
+    codes = Codes("tensor", how.zero or low == 0 or unsigned, bits=how.bits)
+    if codes.unsigned:
+        low = low if how.zero else 0.0
+        step = max((high - low) / codes.bounds[1], SMALLEST_ROW)
+        return replace(codes, zero=round(-low / step)), torch.tensor(step)
+    return codes, torch.tensor(max(-low, high, SMALLEST_ROW) / codes.largest)
 
 
 def _squared_error(values: Tensor, codes: Codes, step: Tensor) -> float:

@@ -31,7 +31,7 @@ from effcc.ir.types import TensorType
 
 aten = torch.ops.aten
 
-DTYPES: Mapping[torch.dtype, DType] = {getattr(torch, d.long_name): d for d in dtypes.NAMED.values()}
+DTYPES: Mapping[torch.dtype, DType] = {getattr(torch, d.long_name): d for d in dtypes.NAMED.values() if d != dtypes.u7}
 TORCH_DTYPES: Mapping[DType, torch.dtype] = {ours: theirs for theirs, ours in DTYPES.items()}
 
 HALVES = (dtypes.f16, dtypes.bf16)

@@ -17,8 +17,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from effcc.ir.dots import DOTS, TILE_DOTS
-from effcc.ir.dtypes import DType, bf16, f16, f32, i8, i16, i32, u8
+from effcc.ir.dots import DOTS, PACKED, TILE_DOTS
+from effcc.ir.dtypes import DType, bf16, f16, f32, i32
 from effcc.ir.expr import Axis, Call, Expr, Load, children, free_axes, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.loops import Tile
@@ -208,7 +208,7 @@ def _unwidened(e: Expr) -> Expr:
     match e:
         case Call("cast", (operand,), dtype) if dtype == f32 and operand.dtype in (f16, bf16):
             return operand
-        case Call("cast", (operand,), dtype) if dtype == i32 and operand.dtype in (i8, u8, i16):
+        case Call("cast", (operand,), dtype) if dtype == i32 and operand.dtype in PACKED and operand.dtype.is_integer:
             return operand
     return e
 

@@ -81,9 +81,11 @@ i32 = DType("i32", "int", 32, np.dtype(np.int32))
 i16 = DType("i16", "int", 16, np.dtype(np.int16))
 i8 = DType("i8", "int", 8, np.dtype(np.int8))
 u8 = DType("u8", "uint", 8, np.dtype(np.uint8))
+u7 = DType("u7", "uint", 8, np.dtype(np.uint8))
+"""A byte whose value is known to be at most 127; no tensor of a user's has it, and nothing checks what is stored."""
 boolean = DType("bool", "bool", 8, np.dtype(np.bool_))
 
-DTYPES: dict[str, DType] = {d.name: d for d in (f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean)}
+DTYPES: dict[str, DType] = {d.name: d for d in (f64, f32, f16, bf16, i64, i32, i16, i8, u8, u7, boolean)}
 
 CARRIED: dict[str, DType] = {
     d.name: d

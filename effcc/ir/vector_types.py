@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from effcc.errors import IRTypeError
 from effcc.ir.dots import DOTS, TILE_DOTS
-from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, u8
+from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32
 from effcc.ir.op import require
 from effcc.ir.scalars import CHECKS
 from effcc.ir.scalars import function as scalar_function
@@ -87,15 +87,14 @@ def load_type(stored: DType, type: Type) -> None:
     require(type.dtype == want or packed, f"elements of {stored} are values of {want}, got {type}")
 
 
-def dot_type(a: Type, b: Type, c: Type, small: bool = False) -> None:
+def dot_type(a: Type, b: Type, c: Type) -> None:
     """Raise IRTypeError unless there is such a dot product of packed lanes."""
     neighbours = DOTS.get((a.dtype, b.dtype, c.dtype))
     known = ", ".join(f"{x} x {y} to {z}" for x, y, z in DOTS)
     require(neighbours is not None, f"no dot product of {a} with {b} to {c}; there are {known}")
     assert neighbours is not None
-    require(not small or a.dtype == u8, f"dot_small is of u8 x i8, got {a} with {b}")
     if c.rows > 1:
-        require(a.rows == b.rows == c.rows and not small, f"a dot of tiles is of three tiles, got {a} with {b} to {c}")
+        require(a.rows == b.rows == c.rows, f"a dot of tiles is of three tiles, got {a} with {b} to {c}")
         require((a.dtype, b.dtype, c.dtype) in TILE_DOTS, f"no dot product of tiles {a} with {b} to {c}")
         return
     require(a.rows == b.rows == 1, f"a dot of tiles is of three tiles, got {a} with {b} to {c}")

@@ -181,8 +181,8 @@ class Fma:
 class Dot:
     """`dot(a, b, c)`: c + the sums of products of packed neighbours, exact in c's dtype (integers wrap around).
 
-    By four: i8 x i8 and u8 x i8 to i32. By two: i16 x i16 to i32, and bf16 x bf16 to f32 (see `effcc/dot.h`). a and b
-    have four or two times as many lanes as c. `dot_small(a, b, c)` is that of u8 x i8 where no lane of a is above 127.
+    By four: i8 x i8, u8 x i8 and u7 x i8 to i32. By two: i16 x i16 to i32, and bf16 x bf16 to f32 (see `effcc/dot.h`).
+    a and b have four or two times as many lanes as c.
     Of tiles, c[i, j] + the sum of the dot products of row i of a with lanes j of b's rows: with neighbours packed, b is
     a matrix of as many columns as c has lanes.
     """
@@ -190,7 +190,6 @@ class Dot:
     a: Value
     b: Value
     c: Value
-    small: bool = False
 
     @property
     def type(self) -> Type:

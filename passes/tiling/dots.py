@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from effcc.ir.contraction import Contraction, Operand, PackedDot
-from effcc.ir.dtypes import bf16, i8, i16, u8
+from effcc.ir.dtypes import bf16, i8, i16, u7, u8
 from effcc.ir.expr import free_axes
 from effcc.ir.kernel import Kernel
 from effcc.passes.tiling.access import layouts, stride
@@ -38,6 +38,8 @@ def dot_slots(dot: PackedDot, target: Target) -> int | None:
         return 1
     if form == (i8, i8) and target.tile_registers:
         return _SIGNED_SLOTS
+    if form == (u7, i8) and target.isa != "scalar":
+        return 1 if target.sums_bytes else _SMALL_SLOTS[target.isa]
     return _PAIR_SLOTS if form == (i16, i16) and target.isa != "scalar" else None
 
 
@@ -45,6 +47,8 @@ _BF16_SLOTS, _BF16_SLOTS_BESIDE_TILES = 2, 4
 """Cores with a matrix unit were measured to sum half the products of their f32 multiply-adds; two is a guess."""
 _SIGNED_SLOTS = 3
 """Of signed bytes alone only matrix units have dot products: in vectors, vpdpbusd twice and a subtraction."""
+_SMALL_SLOTS = {"avx2": 2, "avx512": 3}
+"""vpmaddubsw, vpmaddwd and an addition, which AVX2's vectors have a port of its own for."""
 _PAIR_SLOTS = 2
 """vpmaddwd and an addition; vpdpwssd is one."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import effcc
-from effcc.compression.activations import by_token
+from effcc.compression.activations import Codes, by_token
 from effcc.compression.integers import IntegerLinear
 from effcc.compression.modules import EncodedLinear
 from effcc.compression.quantize import quantize
@@ -87,6 +87,18 @@ def test_a_layer_of_bytes_is_the_same_compiled(machine: str) -> None:
         torch.testing.assert_close(compiled(x), layers(x), rtol=0, atol=1e-2)
 
 
+@pytest.mark.parametrize("notation", ['int7(per="token")', "int7(zero=true)"])
+def test_seven_bits_are_summed_by_fours_where_bytes_are_not(notation: str) -> None:
+    plain, x = nn.Sequential(nn.Conv2d(8, 20, 3, padding=1), nn.Linear(9, 70)).eval(), torch.randn(2, 8, 7, 9)
+    layers = quantize(copy.deepcopy(plain), activations=notation, data=x)
+    compiled = torch.compile(layers, backend="effcc", options={"target": runs("avx2")})
+    with torch.no_grad():
+        want = layers(x)
+        torch.testing.assert_close(compiled(x), want, rtol=0, atol=1e-2)
+        assert 0 < (want - plain(x)).norm() / plain(x).norm() < 0.03
+    assert ": u7[" in str(effcc.explain(compiled, measure=False))
+
+
 def test_a_layer_of_one_input_multiplies() -> None:
     """`torch._int_mm` gives what lies in memory there."""
     layer, x = quantize(nn.Linear(1, 6), activations=TOKENS), torch.randn(4, 1)
@@ -105,9 +117,10 @@ def test_a_layer_of_bytes_is_near_the_layer_it_was() -> None:
 
 def test_rows_are_quantized_within_half_a_step() -> None:
     x = torch.randn(50, 33) * torch.logspace(-30, 30, 50)[:, None]
-    whole, scale = by_token(x)
-    assert whole.abs().amax() == 127
-    assert ((whole.double() * scale.double() - x.double()).abs() <= scale.double() * (0.5 + 1e-4)).all()
+    for bits, largest in ((8, 127), (7, 63)):
+        whole, scale = by_token(x, Codes("token", bits=bits))
+        assert whole.abs().amax() == largest
+        assert ((whole.double() * scale.double() - x.double()).abs() <= scale.double() * (0.5 + 1e-4)).all()
 
 
 def test_other_backends_and_export_run_it() -> None:
@@ -121,7 +134,15 @@ def test_other_backends_and_export_run_it() -> None:
 
 @pytest.mark.parametrize(
     "notation",
-    ["int4", "block(4,1)", "int8 + int8", 'int8(per="channel")', 'int8(per="token",zero=true)', 'int8(range="all")'],
+    [
+        "int4",
+        "block(4,1)",
+        "int8 + int8",
+        'int8(per="channel")',
+        'int8(per="token",zero=true)',
+        'int8(range="all")',
+        "int6",
+    ],
 )
 def test_schemes_that_activations_do_not_have_are_refused(notation: str) -> None:
     layers = model()

@@ -192,6 +192,15 @@ def test_a_file_without_the_step_is_refused(tmp_path: Path) -> None:
         load_into(nn.Linear(3, 2), save(layer, tmp_path / "layer.safetensors"))
 
 
-@pytest.mark.parametrize("codes", [Codes("token"), Codes("tensor"), Codes("tensor", True), Codes("tensor", True, 255)])
+@pytest.mark.parametrize(
+    "codes",
+    [
+        Codes("token"),
+        Codes("tensor"),
+        Codes("tensor", True),
+        Codes("tensor", True, 255),
+        Codes("tensor", True, 127, bits=7),
+    ],
+)
 def test_what_is_written_of_codes_is_read(codes: Codes) -> None:
     assert codes_of(str(codes)) == codes

@@ -9,7 +9,7 @@ import pytest
 
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
-from effcc.ir.dtypes import i8, i16, u8
+from effcc.ir.dtypes import DType, i8, i16, u7, u8
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_graph
@@ -34,6 +34,22 @@ FORMS = [
     ("avx512_vnni", "u8", "u8", (i16, i16)), ("avx2", "i8", "i8", (i16, i16)), ("avx512", "u8", "i8", (i16, i16)),
     ("scalar", "i8", "i8", (i8, i8)),
 ]  # fmt: skip
+
+
+CLAMPED = """
+    graph @main(%x: f32[6,70], weight %w: i8[20,70]) {{
+      %least = constant {{value={least}, dtype=f32, shape=[]}} : f32[]
+      %most = constant {{value={most}, dtype=f32, shape=[]}} : f32[]
+      %up = maximum %x, %least : f32[6,70]
+      %cut = minimum %up, %most : f32[6,70]
+      %near = round %cut : f32[6,70]
+      %bytes = cast %near {{dtype={x}}} : {x}[6,70]
+      %a = cast %bytes {{dtype=i32}} : i32[6,70]
+      %b = cast %w {{dtype=i32}} : i32[20,70]
+      %y = linear %a, %b : i32[6,20]
+      return %y
+    }}
+"""
 
 
 def product(machine: str, x: str, w: str) -> tuple[Kernel, list[np.ndarray], list[np.ndarray]]:
@@ -81,3 +97,48 @@ def test_a_load_serves_more_than_one_dot_product(machine: str, lanes: int) -> No
     _, schedule = choose(kernel, generic(machine))
     rows, columns = re.search(r"tile (\d+)x(\d+)", " ".join(schedule.notes)).groups()  # type: ignore[union-attr]
     assert int(columns) >= 2 * lanes and int(rows) * int(columns) >= 8 * lanes
+
+
+@pytest.mark.parametrize(("machine", "x", "least", "most", "rows"), [
+    ("avx2", "i8", -63.0, 63.0, u7), ("avx512", "i8", -100.0, 27.0, u7), ("avx2", "i8", -64.0, 64.0, i16),
+    ("avx2", "u8", 0.0, 127.0, u7), ("avx2", "u8", 3.0, 128.0, i16), ("avx2", "i8", -127.0, 0.4, u7),
+    ("avx2_vnni", "i8", -63.0, 63.0, u8), ("scalar", "i8", -63.0, 63.0, i8),
+])  # fmt: skip
+def test_rows_in_a_small_range_are_summed_four_by_four(
+    machine: str, x: str, least: float, most: float, rows: DType
+) -> None:
+    target = generic(machine)
+    graph = parse_graph(CLAMPED.format(x=x, least=least, most=most))
+    split = hoist(sum_by_dots(graph, target))
+    program = fuse(split.main, target, split.prepare)
+    random = np.random.default_rng(0)
+    w = random.choice([-128, 127, 5], (20, 70)).astype(np.int8)
+    given = [random.choice([-200.0, -3.0, 200.0], (6, 70)).astype(np.float32), w]
+    np.testing.assert_array_equal(run_program(program, given)[0], run_graph(graph, given)[0])
+    (kernel,) = (k for k in program.kernels.values() if any("linear" in s.target for s in k.statements))
+    assert kernel.params[0].type.dtype == rows
+    kernel, schedule = choose(kernel, target)
+    verify_vectors(vectorize(lower(kernel, schedule), target))
+    assert schedule.packs[0].group == (1 if machine == "scalar" else 2 if rows == i16 else 4)
+
+
+def test_rows_of_another_shape_are_bytes_too() -> None:
+    """Layers quantize what has more axes than a matrix, which `torch._int_mm` wants."""
+    graph = parse_graph("""
+        graph @main(%x: i8[30,70], weight %w: i8[20,70]) {
+          %wide = cast %x {dtype=i32} : i32[30,70]
+          %zero = constant {value=3, dtype=i32, shape=[]} : i32[]
+          %centred = sub %wide, %zero : i32[30,70]
+          %a = reshape %centred {shape=[5,6,70]} : i32[5,6,70]
+          %b = cast %w {dtype=i32} : i32[20,70]
+          %y = linear %a, %b : i32[5,6,20]
+          return %y
+        }
+    """)
+    made = sum_by_dots(graph, generic("avx512_vnni"))
+    random = np.random.default_rng(0)
+    given = [random.integers(-128, 128, p.type.shape, np.int8) for p in graph.params]
+    np.testing.assert_array_equal(run_graph(made, given)[0], run_graph(graph, given)[0])
+    (product,) = (n for n in made.nodes if n.op == "linear")
+    wide = made.producers()[product.operands[0]]
+    assert (wide.op, wide.operands[0].type.dtype) == ("cast", u8)

@@ -61,15 +61,9 @@ from effcc.ir.vectors import (
     Var,
 )  # fmt: skip
 
-
-def _dot_small(a: Value, b: Value, c: Value) -> Value:
-    return Dot(a, b, c, small=True)
-
-
 _THREE: dict[str, Callable[[Value, Value, Value], Value]] = {
     "fma": Fma,
     "dot": Dot,
-    "dot_small": _dot_small,
     "select": Select,
 }
 _TYPED: dict[str, Callable[[Value, Type], Value]] = {

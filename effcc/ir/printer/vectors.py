@@ -172,8 +172,8 @@ def show_value(value: Value) -> str:
             return f"{name}({_listed(operands)})"
         case Fma(a, b, c):
             return f"fma({_listed((a, b, c))})"
-        case Dot(a, b, c, small):
-            return f"dot{'_small' if small else ''}({_listed((a, b, c))})"
+        case Dot(a, b, c):
+            return f"dot({_listed((a, b, c))})"
         case Select(condition, a, b):
             return f"select({_listed((condition, a, b))})"
         case Conjunction(conditions):

@@ -258,8 +258,8 @@ class _Block:
                 require(want == type, f"{name} gives {want}, not {type}")
             case Fma(a, b, c):
                 require(c.type.dtype.is_float and a.type == b.type == c.type, f"fma of {a.type}, {b.type} and {c.type}")
-            case Dot(a, b, c, small):
-                dot_type(a.type, b.type, c.type, small)
+            case Dot(a, b, c):
+                dot_type(a.type, b.type, c.type)
             case Select(condition, a, b):
                 require(a.type == b.type, f"select of {a.type} and {b.type}")
                 mask = a.type if a.type.dtype == boolean else truth_of(a.type)

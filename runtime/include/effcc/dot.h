@@ -2,7 +2,7 @@
 //
 //   dot(a, b, c)         c[i] + the products of those lanes of a and b that share c's lane i
 //   repeat<V>(few)       neighbours of one lane in every lane: two bf16, four bytes
-//   dot_small(a, b, c)   the same, for u8 x i8 where no lane of a is above 127: quicker on AVX2
+//   dot_small(a, b, c)   the same, of u7: u8 x i8 where no lane of a is above 127, quicker without VNNI
 //
 //     a       b       c      neighbours
 //     i8      i8      i32    4            exact, modulo 2^32

@@ -1,0 +1,57 @@
+"""Between which numbers a value lies, as far as its operators alone tell: what was clamped stays within its bounds.
+
+    q = cast<i8>(minimum(maximum(round(x), -63), 63))          -63 <= q <= 63
+
+NaN is in no range; what an integer made of it is, nobody knows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from effcc.ir.dtypes import DType
+from effcc.ir.graph import Node, Value
+
+Range = tuple[float, float]
+
+_ANY: Range = (-math.inf, math.inf)
+_RULES: Mapping[str, Callable[..., Range]] = {
+    "maximum": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
+    "minimum": lambda a, b: (min(a[0], b[0]), min(a[1], b[1])),
+    "relu": lambda a: (max(a[0], 0.0), max(a[1], 0.0)),
+    "add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    "sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
+    "neg": lambda a: (-a[1], -a[0]),
+    "round": lambda a: (_whole(a[0]), _whole(a[1])),
+    **dict.fromkeys(("cast", "reshape", "transpose", "slice", "expand"), lambda a: a),
+}
+
+
+def range_of(value: Value, producers: Mapping[Value, Node]) -> Range:
+    """The least and the largest number that a value may be."""
+    node, known = producers.get(value), _of_dtype(value.type.dtype)
+    if node is None:
+        return known
+    if node.op == "constant":
+        number = float(node.attrs["value"])  # type: ignore[arg-type]
+        return known if math.isnan(number) else (number, number)
+    if node.op not in _RULES or len(node.results) != 1:
+        return known
+    least, most = _RULES[node.op](*(range_of(o, producers) for o in node.operands))
+    if value.type.dtype.is_integer:
+        least, most = (x if math.isinf(x) else float(math.trunc(x)) for x in (least, most))
+    return (least, most) if known[0] <= least and most <= known[1] else known  # beyond, integers wrap around
+
+
+def _of_dtype(dtype: DType) -> Range:
+    if not dtype.is_integer:
+        return _ANY
+    info = np.iinfo(dtype.numpy)
+    return float(info.min), float(info.max)
+
+
+def _whole(x: float) -> float:
+    return x if math.isinf(x) else float(round(x))
