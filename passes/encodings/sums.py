@@ -40,11 +40,11 @@ def distribute(graph: Graph, target: Target) -> Graph:
         node = replace(given, operands=tuple(renamed.get(o, o) for o in given.operands))
         if given in spread:
             weight = given.operands[1]
-            renamed[given.result] = _spread(b, node, nodes[weight], sums[weight])
+            renamed[given.result] = _stored_like(b, _spread(b, node, nodes[weight], sums[weight]), given.result)
         elif given.op != "decode" or given.result not in sums:
             b.append(node)
         elif given.result in whole:
-            renamed[given.result] = _decoded(b, node, sums[given.result])
+            renamed[given.result] = _stored_like(b, _decoded(b, node, sums[given.result]), given.result)
     outputs = tuple(renamed.get(v, v) for v in graph.outputs)
     updates = tuple((p, renamed.get(v, v)) for p, v in graph.updates)
     return replace(b.build(outputs, updates), ranges=graph.ranges)
@@ -59,6 +59,13 @@ def _distributes(node: Node, sums: dict[Value, Storage], target: Target) -> bool
         return False
     rows = elements(node.operands[0].type.shape[:-1])
     return stored_seconds(made, rows, target) <= dense_seconds(made, rows, target)
+
+
+def _stored_like(b: GraphBuilder, made: Value, wanted: Value) -> Value:
+    """What the last node made, with the strides of what it stands for, which callers of an output go by."""
+    value = replace(made, type=wanted.type)
+    b.nodes[-1] = replace(b.nodes[-1], results=(value,))
+    return value
 
 
 def _decoded(b: GraphBuilder, node: Node, made: Storage) -> Value:

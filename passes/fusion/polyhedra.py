@@ -110,13 +110,12 @@ class Space:
                 return f"({text} - {int(c)} * floor({text} / {int(c)}))"
             case Call("maximum" | "minimum", (a, b)):
                 return self._either(e, a, b)
-            case Call("and", (_, Const(value=mask))) if mask >= 0 and e.dtype.is_integer:
-                return self._field(e, int(mask))
             case Call("where", (condition, a, b)):
                 return self._branches(e, condition, a, b)
             case Call("divisor", (Const(value=v), _)) if v != 0:
                 return str(int(v))
-        return self.unknown(e)
+        most = largest_code(e)
+        return self.unknown(e) if most is None else self._code(e, most)
 
     def _either(self, e: Call, a: Expr, b: Expr) -> str:
         known = e in self.opaque
@@ -129,12 +128,12 @@ class Space:
             )
         return name
 
-    def _field(self, e: Call, mask: int) -> str:
-        """The bits of a number under a mask."""
+    def _code(self, e: Expr, most: int) -> str:
+        """Some bits of a number, put together from one plane or several."""
         known = e in self.opaque
         name = self.unknown(e)
         if not known:
-            self.constraints.append(f"0 <= {name} <= {mask}")
+            self.constraints.append(f"0 <= {name} <= {most}")
         return name
 
     def _branches(self, e: Call, condition: Expr, a: Expr, b: Expr) -> str:

@@ -213,6 +213,26 @@ def test_what_does_not_fit_is_shown_where_it_stands(name: str, old: str, new: st
     assert len(caret) == column + 2
 
 
+def test_tiles_of_packed_neighbours_lie_in_one_panel_each() -> None:
+    kernel = parse_kernel("""kernel @linear(X: i8[8,33], W: i8[48,33]) -> (O: i32[8,48]) over m=8, n=48, k=33 {
+        O[m,n] = sum<i32>(k: cast<i32>(X[m,k]) * cast<i32>(W[n,k])) }""")
+    text = """schedule @linear {
+  pack W along n by 16 order k group 4
+  parallel n by 32, m by 8 {
+    for n by 16 lanes, m by 8 unroll {
+      hold O in registers {
+        for k by 4 packed { do O }
+      }
+    }
+  }
+}"""
+    machine = replace(AVX2, vector_bytes=64, vector_registers=32)
+    parse_schedule(text).check(kernel, machine)
+    for old, new in (("parallel n by 32", "parallel n by 7"), ("n by 16 lanes", "n by 32 lanes")):
+        with pytest.raises(ScheduleError, match=r"W is packed by 16: tiles of n by \d+ do not lie in a panel each"):
+            parse_schedule(text.replace(old, new)).check(kernel, machine)
+
+
 def test_a_local_buffer_that_no_cache_holds_is_refused_with_its_bytes() -> None:
     small = replace(AVX2, cache_bytes=200)
     with pytest.raises(ScheduleError, match="O in local take 256 bytes: a core of avx2 caches 200"):

@@ -428,9 +428,17 @@ class _Verifier:
             raise Misfit(f"{s.target} adds up to {most} packed points of {loop.axis}, a multiple of {dot.neighbours}, "
                          f"with lanes along an axis of one factor: got {loop.step}", path)  # fmt: skip
         wanted = (factor.data.buffer, lanes, loop.axis, dot.neighbours)
-        if not any((p.buffer, p.axis, p.order[-1] if p.order else "", p.group) == wanted for p in self.packs):
+        packs = [p for p in self.packs if (p.buffer, p.axis, p.order[-1] if p.order else "", p.group) == wanted]
+        if not packs:
             how = f"`pack {wanted[0]} along {lanes} ... order ..., {loop.axis} group {dot.neighbours}`"
             raise Misfit(f"{wanted[0]} is not packed for that: {how}", path)  # fmt: skip
+        extent, width = self.kernel.extents[packs[0].axis], packs[0].width
+        for at, cut in around.loops:
+            left = width % cut.step if cut.together == "lanes" else cut.step % width
+            alone = isinstance(extent, int) and extent <= min(cut.step, width)
+            if cut.axis == lanes and left and not alone:
+                raise Misfit(f"{wanted[0]} is packed by {width}: tiles of {lanes} by {cut.step} do not lie in a panel "
+                             f"each, as those of packed neighbours do", at)  # fmt: skip
 
     def _online(self, s: Statement, path: Path, around: _Around) -> None:
         """What is rescaled joins once for each turn of the running reduction that it follows."""
