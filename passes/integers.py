@@ -74,7 +74,9 @@ class _Product:
 
 def _product(node: Node, producers: dict[Value, Node]) -> _Product | None:
     summed = {"linear": (i32,), "matmul": (i32,), "convolution": (i32, i64)}.get(node.op, ())
-    if node.result.type.dtype not in summed or (node.op != "convolution" and node.operands[1].type.rank != 2):
+    if not summed or node.result.type.dtype not in summed:
+        return None
+    if node.op != "convolution" and node.operands[1].type.rank != 2:
         return None
     rows, zero = _centred(node.operands[0], producers)
     x, w = _held(rows, producers), _held(node.operands[1], producers)

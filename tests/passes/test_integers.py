@@ -122,6 +122,15 @@ def test_rows_in_a_small_range_are_summed_four_by_four(
     assert schedule.packs[0].group == (1 if machine == "scalar" else 2 if rows == i16 else 4)
 
 
+def test_nodes_of_several_results_are_no_products() -> None:
+    graph = parse_graph("""
+    graph @g(%x: f32[5,2,1], %h: f32[2,3], %w: f32[3,1], %u: f32[3,3]) {
+      %y, %last = rnn %x, %h, %w, %u {reverse=false} : f32[5,2,3], f32[2,3]
+      return %y, %last
+    }""")
+    assert sum_by_dots(graph, generic("avx512")) is graph
+
+
 def test_rows_of_another_shape_are_bytes_too() -> None:
     """Layers quantize what has more axes than a matrix, which `torch._int_mm` wants."""
     graph = parse_graph("""
