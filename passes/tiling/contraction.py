@@ -263,8 +263,8 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "made_slots": 0 if nest.made is None else nest.made.slots,
         "dot_slots": nest.dot_slots,
         "load_eighths": 8 if nest.depth == 1 else PACKED_LOAD_EIGHTHS,
-        # Panels that are not packed come from as many places as A's rows: wide ones gain nothing there.
-        "line_slots": LINE_SLOTS if nest.rhs == "packed" else 0,
+        # Panels neither packed nor made come from as many places as A's rows: wide ones gain nothing there.
+        "line_slots": LINE_SLOTS if nest.rhs == "packed" or nest.made is not None else 0,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,
         "aliased_rows": aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
     }
