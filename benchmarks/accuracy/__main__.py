@@ -15,9 +15,11 @@ from pathlib import Path
 import torch
 
 from benchmarks import table
+from benchmarks.accuracy import digits
 from benchmarks.accuracy.formats import Store, budgeted, column_importance, decoded, llama_cpp, quantized, torchao
-from benchmarks.accuracy.subjects import SUBJECTS, SmolLM2, Subject
+from benchmarks.accuracy.subjects import MiniLM, SmolLM2, Subject
 
+SUBJECTS = {"smollm2": SmolLM2, "minilm": MiniLM, "digits": digits.Digits}
 SCHEMES = (
     'int5(group=32,scale="f16")',
     'iq4(group=32,scale="f16")',
@@ -34,6 +36,9 @@ BUDGETS = (4.25, 4.5)
 
 def ways(name: str, subject: Subject, calls: int, minutes: float, resume: Path | None) -> Iterator[tuple[str, Store]]:
     """All ways to store a subject, by name."""
+    if isinstance(subject, digits.Digits):
+        yield from digits.ways(subject)
+        return
     for method in METHODS:
         for scheme in SCHEMES:
             yield f"{method}: {scheme}", quantized(subject, scheme, method, resume)

