@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from effcc.compression.install import held_by
-from effcc.compression.modules import EncodedModule, encoded_class
+from effcc.compression.install import Stored, held_by
+from effcc.compression.modules import encoded_class
 from effcc.frontend.importer import dtype_of
 from effcc.ir.encoding import Encoding
-from effcc.ir.encodings import storage
-from effcc.passes.encodings.choose import dense_seconds, stored_seconds
+from effcc.ir.encodings import Storage, storage
+from effcc.passes.encodings.choose import Homes, dense_seconds, homes, stored_seconds
 from effcc.target import Target
 
 ROWS = (1, 128)
@@ -47,29 +47,33 @@ class LayerReport:
 
 def layer_reports(model: nn.Module, target: Target) -> tuple[LayerReport, ...]:
     """The model's layers, or none where nothing is stored."""
-    layers = [(n, m) for n, m in model.named_modules() if encoded_class(m) is not None]
-    if not any(isinstance(m, EncodedModule) for _, m in layers):
+    layers = [(n, m, held_by(m)) for n, m in model.named_modules() if encoded_class(m) is not None]
+    if not any(held for _, _, held in layers):
         return ()
-    return tuple(_report(name, module, target) for name, module in layers)
+    dense = [_dense(module, held) for _, module, held in layers]
+    stored = [held.storage.bytes if held else d.bytes for (_, _, held), d in zip(layers, dense, strict=True)]
+    machine = homes(sum(stored), sum(d.bytes for d in dense), target)
+    return tuple(_report(*layer, d, machine) for layer, d in zip(layers, dense, strict=True))
 
 
-def _report(name: str, module: Any, target: Target) -> LayerReport:
-    held = held_by(module)
+def _dense(module: Any, held: Stored | None) -> Storage:
+    """The module's weight as it was before it was stored."""
+    if held is not None:
+        return storage(DENSE, held.storage.shape, held.storage.dtype)
+    return storage(DENSE, module.weight.shape, dtype_of(module.weight.dtype))
+
+
+def _report(name: str, module: Any, held: Stored | None, dense: Storage, machine: Homes) -> LayerReport:
+    as_dense = tuple(dense_seconds(dense, rows, machine.decoded) for rows in ROWS)
     if held is None:
-        weight = module.weight
-        dense = storage(DENSE, weight.shape, dtype_of(weight.dtype))
-        seconds = tuple(dense_seconds(dense, rows, target) for rows in ROWS)
         why = str(getattr(module, "dense_because", "not chosen"))
-        return LayerReport(name, "dense", dense.bytes, dense.bytes, None, seconds, seconds, why)
-    made = held.storage
-    dense = storage(DENSE, made.shape, made.dtype)
-    as_stored = tuple(stored_seconds(made, rows, target) for rows in ROWS)
-    as_dense = tuple(dense_seconds(dense, rows, target) for rows in ROWS)
+        return LayerReport(name, "dense", dense.bytes, dense.bytes, None, as_dense, as_dense, why)
+    as_stored = tuple(stored_seconds(held.storage, rows, machine.stored) for rows in ROWS)
     pairs = list(zip(ROWS, as_stored, as_dense, strict=True))
     slow = " or ".join(str(rows) for rows, stored, dense_ in pairs if stored > dense_)
     return LayerReport(
         name=name,
-        encoding=str(made.encoding),
+        encoding=str(held.storage.encoding),
         bytes=module.weight_bytes,
         dense_bytes=dense.bytes,
         error=held.error,

@@ -1,13 +1,14 @@
 """Which encoded weights are read as they are stored, and which are decoded once, before the first call.
 
 Reading as stored moves fewer bytes, and for sparse weights multiplies less; decoding costs instructions at every use.
-Both are predicted from the machine's peak and bandwidths, and the quicker one is chosen: no layer is slower than its
-dense product, and where a dense copy is kept for that, `explain` says so.
+Both are predicted from the machine's peak and bandwidths, and the quicker one is chosen; whether bytes come from L3 or
+from memory is a question of all weights that a call reads, since one layer's are gone when the next call wants them.
+No layer is slower than its dense product, and where a dense copy is kept for that, `explain` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from effcc.ir.dims import elements
@@ -55,10 +56,11 @@ def encode(split: Hoisted, target: Target) -> tuple[Hoisted, tuple[Choice, ...]]
     if not decodes:
         return split, ()
     readers = _readers(split.main)
+    homes = _homes(split.main, decodes, target)
     choices: list[Choice] = []
     for node in decodes:
         constant = all(o.name in split.main.fixed_weights for o in node.operands)
-        decision, reason = _decide(node, readers[node.result.name], constant, target)
+        decision, reason = _decide(node, readers[node.result.name], constant, homes)
         choices.append(Choice(node.operands[-1].name, str(decoded_storage(node).encoding), decision, reason))
         if decision == "decoded":
             split = _decoded(split, node, constant)
@@ -109,7 +111,35 @@ def _rows(cascade: Cascade, item: Defined, load: Load) -> int:
     return elements(tuple(cascade.extents[a] for a in axes if a not in own))
 
 
-def _decide(node: Node, readers: Sequence[_Reader], constant: bool, target: Target) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Homes:
+    """The machine as a model finds it whose weights are read as they are stored, and decoded."""
+
+    stored: Target
+    decoded: Target
+
+
+def homes(stored_bytes: float, dense_bytes: float, target: Target) -> Homes:
+    """The machine for a model whose calls read so many bytes of weights, as stored or decoded, each time from end to
+    end: where they do not fit L3 together, every one of them has left it again before the next call."""
+
+    def at(read: float) -> Target:
+        return target if read <= target.l3_bytes else replace(target, l3_bytes=0)
+
+    return Homes(at(stored_bytes), at(dense_bytes))
+
+
+def _homes(graph: Graph, decodes: Sequence[Node], target: Target) -> Homes:
+    def bytes_of(values: Iterable[Value]) -> float:
+        return sum(float(elements(v.type.shape)) * v.type.dtype.bytes for v in values)
+
+    weights = [p for p in graph.params if p.name in graph.fixed_weights]
+    parts = {o.name for n in decodes for o in n.operands}
+    plain = bytes_of(w for w in weights if w.name not in parts)
+    return homes(bytes_of(weights), plain + bytes_of(n.result for n in decodes), target)
+
+
+def _decide(node: Node, readers: Sequence[_Reader], constant: bool, homes: Homes) -> tuple[str, str]:
     stored = decoded_storage(node)
     if not readers:
         return "stored", "nothing reads it"
@@ -118,7 +148,7 @@ def _decide(node: Node, readers: Sequence[_Reader], constant: bool, target: Targ
     if not constant:
         return "stored", "its components are computed at every call"
     rows = max(r.rows for r in readers)
-    dense, encoded_ = dense_seconds(stored, rows, target), stored_seconds(stored, rows, target)
+    dense, encoded_ = dense_seconds(stored, rows, homes.decoded), stored_seconds(stored, rows, homes.stored)
     why = f"{rows} rows: {encoded_ * 1e6:.1f} us predicted as stored, {dense * 1e6:.1f} us decoded"
     return ("decoded" if encoded_ > dense else "stored"), why
 

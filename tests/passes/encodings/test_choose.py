@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from effcc.ir.encodings import storage
@@ -9,7 +12,7 @@ from effcc.ir.parser import encoding_of, parse_graph
 from effcc.passes.encodings import Choice, encode, spell_out_encodings
 from effcc.passes.encodings.choose import dense_seconds, stored_seconds
 from effcc.passes.hoist import Hoisted, hoist
-from effcc.target import generic
+from effcc.target import MIB, generic
 
 TARGET = generic("avx512")
 
@@ -65,6 +68,23 @@ def test_whichever_is_predicted_to_be_quicker_is_chosen(notation: str, rows: int
         """
     _, (choice,) = encode(hoist(spell_out_encodings(parse_graph(graph))), target)
     assert choice.decision == quicker
+
+
+def test_what_does_not_fit_the_cache_together_comes_from_memory() -> None:
+    """One layer's floats would stay in L3; those of sixteen push each other out of it, their codes do not."""
+    target = replace(generic("avx512"), l3_bytes=4 * MIB)
+
+    def predicted(layers: int) -> tuple[float, float]:
+        weights = ", ".join(f"weight %w{i}: f32[512,512] = int4(group=32)" for i in range(1, layers + 1))
+        body = "\n".join(f"%y{i} = linear %y{i - 1}, %w{i} : f32[1,512]" for i in range(1, layers + 1))
+        text = f"graph @g(%y0: f32[1,512], {weights}) {{\n{body}\nreturn %y{layers}\n}}"
+        choice = encode(hoist(spell_out_encodings(parse_graph(text))), target)[1][0]
+        stored, decoded = re.findall(r"[\d.]+(?= us)", choice.reason)
+        return float(stored), float(decoded)
+
+    (stored, decoded), (stored16, decoded16) = predicted(1), predicted(16)
+    assert stored16 == stored
+    assert decoded16 > 2 * decoded
 
 
 def test_four_bits_are_read_as_stored_by_one_row_on_either_machine() -> None:
