@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from effcc.ir.dtypes import DType
 from effcc.ir.encoding import Encoding
@@ -141,7 +142,13 @@ def parse_encoding(text: str, path: str = "<text>") -> Encoding:
 
 def encoding_of(given: Encoding | str) -> Encoding:
     """An encoding as it is, or the one that its notation states."""
-    return parse_encoding(given, "<encoding>") if isinstance(given, str) else given
+    return _noted(given) if isinstance(given, str) else given
+
+
+@lru_cache(maxsize=256)
+def _noted(text: str) -> Encoding:
+    """The encoding that a notation states: a model names the same few for each of its layers, at every capture."""
+    return parse_encoding(text, "<encoding>")
 
 
 def parse_type(text: str, path: str = "<text>") -> TensorType:
