@@ -27,7 +27,9 @@ from effcc.fuzz.sketch import STRUCTURES, Refused, Structure
 from effcc.fuzz.steps import draw_steps
 from effcc.fuzz.variation import PLAIN, Variation, draw_variation, varied
 from effcc.ir.dtypes import DTYPES, DType, boolean, from_numpy
+from effcc.ir.encoding import Encoding
 from effcc.ir.encodings.registry import names
+from effcc.ir.encodings.storage import is_sum
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
 from effcc.ir.op import Op
 from effcc.ir.ops import TABLE
@@ -160,6 +162,7 @@ class _Generator:
         self.data = np.random.default_rng(self.seed)
         self.builder = GraphBuilder(f"fuzz{self.seed}")
         self.bounded: set[Value] = set()
+        self.kept: set[str] = set()  # parameters whose elements belong together, such as coordinates
         self.updates: dict[Value, Value] = {}
         self.tame = False  # no special values: floats become integers somewhere
         self.largest = LARGEST
@@ -272,6 +275,7 @@ class _Generator:
         value = self.builder.param("w" if weight else "x", type, weight)
         self.arrays[value] = array
         self.bounded.add(value)
+        self.kept.add(value.name)
         return value
 
     def update(self, parameter: Value, value: Value) -> None:
@@ -401,7 +405,8 @@ class _Generator:
         if self.random.random() < 0.2 and not self.tame and not any(_leaves_out(n) for n in graph.nodes):
             inputs = [self.arrays[p] if p in self.bounded else with_specials(self.arrays[p], self.data) for p in params]
         variation = draw_variation(graph, self.random)
-        layouts = dict(variation.layouts)
+        layouts = {n: "gaps" if n in self.kept and x == "expanded" else x for n, x in variation.layouts}
+        variation = replace(variation, layouts=tuple(layouts.items()))
         inputs = [expanded(a) if layouts.get(p.name) == "expanded" else a for p, a in zip(params, inputs, strict=True)]
         return Case(graph, tuple(inputs), self.seed, variation)
 
@@ -417,12 +422,16 @@ class _Generator:
 def _leaves_out(node: Node) -> bool:
     """Whether products skip elements, so that 0 times an infinity may be no NaN.
 
-    What is not stored is skipped; the padding of convolutions eager skips or multiplies by, as it comes.
+    What is not stored is skipped; terms are multiplied apart, so that infinities of opposite signs may meet; the
+    padding of convolutions eager skips or multiplies by, as it comes.
     """
     if node.op == "convolution":
         return True
-    chain = node.attrs["encoding"].terms[0] if node.op == "decode" else ()  # type: ignore[union-attr]
-    return any(scheme.name in names("level") for scheme in chain)
+    if node.op != "decode":
+        return False
+    encoding = node.attrs["encoding"]
+    assert isinstance(encoding, Encoding)
+    return is_sum(encoding) or any(scheme.name in names("level") for scheme in encoding.terms[0])
 
 
 def expanded(array: Array) -> Array:

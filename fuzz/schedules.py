@@ -1,17 +1,21 @@
 """Schedules that no model would choose, but that fit: what follows a schedule must follow any.
 
-A schedule begins as the solver's, or as the plainest there is: a nest for each statement. Then nodes are changed,
-taken out, moved, put into loops or cut along other axes, one after the other, and what the verifier refuses is undone.
+A schedule begins as the solver's, as the plainest there is, a nest for each statement, or as one whose products are of
+packed neighbours. Then nodes are changed, taken out, moved, put into loops or cut along other axes, one after the
+other, and what the verifier refuses is undone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from random import Random
+from types import MappingProxyType
 
 from effcc.errors import ScheduleError
+from effcc.ir.contraction import Contraction, Operand, contraction
 from effcc.ir.dependences import shared_axes
+from effcc.ir.dots import TILE_SIDE
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.parser import parse_schedule
 from effcc.ir.parser.schedules import WrittenSchedule
@@ -23,12 +27,14 @@ from effcc.ir.verifier.schedules import Machine
 from effcc.passes.balance import cut_long_spans
 from effcc.passes.tiling.axes import in_tasks
 from effcc.passes.tiling.choose import choose
+from effcc.passes.tiling.pack import pack_along, packable
 from effcc.passes.tiling.written import bounds
 from effcc.target import Target
 
 STEPS = (1, 1, 2, 3, 4, 5, 7, 8, 16, 32)
 BLOCKS = (1, 2, 4, 8, 16, 32)
 WAYS = ("", "lanes", "unroll")
+NONE: Mapping[Statement, tuple[Node, ...]] = MappingProxyType({})
 CHANGES = 10  # tried on a schedule; about half of them fit
 
 
@@ -59,6 +65,9 @@ def draw_schedule(kernel: Kernel, chosen: Schedule, machine: Machine, random: Ra
     plain = Schedule(_plain(kernel, random))
     if random.random() < 0.4 and _fits(kernel, plain, machine):
         schedule = plain
+    packed = _packed(kernel, machine, random)
+    if packed is not None and random.random() < 0.6 and _fits(kernel, packed, machine):
+        schedule = packed
     for _ in range(random.randrange(CHANGES + 1)):
         resized = machine.blocks and random.random() < 0.5
         tried = _in_other_blocks(schedule, kernel, random) if resized else changed(schedule, kernel, random)
@@ -78,11 +87,14 @@ def _fits(kernel: Kernel, schedule: Schedule, machine: Machine) -> bool:
 # The plainest ---------------------------------------------------------------------------------------------------------
 
 
-def _plain(kernel: Kernel, random: Random) -> tuple[Node, ...]:
-    """A nest for each statement, its axes in any order, one perhaps in the lanes; some axes cut for threads."""
+def _plain(kernel: Kernel, random: Random, made: Mapping[Statement, tuple[Node, ...]] = NONE) -> tuple[Node, ...]:
+    """A nest for each statement, its axes in any order, one perhaps in the lanes; some axes cut for threads.
+
+    made: nests that some statements have already.
+    """
     outputs = {p.name for p in kernel.outputs}
     kept = tuple(dict.fromkeys(s.target for s in kernel.statements if s.target not in outputs))
-    body = tuple(node for s in kernel.statements for node in _nest(s, kernel, random))
+    body = tuple(node for s in kernel.statements for node in (made.get(s) or _nest(s, kernel, random)))
     if kept:
         body = (Hold(kept, "local", body),)
     for axis in shared_axes(kernel):
@@ -105,6 +117,63 @@ def _nest(s: Statement, kernel: Kernel, random: Random) -> tuple[Node, ...]:
         if held:
             body = (Hold((s.target,), "registers", body),)
     return body
+
+
+# Packed neighbours ----------------------------------------------------------------------------------------------------
+
+
+def _packed(kernel: Kernel, machine: Machine, random: Random) -> Schedule | None:
+    """A schedule that packs a factor of the first product for which there are dots of packed neighbours.
+
+    Sums are in registers, or in those for tiles where the machine has some; None where there is no such product.
+    """
+    for s in kernel.statements:
+        product = contraction(s, kernel.weights)
+        if product is None or product.dot is None or machine.blocks:
+            continue
+        sides = [(product.right, product.columns, product.rows), (product.left, product.rows, product.columns)]
+        known = {p.name for p in kernel.params} & kernel.weights
+        for factor, axes, others in sides:
+            lanes = random.choice(axes) if axes else ""
+            if lanes and factor.data.buffer in known and packable(kernel, factor.data, lanes):
+                tiled = bool(machine.tile_registers and others) and product.dot.fits_tiles(factor.data.dtype)
+                return _of_neighbours(
+                    kernel, s, product, factor, lanes, others, tiled and random.random() < 0.6, random
+                )
+    return None
+
+
+def _of_neighbours(
+    kernel: Kernel,
+    s: Statement,
+    product: Contraction,
+    factor: Operand,
+    lanes: str,
+    others: tuple[str, ...],
+    tiled: bool,
+    random: Random,
+) -> Schedule:
+    """The nest of a product in several levels of tiles, its innermost ones packed, and the plainest for the rest."""
+    assert product.dot is not None
+    depth, along = random.choice(product.depth), random.choice((*others, "")) if not tiled else others[-1]
+    neighbours = product.dot.neighbours * (random.choice((1, 2, 4, 16 // product.dot.neighbours)) if tiled else 1)
+    width, height = (TILE_SIDE * random.choice((1, 2)) if tiled else random.choice(n) for n in (STEPS[5:], STEPS[:6]))
+    body: tuple[Node, ...] = (Loop(SERIAL, depth, neighbours, (Do(s.target),), "packed"),)
+    if random.random() < 0.4:
+        body = (Loop(SERIAL, depth, neighbours * random.choice((1, 2, 3)), body),)
+    for axis in product.depth:
+        body = body if axis == depth else (Loop(SERIAL, axis, 1, body),)
+    body = (Hold((s.target,), "tiles" if tiled else "registers", body),)
+    body = (Loop(SERIAL, along, height, body, "unroll"),) if along else body
+    body = (Loop(SERIAL, lanes, width, body, "lanes"),)
+    for axis, step in ((along, height), (lanes, width)):
+        body = (Loop(SERIAL, axis, step * random.choice((1, 2, 3)), body),) if axis and random.random() < 0.4 else body
+    for axis in s.axes:
+        body = body if axis in (lanes, along) else (Loop(SERIAL, axis, 1, body),)
+    order = [a for a in kernel.extents if a != depth]
+    random.shuffle(order)
+    wanted = pack_along(factor.data, lanes, width, (*order, depth), product.dot.neighbours)
+    return Schedule(_plain(kernel, random, {s: body}), (wanted,))
 
 
 # Changes --------------------------------------------------------------------------------------------------------------

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from effcc.errors import EncodingError
-from effcc.fuzz.sketch import Refused, Sketch, element, floats, number, size, structure, wide
+from effcc.fuzz.sketch import Sketch, element, floats, number, size, structure, wide
+from effcc.fuzz.stored import stored
 from effcc.ir.dtypes import DTYPES, DType, boolean, i64
-from effcc.ir.encodings import storage
-from effcc.ir.encodings.registry import DECLARATIONS, declared
 from effcc.ir.graph import Value
-from effcc.ir.parser import encoding_of, parse_encoding
 from effcc.ir.types import TensorType
 
 # Recurrences, unrolled as tracing does -------------------------------------------------------------------------------
@@ -202,62 +199,7 @@ def state(s: Sketch) -> None:
 
 # Stored weights -------------------------------------------------------------------------------------------------------
 
-_MAGNITUDES = (0.0, 1e-41, 1e-6, 0.1, 1.0, 1.0, 3.0, 100.0)
-"""Of the rows of a stored weight: also none, and subnormal ones."""
-
-
-def _encoding(s: Sketch) -> tuple[str, tuple[int, int]]:
-    """The notation of a level, of values, or of both, as their declarations have samples; and the level's block."""
-    levels, values = (
-        [d.samples for d in DECLARATIONS.values() if d.kind == kind and d.name != "dense"]
-        for kind in ("level", "values")
-    )
-    level = s.random.choice(s.random.choice(levels)) if s.random.random() < 0.5 else ""
-    known = ("int8", 'int8(per="tensor")') if s.random.random() < 0.3 else s.random.choice(values)
-    value = s.random.choice(known) if not level or s.random.random() < 0.6 else ""
-    sizes = [int(a) for a in parse_encoding(level).terms[0][0].args] if level else []
-    height, width = sizes if len(sizes) == 2 else (1, 1)
-    return " . ".join(filter(None, (level, value))), (1 if level.startswith("nm") else height, width)
-
-
-@structure
-def stored_weight(s: Sketch) -> None:
-    """A weight stored in an encoding, read by one product or several, and by readers that need it whole."""
-    dtype = wide(s)
-    scheme, blocks = _encoding(s)
-    n, k = blocks[0] * size(s, 1, 2, 4, 5, 8), blocks[1] * size(s, 2, 3, 8, 17, 32)
-    level = encoding_of(scheme).terms[0][0]
-    kept, density = declared(level.name).kept, s.random.choice((0.05, 0.5, 1.0))
-    count = 0 if kept is None else kept((n, k), density, **declared(level.name).given(level))
-    try:
-        stored = storage(encoding_of(scheme), (n, k), dtype, count)
-        dense = (s.data.standard_normal((n, k)) * s.data.choice(_MAGNITUDES, (n, 1))).astype(dtype.numpy)
-        arrays = stored.encode(dense)
-    except EncodingError as error:
-        raise Refused(str(error)) from error
-    if not stored.holds(arrays, dense):
-        raise AssertionError(f"{scheme} of {list(dense.shape)} does not hold its error bound")
-    weight = s.random.random() < 0.85
-    parts = [s.given(a, weight) for a in arrays]
-    w = s.emit("decode", *parts, encoding=stored.encoding, dtype=dtype, shape=(n, k))
-    rows = size(s, 1, 2, 7, 8, 16, 33)
-    x = floats(s, rows, k, dtype=dtype)
-    reader = s.random.choice(("linear", "linear", "linear", "matmul", "einsum", "both", "other", "embedding", "result"))
-    if reader == "matmul":
-        s.emit("matmul", x, s.emit("transpose", w, perm=(1, 0)))
-    elif reader == "einsum":
-        s.emit("einsum", x, w, spec="bk,nk->nb")
-    elif reader == "other":
-        s.emit("matmul", floats(s, rows, n, dtype=dtype), w)
-    elif reader == "embedding":
-        s.emit("embedding", w, s.fresh(TensorType(i64, (rows,)), limits=(0, n - 1)))
-    else:
-        y = s.emit("linear", x, w, *([floats(s, n, dtype=dtype, weight=True)] if s.random.random() < 0.5 else []))
-        if reader == "both":
-            s.emit("linear", s.emit("tanh", x), w)
-        if reader == "result":
-            s.emit("sum", w, axes=(0,), keepdim=False)
-        s.emit("gelu" if s.random.random() < 0.5 else "relu", y)
+structure(stored)
 
 
 # Layers ---------------------------------------------------------------------------------------------------------------

@@ -21,8 +21,28 @@ from effcc.codegen.cpp import barriers, expression_text, expressions, printer, t
 from effcc.fuzz import rules
 from effcc.fuzz.campaign import Pace, Report, run
 from effcc.ir import scalars
+from effcc.ir.dtypes import i32
+from effcc.ir.encodings import Storage
+from effcc.ir.encodings.levels import compressed
+from effcc.ir.encodings.packing import Packed
+from effcc.ir.encodings.sums import Terms
 from effcc.ir.encodings.values import Coded
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, add, compare, floor_div, integer, transform
+from effcc.ir.expr import (
+    Axis,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Reduce,
+    Span,
+    add,
+    cast,
+    compare,
+    floor_div,
+    integer,
+    multiply,
+    transform,
+)  # fmt: skip
 from effcc.ir.graph import Graph, Node
 from effcc.ir.kernel import Kernel
 from effcc.ir.loops import For, If, LoopNest, Stmt, Tile
@@ -30,7 +50,8 @@ from effcc.ir.program import Program
 from effcc.ir.schedule import Pack
 from effcc.ir.table import products, segments
 from effcc.ir.vectors import Affine
-from effcc.passes import balance, layout, memory, reroll, simplify
+from effcc.passes import balance, integers, layout, memory, reroll, simplify
+from effcc.passes.encodings import sums
 from effcc.passes.fusion import online
 from effcc.passes.fusion import program as programs
 from effcc.passes.fusion.cascade import Defined
@@ -85,7 +106,7 @@ def simplify_wrongly(patch: Patch, change: Callable[[Node], Node]) -> None:
     patch.setattr(driver, "simplify_counted", wrong)
 
 
-@planted(seed=36)
+@planted(seed=48)
 def simplify_takes_mod_for_fmod(patch: Patch) -> None:
     simplify_wrongly(patch, lambda n: replace(n, op="fmod") if n.op == "mod" else n)
 
@@ -166,7 +187,7 @@ def online_softmax_does_not_rescale(patch: Patch) -> None:
     patch.setattr(online, "_rescale", wrong)
 
 
-@planted(seed=2)
+@planted(seed=7)
 def maximum_begins_at_zero(patch: Patch) -> None:
     maximum = scalars.REDUCTIONS["max"]
     patch.setitem(scalars.REDUCTIONS, "max", replace(maximum, identity=lambda d: 0.0 if d.is_float else 0))
@@ -340,13 +361,71 @@ def updates_read_what_others_have_written(patch: Patch) -> None:
     patch.setattr(programs._ProgramBuilder, "save", lambda self, value: value.name)
 
 
-@planted(seed=130)
+@planted(seed=57)
 def stored_weights_take_the_scale_of_the_first_channel(patch: Patch) -> None:
     def wrong(self: Any, levels: Any, load: Any, place: Any, channel: Any, dtype: Any) -> Expr:
         return original(self, levels, load, place, integer(0), dtype)
 
     original = Coded.element
     patch.setattr(Coded, "element", wrong)
+
+
+@planted(seed=57)
+def codes_that_share_a_byte_swap_places(patch: Patch) -> None:
+    def wrong(self: Packed, load: Any, place: Any, shape: Any) -> Expr:
+        def swapped(plane: int, index: Any) -> Expr:
+            byte = cast(load(plane, index), i32)
+            high = Call("shl", (Call("and", (byte, Const(15, i32)), i32), Const(4, i32)), i32)
+            return Call("or", (high, Call("shr", (byte, Const(4, i32)), i32)), i32) if self.bits < 8 else byte
+
+        return original(self, swapped if self.bits < 8 else load, place, shape)
+
+    original = Packed.element
+    patch.setattr(Packed, "element", wrong)
+
+
+@planted(seed=257)
+def sums_of_encodings_lose_their_last_term(patch: Patch) -> None:
+    def shorter(made: Storage) -> Storage:
+        values = made.values
+        assert isinstance(values, Terms)
+        most = max(len(values.parts) - 1, 1)
+        return replace(made, values=replace(values, parts=values.parts[:most], names=values.names[:most]))
+
+    spread, whole = sums._spread, sums._decoded
+    patch.setattr(sums, "_spread", lambda b, x, decode, made: spread(b, x, decode, shorter(made)))
+    patch.setattr(sums, "_decoded", lambda b, node, made: whole(b, node, shorter(made)))
+
+
+@planted(seed=180)
+def rows_of_stored_elements_begin_one_late(patch: Patch) -> None:
+    patch.setattr(compressed, "Span", lambda axis, start, stop: Span(axis, add(start, integer(1)), stop))
+
+
+@planted(seed=330)
+def zero_points_are_not_corrected(patch: Patch) -> None:
+    def wrong(*args: Any) -> Any:
+        return original(*args)[0], 0
+
+    original = integers._centred
+    patch.setattr(integers, "_centred", wrong)
+
+
+@planted(seed=107)
+def packing_reverses_neighbours(patch: Patch) -> None:
+    def wrong(kernel: Kernel, wanted: Pack) -> tuple[Kernel, Kernel]:
+        reading, packing = original(kernel, wanted)
+        if wanted.group == 1:
+            return reading, packing
+        place = Axis(f"{wanted.order[-1]}_place")
+        last = add(integer(wanted.group - 1), multiply(integer(-1), place))
+        statements = tuple(
+            replace(s, value=transform(s.value, lambda e: last if e == place else e)) for s in packing.statements
+        )
+        return reading, packing.with_statements(statements)
+
+    original = tile.pack
+    patch.setattr(tile, "pack", wrong)
 
 
 @planted(seed=1)
