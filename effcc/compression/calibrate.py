@@ -51,6 +51,7 @@ def calibrate(model: nn.Module, data: object, where: Choice | None = None) -> Ca
     Raises InputError for data that do not fit the model, are not finite, or do not reach a layer; EncodingError where a
     chosen module cannot be stored.
 
+        >>> import torch
         >>> calibrate(nn.Linear(4, 2), torch.randn(16, 4))
         Calibration(1 layers, 16 rows at most)
     """
