@@ -17,21 +17,24 @@ from effcc.ir.encodings.sums import Product
 from effcc.ir.encodings.values import Term
 from effcc.ir.expr import Load, Reduce, free_axes
 from effcc.ir.graph import Graph, Node, Value
-from effcc.passes.encodings.predict import scheduled_seconds
+from effcc.passes.encodings.predict import gathered_seconds, scheduled_seconds
 from effcc.passes.fusion.cascade import Cascade, Defined, squeeze, to_cascade
-from effcc.passes.fusion.encoded import encoded, meets
+from effcc.passes.fusion.encoded import ROWS_WORTH_VECTORS, encoded, meets
 from effcc.passes.fusion.inline import inline_views
 from effcc.passes.hoist import Hoisted
 from effcc.target import Target
 
-DENSE_SHARE = 0.85
+DENSE_SHARE = 0.92
 """What share of the peak a dense product reaches."""
 
 SPARSE_SHARE = 0.5
-"""What share of the peak a product over stored blocks reaches: a gathered row is shared among few outputs only."""
+"""What share of the peak a product of few rows over stored blocks reaches: what is gathered serves few outputs."""
 
 ALONE_SHARE = 0.4
-"""The same where each stored element reads a gathered row of its own, from L2."""
+"""The same where each stored element gathers for itself."""
+
+GATHERING_GAINS = 0.95
+"""What is gathered must be predicted to be this much quicker than the dense product: it is predicted less well."""
 
 DECODE_SLOTS = 2
 """Instructions to make a vector of floats from a vector of stored blocks, beside the multiply-adds that use it."""
@@ -150,7 +153,8 @@ def _decide(node: Node, readers: Sequence[_Reader], constant: bool, homes: Homes
     rows = max(r.rows for r in readers)
     dense, encoded_ = dense_seconds(stored, rows, homes.decoded), stored_seconds(stored, rows, homes.stored)
     why = f"{rows} rows: {encoded_ * 1e6:.1f} us predicted as stored, {dense * 1e6:.1f} us decoded"
-    return ("decoded" if encoded_ > dense else "stored"), why
+    gathers = bool(stored.levels.coordinates) and not stored.values.terms
+    return ("stored" if encoded_ <= (GATHERING_GAINS if gathers else 1.0) * dense else "decoded"), why
 
 
 def dense_seconds(stored: Storage, rows: int, target: Target) -> float:
@@ -163,15 +167,19 @@ def dense_seconds(stored: Storage, rows: int, target: Target) -> float:
 
 
 def stored_seconds(stored: Storage, rows: int, target: Target) -> float:
-    """Predicted time of the product with the weight read as it is stored. Where coordinates choose what is stored, a
-    roofline; else what the models of schedules say of the kernel. Of a sum, its parts one after the other."""
+    """Predicted time of the product with the weight read as it is stored. Where coordinates choose what is stored, what
+    is gathered and added up; else what the models of schedules say of the kernel. Of a sum, its parts one after the
+    other."""
     if stored.values.terms:
         return sum(_term_seconds(term, rows, target) for term in stored.values.terms)
     if not stored.levels.coordinates:
         return scheduled_seconds(stored, stored.shape, stored.dtype, rows, target)
     kept = float(elements(stored.levels.stored))
-    share = SPARSE_SHARE if stored.levels.block[0] > 1 else ALONE_SHARE
-    compute = 2 * rows * kept / (share * target.peak_flops)
+    if rows >= ROWS_WORTH_VECTORS:
+        compute = gathered_seconds(stored, rows, target)
+    else:
+        share = SPARSE_SHARE if stored.levels.block[0] > 1 else ALONE_SHARE
+        compute = 2 * rows * kept / (share * target.peak_flops)
     if not stored.values.is_exact:
         compute += 2 * DECODE_SLOTS * kept / target.peak_flops
     return max(compute, stored.bytes / _bandwidth(stored.bytes, target))

@@ -46,6 +46,20 @@ def test_a_weight_that_keeps_every_block_is_faster_dense() -> None:
     assert split.main.nodes[0].op == "linear"
 
 
+@pytest.mark.parametrize(("share", "decision"), [(0.1, "stored"), (0.2, "stored"), (0.4, "decoded")])
+def test_gathered_rows_are_priced_by_what_comes_from_the_second_cache(share: float, decision: str) -> None:
+    """Each element of free places reads a row of activations of its own, so that few of them have to be left."""
+    kept = round(share * 768 * 768)
+    _, (choice,) = chosen(f"""
+    graph @g(%x: f32[128,768], weight %s: i32[769], weight %c: i32[{kept}], weight %v: f32[{kept}]) {{
+      %w = decode %s, %c, %v {{encoding=<csr>, dtype=f32, shape=[768,768]}} : f32[768,768]
+      %y = linear %x, %w : f32[128,768]
+      return %y
+    }}
+    """)
+    assert choice.decision == decision
+
+
 def test_an_int8_weight_is_never_copied_to_floats() -> None:
     for rows in (1, 2, 5, 12, 128, 4096):
         for size in (64, 768, 4096):
