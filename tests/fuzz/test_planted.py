@@ -326,7 +326,7 @@ def hoisting_prepares_what_updates_change(patch: Patch) -> None:
     patch.setattr(driver, "hoist", wrong)
 
 
-@planted(seed=2)
+@planted(seed=1)
 def hoisting_prepares_what_inputs_give(patch: Patch) -> None:
     def wrong(graph: Graph) -> Any:
         known = {p.name for p in graph.params if all(isinstance(d, int) for d in p.type.shape)}
