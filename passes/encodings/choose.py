@@ -27,12 +27,6 @@ from effcc.target import Target
 DENSE_SHARE = 0.92
 """What share of the peak a dense product reaches."""
 
-SPARSE_SHARE = 0.5
-"""What share of the peak a product of few rows over stored blocks reaches: what is gathered serves few outputs."""
-
-ALONE_SHARE = 0.4
-"""The same where each stored element gathers for itself."""
-
 GATHERING_GAINS = 0.95
 """What is gathered must be predicted to be this much quicker than the dense product: it is predicted less well."""
 
@@ -159,7 +153,7 @@ def _decide(node: Node, readers: Sequence[_Reader], constant: bool, homes: Homes
 
 def dense_seconds(stored: Storage, rows: int, target: Target) -> float:
     """Predicted time of a product of `rows` rows with the decoded weight."""
-    if not stored.levels.coordinates:
+    if _is_scheduled(stored, rows, target):
         return scheduled_seconds(None, stored.shape, stored.dtype, rows, target)
     total = float(elements(stored.shape))
     compute = 2 * rows * total / (DENSE_SHARE * target.peak_flops)
@@ -167,22 +161,23 @@ def dense_seconds(stored: Storage, rows: int, target: Target) -> float:
 
 
 def stored_seconds(stored: Storage, rows: int, target: Target) -> float:
-    """Predicted time of the product with the weight read as it is stored. Where coordinates choose what is stored, what
-    is gathered and added up; else what the models of schedules say of the kernel. Of a sum, its parts one after the
-    other."""
+    """Predicted time of the product with the weight read as it is stored. Where coordinates choose what is stored and
+    rows are gathered, what is gathered and added up; else what the models of schedules say of the kernel. Of a sum, its
+    parts one after the other."""
     if stored.values.terms:
         return sum(_term_seconds(term, rows, target) for term in stored.values.terms)
-    if not stored.levels.coordinates:
+    if _is_scheduled(stored, rows, target):
         return scheduled_seconds(stored, stored.shape, stored.dtype, rows, target)
     kept = float(elements(stored.levels.stored))
-    if rows >= ROWS_WORTH_VECTORS:
-        compute = gathered_seconds(stored, rows, target)
-    else:
-        share = SPARSE_SHARE if stored.levels.block[0] > 1 else ALONE_SHARE
-        compute = 2 * rows * kept / (share * target.peak_flops)
+    compute = gathered_seconds(stored, rows, target)
     if not stored.values.is_exact:
         compute += 2 * DECODE_SLOTS * kept / target.peak_flops
     return max(compute, stored.bytes / _bandwidth(stored.bytes, target))
+
+
+def _is_scheduled(stored: Storage, rows: int, target: Target) -> bool:
+    """Whether the models of schedules know a product: few rows are gathered element by element."""
+    return not stored.levels.coordinates or rows < ROWS_WORTH_VECTORS
 
 
 def _term_seconds(term: Term, rows: int, target: Target) -> float:

@@ -123,3 +123,8 @@ def test_graphs_without_encodings_stay_as_they_are() -> None:
     text = "graph @g(%x: f32[2,3], weight %w: f32[4,3]) { %y = linear %x, %w : f32[2,4] return %y }"
     split = hoist(parse_graph(text))
     assert encode(split, TARGET) == (split, ())
+
+
+def test_few_rows_gather_element_by_element_which_half_of_a_weight_is_not_worth() -> None:
+    half, tenth = (chosen(sparse_linear(blocks, 1))[1][0] for blocks in (384, 76))
+    assert (half.decision, tenth.decision) == ("decoded", "stored"), f"{half}\n{tenth}"
