@@ -1,6 +1,7 @@
 """Encoded products beside the dense one, in one run: every scheme of values, alone and with blocks left out.
 
 python -m benchmarks.encodings                                     # all schemes of the registry x 6 shares of zeros
+python -m benchmarks.encodings --table                             # 14 of them, compact, in minutes
 python -m benchmarks.encodings --formats int8 "int4(group=32)" --zeros 0 80 --rows 1 128 --size 2048 --layers 4
 
 A stack of square linear layers in float32, for one row and for several. Columns: megabytes of the stored weights; what
@@ -8,11 +9,16 @@ was chosen for them (read as stored, or decoded once before the first call); bes
 own dense product, the median of the rounds' ratios; the gigabytes of stored weights that a second of the best call is
 worth, beside those that the machine reads; and the largest difference from the decoded weights' product in float64,
 as a part of the largest result.
+
+The compact table has a line for each scheme and a column for each share of zeros, of one layer: megabytes stored, best
+microseconds and speed beside dense, as above; `d` where the weight was decoded once, since reading it as stored was
+predicted to take longer. Below, what was slower than dense, and the largest difference of all.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 import torch
@@ -33,6 +39,11 @@ DENSE = "dense"
 SCHEMES = (DENSE, *(d.samples[0] for d in DECLARATIONS.values() if d.kind == "values"))
 """Of each scheme of values the plainest notation."""
 ZEROS = (0, 50, 70, 80, 90, 95)
+
+
+FOURTEEN = ("f16", "int8", "int6", "int5", "int4(group=32)", "int3", "int2", "nf4", "iq4", 'fp8("e4m3")', "fp6", "fp4",
+            "bfp(group=16)", "ternary")  # fmt: skip
+"""The schemes of the compact table."""
 
 
 class Compiled:
@@ -84,6 +95,31 @@ def difference(run: Compiled, model: nn.Module, x: torch.Tensor) -> float:
         return float((run(x).double() - expected).abs().max() / expected.abs().max())
 
 
+def compact(options: argparse.Namespace, target: Target) -> None:
+    """Print a table for each number of rows: schemes of values down, zeros across."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    for rows in options.rows:
+        x = torch.randn(rows, options.size)
+        dense = Compiled(stored(options.size, 1, DENSE, options.level, 0), x, target)
+        table, slower, worst = [], [], 0.0
+        for values in FOURTEEN:
+            cells = [values]
+            for zeros in options.zeros:
+                model = stored(options.size, 1, values, options.level, zeros)
+                made = Compiled(model, x, target)
+                timing = race({"dense": dense, "made": made}, (x,), "dense", 0.1, rest_s=0.001, clock=clock)["made"]
+                decoded = "d" if any(c.decision == "decoded" for c in made.choices) else ""
+                cells.append(f"{bytes_of(model) / 1e6:.2f} {timing.best * 1e6:.0f} {timing.speed:.2f}{decoded}")
+                worst = max(worst, difference(made, model, x))
+                if timing.speed < 1:
+                    slower.append(f"{values} {zeros} %: {timing.speed:.2f}{decoded}")
+            table.append(cells)
+        size = f"{options.size} x {options.size}"
+        show(f"{size}, {rows} rows, {torch.get_num_threads()} threads, {target.isa}: MB, us, speed beside dense "
+             f"({options.level} zeros)", ["", *(f"{z} %" for z in options.zeros)], table)  # fmt: skip
+        print(f"slower than dense: {'; '.join(slower) or 'none'}; largest difference {worst:.0e}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=768)
@@ -94,9 +130,13 @@ def main() -> None:
     parser.add_argument("--level", default="block(4,1)", help="what is left out, where there are zeros")
     parser.add_argument("--target", default="host", help='"host", "avx512", "avx2" or "scalar"')
     parser.add_argument("--seconds", type=float, default=1.0, help="for each row of the table")
+    parser.add_argument("--table", action="store_true", help="one layer of 14 schemes, a line for each")
     options = parser.parse_args()
     here = measured(Target.detect())
     target = here if options.target == "host" else here.with_isa(options.target)
+    if options.table:
+        compact(options, target)
+        return
     columns = ["", "zeros", "MB", "chosen", "best us", "median us", "speed", "GB/s", "max diff"]
     for rows in options.rows:
         x = torch.randn(rows, options.size)
