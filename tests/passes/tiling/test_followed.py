@@ -25,7 +25,9 @@ SMALL = replace(generic("avx512"), l2_bytes=24 << 10, cores=2)
 
 KERNELS = {
     pointwise: """
-        kernel @k(X: f32[200,160]) -> (Y: f32[160,200]) over i=160, j=200 { Y[i,j] = exp(X[j,i]) }
+        kernel @k(X: f32[200,160], Z: f32[160,200]) -> (Y: f32[160,200]) over i=160, j=200 {
+          Y[i,j] = exp(X[j,i]) * Z[i,j]
+        }
         """,
     reduction: """
         kernel @k(X: f32[64,1024]) -> (Y: f32[1024]) over i=64, j=1024 { Y[j] = sum(i: X[i,j]) }
