@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from effcc.ir.contraction import Contraction, Operand, contraction
 from effcc.ir.dims import Shape, elements
@@ -200,13 +201,16 @@ def _stacked(
     register tile, and its schedule; None where that is not quicker than rows of one line `alone`.
 
     Short lines need it: a tile of 7 pixels reads the panel of weights from L2 twice as often as one of 14.
+    Lines left over have code of their own, so they are charged for what they are, not for a whole tile.
     """
     best: tuple[int, ContractionSchedule] | None = None
     for lines in range(2, min(counts[over], ROWS_AT_MOST // counts[row_axis]) + 1):
         tiles = -(-counts[over] // lines)
         found = solved({**counts, over: tiles, row_axis: lines * counts[row_axis]}, False)
+        seconds = found.prediction.seconds * counts[over] / (tiles * lines)
+        found = replace(found, prediction=replace(found.prediction, seconds=seconds))
         worth = STACKING_GAINS * (alone if best is None else best[1]).prediction.seconds
-        if found.mr == found.mc == lines * counts[row_axis] and found.prediction.seconds < worth:
+        if found.mr == found.mc == lines * counts[row_axis] and seconds < worth:
             best = lines, found
     return best
 
