@@ -18,6 +18,8 @@ from effcc.ir.dtypes import DType, f32, i8, i32
 from effcc.ir.graph import Node, Value
 from effcc.passes.writer import Writer
 
+Around = tuple[tuple[int, ...], tuple[int, ...]]
+"""By how many elements each axis is padded, before and after."""
 NEIGHBOURS = 4
 """Channels that a dot product of bytes takes at once."""
 _EXACT = 1 << 24
@@ -70,29 +72,41 @@ def _largest_sum(x: Value, w: Value) -> int:
     return elements(w.type.shape[1:]) * 255 * (128 if w.type.dtype == i8 else 255)
 
 
-def write_by_dots(writer: Writer, node: Node, factors: Factors) -> None:
+def padding_of(node: Node) -> Around:
+    """By how many elements an axis a convolution pads its input, before and after."""
+    sizes = (0, 0, *cast("tuple[int, ...]", node.attrs["padding"]))
+    return sizes, sizes
+
+
+def write_by_dots(writer: Writer, node: Node, factors: Factors, around: Around) -> None:
     """The convolution without padding of its own."""
-    x, sizes = factors.x, cast("tuple[int, ...]", node.attrs["padding"])
-    if any(sizes):
-        around = (0, 0, *sizes)
-        x = writer.emit("pad", x, name=f"{x.name}_padded", low=around, high=around, value=factors.offset)
+    x = _padded(writer, factors.x, around, factors.offset)
     bias = tuple(_as_i32(writer, b) for b in node.operands[2:])
     operands = (*Factors(x, factors.w, 0).widened(writer), *factors.bias(writer, bias))
-    _write(writer, node, operands, i32, padding=(0,) * len(sizes))
+    _write(writer, node, operands, i32)
 
 
-def write_in_floats(writer: Writer, node: Node, factors: Factors) -> None:
+def write_in_floats(writer: Writer, node: Node, factors: Factors, around: Around) -> None:
     """The convolution of f32, whose sums are the same integers."""
-    x, w = (writer.emit("cast", v, name=f"{v.name}_f32", dtype=f32) for v in (factors.x, factors.w))
-    if factors.offset:
-        zero = writer.emit("constant", name="zero", value=float(factors.offset), dtype=f32, shape=())
-        x = writer.emit("sub", x, zero, name=f"{x.name}_centred")
-    _write(writer, node, (x, w), f32)
+    low, high = around
+    apart = factors.offset != 0 or low != high
+    given = _padded(writer, factors.x, around, factors.offset) if apart else factors.x
+    operands = tuple(writer.emit("cast", v, name=f"{v.name}_f32", dtype=f32) for v in (given, factors.w))
+    bias = tuple(writer.emit("cast", b, name=f"{b.name}_f32", dtype=f32) for b in factors.bias(writer, ()))
+    _write(writer, node, (*operands, *bias), f32, padding=low[2:] if not apart else None)
 
 
-def _write(writer: Writer, node: Node, operands: tuple[Value, ...], dtype: DType, **changed: Any) -> None:
-    """The node with other operands and attributes, and what it gives of another type, as the type it had."""
-    attrs: dict[str, Any] = {**node.attrs, **changed}
+def _padded(writer: Writer, x: Value, around: Around, value: int) -> Value:
+    low, high = around
+    return writer.emit("pad", x, name=f"{x.name}_padded", low=low, high=high, value=value) if any(low + high) else x
+
+
+def _write(
+    writer: Writer, node: Node, operands: tuple[Value, ...], dtype: DType, padding: tuple[int, ...] | None = None
+) -> None:
+    """The node with other operands and padding, by default none, and what it gives of another type, as it was."""
+    unpadded = (0,) * len(cast("tuple[int, ...]", node.attrs["padding"]))
+    attrs: dict[str, Any] = {**node.attrs, "padding": padding or unpadded}
     given = node.result.type.dtype
     if given == dtype:
         writer.emit(node.op, *operands, name=node.result.name, result=node.result, **attrs)

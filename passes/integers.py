@@ -25,7 +25,15 @@ from effcc.ir.dots import DOTS
 from effcc.ir.dtypes import DType, i8, i16, i32, i64, u7, u8
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.hoist import movable
-from effcc.passes.integer_convolutions import Factors, has_form, has_neighbours, write_by_dots, write_in_floats
+from effcc.passes.integer_convolutions import (
+    Factors,
+    has_form,
+    has_neighbours,
+    padding_of,
+    write_by_dots,
+    write_in_floats,
+)  # fmt: skip
+from effcc.passes.padded_codes import border_of
 from effcc.passes.ranges import Range, range_of
 from effcc.passes.tiling.dots import dot_slots
 from effcc.passes.writer import Writer
@@ -55,7 +63,7 @@ def sum_by_dots(graph: Graph, target: Target) -> Graph:
             continue
         product = _shaped(writer, products[node])
         if node.op == "convolution":
-            _write_convolution(writer, product, target)
+            _write_convolution(writer, product, target, producers)
         else:
             _write(writer, product, target)
     return graph.with_nodes(tuple(writer.nodes))
@@ -147,12 +155,21 @@ def _write(writer: Writer, product: _Product, target: Target) -> None:
     writer.emit("linear", *wide, *factors.bias(writer, bias), name=name, result=node.result)
 
 
-def _write_convolution(writer: Writer, product: _Product, target: Target) -> None:
-    node, held = product.node, Factors(product.x, product.w, product.zero)
+def _write_convolution(writer: Writer, product: _Product, target: Target, producers: dict[Value, Node]) -> None:
+    node, around = product.node, padding_of(product.node)
+    border = border_of(product.x, product.zero, producers)
+    if border is not None:
+        product = replace(product, x=border.written(writer))
+        (low, high), (more_low, more_high) = around, border.around
+        around = _summed(low, more_low), _summed(high, more_high)
     if has_neighbours(node, product.w):
-        write_by_dots(writer, node, _factors(writer, product, target))
+        write_by_dots(writer, node, _factors(writer, product, target), around)
     else:
-        write_in_floats(writer, node, held)
+        write_in_floats(writer, node, Factors(product.x, product.w, product.zero), around)
+
+
+def _summed(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
 def _moved_up(writer: Writer, x: Value, offset: int, dtype: DType) -> Value:

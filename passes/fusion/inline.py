@@ -87,29 +87,32 @@ def _inline_padding(cascade: Cascade, wanted: set[str], multiply_defined: set[st
 
 def _inline_widening(cascade: Cascade, solid: set[str]) -> Cascade:
     """The cascade with integers that are only widened to be multiplied and summed read as they were: sums of packed
-    bytes want bytes, and there is less to store.
+    bytes want bytes, and there is less to store. So it is under windows with lanes along channels, for f32 too.
     """
-    multiplied: dict[str, bool] = {}
+    taken: dict[str, set[bool]] = {}
     for item in cascade.items:
         if isinstance(item, Defined):
             found = contraction(item.statement)
             values = () if found is None else (found.left.value, found.right.value)
             for load in item.statement.reads:
-                multiplied[load.buffer] = multiplied.get(load.buffer, True) and load in values
+                by_window = found is None and _is_window(item.statement, load)
+                kinds = {load.dtype.is_float} if by_window else {False} if load in values else set()
+                taken[load.buffer] = taken.get(load.buffer, kinds) & kinds
     return _inline_where(
         cascade,
         solid,
         lambda item, _: (
-            _widens(item.statement.value) and item.target not in solid and multiplied.get(item.target, False)
+            item.target not in solid and _widens_to_float(item.statement.value) in taken.get(item.target, ())
         ),
     )
 
 
-def _widens(e: Expr) -> bool:
+def _widens_to_float(e: Expr) -> bool | None:
+    """Whether an integer becomes f32, which holds it, or a wider integer; None for any other value."""
     match e:
-        case Call("cast", (Load(dtype=held),), wide):
-            return held.is_integer and wide.is_integer and held.bits < wide.bits
-    return False
+        case Call("cast", (Load(dtype=held),), wide) if held.is_integer and held.bits < wide.bits:
+            return wide.is_float if wide.is_integer or (wide.name == "f32" and held.bits <= 16) else None
+    return None
 
 
 def _is_window(statement: Statement, load: Load) -> bool:
