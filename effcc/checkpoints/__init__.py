@@ -4,7 +4,8 @@
     gguf_config     the transformers configuration that the metadata describes
     gguf_blocks     each type of blocks as codes, scales and minimums
     gguf_model      `from_gguf`: the model
-    adopt           modules that torchao or bitsandbytes quantized (`torchao_weights`, `bitsandbytes_weights`)
+    adopt           modules that torchao, bitsandbytes or torch.ao quantized (`torchao_weights`,
+                    `bitsandbytes_weights`, `pytorch_weights`)
     folder          `from_checkpoint`: GPTQ, AWQ, compressed-tensors, bitsandbytes in safetensors (`packed_layers`)
     weights         codes, scales and minimums as the components of an encoding
 

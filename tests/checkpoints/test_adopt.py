@@ -1,4 +1,4 @@
-"""`adopt`: weights of torchao and bitsandbytes decode to what the library's own dequantization gives."""
+"""`adopt`: weights of torchao, bitsandbytes and torch.ao decode to what the library's own dequantization gives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import effcc
-from effcc.compression.modules import EncodedLinear
+from effcc.compression.modules import EncodedConv2d, EncodedLinear
 from effcc.errors import CheckpointError, InputError
 
 
@@ -91,6 +91,58 @@ def test_bitsandbytes_8_bits_are_off_by_one_rounding() -> None:
     torch.testing.assert_close(model[0].weight, wanted, rtol=2.0**-22, atol=0)
 
 
+def packed(kind: type[Any], shape: list[int], per: str, zero: int, **how: Any) -> Any:
+    """A module of torch.ao's with a weight drawn at random."""
+    torch.manual_seed(0)
+    made, dense = kind(*how.pop("sizes"), **how), torch.randn(shape)
+    if per == "tensor":
+        weight = torch.quantize_per_tensor(dense, 0.0217, zero, torch.qint8)
+    else:
+        scale = torch.rand(shape[0]) * 0.02 + 0.01
+        weight = torch.quantize_per_channel(dense, scale, torch.full((shape[0],), zero), 0, torch.qint8)
+    made.set_weight_bias(weight, torch.randn(shape[0]))
+    return made.eval()
+
+
+@pytest.mark.parametrize("zero", [0, -7])
+@pytest.mark.parametrize("per", ["tensor", "channel"])
+def test_pytorchs_own_weights_keep_their_bits(per: str, zero: int) -> None:
+    quantized = torch.ao.nn.quantized
+    made: Any = nn.Sequential(
+        quantized.Quantize(0.05, 64, torch.quint8),
+        packed(quantized.Conv2d, [6, 2, 3, 3], per, zero, sizes=(4, 6, 3), groups=2, padding=1, padding_mode="reflect"),
+        nn.ReLU(),
+        packed(quantized.Linear, [5, 8], per, zero, sizes=(8, 5)),
+        quantized.DeQuantize(),
+        packed(quantized.dynamic.Linear, [3, 5], per, zero, sizes=(5, 3)),
+    )  # fmt: skip
+    weights, biases = zip(*((made[i].weight().dequantize(), made[i].bias()) for i in (1, 3, 5)), strict=True)
+    with pytest.raises(CheckpointError, match=r"1: torch.ao changes what it is given .*weights_only=True"):
+        effcc.adopt(made)
+    with pytest.raises(CheckpointError, match=r"5: torch.ao changes what it is given \(a scale and a zero point"):
+        effcc.adopt(made[5:])
+    x = torch.randn(2, 4, 6, 8)
+    effcc.adopt(made, weights_only=True)
+    assert [type(made[i]) for i in (1, 3, 5)] == [EncodedConv2d, EncodedLinear, EncodedLinear]
+    wanted = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+    wanted = torch.nn.functional.conv2d(wanted, weights[0], biases[0], groups=2).relu()
+    for i, weight in zip((1, 3, 5), weights, strict=True):
+        assert torch.equal(made[i].weight, weight)
+    for weight, bias in zip(weights[1:], biases[1:], strict=True):
+        wanted = torch.nn.functional.linear(wanted, weight, bias)
+    torch.testing.assert_close(made(x), wanted)
+
+
+def test_tensors_quantized_outside_of_modules_are_refused() -> None:
+    quantized = torch.ao.nn.quantized
+    made = nn.Sequential(packed(quantized.Linear, [5, 8], "tensor", 0, sizes=(8, 5)), quantized.DeQuantize())
+    with pytest.raises(CheckpointError, match="Sequential quantizes tensors outside of modules"):
+        effcc.adopt(made, weights_only=True)
+    halves = quantized.dynamic.Linear(8, 5, dtype=torch.float16)
+    with pytest.raises(CheckpointError, match=r"its weight is of torch.float16; known is torch.qint8"):
+        effcc.adopt(halves, weights_only=True)
+
+
 def test_adopted_models_compile() -> None:
     model = effcc.adopt(TORCHAO["int4 in groups"](layers()))
     x = torch.randn(5, 128)
@@ -112,10 +164,10 @@ def test_a_model_is_as_it_was_where_one_layer_cannot_be_taken() -> None:
 
 
 def test_other_libraries_are_refused_by_name() -> None:
-    quantized = torch.ao.nn.quantized.dynamic.Linear(8, 8)
-    with pytest.raises(CheckpointError, match=r"1: it is a torch.ao.nn.quantized.dynamic.modules.linear.Linear"):
-        effcc.adopt(nn.Sequential(nn.Linear(8, 8), quantized))
-    with pytest.raises(CheckpointError, match="no weight that torchao or bitsandbytes quantized"):
+    unknown = torch.ao.nn.quantized.Embedding(8, 8)
+    with pytest.raises(CheckpointError, match=r"1: it is a torch.ao.nn.quantized.modules.embedding_ops.Embedding"):
+        effcc.adopt(nn.Sequential(nn.Linear(8, 8), unknown))
+    with pytest.raises(CheckpointError, match=r"no weight that torchao, bitsandbytes or torch\.ao quantized"):
         effcc.adopt(layers())
     with pytest.raises(InputError, match=r"expected an nn\.Module, got int"):
         effcc.adopt(3)  # type: ignore[type-var]
