@@ -27,7 +27,7 @@ METHODS = ("gptq", "awq", "compressed-tensors", "bitsandbytes")
 def from_checkpoint(folder: str | os.PathLike[str], *, weights_only: bool = False) -> nn.Module:
     """The transformers model of a folder (`config.json`, `*.safetensors`), in evaluation mode, in f32.
 
-    Linear layers stay as `quantization_config` says that they are stored: GPTQ (without act-order), AWQ (gemm),
+    Linear layers stay as `quantization_config` says that they are stored: GPTQ (with act-order or without), AWQ (gemm),
     compressed-tensors (pack-quantized, int- and float-quantized; scales by tensor, channel or group), bitsandbytes in
     4 bits. The integers, scales and zero points are the file's.
 
@@ -84,9 +84,7 @@ def _fill(model: Any, tensors: dict[str, Tensor], settings: Mapping[str, Any], p
         given = {short: left.pop(k) for short, k in own.items() if short != "bias"}
         try:
             layer = _layer(given, settings, module, weights_only)
-            if layer.order is not None:
-                raise CheckpointError("its columns are in another order (act-order, g_idx), which is not known")
-            stored = assemble(layer.encoding, layer.shape, layer.parts)
+            stored = assemble(layer.encoding, layer.shape, layer.parts, order=layer.order)
             if layer.shape != tuple(module.weight.shape):
                 raise CheckpointError(f"it is {list(layer.shape)}; by config.json {list(module.weight.shape)}")
         except KeyError as error:

@@ -29,7 +29,8 @@ AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 
 @dataclass(frozen=True)
 class Layer:
-    """A weight as found: its shape, notation and integers. `order[i]` is the column that stored column i is."""
+    """A weight as found: its shape, notation and integers. `order[i]` is the column that stored column i is; None where
+    columns lie as they are multiplied."""
 
     shape: tuple[int, int]
     encoding: str
@@ -61,15 +62,18 @@ def gptq(tensors: Tensors, settings: Mapping[str, Any]) -> Layer:
         zeros = zeros + 1 & (1 << bits) - 1
     group = int(settings.get("group_size", -1))
     group = k if group == -1 else group
-    if g_idx is None or np.array_equal(g_idx, np.arange(k) // group):
-        order = None
-    else:
-        order = np.argsort(g_idx, kind="stable")
-        if not np.array_equal(g_idx[order], np.arange(k) // group):
-            raise CheckpointError(f"g_idx puts other than {group} columns into each of {groups} groups")
-        codes = codes[:, order]
-    encoding, parts = _from_zero(bits, group, k, codes, scales.T, zeros.T)
+    order = None if g_idx is None else _order(g_idx, group, groups)
+    encoding, parts = _from_zero(bits, group, k, codes if order is None else codes[:, order], scales.T, zeros.T)
     return Layer((n, k), encoding, parts, order)
+
+
+def _order(g_idx: Array, group: int, groups: int) -> Array | None:
+    """The columns group by group, those of one in their order; None where they lie so (without act-order)."""
+    k = len(g_idx)
+    order = np.argsort(g_idx, kind="stable").astype(np.int32)
+    if not np.array_equal(g_idx[order], np.arange(k) // group):
+        raise CheckpointError(f"g_idx puts other than {group} columns into each of {groups} groups")
+    return None if np.array_equal(order, np.arange(k)) else order
 
 
 def awq(tensors: Tensors, settings: Mapping[str, Any]) -> Layer:

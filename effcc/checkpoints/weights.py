@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from effcc.compression.install import Stored
@@ -23,16 +25,21 @@ from effcc.ir.parser import encoding_of
 __all__ = ["Factors", "Parts", "assemble", "tensors_of"]
 
 
-def assemble(encoding: str, shape: Sequence[int], parts: Parts, dtype: DType = f32) -> Stored:
+def assemble(
+    encoding: str, shape: Sequence[int], parts: Parts, dtype: DType = f32, order: NDArray[np.int32] | None = None
+) -> Stored:
     """The components of a weight of `shape` and `dtype` under an encoding of dense values.
+
+    order: the columns that the stored ones are, where they lie in an order of their own.
 
     Raises CheckpointError where a code does not fit the encoding's width, EncodingError where arrays do not fit it.
     """
-    made = storage(encoding_of(encoding), shape, dtype)
+    made = storage(encoding_of(encoding if order is None else f"reorder . {encoding}"), shape, dtype)
     try:
         arrays = made.values.assembled(made.levels, parts)
     except EncodingError as error:
         raise CheckpointError(f"{encoding}: {error}") from None
+    arrays = arrays if order is None else [order, *arrays]
     made.split(arrays)
     return Stored(made, arrays)
 

@@ -43,7 +43,7 @@ def values(codes: Array, zeros: Array, scales: Array) -> Array:
 
 
 def decoded(layer: Any) -> Array:
-    stored = assemble(layer.encoding, layer.shape, layer.parts)
+    stored = assemble(layer.encoding, layer.shape, layer.parts, order=layer.order)
     return stored.storage.decode(stored.arrays)
 
 
@@ -64,6 +64,15 @@ def test_gptq(bits: int, version: str) -> None:
     given, wanted = gptq_tensors(bits, 1 if version == "gptq" else 0)
     layer = gptq(given, {"bits": bits, "group_size": GROUP, "checkpoint_format": version})
     assert np.array_equal(decoded(layer), wanted)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_gptq_in_act_order(bits: int) -> None:
+    given, _ = gptq_tensors(bits, 1)
+    codes, zeros, scales = drawn(bits)
+    given["g_idx"] = g_idx = np.random.default_rng(0).permutation(given["g_idx"])
+    layer = gptq(given, {"bits": bits, "group_size": GROUP, "desc_act": True})
+    assert np.array_equal(decoded(layer), (codes - zeros[:, g_idx]) * scales.astype(np.float32)[:, g_idx])
 
 
 def test_awq() -> None:
@@ -128,8 +137,22 @@ def test_a_folders_model_computes_with_the_same_numbers(tmp_path: Path) -> None:
         torch.testing.assert_close(found(ids).logits, wanted(ids).logits, rtol=1e-5, atol=1e-6)
 
 
+def test_a_model_in_act_order_compiles(tmp_path: Path) -> None:
+    found: Any = effcc.from_checkpoint(folder(tmp_path, g_idx=(np.arange(K) % 3).astype(np.int32))[1])
+    layer = found.model.layers[0].mlp.up_proj
+    assert layer.encoding == 'reorder . int4(group=32,zero=true,scale="f16")'
+    for rows in (1, 5):
+        x = torch.randn(rows, K)
+        with torch.no_grad():
+            got = torch.compile(layer, backend="effcc")(x)
+            torch.testing.assert_close(got, x @ layer.weight.T, rtol=1e-4, atol=1e-5)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "act-order": ({"g_idx": (np.arange(K) % 3).astype(np.int32)}, "gate_proj: its columns are in another order"),
+    "groups of other sizes": ({"g_idx": (np.arange(K) // 31).astype(np.int32)}, "gate_proj: g_idx puts other than 32"),
+    "groups beyond the last": ({"g_idx": (np.arange(K) // GROUP + 1).astype(np.int32)}, "gate_proj: g_idx puts other"),
+    "groups before the first": ({"g_idx": (np.arange(K) // GROUP - 1).astype(np.int32)}, "gate_proj: g_idx puts other"),
+    "g_idx cut short": ({"g_idx": (np.arange(GROUP) // GROUP).astype(np.int32)}, "gate_proj: "),
     "scales that miss": ({"scales": None}, "gate_proj: expected 'scales' beside"),
 }
 
