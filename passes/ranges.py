@@ -17,6 +17,9 @@ from effcc.ir.graph import Node, Value
 
 Range = tuple[float, float]
 
+_MOST_STEPS = 12
+"""So many operators before a value are looked at: a clamp is near what it bounds, and `x + relu(x)` again and again has
+twice as many ways to its beginning each time."""
 _ANY: Range = (-math.inf, math.inf)
 _RULES: Mapping[str, Callable[..., Range]] = {
     "maximum": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
@@ -30,17 +33,17 @@ _RULES: Mapping[str, Callable[..., Range]] = {
 }
 
 
-def range_of(value: Value, producers: Mapping[Value, Node]) -> Range:
+def range_of(value: Value, producers: Mapping[Value, Node], steps: int = _MOST_STEPS) -> Range:
     """The least and the largest number that a value may be."""
     node, known = producers.get(value), _of_dtype(value.type.dtype)
-    if node is None:
+    if node is None or steps == 0:
         return known
     if node.op == "constant":
         number = float(node.attrs["value"])  # type: ignore[arg-type]
         return known if math.isnan(number) else (number, number)
     if node.op not in _RULES or len(node.results) != 1:
         return known
-    least, most = _RULES[node.op](*(range_of(o, producers) for o in node.operands))
+    least, most = _RULES[node.op](*(range_of(o, producers, steps - 1) for o in node.operands))
     if value.type.dtype.is_integer:
         least, most = (x if math.isinf(x) else float(math.trunc(x)) for x in (least, most))
     return (least, most) if known[0] <= least and most <= known[1] else known  # beyond, integers wrap around

@@ -35,3 +35,9 @@ GRAPH = """
 def test_a_value_lies_between(name: str, least: float, most: float) -> None:
     producers = parse_graph(GRAPH).producers()
     assert range_of(next(v for v in producers if v.name == name), producers) == (least, most)
+
+
+def test_values_that_meet_themselves_again_and_again_are_looked_at_in_bounded_time() -> None:
+    sums = "\n".join(f"%s{i + 1} = add %s{i}, %s{i} : f32[4]" for i in range(60))
+    graph = parse_graph(f"graph @main(%x: f32[4]) {{\n%s0 = relu %x : f32[4]\n{sums}\nreturn %s60\n}}")
+    assert range_of(graph.outputs[0], graph.producers())[1] == float("inf")
