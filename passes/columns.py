@@ -16,9 +16,9 @@ from dataclasses import replace
 from effcc.ir.contraction import Contraction, Operand, contraction
 from effcc.ir.dependences import is_copy, online_axis
 from effcc.ir.dims import elements
-from effcc.ir.expr import Axis, Expr, Load
 from effcc.ir.kernel import Kernel, Statement
-from effcc.ir.program import Program, fresh_name
+from effcc.ir.program import Program
+from effcc.passes.apart import set_apart
 from effcc.passes.tiling.access import layouts, stride
 
 _ROWS = 8
@@ -66,13 +66,5 @@ def _copied(kernel: Kernel, s: Statement, columns: Operand, taken: Sequence[str]
     """The copy, and the product that reads it; the product alone where what it reads is no copy of a parameter."""
     order = dict.fromkeys((*s.axes, *(s.reduction.axes if s.reduction is not None else ())))
     axes = tuple(a for a in order if a in columns.axes)
-    names = {p.name for p in kernel.signature} | {d.target for d in kernel.statements} | set(taken)
-    copy = Statement(fresh_name(f"{columns.data.buffer}_columns", names), axes, columns.value)
-    if not is_copy(kernel, copy):
-        return [s]
-    read = Load(copy.target, tuple(Axis(a) for a in axes), copy.dtype)
-
-    def redirect(e: Expr) -> Expr:
-        return read if e == columns.value else e
-
-    return [copy, s.transformed(redirect)]
+    copy = Statement(f"{columns.data.buffer}_columns", axes, columns.value)
+    return set_apart(kernel, s, copy, taken, is_copy)

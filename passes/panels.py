@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from effcc.ir.contraction import Contraction, Operand, contraction
 from effcc.ir.dependences import is_decoded, online_axis, shared_axes
-from effcc.ir.expr import Axis, Expr, Load, free_axes
+from effcc.ir.expr import Load, free_axes
 from effcc.ir.kernel import Kernel, Statement
-from effcc.ir.program import Program, fresh_name
+from effcc.ir.program import Program
+from effcc.passes.apart import set_apart
 from effcc.passes.tiling.axes import settle_axes
 from effcc.passes.tiling.choose import choose
 from effcc.target import Target
@@ -67,13 +68,4 @@ def _apart(kernel: Kernel, s: Statement, product: Contraction, factor: Operand, 
     own = product.columns if factor is product.right else product.rows
     used = free_axes(factor.value)
     axes = tuple(a for a in (*product.batch, *product.depth, *own) if a in used)
-    names = {p.name for p in kernel.signature} | {d.target for d in kernel.statements} | set(taken)
-    panel = Statement(fresh_name(f"{s.target}_panel", names), axes, factor.value)
-    if not is_decoded(kernel, panel):
-        return [s]
-    read = Load(panel.target, tuple(Axis(a) for a in axes), panel.dtype)
-
-    def redirect(e: Expr) -> Expr:
-        return read if e == factor.value else e
-
-    return [panel, s.transformed(redirect)]
+    return set_apart(kernel, s, Statement(f"{s.target}_panel", axes, factor.value), taken, is_decoded)
