@@ -295,12 +295,16 @@ class _Lowering:
         return self._over_all(s, ranges, emit)
 
     def _over_all(self, s: Statement, ranges: Ranges, emit: Emit) -> list[Stmt]:
-        """Loops over what is left of a statement's axes, the last one in lanes."""
-        left = next((a for a in s.axes if not ranges[a].placed), None)
-        if left is None:
+        """Loops over what is left of a statement's axes; in lanes, innermost, the one that its users have there, or the
+        last one."""
+        left = [a for a in s.axes if not ranges[a].placed]
+        if not left:
             return list(emit(ranges))
-        step, together = (FILL_LANES, "lanes") if left == s.axes[-1] else (1, "")
-        return self.cutter.cut(left, step, together, ranges, lambda inner: self._over_all(s, inner, emit))
+        used = self._lanes_of(s)
+        lanes = used if used in left else s.axes[-1]
+        axis = next((a for a in left if a != lanes), lanes)
+        step, together = (FILL_LANES, "lanes") if axis == lanes else (1, "")
+        return self.cutter.cut(axis, step, together, ranges, lambda inner: self._over_all(s, inner, emit))
 
     # Reductions -----------------------------------------------------------------------------------------------------
 

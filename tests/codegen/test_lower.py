@@ -46,3 +46,17 @@ def test_what_a_nest_leaves_for_the_next_has_their_lanes_innermost() -> None:
     assert lanes in {"o", "x"}
     assert lanes in free_axes(tile.index[-1])
     assert {x.axis for x in loops if x.kind == "parallel"} >= {"n"}
+
+
+def test_sums_that_are_left_in_memory_are_copied_with_the_lanes_that_made_them() -> None:
+    text = """
+        kernel @k(X: u8[256,96]{1,256}, W: i8[256,256]) -> (C: i32[256,96]{1,256}) over o=256, p=96, c=256 {
+          C[o,p] = sum<i32>(c: cast<i32>(X[c,p]) * cast<i32>(W[o,c]))
+        }
+    """
+    kernel, schedule = choose(replace(parse_kernel(text), weights=frozenset({"W"})), generic("amx"))
+    nest = lower(kernel, schedule)
+    copied = [t for t in tiles(nest) if t.buffer == "C"]
+    lanes = {a.name for t in copied for a in t.axes if a.kind == "lanes"}
+    assert copied
+    assert all(lanes & free_axes(t.index[0]) and not lanes & free_axes(t.index[1]) for t in copied)
