@@ -84,7 +84,7 @@ def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen
 
         def compile_one(graph: Graph, signature: capture.Signature) -> Compiled:
             always = signature.role != "inference"
-            compiled = compile_graph(graph, replace(chosen, always_prepare=always), bind)
+            compiled = compile_graph(graph, replace(chosen, always_prepare=always, remember=True), bind)
             compiled = replace(compiled, between=after)
             made.append(weakref.ref(compiled))
             return compiled

@@ -7,10 +7,8 @@ for `.pt2` files, printed files and packages, and `effcc.backend` for torch.comp
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -49,6 +47,7 @@ from effcc.passes.tiling.gpu import tile_gpu
 from effcc.passes.tiling.tile import tile
 from effcc.passes.tiling.written import bounds, device_bounds, follow, require_kernels
 from effcc.passes.widen import widen
+from effcc.remembered import key_of, recall, remember, remembering, without_collecting
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.control import CONTROL
 from effcc.runtime.executable import Executable, ExternCall, Segment
@@ -69,6 +68,7 @@ class Options:
     threads: how many run a call; default: as many as torch.get_num_threads() says then.
     fast_math: also rewrite where results may differ by more than roundings (`effcc.passes.rules` says which rules do).
     schedules: gives schedules to follow for kernels of a program before it is tiled (`effcc.tuning.tuned`).
+    remember: whether what the steps make is kept in the compile cache, and taken from there (`effcc.remembered`).
     """
 
     target: Target | None = None
@@ -77,6 +77,12 @@ class Options:
     threads: int | None = None
     fast_math: bool = False
     schedules: Callable[[State, Target], Mapping[str, WrittenSchedule]] | None = None
+    remember: bool = False
+
+    @property
+    def may_remember(self) -> bool:
+        """Whether the steps need not run where their result is known: nobody looks at them or changes their way."""
+        return self.remember and self.see is None and self.schedules is None and remembering()
 
 
 @dataclass(frozen=True)
@@ -324,7 +330,7 @@ def run_steps(
     last = names.index(until) + 1 if until is not None else len(names)
     for name in names[first:last]:
         begin = time.perf_counter()
-        with _without_collecting(), noting(step=name, before=state):
+        with without_collecting(), noting(step=name, before=state):
             state = STEPS[name](state, target)
             _verify_if_asked(state, name)
             if name == "settle" and verifying() and state.program is not None:
@@ -335,19 +341,6 @@ def run_steps(
         if see is not None:
             see(name, state)
     return state
-
-
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Without looking for cycles of garbage: the steps make many values and hardly any cycle, and a collection walks
-    all that PyTorch has made, too."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -379,16 +372,32 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
     if _is_empty(graph):
         state = _nothing(graph)
         return Compiled(load(state, target, options, externs), state, target)
+    once = not options.always_prepare
+    key = key_of(graph, target, fast_math=options.fast_math, prepare_once=once) if options.may_remember else None
+    begin = time.perf_counter()
+    known: State | None = recall(key) if key is not None else None
+    if known is not None:
+        state = replace(known, seconds={"recall": time.perf_counter() - begin})
+        return _loaded(state, target, options, externs)
     with CompileCache.default().making(target) as making:
-        once = not options.always_prepare
         begun, start = State(graph=graph, fast_math=options.fast_math, prepare_once=once), None
         if options.schedules is not None:
             begun, start = run_steps(begun, target, see=options.see, until="settle"), "settle"
             begun = replace(begun, written=options.schedules(begun, target))
         begun = replace(begun, begin=making.add)
         state = replace(run_steps(begun, target, start, see=options.see), begin=None)
-        begin = time.perf_counter()
-        executable = load(state, target, options, externs, making)
+        compiled = _loaded(state, target, options, externs, making)
+    if key is not None:
+        remember(key, state)
+    return compiled
+
+
+def _loaded(
+    state: State, target: Target, options: Options, externs: BindExtern | None, making: Making | None = None
+) -> Compiled:
+    """What the steps made, built and loaded."""
+    begin = time.perf_counter()
+    executable = load(state, target, options, externs, making)
     seconds = {**state.seconds, "build": time.perf_counter() - begin}
     return Compiled(executable, replace(state, seconds=seconds), target)
 

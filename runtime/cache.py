@@ -1,5 +1,5 @@
-"""The compile cache: shared libraries under the digest of everything that decides what they contain, and the objects
-that they are linked from (`effcc.runtime.objects`).
+"""The compile cache: shared libraries under the digest of everything that decides what they contain, the objects that
+they are linked from (`effcc.runtime.objects`), and the programs that they belong to (`effcc.remembered`).
 
 An entry is a folder `entries/<key>/` with the library, its source, and `manifest.json`, which holds the library's
 SHA-256 and size. It is written aside in `staging/`, flushed to disk and renamed, so that an entry is whole or absent,
@@ -35,35 +35,39 @@ import platformdirs
 from effcc.errors import CacheError, PackageError, ToolchainError
 from effcc.runtime.cache_files import Locks, discard, read_private
 from effcc.runtime.cache_keys import FORMAT
+from effcc.runtime.checked_files import CheckedFiles, lock_of
 from effcc.runtime.elf import require_loadable
 from effcc.runtime.files import flush
 from effcc.runtime.library import Library
-from effcc.runtime.objects import COMPILERS, PATIENCE, Build, Making, ObjectStore, Recipe, lock_of
+from effcc.runtime.objects import COMPILERS, PATIENCE, Build, Making, Recipe
 from effcc.runtime.toolchain import Compiler, compile_library, compile_timeout, find_compiler, link_flags, link_library
 from effcc.runtime.trust import make_private, require_private, require_private_part
 from effcc.target import GIB, Target
 
 DEFAULT_LIMIT = 2 * GIB
-_PARTS = ("entries", "objects", "staging", "locks")
+_PARTS = ("entries", "objects", "programs", "staging", "locks")
 _ADVICE = "set EFFCC_CACHE_DIR to a folder of your own"
 _EXPORTED = re.compile(r'^extern "C" \w+ (\w+)\(', re.MULTILINE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
+Kind = Literal["library", "object", "program"]
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One library or object of the cache: its key, its folder or file, bytes on disk, and when it was last used (in
-    seconds since 1970)."""
+    """One library, object or program of the cache: its key, its folder or file, bytes on disk, and when it was last
+    used (in seconds since 1970)."""
 
     key: str
-    kind: Literal["library", "object"]
+    kind: Kind
     path: Path
     size: int
     last_used: float
 
     @property
     def file(self) -> Path:
-        """The file of the library or object."""
+        """The file of the library, object or program."""
         return self.path / "library.so" if self.kind == "library" else self.path
 
 
@@ -95,7 +99,9 @@ class CompileCache:
         except OSError as error:
             raise CacheError(f"cannot use the cache folder {folder}: {error}; {_ADVICE}") from error
         self._locks = Locks(folder / "locks")
-        self.objects = ObjectStore(folder, self._locks, self.writable, _ADVICE)
+        self.objects, self.programs = (
+            CheckedFiles(folder, part, self._locks, self.writable, _ADVICE) for part in ("objects", "programs")
+        )
 
     @staticmethod
     def default() -> CompileCache:
@@ -177,10 +183,11 @@ class CompileCache:
                 size = sum(file.stat(follow_symlinks=False).st_size for file in files)
                 used = [f.stat(follow_symlinks=False).st_mtime for f in files if f.name == "manifest.json"]
                 found.append(Entry(folder.name, "library", Path(folder), size, used[0] if used else 0.0))
-        for file in _inside(self.folder / "objects"):
-            with contextlib.suppress(OSError):
-                about = file.stat(follow_symlinks=False)
-                found.append(Entry(file.name, "object", Path(file), about.st_size, about.st_mtime))
+        for kind in ("object", "program"):
+            for file in _inside(self.folder / f"{kind}s"):
+                with contextlib.suppress(OSError):
+                    about = file.stat(follow_symlinks=False)
+                    found.append(Entry(file.name, kind, Path(file), about.st_size, about.st_mtime))
         return sorted(found, key=lambda entry: (-entry.last_used, entry.key))
 
     def prune(self, limit: int | None = None, keep: str = "") -> list[Entry]:

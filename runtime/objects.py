@@ -1,36 +1,30 @@
 """Objects of kernels: compiled side by side, each once for all programs that have it.
 
-An object is a file `objects/<key>` of the compile cache: a line with the SHA-256 of the rest, and the rest. It is
-written aside and renamed, and checked whenever it is read: one that is damaged, or that others could have written, is
-compiled again. It is not flushed to disk, as libraries are: what a power cut leaves of it is seen by its digest.
+An object is a file `objects/<key>` of the compile cache (`effcc.runtime.checked_files`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import itertools
 import os
 import queue
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from effcc.errors import CacheError, noting
-from effcc.runtime.cache_files import Locks, discard, read_private
+from effcc.errors import noting
 from effcc.runtime.cache_keys import entry_key
+from effcc.runtime.checked_files import CheckedFiles, lock_of
 from effcc.runtime.fork import Slots
 from effcc.runtime.toolchain import Compiler, Interrupt, compile_flags, compile_object, object_flags
-from effcc.runtime.trust import require_private_part
 from effcc.target import Target
 
 PATIENCE = 60.0
 """Seconds that a lock may be held beyond the time that the compiler has."""
-_LOCK_DIGITS = 3
 _ENTRY_LEVEL = 1
 """How far entry points are optimized: they call kernels, and all programs wait for their compilation at the end."""
 
@@ -42,59 +36,6 @@ def usable_cores() -> int:
 
 COMPILERS = Slots(usable_cores())
 """How many compilers run at a time, for all threads of this process together."""
-
-
-@dataclass(frozen=True)
-class ObjectStore:
-    """The objects of a cache folder."""
-
-    folder: Path
-    locks: Locks
-    writable: bool
-    advice: str
-
-    def stored(self, key: str) -> bytes | None:
-        """An object that is whole and ours, marked as used just now; None where there is none."""
-        folder = self.folder / "objects"
-        try:
-            require_private_part(folder, self.advice)
-            inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                head, _, content = read_private(inside, key).partition(b"\n")
-            finally:
-                os.close(inside)
-        except (OSError, CacheError):
-            return None
-        if head != _head(content):
-            return None
-        if self.writable:
-            with contextlib.suppress(OSError):
-                os.utime(folder / key)
-        return content
-
-    def store(self, key: str, content: bytes, staged: Path) -> None:
-        """Put an object into the cache, by way of a folder aside."""
-        file = staged / "object"
-        file.write_bytes(_head(content) + b"\n" + content)
-        file.chmod(0o600)  # the umask may let others write
-        place = self.folder / "objects" / key
-        if place.is_dir():
-            discard(place)
-        os.replace(file, place)
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Remove objects."""
-        for key in keys:
-            discard(self.folder / "objects" / key)
-
-
-def lock_of(key: str) -> str:
-    """The name of an object's lock, which it shares with others: there are thousands, and each is held seldom."""
-    return f"object-{key[:_LOCK_DIGITS]}"
-
-
-def _head(content: bytes) -> bytes:
-    return b"effcc object " + hashlib.sha256(content).hexdigest().encode()
 
 
 @dataclass(frozen=True)
@@ -149,7 +90,7 @@ class Making:
     one that begins last is waited for alone. Use it as a context manager: what still runs when it is left, by an error
     or because nobody asked for the objects, is ended."""
 
-    def __init__(self, store: ObjectStore, recipe: Recipe) -> None:
+    def __init__(self, store: CheckedFiles, recipe: Recipe) -> None:
         self._store, self._recipe = store, recipe
         self._interrupt = Interrupt()
         self._workers = ThreadPoolExecutor(usable_cores(), thread_name_prefix="effcc-compiler")
@@ -220,18 +161,14 @@ class Making:
             if not store.writable:
                 with tempfile.TemporaryDirectory(prefix="effcc-") as folder:
                     return self._compile(text, recipe.flags, Path(folder))
-            lock = lock_of(key)
-            with store.locks.held(lock, recipe.timeout + PATIENCE):
+            with store.locks.held(lock_of(key), recipe.timeout + PATIENCE):
                 known = store.stored(key)
                 if known is not None:
                     return known
-                staged = Path(tempfile.mkdtemp(prefix=f"{lock}.", dir=store.folder / "staging"))
-                try:
+                with store.staged(key) as staged:
                     made = self._compile(text, recipe.flags, staged)
                     store.store(key, made, staged)
                     return made
-                finally:
-                    discard(staged)
 
     def _compile(self, text: str, flags: Sequence[str], folder: Path) -> bytes:
         compiler, timeout = self._recipe.compiler, self._recipe.timeout

@@ -22,6 +22,9 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+os.environ.setdefault("EFFCC_REMEMBER", "0")
+"""Tests look at what steps do, some after changing one: what was remembered would hide that."""
+
 LONG = ("models", "fuzz")
 """Folders of long tests: they come first, so that processes that share the tests end together."""
 QUICK = ("budget", "checkpoints", "compression", "frontend", "models", "reports")

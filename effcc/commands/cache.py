@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -58,8 +59,8 @@ def _report(removed: list[Entry], json: bool) -> None:
 
 
 def _counted(entries: Sequence[Entry]) -> str:
-    libraries = sum(entry.kind == "library" for entry in entries)
-    return f"{libraries} libraries and {len(entries) - libraries} objects of kernels"
+    count = Counter(entry.kind for entry in entries)
+    return f"{count['library']} libraries, {count['object']} objects of kernels and {count['program']} programs"
 
 
 def _as_json(entry: Entry) -> dict[str, object]:
