@@ -1,6 +1,6 @@
 """Times a model's first call in a process of its own, with an empty cache and again with a full one.
 
-    python -m benchmarks.first_call minilm mobilenet_v2 --peers effcc,inductor   # a table, everything cold
+    python -m benchmarks.first_call minilm mobilenet_v2 --peers effcc,inductor   # a table
     python -m benchmarks.first_call llama_8 llama_24                             # how it grows with equal layers
 
 Every torch.compile pays for capture before a backend starts: that is measured the same way (peer "capture") and set
@@ -40,12 +40,19 @@ DEEP = {
 
 @dataclasses.dataclass(frozen=True)
 class FirstCall:
-    """Seconds from the model in memory to its first result, without a cache and with the one that left behind;
-    processors' seconds of the first."""
+    """Seconds from the model in memory to its first result, without a cache (cold) and in another process with what
+    that left behind (warm), and processors' seconds of both."""
 
     cold: float
     warm: float
     cold_cpu: float
+    warm_cpu: float
+
+    def beyond(self, base: FirstCall) -> FirstCall:
+        """What it takes more than `base`, which leaves no cache."""
+        return FirstCall(
+            self.cold - base.cold, self.warm - base.cold, self.cold_cpu - base.cold_cpu, self.warm_cpu - base.cold_cpu
+        )
 
 
 def measure(model: str, peer: str, tiny: bool = False, timeout_s: float = 900.0, again: bool = True) -> FirstCall:
@@ -65,19 +72,22 @@ def measure(model: str, peer: str, tiny: bool = False, timeout_s: float = 900.0,
             return found
 
         cold = call()
-        warm = call()["first_call_s"] if again else float("nan")
-        return FirstCall(cold["first_call_s"], warm, cold["cpu_s"])
+        warm = call() if again else dict.fromkeys(cold, float("nan"))
+        return FirstCall(cold["first_call_s"], warm["first_call_s"], cold["cpu_s"], warm["cpu_s"])
 
 
 def report(models: Sequence[str], peers: Sequence[str], tiny: bool = False) -> None:
-    """Print a table of cold first calls: capture, and what each peer takes beyond it."""
+    """Print a table of first calls: capture, and what each peer takes beyond it, cold and warm."""
     rows = []
     for name in models:
-        calls = {peer: measure(name, peer, tiny, again=False) for peer in (CAPTURE, *peers)}
-        base = calls[CAPTURE]
-        beyond = [(calls[p].cold - base.cold, calls[p].cold_cpu - base.cold_cpu) for p in peers]
-        rows.append([name, f"{base.cold:.1f} ({base.cold_cpu:.1f})", *(f"{s:.1f} ({cpu:.1f})" for s, cpu in beyond)])
-    show("Cold first calls, in seconds (of processors)", ["model", CAPTURE, *(f"{p}, beyond" for p in peers)], rows)
+        base = measure(name, CAPTURE, tiny, again=False)
+        row = [name, f"{base.cold:.1f} ({base.cold_cpu:.1f})"]
+        for peer in peers:
+            more = measure(name, peer, tiny).beyond(base)
+            row += [f"{more.cold:.1f} ({more.cold_cpu:.1f})", f"{more.warm:.1f} ({more.warm_cpu:.1f})"]
+        rows.append(row)
+    columns = [f"{p}, {how}" for p in peers for how in ("cold", "warm")]
+    show("First calls beyond capture, in seconds (of processors)", ["model", CAPTURE, *columns], rows)
 
 
 def main() -> None:
