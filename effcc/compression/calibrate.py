@@ -10,6 +10,7 @@ from torch import nn
 from effcc.compression.calibration import Seen, gather, has_inputs, shape_of
 from effcc.compression.calls import calls_of
 from effcc.compression.install import Choice, require_module, weights_of
+from effcc.compression.producers import Fed, producers
 from effcc.compression.progress import progress
 from effcc.errors import InputError
 
@@ -18,10 +19,12 @@ from effcc.errors import InputError
 class Calibration:
     """What a model's layers saw of data, by name. `effcc.quantize` and others take it as `data=` in their place.
 
+    fed: which layers one producer computes the inputs of; None where it was not looked for.
     It is of the model as it was: layers that come after some that were changed since see other inputs.
     """
 
     seen: Mapping[str, Seen]
+    fed: tuple[Fed, ...] | None = None
 
     def of(self, modules: Mapping[str, nn.Module]) -> dict[str, Seen]:
         """What the modules saw. Raises InputError where one was not watched, or is of another size."""
@@ -59,4 +62,5 @@ def calibrate(model: nn.Module, data: object, where: Choice | None = None) -> Ca
     chosen = {n: m for w in weights_of(model, where) for n, m in w.modules.items() if has_inputs(m)}
     calls = calls_of(data)
     with progress(len(calls)) as step:
-        return Calibration(gather(model, chosen, calls, lambda: step("calibrating")))
+        seen = gather(model, chosen, calls, lambda: step("calibrating"))
+    return Calibration(seen, producers(model, chosen, (calls[0], calls[-1])))

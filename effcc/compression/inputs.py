@@ -5,6 +5,7 @@ x W^T = (x R s) (W R / s)^T        R orthogonal (rotation), s a factor for each 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,13 @@ class InputChange:
         scaled = weight if self.scale is None else weight * self._columns(len(weight), taps)
         return scaled if self.rotation is None else turn(scaled, self.rotation.T)
 
+    def of_producer(self, rows: Tensor) -> Tensor:
+        """Parameters whose rows compute the input's channels, so that they compute the changed ones."""
+        flat = rows.float().reshape(len(rows), -1)
+        turned = flat if self.rotation is None else turn(flat.T, self.rotation).T
+        scaled = turned if self.scale is None else turned * self.scale[:, None]
+        return scaled.reshape(rows.shape).to(rows)
+
     def _columns(self, groups: int, taps: int) -> Tensor:
         assert self.scale is not None
         return self.scale.reshape(groups, 1, -1).repeat_interleave(taps, dim=2)
@@ -70,8 +78,12 @@ def turn(x: Tensor, rotation: Tensor) -> Tensor:
     return (x.reshape(*x.shape[:-1], -1, size) @ rotation).reshape(x.shape)
 
 
+@functools.cache
 def hadamard_matrix(size: int) -> Tensor:
-    """Sylvester's construction, H(2n) = [[H, H], [H, -H]], over sqrt(size): symmetric, and its own inverse."""
+    """Sylvester's construction, H(2n) = [[H, H], [H, -H]], over sqrt(size): symmetric, and its own inverse.
+
+    One tensor for all layers, so that a compiler sees that an input of several is turned once.
+    """
     made = torch.ones(1, 1)
     while len(made) < size:
         made = torch.cat([torch.cat([made, made], 1), torch.cat([made, -made], 1)])

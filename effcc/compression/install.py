@@ -5,7 +5,9 @@ All weights are computed before the first module is changed, so that a refusal l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -38,9 +40,15 @@ class Stored:
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight that is to be stored: the modules that hold it, by name."""
+    """A weight that is to be stored: the modules that hold it, by name.
+
+    given: how what computes its input changes it already; None: not at all, and nothing else may rely on it.
+    made: how the channels of its own output are changed, for layers that read them.
+    """
 
     modules: Mapping[str, nn.Module]
+    given: InputChange | None = None
+    made: InputChange = UNCHANGED
 
     @property
     def name(self) -> str:
@@ -56,8 +64,13 @@ class Weight:
         return _source(self.module)
 
     def dense(self) -> Any:
-        """Its numbers."""
-        return to_numpy(self.module.weight)
+        """Its numbers, with all changes."""
+        weight: Tensor = self.module.weight
+        if self.made:
+            weight = self.made.of_producer(weight.detach())
+        if self.given:
+            weight = self.given.of_weight(weight.detach().float()[None])[0].to(weight)
+        return to_numpy(weight)
 
     @property
     def held(self) -> Stored | None:
@@ -116,11 +129,29 @@ def held_by(module: nn.Module) -> Stored | None:
 
 
 def install_all(found: Sequence[tuple[Weight, Stored]]) -> None:
-    """Put what is stored in the weights' place; modules that shared a weight share its components."""
-    for weight, stored in found:
-        components = tensors_of(stored, weight.source)
-        for module in weight.modules.values():
-            install(module, stored.storage, components, stored.change, stored.error)
+    """Put what is stored in the weights' place; modules that shared a weight share its components.
+
+    Whatever ends it early (an interrupt, no memory), modules are then as they were.
+    """
+    with all_or_nothing([m for weight, _ in found for m in weight.modules.values()]):
+        for weight, stored in found:
+            components = tensors_of(stored, weight.source)
+            for module in weight.modules.values():
+                install(module, stored.storage, components, stored.change, stored.error)
+
+
+@contextmanager
+def all_or_nothing(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """What is done to modules' own parameters and attributes is undone if it ends early."""
+    before = [
+        (m, m.__class__, {k: copy.copy(v) if isinstance(v, dict) else v for k, v in vars(m).items()}) for m in modules
+    ]
+    try:
+        yield
+    except BaseException:
+        for module, kind, state in before:
+            module.__class__, module.__dict__ = kind, state
+        raise
 
 
 def tensors_of(stored: Stored, source: Tensor) -> dict[str, Tensor]:

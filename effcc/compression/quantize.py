@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from effcc.compression.activations import Activations, Codes, activations_of
 from effcc.compression.calls import calls_of
+from effcc.compression.fold import folded
 from effcc.compression.inputs import UNCHANGED
 from effcc.compression.install import (
     Choice,
     Model,
     Stored,
     Weight,
+    all_or_nothing,
     install_all,
     is_linear,
     require_module,
@@ -29,7 +31,7 @@ from effcc.compression.progress import progress
 from effcc.compression.ranges import codes_for, observe
 from effcc.compression.resume import Folder, searched_from
 from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_of
-from effcc.compression.search import matrix_of, relative_error, solved
+from effcc.compression.search import Plan, matrix_of, relative_error, solved
 from effcc.errors import EncodingError, InputError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
@@ -46,6 +48,7 @@ def quantize(
     data: object = None,
     where: Choice | None = None,
     activations: str | None = None,
+    fold: bool = False,
     resume: Folder | None = None,
 ) -> Model:
     """Store weights with fewer bits, in place; returns `model`.
@@ -70,6 +73,10 @@ def quantize(
         linear layers, with a scale for each row at every call. `int8`: also convolutions, by the range that the data
         show; with `zero=true`, `range="percentile"` or `"mse"` as `effcc.compression.activations` says. `int7` is half
         as fine, and quicker on machines that have no dot products of bytes (AVX2).
+    fold: what `awq`, `smoothquant` and `hadamard` do to inputs moves into what computes these, where the data show that
+        nothing else reads it: a norm's weight, the rows of the linear layer before, also through the values of
+        attention. Layers given the same input then share one change, and it costs nothing when the model runs; where
+        there is no such place, it stays with the layer.
     resume: a folder that keeps what is found of each weight: a run that was ended goes on there, given the same model,
         data and method.
 
@@ -93,7 +100,12 @@ def quantize(
     static = how is not None and how.is_static
     if static and data is None:
         raise InputError('activations="int8" needs calibration data: data=[...], inputs that show the layers\' ranges')
-    plan = assigned(weights_of(model, where or (_is_integer if static else is_linear)), schemes)
+    chosen = where or (_is_integer if static else is_linear)
+    plan: Plan = assigned(weights_of(model, chosen), schemes)
+    outside: Mapping[str, Tensor] = {}
+    if fold:
+        moved = folded(model, plan, methods, data, chosen)
+        data, plan, outside = moved.data, moved.plan, moved.parameters
 
     def store(weight: Weight, wanted: Encoding, gram: Any) -> Stored:
         stored = _stored(weight, wanted, methods, gram)
@@ -103,11 +115,18 @@ def quantize(
 
     needed_by = method if any(m.needs_data for m in methods) else None
     seen = data if needed_by or not static else None
-    found = searched_from(resume, f"quantize {method}", model, plan, store, seen, needed_by)
+    how_found = f"quantize {method}{', folded' if fold else ''}"
+    found = searched_from(resume, how_found, model, plan, store, seen, needed_by)
     inputs = {} if how is None else _inputs(model, found, how, data)
-    install_all(found)
-    for name, (codes, step) in inputs.items():
-        install_activations(model.get_submodule(name), codes, step)
+    others = {name.rpartition(".")[0]: model.get_submodule(name.rpartition(".")[0]) for name in outside}
+    with all_or_nothing([*others.values(), *(m for w, _ in found for m in w.modules.values())]):
+        install_all(found)
+        for name, (codes, step) in inputs.items():
+            install_activations(model.get_submodule(name), codes, step)
+        for name, tensor in outside.items():
+            place, _, own = name.rpartition(".")
+            trained = model.get_parameter(name).requires_grad
+            others[place].register_parameter(own, nn.Parameter(tensor, trained))
     return model
 
 
@@ -119,7 +138,7 @@ def _inputs(
     model: nn.Module, found: Sequence[tuple[Weight, Stored]], how: Activations, data: object
 ) -> dict[str, tuple[Codes, Tensor | None]]:
     """What the inputs of the modules become, and for static ones by which step."""
-    layers = {name: (m, stored.change) for weight, stored in found for name, m in weight.modules.items()}
+    layers = {name: (m, w.given or stored.change) for w, stored in found for name, m in w.modules.items()}
     if not how.is_static:
         return dict.fromkeys(layers, (Codes(how.per, bits=how.bits), None))
     calls = calls_of(data)
@@ -130,6 +149,9 @@ def _inputs(
 
 def _stored(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: Any) -> Stored:
     held, dense = weight.held, weight.dense()
+    if weight.given is not None:
+        methods = [m for m in methods if m.transform is None]
+        gram = None if gram is None else weight.given.of_gram(gram)
     trained = getattr(weight.module, "encoding", None) if held is None else None
     if trained is not None and trained != str(wanted):
         raise EncodingError(f"it was trained as {trained}, not stored as {wanted}")

@@ -29,7 +29,7 @@ def awq(problem: Problem) -> InputChange:
     if not bool(seen.any()):
         return UNCHANGED
     log = torch.where(seen, squares, squares[seen].mean()).log() / 2
-    log -= log.mean()
+    log = problem.shared(log - log.mean())
     dtype = TORCH_DTYPES[problem.storage.dtype]  # the scale is stored and multiplied with in the weight's dtype
     scales = [torch.exp(-log * step / STEPS).to(dtype).float() for step in range(1, STEPS)]
     best = min((InputChange(s) for s in scales), key=lambda change: _error(problem.transformed(change), quick=True))

@@ -26,13 +26,25 @@ class Problem:
     """Store `weight`[groups, channels of a group, K] so that its product with the layer's inputs changes little.
 
     gram: [groups, K, K], the sum of x x^T over the inputs' rows; None without data. taps: how many elements of a row
-    one input channel has (the size of a convolution's kernel). All in f32.
+    one input channel has (the size of a convolution's kernel). tied: input channels with equal numbers have one factor
+    (heads that share values). All in f32.
     """
 
     weight: Tensor
     gram: Tensor | None
     storage: Storage
     taps: int = 1
+    tied: Tensor | None = None
+
+    def shared(self, of_channels: Tensor) -> Tensor:
+        """The mean of what channels that are `tied` by an equal number have, for each of them."""
+        if self.tied is None:
+            return of_channels
+        count = int(self.tied.max()) + 1
+        sums, counts = (
+            of_channels.new_zeros(count).index_add(0, self.tied, v) for v in (of_channels, torch.ones_like(of_channels))
+        )
+        return (sums / counts.clamp(min=1))[self.tied]
 
     @property
     def matrix(self) -> Tensor:

@@ -30,5 +30,5 @@ def smoothquant(problem: Problem) -> InputChange:
     if not bool(both.any()):
         return UNCHANGED
     log = torch.where(both, STRENGTH * inputs.log() - (1 - STRENGTH) * weights.log(), 0.0)
-    log = torch.where(both, log - log[both].mean(), 0.0)
+    log = problem.shared(torch.where(both, log - log[both].mean(), 0.0))
     return InputChange(torch.exp(-log).to(TORCH_DTYPES[problem.storage.dtype]).float())
