@@ -1,7 +1,9 @@
 """Accuracy by format and method, at equal bytes.
 
-python -m benchmarks.accuracy smollm2 --only "nearest;gptq;llama.cpp;budget"
-python -m benchmarks.accuracy minilm digits
+python -m benchmarks.accuracy smollm2 --sequences 16 --keep accuracy
+python -m benchmarks.accuracy minilm digits --only "nearest;gptq"
+
+With `--keep` a run that was ended, by a person or by `--minutes`, goes on from what its folder holds.
 """
 
 from __future__ import annotations
@@ -16,42 +18,12 @@ import torch
 
 from benchmarks import table
 from benchmarks.accuracy import digits
-from benchmarks.accuracy.formats import Store, budgeted, column_importance, decoded, llama_cpp, quantized, torchao
+from benchmarks.accuracy.formats import Store
+from benchmarks.accuracy.kept import Kept
 from benchmarks.accuracy.subjects import MiniLM, SmolLM2, Subject
+from benchmarks.accuracy.ways import ways
 
 SUBJECTS = {"smollm2": SmolLM2, "minilm": MiniLM, "digits": digits.Digits}
-SCHEMES = (
-    'int5(group=32,scale="f16")',
-    'iq4(group=32,scale="f16")',
-    'int4(group=32,scale="f16")',
-    'iq4(group=32,scale="i6",super=256)',
-    'int4(group=32,scale="i6",super=256)',
-    'int3(group=32,scale="f16")',
-)
-"""Schemes for all layers, and among which a budget chooses."""
-
-METHODS = ("nearest", "weighted nearest", "awq", "gptq", "quantease", "awq+gptq", "hadamard+gptq")
-BUDGETS = (4.25, 4.5)
-
-
-def ways(name: str, subject: Subject, calls: int, minutes: float, resume: Path | None) -> Iterator[tuple[str, Store]]:
-    """All ways to store a subject, by name."""
-    if isinstance(subject, digits.Digits):
-        yield from digits.ways(subject)
-        return
-    for method in METHODS:
-        for scheme in SCHEMES:
-            yield f"{method}: {scheme}", quantized(subject, scheme, method, resume)
-    if name == "smollm2":
-        importance = column_importance(subject)
-        for kind in ("Q4_0", "IQ4_NL", "IQ4_XS", "Q4_K", "Q5_0"):
-            yield f"llama.cpp: {kind}", llama_cpp(subject, kind)
-            yield f"llama.cpp: {kind}, imatrix", llama_cpp(subject, kind, importance)
-        for group, zero in ((32, False), (64, False), (64, True)):
-            yield f"torchao: int4, groups of {group}{', zero points' if zero else ''}", torchao(subject, group, zero)
-    for method in ("nearest", "gptq"):
-        for wanted in BUDGETS:
-            yield f"budget: {wanted} bits, {method}", budgeted(subject, SCHEMES, wanted, method, calls, minutes, resume)
 
 
 def main() -> None:
@@ -62,26 +34,46 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=8, help="of text, for calibration")
     parser.add_argument("--judged", type=int, default=8, help="sequences of text for evaluation")
     parser.add_argument("--length", type=int, default=256, help="tokens of a sequence")
-    parser.add_argument("--calls", type=int, default=1, help="of the calibration data that a budget measures with")
-    parser.add_argument("--minutes", type=float, default=10.0, help="that a budget may measure for")
-    parser.add_argument("--resume", type=Path, help="a folder that keeps what was found, for the next time")
+    parser.add_argument("--calls", type=int, default=4, help="of the calibration data that a budget measures with")
+    parser.add_argument("--measure", type=float, default=0.0, help="minutes that a budget may measure layers for")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no other way is begun")
+    parser.add_argument("--keep", type=Path, help="a folder that keeps what was found, for the next time")
     options = parser.parse_args()
-    wanted = tuple(filter(None, options.only.split(";")))
+    kept, end = Kept(options.keep), time.monotonic() + 60 * options.minutes
     torch.set_grad_enabled(False)
     for name in options.subjects:
         kind = SUBJECTS[name]
         subject = SmolLM2(options.sequences, options.judged, options.length) if kind is SmolLM2 else kind()
+        subject.kept = kept
+        wanted = tuple(filter(None, options.only.split(";"))) or ("",)
+        chosen = [w for w in ways(subject, options.calls, options.measure, kept) if w[0].startswith(wanted)]
         rows = [["as it is", "32", *map(_shown, subject.judge(subject.model)), ""]]
-        for way, store in ways(name, subject, options.calls, options.minutes, options.resume):
-            if wanted and not way.startswith(wanted):
-                continue
-            model = copy.deepcopy(subject.model)
-            started = time.process_time()
-            size = store(model)
-            spent = time.process_time() - started
-            rows.append([way, f"{size:.2f}", *map(_shown, subject.judge(decoded(model, subject))), f"{spent:.0f}"])
-            print(*rows[-1], sep="  ", flush=True)
+        for row in _measured(subject, chosen, kept, end):
+            rows.append(row)
+            print(*row, sep="  ", flush=True)
         table.show(name, ("way", "bits a weight", *subject.measures, "processors' seconds"), rows)
+        if time.monotonic() > end:
+            print(f"after {options.minutes:g} minutes no other way was begun: run this again, and it goes on")
+
+
+def _measured(subject: Subject, chosen: list[tuple[str, Store]], kept: Kept, end: float) -> Iterator[list[str]]:
+    """A row for each way: those that are known at once, the others until the time is over."""
+    known = kept.rows()
+    for way, store in chosen:
+        of = f"{subject.settings}: {way}"
+        if of not in known:
+            if time.monotonic() > end:
+                continue
+            started = time.process_time()
+            try:
+                size, made = store(copy.deepcopy(subject.model))
+            except ModuleNotFoundError as error:
+                print(f"{way} is left out: pip install {error.name}")
+                continue
+            spent = time.process_time() - started
+            known[of] = [way, f"{size:.2f}", *map(_shown, subject.judge(made)), f"{spent:.0f}"]
+            kept.add(of, known[of])
+        yield known[of]
 
 
 def _shown(number: float) -> str:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import effcc
-from benchmarks.accuracy.formats import Store, bits, quantized
+from benchmarks.accuracy.formats import Store, bits, decoded, quantized
+from benchmarks.accuracy.kept import Kept
 from benchmarks.accuracy.subjects import Subject
 
 EPOCHS, RATE = 20, 3e-3
@@ -79,11 +80,11 @@ def _train(model: nn.Module, epochs: int, rate: float, *, images: Tensor, labels
     model.eval()
 
 
-def ways(subject: Digits) -> Iterator[tuple[str, Store]]:
+def ways(subject: Digits, kept: Kept) -> Iterator[tuple[str, Store]]:
     """Down to where it breaks: fewer bits by each method, then with training; fewer weights by each score."""
     for method in METHODS:
         for scheme in SCHEMES:
-            yield f"{method}: {scheme}", quantized(subject, scheme, method, None)
+            yield f"{method}: {scheme}", quantized(subject, scheme, method, kept)
     for scheme in SCHEMES:
         yield f"trained: {scheme}", trained(subject, scheme)
     for pruning in PRUNINGS:
@@ -94,11 +95,11 @@ def ways(subject: Digits) -> Iterator[tuple[str, Store]]:
 def trained(subject: Digits, scheme: str) -> Store:
     """`effcc.quantize_aware`, some more epochs, and `effcc.quantize`."""
 
-    def store(model: nn.Module) -> float:
+    def store(model: nn.Module) -> tuple[float, nn.Module]:
         effcc.quantize_aware(model, scheme, where=subject.chosen)
         subject.train(model, MORE_EPOCHS, MORE_RATE)
         effcc.quantize(model, scheme, where=subject.chosen)
-        return bits(model, subject)
+        return bits(model, subject), decoded(model, subject)
 
     return store
 
@@ -106,10 +107,10 @@ def trained(subject: Digits, scheme: str) -> Store:
 def pruned(subject: Digits, density: float, method: str) -> Store:
     """`effcc.sparsify` of the linear layers to single elements, as many in each row as matter there."""
 
-    def store(model: nn.Module) -> float:
+    def store(model: nn.Module) -> tuple[float, nn.Module]:
         data = None if method == "magnitude" else subject.seen
         effcc.sparsify(model, "csr", density=density, method=method, data=data, where=_linear)
-        return bits(model, subject)
+        return bits(model, subject), decoded(model, subject)
 
     return store
 

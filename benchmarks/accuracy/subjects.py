@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import effcc
+from benchmarks.accuracy.kept import Kept
 from effcc.compression.calibrate import Calibration
 
 SENTENCES = 1000
@@ -44,10 +45,21 @@ class Subject(ABC):
     calibration: list[tuple[Tensor, ...]]
     measures: tuple[str, ...]
 
+    kept = Kept(None)
+
+    @property
+    def settings(self) -> str:
+        """What tells figures of this subject from others of its kind."""
+        return type(self).__name__.lower()
+
     @cached_property
     def seen(self) -> Calibration:
         """What the chosen layers see of the calibration data."""
-        return effcc.calibrate(self.model, self.calibration, self.chosen)
+        found = self.kept.calibration(self.settings)
+        if found is None:
+            found = effcc.calibrate(self.model, self.calibration, self.chosen)
+            self.kept.keep(self.settings, found.seen)
+        return found
 
     @abstractmethod
     def judge(self, model: nn.Module) -> tuple[float, ...]:
@@ -76,6 +88,7 @@ class SmolLM2(Subject):
     measures = ("perplexity", "KL", "top-1")
 
     def __init__(self, sequences: int, judged: int, length: int) -> None:
+        self.sizes = sequences, judged, length
         self.model, encode = read_smollm2()
         calibration, self.evaluation = (
             torch.tensor(encode("\n\n".join(text(part)))[: count * length]).reshape(count, length)
@@ -85,6 +98,10 @@ class SmolLM2(Subject):
 
     def chosen(self, name: str, module: nn.Module) -> bool:
         return isinstance(module, nn.Linear) and "lm_head" not in name
+
+    @property
+    def settings(self) -> str:
+        return "-".join(map(str, ("smollm2", *self.sizes)))
 
     @cached_property
     def reference(self) -> list[Tensor]:
