@@ -82,6 +82,15 @@ def _parameter(p: Parameter) -> str:
     return f"{constant}{element_name(p.dtype)}*{restrict} {p.name}"
 
 
+def _array(indent: str, element: str, name: str, length: int, size: int) -> Iterator[str]:
+    """A local array of `size` bytes; of a thread's own storage, the address that is found once."""
+    if size <= _STACK_LIMIT:
+        yield f"{indent}alignas(64) {element} {name}[{length}];"
+        return
+    yield f"{indent}alignas(64) static thread_local {element} {name}_storage[{length}];"
+    yield f"{indent}{element}* const {name} = found({name}_storage);"
+
+
 def _wrapped(head: str, items: Sequence[str], tail: str, indent: str = "    ") -> list[str]:
     """`head items tail` on one line, or the items on lines of their own filled up to the width."""
     one = head + ", ".join(items) + tail
@@ -128,8 +137,7 @@ class _Lines:
                 case TileStore():
                     yield f"{indent}{texts.store_tile(line)};"
                 case Array(dtype, name, length):
-                    storage = "static thread_local " if length * dtype.bytes > _STACK_LIMIT else ""
-                    yield f"{indent}alignas(64) {storage}{element_name(dtype)} {name}[{length}];"
+                    yield from _array(indent, element_name(dtype), name, length, length * dtype.bytes)
                 case SetLane():
                     yield f"{indent}{texts.set_lane(line)};"
                 case StoreRows():

@@ -192,6 +192,14 @@ def is_made_anew(kernel: Kernel, s: Statement) -> bool:
     return is_copy(kernel, s) or is_decoded(kernel, s)
 
 
+def gathers_rows(s: Statement) -> bool:
+    """Whether it sums rows at places that are data."""
+    row = tuple(map(Axis, s.axes[-1:]))
+    return s.reduction is not None and any(
+        x.index[-1:] == row and any(isinstance(e, Load) for i in x.index for e in walk(i)) for x in s.reads
+    )
+
+
 def online_axis(kernel: Kernel) -> str | None:
     """The axis that the kernel's online reductions follow; None if it has none."""
     for s in kernel.statements:

@@ -23,6 +23,7 @@ from effcc.passes.fusion import fuse
 from effcc.passes.panels import decode_panels
 from effcc.passes.tiling.axes import settle
 from effcc.passes.tiling.cost import START_SECONDS
+from effcc.passes.tiling.gathered import is_gathered
 from effcc.passes.tiling.operands import CACHE_LINE
 from effcc.passes.tiling.tile import tile
 from effcc.target import Target
@@ -40,8 +41,11 @@ def scheduled_seconds(stored: Storage | None, shape: tuple[int, ...], dtype: DTy
 
 
 def gathered_seconds(stored: Storage, rows: int, target: Target) -> float:
-    """Predicted time of a product of `rows` rows, transposed, with a weight's stored elements: the arithmetic at its
-    peak, the gathered rows, and activations and results turned before and after."""
+    """Predicted time of a product of `rows` rows, transposed, with a weight's stored elements: as its schedule says
+    where tasks turn their own rows; else the arithmetic at its peak, the gathered rows, and activations and results
+    turned before and after."""
+    if _in_tasks(stored, rows, target):
+        return scheduled_seconds(stored, stored.shape, stored.dtype, rows, target)
     n, k = stored.shape[0], prod(stored.shape[1:])
     size = stored.dtype.bytes
     kept = prod(stored.levels.stored)
@@ -52,6 +56,13 @@ def gathered_seconds(stored: Storage, rows: int, target: Target) -> float:
     turned = 2 * rows * (n + k) * size / (TURN_SHARE * target.l2_bandwidth)
     starts = 2 * START_SECONDS if target.cores > 1 else 0.0
     return arithmetic + gathered + turned + starts
+
+
+@lru_cache(maxsize=1024)
+def _in_tasks(stored: Storage, rows: int, target: Target) -> bool:
+    """Whether each task of the product turns its own rows and sums what it gathers of them."""
+    program = fuse(_product(stored, stored.shape, stored.dtype, rows), target)
+    return any(is_gathered(kernel) for kernel in program.kernels.values())
 
 
 def _product(stored: Storage | None, shape: tuple[int, ...], dtype: DType, rows: int) -> Graph:

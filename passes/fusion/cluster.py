@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from effcc.ir.contraction import contraction
+from effcc.ir.dependences import gathers_rows
 from effcc.ir.dims import elements, same
-from effcc.ir.expr import Axis, Load, ends_at, walk
+from effcc.ir.dtypes import f32
+from effcc.ir.expr import Axis, Reduce, ends_at, walk
 from effcc.ir.graph import has_effect
 from effcc.ir.kernel import Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
@@ -24,6 +26,8 @@ SMALL = 8192
 """Points of a kernel that is done before other cores would have begun."""
 MOST_BUFFERS = 128
 """Buffers that the statements of a kernel read or write, at most: a function of thousands takes a compiler minutes."""
+TASK_VECTORS = 2
+"""Vectors of rows in a task that sums what it gathers of them, at least."""
 LARGEST_KERNEL = 1024
 """Nodes in the expressions of a kernel, at most, for the same reason."""
 
@@ -204,7 +208,7 @@ class _Clustering(_Alone):
         kept = frozenset(aligned[a] for a in self._own_axes(item) if a in aligned)
         shared = tuple(a for a in into.shared if a in kept)
         named = {**into.same, **{a: aligned.get(a, a) for a in item.statement.axes}}
-        if not self._pays(item, replace(into, same=named), shared):
+        if not (self._in_rows(item, into, shared) or self._pays(item, replace(into, same=named), shared)):
             return False
         into.shared, into.same = shared, named
         return True
@@ -264,6 +268,22 @@ class _Clustering(_Alone):
                 return False
         return self._local_fits(item, into, shared)
 
+    def _in_rows(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
+        """Whether tasks of a few vectors of rows each do all of it: turn them, sum what they gather of them, and turn
+        the sums back. All of that stays in one core's cache, and no thread waits for another; weights, of which little
+        is stored, are read again by each task.
+        """
+        members = [i.statement for i in (*into.items, item)]
+        if not any(map(gathers_rows, members)) or not all(gathers_rows(s) or _is_pointwise(s) for s in members):
+            return False
+        extents = self.cascade.extents
+        if len(shared) != 1 or any(not isinstance(extents[a], int) or s.dtype != f32 for s in members for a in s.axes):
+            return False
+        held = sum(elements(tuple(extents[a] for a in s.axes)) for s in members) // elements((extents[shared[0]],))
+        task = TASK_VECTORS * self.target.vector_bytes
+        enough = elements((extents[shared[0]],)) * f32.bytes >= task * self.target.cores
+        return enough and held * task <= self.target.l2_bytes
+
     def _is_reduced_next(self, statement: Statement, into: Cluster, shared: tuple[str, ...]) -> bool:
         """Whether what reads a product reduces over an axis that it would share: scores, computed key by key where keys
         are made, are not there for a row's maximum.
@@ -283,7 +303,7 @@ class _Clustering(_Alone):
         for load in item.statement.reads:
             for member in into.items:
                 s = member.statement
-                in_rows = s.target == load.buffer and (s.spans or _gathers_rows(s))
+                in_rows = s.target == load.buffer and (s.spans or gathers_rows(s))
                 if in_rows and s.axes[-1:] != item.statement.axes[-1:]:
                     last = load.index[-1]
                     return isinstance(last, Axis) and last.name != item.statement.axes[-1]
@@ -372,12 +392,8 @@ class _Clustering(_Alone):
         return True
 
 
-def _gathers_rows(statement: Statement) -> bool:
-    """Whether it sums rows at places that are data."""
-    row = tuple(map(Axis, statement.axes[-1:]))
-    return statement.reduction is not None and any(
-        x.index[-1:] == row and any(isinstance(e, Load) for i in x.index for e in walk(i)) for x in statement.reads
-    )
+def _is_pointwise(statement: Statement) -> bool:
+    return not any(isinstance(e, Reduce) for e in walk(statement.value))
 
 
 def _is_contraction(statement: Statement) -> bool:

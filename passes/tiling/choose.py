@@ -12,6 +12,7 @@ from effcc.ir.schedule import Schedule
 from effcc.passes.tiling.build import Outline, TiledAxis, TiledNest, build
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.copies import copied, copy_nest
+from effcc.passes.tiling.gathered import gathered_schedule, is_gathered
 from effcc.passes.tiling.groups import group_schedule, is_grouped
 from effcc.passes.tiling.nests import NestPlan, plan_nests
 from effcc.passes.tiling.online import online_of
@@ -35,6 +36,8 @@ def choose(kernel: Kernel, target: Target, rank: int = 0, once: bool = False) ->
     parts = sections(kernel)
     if len(parts) > 1:
         return _one_after_the_other(kernel, [choose(part, target, rank, once)[1] for part in parts])
+    if is_gathered(kernel):
+        return kernel, gathered_schedule(kernel, target)
     if is_grouped(kernel):
         return packed_for(kernel, group_schedule(kernel, target))
     if len(kernel.statements) == 1 and scatters(kernel) and not kernel.scans:

@@ -220,6 +220,21 @@ EFFCC_INLINE mask_of<V> is_inf(V v) { return abs(v) == broadcast<V>(element<V>(_
 template <class V>
 EFFCC_INLINE mask_of<V> is_finite(V v) { return abs(v) < broadcast<V>(element<V>(__builtin_inf())); }
 
+namespace detail {
+
+// A scalar integer stays where addresses are computed: g++ takes what is compared by maximum and minimum to vector
+// registers and back, three instructions on the units that multiply and add.
+template <class V>
+EFFCC_INLINE V in_general_register(V v) {
+#if defined(__AVX2__) && !defined(__clang__)
+    if constexpr (same<V, i32> || same<V, i64>)
+        if (!__builtin_constant_p(v)) __asm__("" : "+r"(v));
+#endif
+    return v;
+}
+
+}  // namespace detail
+
 template <class V>
 EFFCC_INLINE V maximum(V a, V b) {
 #if defined(__AVX512F__) && !defined(__clang__)
@@ -228,8 +243,8 @@ EFFCC_INLINE V maximum(V a, V b) {
 #endif
     if constexpr (detail::floating<element<V>>)
         return ((a > b) | (a != a)) ? a : b;
-    else
-        return a > b ? a : b;
+    a = detail::in_general_register(a);
+    return a > b ? a : b;
 }
 
 template <class V>
@@ -240,8 +255,8 @@ EFFCC_INLINE V minimum(V a, V b) {
 #endif
     if constexpr (detail::floating<element<V>>)
         return ((a < b) | (a != a)) ? a : b;
-    else
-        return a < b ? a : b;
+    a = detail::in_general_register(a);
+    return a < b ? a : b;
 }
 
 template <class V>

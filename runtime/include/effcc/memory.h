@@ -15,11 +15,19 @@
 //   store(p, v), store_n(p, v, count), store_strided(p, stride, v), store_strided_n(p, stride, v, count)
 //   store_mask(p, m), store_mask_n(p, m, count)
 //   scatter(p, index, v), scatter_if(mask, p, index, v)        in lane order: the last lane wins
+//   found(p)                                   p, looked up here: where a thread's own storage lies is a call, which
+//                                              compilers make again in every loop, with all registers saved around it
 #pragma once
 
 #include "effcc/convert.h"
 
 namespace effcc {
+
+template <class T>
+EFFCC_INLINE T* found(T* p) {
+    __asm__("" : "+r"(p));
+    return static_cast<T*>(__builtin_assume_aligned(p, 64));
+}
 
 namespace detail {
 

@@ -1,0 +1,77 @@
+"""Sums of gathered rows between turns: each task turns its own rows, and computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from effcc.codegen.lower import lower
+from effcc.ir.interpreter import run_kernel, run_loops
+from effcc.ir.parser import parse_graph, parse_kernel
+from effcc.ir.printer import print_schedule
+from effcc.ir.schedule import Hold, Loop, nodes
+from effcc.passes.fusion import fuse
+from effcc.passes.tiling.choose import choose
+from effcc.target import generic
+
+TARGET = replace(generic("avx512"), cores=2)
+CSR = """
+graph @g(%x: f32[{rows},96], weight %s: i32[65], weight %c: i32[600], weight %v: f32[600], weight %b: f32[64]) {{
+  %w = decode %s, %c, %v {{encoding=<csr>, dtype=f32, shape=[64,96]}} : f32[64,96]
+  %y = linear %x, %w, %b : f32[{rows},64]
+  return %y
+}}
+"""
+KERNELS = {
+    "csr": """
+        kernel @k(X: f32[{rows},24], C: i32[90], V: f32[90], P: i32[21], B: f32[20]) -> (Y: f32[{rows},20])
+            over k=24, m={rows}, n=20, p=90 {{
+          T[k,m] = X[m,k]
+          R[n,m] = sum(p in cast<i64>(P[n])..cast<i64>(P[n + 1]): T[cast<i64>(minimum(maximum(C[p], 0), 23)),m] * V[p])
+          Y[m,n] = R[n,m] + B[n]
+        }}""",
+    "block(4,1)": """
+        kernel @k(X: f32[{rows},24], C: i32[5,7], V: f32[5,7,4], B: f32[5,4]) -> (Y: f32[{rows},5,4])
+            over k=24, m={rows}, n=5, i=4, j=7 {{
+          T[k,m] = X[m,k]
+          R[n,i,m] = sum(j: T[cast<i64>(minimum(maximum(C[n,j], 0), 23)),m] * V[n,j,i])
+          Y[m,n,i] = R[n,i,m] + B[n,i]
+        }}""",
+}
+
+
+@pytest.mark.parametrize(("rows", "kernels"), [(16, 3), (48, 3), (64, 1), (200, 1)])
+def test_turns_and_sums_are_one_kernel_where_rows_give_every_core_a_task(rows: int, kernels: int) -> None:
+    assert len(fuse(parse_graph(CSR.format(rows=rows)), TARGET).kernels) == kernels
+
+
+def test_what_does_not_fit_a_cores_cache_is_turned_apart() -> None:
+    small = replace(TARGET, l2_bytes=8 << 10)
+    assert len(fuse(parse_graph(CSR.format(rows=64)), small).kernels) == 3
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("isa", ["avx512", "avx2"])
+@pytest.mark.parametrize("rows", [70, 64, 9])
+def test_tasks_compute_what_the_kernel_says(name: str, isa: str, rows: int) -> None:
+    kernel = parse_kernel(KERNELS[name].format(rows=rows))
+    random = np.random.default_rng(rows)
+    starts = np.sort(random.integers(0, 91, 21)).astype(np.int32)
+    given = {p.name: random.standard_normal(p.type.shape).astype(np.float32) for p in kernel.params}
+    given |= {p.name: random.integers(0, 24, p.type.shape).astype(np.int32) for p in kernel.params if p.name == "C"}
+    given |= {"P": starts} if "P" in given else {}
+    chosen, schedule = choose(kernel, replace(generic(isa), cores=2))
+    (tasks,) = schedule.body
+    assert isinstance(tasks, Loop) and tasks.axis == "m" and isinstance(tasks.body[0], Hold)
+    got = run_loops(lower(chosen, schedule), given)
+    np.testing.assert_allclose(got["Y"], run_kernel(kernel, given)["Y"], rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_a_block_share_what_they_gather() -> None:
+    """As many results of a block as registers allow: their rows are loaded once."""
+    kernel = parse_kernel(KERNELS["block(4,1)"].format(rows=128))
+    _, schedule = choose(kernel, TARGET)
+    unrolled = [n for _, n in nodes(schedule.body) if isinstance(n, Loop) and (n.axis, n.together) == ("i", "unroll")]
+    assert unrolled[0].step == 4, print_schedule("k", schedule)
