@@ -30,7 +30,7 @@ from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
 from effcc.passes.balance import cut_long_spans
 from effcc.passes.columns import turn_columns
-from effcc.passes.encodings import Choice, distribute, encode, spell_out_encodings
+from effcc.passes.encodings import Choice, distribute, encode, spell_out_encodings, sum_by_groups
 from effcc.passes.fusion.fuse import CASCADE_STEPS, KERNEL_STEPS, to_cascades, to_clusters
 from effcc.passes.fusion.program import Cascades, program_of
 from effcc.passes.halves import widen_rows
@@ -127,17 +127,20 @@ def _simplify(state: State, target: Target) -> State:
 
 def _hoist(state: State, target: Target) -> State:
     assert state.graph is not None
-    split = hoist(state.graph if device_of(target) is not None else sum_by_dots(state.graph, target))
+    graph, choices = state.graph, state.encodings
+    if device_of(target) is None:
+        graph, choices = sum_by_groups(sum_by_dots(graph, target), target)
+    split = hoist(graph)
     prepare = split.prepare
     if prepare is not None and state.fast_math:
         prepare = widen(prepare)
-    return replace(state, graph=split.main, prepare=prepare)
+    return replace(state, graph=split.main, prepare=prepare, encodings=choices)
 
 
 def _encode(state: State, target: Target) -> State:
     assert state.graph is not None
     split, choices = encode(Hoisted(state.prepare, state.graph), target)
-    return replace(state, graph=split.main, prepare=split.prepare, encodings=choices)
+    return replace(state, graph=split.main, prepare=split.prepare, encodings=(*state.encodings, *choices))
 
 
 def _cascade(state: State, target: Target) -> State:

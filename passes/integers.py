@@ -133,12 +133,12 @@ def _factors(writer: Writer, product: _Product, target: Target) -> Factors:
     x, w, zero = product.x, product.w, product.zero
     signed, mixed = x.type.dtype == w.type.dtype == i8, x.type.dtype != w.type.dtype
     if signed and has_dots(u8, i8, target):
-        return Factors(_moved_up(writer, x, _OFFSET, u8), w, zero + _OFFSET)
+        return Factors(moved_up(writer, x, _OFFSET, u8), w, zero + _OFFSET)
     least = min(int(product.rows[0]), 0)
     most = max(product.rows[1], zero)  # which the border of a convolution adds
     small = w.type.dtype == i8 and most - least <= _SMALL
     if small and has_dots(u7, i8, target) and not has_dots(u8, i8, target):
-        return Factors(_moved_up(writer, x, -least, u7), w, zero - least)
+        return Factors(moved_up(writer, x, -least, u7), w, zero - least)
     if not (signed and has_dots(i8, i8, target)) and not (mixed and has_dots(u8, i8, target)):
         x, w = (writer.emit("cast", v, name=f"{v.name}_pairs", dtype=i16) for v in (x, w))
     return Factors(x, w, zero)
@@ -172,7 +172,7 @@ def _summed(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
-def _moved_up(writer: Writer, x: Value, offset: int, dtype: DType) -> Value:
+def moved_up(writer: Writer, x: Value, offset: int, dtype: DType) -> Value:
     """x + offset, which is no longer negative."""
     wide = writer.emit("cast", x, name=f"{x.name}_wide", dtype=i32)
     added = writer.emit("constant", name="offset", value=offset, dtype=i32, shape=())

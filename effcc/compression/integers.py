@@ -2,7 +2,13 @@
 
     y[m,n] = f32(sum over k of (q[m,k] - zero) * values[n,k]) * (step * scale[n]) + bias[n]
 
-and likewise for convolutions, where a tap beyond the border adds 0. The forward is made of ordinary operators, whose
+and likewise for convolutions, where a tap beyond the border adds 0. Where groups of a channel's elements share a scale,
+or codes have fewer bits, a linear layer multiplies with the weight in f32,
+
+    y[m,n] = sum over k of (q[m,k] - zero) * w[n,k] * step + bias[n]
+
+which the compiler sums in integers a group at a time where that is quicker (`effcc.passes.encodings.by_groups`).
+ The forward is made of ordinary operators, whose
 sums are those of the integers modulo 2^32: exact while there are fewer than 2^16 terms. So a quantized layer runs in
 eager, is exported, and is compiled by any backend.
 """
@@ -19,8 +25,10 @@ from torch import Tensor, nn
 from effcc.compression.activations import Codes, by_step, by_token
 from effcc.compression.modules import EncodedConv2d, EncodedLinear, EncodedModule, encoded_class
 from effcc.errors import EncodingError
+from effcc.frontend.decode import decode, storage_of
 from effcc.ir.dtypes import i8
 from effcc.ir.encodings import Storage
+from effcc.ir.encodings.groups import integers_of
 
 
 class IntegerModule(EncodedModule):
@@ -63,6 +71,17 @@ class IntegerLinear(IntegerModule, EncodedLinear):
         return (result if self.bias is None else result + self.bias.float()).to(input.dtype)
 
 
+class GroupedLinear(IntegerModule, EncodedLinear):
+    """`nn.Linear` of bytes and integers with scales of their own for groups."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        whole, step = self.quantized(self.changed(input))
+        components = [getattr(self, name) for name in self.weight_components]
+        weight = decode(self.encoding, list(self.weight_shape), components, torch.float32)
+        result = F.linear(self.centred(whole, torch.float32), weight) * step
+        return (result if self.bias is None else result + self.bias.float()).to(input.dtype)
+
+
 class IntegerConv2d(IntegerModule, EncodedConv2d):
     """`nn.Conv2d` of bytes."""
 
@@ -84,9 +103,10 @@ class IntegerConv2d(IntegerModule, EncodedConv2d):
         return F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
 
 
-INTEGER: Mapping[type[nn.Module], type[IntegerModule]] = {EncodedLinear: IntegerLinear, EncodedConv2d: IntegerConv2d}
-"""What each class of encoded module becomes when its activations are quantized."""
-_ENCODED: Mapping[type[nn.Module], type[nn.Module]] = {integer: encoded for encoded, integer in INTEGER.items()}
+_ENCODED: Mapping[type[nn.Module], type[EncodedModule]] = {
+    IntegerLinear: EncodedLinear, GroupedLinear: EncodedLinear, IntegerConv2d: EncodedConv2d,
+}  # fmt: skip
+"""What each class of module was before its activations were quantized."""
 
 
 def multiplies(module: nn.Module, static: bool = True) -> bool:
@@ -103,13 +123,26 @@ def require_integers(modules: Iterable[nn.Module], stored: Storage, static: bool
         if not multiplies(module, static):
             where = "nn.Linear and nn.Conv2d" if static else "nn.Linear (by token)"
             raise EncodingError(f"activations are quantized in {where}, not in {type(module).__name__}")
-    values, *others = stored.components
-    scales = len(others) == 1 and others[0].type.shape in ((1,), (stored.shape[0],)) and others[0].type.dtype.is_float
-    if values.type.dtype != i8 or values.type.shape != stored.shape or not scales:
+    linear = all(issubclass(encoded_class(m) or nn.Module, EncodedLinear) for m in modules)
+    if not _is_whole(stored) and not (linear and integers_of(stored) is not None):
         raise EncodingError(
             f"activations are quantized where the weight is stored as int8, with one scale for each channel or for the "
-            f"tensor; this one is stored as {stored.encoding}"
+            f"tensor, or in linear layers as integers of any kind; this one is stored as {stored.encoding}"
         )
+
+
+def _is_whole(stored: Storage) -> bool:
+    """Whether a weight is stored as signed bytes times scales that whole sums share."""
+    values, *others = stored.components
+    scales = len(others) == 1 and others[0].type.shape in ((1,), (stored.shape[0],)) and others[0].type.dtype.is_float
+    return values.type.dtype == i8 and values.type.shape == stored.shape and scales
+
+
+def _integer_class(module: EncodedModule) -> type[IntegerModule]:
+    if isinstance(module, EncodedConv2d):
+        return IntegerConv2d
+    components = [getattr(module, name) for name in module.weight_components]
+    return IntegerLinear if _is_whole(storage_of(module.encoding, module.weight_shape, components)) else GroupedLinear
 
 
 def install_activations(module: Any, codes: Codes | None, step: Tensor | None = None) -> None:
@@ -118,7 +151,7 @@ def install_activations(module: Any, codes: Codes | None, step: Tensor | None = 
         del module.input_step
         module.__class__ = _ENCODED[type(module)]  # type: ignore[assignment]
     if codes is not None:
-        module.__class__ = INTEGER[type(module)]
+        module.__class__ = _integer_class(module)
         module.activations = codes
         source = getattr(module, module.weight_components[0])
         module.register_buffer("input_step", None if step is None else step.to(source.device))

@@ -69,10 +69,11 @@ def quantize(
         Linear, Embedding and convolutions can be stored. A weight that is sparse already keeps its pattern, and is
         rounded by `nearest` or `quantease`. An embedding is rounded to nearest whatever the method: its rows are looked
         up, not multiplied.
-    activations: layers stored as int8 quantize their inputs, too, and multiply bytes with bytes. `int8(per="token")`:
-        linear layers, with a scale for each row at every call. `int8`: also convolutions, by the range that the data
-        show; with `zero=true`, `range="percentile"` or `"mse"` as `effcc.compression.activations` says. `int7` is half
-        as fine, and quicker on machines that have no dot products of bytes (AVX2).
+    activations: layers stored as int8 (linear ones: as integers of any kind) quantize their inputs, too, and multiply
+        integers with integers. `int8(per="token")`: linear layers, with a scale for each row at every call. `int8`:
+        also convolutions, by the range that the data show; with `zero=true`, `range="percentile"` or `"mse"` as
+        `effcc.compression.activations` says. `int7` is half as fine, and quicker on machines that have no dot products
+        of bytes (AVX2).
     fold: what `awq`, `smoothquant` and `hadamard` do to inputs moves into what computes these, where the data show that
         nothing else reads it: a norm's weight, the rows of the linear layer before, also through the values of
         attention. Layers given the same input then share one change, and it costs nothing when the model runs; where

@@ -31,7 +31,9 @@ from effcc.ir.types import TensorType
 
 aten = torch.ops.aten
 
-DTYPES: Mapping[torch.dtype, DType] = {getattr(torch, d.long_name): d for d in dtypes.NAMED.values() if d != dtypes.u7}
+DTYPES: Mapping[torch.dtype, DType] = {
+    getattr(torch, d.long_name): d for d in dtypes.NAMED.values() if d not in dtypes.BOUNDED
+}
 TORCH_DTYPES: Mapping[DType, torch.dtype] = {ours: theirs for theirs, ours in DTYPES.items()}
 
 HALVES = (dtypes.f16, dtypes.bf16)

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from effcc.ir.dtypes import DType, bf16, f32, i8, i16, i32, u7, u8
+from effcc.ir.dtypes import DType, bf16, f32, i7, i8, i16, i32, u7, u8
 
 DOTS: Mapping[tuple[DType, DType, DType], int] = {
     (i8, i8, i32): 4,
     (u8, i8, i32): 4,
     (u7, i8, i32): 4,
+    (u8, i7, i32): 4,
     (i16, i16, i32): 2,
     (bf16, bf16, f32): 2,
 }
-"""How many packed neighbours make one sum, by the dtypes of a, b and c: c + the sum of a * b. Two products of u7 with
-i8 are at most 2 * 127 * 128 in magnitude, which i16 holds: so machines sum them that have no sums of four."""
+"""How many packed neighbours make one sum, by the dtypes of a, b and c: c + the sum of a * b. Two products of u7
+with i8, or of u8 with i7, are at most 2 * 128 * 127 or 2 * 255 * 64 in magnitude, which i16 holds: so machines sum them
+that have no sums of four."""
 
 PACKED = frozenset(dtype for a, b, _ in DOTS for dtype in (a, b))
 """What is packed."""

@@ -189,7 +189,16 @@ class _Clustering(_Alone):
         self.target, self.weights = target, weights
 
     def _candidates(self, item: Defined) -> list[Cluster]:
-        return self._producers(item.statement)
+        """What it reads; where it adds up a product's sums group by group, that product alone."""
+        producers = self._producers(item.statement)
+        return [c for c in producers if any(self._adds_up(item.statement, i.statement) for i in c.items)] or producers
+
+    def _adds_up(self, statement: Statement, product: Statement) -> bool:
+        """Whether a statement adds up the sums of integer dot products along an axis of theirs."""
+        reads = any(load.buffer == product.target for load in statement.reads)
+        if not reads or statement.reduction is None or not _is_packed(product):
+            return False
+        return any(self._is_summed_next(product, [a]) for a in product.axes)
 
     def _join(self, item: Defined, into: Cluster) -> bool:
         if into.opaque is not None or item.scans or any(i.scans for i in into.items):
@@ -298,6 +307,19 @@ class _Clustering(_Alone):
                         return True
         return False
 
+    def _is_summed_next(self, statement: Statement, axes: list[str]) -> bool:
+        """Whether all that reads a statement's results adds them up along some of its axes."""
+        readers = self.readers.get(statement.target, ())
+        wanted = set(axes)
+        for reader in readers:
+            reduced = set(reader.reduction.axes) if reader.reduction is not None else set()
+            for load in reader.reads:
+                if load.buffer == statement.target:
+                    read = zip(statement.axes, load.index, strict=True)
+                    if {a for a, i in read if isinstance(i, Axis) and i.name in reduced} != wanted:
+                        return False
+        return bool(readers)
+
     def _turns_rows(self, item: Defined, into: Cluster) -> bool:
         """Whether it reads across the rows that sums of gathered rows are stored in: one is there at a time, or few."""
         for load in item.statement.reads:
@@ -371,13 +393,13 @@ class _Clustering(_Alone):
         for every tile of the shared axes.
 
         Weights never do: a whole layer's weights would be read for every tile of rows. Dot products of packed integers
-        want rows and columns whole: they are done sooner than what it would take to read them again.
+        want rows and columns whole: they are done sooner than what it would take to read them again. A group of the
+        depth at a time, they are summed on in the same registers.
         """
         extents = self.cascade.extents
         lost = [a for a in statement.axes if into.same.get(a, a) not in shared]
-        product = contraction(statement)
-        if product is not None and product.accumulator.is_integer and product.dot is not None:
-            return all(extents[a] == 1 for a in lost)
+        if _is_packed(statement):
+            return all(extents[a] == 1 for a in lost) or self._is_summed_next(statement, lost)
         own = into.targets
         for load in statement.reads:
             touched = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
@@ -394,6 +416,12 @@ class _Clustering(_Alone):
 
 def _is_pointwise(statement: Statement) -> bool:
     return not any(isinstance(e, Reduce) for e in walk(statement.value))
+
+
+def _is_packed(statement: Statement) -> bool:
+    """Whether it is a product of integers for which there are dot products."""
+    product = contraction(statement)
+    return product is not None and product.accumulator.is_integer and product.dot is not None
 
 
 def _is_contraction(statement: Statement) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from effcc.ir.dims import same
 from effcc.ir.dims import same_shape as shapes_equal
-from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, f64, u7
+from effcc.ir.dtypes import BOUNDED, DTYPES, DType, bf16, boolean, f16, f32, f64
 from effcc.ir.graph import Value
 from effcc.passes.rules.condition import Conditions, nothing
 from effcc.passes.rules.constants import as_held
@@ -195,7 +195,7 @@ def _wider(draft: Draft, random: Random, args: tuple[Expression, ...]) -> None:
     a, b = args
     if isinstance(b, Name):
         source = draft.value(a)
-        draft.scalars[b.name] = random.choice([d for d in DTYPES.values() if d != u7 and _widens(source, d)])
+        draft.scalars[b.name] = random.choice([d for d in DTYPES.values() if d not in BOUNDED and _widens(source, d)])
 
 
 def _widens(a: DType, b: DType) -> bool:

@@ -46,7 +46,7 @@ class TiledNest:
     @property
     def positions(self) -> tuple[int, ...]:
         """The statements, by position."""
-        return (*self.plan.body, *self.plan.reductions, *self.plan.epilogue)
+        return (*self.plan.groups, *self.plan.body, *self.plan.reductions, *self.plan.epilogue)
 
     @property
     def lanes(self) -> TiledAxis | None:
@@ -188,7 +188,7 @@ class _Builder:
 
     def _sums(self, nest: TiledNest, reduced: list[str]) -> tuple[Node, ...]:
         """The accumulators, and the loops that fill them."""
-        inner = self._do((*nest.plan.body, *nest.plan.reductions))
+        inner = (*self._groups(nest), *self._do((*nest.plan.body, *nest.plan.reductions)))
         if nest.chunk is None:
             return self._accumulators(nest, self._over(reduced, nest, inner))
         outside = reduced.index(nest.chunk.axis)
@@ -196,6 +196,14 @@ class _Builder:
         sums = self._accumulators(nest, self._over(inside, nest, inner))
         chunks = (Loop(SERIAL, nest.chunk.axis, nest.chunk.tile, sums),)
         return self._accumulators(nest, self._over(reduced[:outside], nest, chunks))
+
+    def _groups(self, nest: TiledNest) -> tuple[Node, ...]:
+        """The products that are summed a group at a time, before their sums join the accumulators."""
+        found: list[Node] = []
+        for s in (self.kernel.statements[i] for i in nest.plan.groups):
+            assert s.reduction is not None
+            found.append(Hold((s.target,), nest.accumulators, self._over(s.reduction.axes, nest, (Do(s.target),))))
+        return tuple(found)
 
     def _accumulators(self, nest: TiledNest, body: tuple[Node, ...]) -> tuple[Node, ...]:
         return (Hold(tuple(self.kernel.statements[i].target for i in nest.plan.reductions), nest.accumulators, body),)

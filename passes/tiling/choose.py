@@ -20,6 +20,7 @@ from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.panel_nest import decoded, panel_nest
 from effcc.passes.tiling.plain_nest import plain_nest
 from effcc.passes.tiling.product_nest import product_nest, product_of
+from effcc.passes.tiling.scaled_nest import scaled_nest, with_groups
 from effcc.passes.tiling.scatters import scatter_schedule, scatters, sections
 from effcc.target import Target
 
@@ -122,8 +123,11 @@ def _in_steps(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Schedu
 def _nests(choice: Choice) -> tuple[TiledNest, ...]:
     """The kernel's nests: those with products first, whose register tiles the others go by."""
     plans = plan_nests(choice.kernel, choice.sequential.axis if choice.sequential is not None else None)
+    plans = with_groups(choice, plans)
     nests: dict[int, TiledNest] = {}
-    for n in sorted(range(len(plans)), key=lambda n: product_of(choice.kernel, plans[n]) is None):
+    for n in sorted(
+        range(len(plans)), key=lambda n: not plans[n].groups and product_of(choice.kernel, plans[n]) is None
+    ):
         made = _nest(choice, plans[n])
         if made.lanes is not None:
             targets = (choice.kernel.statements[i].target for i in made.positions)
@@ -134,6 +138,8 @@ def _nests(choice: Choice) -> tuple[TiledNest, ...]:
 
 
 def _nest(choice: Choice, plan: NestPlan) -> TiledNest:
+    if plan.groups:
+        return scaled_nest(choice, plan)
     product = product_of(choice.kernel, plan)
     if product is not None:
         return product_nest(choice, plan, product)

@@ -41,7 +41,7 @@ from effcc.target import Target
 MODEL = """
     # Register tile: accumulators, a row of B, and one broadcast element of A.
     vectors = nr / lanes
-    mr * nr / lanes + nr / lanes + 1 <= vector_registers
+    (1 + grouped) * mr * nr / lanes + nr / lanes + 1 <= vector_registers    # sums of a group have their own
     mr + 2 <= aliased_rows or mr == 1              # rows of A that share one L1 set, with their lines of B and C
     n % nr == 0 or padded == 1
 
@@ -83,10 +83,11 @@ MODEL = """
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
             + k_all * turn_slots / 8)
     lines = min(1, lhs_bytes * k_all / 1024) * lhs_bytes * k_all * line_slots   # of a row of A, in 64ths
-    panel_slots = (k_all * (rows / mr * step + left_step) + ceil(rows / mr) * call + ceil(rows * lines / 64)
-                   + made_panel)
+    panel_slots = (k_all * (rows / mr * step + left_step) + ceil(rows / mr) * (call + join_loads * vectors)
+                   + ceil(rows * lines / 64) + made_panel + rows * vectors * join_slots)
     all_slots = (turns * batch * ceil(n / nr)
-                 * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * call + m * lines / 64 + made_panel))
+                 * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * (call + join_loads * vectors)
+                    + m * lines / 64 + made_panel + m * vectors * join_slots))
 
     # Bytes between L2 and L1: A once a panel, B once a tile unless panel and tile of A fit in L1, C once a block.
     spilled = min(1, depth * (nr * rhs_bytes + mr * lhs_bytes) / l1_bytes)
@@ -127,6 +128,17 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Joins:
+    """What it takes to add up what `groups` of the depth have been summed to: `slots` for each vector of accumulators,
+    `loads` for each vector of columns.
+    """
+
+    groups: int
+    slots: int
+    loads: int
+
+
+@dataclass(frozen=True)
 class ContractionNest:
     """A contraction to be scheduled.
 
@@ -152,6 +164,7 @@ class ContractionNest:
         whole: names of axes that tasks cannot share; each task runs all of them.
         depth: points of the innermost k axis that are summed at once, as packed neighbours, here and in `matrix`.
         dot_slots: what summing them takes in vectors, in multiply-adds.
+        joins: where a group of k at a time is summed in accumulators of its own, how these join the others; else None.
     """
 
     axes: tuple[Axis, ...]
@@ -169,6 +182,7 @@ class ContractionNest:
     dot_slots: int = 1
     row_slots: int = 0
     made: Made | None = None
+    joins: Joins | None = None
 
 
 @dataclass(frozen=True)
@@ -262,6 +276,9 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "row_slots": 1 + nest.row_slots,
         "made_slots": 0 if nest.made is None else nest.made.slots,
         "dot_slots": nest.dot_slots,
+        "grouped": int(nest.joins is not None),
+        "join_slots": 0 if nest.joins is None else nest.joins.groups * nest.joins.slots,
+        "join_loads": 0 if nest.joins is None else nest.joins.groups * nest.joins.loads,
         "load_eighths": 8 if nest.depth == 1 else PACKED_LOAD_EIGHTHS,
         # Panels neither packed nor made come from as many places as A's rows: wide ones gain nothing there.
         "line_slots": LINE_SLOTS if nest.rhs == "packed" or nest.made is not None else 0,

@@ -21,7 +21,7 @@ from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.scalars import function
 from effcc.passes.tiling.access import layouts, stride
-from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, Made, schedule_contraction
+from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, Joins, Made, schedule_contraction
 from effcc.passes.tiling.dots import dot_slots
 from effcc.passes.tiling.matrix import matrix_schedules
 from effcc.passes.tiling.nests import NestPlan
@@ -34,6 +34,8 @@ from effcc.target import Target
 
 STORE_SLOTS = 2
 """Slots to store a vector: there is one store port."""
+FUSED = 1
+"""Of a product that is added to a sum, both are one instruction."""
 MANY = 1 << 20
 """A stride that is uneven or unknown, in elements: as bad as far."""
 
@@ -53,12 +55,14 @@ def contraction_of(
     target: Target,
     rank: int = 0,
     depth: int = 1,
+    joins: Joins | None = None,
 ) -> ContractionSchedule:
     """The best schedule of a sum of products with lanes along `lane_axis` and register rows along `row_axis`.
 
     depth: so many packed points of the innermost reduced axis are summed at once, on the matrix unit if they fill a row
     of a tile register. shared: the axes along which there can be parallel tasks. block_k: whether partial
-    sums may rest in the cache. rank: how many that are predicted to be faster are passed over, here and below.
+    sums may rest in the cache. rank: how many that are predicted to be faster are passed over, here and below. joins:
+    see `ContractionNest`.
     """
     kept = (*product.batch, *product.rows, *product.columns)
     in_rows, in_columns = (set(kept) & o.axes for o in (rows_of, columns_of))
@@ -88,8 +92,15 @@ def contraction_of(
         depth=depth,
         dot_slots=1 if depth == 1 or product.dot is None else dot_slots(product.dot, target) or 1,
         made=_made(kernel, columns_of.data.buffer, lane_axis),
+        joins=joins,
     )
     return _contraction(nest, target, rank)
+
+
+def joins_of(s: Statement, groups: int, axis: str) -> Joins:
+    """What it takes to add a product's sums up, of so many groups, as a statement does; lanes along `axis`."""
+    loads_ = len({x for x in s.reads if axis in free_axes(x)}) - 1
+    return Joins(groups, max(1, round(_operations(s.value, axis)) - FUSED), loads_)
 
 
 def _decode_slots(factor: Factor, axis: str) -> int:

@@ -6,10 +6,11 @@ of bytes, summed in i32, by fours.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from effcc.ir.contraction import Contraction, Operand, PackedDot
-from effcc.ir.dtypes import bf16, i8, i16, u7, u8
+from effcc.ir.dtypes import bf16, i7, i8, i16, u7, u8
 from effcc.ir.expr import free_axes
 from effcc.ir.kernel import Kernel
 from effcc.passes.tiling.access import layouts, stride
@@ -38,7 +39,7 @@ def dot_slots(dot: PackedDot, target: Target) -> int | None:
         return 1
     if form == (i8, i8) and target.tile_registers:
         return _SIGNED_SLOTS
-    if form == (u7, i8) and target.isa != "scalar":
+    if form in ((u7, i8), (u8, i7)) and target.isa != "scalar":
         return 1 if target.sums_bytes else _SMALL_SLOTS[target.isa]
     return _PAIR_SLOTS if form == (i16, i16) and target.isa != "scalar" else None
 
@@ -53,11 +54,15 @@ _PAIR_SLOTS = 2
 """vpmaddwd and an addition; vpdpwssd is one."""
 
 
-def packed_product(kernel: Kernel, product: Contraction, target: Target) -> PackedProduct | None:
-    """How a product is summed by packed lanes; None where `target` has no such, or the kernel does more than that."""
+def packed_product(
+    kernel: Kernel, product: Contraction, target: Target, beside: Collection[str] = ()
+) -> PackedProduct | None:
+    """How a product is summed by packed lanes; None where `target` has no such, or the kernel sums more than that, but
+    for the targets `beside`.
+    """
     dot = product.dot
-    sums = [s for s in kernel.statements if s.reduction is not None or s.scatter is not None]
-    if dot is None or dot_slots(dot, target) is None or not product.is_outer or len(sums) != 1:
+    sums = [s.target for s in kernel.statements if s.reduction is not None or s.scatter is not None]
+    if dot is None or dot_slots(dot, target) is None or not product.is_outer or {product.target, *beside} != {*sums}:
         return None
     for one in (product, product.turned):
         rows_of, columns_of = one.left, one.right

@@ -10,7 +10,10 @@ from effcc.ir.kernel import Kernel, Statement
 
 @dataclass
 class NestPlan:
-    """A nest before its axes are tiled: the statements by position, and the axes they run over."""
+    """A nest before its axes are tiled: the statements by position, and the axes they run over.
+
+    groups: the product whose sums, a group of its depth at a time, the reductions add up (`scaled_nest`).
+    """
 
     kept: tuple[str, ...]
     reduced: tuple[str, ...] = ()
@@ -18,6 +21,7 @@ class NestPlan:
     reductions: list[int] = field(default_factory=list)
     epilogue: list[int] = field(default_factory=list)
     phase: str = "inside"
+    groups: list[int] = field(default_factory=list)
 
     @property
     def box(self) -> frozenset[str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import effcc
 from effcc.compression.activations import Codes, by_token
-from effcc.compression.integers import IntegerLinear
+from effcc.compression.integers import GroupedLinear, IntegerLinear
 from effcc.compression.modules import EncodedLinear
 from effcc.compression.quantize import quantize
 from effcc.compression.save import load_into, save
@@ -97,6 +98,49 @@ def test_seven_bits_are_summed_by_fours_where_bytes_are_not(notation: str) -> No
         torch.testing.assert_close(compiled(x), want, rtol=0, atol=1e-2)
         assert 0 < (want - plain(x)).norm() / plain(x).norm() < 0.03
     assert ": u7[" in str(effcc.explain(compiled, measure=False))
+
+
+GROUPED = ["int4(group=16)", 'int4(group=16,minimum=true,scale="f16")', "int5(group=8,zero=true)"]
+
+
+@pytest.mark.parametrize("scheme", GROUPED)
+@pytest.mark.parametrize("machine", ["avx2", "host", pytest.param("avx512", marks=pytest.mark.slow)])
+def test_a_layer_of_groups_is_the_same_compiled(machine: str, scheme: str) -> None:
+    plain = nn.Sequential(nn.Linear(96, 80), nn.GELU(), nn.Linear(80, 20, bias=False)).eval()
+    layers = quantize(plain, scheme, activations=TOKENS, where=lambda name, m: name == "0")
+    assert isinstance(layers[0], GroupedLinear)
+    x = torch.randn(3, 17, 96)
+    x[0, 0] = 0
+    compiled = torch.compile(layers, backend="effcc", options={"target": runs(machine)})
+    with torch.no_grad():
+        want = layers(x)
+        # Quantizing rounds half-way numbers either way, and a step is 1/127 of a row's largest magnitude.
+        torch.testing.assert_close(compiled(x), want, rtol=0, atol=1e-4)
+        torch.testing.assert_close(layers[0](x), F.linear(x, layers[0].weight, layers[0].bias), rtol=0, atol=0.05)
+    assert "aten::" not in str(effcc.explain(compiled, measure=False))
+
+
+def test_groups_are_summed_in_integers_where_that_is_quicker() -> None:
+    layer, x = quantize(nn.Linear(256, 64), "int4(group=32)", activations=TOKENS), torch.randn(64, 256)
+    compiled = torch.compile(layer, backend="effcc", options={"target": runs("avx2")})
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), layer(x), rtol=0, atol=1e-5)
+    assert "summed in integers, a group at a time, 64 rows" in str(effcc.explain(compiled, measure=False))
+
+
+def test_layers_of_groups_are_saved_and_loaded(tmp_path: Path) -> None:
+    layers, x = quantize(model(), "int4(group=8)", activations=TOKENS), torch.randn(5, 37)
+    save(layers, tmp_path / "layers.safetensors")
+    again = load_into(model(), tmp_path / "layers.safetensors")
+    with torch.no_grad():
+        assert torch.equal(again(x), layers(x))
+    assert isinstance(again[0], GroupedLinear)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("scheme", ["nf4", 'fp8("e4m3")'])
+def test_weights_that_are_no_integers_are_refused(scheme: str) -> None:
+    with pytest.raises(EncodingError, match="as integers of any kind; this one is stored as"):
+        quantize(model(), scheme, activations=TOKENS)
 
 
 def test_a_layer_of_one_input_multiplies() -> None:

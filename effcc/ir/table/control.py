@@ -15,6 +15,7 @@ from effcc.errors import EncodingError, IRTypeError
 from effcc.ir.dims import dim, same_shape, show
 from effcc.ir.dtypes import boolean
 from effcc.ir.encodings import Storage, stored_as
+from effcc.ir.encodings.groups import form_part, groups_of, part_of_groups
 from effcc.ir.form import FormBuilder
 from effcc.ir.op import REQUIRED, Op, Types, require
 from effcc.ir.types import TensorType
@@ -130,15 +131,27 @@ def _stored(operands: Types, attrs: Mapping[str, Any]) -> Storage:
 
 
 def _infer_decode(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
-    return TensorType(attrs["dtype"], _stored(operands, attrs).shape)
+    found = _stored(operands, attrs)
+    if not attrs["part"]:
+        return TensorType(attrs["dtype"], found.shape)
+    groups = groups_of(found)
+    require(groups is not None, f"a weight stored as {found.encoding} is no integers with a scale for each group")
+    assert groups is not None
+    require(attrs["part"] in groups.parts, f"expected one of {', '.join(groups.parts)}, got part={attrs['part']!r}")
+    return groups.type_of(attrs["part"])
 
 
-def _decode_reference(*components: Any, encoding: Any, dtype: Any, shape: Sequence[int], whole: bool) -> Any:
-    return stored_as(encoding, shape, dtype, [c.shape for c in components]).decode(components)
+def _decode_reference(*components: Any, encoding: Any, dtype: Any, shape: Sequence[int], whole: bool, part: str) -> Any:
+    found = stored_as(encoding, shape, dtype, [c.shape for c in components])
+    return part_of_groups(found, components, part) if part else found.decode(components)
 
 
 def _decode(b: FormBuilder) -> None:
-    _stored(tuple(o.type for o in b.operands), b.attrs).form(b, b.attrs["whole"])
+    found = _stored(tuple(o.type for o in b.operands), b.attrs)
+    if b.attrs["part"]:
+        form_part(b, found, b.attrs["part"])
+    else:
+        found.form(b, b.attrs["whole"])
 
 
 # The call that copies an operand of a dtype that no kernel computes on.
@@ -161,6 +174,6 @@ OPS: list[Op] = [
        {"target": REQUIRED, "template": REQUIRED, "results": REQUIRED, "reason": "no-op", "why": ""}),
     Op("decode", "opaque", (1, None), _infer_decode, _decode_reference,
        "the dense tensor that the operands, components of `encoding`, stand for; `whole`: as an array of its own, not "
-       "for products to read through",
-       {"encoding": REQUIRED, "dtype": REQUIRED, "shape": REQUIRED, "whole": False}, _decode),
+       "for products to read through; `part`: of a matrix of integers with scales by group, which one it is instead",
+       {"encoding": REQUIRED, "dtype": REQUIRED, "shape": REQUIRED, "whole": False, "part": ""}, _decode),
 ]  # fmt: skip

@@ -2,7 +2,8 @@
 //
 //   dot(a, b, c)         c[i] + the products of those lanes of a and b that share c's lane i
 //   repeat<V>(few)       neighbours of one lane in every lane: two bf16, four bytes
-//   dot_small(a, b, c)   the same, of u7: u8 x i8 where no lane of a is above 127, quicker without VNNI
+//   dot_small(a, b, c)   the same, of u7 x i8 or u8 x i7: no lane of a is above 127, or all of b are from
+//                        -64 to 63; quicker without VNNI
 //
 //     a       b       c      neighbours
 //     i8      i8      i32    4            exact, modulo 2^32
@@ -17,7 +18,8 @@
 // turning over a's sign bits adds 128 to it, and 128 times b's sum is taken away, by a vpdpbusd of b alone, which
 // compilers move out of a loop over rows of a. Without VNNI: bytes of even and of odd place widened to i16 where they
 // lie, then vpmaddwd of each; the widening of an operand that is used again is done once. vpmaddubsw takes bytes as they
-// are, but saturates at i16: exact only where the unsigned side is at most 127, which is dot_small. Measured in
+// are, but saturates at i16: exact only where the unsigned side is at most 127, or the signed one in -64 to 63,
+// which is dot_small. Measured in
 // benchmarks/dot.md.
 #pragma once
 

@@ -123,6 +123,30 @@ class Values(ABC):
         return False
 
     @property
+    def integers(self) -> tuple[int, int] | None:
+        """The least and the largest integer that elements are before they are scaled; None where they are not."""
+        return None
+
+    @property
+    def has_minimum(self) -> bool:
+        """Whether a stored minimum is added to what is scaled."""
+        return False
+
+    def group_size(self, length: int) -> int:
+        """How many neighbours of a row of so many elements share their parameters."""
+        return length
+
+    def integer_parts(
+        self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType
+    ) -> tuple[Expr, Expr, Expr | None]:
+        """Of `integers`: a stored element's integer, its scale and its minimum, in what they are computed in."""
+        raise EncodingError("these elements are no integers with scales")
+
+    def separated(self, levels: Levels, arrays: Sequence[Array]) -> tuple[Array, Array, Array | None]:
+        """Of `integers`: those, as rows, and the arrays of scales and minimums."""
+        raise EncodingError("these elements are no integers with scales")
+
+    @property
     def trained(self) -> tuple[str, ...]:
         """The components that an optimizer may change."""
         return ("values",) if self.is_exact else ()

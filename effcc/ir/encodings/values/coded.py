@@ -233,6 +233,13 @@ class Coded(Values):
         return levels.from_rows(self.grid.rows(values, rows.shape)).astype(np.float64 if exact else dtype.numpy)
 
     def element(self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType) -> Expr:
+        number, scale, least = self.integer_parts(levels, load, place, channel, dtype)
+        value: Expr = call("mul", number, scale)
+        return cast(value if least is None else call("add", value, least), dtype)
+
+    def integer_parts(
+        self, levels: Levels, load: LoadComponent, place: Sequence[Expr], channel: Expr, dtype: DType
+    ) -> tuple[Expr, Expr, Expr | None]:
         wide, shape = dtype.accumulator, self._grid_shape(levels)
         index = self.grid.index(channel, levels.position(place))
         names = list(range(len(self.components(levels, dtype))))
@@ -244,11 +251,9 @@ class Coded(Values):
             zero = Packed(self.code.packed.bits).element(lambda i, at: load(parts.zero[i], at), index, shape)
             number = call("sub", number, cast(zero, wide))
         scale = self.scale.element(lambda i, at: load(parts.scale[i], at), index, shape, wide)
-        value: Expr = call("mul", number, scale)
-        if self.minimum is not None:
-            least = self.minimum.element(lambda i, at: load(parts.minimum[i], at), index, shape, wide)
-            value = call("add", value, least)
-        return cast(value, dtype)
+        if self.minimum is None:
+            return number, scale, None
+        return number, scale, self.minimum.element(lambda i, at: load(parts.minimum[i], at), index, shape, wide)
 
     def error_bound(self, levels: Levels, arrays: Sequence[Array]) -> Array:
         parameters = arrays[len(self.code.packed.planes) :]
@@ -281,6 +286,27 @@ class Coded(Values):
             weighted = rows * scale
             found.append(xp.stack([(weighted * (codes == c)).sum() for c in range(len(parts.tables[0]))], 0))
         return [*(None for _ in range(planes)), *found]
+
+    @property
+    def integers(self) -> tuple[int, int] | None:
+        found = self.code.integers
+        return found if found is None or not self.zero else (found[0] - self._steps, found[1])
+
+    def separated(self, levels: Levels, arrays: Sequence[Array]) -> tuple[Array, Array, Array | None]:
+        planes = len(self.code.packed.planes)
+        rows = levels.rows(self.code.packed.unpack(arrays[:planes], levels.stored))
+        by = self._numbers(levels, arrays[planes:])
+        numbers = self.code.numbers(np, rows, by.table)
+        if by.zero is not None:
+            numbers = numbers - self.grid.spread(by.zero, range(rows.shape[1]))
+        return numbers, by.scale, by.minimum
+
+    @property
+    def has_minimum(self) -> bool:
+        return self.minimum is not None
+
+    def group_size(self, length: int) -> int:
+        return self.grid.group if self.grid.per == "group" else length
 
     @property
     def shares_groups(self) -> bool:

@@ -43,6 +43,11 @@ class Code(ABC):
         """Whether 0 is among the numbers; where it is not, elements that are all 0 get a scale of 0."""
         return True
 
+    @property
+    def integers(self) -> tuple[int, int] | None:
+        """The least and the largest number, where all of them are integers whatever the data say."""
+        return None
+
     @abstractmethod
     def radius(self, count: int, table: Array | None) -> float:
         """How far, in scales, an element may be from the number nearest to it, where `count` share a scale."""
@@ -121,6 +126,12 @@ class Integers(Code):
     def largest(self) -> float:
         return float(max(-self.low, self.high))
 
+    @property
+    def integers(self) -> tuple[int, int]:
+        if self.packed.signed:
+            return -128, 127  # which a byte may hold that others wrote
+        return -self.offset, (1 << self.bits) - 1 - self.offset
+
     def radius(self, count: int, table: Array | None) -> float:
         return 0.5
 
@@ -161,6 +172,10 @@ class Signs(Code):
     @property
     def largest(self) -> float:
         return 1.0
+
+    @property
+    def integers(self) -> tuple[int, int]:
+        return -1, 1
 
     @property
     def has_zero(self) -> bool:

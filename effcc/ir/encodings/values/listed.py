@@ -134,6 +134,10 @@ class Powers(Listed):
     def packed(self) -> Packed:  # type: ignore[override]
         return Packed(self.bits)
 
+    @property
+    def integers(self) -> tuple[int, int]:
+        return -int(self.largest), int(self.largest)
+
     def listed(self, table: Array | None) -> Array:
         codes = np.arange(1 << self.bits)
         half = 1 << (self.bits - 1)
