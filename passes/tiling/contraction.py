@@ -287,10 +287,10 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
     }
     domains: dict[str, Domain] = {
         "mr": tuple(range(1, min(m, target.vector_registers - 2) + 1)),
-        "nr": tuple(vector * v for v in range(1, 9)),
+        "nr": _widths(vector),
         "kc": kc,
         "m_parts": m_parts,
-        "n_parts": (1,) if lane_axis in nest.whole else parts_of(_ceil(n, vector), target.cores),
+        "n_parts": _column_parts(nest, n, vector, target) if lane_axis not in nest.whole else (1,),
     }
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
 
@@ -313,6 +313,17 @@ def _as_schedule(problem: Problem, solution: Solution) -> ContractionSchedule:
         prediction=predict(model, v),
         reasons=problem.explain(solution.values),
     )
+
+
+def _column_parts(nest: ContractionNest, n: int, vector: int, target: Target) -> Domain:
+    """Into how many parts columns may be cut: each is one panel where tasks make panels of their own."""
+    if nest.made is None:
+        return parts_of(_ceil(n, vector), target.cores)
+    return tuple(sorted({_ceil(n, nr) for nr in _widths(vector)}))
+
+
+def _widths(vector: int) -> Domain:
+    return tuple(vector * v for v in range(1, 9))
 
 
 def _ceil(a: int, b: int) -> int:

@@ -14,6 +14,7 @@ from effcc.passes.tiling.constraints import evaluate
 from effcc.passes.tiling.contraction import (
     MODEL,
     ContractionNest,
+    Made,
     contraction_problem,
     contraction_schedules,
     schedule_contraction,
@@ -180,3 +181,10 @@ def test_a_kernel_is_scheduled_in_a_few_milliseconds():
         m, n, k = random.choice([1, 32, 49, 128, 197, 512]), *random.choices([64, 197, 384, 768, 1000, 3072], k=2)
         boxes.append(solve(contraction_problem(product(m, n, k), AVX512))[0].boxes)
     assert sorted(boxes)[30] < 250
+
+
+@pytest.mark.parametrize("n", [100, 16385, 49152])
+def test_panels_that_tasks_make_are_one_a_task_for_any_number_of_columns(n):
+    """Of a vocabulary's columns, too."""
+    (s,) = schedule_contraction(product(128, n, 576, made=Made(7, n * 300)), AVX512)
+    assert s.nc == s.nr
