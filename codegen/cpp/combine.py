@@ -9,7 +9,7 @@ from effcc.codegen.cpp.spelling import Fold, fold, spell
 from effcc.codegen.cpp.values import computed
 from effcc.errors import UnsupportedError
 from effcc.ir import vectors
-from effcc.ir.contraction import factors_of
+from effcc.ir.contraction import factors_of, summands_of
 from effcc.ir.dtypes import DType
 from effcc.ir.expr import Expr
 from effcc.ir.scalars import reduction
@@ -44,7 +44,10 @@ class Combine:
         return Broadcast(number, type) if lanes > 1 else number
 
     def value(self) -> Value:
-        return self._stored(self.points.at.value(self.tile.value))
+        return self._of(self.tile.value)
+
+    def _of(self, e: Expr) -> Value:
+        return self._stored(self.points.at.value(e))
 
     def _stored(self, value: Value) -> Value:
         """The value in the dtype of the buffer; the half types wait for the store to be rounded."""
@@ -55,18 +58,21 @@ class Combine:
 
     def combined(self, before: Value) -> Value:
         """The value at the current point, folded with what stands there `before`."""
-        product = self._product()
-        return self.folded(before, self.value()) if product is None else self._multiply_add(product, before)
-
-    def _product(self) -> tuple[Expr, Expr] | None:
-        """The factors, where products are summed, each of which may be rounded once with its sum."""
         e = self.tile.value
-        same = computed(e.dtype) == computed(self.dtype) and e.dtype.is_float
-        return factors_of(e) if self.tile.combine == "add" and same else None
+        if self.tile.combine != "add" or computed(e.dtype) != computed(self.dtype) or not e.dtype.is_float:
+            return self.folded(before, self.value())
+        *rest, first = summands_of(e)
+        before = self._added(first, before) if factors_of(first) else self.folded(before, self._of(first))
+        for term in reversed(rest):
+            before = self._added(term, before)
+        return before
 
-    def _multiply_add(self, product: tuple[Expr, Expr], before: Value) -> Value:
+    def _added(self, product: Expr, before: Value) -> Value:
+        """What stands there and a product, which may be rounded once with it."""
+        factors = factors_of(product)
+        assert factors is not None
         self.points.at.streams = True
-        a, b = (self.points.at.value(factor) for factor in product)
+        a, b = (self.points.at.value(factor) for factor in factors)
         self.points.at.streams = False
         lanes = max(a.lanes, b.lanes, before.lanes)
         take = values.in_lanes if lanes > 1 else values.node

@@ -221,6 +221,14 @@ def factors_of(e: Expr) -> tuple[Expr, Expr] | None:
     return None
 
 
+def summands_of(e: Expr) -> tuple[Expr, ...]:
+    """What a multiply-add adds up, product by product, outermost first; of anything else, itself."""
+    match e:
+        case Call("mul_add", (left, right, rest)):
+            return Call("mul", (left, right), e.dtype), *summands_of(rest)
+    return (e,)
+
+
 def _operand(value: Expr, weights: Collection[str]) -> Operand:
     loads = tuple(_data(value))
     return Operand(value, loads, bool(loads) and all(x.buffer in weights for x in loads))

@@ -11,7 +11,7 @@ from itertools import islice
 from math import prod
 
 from effcc.ir.codes import reads_table
-from effcc.ir.contraction import Contraction
+from effcc.ir.contraction import Contraction, factors_of, summands_of
 from effcc.ir.contraction import Operand as Factor
 from effcc.ir.dependences import is_decoded
 from effcc.ir.dims import Shape, elements
@@ -237,7 +237,9 @@ def window_of(
 def _operations(e: Expr, axis: str) -> float:
     """Vector instructions of an expression with lanes along `axis`: what is the same in all lanes is computed apart."""
     if isinstance(e, Reduce):
-        return 1.0 + _operations(e.body, axis)
+        # Where several products are added up, the first of them is added as it is multiplied, too.
+        *others, first = summands_of(e.body)
+        return _operations(e.body, axis) + (0.0 if others and factors_of(first) else 1.0)
     if axis not in free_axes(e):
         return 0.0
     match e:

@@ -255,3 +255,20 @@ def _rows_inside(rows: int, depth: int) -> LoopNest:
     (panels,) = tasks.body
     inner = replace(tasks, kind="serial", body=panels.body)
     return replace(nest, body=(replace(panels, body=(inner,)),))
+
+
+def test_what_several_products_add_up_to_is_added_product_by_product() -> None:
+    """Each in one instruction with the sum before, none rounded apart."""
+    tile = axes(("k", 32, "lanes"))
+    pair = apply("mul_add", at("A", m, k), at("B", m, k), apply("mul", at("C", m, k), at("B", m, k)))
+    body = (
+        Alloc("acc", f32, (), "register"),
+        Tile((), "acc", (), "set", number(0.0)),
+        Tile(tile, "acc", (), "add", pair),
+        Tile((), "O", (m,), "set", at("acc")),
+    )
+    operands = tuple(param(name, f32, 4, 32) for name in "ABC")
+    nest = LoopNest("pairs", operands, (param("O", f32, 4),), (loop("m", 4, 1, body),))
+    source = source_of(nest, generic("avx512"))
+    assert source.count("mul_add(") == 4, source
+    assert "+ v" not in source
