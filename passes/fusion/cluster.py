@@ -7,7 +7,7 @@ whether joining pays is decided from footprints and from how often operands woul
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from effcc.ir.contraction import contraction
@@ -18,6 +18,7 @@ from effcc.ir.expr import Axis, Reduce, ends_at, walk
 from effcc.ir.graph import has_effect
 from effcc.ir.kernel import Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
+from effcc.passes.fusion.siblings import alike, are_siblings, named_alike
 from effcc.target import Target
 
 PARALLELISM = 4
@@ -101,6 +102,7 @@ class _Alone:
                 joined = self._fresh(None)
                 joined.shared = self._own_axes(item)
                 joined.same = {a: a for a in item.statement.axes}
+            self._meet(item, joined)
             self._place(item, joined)
         return self._ordered()
 
@@ -176,9 +178,13 @@ class _Alone:
         others = (c for c in self._producers(item.statement) if c is not into)
         return not any(other.before >> into.number & 1 for other in others)
 
+    def _meet(self, item: Defined, into: Cluster) -> None:
+        """Take other clusters into the one that a statement is about to join."""
+
     def _ordered(self) -> list[Cluster]:
         """Clusters sorted so that producers come first, otherwise as created."""
-        return sorted(self.clusters, key=lambda c: (c.before.bit_count(), c.number))
+        left = (c for c in self.clusters if c.items or c.opaque is not None)
+        return sorted(left, key=lambda c: (c.before.bit_count(), c.number))
 
 
 class _Clustering(_Alone):
@@ -222,10 +228,38 @@ class _Clustering(_Alone):
         into.shared, into.same = shared, named
         return True
 
-    def _crowded(self, item: Defined, into: Cluster) -> bool:
+    def _meet(self, item: Defined, into: Cluster) -> None:
+        """Where it reads from another sum over what the cluster's sum reads, both become one cluster."""
+        if item.statement.reduction is not None:
+            return
+        for other in self._producers(item.statement):
+            if other is into or other.opaque is not None or self._crowded(item, into, other):
+                continue
+            named = named_alike(into, other, into.same, self._align(item.statement, other))
+            if named and are_siblings(into, other, self.cascade.extents):
+                self._absorb(other, into, named)
+
+    def _absorb(self, other: Cluster, into: Cluster, named: Mapping[str, str]) -> None:
+        """Move all of a cluster into another one that neither runs before nor after it; `named`: its shared axes."""
+        first, second = (other, into) if other.number < into.number else (into, other)
+        into.items = [*first.items, *alike(first.items, second.items)]
+        into.same = {**{a: named.get(shared, shared) for a, shared in other.same.items()}, **into.same}
+        into.buffers, into.size = into.buffers | other.buffers, into.size + other.size
+        into.before |= other.before
+        self.home.update(dict.fromkeys(other.targets, into))
+        gone, both = 1 << other.number, into.before | 1 << into.number
+        for c in self.clusters:
+            if c.before & (gone | 1 << into.number):
+                c.before = c.before & ~gone | both
+        self.needed |= both
+        other.items = []
+
+    def _crowded(self, item: Defined, into: Cluster, *others: Cluster) -> bool:
         """Whether a cluster would grow larger than a kernel should."""
-        buffers = into.buffers | {item.target, *(load.buffer for load in item.statement.reads)}
-        size = into.size + sum(1 for _ in walk(item.statement.value))
+        buffers = into.buffers.union(
+            {item.target}, (x.buffer for x in item.statement.reads), *(c.buffers for c in others)
+        )
+        size = sum(c.size for c in (into, *others)) + sum(1 for _ in walk(item.statement.value))
         return len(buffers) > MOST_BUFFERS or size > LARGEST_KERNEL
 
     def _align(self, statement: Statement, into: Cluster) -> dict[str, str]:

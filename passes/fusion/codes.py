@@ -27,16 +27,25 @@ from effcc.ir.kernel import Kernel, Statement
 
 CODES_IN_BYTE = 8
 """So many codes a byte holds at most."""
+PARAMETER = ".parameter"
+"""What follows a sum's name in those of its parameters."""
 
 
 def sum_codes(kernel: Kernel) -> Kernel:
     """The kernel with the sums over codes of a byte written out, where no operand could be shared by many rows."""
-    statements = tuple(part for s in kernel.statements for part in _apart(_summed(kernel, s), s))
+    statements = _parameters_first(tuple(part for s in kernel.statements for part in _apart(_summed(kernel, s), s)))
     if statements == kernel.statements:
         return kernel
     used = {a for s in statements for a in s.axes}
     used |= {a for s in statements for e in s.expressions for r in walk(e) if isinstance(r, Reduce) for a in r.axes}
     return replace(kernel, statements=statements, axes=tuple(a for a in kernel.axes if a[0] in used))
+
+
+def _parameters_first(statements: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """The statements, those first that were set apart and read nothing of the others: sums side by side stay so."""
+    targets = {s.target for s in statements}
+    early = [s for s in statements if PARAMETER in s.target and not any(x.buffer in targets for x in s.reads)]
+    return (*early, *(s for s in statements if s not in early))
 
 
 def _summed(kernel: Kernel, s: Statement) -> Statement:
@@ -77,7 +86,7 @@ def _apart(s: Statement, before: Statement) -> list[Statement]:
         if not computed or last in axes or not set(axes) & set(found.axes) or not set(axes) & set(s.axes):
             return e
         if e not in made:
-            made[e] = Statement(f"{s.target}.parameter{len(made)}", axes, e)
+            made[e] = Statement(f"{s.target}{PARAMETER}{len(made)}", axes, e)
         return Load(made[e].target, tuple(Axis(a) for a in axes), e.dtype)
 
     body = transform(found.body, one)

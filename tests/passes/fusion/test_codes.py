@@ -57,3 +57,13 @@ def test_a_code_cannot_leave_a_table_of_as_many_elements() -> None:
     assert "where" not in print_kernel(guard_accesses(sum_codes(split_axes(kernel("table")))))
     short = parse_kernel(f"{HEAD} {{ O[n] = sum(k: x[k] * U[cast<i64>({BITS})]) }}")
     assert "where" in print_kernel(guard_accesses(short))
+
+
+def test_parameters_of_sums_side_by_side_come_first() -> None:
+    head = HEAD.replace("(O: f32[9])", "(O: f32[9], P: f32[9])").replace(
+        "H: f16[9,4]", "H: f16[9,4], R: u8[9,64], I: f16[9,4]"
+    )
+    other = FORMS["half"].replace("Q[", "R[").replace("H[", "I[")
+    both = f"{head} {{ O[n] = sum(k: x[k] * ({FORMS['half']})) P[n] = sum(k: x[k] * ({other})) }}"
+    targets = [s.target for s in sum_codes(split_axes(parse_kernel(both))).statements]
+    assert targets == ["O.parameter0", "P.parameter0", "O", "P"]
