@@ -85,6 +85,7 @@ def ways(subject: Digits, kept: Kept) -> Iterator[tuple[str, Store]]:
     for method in METHODS:
         for scheme in SCHEMES:
             yield f"{method}: {scheme}", quantized(subject, scheme, method, kept)
+    yield "static int8, inputs too", static(subject)
     for scheme in SCHEMES:
         yield f"trained: {scheme}", trained(subject, scheme)
     for pruning in PRUNINGS:
@@ -100,6 +101,16 @@ def trained(subject: Digits, scheme: str) -> Store:
         subject.train(model, MORE_EPOCHS, MORE_RATE)
         effcc.quantize(model, scheme, where=subject.chosen)
         return bits(model, subject), decoded(model, subject)
+
+    return store
+
+
+def static(subject: Digits) -> Store:
+    """Weights and inputs as bytes, by the ranges of the calibration data; judged as it computes."""
+
+    def store(model: nn.Module) -> tuple[float, nn.Module]:
+        effcc.quantize(model, "int8", activations="int8", data=subject.calibration, where=subject.chosen)
+        return bits(model, subject), model
 
     return store
 

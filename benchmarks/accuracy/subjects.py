@@ -25,8 +25,8 @@ import effcc
 from benchmarks.accuracy.kept import Kept
 from effcc.compression.calibrate import Calibration
 
-SENTENCES = 1000
-QUERIES = 100
+SENTENCES = 2000
+QUERIES = 200
 NEAREST = 10
 
 

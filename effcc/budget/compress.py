@@ -35,7 +35,7 @@ from effcc.budget.report import LayerReport, Point, Report
 from effcc.budget.sensitivities import Record, Sensitivity, Trial, require_all_ran, sensitivities
 from effcc.budget.solvers import dynamic, evolutionary, integer
 from effcc.compression.calls import calls_of
-from effcc.compression.install import require_module
+from effcc.compression.install import all_or_nothing, require_module
 from effcc.errors import BudgetError, InputError, UnknownNameError
 from effcc.runtime.measure import host_target
 from effcc.target import Target
@@ -60,7 +60,7 @@ def compress(
     bytes: float | None = None,
     milliseconds: float | None = None,
     error: float | None = None,
-    schemes: Sequence[str] | Mapping[str, str | Recipe] = SCHEMES,
+    schemes: str | Sequence[str] | Mapping[str, str | Recipe] = SCHEMES,
     method: str = "nearest",
     where: Where | None = None,
     measure: str | Measure | None = None,
@@ -108,6 +108,7 @@ def compress(
     """
     require_module(model, "compress")
     _require_budget(bytes=bytes, milliseconds=milliseconds, error=error)
+    schemes = (schemes,) if isinstance(schemes, str) else schemes
     if solver not in SOLVERS:
         raise UnknownNameError("solver", solver, SOLVERS)
     machine = target if isinstance(target, Target) else host_target() if target == "host" else Target.parse(target)
@@ -141,8 +142,8 @@ def _require_budget(**budget: float | None) -> None:
     if not given:
         raise InputError("compress needs a budget: give bytes=..., milliseconds=... or error=...")
     for name, value in given.items():
-        if not math.isfinite(value) or value < 0:
-            raise InputError(f"compress: {name}={value}: expected a finite number, 0 or more")
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise InputError(f"compress: {name}={value!r}: expected a finite number, 0 or more")
 
 
 def _working_copy(model: Model) -> Model:
@@ -259,6 +260,11 @@ def _spread(problem: Problem, front: Sequence[Choice]) -> list[Choice]:
 
 def _install(model: nn.Module, layers: Sequence[Layer], chosen: Sequence[Candidate]) -> None:
     """The model's modules become what was chosen; their hooks, mode, and parameters that are the same stay theirs."""
+    with all_or_nothing([model.get_submodule(n) for layer in layers for n in layer.names]):
+        _exchange(model, layers, chosen)
+
+
+def _exchange(model: nn.Module, layers: Sequence[Layer], chosen: Sequence[Candidate]) -> None:
     for layer, candidate in zip(layers, chosen, strict=True):
         if candidate.scheme == DENSE:
             continue

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from effcc.budget.calibration import Profile
@@ -46,6 +46,11 @@ class Trial:
         self.modules = [[model.get_submodule(n) for n in layer.names] for layer in layers]
         self.model, self.calls, self.measure = model, calls, measure
         self.reference = [detached(call(model)) for call in calls]
+        for call, output in zip(calls, self.reference, strict=True):
+            if any(isinstance(t, Tensor) and bool(t.isnan().any()) for t in tree_leaves(output)):
+                raise InputError(
+                    f"data: the model's own result of call {call.number} holds NaN: nothing can be measured"
+                )
 
     def error(self, exchanged: Mapping[int, Candidate]) -> float:
         """The model's error with some layers as candidates have them: the mean over the calls."""

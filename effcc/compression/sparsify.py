@@ -77,6 +77,8 @@ def _stored(weight: Weight, wanted: Encoding, density: float | None, pruning: Pr
     held, dense = weight.held, weight.dense()
     if held is not None and held.storage.levels.coordinates:
         raise EncodingError(f"it is stored as {held.storage.encoding} already; sparsify the dense weight")
+    if held is None and not np.isfinite(np.asarray(dense, np.float32)).all():
+        raise EncodingError(f"{wanted} keeps weights by their scores; the weight holds infinities or NaN")
     values = () if held is None else held.storage.encoding.terms[0]
     (level,) = wanted.terms[0]
     count = _count(level, dense.shape, density)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,8 @@ def test_a_recipe_that_changes_other_weights_is_refused() -> None:
     [
         ({}, InputError, "needs a budget"),
         ({"bytes": float("nan")}, InputError, "bytes=nan"),
+        ({"bytes": "30 MB"}, InputError, "bytes='30 MB'"),
+        ({"bytes": 1e4, "schemes": "int9000"}, UnknownNameError, "int9000"),
         ({"bytes": 1e4, "data": []}, InputError, "at least one call"),
         ({"bytes": 1e4, "data": torch.full((2, 32), float("nan"))}, InputError, "infinities or NaN"),
         ({"bytes": 1e4, "data": 3}, InputError, "got int"),
@@ -278,6 +281,37 @@ def test_bad_input_is_refused(options: dict[str, Any], kind: type[Exception], me
     before = state(plain)
     with pytest.raises(kind, match=message):
         compress(plain, **{"data": data(), **OPTIONS, **options})
+    assert_untouched(plain, before)
+
+
+def test_a_model_whose_own_results_are_no_numbers_is_refused() -> None:
+    plain = model()
+    with torch.no_grad():
+        list(plain.parameters())[-1][0] = float("nan")
+    with pytest.raises(InputError, match="own result of call 0 holds NaN"):
+        compress(plain, data=data(), bytes=1e4, **OPTIONS)
+    assert not any(isinstance(m, EncodedLinear) for m in plain.modules())
+
+
+def test_an_interrupt_between_two_layers_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = model()
+    before = state(plain)
+    budget = importlib.import_module("effcc.budget.compress")
+    real, real_install, calls = torch.equal, budget._install, iter(range(1000))
+
+    def interrupted(*given: Any) -> bool:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    def install(*given: Any) -> None:
+        monkeypatch.setattr(torch, "equal", interrupted)
+        real_install(*given)
+
+    monkeypatch.setattr(budget, "_install", install)
+    with pytest.raises(KeyboardInterrupt):
+        compress(plain, data=data(), bytes=5000, **OPTIONS)
+    monkeypatch.undo()
     assert_untouched(plain, before)
 
 

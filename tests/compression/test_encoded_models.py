@@ -49,6 +49,11 @@ def model(width: int = 24) -> nn.Module:
     return nn.Sequential(nn.Linear(width, 36), nn.GELU(), nn.Linear(36, 20, bias=False)).eval()
 
 
+def with_nan(made: nn.Module) -> nn.Module:
+    made[0].weight.data[1, 2] = float("nan")  # type: ignore[index, union-attr]
+    return made
+
+
 def decoded(encoded: nn.Module) -> nn.Module:
     """The model in float64 with its decoded weights."""
     plain = model(encoded[0].in_features)  # type: ignore[index, union-attr]
@@ -304,8 +309,9 @@ def test_only_what_is_asked_for_is_stored() -> None:
         (
             lambda m: sparsify(m, "block(8,1)", density=0.5),
             EncodingError,
-            r"0: block\(8,1\) needs rows in multiples of 8",
+            r"0: block\(8,1\) needs rows in multiples of 8.*blocks of 6 x 1 fit",
         ),
+        (lambda m: sparsify(with_nan(m), density=0.5), EncodingError, "0: .*holds infinities or NaN"),
         (lambda m: quantize(quantize(m)), EncodingError, "stored as int8"),
         (lambda m: sparsify(sparsify(m, density=0.5), density=0.5), EncodingError, "stored as block"),
         (lambda m: quantize(m, where=lambda n, _: n == "1"), EncodingError, "1 is a GELU"),

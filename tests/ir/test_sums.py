@@ -72,7 +72,7 @@ def test_outliers_leave_small_columns_to_the_other_term() -> None:
     [
         ("low_rank(9)", SHAPE, "a rank of at most 8"),
         ("low_rank(2)", (2, 3, 4), "stores matrices"),
-        ("monarch(5)", SHAPE, "rows and columns in multiples of 5"),
+        ("monarch(5)", SHAPE, r"rows and columns in multiples of 5.*monarch\(\d\) fits"),
         ("int8 . low_rank(2)", SHAPE, "stands first"),
         ("low_rank(2) . csr", SHAPE, "only values"),
         ("low_rank(0) + int8", SHAPE, "a positive integer"),

@@ -11,6 +11,7 @@ its terms give, and multiplies by one factor after the other (`effcc.passes.enco
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import numpy as np
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType
 from effcc.ir.encodings.levels import Levels
+from effcc.ir.encodings.levels.base import fitting
 from effcc.ir.encodings.registry import Declaration, Option, declare, positive
 from effcc.ir.encodings.values.base import EPSILON, Array, LoadComponent, NamedArray, Nearest, Term, Values
 from effcc.ir.expr import Expr
@@ -235,7 +237,10 @@ def _low_rank(shape: tuple[int, ...], dtype: DType, factor: Factor, rank: int) -
 def _monarch(shape: tuple[int, ...], dtype: DType, factor: Factor, blocks: int) -> Product:
     n, k = _matrix(f"monarch({blocks})", shape)
     if n % blocks or k % blocks:
-        raise EncodingError(f"monarch({blocks}) needs rows and columns in multiples of {blocks}, got [{n}, {k}]")
+        raise EncodingError(
+            f"monarch({blocks}) needs rows and columns in multiples of {blocks}, got [{n}, {k}]; "
+            f"monarch({fitting(math.gcd(n, k), blocks)}) fits"
+        )
     return Monarch(shape, dtype, factor((blocks, n // blocks, blocks)), factor((blocks, blocks, k // blocks)))
 
 

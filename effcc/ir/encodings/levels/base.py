@@ -135,8 +135,17 @@ def require_blocks(scheme: str, shape: tuple[int, ...], height: int, width: int)
     if n % height or k % width:
         raise EncodingError(
             f"{scheme} needs rows in multiples of {height} and columns in multiples of {width}, "
-            f"got a weight of shape [{n}, {k}]"
+            f"got a weight of shape [{n}, {k}]; blocks of {fitting(n, height)} x {fitting(k, width)} fit"
         )
+
+
+def fitting(extent: int, wanted: int) -> int:
+    """The largest part, at most `wanted`, that divides an extent.
+
+    >>> fitting(30, 4)
+    3
+    """
+    return next(part for part in range(wanted, 0, -1) if extent % part == 0)
 
 
 def require_inside(columns: Array, count: int, what: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, i64
-from effcc.ir.encodings.levels.base import Array, Element, Levels, column_of
+from effcc.ir.encodings.levels.base import Array, Element, Levels, column_of, fitting
 from effcc.ir.encodings.packing import Packed
 from effcc.ir.encodings.registry import Declaration, Option, declare, positive
 from effcc.ir.expr import Axis, Expr, add, cast, compare, integer, multiply, where
@@ -31,7 +31,9 @@ class Structured(Levels):
         if len(self.shape) != 2:
             raise EncodingError(f"{scheme} stores matrices, got a weight of shape {list(self.shape)}")
         if self.shape[1] % self.among:
-            raise EncodingError(f"{scheme} needs columns in multiples of {self.among}, got {list(self.shape)}")
+            part = fitting(self.shape[1], self.among)
+            fits = f"nm({min(self.kept, part)},{part}) fits" if part > 1 else "csr and columns fit any"
+            raise EncodingError(f"{scheme} needs columns in multiples of {self.among}, got {list(self.shape)}; {fits}")
 
     @property
     def _packed(self) -> Packed:
