@@ -24,6 +24,8 @@ from effcc.runtime.weights import NOTHING, Seen, look
 
 TORCH_DTYPES: dict[str, torch.dtype] = {d.name: getattr(torch, d.long_name) for d in NAMED.values()}
 
+_ADDRESS = torch.Tensor.data_ptr
+
 ExternCall = Callable[[Sequence[torch.Tensor], Mapping[str, int]], list[torch.Tensor]]
 
 _KEPT_MODELS = 4  # for how many sets of weights what was computed from them is kept
@@ -119,7 +121,7 @@ class Executable:
         self._table = ctypes.c_void_p * len(pointers)
         self._checked = [i for i, b in enumerate(self._inputs) if b.space != "weight"]
         self._weights = [i for i, b in enumerate(self._inputs) if b.space == "weight"]
-        self._written = program.written
+        self._written = [i for i, n in enumerate(program.inputs) if n in program.written]
         self._results = _results(program, self._owned)
         self._arenas = ArenaPool()
         self._known_sizes: dict[tuple[int, ...], _Sizes] = {}
@@ -144,16 +146,16 @@ class Executable:
             raise InputError(f"{self.program.name}: expected {len(self._inputs)} inputs, got {len(inputs)}")
         sizes = self._fixed or self._sizes(inputs)
         given = self._fitted(inputs, sizes)
-        addresses = [t.data_ptr() for t in given]
+        addresses = list(map(_ADDRESS, given))
         if self._streamed:
             self._gather(given, addresses)
         owned = [s.allocate() for s in sizes.owned]
         prepared, pointers = self._prepare(given, addresses, sizes)
         pointers.extend([t.data_ptr() for t in owned])
         self._run("run", self._table.from_buffer(pointers), sizes, given, prepared, owned)
-        for i, tensor in enumerate(given):
-            if tensor is not inputs[i] and self._inputs[i].name in self._written:
-                inputs[i].copy_(tensor)
+        for i in self._written:
+            if given[i] is not inputs[i]:
+                inputs[i].copy_(given[i])
         return [self._result(kind, k, inputs, owned, sizes) for kind, k in self._results]
 
     @property

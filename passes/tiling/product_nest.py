@@ -116,6 +116,8 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
         choice.tiles[row_axis] = chosen.mc if stacked is None else counts[row_axis]
     if stacked is not None and over in choice.shared:
         choice.tiles[over] = lines
+    if not choice.outer and _rows_shared_first(choice, rows_of, columns_of, row_axis):
+        choice.outer = row_axis
     streamed = [x for x in columns_of.loads if x not in constant and not made]
     apart = seconds_apart(choice, plan, lane_axis, counts, {row_axis: chosen.mr}, streamed)
     choice.seconds += (chosen.prediction.seconds + apart) * choice.turns(plan)
@@ -127,6 +129,24 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
     counts[reduced[0]] = chosen.kc
     chunk = chunk_of(kernel, plan.reductions, reduced, counts, longest=PRODUCT)
     return TiledNest(plan, tiles, order, chunk, block)
+
+
+def _rows_shared_first(choice: Choice, rows_of: Operand, columns_of: Operand, row_axis: str) -> bool:
+    """Whether threads should share out rows before columns, so that each reads its part of the rows and all columns.
+
+    Weights come from beyond L2 in any case, while rows lie where another kernel left them: a thread's own part in its
+    L2, all others in those of other threads, from where they come no faster. So of A bytes of rows and W of columns T
+    threads wait for W / T + A (T - 1) / T if they share out columns, for W + A / T (T - 1) / T if they share out rows.
+    """
+    kernel, threads = choice.kernel, choice.target.cores
+    held = {p.name: elements(p.type.shape) * p.type.dtype.bytes for p in kernel.params}
+    others = [a for a in choice.shared if a != row_axis and a not in columns_of.axes and choice.count(a) > 1]
+    if threads == 1 or row_axis not in choice.shared or others or rows_of.constant or not columns_of.constant:
+        return False
+    if choice.count(row_axis) < threads * choice.tiles[row_axis] or rows_of.gathered or columns_of.gathered:
+        return False
+    rows, columns = (sum(held.get(b, 0) for b in {x.buffer for x in o.loads}) for o in (rows_of, columns_of))
+    return columns * threads < rows * (threads - 1)
 
 
 def _alone(choice: Choice, plan: NestPlan) -> bool:

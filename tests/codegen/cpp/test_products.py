@@ -248,9 +248,15 @@ def test_a_short_sum_asks_for_the_next_rows_where_they_follow() -> None:
     assert "__builtin_prefetch(A" not in source_of(_rows_inside(14 * 10, 64), generic("avx512")), "it stays in L2"
 
 
-def _rows_inside(rows: int, depth: int) -> LoopNest:
-    """A product of one panel, with tiles of rows one after the other."""
-    nest = matmul(rows, 64, depth, 14, 32)
+def test_rows_that_other_threads_may_have_left_elsewhere_are_asked_for_where_few_panels_read_them() -> None:
+    rows = 14 * generic("avx512").l2_bytes // (8 * 14 * 64 * 4)
+    assert "__builtin_prefetch(A" in source_of(_rows_inside(rows // 14 * 14, 64, 2), generic("avx512"))
+    assert "__builtin_prefetch(A" not in source_of(_rows_inside(rows // 14 * 14, 64, 20), generic("avx512"))
+
+
+def _rows_inside(rows: int, depth: int, panels: int = 2) -> LoopNest:
+    """A product of so many panels, each with tiles of rows one after the other."""
+    nest = matmul(rows, 32 * panels, depth, 14, 32)
     (tasks,) = nest.body
     (panels,) = tasks.body
     inner = replace(tasks, kind="serial", body=panels.body)

@@ -60,6 +60,22 @@ def test_short_lines_of_pixels_are_stacked_in_a_register_tile() -> None:
     assert set(rows(56, 256)) == {"x"}
 
 
+def test_threads_share_out_what_reads_less_that_others_have() -> None:
+    """Each reads its part of what the outer loop cuts, and all of what the inner one does."""
+
+    def outer(channels: int, pixels: int, columns: int, cores: int) -> str:
+        text = f"""kernel @k(X: f32[{channels},{pixels}]{{1,{channels}}}, W: f32[{channels},{columns}])
+            -> (Y: f32[{columns},{pixels}]{{1,{columns}}}) over o={columns}, x={pixels}, c={channels} {{
+              Y[o,x] = sum(c: X[c,x] * W[c,o]) }}"""
+        kernel = replace(parse_kernel(text), weights=frozenset({"W"}))
+        _, found = choose(kernel, replace(TARGET, cores=cores))
+        return next(x.axis for _, x in nodes(found.body) if isinstance(x, Loop) and x.kind == "parallel")
+
+    assert outer(384, 196, 64, cores=2) == "x"
+    assert outer(384, 196, 64, cores=1) == "o"
+    assert outer(960, 49, 160, cores=2) == "o"
+
+
 def test_columns_that_lines_read_again_are_cut_into_even_tiles() -> None:
     text = CONVOLUTION.format(n=14, line=1024 * 14).replace("256", "1024").replace("c=1024", "c=90")
     text = text.replace("X: f32[1024", "X: f32[90").replace(
