@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from effcc.compression.calibrate import calibrate
     from effcc.compression.factorize import factorize
     from effcc.compression.quantize import quantize
+    from effcc.compression.quantize_activations import quantize_activations
     from effcc.compression.save import load_into, save
     from effcc.compression.sparsify import sparsify
     from effcc.compression.training import quantize_aware
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adopt", "calibrate", "compile", "compress", "explain", "export", "factorize", "from_checkpoint", "from_gguf",
-    "invalidate", "load", "load_into", "quantize", "quantize_aware", "save", "sparsify", "stats",
+    "invalidate", "load", "load_into", "quantize", "quantize_activations", "quantize_aware", "save", "sparsify",
+    "stats",
 ]  # fmt: skip
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "load": "effcc.entry",
     "load_into": "effcc.compression.save",
     "quantize": "effcc.compression.quantize",
+    "quantize_activations": "effcc.compression.quantize_activations",
     "quantize_aware": "effcc.compression.training",
     "save": "effcc.compression.save",
     "sparsify": "effcc.compression.sparsify",

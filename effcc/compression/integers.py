@@ -123,12 +123,17 @@ def require_integers(modules: Iterable[nn.Module], stored: Storage, static: bool
         if not multiplies(module, static):
             where = "nn.Linear and nn.Conv2d" if static else "nn.Linear (by token)"
             raise EncodingError(f"activations are quantized in {where}, not in {type(module).__name__}")
-    linear = all(issubclass(encoded_class(m) or nn.Module, EncodedLinear) for m in modules)
-    if not _is_whole(stored) and not (linear and integers_of(stored) is not None):
+    if not all(takes_integers(module, stored, static) for module in modules):
         raise EncodingError(
             f"activations are quantized where the weight is stored as int8, with one scale for each channel or for the "
             f"tensor, or in linear layers as integers of any kind; this one is stored as {stored.encoding}"
         )
+
+
+def takes_integers(module: nn.Module, stored: Storage, static: bool = True) -> bool:
+    """Whether a module with a weight that is stored so can quantize its input."""
+    linear = issubclass(encoded_class(module) or nn.Module, EncodedLinear)
+    return multiplies(module, static) and (_is_whole(stored) or (linear and integers_of(stored) is not None))
 
 
 def _is_whole(stored: Storage) -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from effcc.compression.activations import Activations, Codes, activations_of
-from effcc.compression.calls import calls_of
+from effcc.compression.activations import activations_of
 from effcc.compression.fold import folded
 from effcc.compression.inputs import UNCHANGED
 from effcc.compression.install import (
@@ -27,12 +26,11 @@ from effcc.compression.integers import install_activations, multiplies, require_
 from effcc.compression.methods import methods_of
 from effcc.compression.methods.problem import Method, Problem
 from effcc.compression.methods.sparse import rounded_where_stored
-from effcc.compression.progress import progress
-from effcc.compression.ranges import codes_for, observe
+from effcc.compression.quantize_activations import inputs_of, require_data
 from effcc.compression.resume import Folder, searched_from
 from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_of
 from effcc.compression.search import Plan, matrix_of, relative_error, solved
-from effcc.errors import EncodingError, InputError
+from effcc.errors import EncodingError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import storage
@@ -99,8 +97,8 @@ def quantize(
     methods = methods_of(method)
     how = None if activations is None else activations_of(activations)
     static = how is not None and how.is_static
-    if static and data is None:
-        raise InputError('activations="int8" needs calibration data: data=[...], inputs that show the layers\' ranges')
+    if how is not None:
+        require_data(how, data)
     chosen = where or (_is_integer if static else is_linear)
     plan: Plan = assigned(weights_of(model, chosen), schemes)
     outside: Mapping[str, Tensor] = {}
@@ -118,7 +116,7 @@ def quantize(
     seen = data if needed_by or not static else None
     how_found = f"quantize {method}{', folded' if fold else ''}"
     found = searched_from(resume, how_found, model, plan, store, seen, needed_by)
-    inputs = {} if how is None else _inputs(model, found, how, data)
+    inputs = {} if how is None else inputs_of(model, found, how, data)
     others = {name.rpartition(".")[0]: model.get_submodule(name.rpartition(".")[0]) for name in outside}
     with all_or_nothing([*others.values(), *(m for w, _ in found for m in w.modules.values())]):
         install_all(found)
@@ -133,19 +131,6 @@ def quantize(
 
 def _is_integer(_: str, module: nn.Module) -> bool:
     return multiplies(module)
-
-
-def _inputs(
-    model: nn.Module, found: Sequence[tuple[Weight, Stored]], how: Activations, data: object
-) -> dict[str, tuple[Codes, Tensor | None]]:
-    """What the inputs of the modules become, and for static ones by which step."""
-    layers = {name: (m, w.given or stored.change) for w, stored in found for name, m in w.modules.items()}
-    if not how.is_static:
-        return dict.fromkeys(layers, (Codes(how.per, bits=how.bits), None))
-    calls = calls_of(data)
-    with progress(len(calls)) as step:
-        seen = observe(model, layers, calls, lambda: step("calibrating"))
-    return {name: codes_for(seen[name], how) for name in layers}
 
 
 def _stored(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: Any) -> Stored:

@@ -137,6 +137,26 @@ def test_layers_of_groups_are_saved_and_loaded(tmp_path: Path) -> None:
     assert isinstance(again[0], GroupedLinear)  # type: ignore[index]
 
 
+def test_inputs_of_layers_that_are_stored_already_are_quantized() -> None:
+    stored, x = quantize(model(), "int4(group=8)"), torch.randn(5, 37)
+    both = quantize(model(), "int4(group=8)", activations=TOKENS)
+    again = effcc.quantize_activations(effcc.quantize_activations(stored, 'int7(per="token")'))
+    with torch.no_grad():
+        assert torch.equal(again(x), both(x))
+
+
+def test_a_model_without_stored_integers_is_refused_and_unchanged() -> None:
+    plain = model()
+    with pytest.raises(EncodingError, match="no layer's weight is stored as integers"):
+        effcc.quantize_activations(plain)
+    with pytest.raises(EncodingError, match="0: its weight is dense"):
+        effcc.quantize_activations(plain, where=lambda name, m: name == "0")
+    assert type(plain[0]) is nn.Linear  # type: ignore[index]
+    mixed = quantize(model(), {"0": "int4", "2": "nf4"})
+    assert isinstance(effcc.quantize_activations(mixed)[0], GroupedLinear)  # type: ignore[index]
+    assert type(mixed[2]) is EncodedLinear  # type: ignore[index]
+
+
 @pytest.mark.parametrize("scheme", ["nf4", 'fp8("e4m3")'])
 def test_weights_that_are_no_integers_are_refused(scheme: str) -> None:
     with pytest.raises(EncodingError, match="as integers of any kind; this one is stored as"):
