@@ -44,18 +44,25 @@ def neighbours(points: Points, combine: Combine, target: Storage) -> TileAxis | 
 
 def store_rows(points: Points, combine: Combine, target: Memory, along: TileAxis, chunks: Sequence[int]) -> None:
     """Compute the tile's vectors and store them as rows of neighbours along an axis."""
-    others = [a for a in points.unrolled() if a is not along]
     lanes = points.writer.lanes
-    width = lanes if lanes in WHOLE and along.extent % lanes == 0 else WIDTH
+    over = _following(points, target, along) if along.extent < lanes else None
+    others = [a for a in points.unrolled() if a is not along and a is not over]
+    extent = along.extent * (over.extent if over is not None else 1)
+    width = lanes if lanes in WHOLE and extent % lanes == 0 else WIDTH
+
+    def move_to(position: int) -> None:
+        points.at.point[along.name] = position % along.extent
+        if over is not None:
+            points.at.point[over.name] = position // along.extent
 
     def at_point() -> None:
         writer, at = points.writer, points.at
-        for first in range(0, along.extent, width):
+        for first in range(0, extent, width):
             rows = []
             for position in range(first, first + width):
-                at.point[along.name] = position
+                move_to(position)
                 rows.append(values.in_lanes(writer, combine.value()))
-            at.point[along.name] = first
+            move_to(first)
             place = _place(points, target)
             count = None if at.guard.count is None else values.number(at.guard.count)
             where = loads.place(target, place)
@@ -63,6 +70,21 @@ def store_rows(points: Points, combine: Combine, target: Memory, along: TileAxis
         at.epoch += 1
 
     points.each(others, at_point, chunks)
+
+
+def _following(points: Points, target: Memory, along: TileAxis) -> TileAxis | None:
+    """The unrolled axis whose next point follows the last one of `along`: the rows of blocks, block after block."""
+    unrolled = points.unrolled()
+    for axis in unrolled:
+        if axis is not along and axis.limit is None and axis.name in points.kept:
+            points.at.point.update({a.name: 0 for a in unrolled})
+            here = _place(points, target)
+            points.at.point[axis.name] = 1
+            next_ = _place(points, target)
+            points.at.point[axis.name] = 0
+            if minus(next_, here).value == along.extent:
+                return axis
+    return None
 
 
 def _place(points: Points, target: Memory) -> Linear:

@@ -179,6 +179,28 @@ def test_neighbouring_columns_of_rows_in_lanes_are_stored_together(
     np.testing.assert_array_equal(o, 2 * a.T)
 
 
+@pytest.mark.parametrize("rows", [48, 37])
+def test_the_rows_of_blocks_are_turned_block_after_block(target: Target, cache: CompileCache, rows: int) -> None:
+    """O[m,n,k] with lanes along m, n and k unrolled: rows of 4 blocks of 4 columns fill a vector."""
+
+    def tile(lanes: int, first: Expr) -> Tile:
+        shape = (TileAxis("m", lanes, "lanes"), TileAxis("n", 4, "unroll"), TileAxis("k", 4, "unroll"))
+        place = add(first, m)
+        return Tile(shape, "O", (place, n, k), "set", apply("mul", at("A", n, k, place), number(2.0)))
+
+    whole = rows - rows % 16
+    body: list[Stmt] = [loop("m0", whole, 16, (tile(16, m0),))]
+    if rows % 16:
+        body.append(tile(rows % 16, index(whole)))
+    nest = LoopNest("rows", (param("A", f32, 4, 4, rows),), (param("O", f32, rows, 4, 4),), tuple(body))
+    stored = re.findall(r"store_rows\(.*\{(.*?)\}", source_of(nest, generic("avx512")))
+    assert stored and all(len(vectors.split(", ")) == 16 for vectors in stored)
+    a = np.random.default_rng(0).standard_normal((4, 4, rows), np.float32)
+    o = np.full((rows, 4, 4), np.nan, np.float32)
+    run_nest(nest, {"A": a, "O": o}, target, cache)
+    np.testing.assert_array_equal(o, 2 * a.transpose(2, 0, 1))
+
+
 @pytest.mark.parametrize("columns", [32, 39])
 @pytest.mark.parametrize("rows", [48, 55])
 def test_as_many_columns_as_lanes_are_turned_in_registers(
