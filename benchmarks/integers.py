@@ -3,6 +3,7 @@
 Linear layers of BERT's shapes with 128 rows, through torch.compile, every side in turn; `--model`: BERT-base itself,
 with random weights and 128 tokens. Activations are quantized at every call, a scale for each row, to 8 and to 7 bits.
 Speed is the median of the rounds' ratios to float32; `--target` is of all sides, `--integers` of the integer ones.
+`--weights "int4(group=32)"`: weights stored so, also with activations in float32.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ SHAPES = ((768, 768), (768, 3072), (3072, 768))
 """Inputs and outputs of BERT-base's layers."""
 
 
-def sides(model: nn.Module, target: str, integers: str) -> dict[str, Callable[..., Any]]:
-    """The model in float32 by eager and effcc, and with int8 weights and activations of 8 and 7 bits."""
+def sides(model: nn.Module, target: str, integers: str, weights: str) -> dict[str, Callable[..., Any]]:
+    """The model in float32 by eager and effcc, and with stored weights and activations of 8 and 7 bits."""
     made: dict[str, Callable[..., Any]] = {"eager": model}
     made["effcc"] = torch.compile(copy.deepcopy(model), backend="effcc", options={"target": target})
+    if weights != "int8":
+        small = effcc.quantize(copy.deepcopy(model), weights)
+        made[f"effcc, {weights}"] = torch.compile(small, backend="effcc", options={"target": target})
     for name in ("int8", "int7"):
-        small = effcc.quantize(copy.deepcopy(model), "int8", activations=f'{name}(per="token")')
+        small = effcc.quantize(copy.deepcopy(model), weights, activations=f'{name}(per="token")')
         made[f"effcc, {name}"] = torch.compile(small, backend="effcc", options={"target": integers})
     return made
 
@@ -38,6 +42,7 @@ def main() -> None:
     parser.add_argument("--model", action="store_true", help="BERT-base, not its layers")
     parser.add_argument("--target", default="host")
     parser.add_argument("--integers", default="", help="a target for the integer side; by default the same")
+    parser.add_argument("--weights", default="int8", help="how weights are stored")
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
     cases: dict[str, tuple[nn.Module, torch.Tensor]] = {}
@@ -50,12 +55,18 @@ def main() -> None:
     rows = []
     for name, (model, x) in cases.items():
         torch._dynamo.reset()
-        timings = race(sides(model, given.target, given.integers or given.target), (x,), "effcc", given.seconds)
+        timings = race(
+            sides(model, given.target, given.integers or given.target, given.weights), (x,), "effcc", given.seconds
+        )
         rows += [
             [name, side, f"{t.best * 1e6:.0f}", f"{t.median * 1e6:.0f}", f"{t.speed:.2f}x"]
             for side, t in timings.items()
         ]
-    show("Weights and activations in int8", ["case", "side", "best us", "median us", "speed"], rows)
+    show(
+        f"Weights in {given.weights}, activations in 8 and 7 bits",
+        ["case", "side", "best us", "median us", "speed"],
+        rows,
+    )
 
 
 if __name__ == "__main__":
