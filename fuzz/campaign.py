@@ -26,6 +26,7 @@ from effcc.errors import ToolchainError
 from effcc.fuzz.deployed import Deployed
 from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
+from effcc.fuzz.modules.campaign import Beside, ModuleReport
 from effcc.fuzz.native import Outcome, Runner
 from effcc.fuzz.oracles import Examined, Failure, drawn_schedules, examine, interpreted, judge, native
 from effcc.fuzz.reduce import reduce
@@ -46,11 +47,13 @@ class Pace:
     """How a campaign divides its time.
 
     batch: graphs that are examined, then compiled and run together in the background. deployed: of a batch's programs,
-    how many are run as users run them, each with two calls of the optimizing compiler.
+    how many are run as users run them, each with two calls of the optimizing compiler. modules: whether modules whose
+    weights are stored are called beside (`effcc.fuzz.modules`), one after the other.
     """
 
     batch: int = 16
     deployed: int = 1
+    modules: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Report:
     ops: dict[str, int]
     failures: tuple[Failure, ...]
     files: tuple[Path, ...] = ()
+    modules: ModuleReport = field(default_factory=lambda: ModuleReport(0))
 
     @property
     def graphs_per_minute(self) -> float:
@@ -92,6 +96,7 @@ class Report:
                 {"seed": f.case.seed, "step": f.step, "kind": f.kind, "message": f.message} for f in self.failures
             ],
             "files": [str(f) for f in self.files],
+            "modules": self.modules.as_json(),
         }
 
     def __str__(self) -> str:
@@ -99,6 +104,7 @@ class Report:
             f"{self.graphs} graphs of {self.nodes} nodes in {self.seconds:.0f} s "
             f"({self.graphs_per_minute:.0f} a minute), {self.compiled} of them compiled and run, from seed {self.seed}",
             f"{len(self.ops)} of {len(_drawable())} ops covered",
+            str(self.modules),
         ]
         if not self.failures:
             return "\n".join([*lines, "no failures"])
@@ -135,12 +141,13 @@ def run(
         Runner(sanitize=True) as sanitized,
         Triton() as triton,
         Deployed() as deployed,
+        Beside(seed) as modules,
         ThreadPoolExecutor(1) as background,
     ):
         warnings.simplefilter("ignore")
         campaign = _Campaign(
             seed, output, runner, sanitized, triton if others and _has_triton() else None, deployed, background, target,
-            others and _has_mlir(), reduce_seconds, stop_after, pace,
+            others and _has_mlir(), reduce_seconds, stop_after, pace, modules,
         )  # fmt: skip
         return campaign.run(minutes, most, progress)
 
@@ -159,6 +166,7 @@ class _Campaign:
     reduce_seconds: float
     stop_after: int | None
     pace: Pace
+    beside: Beside
     graphs: int = 0
     nodes: int = 0
     compiled: int = 0
@@ -187,14 +195,17 @@ class _Campaign:
                 running = None
                 if self._enough():
                     break
+                if self.pace.modules:
+                    self.beside.poll()
                 running = self._start(examined, target, batches % SANITIZE_EVERY == SANITIZE_EVERY // 2)
                 number, batches = number + count, batches + 1
                 told = f"{self.graphs} graphs, {len(self.ops)} ops, {len(self.failures)} failures"
                 bar.update(task, completed=time.monotonic() - begin, description=told)
             self._finish(running)
+        modules = self.beside.finish(self.output, self.reduce_seconds)
         return Report(
             self.seed, self.graphs, self.nodes, self.compiled, time.monotonic() - begin, dict(self.ops),
-            tuple(self.failures), tuple(self.files),
+            tuple(self.failures), tuple(self.files), modules,
         )  # fmt: skip
 
     def _enough(self, more: int = 0) -> bool:

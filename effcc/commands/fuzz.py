@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ def fuzz(
     packages: Annotated[
         bool, typer.Option("--packages", help="Load hostile packages instead: damaged ones, and ones that lie.")
     ] = False,
+    modules: Annotated[
+        bool, typer.Option("--modules", help="Modules whose weights are stored, in every way they are called, alone.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compile random programs and compare them with the interpreter in float64 and with eager PyTorch.
@@ -26,16 +29,19 @@ def fuzz(
     Exit code 1 if any of them failed; each is then reduced and written as an IR file and a Python script.
     """
     from effcc.fuzz import campaign
+    from effcc.fuzz.modules.campaign import run_modules
     from effcc.fuzz.packages import run_packages, sample
 
-    report = (
-        run_packages(sample(), minutes=minutes, seed=seed, output=output)
-        if packages
-        else campaign.run(minutes=minutes, seed=seed, output=output)
-    )
+    report: Any
+    if packages:
+        report = run_packages(sample(), minutes=minutes, seed=seed, output=output)
+    elif modules:
+        report = run_modules(minutes, seed, output)
+    else:
+        report = campaign.run(minutes=minutes, seed=seed, output=output)
     if json:
         print_json(report.as_json())
     else:
         print(report)
-    if report.failures:
+    if report.failures or (not packages and not modules and report.modules.failures):
         raise typer.Exit(1)

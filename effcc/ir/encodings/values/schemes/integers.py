@@ -17,7 +17,7 @@ from typing import Any
 from effcc.ir.encodings.registry import Declaration, Option, declare
 from effcc.ir.encodings.values.coded import Coded
 from effcc.ir.encodings.values.codes import Integers
-from effcc.ir.encodings.values.options import SCALES, SHARING, SWITCH, grid_of, settle_sharing, stored_of
+from effcc.ir.encodings.values.options import EXPONENT, SCALES, SHARING, SWITCH, grid_of, settle_sharing, stored_of
 
 SAMPLES = (
     "",
@@ -32,6 +32,8 @@ SAMPLES = (
 def _settle(given: dict[str, Any]) -> str | None:
     if given["zero"] and given["minimum"]:
         return "codes count from a zero point or from a minimum: say one of them"
+    if given["minimum"] and given["scale"] == EXPONENT:
+        return 'scale="e8" stores powers of two, and a minimum is none: say scale="f16", or zero=true'
     return settle_sharing()(given)
 
 

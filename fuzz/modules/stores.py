@@ -1,0 +1,62 @@
+"""Whether what is stored is what storing promises, by rules that hold of every encoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from effcc.compression.install import Stored
+from effcc.ir.encodings.values import EPSILON, SMALLEST, Coded
+
+
+def wrongly_stored(held: Stored, dense: Any, nearest: bool, largest: bool) -> str:
+    """How a stored weight is wrong beside the dense one; empty where it is right.
+
+    nearest: whether it was rounded to nearest, an element at a time, from just these numbers. largest: whether what is
+    kept of it was chosen by magnitude.
+    """
+    made, arrays = held.storage, held.arrays
+    decoded = made.decode(arrays)
+    if decoded.shape != dense.shape or decoded.dtype != dense.dtype:
+        return f"it is decoded as {decoded.dtype}{list(decoded.shape)}, not {dense.dtype}{list(dense.shape)}"
+    if not np.isfinite(decoded.astype(np.float64)).all():
+        return "it is decoded as infinities or NaN"
+    if largest and _keeps_little(held, dense):
+        return "what is kept is smaller than what is left out"
+    if not nearest or held.change.scale is not None or held.change.rotation is not None:
+        return ""
+    if not made.holds(arrays, dense):
+        return "an element is off by more than the error bound"
+    return _farther_than_need_be(held, dense) if isinstance(made.values, Coded) else ""
+
+
+def _keeps_little(held: Stored, dense: Any) -> bool:
+    """Whether the elements that are kept are smaller in the mean than all are."""
+    coordinates, _ = held.storage.split(held.arrays)
+    if not coordinates:
+        return False
+    kept = np.square(held.storage.levels.compress(dense.astype(np.float64), coordinates))
+    return bool(kept.mean() < np.square(dense.astype(np.float64)).mean() * (1 - 1e-9))
+
+
+def _farther_than_need_be(held: Stored, dense: Any) -> str:
+    """Whether an element is farther from its number than from what another is decoded as that shares its scale."""
+    made = held.storage
+    coordinates, values = made.split(held.arrays)
+    levels = made.levels.at(coordinates)
+    assert isinstance(made.values, Coded)
+    grid = made.values.grid
+    given = grid.blocks(levels.rows(levels.compress(dense.astype(np.float64), coordinates)))
+    decoded = grid.blocks(levels.rows(made.values.decode(levels, values, made.dtype).astype(np.float64)))
+    size = given.shape[-1]
+    for w, d in zip(given.reshape(-1, size), decoded.reshape(-1, size), strict=True):
+        known = np.unique(d)
+        at = np.searchsorted(known, w)
+        around = known[np.clip(np.stack([at - 1, at]), 0, len(known) - 1)]
+        least = np.abs(around - w).min(axis=0)
+        slack = 4 * EPSILON[made.dtype] * np.abs(d).max() + 4 * SMALLEST[made.dtype] + 1e-6 * np.abs(w).max()
+        if (np.abs(w - d) > least + slack).any():
+            worst = int(np.argmax(np.abs(w - d) - least))
+            return f"{w[worst]} is decoded as {d[worst]}, where {least[worst]} off was to be had"
+    return ""
