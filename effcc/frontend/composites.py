@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions
+from torch._decomp import decomposition_table
 
 from effcc.frontend.requirements import in_unit_interval
 
@@ -29,7 +29,7 @@ def _rounded_first(overload: Any) -> Callable[..., Tensor]:
     """The decomposition of a loss by that of its elements."""
     names = [a.name for a in overload._schema.arguments]
     position = names.index("reduction")
-    elements = core_aten_decompositions()[overload]
+    elements = decomposition_table[overload]
 
     @functools.wraps(elements)
     def loss(*args: Any, reduction: int = _MEAN, **kwargs: Any) -> Tensor:
@@ -43,7 +43,7 @@ def _rounded_first(overload: Any) -> Callable[..., Tensor]:
     return loss
 
 
-_LOGIT = core_aten_decompositions()[aten.logit.default]
+_LOGIT = decomposition_table[aten.logit.default]
 _CROSS_ENTROPY = _rounded_first(aten.binary_cross_entropy.default)
 
 
@@ -84,7 +84,7 @@ def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
 
 def _product_with_logarithm(overload: Any) -> Callable[..., Tensor]:
     """x * log(y), and 0 where x is 0: of half types, eager rounds the logarithm too."""
-    decomposed = core_aten_decompositions()[overload]
+    decomposed = decomposition_table[overload]
 
     @functools.wraps(decomposed)
     def xlogy(x: Any, y: Any) -> Tensor:

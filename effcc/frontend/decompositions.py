@@ -75,7 +75,12 @@ def _dropout(x: Tensor, p: float, train: bool | None) -> Any:
 
 
 @functools.cache
-def _table() -> Table:
+@functools.cache
+def _table(known: int) -> Table:
+    """The rules for what is taken apart; known: how many PyTorch has, which grow as others register theirs.
+
+    PyTorch takes 0.1 s to list its own, and every graph asks.
+    """
     # Composite operators without an entry of their own come apart by themselves while tracing.
     table: Table = {op: rule for op, rule in core_aten_decompositions().items() if op in decomposition_table}
     table.update(get_decompositions(_ALSO_DECOMPOSED))
@@ -91,13 +96,13 @@ def _table() -> Table:
 
 def compile_decompositions() -> Table:
     """The table for AOTAutograd: overload -> how to write it with the ops that the importer knows."""
-    return {**_table(), **quantized_decompositions()}
+    return {**_table(len(decomposition_table)), **quantized_decompositions()}
 
 
 def export_decompositions() -> Table:
     """The table for `ExportedProgram.run_decompositions`, which also asks about composite operators."""
     table = core_aten_decompositions()
-    table.update(_table())
+    table.update(_table(len(decomposition_table)))
     table.update(quantized_decompositions())
     table.update(recurrent.DECOMPOSITIONS)
     for op in _KEPT_WHOLE:

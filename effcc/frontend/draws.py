@@ -28,7 +28,8 @@ def return_unread_draws(graph_module: fx.GraphModule) -> int:
     graph = graph_module.graph
     if any(map(_transforms, graph.nodes)):
         return 0  # values inside a function transform do not outlive it
-    unread = [node for node in _dead(graph) if _draws(node)]
+    known: dict[Any, bool] = {}
+    unread = [node for node in _dead(graph) if _draws_as_known(node, known)]
     if not unread:
         return 0
     end = graph.output_node()
@@ -72,6 +73,51 @@ class _Listening(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.heard = self.heard or is_random(func)
         return func(*args, **(kwargs or {}))
+
+
+def _draws_as_known(node: fx.Node, known: dict[Any, bool]) -> bool:
+    """Whether a call draws; `known`: calls of the same on the same are asked once, as equal layers make many."""
+    key = _call(node)
+    if key is None:
+        return _draws(node)
+    if key not in known:
+        known[key] = _draws(node)
+    return known[key]
+
+
+def _call(node: fx.Node) -> Any:
+    """What is called on what, as far as that decides what a call does; None where that is not told here."""
+    if node.op == "call_module":
+        return None
+    try:
+        told = (node.op, node.target, _told(node.args), _told(node.kwargs))
+        hash(told)
+    except TypeError:
+        return None
+    return told
+
+
+def _told(argument: Any) -> Any:
+    """An argument by its type and value, a tensor by all that is known of one without its elements.
+
+    Raises TypeError for what has no such form.
+    """
+    if isinstance(argument, fx.Node):
+        argument = argument.meta.get("example_value")
+    if isinstance(argument, FakeTensor) and argument.layout == torch.strided:
+        sizes = tuple(map(str, (*argument.shape, *argument.stride())))
+        return FakeTensor, sizes, argument.dtype, argument.device, argument.requires_grad
+    if isinstance(argument, list | tuple):
+        return type(argument), tuple(map(_told, argument))
+    if isinstance(argument, slice):
+        return slice, _told((argument.start, argument.stop, argument.step))
+    if isinstance(argument, dict):
+        return dict, tuple((key, _told(value)) for key, value in argument.items())
+    if isinstance(argument, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return type(argument), str(argument)
+    if isinstance(argument, torch.Tensor):
+        raise TypeError("a tensor whose elements are known")
+    return type(argument), argument
 
 
 def _draws(node: fx.Node) -> bool:

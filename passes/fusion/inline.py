@@ -49,7 +49,7 @@ def inline_views(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] =
     wanted = set(kept) | {v.name for i in cascade.items if isinstance(i, Opaque) for v in i.node.operands}
     multiply_defined = _defined_again(cascade)
     solid = multiply_defined | stored
-    return _inline_where(cascade, wanted, lambda item, _: is_view(item) and item.target not in solid)
+    return _inline_where(cascade, wanted, lambda item, _: is_view(item) and item.target not in solid, folded=False)
 
 
 def inline(cascade: Cascade, kept: Iterable[str], stored: frozenset[str] = frozenset()) -> Cascade:
@@ -149,7 +149,9 @@ def _defined_again(cascade: Cascade) -> set[str]:
     return again
 
 
-def _inline_where(cascade: Cascade, wanted: set[str], take) -> Cascade:  # type: ignore[no-untyped-def]
+def _inline_where(cascade: Cascade, wanted: set[str], take, folded: bool = True) -> Cascade:  # type: ignore[no-untyped-def]
+    """The cascade with what `take` takes read through. folded: whether divisions were folded before, so that only what
+    reads through anything may have new ones."""
     definitions: dict[str, Statement] = {}
     items: list[Defined | Opaque] = []
     bounds = {axis: extent for axis, extent in cascade.extents.items() if isinstance(extent, int)}
@@ -157,7 +159,8 @@ def _inline_where(cascade: Cascade, wanted: set[str], take) -> Cascade:  # type:
         if isinstance(item, Opaque):
             items.append(item)
             continue
-        item = _rewrite(item, definitions, bounds)
+        if not folded or any(load.buffer in definitions for load in item.statement.reads):
+            item = _rewrite(item, definitions, bounds)
         if take(item, definitions):
             definitions[item.target] = item.statement
             if item.target not in wanted:
