@@ -37,6 +37,7 @@ from effcc.passes.halves import widen_rows
 from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.in_place import store_in_place
 from effcc.passes.integers import sum_by_dots
+from effcc.passes.kept_codes import keep_codes
 from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
 from effcc.passes.panels import decode_panels
@@ -130,7 +131,7 @@ def _hoist(state: State, target: Target) -> State:
     graph, choices = state.graph, state.encodings
     if device_of(target) is None:
         graph, choices = sum_by_groups(sum_by_dots(graph, target), target)
-    split = hoist(graph)
+    split = hoist(keep_codes(graph))
     prepare = split.prepare
     if prepare is not None and state.fast_math:
         prepare = widen(prepare)

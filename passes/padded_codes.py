@@ -18,7 +18,7 @@ from effcc.ir.graph import Node, Value
 from effcc.ir.ops import lookup
 from effcc.passes.writer import Writer
 
-_POINTWISE = ("cast", "relu", "round", "minimum", "maximum", "add", "mul")
+_POINTWISE = ("cast", "relu", "round", "minimum", "maximum", "add", "sub", "mul")
 _MOST_STEPS = 12
 Sizes = tuple[int, ...]
 
@@ -40,7 +40,7 @@ class Border:
         """The steps without the border."""
         value = self.inner
         for step in self.steps:
-            operands = [value if i == _followed(step) else o for i, o in enumerate(step.operands)]
+            operands = [value if i == followed_operand(step) else o for i, o in enumerate(step.operands)]
             value = writer.copy(step, operands, f"{step.result.name}_inside")
         return value
 
@@ -56,7 +56,7 @@ def border_of(codes: Value, zero: int, producers: Mapping[Value, Node]) -> Borde
             if not known or any((*low[:2], *high[:2])) or _border(node, steps[::-1], producers) != zero:
                 return None
             return Border(node.operands[0], low, high, tuple(steps[::-1]))
-        followed = _followed(node)
+        followed = followed_operand(node)
         if followed is None:
             return None
         steps.append(node)
@@ -64,7 +64,7 @@ def border_of(codes: Value, zero: int, producers: Mapping[Value, Node]) -> Borde
     return None
 
 
-def _followed(node: Node) -> int | None:
+def followed_operand(node: Node) -> int | None:
     """The operand that a pointwise step changes by numbers alone."""
     if node.op not in _POINTWISE:
         return None
@@ -80,7 +80,7 @@ def _border(pad: Node, steps: list[Node], producers: Mapping[Value, Node]) -> An
         return None
     value: Any = np.zeros((), pad.result.type.dtype.numpy)
     for step in steps:
-        followed = _followed(step)
+        followed = followed_operand(step)
         given = [producers.get(o) for i, o in enumerate(step.operands) if i != followed]
         known = [n.attrs["value"] for n in given if n is not None and n.op == "constant"]
         if len(known) < len(given):

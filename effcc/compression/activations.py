@@ -8,6 +8,9 @@ A range that begins at 0 (after a ReLU) takes unsigned bytes from 0 to 255, any 
 `"minmax"` all values that it saw, `"percentile"` all but one in ten thousand at either end, `"mse"` those for which
 rounding and cutting off together are off by least.
 
+What convolutions and something else read of one module, a residual sum above all, is read in these bytes by both, and
+of two things added the one that waits for the other is kept in bytes; with `sums="float"` sums read f32.
+
 `int7` likewise, from -63 to 63 or from 0 to 127: half as fine, but two products of such a byte with a weight's fit in
 16 bits, so that machines without dot products of bytes (AVX2) sum them nearly twice as fast as f32.
 """
@@ -29,18 +32,21 @@ BITS = {"int8": 8, "int7": 7}
 SMALLEST_ROW = 2.0**-100
 """Rows whose largest magnitude is below that are quantized as if it were that: its reciprocal is a number of f32."""
 RANGES = ("minmax", "percentile", "mse")
+SUMS = ("int8", "float")
 
 
 @dataclass(frozen=True)
 class Activations:
     """How inputs are to be quantized, to so many `bits`: one scale `per` "token" (a row of the last dimension), or per
     "tensor", found by calibration from the `range` of its values, from the least value on if with a `zero` point.
+    sums: in what residual sums read what convolutions read, too.
     """
 
     per: str = "tensor"
     zero: bool = False
     range: str = "minmax"
     bits: int = 8
+    sums: str = "int8"
 
     @property
     def is_static(self) -> bool:
@@ -52,12 +58,12 @@ def activations_of(notation: str) -> Activations:
     other.
     """
     bits, options = _bits_and_options(notation)
-    known = {"per": ("token", "tensor"), "zero": (True, False), "range": RANGES}
+    known = {"per": ("token", "tensor"), "zero": (True, False), "range": RANGES, "sums": SUMS}
     fits = bits and all(value in known.get(name, ()) for name, value in options.items())
     if not fits or (options.get("per") == "token" and len(options) > 1):
         raise EncodingError(
-            f'activations: expected int8(per="token"), or int8 with zero=true or false and range= one of '
-            f"{', '.join(RANGES)}, or int7 likewise, got {notation}"
+            f'activations: expected int8(per="token"), or int8 with zero=true or false, range= one of '
+            f"{', '.join(RANGES)} and sums= one of {', '.join(SUMS)}, or int7 likewise, got {notation}"
         )
     return Activations(**options, bits=bits)
 

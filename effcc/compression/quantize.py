@@ -22,14 +22,15 @@ from effcc.compression.install import (
     require_module,
     weights_of,
 )
-from effcc.compression.integers import install_activations, multiplies, require_integers
+from effcc.compression.integers import multiplies, require_integers
 from effcc.compression.methods import methods_of
 from effcc.compression.methods.problem import Method, Problem
 from effcc.compression.methods.sparse import rounded_where_stored
-from effcc.compression.quantize_activations import inputs_of, require_data
+from effcc.compression.quantize_activations import codes_of_layers, require_data
 from effcc.compression.resume import Folder, searched_from
 from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_of
 from effcc.compression.search import Plan, matrix_of, relative_error, solved
+from effcc.compression.static import Found
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding
@@ -69,9 +70,9 @@ def quantize(
         up, not multiplied.
     activations: layers stored as int8 (linear ones: as integers of any kind) quantize their inputs, too, and multiply
         integers with integers. `int8(per="token")`: linear layers, with a scale for each row at every call. `int8`:
-        also convolutions, by the range that the data show; with `zero=true`, `range="percentile"` or `"mse"` as
-        `effcc.compression.activations` says. `int7` is half as fine, and quicker on machines that have no dot products
-        of bytes (AVX2).
+        also convolutions, by the range that the data show; with `zero=true`, `range="percentile"` or `"mse"`,
+        `sums="float"` as `effcc.compression.activations` says. `int7` is half as fine, and quicker on machines that
+        have no dot products of bytes (AVX2).
     fold: what `awq`, `smoothquant` and `hadamard` do to inputs moves into what computes these, where the data show that
         nothing else reads it: a norm's weight, the rows of the linear layer before, also through the values of
         attention. Layers given the same input then share one change, and it costs nothing when the model runs; where
@@ -116,12 +117,12 @@ def quantize(
     seen = data if needed_by or not static else None
     how_found = f"quantize {method}{', folded' if fold else ''}"
     found = searched_from(resume, how_found, model, plan, store, seen, needed_by)
-    inputs = {} if how is None else inputs_of(model, found, how, data)
+    codes = Found() if how is None else codes_of_layers(model, found, how, data)
     others = {name.rpartition(".")[0]: model.get_submodule(name.rpartition(".")[0]) for name in outside}
-    with all_or_nothing([*others.values(), *(m for w, _ in found for m in w.modules.values())]):
+    rounding = [model.get_submodule(name) for name in codes.outputs]
+    with all_or_nothing([*others.values(), *rounding, *(m for w, _ in found for m in w.modules.values())]):
         install_all(found)
-        for name, (codes, step) in inputs.items():
-            install_activations(model.get_submodule(name), codes, step)
+        codes.install(model)
         for name, tensor in outside.items():
             place, _, own = name.rpartition(".")
             trained = model.get_parameter(name).requires_grad

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from effcc.compression.activations import Activations, Codes, activations_of
 from effcc.compression.calls import calls_of
 from effcc.compression.install import Choice, Model, Stored, Weight, all_or_nothing, held_by, require_module, weights_of
-from effcc.compression.integers import install_activations, require_integers, takes_integers
-from effcc.compression.progress import progress
-from effcc.compression.ranges import codes_for, observe
+from effcc.compression.integers import require_integers, takes_integers
+from effcc.compression.static import Found, static_codes
 from effcc.errors import EncodingError, InputError
 
 
@@ -53,12 +52,10 @@ def quantize_activations(
             raise EncodingError(f"{weight.name}: its weight is dense; store it by effcc.quantize(..., activations=...)")
         require_integers(weight.modules.values(), weight.held.storage, how.is_static)
         found.append((weight, weight.held))
-    inputs = inputs_of(model, found, how, data)
-    with all_or_nothing([m for weight, _ in found for m in weight.modules.values()]):
-        for name, (codes, step) in inputs.items():
-            module = model.get_submodule(name)
-            install_activations(module, None)
-            install_activations(module, codes, step)
+    codes = codes_of_layers(model, found, how, data)
+    rounding = [model.get_submodule(name) for name in codes.outputs]
+    with all_or_nothing([*rounding, *(m for weight, _ in found for m in weight.modules.values())]):
+        codes.install(model)
     return model
 
 
@@ -68,14 +65,9 @@ def require_data(how: Activations, data: object) -> None:
         raise InputError('activations="int8" needs calibration data: data=[...], inputs that show the layers\' ranges')
 
 
-def inputs_of(
-    model: nn.Module, found: Sequence[tuple[Weight, Stored]], how: Activations, data: object
-) -> Mapping[str, tuple[Codes, Tensor | None]]:
-    """What the inputs of the modules become, and for static ones by which step."""
+def codes_of_layers(model: nn.Module, found: Sequence[tuple[Weight, Stored]], how: Activations, data: object) -> Found:
+    """What the inputs of the modules become, and outputs that several read."""
     layers = {name: (m, w.given or stored.change) for w, stored in found for name, m in w.modules.items()}
     if not how.is_static:
-        return dict.fromkeys(layers, (Codes(how.per, bits=how.bits), None))
-    calls = calls_of(data)
-    with progress(len(calls)) as step:
-        seen = observe(model, layers, calls, lambda: step("calibrating"))
-    return {name: codes_for(seen[name], how) for name in layers}
+        return Found(dict.fromkeys(layers, (Codes(how.per, bits=how.bits), None)))
+    return static_codes(model, layers, how, calls_of(data))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from effcc.compression.activations import SMALLEST_ROW, Activations, Codes, by_step
 from effcc.compression.calibration import evaluating, require_seen
 from effcc.compression.calls import Call
+from effcc.compression.flow import Flow
 from effcc.compression.inputs import InputChange
 from effcc.errors import InputError
 
@@ -39,33 +42,41 @@ def observe(
     layers: Mapping[str, tuple[nn.Module, InputChange]],
     calls: Sequence[Call],
     advance: Advance = lambda: None,
+    flow: Flow | None = None,
+    returning: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> dict[str, Observed]:
     """What layers are given while the calls run, after it was changed, in evaluation mode and without gradients.
+
+    flow: watches which tensors go where. returning: modules, other than the layers, of which what they return is seen.
 
     Raises InputError where the model does not take a call, infinities or NaN reach a layer, or a layer never runs.
     """
     seen: dict[str, list[Observed]] = {}
     most = max(SAMPLED // len(calls), 1)
 
-    def hook(name: str, change: InputChange) -> Any:
-        def see(module: nn.Module, args: Any, kwargs: Any) -> None:
-            x = change.of_input(args[0] if args else kwargs["input"], len(getattr(module, "kernel_size", ())))
-            if x.numel():
-                seen.setdefault(name, []).append(_observed(name, x, most))
+    def see(name: str, x: Tensor) -> None:
+        if x.numel():
+            seen.setdefault(name, []).append(_observed(name, x, most))
 
-        return see
+    def given(name: str, change: InputChange) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            see(name, change.of_input(args[0] if args else kwargs["input"], len(getattr(module, "kernel_size", ()))))
 
-    handles = [m.register_forward_pre_hook(hook(n, c), with_kwargs=True) for n, (m, c) in layers.items()]
+        return hook
+
+    handles = [m.register_forward_pre_hook(given(n, c), with_kwargs=True) for n, (m, c) in layers.items()]
+    handles += [m.register_forward_hook(lambda _m, _i, x, n=n: see(n, x)) for n, m in returning.items()]
     try:
         with evaluating(model), torch.no_grad():
             for call in calls:
-                call(model)
+                with flow.watching(model) if flow is not None else nullcontext():
+                    call(model)
                 advance()
     finally:
         for handle in handles:
             handle.remove()
-    require_seen(layers, seen)
-    return {name: _together(seen[name]) for name in layers}
+    require_seen([*layers, *returning], seen)
+    return {name: _together(parts) for name, parts in seen.items()}
 
 
 def _observed(name: str, x: Tensor, most: int) -> Observed:

@@ -5,7 +5,7 @@
 
 `effcc.load` is for packages, which are programs; this file holds arrays alone, and the model's class is its user's. It
 is a safetensors file that any reader of the format opens: the entries of the state_dict by name, and in the metadata,
-under `effcc`, for each module with a stored weight its encoding and shape.
+under `effcc`, for each module with a stored weight its encoding and shape, and what outputs are rounded to.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from effcc.compression.inputs import InputChange
 from effcc.compression.install import install, require_module
 from effcc.compression.integers import IntegerModule, install_activations, require_integers
 from effcc.compression.modules import EncodedModule, encoded_class
+from effcc.compression.outputs import OUTPUT_STEP, install_output, rounds
 from effcc.errors import CheckpointError, EncodingError, IRSyntaxError, PackageError, UnknownNameError
 from effcc.frontend.decode import storage_of, to_numpy
 from effcc.frontend.importer import TORCH_DTYPES
@@ -60,6 +61,7 @@ class _File:
     path: Path
     tensors: Mapping[str, Tensor]
     weights: Mapping[str, _Entry]
+    outputs: Mapping[str, Codes]
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
@@ -85,7 +87,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
             names[id(tensor)] = name
             tensors[name] = tensor.detach().cpu().contiguous().clone()
     entries = {n: asdict(_entry(m)) for n, m in model.named_modules() if isinstance(m, EncodedModule)}
-    said = {"version": VERSION, "weights": entries, "aliases": aliases}
+    outputs = {n: str(codes) for n, m in model.named_modules() if (codes := rounds(m)) is not None}
+    said = {"version": VERSION, "weights": entries, "aliases": aliases, "outputs": outputs}
     metadata = {KEY: json.dumps(said, sort_keys=True)}
     aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -131,6 +134,8 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> Model:
     for name, entry in file.weights.items():
         codes = None if entry.activations is None else codes_of(entry.activations)
         install_activations(modules[name], codes, file.tensors.get(_prefix(name) + INPUT_STEP))
+    for name, module in modules.items():
+        install_output(module, file.outputs.get(name), file.tensors.get(_prefix(name) + OUTPUT_STEP))
     model.load_state_dict(rest, strict=False)
     return model
 
@@ -164,7 +169,20 @@ def _read(path: Path) -> _File:
         if original not in tensors or name in tensors:
             raise CheckpointError(f"{path}: metadata are damaged: {name!r} stands for {str(original)[:80]!r}")
         tensors[name] = tensors[original]
-    return _File(path, tensors, {name: _read_entry(path, name, entry) for name, entry in weights.items()})
+    found = {name: _read_entry(path, name, entry) for name, entry in weights.items()}
+    return _File(path, tensors, found, _read_outputs(path, header.get("outputs", {}), tensors))
+
+
+def _read_outputs(path: Path, outputs: Any, tensors: Mapping[str, Tensor]) -> dict[str, Codes]:
+    if not isinstance(outputs, dict) or not all(isinstance(how, str) for how in outputs.values()):
+        raise CheckpointError(f"{path}: metadata are damaged: expected how outputs are rounded by name")
+    try:
+        found = {name: codes_of(how) for name, how in outputs.items()}
+        for name, codes in found.items():
+            _require_step(codes, tensors.get(_prefix(name) + OUTPUT_STEP))
+    except (EncodingError, UnknownNameError, IRSyntaxError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return found
 
 
 def _read_entry(path: Path, name: str, entry: Any) -> _Entry:
@@ -237,8 +255,8 @@ def _kind(module: nn.Module | None) -> str:
 
 def _rest(file: _File, model: nn.Module) -> dict[str, Tensor]:
     """The tensors that are not parts of stored weights. Raises CheckpointError unless the model has exactly these."""
-    wanted = dict(model.state_dict())
-    for name, module in model.named_modules():
+    wanted, modules = dict(model.state_dict()), dict(model.named_modules())
+    for name, module in modules.items():
         if isinstance(module, EncodedModule) and name not in file.weights:
             raise CheckpointError(
                 f"{file.path}: {name or 'the model'} is dense in the file and stored as {module.encoding} in the "
@@ -247,7 +265,13 @@ def _rest(file: _File, model: nn.Module) -> dict[str, Tensor]:
         if isinstance(module, EncodedModule):
             for part in (*module.weight_components, INPUT_STEP):
                 wanted.pop(_prefix(name) + part, None)
+        if rounds(module) is not None:
+            wanted.pop(_prefix(name) + OUTPUT_STEP)
     rest = dict(file.tensors)
+    for name in file.outputs:
+        if name not in modules:
+            raise CheckpointError(f"{file.path}: {name!r} has a rounded output; the model has no such module")
+        rest.pop(_prefix(name) + OUTPUT_STEP)
     for name, entry in file.weights.items():
         for part in ("weight", *entry.components, *INPUT_CHANGES, INPUT_STEP):
             wanted.pop(_prefix(name) + part, None)

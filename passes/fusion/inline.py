@@ -221,8 +221,8 @@ def _pays(item: Defined, readers: list[tuple[Defined, Load]], extents: Mapping[s
     cost = scalar_cost(item.statement.value)
     if cost <= 0.0:
         return True
-    if _makes_codes(item.statement.value) and any(not _in_place(load) for _, load in readers):
-        return False
+    if _makes_codes(item.statement.value):
+        return False  # another kernel then reads a byte, not what is wider; in its own it is in registers
     own = _points(item.statement, extents)
     work = 0.0
     for reader, load in readers:
@@ -242,12 +242,6 @@ def _makes_codes(e: Expr) -> bool:
         case Call("cast", (operand,), dtype):
             return operand.dtype.is_float and dtype.is_integer and dtype in PACKED
     return False
-
-
-def _in_place(load: Load) -> bool:
-    """Whether all elements are read point by point: what reads them elsewhere (around a border, say) is no epilogue, so
-    that reading through it what is wider costs memory."""
-    return all(isinstance(i, Axis) for i in load.index)
 
 
 def _cost_alone(e: Expr, alone: Mapping[str, float]) -> float | None:
