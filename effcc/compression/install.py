@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -133,11 +133,15 @@ def install_all(found: Sequence[tuple[Weight, Stored]]) -> None:
 
     Whatever ends it early (an interrupt, no memory), modules are then as they were.
     """
+    rotations: dict[int, Tensor] = {}  # one for all layers of this model, and of no other: buffers may be written to
     with all_or_nothing([m for weight, _ in found for m in weight.modules.values()]):
         for weight, stored in found:
-            components = tensors_of(stored, weight.source)
+            components, change = tensors_of(stored, weight.source), stored.change
+            if change.rotation is not None:
+                own = rotations.setdefault(id(change.rotation), change.rotation.clone())
+                change = replace(change, rotation=own)
             for module in weight.modules.values():
-                install(module, stored.storage, components, stored.change, stored.error)
+                install(module, stored.storage, components, change, stored.error)
 
 
 @contextmanager

@@ -96,6 +96,17 @@ def test_rotations_move_through_attention_where_nothing_else_stands(block: Block
     torch.testing.assert_close(made(x), block(x), rtol=2e-3, atol=2e-3)
 
 
+def test_layers_of_one_model_share_a_rotation_and_models_do_not(x: Tensor) -> None:
+    first, second = (
+        effcc.quantize(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 4)), "int4", method="hadamard")
+        for _ in range(2)
+    )
+    assert first[0].input_rotation is first[1].input_rotation
+    first[0].input_rotation.zero_()
+    assert second[0].input_rotation.any()
+    assert effcc.quantize(nn.Linear(WIDTH, 4), "int4", method="hadamard").input_rotation.any()
+
+
 def test_where_one_layer_reads_folding_changes_no_code(x: Tensor) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(WIDTH, 24), nn.ReLU(), nn.Linear(24, 8))
