@@ -123,7 +123,19 @@ def bind(node: Node | Extern) -> Callable[[Sequence[Tensor], Mapping[str, int]],
                 return find_target(rest[0])
             return torch.device(rest[0]) if tag == "device" else getattr(torch, rest[0])
 
-        results = target(*(decode(a) for a in args), **{name: decode(a) for name, a in kwargs})
-        return tensors(results)
+        given, named = [decode(a) for a in args], {name: decode(a) for name, a in kwargs}
+        return tensors(_asked_for(target, given, named, target(*given, **named)))
 
     return run
+
+
+def _asked_for(target: Any, given: Sequence[Any], named: Mapping[str, Any], results: Any) -> Any:
+    """The results without those that an `output_mask` leaves out: PyTorch may compute them all the same."""
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return results
+    arguments = [a.name for a in target._schema.arguments]
+    if "output_mask" not in arguments:
+        return results
+    at = arguments.index("output_mask")
+    mask = given[at] if at < len(given) else named["output_mask"]
+    return [result for result, wanted in zip(results, mask, strict=True) if wanted]
