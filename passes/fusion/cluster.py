@@ -235,6 +235,8 @@ class _Clustering(_Alone):
         for other in self._producers(item.statement):
             if other is into or other.opaque is not None or self._crowded(item, into, other):
                 continue
+            if other.targets & self.kept_in_spans or any(i.statement.scatter is not None for i in other.items):
+                continue  # as in `_join`: what is written has other axes than what computes it
             named = named_alike(into, other, into.same, self._align(item.statement, other))
             if named and are_siblings(into, other, self.cascade.extents):
                 self._absorb(other, into, named)

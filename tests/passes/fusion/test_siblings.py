@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effcc.ir.dtypes import f32
+from effcc.ir.dtypes import f32, i64
 from effcc.ir.graph import Graph, GraphBuilder
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.printer import print_kernel
@@ -77,3 +77,17 @@ def test_what_others_wait_for_still_comes_first() -> None:
         x = b.emit("mul", b.emit("tanh", g), u)
         outputs += [b.emit("softmax", g, axis=-1), b.emit("softmax", u, axis=-1)]
     fused(b.build((x, *outputs)))
+
+
+def test_sums_in_spans_meet_no_others() -> None:
+    """What is written there has other axes than what computes it."""
+    b = GraphBuilder("g")
+    x, ends, weights = (
+        b.param("x", tensor(f32, 9, 1)),
+        b.param("ends", tensor(i64, 4)),
+        b.param("w", tensor(f32, 3, 1, 5)),
+    )
+    graph = b.build((b.emit("tanh", b.emit("grouped_matmul", x, weights, ends)),))
+    given = [np.ones((9, 1), np.float32), np.array([0, 2, 2, 9]), np.arange(15, dtype=np.float32).reshape(3, 1, 5) / 15]
+    for got, expected in zip(run_program(fuse(graph, TARGET), given), run_graph(graph, given), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=3e-5, atol=1e-6)
