@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from effcc.compression.install import Stored
-from effcc.ir.encodings.values import EPSILON, SMALLEST, Coded
+from effcc.ir.encodings.values import EPSILON, SMALLEST
 
 
 def wrongly_stored(held: Stored, dense: Any, nearest: bool, largest: bool) -> str:
@@ -28,7 +28,7 @@ def wrongly_stored(held: Stored, dense: Any, nearest: bool, largest: bool) -> st
         return ""
     if not made.holds(arrays, dense):
         return "an element is off by more than the error bound"
-    return _farther_than_need_be(held, dense) if isinstance(made.values, Coded) else ""
+    return _farther_than_need_be(held, dense)
 
 
 def _keeps_little(held: Stored, dense: Any) -> bool:
@@ -45,10 +45,11 @@ def _farther_than_need_be(held: Stored, dense: Any) -> str:
     made = held.storage
     coordinates, values = made.split(held.arrays)
     levels = made.levels.at(coordinates)
-    assert isinstance(made.values, Coded)
-    grid = made.values.grid
-    given = grid.blocks(levels.rows(levels.compress(dense.astype(np.float64), coordinates)))
-    decoded = grid.blocks(levels.rows(made.values.decode(levels, values, made.dtype).astype(np.float64)))
+    given = made.values.blocks(levels.rows(levels.compress(dense.astype(np.float64), coordinates)))
+    if given is None:
+        return ""
+    decoded = made.values.blocks(levels.rows(made.values.decode(levels, values, made.dtype).astype(np.float64)))
+    assert decoded is not None, "what is stored is, in blocks"
     size = given.shape[-1]
     for w, d in zip(given.reshape(-1, size), decoded.reshape(-1, size), strict=True):
         known = np.unique(d)

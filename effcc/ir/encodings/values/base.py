@@ -132,6 +132,10 @@ class Values(ABC):
         """Whether a stored minimum is added to what is scaled."""
         return False
 
+    def blocks(self, stored: Array) -> Array | None:
+        """Stored rows by the blocks that share a scale, a block a row of the last axis; None where none do."""
+        return None
+
     def group_size(self, length: int) -> int:
         """How many neighbours of a row of so many elements share their parameters."""
         return length

@@ -305,6 +305,9 @@ class Coded(Values):
     def has_minimum(self) -> bool:
         return self.minimum is not None
 
+    def blocks(self, stored: Array) -> Array | None:
+        return self.grid.blocks(stored)
+
     def group_size(self, length: int) -> int:
         return self.grid.group if self.grid.per == "group" else length
 
