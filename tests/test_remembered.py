@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 import effcc
 from effcc.backend import programs_of
 from effcc.driver import Compiled
+from effcc.ir.encodings import registry
 from effcc.ir.parser import parse_graph
 from effcc.remembered import key_of
 from effcc.runtime.cache import CompileCache
@@ -153,3 +155,15 @@ def test_a_graph_has_one_key_in_all_processes() -> None:
 def test_what_steps_read_is_in_the_key(change: tuple[str, str]) -> None:
     other = parse_graph(GRAPH.replace(*change))
     assert key_of(other, TARGET, fast_math=False) != key_of(parse_graph(GRAPH), TARGET, fast_math=False)
+
+
+def test_programs_are_not_remembered_where_others_than_effcc_declared_an_encoding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What such an encoding makes of a weight is in no digest, so yesterday's program may be of another one."""
+    assert registry.foreign() == ()
+    theirs = replace(registry.declared("int8"), name="int8_of_theirs", make=lambda **given: None)
+    monkeypatch.setitem(registry.DECLARATIONS, theirs.name, theirs)
+    assert registry.foreign() == ("int8_of_theirs",)
+    _compiled(_mlp(), torch.ones(2, 24))
+    assert not _recalled(_compiled(_mlp(), torch.ones(2, 24))[0])

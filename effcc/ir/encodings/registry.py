@@ -130,3 +130,8 @@ def declared(name: str) -> Declaration:
 def names(kind: Literal["level", "values", "product"]) -> tuple[str, ...]:
     """The names of all levels, or of all kinds of values."""
     return tuple(d.name for d in DECLARATIONS.values() if d.kind == kind)
+
+
+def foreign() -> tuple[str, ...]:
+    """The names of schemes that others than effcc declared."""
+    return tuple(d.name for d in DECLARATIONS.values() if not d.make.__module__.startswith("effcc."))
