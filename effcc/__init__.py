@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effcc.budget.compress import compress
+    from effcc.caches.cache import StoredCache
+    from effcc.caches.state import StoredState
     from effcc.checkpoints.adopt import adopt
     from effcc.checkpoints.folder import from_checkpoint
     from effcc.checkpoints.gguf_model import from_gguf
@@ -32,12 +34,15 @@ if TYPE_CHECKING:
     from effcc.entry import compile, explain, export, invalidate, load, stats
 
 __all__ = [
+    "StoredCache", "StoredState",
     "adopt", "calibrate", "compile", "compress", "explain", "export", "factorize", "from_checkpoint", "from_gguf",
     "invalidate", "load", "load_into", "quantize", "quantize_activations", "quantize_aware", "save", "sparsify",
     "stats",
 ]  # fmt: skip
 
 _HOMES = {
+    "StoredCache": "effcc.caches.cache",
+    "StoredState": "effcc.caches.state",
     "adopt": "effcc.checkpoints.adopt",
     "calibrate": "effcc.compression.calibrate",
     "compile": "effcc.entry",

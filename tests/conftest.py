@@ -27,7 +27,7 @@ os.environ.setdefault("EFFCC_REMEMBER", "0")
 
 LONG = ("models", "fuzz")
 """Folders of long tests: they come first, so that processes that share the tests end together."""
-QUICK = ("budget", "checkpoints", "compression", "frontend", "models", "reports")
+QUICK = ("budget", "caches", "checkpoints", "compression", "frontend", "models", "reports")
 """Folders of tests about what is computed, not how fast: most of their time would go to g++'s optimizer."""
 OPTIMIZED = (
     "test_arithmetic_of_every_magnitude.py", "test_compiled_functions.py", "test_the_cache_trusts_nobody_else.py",
