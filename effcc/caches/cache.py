@@ -91,14 +91,20 @@ class StoredCache(Cache):
     codes stand for, the newest token's included. Compiled, it reads the codes, and no decoded copy is made. Layers with
     a sliding window keep all tokens.
 
-    Initialize it before the first call where that is compiled, so that calls do not see two kinds of cache:
-
-        cache = effcc.StoredCache(model.config, max_cache_len=512, keys="int8", values="int4(group=32)")
-        cache.initialize()
-        model(tokens, past_key_values=cache, use_cache=True)    # or model.generate(tokens, past_key_values=cache)
+    Where the model is compiled, `initialize` the cache before its first call: otherwise the second call sees another kind
+    of cache, and is captured anew.
 
     Raises EncodingError for a scheme that does not fit the heads' width or cannot be written token by token, saying
     what would; UnsupportedError for models with layers that keep other things than keys and values.
+
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> config = LlamaConfig(
+        ...     num_hidden_layers=2, hidden_size=64, num_attention_heads=2, intermediate_size=64, vocab_size=99
+        ... )
+        >>> cache = StoredCache(config, 100, keys="int8", values="int4(group=32)").initialize()
+        >>> made = LlamaForCausalLM(config).eval()(torch.arange(5)[None], past_key_values=cache, use_cache=True)
+        >>> cache, cache.get_seq_length().item()
+        (StoredCache(2 layers, 22,400 bytes), 5)
     """
 
     def __init__(
