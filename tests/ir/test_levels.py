@@ -141,6 +141,19 @@ def test_damaged_coordinates_are_refused_and_read_nothing_outside(
     assert np.isfinite(run_kernel(decode_kernel(stored, False), given)["W"]).all()
 
 
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("level", ["csr", "bcsr(2,2)"])
+@pytest.mark.parametrize("value", [10**6, -7, 0])
+def test_damaged_starts_are_named_before_values_ask_them_for_rows(level: str, values: str, value: int) -> None:
+    stored = made(level + values)
+    arrays = stored.encode(weight(4, SHAPE))
+    arrays[0] = arrays[0].copy()
+    arrays[0][2] = value
+    for ask in (stored.decode, stored.error_bound, lambda a: stored.holds(a, weight(4, SHAPE))):
+        with pytest.raises(EncodingError, match=rf"starts of rows must rise .* from (\d+ to )?{value}|to {value}$"):
+            ask(arrays)
+
+
 @pytest.mark.parametrize(
     ("encoding", "shape", "message"),
     [

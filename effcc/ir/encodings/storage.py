@@ -103,19 +103,23 @@ class Storage:
         return list(arrays[:count]), list(arrays[count:])
 
     def decode(self, arrays: Sequence[Array]) -> Array:
-        """The dense array: the reference."""
+        """The dense array: the reference. Raises EncodingError where coordinates are damaged, naming the component."""
         coordinates, values = self.split(arrays)
-        return self.levels.expand(self.values.decode(self.levels.at(coordinates), values, self.dtype), coordinates)
+        return self.levels.expand(self.values.decode(self._at(coordinates), values, self.dtype), coordinates)
+
+    def _at(self, coordinates: Sequence[Array]) -> Levels:
+        self.levels.require_sound(coordinates)
+        return self.levels.at(coordinates)
 
     def error_bound(self, arrays: Sequence[Array]) -> Array:
         """How far a stored element may be from the one that was encoded: as rows, [N, L], or for channels, [N, 1]."""
         coordinates, values = self.split(arrays)
-        return self.values.error_bound(self.levels.at(coordinates), values)
+        return self.values.error_bound(self._at(coordinates), values)
 
     def holds(self, arrays: Sequence[Array], dense: Array) -> bool:
         """Whether every stored element of a dense array is decoded within the error bound, rounded to the dtype."""
         coordinates, values = self.split(arrays)
-        levels = self.levels.at(coordinates)
+        levels = self._at(coordinates)
         given = levels.rows(levels.compress(np.asarray(dense, np.float64), coordinates))
         decoded = levels.rows(self.values.decode(levels, values, self.dtype).astype(np.float64))
         bound = self.error_bound(arrays) + EPSILON[self.dtype] * np.abs(given) + SMALLEST[self.dtype]

@@ -63,6 +63,9 @@ class Levels(ABC):
         """
         return self
 
+    def require_sound(self, coordinates: Sequence[Array]) -> None:
+        """Raise EncodingError, naming the component, unless coordinates say which row each stored element is in."""
+
     @property
     def density(self) -> float:
         """Stored elements over all elements."""

@@ -96,12 +96,13 @@ class Compressed(Levels):
         row = self.xp.searchsorted(starts[1:], blocks, side="right")
         return row, blocks - starts[row]
 
-    def require_rising(self, starts: Array) -> None:
+    def require_sound(self, coordinates: Sequence[Array]) -> None:
         """Raise EncodingError unless rows begin where the ones before end, and fit the matrix."""
+        starts = np.asarray(coordinates[0], np.int64)
         most, steps = self.shape[1] // self.width, np.diff(starts)
         if starts[0] != 0 or starts[-1] != self.total or (steps < 0).any() or (steps > most).any():
             raise EncodingError(
-                f"starts of rows must rise from 0 to {self.total}, by at most {most}, got {starts[0]} to {starts[-1]}"
+                f"starts of rows must rise from 0 to {self.total}, by at most {most}, got {_first_fault(starts, most)}"
             )
 
     def select(self, dense: Array) -> list[Array]:
@@ -118,7 +119,7 @@ class Compressed(Levels):
         return blocks_of(dense, self.height, self.width)[row, column].reshape(self.stored)
 
     def expand(self, stored: Array, coordinates: Sequence[Array]) -> Array:
-        self.require_rising(coordinates[0])
+        self.require_sound(coordinates)
         row, _ = self.at(coordinates)._places()
         require_inside(coordinates[1], self.shape[1] // self.width, "block columns")
         dense = np.zeros(self.shape, stored.dtype)
@@ -145,6 +146,13 @@ def _compressed(
 
 def _kept(shape: tuple[int, ...], density: float, rows: int = 1, columns: int = 1, share: float | None = None) -> int:
     return max(1, round(density * (int(np.prod(shape)) // (rows * columns))))
+
+
+def _first_fault(starts: Array, most: int) -> str:
+    """The first step between starts that cannot be, or else their ends."""
+    steps = np.diff(starts)
+    wrong = np.flatnonzero((steps < 0) | (steps > most))
+    return f"{starts[0]} to {starts[-1]}" + (f", from {starts[wrong[0]]} to {starts[wrong[0] + 1]}" if wrong.size else "")
 
 
 def _is_share(value: object) -> bool:
