@@ -32,6 +32,9 @@ MOST_VECTORS = 8
 OF_RATES = 0.85
 """What tasks reach of the rates at which multiply-adds issue and L2 is read (128 x 768 x 768, two AVX-512 cores: blocks
 of 4 rows with 80 % zeros 139 us, csr with 80 % 291, with 90 % 155)."""
+L2_SHARE = 0.25
+"""What share of L2 gathered rows keep, while inputs, weights and sums pass through it (3072 x 768, csr with 80 % zeros,
+one Zen 3 core with 512 KB: 98 KB of rows 3.8 ms, as read from L2; 197 KB 6.2 to 8.0, as from L3)."""
 STEP_SLOTS = 4
 """Slots that a stored element or block takes beside its loads and multiply-adds: its place, held inside the rows."""
 
@@ -141,13 +144,18 @@ class _Task:
         _, rows = self._beside(s)
         sums, steps = points // rows, prod(self._steps(s).values())
         arithmetic = max(rows * vectors, vectors + rows + STEP_SLOTS)
-        near = vectors * lanes * 4 * machine["l2_byte"] / FEMTO if not self._near(s) else 0.0
-        return sums * (steps * max(arithmetic * slot, near) / OF_RATES + (CALL_SLOTS + 2 * rows * vectors) * slot)
+        loaded = vectors * lanes * 4 * self._byte_time(s) / FEMTO
+        return sums * (steps * max(arithmetic * slot, loaded) / OF_RATES + (CALL_SLOTS + 2 * rows * vectors) * slot)
 
-    def _near(self, s: Statement) -> bool:
-        """Whether the rows that one step after the other gathers stay in L1."""
+    def _byte_time(self, s: Statement) -> int:
+        """What a byte of the rows takes that one step after the other gathers, from the cache in which they stay."""
         rows = sum(prod(elements((d,)) for d in _shape(self.kernel, x)[:-1]) for x in _gathered(s))
-        return rows * self.width * 4 <= self.target.l1_bytes * 3 // 4
+        held = rows * self.width * 4
+        if held <= self.target.l1_bytes * 3 // 4:
+            return 0
+        if held <= self.target.l2_bytes * L2_SHARE:
+            return machine_parameters(self.target)["l2_byte"]
+        return byte_time_at_home(self.target, held)
 
     def _steps(self, s: Statement) -> dict[str, int]:
         """The terms of each result, by reduced axis; of a ragged one as many as a span has on average."""

@@ -75,3 +75,15 @@ def test_rows_of_a_block_share_what_they_gather() -> None:
     _, schedule = choose(kernel, TARGET)
     unrolled = [n for _, n in nodes(schedule.body) if isinstance(n, Loop) and (n.axis, n.together) == ("i", "unroll")]
     assert unrolled[0].step == 4, print_schedule("k", schedule)
+
+
+@pytest.mark.parametrize(("l2_kilobytes", "rows"), [(512, 32), (2048, 64)])
+def test_tasks_are_no_wider_than_what_l2_keeps_of_their_rows(l2_kilobytes: int, rows: int) -> None:
+    """Rows of 768 inputs: 64 of them take 192 KB, from which L3 is not far where L2 has 512."""
+    text = KERNELS["csr"].format(rows=128).replace("n=20, p=90", "n=768, p=117964").replace("k=24", "k=768")
+    text = text.replace(",24]", ",768]").replace("[90]", "[117964]").replace("[21]", "[769]").replace("[20]", "[768]")
+    kernel = parse_kernel(text.replace(",20]", ",768]").replace(", 23)", ", 767)"))
+    target = replace(generic("avx2"), cores=2, l1_bytes=32 << 10, l2_bytes=l2_kilobytes << 10)
+    _, schedule = choose(kernel, target)
+    (tasks,) = schedule.body
+    assert isinstance(tasks, Loop) and tasks.step == rows, print_schedule("k", schedule)
