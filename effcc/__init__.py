@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from effcc.checkpoints.folder import from_checkpoint
     from effcc.checkpoints.gguf_model import from_gguf
     from effcc.compression.calibrate import calibrate
+    from effcc.compression.dead_channels import remove_dead_channels
     from effcc.compression.factorize import factorize
     from effcc.compression.quantize import quantize
     from effcc.compression.quantize_activations import quantize_activations
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = [
     "StoredCache", "StoredState",
     "adopt", "calibrate", "compile", "compress", "explain", "export", "factorize", "from_checkpoint", "from_gguf",
-    "invalidate", "load", "load_into", "quantize", "quantize_activations", "quantize_aware", "save", "sparsify",
-    "stats",
+    "invalidate", "load", "load_into", "quantize", "quantize_activations", "quantize_aware",
+    "remove_dead_channels", "save", "sparsify", "stats",
 ]  # fmt: skip
 
 _HOMES = {
@@ -58,6 +59,7 @@ _HOMES = {
     "quantize": "effcc.compression.quantize",
     "quantize_activations": "effcc.compression.quantize_activations",
     "quantize_aware": "effcc.compression.training",
+    "remove_dead_channels": "effcc.compression.dead_channels",
     "save": "effcc.compression.save",
     "sparsify": "effcc.compression.sparsify",
     "stats": "effcc.entry",
