@@ -31,7 +31,8 @@ from effcc.fuzz.worker import LENGTH, Again, Answer, Job
 from effcc.ir.dims import evaluate
 from effcc.ir.types import TensorType
 from effcc.runtime.arrays import allocate, storage_bytes
-from effcc.runtime.toolchain import INCLUDE_DIR, compile_flags, compile_library, find_compiler, run_command
+from effcc.runtime.commands import run_command
+from effcc.runtime.toolchain import INCLUDE_DIR, compile_flags, compile_library, find_compiler
 from effcc.target import Target
 
 Array = np.ndarray[Any, Any]

@@ -19,8 +19,9 @@ from types import TracebackType
 from effcc.errors import noting
 from effcc.runtime.cache_keys import entry_key
 from effcc.runtime.checked_files import CheckedFiles, lock_of
+from effcc.runtime.commands import Interrupt
 from effcc.runtime.fork import Slots
-from effcc.runtime.toolchain import Compiler, Interrupt, compile_flags, compile_object, object_flags
+from effcc.runtime.toolchain import Compiler, compile_flags, compile_object, object_flags
 from effcc.target import Target
 
 PATIENCE = 60.0

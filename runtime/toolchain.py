@@ -16,24 +16,21 @@ The flags are `-O3 -std=c++20` and no `-ffast-math`, because NaN, infinities and
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import platform
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from effcc.errors import ToolchainError
+from effcc.runtime.commands import INSTALL_HINT, Interrupt, run_command
 from effcc.target import Target
 
 INCLUDE_DIR = Path(__file__).absolute().parent / "include"
@@ -45,14 +42,6 @@ _LONGEST = 1e6
 
 _NEWEST_GCC, _OLDEST_GCC = 16, 10
 _NEWEST_CLANG, _OLDEST_CLANG = 22, 14
-
-INSTALL_HINT = """install one of these:
-  Debian, Ubuntu:  apt install g++
-  Fedora, RHEL:    dnf install gcc-c++
-  Alpine:          apk add g++
-  conda:           conda install -c conda-forge cxx-compiler
-  macOS:           xcode-select --install
-or name one in the environment variable CXX; `effcc doctor` shows what was found"""
 
 _FEATURE_FLAGS = {
     "avx512vbmi": "-mavx512vbmi",
@@ -245,91 +234,8 @@ def _call(
 ) -> None:
     """One call of the compiler, which makes the file `made`."""
     compiler = compiler or find_compiler()
-    output = run_command([*compiler.command, "-o", str(made), *arguments, *compiler.flags], timeout, interrupt)
+    output = run_command(
+        [*compiler.command, "-o", str(made), *arguments, *compiler.flags], timeout, interrupt, made.parent
+    )
     if not made.is_file() or made.stat().st_size == 0:
         raise ToolchainError(f"{compiler.command[0]} reported success and wrote no {made.name}; its output:\n{output}")
-
-
-class Interrupt:
-    """Ends commands that other threads run: those that are running, and those that begin later."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[str]] = set()
-        self._over = False
-
-    def now(self) -> None:
-        """End them."""
-        with self._lock:
-            self._over = True
-            for process in self._running:
-                _kill_group(process)
-
-    @contextlib.contextmanager
-    def watching(self, process: subprocess.Popen[str]) -> Iterator[None]:
-        """Inside, `process` is ended when the others are."""
-        with self._lock:
-            self._running.add(process)
-            if self._over:
-                _kill_group(process)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running.discard(process)
-
-
-def run_command(command: Sequence[str], timeout: float, interrupt: Interrupt | None = None) -> str:
-    """Run one command of the toolchain and return what it printed (both streams). `interrupt` ends it.
-
-    Raises ToolchainError with that output if it cannot be started, fails, or runs longer than `timeout` seconds. The
-    command runs in a process group of its own, which is killed as a whole on a timeout or an interrupt: a compiler
-    driver's children would otherwise outlive it.
-    """
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except OSError as error:
-        raise ToolchainError(f"cannot start {command[0]!r}: {error}; {INSTALL_HINT}") from error
-    try:
-        with interrupt.watching(process) if interrupt is not None else contextlib.nullcontext():
-            output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        output = _ended(process)
-        ended = f"did not finish within {timeout:g} s and was stopped"
-        raise ToolchainError(f"{shlex.join(command)}\n{ended}; its output:\n{_shorten(output)}") from None
-    except BaseException:
-        _ended(process)
-        raise
-    if process.returncode != 0:
-        how = f"exit code {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
-        raise ToolchainError(f"{shlex.join(command)}\nfailed with {how}; its output:\n{_shorten(output)}")
-    return output
-
-
-def _ended(process: subprocess.Popen[str]) -> str:
-    """What a process printed until it was ended, together with all that it started."""
-    _kill_group(process)
-    output, _ = process.communicate()
-    return output or ""
-
-
-def _kill_group(process: subprocess.Popen[str]) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def _shorten(output: str, limit: int = 8000) -> str:
-    """The first errors are the ones that matter: keep the beginning."""
-    if not output.strip():
-        return "(nothing)"
-    return output if len(output) <= limit else f"{output[:limit]}\n... ({len(output) - limit} more characters)"

@@ -152,18 +152,27 @@ def test_a_writer_killed_before_installing_leaves_a_usable_cache(cache: CompileC
     assert list((cache.folder / "staging").iterdir()) == []
 
 
-def test_a_writer_killed_while_the_compiler_writes_leaves_a_usable_cache(
-    cache: CompileCache, fake_compiler: FakeCompiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_writer_killed_while_the_compiler_writes_takes_it_along_and_leaves_a_usable_cache(
+    cache: CompileCache, fake_compiler: FakeCompiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: int
 ) -> None:
-    started = tmp_path / "started"
-    fake_compiler(f'printf half > "$2"; echo $$ > {started}.tmp; mv {started}.tmp {started}; exec sleep 600')
-    writer = subprocess.Popen([sys.executable, "-c", LOAD, str(cache.folder)], env=os.environ)
+    started, temporary = tmp_path / "started", tmp_path / "temporary"
+    temporary.mkdir()
+    fake_compiler(
+        f'sleep 600 & echo $! > {started}.tmp; printf half > "$2"; mktemp; mv {started}.tmp {started}; exec sleep 600'
+    )
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    writer = subprocess.Popen([sys.executable, "-c", LOAD, str(cache.folder)], env=environment)
     deadline = time.monotonic() + 60
     while not started.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    writer.kill()
-    writer.wait()
-    os.kill(int(started.read_text()), signal.SIGKILL)  # the compiler outlives its killed parent
+    writer.send_signal(how)
+    assert writer.wait(timeout=60) != 0
+    child = Path(f"/proc/{int(started.read_text())}")  # what the compiler started
+    while child.exists() and "\nState:\tZ" not in (child / "status").read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert time.monotonic() < deadline
+    assert list(temporary.iterdir()) == []
     monkeypatch.delenv("CXX")
     assert answer(cache, 7) == 7
     cache.prune()
