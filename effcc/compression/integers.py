@@ -8,14 +8,19 @@ or codes have fewer bits, a linear layer multiplies with the weight in f32,
     y[m,n] = sum over k of (q[m,k] - zero) * w[n,k] * step + bias[n]
 
 which the compiler sums in integers a group at a time where that is quicker (`effcc.passes.encodings.by_groups`).
- The forward is made of ordinary operators, whose
+Of `outliers(8) + int8` the few columns that are not bytes multiply what they are given in f32, and a row's step is that
+of its other elements,
+
+    y[m,n] = f32(sum over the others of q[m,k] * values[n,k]) * (step[m] * scale[n]) + sum over c of x[m,c] * w[n,c]
+
+The forward is made of ordinary operators, whose
 sums are those of the integers modulo 2^32: exact while there are fewer than 2^16 terms. So a quantized layer runs in
 eager, is exported, and is compiled by any backend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +34,7 @@ from effcc.frontend.decode import decode, storage_of
 from effcc.ir.dtypes import i8
 from effcc.ir.encodings import Storage
 from effcc.ir.encodings.groups import integers_of
+from effcc.ir.encodings.storage import Component
 
 
 class IntegerModule(EncodedModule):
@@ -61,13 +67,34 @@ class IntegerLinear(IntegerModule, EncodedLinear):
     def forward(self, input: Tensor) -> Tensor:
         whole, step = self.quantized(self.changed(input))
         values, weight_scale = (getattr(self, name) for name in self.weight_components)
+        result = self.summed(whole, values).float() * (step * weight_scale.float())
+        return (result if self.bias is None else result + self.bias.float()).to(input.dtype)
+
+    def summed(self, whole: Tensor, values: Tensor) -> Tensor:
+        """The sums of products of bytes."""
         rows = whole.reshape(-1, self.in_features)
         if rows.dtype == torch.int8 and self.in_features > 1:
             sums = torch._int_mm(rows, values.t())
         else:  # of matrices with one column PyTorch 2.13's `_int_mm` gives what lies in memory
             sums = F.linear(self.centred(rows), values.int())
-        sums = sums.reshape(*input.shape[:-1], self.out_features)
-        result = sums.float() * (step * weight_scale.float())
+        return sums.reshape(*whole.shape[:-1], self.out_features)
+
+
+class OutlierLinear(IntegerLinear):
+    """`nn.Linear` of bytes but for a few columns: these multiply their inputs in floats, and no scale sees them.
+
+    Dettmers, Lewis, Belkada, Zettlemoyer: LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale, NeurIPS
+    2022. Columns are those of the stored weight, where the bytes are 0, not found anew at every call.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = self.changed(input)
+        columns, apart, values, weight_scale = (getattr(self, name) for name in self.weight_components)
+        columns = columns.reshape(-1)
+        is_apart = (torch.arange(self.in_features, device=x.device)[:, None] == columns).any(1)
+        whole, step = self.quantized(torch.where(is_apart, 0, x))
+        result = self.summed(whole, values).float() * (step * weight_scale.float())
+        result = result + F.linear(x.index_select(-1, columns).float(), apart[0].t().float())
         return (result if self.bias is None else result + self.bias.float()).to(input.dtype)
 
 
@@ -104,7 +131,8 @@ class IntegerConv2d(IntegerModule, EncodedConv2d):
 
 
 _ENCODED: Mapping[type[nn.Module], type[EncodedModule]] = {
-    IntegerLinear: EncodedLinear, GroupedLinear: EncodedLinear, IntegerConv2d: EncodedConv2d,
+    IntegerLinear: EncodedLinear, OutlierLinear: EncodedLinear, GroupedLinear: EncodedLinear,
+    IntegerConv2d: EncodedConv2d,
 }  # fmt: skip
 """What each class of module was before its activations were quantized."""
 
@@ -126,19 +154,31 @@ def require_integers(modules: Iterable[nn.Module], stored: Storage, static: bool
     if not all(takes_integers(module, stored, static) for module in modules):
         raise EncodingError(
             f"activations are quantized where the weight is stored as int8, with one scale for each channel or for the "
-            f"tensor, or in linear layers as integers of any kind; this one is stored as {stored.encoding}"
+            f"tensor, or in linear layers as integers of any kind, or (by token) as outliers(8) + int8; this one is "
+            f"stored as {stored.encoding}"
         )
 
 
 def takes_integers(module: nn.Module, stored: Storage, static: bool = True) -> bool:
     """Whether a module with a weight that is stored so can quantize its input."""
     linear = issubclass(encoded_class(module) or nn.Module, EncodedLinear)
+    if _has_outliers(stored):
+        return linear and not static
     return multiplies(module, static) and (_is_whole(stored) or (linear and integers_of(stored) is not None))
 
 
-def _is_whole(stored: Storage) -> bool:
-    """Whether a weight is stored as signed bytes times scales that whole sums share."""
-    values, *others = stored.components
+def _has_outliers(stored: Storage) -> bool:
+    """Whether a weight is stored as whole columns of floats and, as a second term, such bytes."""
+    if len(stored.encoding.terms) != 2 or stored.encoding.terms[0][0].name != "outliers":
+        return False
+    columns, apart, *others = stored.components
+    is_float = len(others) == 2 and apart.type.dtype.is_float
+    return is_float and apart.type.shape == (*columns.type.shape, stored.shape[0]) and _is_whole(stored, others)
+
+
+def _is_whole(stored: Storage, components: Sequence[Component] = ()) -> bool:
+    """Whether a weight, or a term of it, is stored as signed bytes times scales that whole sums share."""
+    values, *others = components or stored.components
     scales = len(others) == 1 and others[0].type.shape in ((1,), (stored.shape[0],)) and others[0].type.dtype.is_float
     return values.type.dtype == i8 and values.type.shape == stored.shape and scales
 
@@ -147,7 +187,10 @@ def _integer_class(module: EncodedModule) -> type[IntegerModule]:
     if isinstance(module, EncodedConv2d):
         return IntegerConv2d
     components = [getattr(module, name) for name in module.weight_components]
-    return IntegerLinear if _is_whole(storage_of(module.encoding, module.weight_shape, components)) else GroupedLinear
+    stored = storage_of(module.encoding, module.weight_shape, components)
+    if _has_outliers(stored):
+        return OutlierLinear
+    return IntegerLinear if _is_whole(stored) else GroupedLinear
 
 
 def install_activations(module: Any, codes: Codes | None, step: Tensor | None = None) -> None:

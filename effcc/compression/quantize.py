@@ -26,6 +26,7 @@ from effcc.compression.integers import multiplies, require_integers
 from effcc.compression.methods import methods_of
 from effcc.compression.methods.problem import Method, Problem
 from effcc.compression.methods.sparse import rounded_where_stored
+from effcc.compression.outliers import columns_given_most, encode_apart
 from effcc.compression.quantize_activations import codes_of_layers, require_data
 from effcc.compression.resume import Folder, searched_from
 from effcc.compression.schemes import Schemes, assigned, require_kind, schemes_of
@@ -56,8 +57,9 @@ def quantize(
         layers others: `{"*.down_proj": "int8", "*.lm_head": None, "*": "int4(group=32)"}`, where the first pattern that
         a module's name matches holds, and None, or no pattern that matches, leaves it dense.
         Sums are stored term by term, each what those before have left: `outliers(8) + int8` (columns of largest norm as
-        they are), `low_rank(16) + int3(group=64)`, `csr(share=0.01) + int4`, `monarch(16)`; what computes with them
-        multiplies by one term after the other, and by a product's factors in turn.
+        they are; with data those whose inputs are largest), `low_rank(16) + int3(group=64)`, `csr(share=0.01) + int4`,
+        `monarch(16)`; what computes with them multiplies by one term after the other, and by a product's factors in
+        turn.
     method: how the numbers are found: `nearest`; with data `gptq`, `quantease` (coordinate descent), `awq` (columns
         scaled by their inputs), `smoothquant` (likewise, for inputs that are quantized, too); `hadamard` (inputs
         rotated); also one after the other, `awq+gptq`.
@@ -69,7 +71,8 @@ def quantize(
         rounded by `nearest` or `quantease`. An embedding is rounded to nearest whatever the method: its rows are looked
         up, not multiplied.
     activations: layers stored as int8 (linear ones: as integers of any kind) quantize their inputs, too, and multiply
-        integers with integers. `int8(per="token")`: linear layers, with a scale for each row at every call. `int8`:
+        integers with integers. `int8(per="token")`: linear layers, with a scale for each row at every call, which does
+        not see what `outliers(8) + int8` has apart. `int8`:
         also convolutions, by the range that the data show; with `zero=true`, `range="percentile"` or `"mse"`,
         `sums="float"` as `effcc.compression.activations` says. `int7` is half as fine, and quicker on machines that
         have no dot products of bytes (AVX2).
@@ -180,6 +183,7 @@ def _summed(weight: Weight, wanted: Encoding, methods: Sequence[Method], gram: A
         raise EncodingError(f"{asked} rounds single encodings; the terms of {wanted} are encoded in turn: use nearest")
     dense = weight.dense()
     made = storage(wanted, dense.shape, from_numpy(dense.dtype))
-    arrays = made.encode(dense)
     problem = Problem(matrix_of(weight, dense), gram, made, weight.taps)
+    given_most = None if gram is None else columns_given_most(made, gram)
+    arrays = made.encode(dense) if given_most is None else encode_apart(made, dense, given_most)
     return Stored(made, arrays, error=relative_error(problem, made.decode(arrays)))
