@@ -18,6 +18,7 @@ from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import SUM, chunk_of
 from effcc.passes.tiling.cost import Prediction
 from effcc.passes.tiling.describe import pointwise_of, reduction_of, window_of
+from effcc.passes.tiling.few_rows import rows_together
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
 from effcc.passes.tiling.reduction import ROWS_TOGETHER
@@ -267,13 +268,16 @@ def _sharing(
 ) -> TiledAxis | None:
     """Points of a kept axis that are unrolled, for what gathers they share; None where there are none.
 
-    A short axis that gathers along the lanes lack: one gather serves all its points. Or a few points of the axis along
-    which results are stored, where rows are gathered at places of data: rows of one place or of near ones are found in
-    L1, and results are stored side by side.
+    The rows of a product of few rows. Or a short axis that gathers along the lanes lack: one gather serves all its
+    points. Or a few points of the axis along which results are stored, where rows are gathered at places of data: rows
+    of one place or of near ones are found in L1, and results are stored side by side.
     """
     reads = [load for i in plan.reductions for load in kernel.statements[i].reads]
     if len(plan.reductions) != 1:
         return None
+    together = rows_together(kernel, plan)
+    if together is not None and axis in plan.reduced:
+        return together
     gathers = [x for x in reads if stride(x, axis, layout[x.buffer]) is None]
     others = [x for x in reads if x not in gathers]
     free = [a for a in plan.kept if a not in pinned and a != axis]

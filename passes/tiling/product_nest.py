@@ -18,6 +18,7 @@ from effcc.passes.tiling.chunk import PRODUCT, chunk_of
 from effcc.passes.tiling.contraction import ContractionSchedule
 from effcc.passes.tiling.describe import contraction_of
 from effcc.passes.tiling.dots import PackedProduct, packed_product
+from effcc.passes.tiling.few_rows import is_summed_along_rows
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
 from effcc.passes.tiling.panel_nest import makes_panels
@@ -37,9 +38,9 @@ more; apart, it is as many stores as there are lanes."""
 
 
 def product_of(kernel: Kernel, plan: NestPlan) -> Contraction | None:
-    """The nest's contraction, if it has one."""
+    """The nest's contraction, if it has one that is computed in tiles of outer products."""
     found = (contraction(kernel.statements[i], kernel.weights) for i in plan.reductions)
-    return next((c for c in found if c is not None and c.is_outer), None)
+    return next((c for c in found if c is not None and c.is_outer and not is_summed_along_rows(kernel, c)), None)
 
 
 def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledNest:
