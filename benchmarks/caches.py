@@ -41,11 +41,11 @@ class Cached(nn.Module):
 
     def __init__(self, inner: Any, keys: str | None, values: str | None) -> None:
         super().__init__()
-        self.inner, self.schemes = inner, {"keys": keys, "values": values}
+        self.inner, self.keys, self.values = inner, keys, values
         self.bytes = 0.0
 
     def forward(self, tokens: Tensor) -> Tensor:
-        cache = effcc.StoredCache(self.inner.config, tokens.shape[1], **self.schemes)
+        cache = effcc.StoredCache(self.inner.config, tokens.shape[1], keys=self.keys, values=self.values)
         logits: Tensor = self.inner(tokens, past_key_values=cache, use_cache=True).logits
         self.bytes = cache.bytes / tokens.shape[1]
         return logits
@@ -55,7 +55,7 @@ def accuracy(judged: int, length: int) -> None:
     from benchmarks.accuracy.subjects import SmolLM2
 
     subject = SmolLM2(1, judged, length)
-    inner = subject.model.inner
+    inner: Any = subject.model.inner
     rows = []
     for keys, values in SCHEMES:
         model = Cached(inner, keys, values)
@@ -76,16 +76,17 @@ def decode(lengths: list[int], threads: int) -> None:
             vocab_size=512, hidden_size=512, intermediate_size=512, num_hidden_layers=2, num_attention_heads=16,
             num_key_value_heads=4, head_dim=128, max_position_embeddings=length,
         )  # fmt: skip
-        model = LlamaForCausalLM(config).eval()
+        model: Any = LlamaForCausalLM(config).eval()
         runs = []
         for keys, values in TIMED:
             torch._dynamo.reset()
-            cache = effcc.StoredCache(config, length, keys=keys, values=values).initialize()
+            cache: Any = effcc.StoredCache(config, length, keys=keys, values=values).initialize()
             for layer in cache.layers:
                 for state in (layer.keys, layer.values):
                     state.write(2, torch.arange(length), torch.randn(state.shape))
-            runs.append((keys, values, cache, torch.compile(model, backend="effcc", dynamic=False), []))
-            _steps(runs[-1][3], cache, length)
+            compiled, seconds = torch.compile(model, backend="effcc", dynamic=False), list[float]()
+            runs.append((keys, values, cache, compiled, seconds))
+            _steps(compiled, cache, length)
         for _ in range(TURNS):
             for _, _, cache, run, seconds in runs:
                 seconds.append(_steps(run, cache, length) / STEPS)
