@@ -91,8 +91,8 @@ class StoredCache(Cache):
     codes stand for, the newest token's included. Compiled, it reads the codes, and no decoded copy is made. Layers with
     a sliding window keep all tokens.
 
-    Where the model is compiled, `initialize` the cache before its first call: otherwise the second call sees another kind
-    of cache, and is captured anew.
+    Where the model is compiled, `initialize` the cache before its first call: otherwise the second call sees another
+    kind of cache, and is captured anew.
 
     Raises EncodingError for a scheme that does not fit the heads' width or cannot be written token by token, saying
     what would; UnsupportedError for models with layers that keep other things than keys and values.
