@@ -17,7 +17,8 @@ PACKED_LOAD = 0.8 * CONTIGUOUS_LOAD
 BROADCAST_LOAD = 0.5
 """One element for all lanes: it stays in a register over many vectors."""
 SHUFFLED_LOAD = 2 * CONTIGUOUS_LOAD
-"""A vector of bytes of which every second or fourth is wanted, by that number: they are loaded, and packed."""
+"""A vector of elements of which every second or fourth is wanted, by that number: they are loaded, and shuffled
+(`load_apart`); of elements that are widened as they are loaded, only bytes are."""
 STRIDED_LOAD, GATHERED_LOAD = 12.0, 20.0
 """A load and an insertion for each of 16 lanes, of which some overlap; gathered, an index for each lane besides."""
 
@@ -55,6 +56,6 @@ def lane_cost(load: Load, axis: str, layout: Mapping[str, Shape]) -> float:
         return GATHERED_LOAD
     if step == 0:
         return BROADCAST_LOAD
-    if step in (2, 4) and load.dtype.bytes == 1:
+    if step in (2, 4) and load.dtype.bytes != 2:
         return int(step) * SHUFFLED_LOAD
     return CONTIGUOUS_LOAD if step == 1 else STRIDED_LOAD

@@ -206,14 +206,24 @@ def _widest(statements: Sequence[Statement]) -> int:
 
 
 def window_of(
-    kernel: Kernel, plan: NestPlan, counts: Mapping[str, int], axis: str, taps: Taps, target: Target, rank: int = 0
+    kernel: Kernel,
+    plan: NestPlan,
+    counts: Mapping[str, int],
+    axis: str,
+    taps: Taps,
+    packed: Collection[Load],
+    target: Target,
+    rank: int = 0,
 ) -> WindowSchedule:
-    """The best register tile of windows, with lanes along `axis`."""
+    """The best register tile of windows, with lanes along `axis`; `packed`: what will be packed for them."""
     statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
     work = [_operations(kernel.statements[i].value, axis) for i in (*plan.body, *plan.reductions)]
     weighted = any(len(kernel.statements[i].reads) > 1 for i in plan.reductions)
-    operands = _operands(layouts(kernel), statements, counts)
+    layout = layouts(kernel)
+    operands = _operands(layout, statements, counts)
     axes = [Axis(a, n) for a, n in counts.items()]
+    reads = (load for i in plan.reductions for load in kernel.statements[i].reads)
+    apart = any(stride(load, axis, layout[load.buffer]) not in (0, 1) for load in reads if load not in packed)
     return _window(
         WindowNest(
             line=max(counts[taps.line], 1),
@@ -228,6 +238,7 @@ def window_of(
             bytes=sum(operand_bytes(o, axes) for o in operands),
             element_bytes=_widest(statements),
             padded=any(guards(kernel.statements[i].value) for i in plan.reductions),
+            load_slots=2 * target.vector_lanes if apart else 1,
         ),
         target,
         rank,

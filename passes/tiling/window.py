@@ -31,10 +31,11 @@ MODEL = """
     # Issue slots of one row of taps: operations, loads, or the latency of folding tap after tap, whichever is longest.
     turn = (1 - held) * taps * turn_slots
     loads = (1 - held) * points * taps + held * min(points * taps, (points - 1) * stride + reach) + weighted * taps
-    step = max(points * vectors * taps * operations, loads * vectors, latency_slots * taps) + turn
+    loads * load_slots <= max(load_instructions, 2 * taps * load_slots)
+    step = max(points * vectors * taps * operations, loads * load_slots * vectors, latency_slots * taps) + turn
     left = line % points
     left_loads = (1 - held) * left * taps + held * min(left * taps, (left - 1) * stride + reach) + weighted * taps
-    left_step = min(left, 1) * (turn + max(left * vectors * taps * operations, left_loads * vectors,
+    left_step = min(left, 1) * (turn + max(left * vectors * taps * operations, left_loads * load_slots * vectors,
                                            latency_slots * taps))
 
     # Tiles of a line, each with its stores and its start; lines are shared by the threads.
@@ -53,6 +54,9 @@ TURN_SLOTS = 2
 """Slots to turn a loop over taps once."""
 STORE_SLOTS = 2
 """Slots to store one vector of results, which lie side by side."""
+LOAD_INSTRUCTIONS = 160
+"""So many instructions load what a row of taps needs, at most: where each lane is loaded by itself, few points are
+written out."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,9 @@ class WindowNest:
     line: points of the axis that the register tile lies along; `stride`: how many elements the window moves from one to
     the next; `taps`: of the window along it, which reach over `reach` elements. rows: taps along all other axes.
     channels: points along the lanes; lines: of all other axes. weighted: whether taps have weights; padded: whether
-    windows may lie partly outside. operations: vector
-    instructions of folding one tap. bytes: of everything read and written. element_bytes: of what is computed in.
+    windows may lie partly outside. load_slots: instructions of one load, more than one where lanes lie apart.
+    operations: vector instructions of folding one tap. bytes: of everything read and written. element_bytes: of what is
+    computed in.
     """
 
     line: int
@@ -78,6 +83,7 @@ class WindowNest:
     bytes: int
     element_bytes: int = 4
     padded: bool = False
+    load_slots: int = 1
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,8 @@ def window_problem(nest: WindowNest, target: Target) -> Problem:
         "lines": nest.lines,
         "weighted": int(nest.weighted),
         "masks": int(nest.padded and target.isa != "avx512"),
+        "load_slots": nest.load_slots,
+        "load_instructions": LOAD_INSTRUCTIONS,
         "operations": nest.operations,
         "bytes": nest.bytes,
         "byte_time": byte_time_at_home(target, nest.bytes),
