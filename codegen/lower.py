@@ -52,11 +52,12 @@ class _Lowering:
         self.places = places(kernel, schedule)
         lanes = {kernel.statements[place.position].target: place.lanes for place in self.places}
         in_blocks = schedule.warps > 0
-        self.cutter = (
-            BlockCutter.of(kernel, schedule)
-            if in_blocks
-            else Cutter(interiors(kernel, lanes), kernel.extents, mask_of(kernel))
-        )
+        if in_blocks:
+            self.cutter: Cutter = BlockCutter.of(kernel, schedule)
+        else:
+            inside = interiors(kernel, lanes)
+            cut_twice = frozenset(a for a in lanes.values() if a is not None and a in inside)
+            self.cutter = Cutter(inside, kernel.extents, mask_of(kernel), cut_twice)
         self.values = Values(kernel, self.cutter)
         self.outputs = {p.name for p in kernel.outputs}
         self.positions = {place.path: place.position for place in self.places}

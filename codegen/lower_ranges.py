@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from effcc.codegen.borders import Interior
 from effcc.ir.dims import Dim
 from effcc.ir.dtypes import i64
-from effcc.ir.expr import Axis, Call, Const, Expr, add, compare, floor_div, integer, modulo, multiply
+from effcc.ir.expr import Axis, Call, Const, Expr, add, both, compare, floor_div, integer, modulo, multiply
 from effcc.ir.loops import For, If, Stmt, TileAxis
 from effcc.ir.masks import Mask
 
@@ -22,7 +22,8 @@ class Range:
 
     `most` is a bound on the count; None where it is known at run time only. A count known at run time only may be
     `below` a number: what tiles of so many points leave over has no whole tile of that size. Once the axis is at a
-    point, or its points are computed together (a `tile`), it is `placed` and the trail leads to it.
+    point, or its points are computed together (a `tile`), it is `placed` and the trail leads to it. Its points may all
+    lie `inside` its interior, or some at its `border`.
     """
 
     count: int | Expr
@@ -32,6 +33,7 @@ class Range:
     placed: bool = False
     inside: bool = False
     below: int | None = None
+    border: bool = False
 
     @staticmethod
     def whole(extent: Dim) -> Range:
@@ -56,12 +58,14 @@ def tiles_of(axes: Iterable[str], ranges: Ranges) -> tuple[TileAxis, ...]:
 @dataclass
 class Cutter:
     """Writes loops over tiles. `steps` are those of all loop variables; variables' names are fresh. An axis with an
-    interior is cut at its ends, too: tiles that lie inside have code of their own.
+    interior is cut at its ends, too: tiles that lie inside have code of their own. `lanes_at_borders`: the axes in
+    lanes that have one.
     """
 
     interiors: Mapping[str, Interior] = field(default_factory=dict)
     extents: Mapping[str, Dim] = field(default_factory=dict)
     mask: Mask | None = None
+    lanes_at_borders: frozenset[str] = frozenset()
     steps: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
 
@@ -157,12 +161,36 @@ class Cutter:
             return [loop(first, end, step, lambda var: self.whole_or_rest(var, step, count, at))]
         if together == "lanes" and r.below is not None and r.below <= step:
             return [If(compare("gt", count, ZERO), at(ZERO, step, count))]
+        interior = self.interiors.get(axis)
+        if together == "lanes" and interior is not None and not r.inside:
+            return [
+                loop(ZERO, count, step, lambda var: self._inside_or_masked(interior, r, var, step, count, at, ranges))
+            ]
         whole_count = multiply(floor_div(count, Const(step, i64)), Const(step, i64))
         out = [loop(ZERO, whole_count, step, lambda var: at(var, step))]
         if together == "lanes":
             left = modulo(count, Const(step, i64))
             return [*out, If(compare("gt", left, ZERO), at(whole_count, step, left))]
         return [*out, loop(whole_count, count, 1, lambda var: at(var, 1, single=True))]
+
+    def _inside_or_masked(
+        self,
+        interior: Interior,
+        r: Range,
+        var: Expr,
+        step: int,
+        count: Expr,
+        at: Callable[..., tuple[Stmt, ...]],
+        ranges: Ranges,
+    ) -> tuple[Stmt, ...]:
+        """A tile of lanes of a run-time count: a whole one inside the interior, or any other, in one code for all."""
+        left = Call("sub", (count, var), i64)
+        masked = at(var, step, left)
+        if any(other.border for other in ranges.values()):
+            return masked
+        start = add(r.position(), var)
+        holds = interior.holds(start, add(start, Const(step, i64)))
+        return (If(both(compare("ge", left, Const(step, i64)), holds), at(var, step, inside=True), masked),)
 
     def _runs(self, axis: str, r: Range, whole: int, step: int) -> list[tuple[int, int, int, bool]]:
         """Whole tiles of an axis in runs, from where to where and how far apart: before its interior, inside it, and
@@ -208,20 +236,25 @@ class Cutter:
             r = ranges[axis]
 
             def at(start: Expr, count: int | Expr) -> tuple[Stmt, ...]:
-                below = None if isinstance(count, int) else step
+                below = None if isinstance(count, int) else step + (axis in self.lanes_at_borders)
                 trail = (*r.trail, start)
                 here = replace(r, count=count, most=step, trail=trail, placed=step == 1, below=below)
-                code = inside(left[1:], entered(ranges, axis, here))
                 interior = self.interiors.get(axis)
                 if interior is None or count != step or start == ZERO or r.position() != ZERO:
-                    return code
+                    return inside(left[1:], entered(ranges, axis, here))
+                code = inside(left[1:], entered(ranges, axis, replace(here, border=True)))
                 within = inside(left[1:], entered(ranges, axis, replace(here, inside=True)))
                 return (If(interior.holds(start, add(start, Const(step, i64))), within, code),)
 
             start: Expr = Axis(variables[axis])
             if isinstance(r.count, int) and r.count <= step:
                 return at(ZERO, r.count)  # one tile: where it begins is known
-            return at(start, 1) if step == 1 else self.whole_or_rest(start, step, r.count, at)
+            if step == 1:
+                return at(start, 1)
+            if isinstance(r.count, int) or axis not in self.lanes_at_borders:
+                return self.whole_or_rest(start, step, r.count, at)
+            # Whole tiles and the rest are cut into lanes inside: code of its own for each would be there twice.
+            return at(start, Call("minimum", (Call("sub", (r.count, start), i64), Const(step, i64)), i64))
 
         body = inside(loops, ranges)
         for axis, step in reversed(loops):

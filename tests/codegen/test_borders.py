@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from effcc.codegen.borders import Interior, interiors
+from effcc.codegen.cpp.storage import statements
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
 from effcc.codegen.lower_ranges import Cutter, Range, Ranges
@@ -14,7 +15,7 @@ from effcc.ir import vectors
 from effcc.ir.dims import symbol
 from effcc.ir.expr import Call, walk
 from effcc.ir.kernel import Kernel
-from effcc.ir.loops import For, If, Stmt, Tile
+from effcc.ir.loops import Alloc, For, If, Stmt, Tile
 from effcc.ir.parser import parse_kernel
 from effcc.ir.schedule import Schedule
 from effcc.ir.vectors import Broadcast, Let
@@ -113,3 +114,15 @@ def test_the_first_and_the_last_tile_of_a_line_share_their_code() -> None:
     loops = Cutter({"y": Interior(1, (55,), frozenset())}).cut("y", 14, "unroll", {"y": Range.whole(56)}, emit)
     assert inside == [False, True]
     assert [s.step for s in loops if isinstance(s, For)] == [42, 14]
+
+
+def test_a_window_over_run_time_sizes_has_three_copies_of_its_sums() -> None:
+    text = """
+    kernel @k(X: f32[s0,s1,s2]) -> (Y: f32[s0,s1,s2]) over n=s0, y=s1, x=s2, k=3, q=3 {
+      Y[n,y,x] = max(k, q: where(y + k - 1 >= 0 and y + k - 1 < s1 and x + q - 1 >= 0 and x + q - 1 < s2,
+                                 X[n,y + k - 1,x + q - 1], -inf))
+    }
+    """
+    kernel, schedule = scheduled(text)
+    sums = [s for s in statements(lower(kernel, schedule).body) if isinstance(s, Alloc) and s.space == "register"]
+    assert len(sums) == 3  # inside; at the ends of a row that lies inside; in a row that does not
