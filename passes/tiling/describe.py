@@ -6,6 +6,7 @@ The models (`contraction`, `pointwise`, `reduction`) know no kernels; equal desc
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from math import prod
@@ -269,6 +270,7 @@ def _operands(
     """What a nest reads and writes in memory: its own results are in registers when it reads them again."""
     found: dict[tuple[str, tuple[tuple[str, int], ...], bool], Operand] = {}
     own = {s.target for s in statements}
+    places: dict[tuple[str, tuple[tuple[str, int], ...], bool], set[Load]] = {}
     for s in statements:
         stores = [] if s.reduction is not None else [Load(s.target, tuple(AxisExpr(a) for a in s.axes), s.dtype)]
         reads = (x for x in s.reads if x.buffer not in own and not reads_table(x))
@@ -279,7 +281,9 @@ def _operands(
                 strides[a] = MANY if step is None else elements((step,)) if not isinstance(step, int) else step
             key = (load.buffer, tuple(sorted(strides.items())), written)
             found.setdefault(key, Operand(load.buffer, strides, load.dtype.bytes, written))
-    return tuple(found.values())
+            if MANY in strides.values() and not written:
+                places.setdefault(key, set()).add(load)
+    return tuple(replace(o, places=len(places.get(key, (o,)))) for key, o in found.items())
 
 
 @lru_cache(maxsize=4096)

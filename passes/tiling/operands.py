@@ -29,12 +29,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Operand:
-    """A buffer that a nest reads or writes: its stride along each axis, in elements (0, or no entry: does not move)."""
+    """A buffer that a nest reads or writes: its stride along each axis, in elements (0, or no entry: does not move).
+
+    places: at how many places a point reads it, where these are data: each has lanes of its own to gather.
+    """
 
     name: str
     strides: Mapping[str, int] = field(hash=False)
     element_bytes: int = 4
     written: bool = False
+    places: int = 1
 
 
 def extents(axes: Iterable[Axis], role: Role) -> tuple[int, ...]:
@@ -57,17 +61,17 @@ def operand_bytes(operand: Operand, axes: Iterable[Axis]) -> int:
 def access_slots(operand: Operand, axis: str, lanes: int) -> int:
     """Issue slots to load or store one vector of an operand along an axis.
 
-    A load is one slot where neighbours are adjacent, none where all lanes are one element (it is hoisted), as many
-    as the stride and as many for shuffles where every second or fourth element is taken, otherwise a scalar load and an
-    insertion for each lane, which of bytes wait for one another; a store takes twice as long as a load, since there is
-    one store port.
+    A load is one slot where neighbours are adjacent, none where all lanes are one element (it is hoisted), as many as
+    the stride and as many for shuffles where every second or fourth element is taken, otherwise a scalar load and an
+    insertion for each lane, which of bytes wait for one another, at each of its places; a store takes twice as long
+    as a load, since there is one store port.
     """
     stride = abs(operand.strides.get(axis, 0))
     if stride == 0:
         return 2 if operand.written else 0
     each = 4 if operand.element_bytes == 1 else 2
     once = 1 if stride == 1 else 2 * stride if stride in (2, 4) and not operand.written else each * lanes
-    return 2 * once if operand.written else once
+    return 2 * once if operand.written else once * operand.places
 
 
 def wasted_bytes(operand: Operand, axis: str) -> int:

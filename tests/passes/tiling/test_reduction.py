@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effcc.errors import ScheduleError
+from effcc.ir.parser import parse_kernel
+from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.cost import machine_parameters
 from effcc.passes.tiling.operands import Axis, Operand
 from effcc.passes.tiling.reduction import ReductionNest, schedule_reduction
@@ -69,3 +71,15 @@ def test_every_schedule_has_registers_for_its_accumulators_and_a_task_for_every_
 def test_nests_that_reduce_nothing_are_refused():
     with pytest.raises(ScheduleError, match="expected a reduced axis"):
         schedule_reduction(ReductionNest((Axis("i", 4),), (Operand("X", {"i": 1}),), 1), TARGET)
+
+
+def test_each_place_that_is_data_takes_a_gather_of_its_own() -> None:
+    """What a byte holds says where two elements are: two gathers a step, not one."""
+    text = """
+        kernel @k(X: f32[{k}], I: u8[64,256]) -> (Y: f32[64]) over n=64, k=256 {{
+          Y[n] = sum(k: {body})
+        }}"""
+    one, other = "X[cast<i64>(I[n,k])]", "X[cast<i64>(I[n,k]) + 7]"
+    seconds = [choose(parse_kernel(text.format(k=264, body=b)), generic("avx2"))[1].seconds
+               for b in (f"{one} + {one}", f"{one} + {other}")]  # fmt: skip
+    assert seconds[1] > 1.25 * seconds[0]
