@@ -154,7 +154,7 @@ def require_integers(modules: Iterable[nn.Module], stored: Storage, static: bool
     if not all(takes_integers(module, stored, static) for module in modules):
         raise EncodingError(
             f"activations are quantized where the weight is stored as int8, with one scale for each channel or for the "
-            f"tensor, or in linear layers as integers of any kind, or (by token) as outliers(8) + int8; this one is "
+            f"tensor (by token also as outliers(8) + int8), or in linear layers as integers of any kind; this one is "
             f"stored as {stored.encoding}"
         )
 

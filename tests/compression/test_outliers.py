@@ -78,5 +78,5 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_by_one_scale_for_all_calls_it_is_refused() -> None:
-    with pytest.raises(EncodingError, match=r"by token\) as outliers\(8\) \+ int8; this one is stored as outliers"):
+    with pytest.raises(EncodingError, match=r"by token also as .*this one is stored as outliers"):
         quantize(model(), SCHEME, activations="int8", data=inputs())
