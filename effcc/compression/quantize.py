@@ -106,6 +106,7 @@ def quantize(
     chosen = where or (_is_integer if static else is_linear)
     plan: Plan = assigned(weights_of(model, chosen), schemes)
     outside: Mapping[str, Tensor] = {}
+    calls = data  # ranges are found by calls, also where methods know what these showed
     if fold:
         moved = folded(model, plan, methods, data, chosen)
         data, plan, outside = moved.data, moved.plan, moved.parameters
@@ -120,7 +121,7 @@ def quantize(
     seen = data if needed_by or not static else None
     how_found = f"quantize {method}{', folded' if fold else ''}"
     found = searched_from(resume, how_found, model, plan, store, seen, needed_by)
-    codes = Found() if how is None else codes_of_layers(model, found, how, data)
+    codes = Found() if how is None else codes_of_layers(model, found, how, calls)
     others = {name.rpartition(".")[0]: model.get_submodule(name.rpartition(".")[0]) for name in outside}
     rounding = [model.get_submodule(name) for name in codes.outputs]
     with all_or_nothing([*others.values(), *rounding, *(m for w, _ in found for m in w.modules.values())]):

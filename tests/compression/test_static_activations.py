@@ -142,6 +142,21 @@ def test_inputs_that_smoothing_changes_are_seen_changed() -> None:
     assert smooth.input_step * 127 == pytest.approx(float((x * smooth.input_scale).abs().max()))
 
 
+def test_what_makes_inputs_even_moves_into_the_norm_before() -> None:
+    plain = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 8)).eval()
+    plain[0].weight.data[[3, 9]] = 40
+    x = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    beside, folded = (
+        quantize(copy.deepcopy(plain), activations="int8", method="smoothquant", data=x, fold=fold)
+        for fold in (False, True)
+    )
+    nearest = quantize(copy.deepcopy(plain), activations="int8", data=x)
+    assert [layer.input_scale is None for layer in (beside[1], beside[3], folded[1], folded[3])] == [0, 0, 1, 1]
+    want = plain(x)
+    errors = [(layers(x) - want).norm() for layers in (nearest, beside, folded)]
+    assert errors[2] < errors[0] / 2 and errors[2] < 1.2 * errors[1]
+
+
 def test_what_cannot_be_calibrated_is_refused_and_the_model_stays() -> None:
     model = convolutions()
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
