@@ -7,8 +7,10 @@ Where the machine multiplies unsigned with signed bytes (vpdpbusd), rows are mov
     y = linear(cast<i32>(u), cast<i32>(w), -128 * sum(w, k))                   u = cast<u8>(cast<i32>(x) + 128)
 
 Where rows are known to differ by no more than 127 (`effcc.passes.ranges`), they are moved up to 0 to 127 likewise: two
-products then fit in i16 (vpmaddubsw). Else, where it multiplies pairs (vpmaddwd), both are widened to i16, rows as they
-are written, weights once. What is taken away from all bytes (a zero point) is taken from the sum likewise:
+products then fit in i16 (vpmaddubsw). Where they differ by no more than 254, they are moved to lie around 0: then two
+products of |w| with rows that have w's sign do (vpsignb). Else, where it multiplies pairs (vpmaddwd), both are widened
+to i16, rows as they are written, weights once. What is taken away from all bytes (a zero point) is taken from the sum
+likewise:
 
     linear(cast<i32>(x) - z, cast<i32>(w))  =  linear(cast<i32>(x), cast<i32>(w), -z * sum(w, k))
 
@@ -22,7 +24,7 @@ from dataclasses import dataclass, replace
 
 from effcc.ir.contraction import PackedDot
 from effcc.ir.dots import DOTS
-from effcc.ir.dtypes import DType, i8, i16, i32, i64, u7, u8
+from effcc.ir.dtypes import DType, b8, i8, i16, i32, i64, u7, u8
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.hoist import movable
 from effcc.passes.integer_convolutions import (
@@ -139,6 +141,10 @@ def _factors(writer: Writer, product: _Product, target: Target) -> Factors:
     small = w.type.dtype == i8 and most - least <= _SMALL
     if small and has_dots(u7, i8, target) and not has_dots(u8, i8, target):
         return Factors(moved_up(writer, x, -least, u7), w, zero - least)
+    if w.type.dtype == i8 and most - least <= 2 * _SMALL and has_dots(b8, i8, target):
+        up = 0 if least >= -_SMALL and most <= _SMALL else -_SMALL - least
+        moved = moved_up(writer, x, up, b8) if up else writer.emit("cast", x, name=f"{x.name}_even", dtype=b8)
+        return Factors(moved, w, zero + up)
     if not (signed and has_dots(i8, i8, target)) and not (mixed and has_dots(u8, i8, target)):
         x, w = (writer.emit("cast", v, name=f"{v.name}_pairs", dtype=i16) for v in (x, w))
     return Factors(x, w, zero)

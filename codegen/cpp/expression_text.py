@@ -13,7 +13,7 @@ from effcc.codegen.cpp.instructions import ROWS, row_of
 from effcc.codegen.cpp.sizes import size_factor, size_headers, size_text
 from effcc.codegen.cpp.spelling import COMPARISONS, FOLDS, element_name, header_of, literal, spell, type_name
 from effcc.ir.dims import Dim
-from effcc.ir.dtypes import DType, bf16, boolean, f16, i7, i32, i64, u7
+from effcc.ir.dtypes import DType, b8, bf16, boolean, f16, i7, i32, i64, u7
 from effcc.ir.vectors import (
     Affine,
     Any,
@@ -134,8 +134,9 @@ class Texts:
             case Lookup(table, index):
                 return f"{name}({self.whole(table)}, {self.whole(index)})"
             case Dot(a, b, c):
-                small = "_small" if a.type.dtype == u7 or b.type.dtype == i7 else ""
-                return f"{name}{small}({', '.join(map(self.whole, (a, b, c)))})"
+                small = a.type.dtype == u7 or b.type.dtype == i7
+                form = "_small" if small else "_balanced" if a.type.dtype == b8 else ""
+                return f"{name}{form}({', '.join(map(self.whole, (a, b, c)))})"
         raise TypeError(f"no C++ for {value.__class__.__name__}")
 
     def condition(self, value: Value) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 _WORDS = """
     alignas alignof and asm auto bool break case catch char class concept const constexpr continue default delete do
-    dot dot_small double else enum explicit export extern false float for friend goto if inline int long mutable
-    namespace new not operator or private protected public register requires return short signed sizeof static
+    dot dot_balanced dot_small double else enum explicit export extern false float for friend goto if inline int long
+    mutable namespace new not operator or private protected public register requires return short signed sizeof static
     struct switch template this thread_local throw true try typedef typeid typename union unsigned using virtual
-    void volatile while xor abs acos acosh all any asin asinh atan atan2 atanh barrier bf16 bits broadcast ceil
+    void volatile while xor abs acos acosh all any asin asinh atan atan2 atanh b8 b8x barrier bf16 bits broadcast ceil
     clamp convert copysign cos cosh detail element erf erfc exp exp2 expm1 f16 f32 f32v f32x f64 f64v f64x fabs
     first_lanes floor floor_divide fma fmax fmin fmod from_bits from_mask gather gather_if high i16 i16v i16x i32
     i32v i32x i64 i64v i64x i7 i7x i8 i8v i8x integer_pow iota is_finite is_inf is_nan join lane lanes lgamma load

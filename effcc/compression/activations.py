@@ -132,8 +132,7 @@ def by_token(x: Tensor, codes: Codes = Codes("token")) -> tuple[Tensor, Tensor]:
     wide = x.float()
     largest = wide.abs().amax(-1, keepdim=True).clamp_min(SMALLEST_ROW)
     whole = torch.round(wide * (codes.largest / largest))
-    if codes.bits < 8:  # says to a compiler what is so
-        whole = whole.clamp(*codes.bounds)
+    whole = whole.clamp(-codes.largest, codes.largest)  # says to a compiler what is so
     return whole.to(torch.int8), largest / codes.largest
 
 

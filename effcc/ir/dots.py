@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from effcc.ir.dtypes import DType, bf16, f32, i7, i8, i16, i32, u7, u8
+from effcc.ir.dtypes import DType, b8, bf16, f32, i7, i8, i16, i32, u7, u8
 
 DOTS: Mapping[tuple[DType, DType, DType], int] = {
     (i8, i8, i32): 4,
     (u8, i8, i32): 4,
     (u7, i8, i32): 4,
     (u8, i7, i32): 4,
+    (b8, i8, i32): 4,
     (i16, i16, i32): 2,
     (bf16, bf16, f32): 2,
 }
 """How many packed neighbours make one sum, by the dtypes of a, b and c: c + the sum of a * b. Two products of u7
 with i8, or of u8 with i7, are at most 2 * 128 * 127 or 2 * 255 * 64 in magnitude, which i16 holds: so machines sum them
-that have no sums of four."""
+that have no sums of four. Of b8 with i8 likewise, as |b| times a with b's sign."""
 
 PACKED = frozenset(dtype for a, b, _ in DOTS for dtype in (a, b))
 """What is packed."""

@@ -85,10 +85,12 @@ u7 = DType("u7", "uint", 8, np.dtype(np.uint8))
 """A byte whose value is known to be at most 127; no tensor of a user's has it, and nothing checks what is stored."""
 i7 = DType("i7", "int", 8, np.dtype(np.int8))
 """A byte whose value is known to be from -64 to 63, likewise."""
-BOUNDED = frozenset((u7, i7))
+b8 = DType("b8", "int", 8, np.dtype(np.int8))
+"""A byte whose value is known to be from -127 to 127 (balanced), likewise: its negative is a byte, too."""
+BOUNDED = frozenset((u7, i7, b8))
 boolean = DType("bool", "bool", 8, np.dtype(np.bool_))
 
-DTYPES: dict[str, DType] = {d.name: d for d in (f64, f32, f16, bf16, i64, i32, i16, i8, u8, u7, i7, boolean)}
+DTYPES: dict[str, DType] = {d.name: d for d in (f64, f32, f16, bf16, i64, i32, i16, i8, u8, u7, i7, b8, boolean)}
 
 CARRIED: dict[str, DType] = {
     d.name: d

@@ -18,7 +18,7 @@ from functools import lru_cache
 from string import ascii_lowercase
 
 from effcc.ir.dims import Dim, elements
-from effcc.ir.dtypes import DType, f32, i8, i32, u7, u8
+from effcc.ir.dtypes import DType, b8, f32, i8, i32, u7, u8
 from effcc.ir.encodings import Storage
 from effcc.ir.encodings.groups import MINIMUM, NUMBERS, SCALE, Groups, groups_of
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
@@ -121,6 +121,8 @@ def _moved(product: _Product, target: Target) -> tuple[DType, int] | None:
         return u8, _OFFSET if product.x.type.dtype == i8 else 0
     if numbers == i8 and product.range[1] - least <= _SMALL and has_dots(u7, i8, target):
         return u7, -least
+    if numbers == i8 and product.x.type.dtype == i8 and product.range[0] >= -_SMALL and has_dots(b8, i8, target):
+        return b8, 0
     return None
 
 

@@ -41,7 +41,8 @@ from effcc.target import Target
 MODEL = """
     # Register tile: accumulators, a row of B, and one broadcast element of A.
     vectors = nr / lanes
-    (1 + grouped) * mr * nr / lanes + nr / lanes + 1 <= vector_registers    # sums of a group have their own
+    # Sums of a group have their own; `turned` dot products hold sizes beside columns, ones, and what is being summed.
+    (1 + grouped) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + 2 * turned <= vector_registers
     mr + 2 <= aliased_rows or mr == 1              # rows of A that share one L1 set, with their lines of B and C
     n % nr == 0 or padded == 1
 
@@ -164,6 +165,7 @@ class ContractionNest:
         whole: names of axes that tasks cannot share; each task runs all of them.
         depth: points of the innermost k axis that are summed at once, as packed neighbours, here and in `matrix`.
         dot_slots: what summing them takes in vectors, in multiply-adds.
+        turned: whether each takes columns' sizes and their signs, which are in registers meanwhile.
         joins: where a group of k at a time is summed in accumulators of its own, how these join the others; else None.
     """
 
@@ -180,6 +182,7 @@ class ContractionNest:
     whole: frozenset[str] = frozenset()
     depth: int = 1
     dot_slots: int = 1
+    turned: bool = False
     row_slots: int = 0
     made: Made | None = None
     joins: Joins | None = None
@@ -276,6 +279,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "row_slots": 1 + nest.row_slots,
         "made_slots": 0 if nest.made is None else nest.made.slots,
         "dot_slots": nest.dot_slots,
+        "turned": int(nest.turned),
         "grouped": int(nest.joins is not None),
         "join_slots": 0 if nest.joins is None else nest.joins.groups * nest.joins.slots,
         "join_loads": 0 if nest.joins is None else nest.joins.groups * nest.joins.loads,

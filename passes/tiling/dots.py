@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from effcc.ir.contraction import Contraction, Operand, PackedDot
-from effcc.ir.dtypes import bf16, i7, i8, i16, u7, u8
+from effcc.ir.dtypes import b8, bf16, i7, i8, i16, u7, u8
 from effcc.ir.expr import free_axes
 from effcc.ir.kernel import Kernel
 from effcc.passes.tiling.access import layouts, stride
@@ -41,7 +41,14 @@ def dot_slots(dot: PackedDot, target: Target) -> int | None:
         return _SIGNED_SLOTS
     if form in ((u7, i8), (u8, i7)) and target.isa != "scalar":
         return 1 if target.sums_bytes else _SMALL_SLOTS[target.isa]
+    if form == (b8, i8):
+        return _BALANCED_SLOTS if target.isa == "avx2" and not target.sums_bytes else None
     return _PAIR_SLOTS if form == (i16, i16) and target.isa != "scalar" else None
+
+
+def is_turned(dot: PackedDot, target: Target) -> bool:
+    """Whether a step is |b| times a with b's sign, so that |b| has registers beside b."""
+    return (dot.left, dot.right) == (b8, i8) and dot_slots(dot, target) == _BALANCED_SLOTS
 
 
 _BF16_SLOTS, _BF16_SLOTS_BESIDE_TILES = 2, 4
@@ -50,6 +57,8 @@ _SIGNED_SLOTS = 3
 """Of signed bytes alone only matrix units have dot products: in vectors, vpdpbusd twice and a subtraction."""
 _SMALL_SLOTS = {"avx2": 2, "avx512": 3}
 """vpmaddubsw, vpmaddwd and an addition, which AVX2's vectors have a port of its own for."""
+_BALANCED_SLOTS = 3
+"""vpsignb, vpmaddubsw, vpmaddwd and an addition: 0.7 of two steps of pairs on Zen 3; not in AVX-512."""
 _PAIR_SLOTS = 2
 """vpmaddwd and an addition; vpdpwssd is one."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
-from effcc.ir.dtypes import DType, i8, i16, u7, u8
+from effcc.ir.dtypes import DType, b8, i8, i16, u7, u8
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_graph
@@ -100,8 +100,9 @@ def test_a_load_serves_more_than_one_dot_product(machine: str, lanes: int) -> No
 
 
 @pytest.mark.parametrize(("machine", "x", "least", "most", "rows"), [
-    ("avx2", "i8", -63.0, 63.0, u7), ("avx512", "i8", -100.0, 27.0, u7), ("avx2", "i8", -64.0, 64.0, i16),
-    ("avx2", "u8", 0.0, 127.0, u7), ("avx2", "u8", 3.0, 128.0, i16), ("avx2", "i8", -127.0, 0.4, u7),
+    ("avx2", "i8", -63.0, 63.0, u7), ("avx512", "i8", -100.0, 27.0, u7), ("avx2", "i8", -64.0, 64.0, b8),
+    ("avx2", "i8", -127.0, 127.0, b8), ("avx2", "u8", 1.0, 255.0, i16), ("avx512", "i8", -127.0, 127.0, i16),
+    ("avx2", "u8", 0.0, 127.0, u7), ("avx2", "u8", 3.0, 254.0, b8), ("avx2", "i8", -127.0, 0.4, u7),
     ("avx2_vnni", "i8", -63.0, 63.0, u8), ("scalar", "i8", -63.0, 63.0, i8),
 ])  # fmt: skip
 def test_rows_in_a_small_range_are_summed_four_by_four(

@@ -14,7 +14,7 @@ import numpy as np
 from effcc.errors import InputError
 from effcc.ir import vectors as v
 from effcc.ir.dims import Dim, evaluate, evaluate_number
-from effcc.ir.dtypes import bf16, boolean, f32, i7, i32, i64, u7
+from effcc.ir.dtypes import b8, bf16, boolean, f32, i7, i32, i64, u7
 from effcc.ir.interpreter.kernels import blank, combiner
 from effcc.ir.scalars import function as scalar_function
 
@@ -257,6 +257,8 @@ class _Thread:
         a, b, c = self(dot.a), self(dot.b), np.atleast_1d(self(dot.c))
         if dot.a.type.dtype == u7 and a.max() > 127:
             raise InputError(f"dot of u7 that is {a.max()}: expected at most 127")
+        if dot.a.type.dtype == b8 and a.min() < -127:
+            raise InputError(f"dot of b8 that is {a.min()}: expected at least -127")
         if dot.b.type.dtype == i7 and not -64 <= b.min() <= b.max() <= 63:
             raise InputError(f"dot of i7 from {b.min()} to {b.max()}: expected -64 to 63")
         if dot.type.rows > 1:

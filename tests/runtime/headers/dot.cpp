@@ -5,30 +5,25 @@
 namespace effcc {
 
 template <class A, class B, class C, int K, int N>
-void apply(const A* a, const B* b, C* c, bool small) {
+void apply(const A* a, const B* b, C* c, [[maybe_unused]] bool special) {
     vec<A, N * K> x;
     vec<B, N * K> y;
     vec<C, N> z;
     __builtin_memcpy(&x, a, sizeof x);
     __builtin_memcpy(&y, b, sizeof y);
     __builtin_memcpy(&z, c, sizeof z);
-    if constexpr (detail::same<A, u8>)
-        if (small) {
-            z = dot_small(x, y, z);
-            __builtin_memcpy(c, &z, sizeof z);
-            return;
-        }
-    (void)small;
-    z = dot(x, y, z);
+    if constexpr (detail::same<A, u8>) z = special ? dot_small(x, y, z) : dot(x, y, z);
+    else if constexpr (detail::same<A, i8>) z = special ? dot_balanced(x, y, z) : dot(x, y, z);
+    else z = dot(x, y, z);
     __builtin_memcpy(c, &z, sizeof z);
 }
 
 #define FORM(NAME, A, B, C, K)                                                             \
-    extern "C" void NAME(const A* a, const B* b, C* c, int lanes, bool small) {            \
-        lanes == 32   ? apply<A, B, C, K, 32>(a, b, c, small)                              \
-        : lanes == 16 ? apply<A, B, C, K, 16>(a, b, c, small)                              \
-        : lanes == 8  ? apply<A, B, C, K, 8>(a, b, c, small)                               \
-                      : apply<A, B, C, K, 4>(a, b, c, small);                              \
+    extern "C" void NAME(const A* a, const B* b, C* c, int lanes, bool special) {          \
+        lanes == 32   ? apply<A, B, C, K, 32>(a, b, c, special)                            \
+        : lanes == 16 ? apply<A, B, C, K, 16>(a, b, c, special)                            \
+        : lanes == 8  ? apply<A, B, C, K, 8>(a, b, c, special)                               \
+                      : apply<A, B, C, K, 4>(a, b, c, special);                              \
     }
 FORM(i8_i8, i8, i8, i32, 4)
 FORM(u8_i8, u8, i8, i32, 4)

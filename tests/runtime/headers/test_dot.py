@@ -41,27 +41,28 @@ def drawn(dtype: Any, count: int, rng: np.random.Generator) -> Any:
 
 @pytest.mark.parametrize("lanes", [4, 8, 16, 32])
 @pytest.mark.parametrize(
-    ("name", "a", "b", "neighbours", "small"),
+    ("name", "a", "b", "neighbours", "bounds"),
     [
-        ("i8_i8", np.int8, np.int8, 4, False),
-        ("u8_i8", np.uint8, np.int8, 4, False),
-        ("u8_i8", np.uint8, np.int8, 4, True),
-        ("i16_i16", np.int16, np.int16, 2, False),
+        ("i8_i8", np.int8, np.int8, 4, None),
+        ("i8_i8", np.int8, np.int8, 4, (-127, 127)),
+        ("u8_i8", np.uint8, np.int8, 4, None),
+        ("u8_i8", np.uint8, np.int8, 4, (0, 127)),
+        ("i16_i16", np.int16, np.int16, 2, None),
     ],
 )
 def test_integers_are_exact_whatever_they_are(
-    library: ctypes.CDLL, name: str, a: Any, b: Any, neighbours: int, small: bool, lanes: int
+    library: ctypes.CDLL, name: str, a: Any, b: Any, neighbours: int, bounds: tuple[int, int] | None, lanes: int
 ) -> None:
     rng = np.random.default_rng(lanes)
     for _ in range(20):
         x, y = drawn(a, lanes * neighbours, rng), drawn(b, lanes * neighbours, rng)
-        if small:
-            x &= 127
+        if bounds is not None:
+            x = np.clip(x, *bounds)
         c = drawn(np.int32, lanes, rng)
         want = dot_products(x, y, c)
         getattr(library, name)(
             x.ctypes.data_as(ctypes.c_void_p), y.ctypes.data_as(ctypes.c_void_p), c.ctypes.data_as(ctypes.c_void_p),
-            lanes, small,
+            lanes, bounds is not None,
         )  # fmt: skip
         np.testing.assert_array_equal(c, want)
 
