@@ -10,7 +10,7 @@ import pytest
 
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
-from effcc.ir.dtypes import f32, i7, i8, u7, u8
+from effcc.ir.dtypes import b8, f32, i7, i8, u7, u8
 from effcc.ir.encodings import storage
 from effcc.ir.graph import Graph, GraphBuilder
 from effcc.ir.interpreter import run_graph
@@ -113,17 +113,30 @@ def test_all_of_a_group_is_summed_in_registers(machine: str) -> None:
     verify_vectors(vectorize(lower(reading, schedule), target))
 
 
-def test_a_small_unsigned_row_takes_bytes_on_every_machine() -> None:
-    graph, given = product("int8(group=16)", "u8")
+def bounded(graph: Graph, op: str, bound: int) -> Graph:
+    """The product of rows that `op` with a bound has cut."""
     x = graph.params[0]
     b = GraphBuilder("main")
     for p in graph.params:
         b.adopt(p, p.name in graph.weights)
-    most = b.emit("cast", b.emit("constant", value=127, dtype=i8, shape=()), dtype=u8)
-    cut = b.emit("minimum", x, most)
+    cut = b.emit(op, x, b.emit("cast", b.emit("constant", value=bound, dtype=i8, shape=()), dtype=x.type.dtype))
     for node in graph.nodes:
         b.append(replace(node, operands=tuple(cut if o is x else o for o in node.operands)))
-    small = b.build(graph.outputs)
+    return b.build(graph.outputs)
+
+
+def test_a_row_around_zero_takes_signed_bytes_on_avx2() -> None:
+    graph, given = product("int8(group=16)", "i8")
+    small = bounded(graph, "maximum", -127)
+    made, _ = sum_by_groups(small, generic("avx2"))
+    assert summed(made, generic("avx2")) == [(b8, i8)]
+    (want,), (got,) = run_graph(small, given), run_graph(made, given)
+    np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * np.abs(want).max())
+
+
+def test_a_small_unsigned_row_takes_bytes_on_every_machine() -> None:
+    graph, given = product("int8(group=16)", "u8")
+    small = bounded(graph, "minimum", 127)
     made, _ = sum_by_groups(small, generic("avx2"))
     assert summed(made, generic("avx2")) == [(u7, i8)]
     (want,), (got,) = run_graph(small, given), run_graph(made, given)
