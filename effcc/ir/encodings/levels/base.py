@@ -63,7 +63,7 @@ class Levels(ABC):
         """
         return self
 
-    def require_sound(self, coordinates: Sequence[Array]) -> None:
+    def require_sound(self, coordinates: Sequence[Array]) -> None:  # noqa: B027 (most levels have nothing to check)
         """Raise EncodingError, naming the component, unless coordinates say which row each stored element is in."""
 
     @property

@@ -152,7 +152,8 @@ def _first_fault(starts: Array, most: int) -> str:
     """The first step between starts that cannot be, or else their ends."""
     steps = np.diff(starts)
     wrong = np.flatnonzero((steps < 0) | (steps > most))
-    return f"{starts[0]} to {starts[-1]}" + (f", from {starts[wrong[0]]} to {starts[wrong[0] + 1]}" if wrong.size else "")
+    fault = f", from {starts[wrong[0]]} to {starts[wrong[0] + 1]}" if wrong.size else ""
+    return f"{starts[0]} to {starts[-1]}{fault}"
 
 
 def _is_share(value: object) -> bool:
