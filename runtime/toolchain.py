@@ -11,6 +11,8 @@ The flags are `-O3 -std=c++20` and no `-ffast-math`, because NaN, infinities and
 - `-fno-predictive-commoning`, which only g++ knows: where a product reads every other pixel, tap after tap, it keeps
   what the next tap reads in registers that the sums need (spilled sums cost ResNet-50's first convolution 0.8 times
   its time). Windows whose points share what they load are unrolled in the text already.
+- `--param=max-unswitch-insns`, g++'s too: rows of a register tile that lie in a convolution's padding are asked for by
+  conditions that do not change along the channels; g++ takes them out of that loop only if told that it may be long.
 - one `-m` flag for each CPU feature of the target, instead of `-march=native`: the same target gives the same code.
 """
 
@@ -67,7 +69,7 @@ class Compiler:
     @property
     def flags(self) -> tuple[str, ...]:
         """What its family alone understands."""
-        return ("-fno-predictive-commoning",) if self.family == "gcc" else ()
+        return ("-fno-predictive-commoning", "--param=max-unswitch-insns=400") if self.family == "gcc" else ()
 
     @property
     def major(self) -> int:

@@ -24,6 +24,8 @@ from typing import Literal
 from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Domain, Problem, evaluate
 from effcc.passes.tiling.cost import (
+    APART_SLOTS,
+    EXIT_SLOTS,
     LINE_SLOTS,
     PACKED_LOAD_EIGHTHS,
     PAGE_BYTES,
@@ -42,7 +44,7 @@ MODEL = """
     # Register tile: accumulators, a row of B, and one broadcast element of A.
     vectors = nr / lanes
     # Sums of a group have their own; `turned` dot products hold sizes beside columns, ones, and what is being summed.
-    (1 + grouped) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + 2 * turned <= vector_registers
+    (1 + grouped) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + 2 * turned + masks <= vector_registers
     mr + 2 <= aliased_rows or mr == 1              # rows of A that share one L1 set, with their lines of B and C
     n % nr == 0 or padded == 1
 
@@ -82,18 +84,21 @@ MODEL = """
     all_left_step = (min(all_left, 1) * max((all_left * dot_slots + decode_slots) * vectors,
                                             (all_left * row_slots + vectors) * load_eighths / 8, latency_slots))
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
-            + k_all * turn_slots / 8)
+            + k_all * turn_slots / 8 + k_all / k_run * exit_slots)
     lines = min(1, lhs_bytes * k_all / 1024) * lhs_bytes * k_all * line_slots   # of a row of A, in 64ths
-    panel_slots = (k_all * (rows / mr * step + left_step) + ceil(rows / mr) * (call + join_loads * vectors)
-                   + ceil(rows * lines / 64) + made_panel + rows * vectors * join_slots)
-    all_slots = (turns * batch * ceil(n / nr)
-                 * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * (call + join_loads * vectors)
-                    + m * lines / 64 + made_panel + m * vectors * join_slots))
-
-    # Bytes between L2 and L1: A once a panel, B once a tile unless panel and tile of A fit in L1, C once a block.
-    spilled = min(1, depth * (nr * rhs_bytes + mr * lhs_bytes) / l1_bytes)
+    # Bytes between L2 and L1: A once a panel, B once a tile unless panel and tile of A fit in L1, C once a block. Rows
+    # of B that lie apart fit only as far as their addresses do not share L1's sets; and each is a stream of its own.
+    spilled = min(1, max(depth * (nr * rhs_bytes + mr * lhs_bytes) / l1_bytes, (depth - 1) / rhs_held))
     rhs_reads = max(1, spilled * ceil(rows / mr))
     all_rhs_reads = max(1, spilled * ceil(m / mr))
+    streams = k_all * ceil(nr * rhs_bytes / 64) * apart_slots
+
+    panel_slots = (k_all * (rows / mr * step + left_step) + ceil(rows / mr) * (call + join_loads * vectors)
+                   + ceil(rows * lines / 64) + made_panel + rows * vectors * join_slots + streams * rhs_reads)
+    all_slots = (turns * batch * ceil(n / nr)
+                 * (k_all * (m / mr * step + all_left_step) + ceil(m / mr) * (call + join_loads * vectors)
+                    + m * lines / 64 + made_panel + m * vectors * join_slots + streams * all_rhs_reads))
+
     partial = acc_bytes * nr * (blocks + reloads)
     panel_bytes = lhs_bytes * rows * k_all + rhs_bytes * nr * k_all * rhs_reads + partial * rows
     all_bytes = (turns * batch * ceil(n / nr)
@@ -167,6 +172,9 @@ class ContractionNest:
         dot_slots: what summing them takes in vectors, in multiply-adds.
         turned: whether each takes columns' sizes and their signs, which are in registers meanwhile.
         joins: where a group of k at a time is summed in accumulators of its own, how these join the others; else None.
+        rhs_row_stride: bytes between the vectors of B that one step of the innermost k axis and the next read, where
+            they are far from each other and known.
+        masks: vector registers that say which lanes of B lie inside what it is read from.
     """
 
     axes: tuple[Axis, ...]
@@ -186,6 +194,8 @@ class ContractionNest:
     row_slots: int = 0
     made: Made | None = None
     joins: Joins | None = None
+    rhs_row_stride: int | None = None
+    masks: int = 0
 
 
 @dataclass(frozen=True)
@@ -265,6 +275,8 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "n": n,
         "k": k,
         "k_inner": prod(k_inner),
+        "k_run": k_inner[-1] if k_inner else k,
+        "exit_slots": EXIT_SLOTS if k_inner else 0,  # of the only loop over k, `call_slots` has it
         "batch": batch,
         "turns": turns,
         "padded": int(nest.may_pad),
@@ -287,6 +299,10 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         # Panels neither packed nor made come from as many places as A's rows: wide ones gain nothing there.
         "line_slots": LINE_SLOTS if nest.rhs == "packed" or nest.made is not None else 0,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,
+        "masks": nest.masks,
+        # As many rows as the tile's width: where they are closer than its lines, they are one stream.
+        "rhs_held": depth if nest.rhs_row_stride is None else aliased_rows(nest.rhs_row_stride, target.l1_bytes),
+        "apart_slots": 0 if nest.rhs_row_stride is None else APART_SLOTS,
         "aliased_rows": aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
     }
     domains: dict[str, Domain] = {

@@ -6,7 +6,7 @@ The models (`contraction`, `pointwise`, `reduction`) know no kernels; equal desc
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from math import prod
@@ -17,12 +17,14 @@ from effcc.ir.contraction import Operand as Factor
 from effcc.ir.dependences import is_decoded
 from effcc.ir.dims import Shape, elements
 from effcc.ir.dots import TILE_ROW_BYTES
+from effcc.ir.dtypes import boolean
 from effcc.ir.expr import Axis as AxisExpr
 from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.scalars import function
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, Joins, Made, schedule_contraction
+from effcc.passes.tiling.cost import PAGE_BYTES
 from effcc.passes.tiling.dots import dot_slots, is_turned
 from effcc.passes.tiling.matrix import matrix_schedules
 from effcc.passes.tiling.nests import NestPlan
@@ -37,6 +39,10 @@ STORE_SLOTS = 2
 """Slots to store a vector: there is one store port."""
 FUSED = 1
 """Of a product that is added to a sum, both are one instruction."""
+MASK_REGISTERS = 3
+"""Where masks are vectors: the lanes' numbers, zeros, and the mask itself."""
+FAR_BYTES = PAGE_BYTES // 2
+"""From here on each step of a loop reads in another page, or every other one."""
 MANY = 1 << 20
 """A stride that is uneven or unknown, in elements: as bad as far."""
 
@@ -78,6 +84,7 @@ def contraction_of(
     layout = layouts(kernel)
     row_stride = stride(rows_of.data, row_axis, layout[rows_of.data.buffer])
     known = isinstance(row_stride, int) and row_stride > 0
+    masking = _masking(columns_of, lane_axis, reduced[-1], target)
     nest = ContractionNest(
         tuple(axes),
         lhs_bytes=rows_of.data.dtype.bytes,
@@ -85,7 +92,8 @@ def contraction_of(
         out_bytes=product.accumulator.bytes,
         rhs="packed" if packed else "rows",
         lhs_row_stride=int(row_stride) * rows_of.data.dtype.bytes if known else None,  # type: ignore[arg-type]
-        decode_slots=_decode_slots(columns_of, lane_axis) if depth == 1 else 0,  # packed lanes are summed as stored
+        # Packed lanes are summed as stored.
+        decode_slots=_decode_slots(columns_of, lane_axis) + masking.slots if depth == 1 else 0,
         row_slots=_decode_slots(rows_of, row_axis) if depth == 1 and _reads_codes(rows_of) else 0,
         accumulator_bytes=product.accumulator.bytes,
         block_k=block_k,
@@ -95,8 +103,44 @@ def contraction_of(
         turned=depth > 1 and product.dot is not None and is_turned(product.dot, target),
         made=_made(kernel, columns_of.data.buffer, lane_axis),
         joins=joins,
+        rhs_row_stride=None if packed else _far(kernel, columns_of, reduced[-1]),
+        masks=masking.registers,
     )
     return _contraction(nest, target, rank)
+
+
+@dataclass(frozen=True)
+class _Masking:
+    """What it takes to read a factor whose lanes may lie partly outside: instructions a step, registers throughout."""
+
+    slots: int = 0
+    registers: int = 0
+
+
+def _masking(factor: Factor, lanes: str, innermost: str, target: Target) -> _Masking:
+    """What masks of a factor's lanes take: they are made anew at each step of an axis that they depend on."""
+    conditions = {
+        c for e in walk(factor.value) if isinstance(e, Call) and e.function == "where" for c in e.operands[:1]
+    }
+    compared = {x for c in conditions for x in walk(c) if _is_comparison(x) and lanes in free_axes(x)}
+    if not compared:
+        return _Masking()
+    anew = sum(innermost in free_axes(x) for x in compared)
+    if target.isa == "avx512":
+        return _Masking(slots=2 * anew)
+    # Each is a broadcast, a comparison and an "and" in registers that hold vectors; then loads test and blend.
+    return _Masking(slots=5 * anew + 3, registers=MASK_REGISTERS)
+
+
+def _is_comparison(e: Expr) -> bool:
+    return isinstance(e, Call) and e.dtype == boolean != e.operands[0].dtype
+
+
+def _far(kernel: Kernel, factor: Factor, innermost: str) -> int | None:
+    """Bytes between what two steps of the innermost reduced axis read, where it is at least half a page."""
+    step = stride(factor.data, innermost, layouts(kernel)[factor.data.buffer])
+    far = abs(step) * factor.data.dtype.bytes if isinstance(step, int) else 0
+    return far if far >= FAR_BYTES else None
 
 
 def joins_of(s: Statement, groups: int, axis: str) -> Joins:

@@ -113,3 +113,13 @@ def test_rows_are_normalized_with_lanes_along_the_row() -> None:
         }
     """)
     assert {axis for axis, _ in loops(found, "lanes")} == {"n"}
+
+
+def test_a_padded_convolution_without_mask_registers_is_predicted_quicker_with_channels_last() -> None:
+    def seconds(strides: str, isa: str) -> float:
+        text = CONVOLUTION.format(n=56, line=64 * 56).replace("256", "64").replace("{1,3584,64}", strides)
+        kernel = replace(parse_kernel(text), weights=frozenset({"W"}))
+        return choose(kernel, generic(isa))[1].seconds
+
+    assert seconds("", "avx2") > 1.3 * seconds("{1,3584,64}", "avx2")
+    assert seconds("", "avx512") > seconds("{1,3584,64}", "avx512")

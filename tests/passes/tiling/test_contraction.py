@@ -147,7 +147,7 @@ def test_without_padding_and_without_a_divisor_the_constraint_is_named():
 def test_the_reasons_are_the_model_s_constraints_with_their_numbers():
     (best,) = schedule_contraction(product(32, 384, 384), AVX512)
     accumulators = (best.mr + 1) * best.nr // 16 + 1
-    text = "(1 + grouped) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + 2 * turned <= vector_registers"
+    text = "(1 + grouped) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + 2 * turned + masks <= vector_registers"
     assert f"{text}    # {accumulators} <= 32" in best.reasons
 
 
@@ -188,3 +188,31 @@ def test_panels_that_tasks_make_are_one_a_task_for_any_number_of_columns(n):
     """Of a vocabulary's columns, too."""
     (s,) = schedule_contraction(product(128, n, 576, made=Made(7, n * 300)), AVX512)
     assert s.nc == s.nr
+
+
+@pytest.mark.parametrize("target", [AVX512, AVX2], ids=lambda t: t.name)
+def test_columns_that_lie_pages_apart_cost_what_bringing_each_line_takes(target):
+    near = product(64, 3136, 256, rhs="rows")
+    (a,) = schedule_contraction(near, target)
+    (b,) = schedule_contraction(replace(near, rhs_row_stride=4 * 3136), target)
+    (c,) = schedule_contraction(replace(near, rhs_row_stride=8192), target)  # every row in the same sets of L1
+    assert a.prediction.seconds < b.prediction.seconds <= c.prediction.seconds
+
+
+def test_masks_of_columns_take_registers_and_slots():
+    plain = product(64, 56, 576, rhs="rows")
+    (free,) = schedule_contraction(plain, AVX2)
+    (masked,) = schedule_contraction(replace(plain, masks=3, decode_slots=13), AVX2)
+    vectors = masked.nr // masked.lanes
+    assert masked.mr * vectors + vectors + 1 + 3 <= AVX2.vector_registers
+    assert masked.prediction.seconds > 1.5 * free.prediction.seconds
+
+
+def test_a_short_innermost_loop_over_k_costs_more_than_a_long_one():
+    def taps(*k: int) -> ContractionNest:
+        axes = [Axis("m", 28, "m"), Axis("n", 128, "n"), *(Axis(f"k{i}", e, "k") for i, e in enumerate(k))]
+        return ContractionNest(tuple(axes), block_k=False)
+
+    (channels_first,) = schedule_contraction(taps(128, 3, 3), AVX2)
+    (channels_last,) = schedule_contraction(taps(3, 3, 128), AVX2)
+    assert channels_last.prediction.seconds < channels_first.prediction.seconds
