@@ -56,8 +56,8 @@ EXIT_SLOTS = 16
 """Slots to leave the innermost of several loops over k and start it again: half a mispredicted exit, and addresses
 (AVX2, 128 channels of 28 x 28: with 3 taps innermost 0.74 of the speed that 128 channels innermost come to)."""
 APART_SLOTS = 6
-"""Slots to bring a line of B from L2 where each step of k reads in another place: streams the hardware does not follow,
-and more pages than L1 has translations for (AVX2: 64 x 256 by 256 x 3136 in 4x24 tiles took 34 slots a step, not 12)."""
+"""Slots to bring a line of B from L2 where each step of k reads in another place: streams that no hardware follows,
+and more pages than L1 has translations for (AVX2, 64 x 256 by 256 x 3136 in 4x24 tiles: 34 slots a step, not 12)."""
 PACKED_LOAD_EIGHTHS = 10
 """Eighths of a slot to load a vector, or neighbours that all lanes share, beside dot products: tiles of one vector, a
 load for each dot, came to 1.6 loads a cycle where two are the limit (u8 x i8 by vpdpbusd, 128 x 768 x 3072: 26x16 took
