@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, StaticLayer, get_layer_types_and_kwargs
 
 from effcc.caches.rows import row_codes
 from effcc.caches.state import StoredState
@@ -15,6 +14,14 @@ from effcc.compression.schemes import Schemes, schemes_of
 from effcc.errors import EncodingError, InputError, UnsupportedError
 from effcc.ir.encoding import Encoding
 from effcc.ir.parser import encoding_of
+
+try:
+    from transformers.cache_utils import Cache, StaticLayer, get_layer_types_and_kwargs
+except ImportError as error:
+    raise UnsupportedError(
+        "StoredCache is a cache of transformers' models and needs transformers 5: pip install 'effcc[models]' "
+        f"'transformers>=5' (effcc.StoredState needs PyTorch alone); {error}"
+    ) from error
 
 ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
 """Layers that keep keys and values. Those with a window keep all tokens, too, and their masks hide the others."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import sys
 
 import pytest
 import torch
@@ -84,3 +86,10 @@ def test_what_does_not_fit_the_model_is_refused() -> None:
     mixed.layer_types = ["linear_attention"]
     with pytest.raises(UnsupportedError, match="linear_attention"):
         effcc.StoredCache(mixed, 8)
+
+
+def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers.cache_utils", None)
+    monkeypatch.delitem(sys.modules, "effcc.caches.cache", raising=False)
+    with pytest.raises(UnsupportedError, match=r"pip install 'effcc\[models\]'"):
+        importlib.import_module("effcc.caches.cache")
