@@ -29,6 +29,7 @@ from benchmarks.table import show
 from effcc.compression.quantize import quantize
 from effcc.compression.sparsify import sparsify
 from effcc.driver import Options, compile_graph
+from effcc.errors import EncodingError
 from effcc.frontend.aten import import_graph
 from effcc.frontend.export import capture
 from effcc.ir.encodings.registry import DECLARATIONS
@@ -80,6 +81,15 @@ def stored(size: int, layers: int, values: str, level: str, zeros: int) -> nn.Mo
     return made.eval()
 
 
+def fitting(options: argparse.Namespace, layers: int, values: str, zeros: int) -> nn.Module | None:
+    """The stack as options say; None, after saying why, where values do not go with the level."""
+    try:
+        return stored(options.size, layers, values, options.level, zeros)
+    except EncodingError as error:
+        print(f"left out: {values} with {zeros} % zeros: {error}", flush=True)
+        return None
+
+
 def bytes_of(model: nn.Module) -> int:
     """Bytes of all weights, biases aside."""
     held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -105,7 +115,10 @@ def compact(options: argparse.Namespace, target: Target) -> None:
         for values in FOURTEEN:
             cells = [values]
             for zeros in options.zeros:
-                model = stored(options.size, 1, values, options.level, zeros)
+                model = fitting(options, 1, values, zeros)
+                if model is None:
+                    cells.append("-")
+                    continue
                 made = Compiled(model, x, target)
                 timing = race({"dense": dense, "made": made}, (x,), "dense", 0.1, rest_s=0.001, clock=clock)["made"]
                 decoded = "d" if any(c.decision == "decoded" for c in made.choices) else ""
@@ -144,7 +157,9 @@ def main() -> None:
         table = []
         for values in options.formats:
             for zeros in options.zeros:
-                model = stored(options.size, options.layers, values, options.level, zeros)
+                model = fitting(options, options.layers, values, zeros)
+                if model is None:
+                    continue
                 made = Compiled(model, x, target)
                 sides: dict[str, Any] = {"dense": dense, "made": made}
                 timing = race(sides, (x,), "dense", options.seconds, rest_s=0.002)["made"]
