@@ -217,9 +217,7 @@ class _Dead:
             stay = torch.stack(known).all(0).numpy() & ~self._is_gone(places)
             counts: dict[str, int] = defaultdict(int)
             for place in places[stay]:
-                counts[
-                    whys.get(int(self.of[place]), "added to channels that are not dead, or read without a bias")
-                ] += 1
+                counts[whys.get(int(self.of[place]), ADDED)] += 1
             yield from (Kept(names[key], rows, why) for why, rows in counts.items())
 
 
