@@ -17,9 +17,7 @@ from effcc.ir.encoding import Encoding, Scheme
 from effcc.ir.encodings import canonical, storage
 from effcc.ir.encodings.packing import Plane
 from effcc.ir.encodings.values.base import SMALLEST
-from effcc.ir.encodings.values.coded import Coded
 from effcc.ir.encodings.values.codes import Integers
-from effcc.ir.encodings.values.parameters import Floats
 from effcc.ir.parser import encoding_of
 
 FITS = "int2 to int8, with a scale for each row (int8) or for groups of it (int4(group=32))"
@@ -153,15 +151,15 @@ def row_codes(scheme: str | Encoding, length: int, dtype: torch.dtype = torch.fl
     """
     encoding = canonical(_of_rows(encoding_of(scheme), length))
     made = storage(encoding, (1, length), dtype_of(dtype))
-    values = made.values
-    if not isinstance(values, Coded) or not isinstance(values.code, Integers) or not isinstance(values.scale, Floats):
+    form = made.values.integer_form
+    if form is None:
         raise EncodingError(f"{encoding}: what is written row by row is stored as {FITS}, with floating scales")
-    group = values.group_size(length)
+    group = made.values.group_size(length)
     if length % group:
         fitting = [d for d in range(1, length + 1) if length % d == 0 and d >= 8]
         shown = ", ".join(map(str, fitting)) or str(length)
         raise EncodingError(f"{encoding}: groups of {group} do not fill rows of {length}; {shown} would")
-    scale_dtype = _torch_dtype(values.scale.dtype or made.dtype)
+    scale_dtype = _torch_dtype(form.scale_dtype or made.dtype)
     return RowCodes(
         encoding=str(encoding),
         length=length,
@@ -169,11 +167,11 @@ def row_codes(scheme: str | Encoding, length: int, dtype: torch.dtype = torch.fl
         names=tuple(name for name, _, _ in made.named),
         dtypes=tuple(_torch_dtype(d) for _, d, _ in made.named),
         widths=tuple(tuple(shape[1:]) for _, _, shape in made.named),
-        code=values.code,
-        planes=values.code.packed.planes,
+        code=form.code,
+        planes=form.code.packed.planes,
         group=group,
-        zero=values.zero,
-        minimum=values.minimum is not None,
+        zero=form.zero,
+        minimum=made.values.has_minimum,
         scale_dtype=scale_dtype,
         smallest=SMALLEST[dtype_of(scale_dtype)],
         largest=torch.finfo(scale_dtype).max,

@@ -124,7 +124,9 @@ def std(m: Importer, x: Value, dims: Any = None, correction: Any = None, keepdim
 
 @imports(aten.std_mean.correction)
 def std_mean(m: Importer, x: Value, dims: Any = None, correction: Any = None, keepdim: bool = False) -> Any:
-    return std(m, x, dims, correction, keepdim), reduce(m, "mean", x, _axes(x, dims), keepdim)
+    """Both in float64 as in eager: a float32 sum is off by more where the terms cancel."""
+    mean = reduce(m, "mean", m.cast(x, f64), _axes(x, dims), keepdim)
+    return std(m, x, dims, correction, keepdim), m.cast(mean, x.type.dtype)
 
 
 @imports(torch.ops.prims.sum.default)

@@ -276,7 +276,8 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "k": k,
         "k_inner": prod(k_inner),
         "k_run": k_inner[-1] if k_inner else k,
-        "exit_slots": EXIT_SLOTS if k_inner else 0,  # of the only loop over k, `call_slots` has it
+        # Of the only loop over k, `call_slots` has it; of a group's, what joins its sums.
+        "exit_slots": EXIT_SLOTS if k_inner and nest.joins is None else 0,
         "batch": batch,
         "turns": turns,
         "padded": int(nest.may_pad),

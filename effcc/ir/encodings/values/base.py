@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, bf16, f16, f32, f64
 from effcc.ir.encodings.levels import Levels
 from effcc.ir.encodings.values.parts import Parts
 from effcc.ir.expr import Expr
+
+if TYPE_CHECKING:
+    from effcc.ir.encodings.values.codes import Integers
 
 Array = Any
 LoadComponent = Callable[[int, Sequence[Expr]], Expr]
@@ -47,6 +51,16 @@ class Term(Protocol):
     def gradients(self, xp: Any, arrays: Sequence[Array], upstream: Array) -> list[Array | None]: ...
 
 
+@dataclass(frozen=True)
+class IntegerForm:
+    """(q - z) * s, or q * s and perhaps a minimum: the integers, the dtype of floating scales (None: the weight's),
+    and whether there are zero points."""
+
+    code: Integers
+    scale_dtype: DType | None
+    zero: bool
+
+
 class Values(ABC):
     """How the stored elements of a weight of `dtype` become numbers; the component arrays follow the levels' ones.
 
@@ -76,6 +90,11 @@ class Values(ABC):
 
         What methods call that round a column at a time: once all columns are such numbers, `round` keeps them.
         """
+
+    @property
+    def integer_form(self) -> IntegerForm | None:
+        """What elements are, where they are integers with floating scales."""
+        return None
 
     def encode(self, levels: Levels, stored: Array) -> list[Array]:
         """The arrays for given stored elements: parameters are fitted, then elements rounded."""

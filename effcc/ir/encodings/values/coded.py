@@ -20,10 +20,10 @@ from effcc.errors import EncodingError
 from effcc.ir.dtypes import DType, f64, from_numpy, i64
 from effcc.ir.encodings.levels import Levels
 from effcc.ir.encodings.packing import Packed
-from effcc.ir.encodings.values.base import Array, LoadComponent, NamedArray, Nearest, Values
-from effcc.ir.encodings.values.codes import Code
+from effcc.ir.encodings.values.base import Array, IntegerForm, LoadComponent, NamedArray, Nearest, Values
+from effcc.ir.encodings.values.codes import Code, Integers
 from effcc.ir.encodings.values.grid import Grid
-from effcc.ir.encodings.values.parameters import Stored
+from effcc.ir.encodings.values.parameters import Floats, Stored
 from effcc.ir.encodings.values.parts import Parts, pack_integers
 from effcc.ir.expr import Expr, cast
 from effcc.ir.form import call
@@ -42,6 +42,12 @@ class Coded(Values):
     zero: bool = False
     minimum: Stored | None = None
     searched: bool = False
+
+    @property
+    def integer_form(self) -> IntegerForm | None:
+        if not isinstance(self.code, Integers) or not isinstance(self.scale, Floats):
+            return None
+        return IntegerForm(self.code, self.scale.dtype, self.zero)
 
     def components(self, levels: Levels, dtype: DType) -> tuple[NamedArray, ...]:
         shape = self._grid_shape(levels)
