@@ -18,7 +18,7 @@ from effcc.compression.quantize import quantize
 from effcc.compression.save import load_into, save
 from effcc.compression.sparsify import sparsify
 from effcc.errors import EncodingError
-from effcc.target import Target
+from tests.compression.on_machines import model, runs
 
 TOKENS = 'int8(per="token")'
 MACHINES = ["avx2", "host"]
@@ -26,17 +26,6 @@ OTHERS = ["scalar", "avx2_vnni", "avx512", "avx512_vnni"]
 each_machine = pytest.mark.parametrize(
     "machine", [*MACHINES, *(pytest.param(m, marks=pytest.mark.slow) for m in OTHERS)]
 )
-
-
-def runs(machine: str) -> str:
-    if not Target.parse(machine).runs_here():
-        pytest.skip(f"this CPU is no {machine}")
-    return machine
-
-
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(37, 72), nn.GELU(), nn.Linear(72, 20, bias=False)).eval()
 
 
 def drawn(*shape: int) -> Tensor:

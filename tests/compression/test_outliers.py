@@ -16,22 +16,11 @@ from effcc.compression.integers import OutlierLinear
 from effcc.compression.quantize import quantize
 from effcc.compression.save import load_into, save
 from effcc.errors import EncodingError
-from effcc.target import Target
+from tests.compression.on_machines import model, runs
 
 TOKENS = 'int8(per="token")'
 MACHINES = ["avx2", "host"]
 SCHEME = "outliers(3) + int8"
-
-
-def runs(machine: str) -> str:
-    if not Target.parse(machine).runs_here():
-        pytest.skip(f"this CPU is no {machine}")
-    return machine
-
-
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(37, 72), nn.GELU(), nn.Linear(72, 20, bias=False)).eval()
 
 
 def inputs() -> Tensor:
