@@ -134,24 +134,73 @@ def watch_for_overlaps(run: Run, graph_module: fx.GraphModule) -> Run:
     if not written or len(nodes) < 2:
         return run
     names = [_name(n) for n in nodes]
-    fixed = not any(isinstance(n, torch.SymInt) for node in nodes for n in node.meta["example_value"].shape)
-    seen: list[list[int]] = [[]]
+    look = Lookout(written, [k for k, n in enumerate(nodes) if _varies(n.meta["example_value"])])
     warned: list[bool] = []
 
     def call(*arguments: Any) -> Any:
-        tensors = [arguments[p] for p in positions]
-        addresses = [t.data_ptr() for t in tensors]
-        if not fixed or addresses != seen[0]:
-            found = meeting(tensors, written)
-            if found is not None:
-                if not warned:
-                    warned.append(True)
-                    _warn(*(names[k] for k in found))
-                return graph_module.forward(*arguments)
-            seen[0] = addresses
+        found = look.meeting([arguments[p] for p in positions])
+        if found is not None:
+            if not warned:
+                warned.append(True)
+                _warn(*(names[k] for k in found))
+            return graph_module.forward(*arguments)
         return run(*arguments)
 
     return call
+
+
+class Lookout:
+    """Finds inputs with memory in common, one of which is written, at every call.
+
+    A model has hundreds of weights that stay, and a few inputs that are new at each call. What was found apart stays
+    so while it lies where it lay: only what has moved is compared with the others.
+
+    written, varying: the positions of those that are written, and of those whose sizes or strides vary among calls.
+    """
+
+    def __init__(self, written: Sequence[int], varying: Sequence[int]) -> None:
+        self._written, self._varying = frozenset(written), tuple(varying)
+        self._apart: tuple[list[Any], list[tuple[int, int]]] = [], []
+        """Where inputs lay that were found apart: what tells it (an address; sizes and strides, too, where they vary),
+        and their stretches of memory. One value, for threads may call at the same time."""
+
+    def meeting(self, tensors: Sequence[Tensor]) -> tuple[int, int] | None:
+        """The positions of two tensors with memory in common, the first of which is written; None if there are none."""
+        lay, places = self._apart
+        lie: list[Any] = list(map(Tensor.data_ptr, tensors))
+        for k in self._varying:
+            lie[k] = lie[k], tensors[k].shape, tensors[k].stride()
+        if lie == lay:
+            return None
+        moved = [k for k, place in enumerate(lie) if not lay or place != lay[k]]
+        places = places[:] or [(0, 0)] * len(tensors)
+        for k in moved:
+            places[k] = _place(tensors[k]) if tensors[k].numel() else (0, 0)
+        if len(moved) > _MOST_MOVED:
+            near = list(range(len(tensors)))
+        else:
+            near = sorted({j for k in moved for j in self._near(k, places)})
+        found = meeting([tensors[k] for k in near], [at for at, k in enumerate(near) if k in self._written])
+        if found is not None:
+            return near[found[0]], near[found[1]]
+        self._apart = lie, places
+        return None
+
+    def _near(self, k: int, places: Sequence[tuple[int, int]]) -> list[int]:
+        """An input and those whose stretches of memory meet its own, where one of the two is written."""
+        begin, end = places[k]
+        others = range(len(places)) if k in self._written else self._written
+        found = [j for j in others if places[j][0] < end and begin < places[j][1] and j != k]
+        return [k, *found] if found else []
+
+
+_MOST_MOVED = 16
+"""Inputs that are compared with all others one by one; where more have moved, all are sorted."""
+
+
+def _varies(example: Any) -> bool:
+    """Whether a tensor's size or strides are known at the call only."""
+    return any(isinstance(n, torch.SymInt) for n in (*example.shape, *example.stride()))
 
 
 def _name(node: fx.Node) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from effcc.frontend.overlaps import meeting
+from effcc.frontend.overlaps import Lookout, meeting
 
 Inputs = tuple[Tensor, Tensor]
 
@@ -91,6 +92,29 @@ def test_inputs_that_only_interleave_or_are_only_read_stay_compiled() -> None:
     assert meeting([x, x[1:], torch.randn(3)], [2]) is None
     assert meeting([torch.randn(3), x, x[1:]], [2]) == (2, 1)
     assert meeting([x[:, :3], x[:, 2:5]], [0]) == (0, 1)
+
+
+@pytest.mark.parametrize("moved", [1, 2, 24])
+def test_inputs_that_move_from_call_to_call_are_compared_with_those_that_stay(moved: int) -> None:
+    """Two of 24 inputs are written; some begin elsewhere in one memory at each call, now and then in another's."""
+    places, memory = random.Random(moved), torch.zeros(600)
+    inputs, written = [memory[24 * k : 24 * k + 6] for k in range(24)], [3, 17]
+    found = set()
+    look = Lookout(written, varying=[5])
+    for _ in range(300):
+        before = list(inputs)
+        for k in places.sample(range(24), moved):
+            begin = places.randrange(0, 594) if moved < 24 else 24 * k + places.randrange(22)
+            inputs[k] = memory[begin : begin + (places.randrange(7) if k == 5 else 6)]
+        shared = meeting(inputs, written)
+        seen = look.meeting(inputs)
+        assert (seen is None) == (shared is None)
+        if seen is not None:
+            assert seen[0] in written
+            assert meeting([inputs[k] for k in seen], [0]) == (0, 1)
+            inputs = before
+        found.add(seen is None)
+    assert found == {True, False}
 
 
 def test_a_model_that_writes_its_buffers_is_compiled_when_it_reads_views_of_one_another() -> None:
