@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from effcc.codegen.cpp.expressions import Evaluator
 from effcc.codegen.cpp.linear import Known, minus, shifted, uniform
-from effcc.codegen.cpp.prefetch_rows import ask_ahead
+from effcc.codegen.cpp.prefetch_rows import ask_for_next_rows, ask_row_by_row
 from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.storage import (
     Memory,
@@ -204,8 +204,9 @@ class _Vectorizer:
                     lower_tile(self.writer, self.storage, self.in_tiles, self.variables, statement)
                 case For():
                     with self._loop(statement):
-                        ask_ahead(self.writer, self.storage, self.variables, statement, body[position + 1 :])
+                        ask_for_next_rows(self.writer, self.storage, self.variables, statement)
                         self._body(statement.body)
+                    ask_row_by_row(self.writer, self.storage, self.variables, statement, body[position + 1 :])
                 case If():
                     self._branch(statement, self._body)
 

@@ -251,16 +251,25 @@ def test_taps_leave_the_registers_to_the_sums() -> None:
 
 
 def _offsets(source: str, pattern: str) -> set[int]:
-    """Where calls in a tile of `O[m0..., n0...]` go in the 64 turns of its sum, from the tile's begin on."""
-    rows = re.findall(r"const i64 row = minimum<i64>\((\w+) / (\d+), (\d+)\);", source)
+    """Where calls in a tile of `O[m0..., n0...]` go row by row, from the tile's begin on."""
+    rows = re.findall(r"for \(i64 row = 0; row < (\d+); \+\+row\)", source)
     assert len(rows) == 1
-    (_, each, last) = rows[0]
     found = set()
     for place in re.findall(pattern, source):
-        for turn in range(64):
-            names = dict.fromkeys(re.findall(r"[a-z]\w*", place), 0) | {"row": min(turn // int(each), int(last))}
+        for row in range(int(rows[0])):
+            names = dict.fromkeys(re.findall(r"[a-z]\w*", place), 0) | {"row": row}
             found.add(int(eval(place, {}, names)))
     return found
+
+
+@pytest.mark.parametrize(("depth", "each"), [(64, 11), (66, 11), (100, 17)])
+def test_a_sum_is_cut_where_it_asks_for_a_row_and_every_step_is_in_one_piece(depth: int, each: int) -> None:
+    source = source_of(matmul(6 * 100, 16 * 40, depth, 6, 16), generic("avx2"))
+    assert f"for (i64 k = {each} * row; k < " in source
+    until = {f"{each} * row + {each}", f"minimum<i64>({each} * row + {each}, {depth})"}
+    assert any(text in source for text in until)
+    pieces = [range(each * row, min(each * (row + 1), depth)) for row in range(6)]
+    assert [k for piece in pieces for k in piece] == list(range(depth))
 
 
 def test_a_short_sum_asks_for_the_next_rows_where_they_follow() -> None:
