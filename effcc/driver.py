@@ -30,7 +30,7 @@ from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
 from effcc.passes.balance import cut_long_spans
 from effcc.passes.columns import turn_columns
-from effcc.passes.encodings import Choice, distribute, encode, spell_out_encodings, sum_by_groups
+from effcc.passes.encodings import Choice, decode_matrices, distribute, encode, spell_out_encodings, sum_by_groups
 from effcc.passes.fusion.fuse import CASCADE_STEPS, KERNEL_STEPS, to_cascades, to_clusters
 from effcc.passes.fusion.program import Cascades, program_of
 from effcc.passes.halves import widen_rows
@@ -122,7 +122,8 @@ Step = Callable[[State, Target], State]
 
 def _simplify(state: State, target: Target) -> State:
     assert state.graph is not None
-    simple = simplify_counted(distribute(spell_out_encodings(state.graph), target), state.fast_math)
+    stored = decode_matrices(distribute(spell_out_encodings(state.graph), target))
+    simple = simplify_counted(stored, state.fast_math)
     return replace(state, graph=simple.graph, fired=simple.fired)
 
 

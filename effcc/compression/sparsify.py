@@ -23,7 +23,7 @@ from effcc.compression.search import matrix_of, relative_error
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.encoding import Encoding, Scheme
-from effcc.ir.encodings import storage
+from effcc.ir.encodings import matrix_shape, storage
 from effcc.ir.encodings.registry import declared, names
 
 
@@ -39,7 +39,8 @@ def sparsify(
 ) -> Model:
     """Keep only the blocks of weights that matter most, in place; returns `model`.
 
-    scheme: which elements of a matrix can be kept; others by pattern as in `quantize`:
+    scheme: which elements of a matrix can be kept, of a convolution's weight of the matrix [channels, inputs * taps]
+        (by `where=`); others by pattern as in `quantize`:
         `block(r,c)`: of every r rows, blocks of r x c elements: everywhere max(1, round(density * columns / c));
         `bcsr(r,c)`: blocks likewise, as many in each r rows as matter there; `csr`: single elements;
         `nm(n,m)`: of every m neighbours in a row n, such as `nm(2,4)`;
@@ -81,7 +82,7 @@ def _stored(weight: Weight, wanted: Encoding, density: float | None, pruning: Pr
         raise EncodingError(f"{wanted} keeps weights by their scores; the weight holds infinities or NaN")
     values = () if held is None else held.storage.encoding.terms[0]
     (level,) = wanted.terms[0]
-    count = _count(level, dense.shape, density)
+    count = _count(level, matrix_shape(dense.shape), density)
     dtype = from_numpy(dense.dtype) if held is None else held.storage.dtype
     made = storage(Encoding(((level, *values),)), dense.shape, dtype, count)
     change = None if held is None else held.change

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from effcc.ir.dims import elements
+from effcc.ir.dims import contiguous_strides, elements, same_shape
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Span, free_axes, loads, substitute_axes, transform
 from effcc.ir.kernel import Statement
 from effcc.ir.types import TensorType
@@ -171,7 +171,8 @@ class _Reading:
         """The other factors at the stored coordinate; from a copy of rows to gather, where they are long enough."""
         extents = self.cascade.extents
         along = tuple(a for a in (*item.statement.axes, *reduced) if a in free_axes(operand))
-        if not along or elements(tuple(extents[a] for a in along)) < ROWS_WORTH_VECTORS:
+        few = elements(tuple(extents[a] for a in along)) < ROWS_WORTH_VECTORS
+        if not along or few or self._are_rows(operand, coordinate):
             return substitute_axes(operand, {coordinate: place})
         axes = (coordinate, *along)
         key = substitute_axes(operand, {a: Axis(f"{n}:{extents[a]}") for n, a in enumerate(axes)})
@@ -181,6 +182,20 @@ class _Reading:
             self.types[name] = TensorType(operand.dtype, tuple(extents[a] for a in axes))
             self.items.append(Defined(Statement(name, axes, operand), item.node))
         return Load(self.gathered[key], (place, *(Axis(a) for a in along)), operand.dtype)
+
+    def _are_rows(self, operand: Expr, coordinate: str) -> bool:
+        """Whether an operand is there as rows to gather: `X[b,k,y,x]`, as images are, with enough points after k."""
+        if not isinstance(operand, Load) or Axis(coordinate) not in operand.index:
+            return False
+        type = self.types[operand.buffer]
+        row = operand.index[operand.index.index(Axis(coordinate)) + 1 :]
+        points = [self.cascade.extents[i.name] for i in row if isinstance(i, Axis)]
+        return (
+            len(set(row)) == len(points) == len(row)
+            and same_shape(points, type.shape[-len(points) :])
+            and (type.strides is None or same_shape(type.layout, contiguous_strides(type.shape)))
+            and elements(tuple(points)) >= ROWS_WORTH_VECTORS
+        )
 
     def _factored(self, item: Defined) -> list[Defined]:
         """A sum of products over what an encoded weight became, with the factors it does not run over moved out."""

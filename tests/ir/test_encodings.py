@@ -217,7 +217,7 @@ def test_bad_notation_is_refused(text: str, error: type[EffccError], message: st
     [
         ("block(4,1)", (6, 4), 1, "rows in multiples of 4"),
         ("block(4,3)", (8, 4), 1, "columns in multiples of 3"),
-        ("block(4,1)", (8, 4, 3, 3), 1, "stores matrices"),
+        ("block(4,1)", (8,), 1, "stores matrices"),
         ("block(4,1)", (8, 4), 5, "1 to 4 blocks"),
         ("int8", (0, 4), 0, "at least one element"),
     ],

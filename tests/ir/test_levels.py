@@ -158,10 +158,10 @@ def test_damaged_starts_are_named_before_values_ask_them_for_rows(level: str, va
     ("encoding", "shape", "message"),
     [
         ("nm(2,4)", (8, 6), r"columns in multiples of 4.*nm\(2,3\) fits"),
-        ("nm(2,4)", (8, 4, 3), "stores matrices"),
+        ("nm(2,4)", (8,), "stores matrices"),
         ("nm(4,2)", (8, 4), "n <= m"),
         ("nm(2,1)", (8, 4), "2..256"),
-        ("csr", (8, 4, 3), "csr stores matrices"),
+        ("csr", (8,), "csr stores matrices"),
         ("bcsr(3,1)", (8, 4), "rows in multiples of 3.*blocks of 2 x 1 fit"),
         ("csr . int4(group=4)", (8, 4), 'share it by channel or tensor: per="channel"'),
     ],

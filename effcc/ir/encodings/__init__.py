@@ -5,6 +5,6 @@ A scheme is a level (which elements are stored: `levels`), a kind of values (how
 chains, `low_rank(16) + int4`, for one weight: nothing else in effcc knows a combination.
 """
 
-from effcc.ir.encodings.storage import Component, Storage, canonical, storage, stored_as
+from effcc.ir.encodings.storage import Component, Storage, canonical, matrix_shape, storage, stored_as
 
-__all__ = ["Component", "Storage", "canonical", "storage", "stored_as"]
+__all__ = ["Component", "Storage", "canonical", "matrix_shape", "storage", "stored_as"]

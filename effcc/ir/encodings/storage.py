@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from effcc.errors import EncodingError
 from effcc.ir.dtypes import DTYPES, DType, f32
 from effcc.ir.encoding import Encoding, Scheme
-from effcc.ir.encodings.levels import Dense, Levels
+from effcc.ir.encodings.levels import Dense, Flattened, Levels
 from effcc.ir.encodings.registry import declared, names
 from effcc.ir.encodings.sums import Product, Terms
 from effcc.ir.encodings.values import EPSILON, SMALLEST, Plain, Values
@@ -170,7 +171,9 @@ def storage(encoding: Encoding, shape: Sequence[int], dtype: DType = f32, count:
     for scheme in chain:
         found = declared(scheme.name)
         if found.kind == "level":
-            levels = found.make(shape=shape, count=count, **found.given(scheme))
+            matrix = matrix_shape(shape)
+            levels = found.make(shape=matrix, count=count, **found.given(scheme))
+            levels = levels if matrix == shape else Flattened(shape, levels)
         else:
             values = found.make(**found.given(scheme))
     if values.shares_groups and not levels.has_positions:
@@ -179,6 +182,11 @@ def storage(encoding: Encoding, shape: Sequence[int], dtype: DType = f32, count:
             'share it by channel or tensor: per="channel"'
         )
     return Storage(Encoding((chain,)), shape, dtype, levels, values)
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The matrix whose elements levels choose: of a convolution's weight, a row for each output channel."""
+    return shape if len(shape) < 3 else (shape[0], prod(shape[1:]))
 
 
 def stored_as(encoding: Encoding, shape: Sequence[int], dtype: DType, components: Sequence[Sequence[int]]) -> Storage:
