@@ -24,9 +24,11 @@ def decode_matrices(graph: Graph) -> Graph:
         if made is None:
             writer.nodes.append(node)
             continue
-        attrs = {**node.attrs, "shape": made.matrix.shape}
-        matrix = writer.emit("decode", *node.operands, name=node.result.name, **attrs)
-        writer.emit("reshape", matrix, name=node.result.name, result=node.result, shape=made.shape)
+        a, name, shape = node.attrs, node.result.name, made.matrix.shape
+        matrix = writer.emit(
+            "decode", *node.operands, name=name, encoding=a["encoding"], dtype=a["dtype"], shape=shape, whole=a["whole"]
+        )
+        writer.emit("reshape", matrix, name=name, result=node.result, shape=made.shape)
     return graph.with_nodes(tuple(writer.nodes))
 
 
