@@ -36,6 +36,7 @@ from effcc.passes.fusion.program import Cascades, program_of
 from effcc.passes.halves import widen_rows
 from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.in_place import store_in_place
+from effcc.passes.inputs import share_inputs
 from effcc.passes.integers import sum_by_dots
 from effcc.passes.kept_codes import keep_codes
 from effcc.passes.layout import arrange
@@ -176,6 +177,7 @@ def _arrange(state: State, target: Target) -> State:
     if device_of(target) is not None:
         return state
     arranged = share_rows(widen_rows(arrange(decode_panels(state.program, target), target), target), target)
+    arranged = share_inputs(arranged)
     return replace(state, program=turn_columns(cut_long_spans(arranged, target.cores)))
 
 

@@ -61,6 +61,7 @@ def element_of_table(writer: Writer, e: Load, storage: Memory, value: Callable[[
         return None
     if size not in (2, 4, 8, 16) or size > 2 * writer.lanes:
         return None
+    masked = code
     match code:
         case Call("and", (data, Const(value=mask))) if mask == size - 1:
             code = data
@@ -72,8 +73,7 @@ def element_of_table(writer: Writer, e: Load, storage: Memory, value: Callable[[
     found = [writer.let(Lookup(part, chosen)) for part in parts]
     if len(found) == 1:
         return Value(found[0], f32, writer.lanes)
-    bit = values.call(writer, "and", i32, [at, values.constant(writer.lanes, i32)])
-    upper = values.call(writer, "ne", boolean, [bit, values.constant(0, i32)])
+    upper = values.call(writer, "gt", boolean, [value(masked), values.constant(writer.lanes - 1, i32)])
     return Value(writer.let(Select(values.node(writer, upper), found[1], found[0])), f32, writer.lanes)
 
 

@@ -8,7 +8,12 @@ are, with the byte read once, and one multiplication with each parameter for as 
     O[n] = sum(j: (X[2*j] * f32(Q[n,j] & 15) + X[2*j+1] * f32(Q[n,j] >> 4)) * S[n,j//16]
                 + (X[2*j] + X[2*j+1]) * M[n,j//16])
 
-Lanes are along j, so all of this is vector by vector, and the sum of inputs is shared by what computes several n.
+Lanes are along j, so all of this is vector by vector, and the sum of inputs is shared by what computes several n. So
+is what takes the place of shifts: the low bits of a byte, q0, and all of them, q0 + 16 * q1, give the same sum,
+
+    X0 * f32(Q & 15) + X1 * f32(Q >> 4) = (X0 - X1/16) * f32(Q & 15) + X1/16 * f32(Q)
+
+exact but for one more rounding of X0 - X1/16. What every code is off, f32(q - 8), is -8 times the sum of inputs.
 Products of many rows are tiles of outer products: they stay as they are.
 """
 
@@ -17,11 +22,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce as fold
+from itertools import pairwise
 from math import prod
 
 from effcc.ir.codes import largest_code
 from effcc.ir.contraction import contraction
-from effcc.ir.dtypes import i64
+from effcc.ir.dtypes import f32, i64
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, free_axes, substitute_axes, transform, walk
 from effcc.ir.kernel import Kernel, Statement
 
@@ -101,18 +107,57 @@ def _holds_codes(e: Expr, axis: str) -> bool:
 
 def _written_out(body: Expr, axis: str, count: int) -> Expr:
     """The sum of `body` over an axis: of its terms, each with the factors moved out that do not depend on it."""
-    parts = []
+    together: dict[tuple[Expr, ...], list[list[Expr]]] = {}
     for factors in _terms(body, axis):
         inside = [f for f in factors if axis in free_axes(f)]
-        outside = [f for f in factors if axis not in free_axes(f)]
-        points = [_at(_product(inside), axis, n) for n in range(count)] if inside else [Const(float(count), body.dtype)]
-        parts.append(_product([fold(_added, points), *outside]))
+        numbers = [f for f in factors if isinstance(f, Const)]
+        outside = tuple(f for f in factors if axis not in free_axes(f) and f not in numbers)
+        if not inside:
+            points: list[Expr] = [Const(float(count), body.dtype)]
+        else:
+            points = _unshifted(inside, axis, count) or [_at(_product(inside), axis, n) for n in range(count)]
+        # What is multiplied with a number is the same for all n, and first: others are added to it.
+        place = together.setdefault(outside, [])
+        place.insert(0, [_product([fold(_added, points), *numbers])]) if numbers else place.append(points)
+    parts = [_product([fold(_added, [p for points in sums for p in points]), *f]) for f, sums in together.items()]
     return fold(_added, parts)
+
+
+def _unshifted(factors: list[Expr], axis: str, count: int) -> list[Expr] | None:
+    """The terms of a sum of inputs times the codes of a byte, of which none is shifted; None for other sums."""
+    codes = [(f, found) for f in factors if (found := _code(f, axis, count)) is not None]
+    inputs = [f for f in factors if all(f is not code for code, _ in codes)]
+    if len(codes) != 1 or not inputs:
+        return None
+    ((code, (data, width)),) = codes
+    dtype = code.dtype
+    scaled = [_at(_product(inputs), axis, 0)]
+    for n in range(1, count):
+        scaled.append(_product([_at(_product(inputs), axis, n), Const(2.0 ** (-width * n), dtype)]))
+    rest = [Call("sub", (a, b), dtype) for a, b in pairwise(scaled)]
+    masks = [(1 << width * (n + 1)) - 1 for n in range(count)]
+    low = [_folded(Call("and", (data, Const(mask, data.dtype)), data.dtype)) for mask in masks]
+    terms = zip([*rest, scaled[-1]], low, strict=True)
+    return [_product([x, Call("cast", (bits,), dtype)]) for x, bits in terms]
+
+
+def _code(e: Expr, axis: str, count: int) -> tuple[Expr, int] | None:
+    """The integer whose low bits the codes along an axis are, one after the other, and the bits of each."""
+    match e:
+        case Call("cast", (Call("and", (Call("shr", (data, by)), Const(value=mask))),)) if e.dtype == f32:
+            width = int(mask).bit_length()
+            shifts = [_at(by, axis, n) for n in range(count)]
+            in_order = all(isinstance(s, Const) and s.value == n * width for n, s in enumerate(shifts))
+            known = axis not in free_axes(data) and largest_code(data) is not None
+            return (data, width) if known and in_order and int(mask) == (1 << width) - 1 else None
+    return None
 
 
 def _terms(e: Expr, axis: str) -> list[list[Expr]]:
     """A product as a sum of products: a factor that adds what depends on it and what does not is multiplied out."""
     match e:
+        case Call("cast", (Call("sub", (a, Const(value=offset))),), dtype) if dtype == f32 and _is_code(a):
+            return [[Call("cast", (a,), dtype)], [Const(-float(offset), dtype)]]
         case Call("mul", (a, b)) if e.dtype.is_float:
             return [[*x, *y] for x in _terms(a, axis) for y in _terms(b, axis)]
         case Call("add", (a, b)) if e.dtype.is_float and (axis in free_axes(a)) != (axis in free_axes(b)):
@@ -120,6 +165,12 @@ def _terms(e: Expr, axis: str) -> list[list[Expr]]:
         case Call("sub", (a, b)) if e.dtype.is_float and (axis in free_axes(a)) != (axis in free_axes(b)):
             return [*_terms(a, axis), *([Const(-1.0, e.dtype), *f] for f in _terms(b, axis))]
     return [[e]]
+
+
+def _is_code(e: Expr) -> bool:
+    """Whether it is an integer of few bits, so that f32 holds it and what it is off exactly."""
+    most = largest_code(e)
+    return most is not None and most < 1 << 8 and e.dtype.bytes >= 2
 
 
 def _at(e: Expr, axis: str, place: int) -> Expr:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
+from effcc.ir.interpreter import run_kernel
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_kernel
 from effcc.ir.printer import print_kernel
@@ -45,6 +49,28 @@ def test_parameters_that_are_computed_are_computed_once_a_group() -> None:
     assert "O.parameter0[n,k_o_o] = cast<f32>(H[n,k_o_o])" in text
     assert text.count("cast<f32>(H[") == 1
     assert "parameter1" not in text, "what is only loaded is loaded where it is used"
+
+
+@pytest.mark.parametrize("form", ["symmetric", "minimum", "channel", "half", "two bits"])
+def test_what_takes_the_place_of_shifts_is_the_same_sum(form: str) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x": rng.integers(-64, 64, 128).astype(np.float32) * 64,  # a 64th is an integer: none is rounded
+        "Q": rng.integers(0, 256, (9, 64), np.uint8),
+        "S": np.exp2(rng.integers(-2, 3, (9, 4))).astype(np.float32),
+        "M": rng.integers(-9, 9, (9, 4)).astype(np.float32),
+        "H": np.exp2(rng.integers(-2, 3, (9, 4))).astype(np.float16),
+    }
+    given = arrays | {"T": np.zeros(16, np.float32), "U": np.zeros(4, np.float32)}
+    summed = sum_codes(split_axes(kernel(form)))
+    assert "shr(" not in print_kernel(summed)
+    np.testing.assert_array_equal(run_kernel(summed, given)["O"], run_kernel(kernel(form), given)["O"])
+
+
+def test_what_every_code_is_off_is_taken_from_the_inputs() -> None:
+    text = print_kernel(sum_codes(split_axes(kernel("symmetric"))))
+    assert "* -8.0" in text and "- 8)" not in text
+    assert text.count("S[n,k_o_o]") == 1, "with the codes, before the scale"
 
 
 def test_products_of_many_rows_stay_products() -> None:
