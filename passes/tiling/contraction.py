@@ -27,6 +27,7 @@ from effcc.passes.tiling.cost import (
     APART_SLOTS,
     EXIT_SLOTS,
     LINE_SLOTS,
+    LOAD_EIGHTHS,
     PACKED_LOAD_EIGHTHS,
     PAGE_BYTES,
     ROOFLINE,
@@ -75,8 +76,11 @@ MODEL = """
     made_panel = k_all * vectors * made_slots
 
     # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest. Rows of A come
-    # line by line, from as many places as there are rows, but for short ones, which follow one another.
-    step = max((mr * dot_slots + decode_slots) * vectors, (mr * row_slots + vectors) * load_eighths / 8, latency_slots)
+    # line by line, from as many places as there are rows, but for short ones, which follow one another. Of two rows
+    # compilers make each load of B a part of the multiply-add, so that it is loaded twice.
+    twice = min(1, max(mr - 1, 0)) * min(1, max(3 - mr, 0))
+    step = max((mr * dot_slots + decode_slots) * vectors,
+               (mr * row_slots + (1 + twice) * vectors) * load_eighths / 8, latency_slots)
     left = rows % mr
     left_step = (min(left, 1) * max((left * dot_slots + decode_slots) * vectors,
                                     (left * row_slots + vectors) * load_eighths / 8, latency_slots))
@@ -174,7 +178,8 @@ class ContractionNest:
         joins: where a group of k at a time is summed in accumulators of its own, how these join the others; else None.
         rhs_row_stride: bytes between the vectors of B that one step of the innermost k axis and the next read, where
             they are far from each other and known.
-        masks: vector registers that say which lanes of B lie inside what it is read from.
+        masks: vector registers that say which lanes of B lie inside what it is read from, and that hold zeros for what
+            does not.
     """
 
     axes: tuple[Axis, ...]
@@ -296,7 +301,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "grouped": int(nest.joins is not None),
         "join_slots": 0 if nest.joins is None else nest.joins.groups * nest.joins.slots,
         "join_loads": 0 if nest.joins is None else nest.joins.groups * nest.joins.loads,
-        "load_eighths": 8 if nest.depth == 1 else PACKED_LOAD_EIGHTHS,
+        "load_eighths": LOAD_EIGHTHS if nest.depth == 1 else PACKED_LOAD_EIGHTHS,
         # Panels neither packed nor made come from as many places as A's rows: wide ones gain nothing there.
         "line_slots": LINE_SLOTS if nest.rhs == "packed" or nest.made is not None else 0,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,

@@ -58,6 +58,9 @@ EXIT_SLOTS = 16
 APART_SLOTS = 6
 """Slots to bring a line of B from L2 where each step of k reads in another place: streams that no hardware follows,
 and more pages than L1 has translations for (AVX2, 64 x 256 by 256 x 3136 in 4x24 tiles: 34 slots a step, not 12)."""
+LOAD_EIGHTHS = 9
+"""Eighths of a slot to load a vector, or an element that all lanes share: two a cycle are the limit, but tiles with as
+many loads as multiply-adds come to 1.8 (AVX2, 256 steps in L1: 14x8 0.88 of the speed of 5x16, 2x40 0.79)."""
 PACKED_LOAD_EIGHTHS = 10
 """Eighths of a slot to load a vector, or neighbours that all lanes share, beside dot products: tiles of one vector, a
 load for each dot, came to 1.6 loads a cycle where two are the limit (u8 x i8 by vpdpbusd, 128 x 768 x 3072: 26x16 took

@@ -216,3 +216,8 @@ def test_a_short_innermost_loop_over_k_costs_more_than_a_long_one():
     (channels_first,) = schedule_contraction(taps(128, 3, 3), AVX2)
     (channels_last,) = schedule_contraction(taps(3, 3, 128), AVX2)
     assert channels_last.prediction.seconds < channels_first.prediction.seconds
+
+
+def test_a_tile_of_two_rows_loads_its_columns_twice_and_gives_way_to_a_taller_one():
+    (best,) = schedule_contraction(product(512, 200, 512, rhs="rows"), AVX2)
+    assert best.mr > 2
