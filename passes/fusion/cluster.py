@@ -220,6 +220,8 @@ class _Clustering(_Alone):
         if self._crowded(item, into):
             return False
         aligned = self._align(item.statement, into)
+        if gathers_rows(item.statement) and not item.statement.spans and item.statement.axes[-1] not in aligned:
+            return False  # what has no rows of its own would be made again by each task of rows
         kept = frozenset(aligned[a] for a in self._own_axes(item) if a in aligned)
         shared = tuple(a for a in into.shared if a in kept)
         named = {**into.same, **{a: aligned.get(a, a) for a in item.statement.axes}}

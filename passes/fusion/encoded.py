@@ -19,7 +19,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from effcc.ir.dims import contiguous_strides, elements, same_shape
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Span, free_axes, loads, substitute_axes, transform
+from effcc.ir.expr import (
+    Axis,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Reduce,
+    Span,
+    free_axes,
+    loads,
+    substitute_axes,
+    transform,
+    walk,
+)
 from effcc.ir.kernel import Statement
 from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque, read_through
@@ -122,6 +135,7 @@ class _Reading:
     items: list[Defined | Opaque] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
     gathered: dict[Expr, str] = field(default_factory=dict)
+    floats: list[str] = field(default_factory=list)
 
     def run(self) -> tuple[Cascade, frozenset[str]]:
         self.types.update(self.cascade.types)
@@ -134,13 +148,14 @@ class _Reading:
                 if weight is not None and meets(item.statement, load, weight):
                     item = self._through(item, load, weight)
             for one in self._factored(item):
-                self.items += self._turned(one)
+                for part in self._made_floats(one):
+                    self.items += self._turned(part)
         read = set(self.kept) | {
             load.buffer for i in self.items if isinstance(i, Defined) for load in i.statement.reads
         }
         read |= {v.name for i in self.items if isinstance(i, Opaque) for v in i.node.operands}
         kept = [i for i in self.items if isinstance(i, Opaque) or i.target not in self.weights or i.target in read]
-        return replace(self.cascade, items=kept, types=self.types), frozenset(self.gathered.values())
+        return replace(self.cascade, items=kept, types=self.types), frozenset((*self.gathered.values(), *self.floats))
 
     def _through(self, item: Defined, load: Load, weight: Encoded) -> Defined:
         """The reader with the weight's stored elements in its place."""
@@ -214,6 +229,34 @@ class _Reading:
         partial = Load(name, tuple(Axis(a) for a in s.axes), reduce.dtype)
         scaled = Statement(s.target, s.axes, _product([partial, *outside]), s.scatter)
         return [replace(item, statement=sum_), replace(item, statement=scaled)]
+
+    def _made_floats(self, item: Defined) -> list[Defined]:
+        """A sum of many gathered rows times codes: the codes as floats first, a vector of them at a time.
+
+        Every task of rows would make floats of them again, one by one. In spans it hides behind the rows it is for.
+        """
+        s = item.statement
+        reduce = s.reduction
+        rows = [x for x in s.reads if any(isinstance(e, Load) for i in x.index for e in walk(i))]
+        if reduce is None or reduce.spans or not rows or not self._reads_components(s):
+            return [item]
+        along = {a for x in rows for i in x.index if isinstance(i, Axis) for a in free_axes(i)}
+        extents = self.cascade.extents
+        if elements(tuple(extents[a] for a in along)) < ROWS_WORTH_A_TURN:
+            return [item]
+        parts, made = factors(reduce.body), list[Defined]()
+        for position, part in enumerate(parts):
+            axes = tuple(a for a in (*s.axes, *reduce.axes) if a in free_axes(part))
+            if isinstance(_without_casts(part), Load) or any(x in rows for x in loads(part)) or set(axes) & along:
+                continue
+            name = f"{s.target}.floats"
+            self.types[name] = TensorType(part.dtype, tuple(extents[a] for a in axes))
+            self.floats.append(name)
+            made.append(replace(item, statement=Statement(name, axes, part)))
+            parts[position] = Load(name, tuple(map(Axis, axes)), part.dtype)
+            break
+        sum_ = Statement(s.target, s.axes, replace(reduce, body=_product(parts)), s.scatter)
+        return [*made, replace(item, statement=sum_)] if made else [item]
 
     def _turned(self, item: Defined) -> list[Defined]:
         """A sum of gathered rows: stored as rows of these, and then turned as a whole.

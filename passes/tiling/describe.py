@@ -242,6 +242,7 @@ def reduction_of(
         once=once,
         stores=_stores_apart(layout, statements[-1], axis, target) / together,
         sharing=sharing,
+        ragged=any(s.spans for s in statements),
     )
     return _reduction(nest, axis, target, rank)
 

@@ -103,6 +103,15 @@ def test_levels_and_values_compose_without_a_rewrite_of_their_own() -> None:
     )
 
 
+def test_codes_become_floats_once_for_many_rows_and_where_they_are_read_for_few() -> None:
+    """What makes floats of a block's codes is a kernel of its own, not a part of each task of rows."""
+    many, few = (fused(linear("block(4,1) . int8", rows=rows, n=64, k=96, j=20)) for rows in (64, 16))
+    made = [k for k in many.kernels.values() if all(s.reduction is None for s in k.statements)]
+    assert any("cast<f32>(w0[" in print_kernel(k) for k in made)
+    assert "cast" not in products(many).replace("cast<i64>", "")
+    assert "cast<f32>" in products(few)
+
+
 def test_rows_of_free_lengths_are_sums_over_spans() -> None:
     """They are stored as rows of what is gathered, and turned as a whole: of these sums one is there at a time."""
     program = fused(linear("csr"))

@@ -73,6 +73,12 @@ def test_nests_that_reduce_nothing_are_refused():
         schedule_reduction(ReductionNest((Axis("i", 4),), (Operand("X", {"i": 1}),), 1), TARGET)
 
 
+def test_rows_that_end_where_data_say_take_longer() -> None:
+    """A core does not foresee their ends: short ones are not as quick as their elements are few."""
+    (even,), (ragged,) = (schedule_reduction(rows_of(768, 80, ragged=r), TARGET) for r in (False, True))
+    assert ragged.prediction.seconds > even.prediction.seconds
+
+
 def test_each_place_that_is_data_takes_a_gather_of_its_own() -> None:
     """What a byte holds says where two elements are: two gathers a step, not one."""
     text = """
