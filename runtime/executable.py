@@ -135,7 +135,7 @@ class Executable:
         self._watched = [i for i in self._weights if self._inputs[i].name in used]
         self._unwatched = [i for i in range(len(self._inputs)) if i not in set(self._watched)]
         self._streamed = _streamed(program, self._inputs)
-        self._gathered: set[tuple[int, ...]] = set()
+        self._settled: set[tuple[int, ...]] = set()
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         """Run the program.
@@ -147,8 +147,7 @@ class Executable:
         sizes = self._fixed or self._sizes(inputs)
         given = self._fitted(inputs, sizes)
         addresses = list(map(_ADDRESS, given))
-        if self._streamed:
-            self._gather(given, addresses)
+        self._settle(given, addresses, sizes)
         owned = [s.allocate() for s in sizes.owned]
         prepared, pointers = self._prepare(given, addresses, sizes)
         pointers.extend([t.data_ptr() for t in owned])
@@ -268,14 +267,25 @@ class Executable:
             ]
         return dict(zip(self._prepared_names, made, strict=True))
 
-    def _gather(self, given: Sequence[torch.Tensor], addresses: Sequence[int]) -> None:
-        """Have weights that every call reads from end to end where they are in large pages."""
-        at = tuple([addresses[i] for i in self._streamed])
-        if at in self._gathered:
+    def _settle(self, given: Sequence[torch.Tensor], addresses: Sequence[int], sizes: _Sizes) -> None:
+        """Check weights that lie elsewhere than before, and have those that every call reads from end to end in large
+        pages.
+
+        torch.compile's guards check them as well, but a user may have left these out (`guard_filter_fn`).
+        """
+        at = tuple([addresses[i] for i in self._weights])
+        if at in self._settled:
             return
-        if len(self._gathered) >= _KEPT_MODELS:
-            self._gathered.clear()
-        self._gathered.add(at)
+        for i in self._weights:
+            tensor, wanted = given[i], sizes.inputs[i]
+            if tensor.dtype != wanted.dtype or tensor.shape != wanted.shape or not tensor.is_cpu:
+                raise InputError(self._complaint(i, _describe(tensor)))
+            if not self._stages["prepare"] and not wanted.fits(tensor):
+                strides = f"{_describe(tensor)} with strides {list(tensor.stride())} instead of {list(wanted.strides)}"
+                raise InputError(self._complaint(i, strides))
+        if len(self._settled) >= _KEPT_MODELS:
+            self._settled.clear()
+        self._settled.add(at)
         large_pages.gather((addresses[i], given[i].nbytes) for i in self._streamed)
 
     # Running --------------------------------------------------------------------------------------------------------
