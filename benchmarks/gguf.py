@@ -21,8 +21,11 @@ PROMPT = 128
 REPEATS = 3
 
 
-def effcc_row(path: str, tokens: int) -> dict[str, float]:
-    """Seconds to load and to the first tokens, then tokens a second; how far logits are from eager's."""
+def effcc_row(path: str, tokens: int, unguarded: bool = False) -> dict[str, float]:
+    """Seconds to load and to the first tokens, then tokens a second; how far logits are from eager's.
+
+    unguarded: without torch.compile's guards of modules.
+    """
     import torch
     from transformers import StaticCache
 
@@ -31,7 +34,8 @@ def effcc_row(path: str, tokens: int) -> dict[str, float]:
     begun = time.perf_counter()
     model: Any = effcc.from_gguf(path)
     loaded = time.perf_counter()
-    compiled = torch.compile(model, backend="effcc", dynamic=False)
+    options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe} if unguarded else None
+    compiled = torch.compile(model, backend="effcc", dynamic=False, options=options)
     config = model.config
     cache = StaticCache(config=config, max_cache_len=PROMPT + tokens)
     # Initialized within the first call, the cache would be another one to the second: Dynamo would capture again.
@@ -116,6 +120,7 @@ def main() -> None:
     parser.add_argument("path")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--unguarded", action="store_true", help="leave torch.compile's guards of modules out")
     parser.add_argument("--llama-python", help="a Python that has llama-cpp-python")
     parser.add_argument("--llama-only", action="store_true", help="print llama.cpp's row as JSON")
     args = parser.parse_args()
@@ -133,7 +138,7 @@ def main() -> None:
         return row
 
     before = llama_cpp() if args.llama_python else {}
-    rows = {"effcc": effcc_row(args.path, args.tokens)}
+    rows = {"effcc": effcc_row(args.path, args.tokens, args.unguarded)}
     if args.llama_python:
         after = llama_cpp()
         rows["llama.cpp"] = {n: (max if n.endswith("/s") else min)(v, after[n]) for n, v in before.items()}
