@@ -75,7 +75,6 @@ def _dropout(x: Tensor, p: float, train: bool | None) -> Any:
 
 
 @functools.cache
-@functools.cache
 def _table(known: int) -> Table:
     """The rules for what is taken apart; known: how many PyTorch has, which grow as others register theirs.
 
