@@ -34,8 +34,8 @@ def effcc_row(path: str, tokens: int, unguarded: bool = False) -> dict[str, floa
     begun = time.perf_counter()
     model: Any = effcc.from_gguf(path)
     loaded = time.perf_counter()
-    options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe} if unguarded else None
-    compiled = torch.compile(model, backend="effcc", dynamic=False, options=options)
+    options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    compiled = torch.compile(model, backend="effcc", dynamic=False, options=options if unguarded else None)
     config = model.config
     cache = StaticCache(config=config, max_cache_len=PROMPT + tokens)
     # Initialized within the first call, the cache would be another one to the second: Dynamo would capture again.

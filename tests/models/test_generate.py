@@ -76,3 +76,6 @@ def test_weights_are_looked_at_where_guards_of_modules_are_left_out() -> None:
                 compiled(torch.randn(1, 64))
             layer.weight_values = kept
         agrees()
+        layer.bias.data = layer.bias[:7].clone()
+        with pytest.raises(InputError, match=r"bias.*: expected .*\[48\] on the CPU, got float32\[7\]"):
+            compiled(torch.randn(1, 64))
