@@ -192,6 +192,9 @@ class Texts:
     def _select(self, value: Select) -> Text:
         condition, a, b = value.condition, value.a, value.b
         type = value.type
+        if condition.type.is_mask and isinstance(condition, Call) and condition == Call("lt", (b, a), condition.type):
+            self._headers.add("arith.h")
+            return f"at_least({self.whole(b)}, {self.whole(_single(a))})", _ATOM
         if condition.type.is_mask:
             one_vector = not type.is_mask and isinstance(a, Broadcast) != isinstance(b, Broadcast)
             sides = [self.whole(_single(v) if one_vector else v) for v in (a, b)]

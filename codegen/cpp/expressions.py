@@ -35,7 +35,7 @@ from effcc.codegen.cpp.storage import Memory, Storage
 from effcc.codegen.cpp.tables import element_of_table, looked_up
 from effcc.errors import UnsupportedError
 from effcc.ir import vectors
-from effcc.ir.dtypes import boolean, i32, i64
+from effcc.ir.dtypes import boolean, f32, i32, i64
 from effcc.ir.expr import (
     Axis,
     Call,
@@ -393,6 +393,9 @@ class Evaluator:
     # Branches
 
     def _where(self, e: Call) -> Value:
+        clamped = _clamped(e)
+        if clamped is not None and not any(self._guards(e)):
+            return values.at_least(self.writer, self.value(clamped[0]), self.value(clamped[1]), self._epoch(e))
         condition = self.value(e.operands[0])
         if values.is_true(condition) or values.is_false(condition):
             return self.value(e.operands[1 if values.is_true(condition) else 2])
@@ -583,6 +586,15 @@ def _decide(function: str, low: int | None, high: int | None) -> bool | None:
             if low is not None and low == high:
                 return low == 0
             return False if (low is not None and low > 0) or (high is not None and high < 0) else None
+    return None
+
+
+def _clamped(e: Call) -> tuple[Expr, Expr] | None:
+    """Of `x < c ? c : x` in f32, x and the number c: what a ReLU is."""
+    condition, least, x = e.operands
+    match condition:
+        case Call("lt", (a, b)) if a == x and b == least and isinstance(least, Const) and x.dtype == f32:
+            return x, least
     return None
 
 

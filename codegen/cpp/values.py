@@ -187,6 +187,15 @@ def select(writer: Writer, condition: Value, a: Value, b: Value, epoch: int = 0)
     return Value(writer.let(Select(where, left, right), epoch=epoch), dtype, lanes, width)
 
 
+def at_least(writer: Writer, x: Value, least: Value, epoch: int = 0) -> Value:
+    """`x < least ? least : x`, the comparison being part of the selection: one instruction of many machines."""
+    lanes = x.lanes
+    take = in_lanes if lanes > 1 else lambda writer, value: node(writer, value)
+    a, b = take(writer, x), take(writer, least)
+    below = vectors.Call("lt", (a, b), type_of(writer, boolean, lanes))
+    return Value(writer.let(Select(below, b, a), epoch=epoch), x.dtype, lanes)
+
+
 def convert(writer: Writer, value: Value, to: DType, epoch: int = 0) -> Value:
     """A value as another dtype, as torch converts; to a half type it is rounded and goes on as f32."""
     source, target = computed(value.dtype), computed(to)

@@ -12,6 +12,7 @@
 //   maximum(a, b), minimum(a, b)           NaN if either is; in a chain let b be the accumulator: it is the faster side
 //   fmax(a, b), fmin(a, b)                 the other one if one is NaN
 //   clamp(v, lo, hi)                       minimum(maximum(v, lo), hi)
+//   at_least(v, least)                     v < least ? least : v, which keeps NaN and the sign of zero
 //   sign(v)                -1, 0 or 1; of NaN, 0 (as torch.sign)
 //   is_nan(v), is_inf(v), is_finite(v)     masks
 //
@@ -241,6 +242,9 @@ EFFCC_INLINE V maximum(V a, V b) {
     if constexpr (detail::same<V, f32x<16>>)  // where a is a number: a > b ? a : b, which is b if b is NaN
         return __builtin_ia32_maxps512_mask(a, b, a, __builtin_ia32_cmpps512_mask(a, a, 7, -1, 4), 4);
 #endif
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__clang__)
+    if constexpr (detail::same<V, f32x<8>>) return (a != a) ? a : V(__builtin_ia32_maxps256(a, b));
+#endif
     if constexpr (detail::floating<element<V>>)
         return ((a > b) | (a != a)) ? a : b;
     a = detail::in_general_register(a);
@@ -253,10 +257,27 @@ EFFCC_INLINE V minimum(V a, V b) {
     if constexpr (detail::same<V, f32x<16>>)
         return __builtin_ia32_minps512_mask(a, b, a, __builtin_ia32_cmpps512_mask(a, a, 7, -1, 4), 4);
 #endif
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__clang__)
+    if constexpr (detail::same<V, f32x<8>>) return (a != a) ? a : V(__builtin_ia32_minps256(a, b));
+#endif
     if constexpr (detail::floating<element<V>>)
         return ((a < b) | (a != a)) ? a : b;
     a = detail::in_general_register(a);
     return a < b ? a : b;
+}
+
+// maxps is a > b ? a : b, b where either is NaN, which g++ does not choose for such a selection of lanes.
+template <class V>
+EFFCC_INLINE V at_least(V v, element<V> least) {
+#if defined(__AVX512F__) && !defined(__clang__)
+    if constexpr (detail::same<V, f32x<16>>)
+        return __builtin_ia32_maxps512_mask(broadcast<V>(least), v, v, -1, 4);
+#endif
+#if defined(__AVX2__) && !defined(__clang__)
+    if constexpr (detail::same<V, f32x<8>>) return __builtin_ia32_maxps256(broadcast<V>(least), v);
+    if constexpr (detail::same<V, f32x<4>>) return __builtin_ia32_maxps(broadcast<V>(least), v);
+#endif
+    return v < broadcast<V>(least) ? broadcast<V>(least) : v;
 }
 
 template <class V>

@@ -67,6 +67,7 @@ void pairs() {
                 got = lane(neg_mul_add(a, b, c), i);
                 CHECK(same<T>(got, std::fma(x, -y, z)) || same<T>(got, z - opaque<T>(x * y)));
                 CHECK(same<T>(lane(select(a < b, a, b), i), x < y ? x : y));
+                CHECK(same<T>(lane(at_least(a, T(y)), i), x < y ? y : x));
             }
         }
 }
