@@ -91,5 +91,8 @@ def _adds_up(choice: Choice, before: NestPlan, plan: NestPlan) -> bool:
     read = all(x.index == own for x in total.reads if x.buffer == s.target)
     if kernel.readers(s.target) != [total] or not read or set(s.axes) != plan.box or product is None:
         return False
+    assert total.reduction is not None
+    if not {*total.reduction.axes} <= {*product.batch}:
+        return False  # groups are parts of both factors' sums: what adds up rows takes them from a tile of products
     inside = s.target not in {p.name for p in kernel.outputs}
     return inside and packed_product(kernel, product, choice.target, (total.target,)) is not None
