@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 from effcc.ir.contraction import PackedDot
 from effcc.ir.dots import DOTS
-from effcc.ir.dtypes import DType, b8, i8, i16, i32, i64, u7, u8
+from effcc.ir.dtypes import DType, b8, f32, i8, i16, i32, i64, u7, u8
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.hoist import movable
 from effcc.passes.integer_convolutions import (
@@ -179,7 +179,9 @@ def _summed(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def moved_up(writer: Writer, x: Value, offset: int, dtype: DType) -> Value:
-    """x + offset, which is no longer negative."""
-    wide = writer.emit("cast", x, name=f"{x.name}_wide", dtype=i32)
+    """x + offset, which `dtype` holds; of bytes made of floats, without making them: the sum has the same low bits."""
+    made = next((n for n in reversed(writer.nodes) if x in n.results), None)
+    of_floats = made is not None and made.op == "cast" and made.operands[0].type.dtype == f32
+    wide = writer.emit("cast", made.operands[0] if made and of_floats else x, name=f"{x.name}_wide", dtype=i32)
     added = writer.emit("constant", name="offset", value=offset, dtype=i32, shape=())
     return writer.emit("cast", writer.emit("add", wide, added, name=f"{x.name}_up"), name=f"{x.name}_up", dtype=dtype)

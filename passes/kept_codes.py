@@ -20,6 +20,7 @@ from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import lookup
 from effcc.passes.dead_code import remove_dead_code, share_common_subexpressions
 from effcc.passes.padded_codes import followed_operand
+from effcc.passes.ranges import range_of
 
 _STEPS = tuple(map(np.float32, (0.7, 1.0, 3.1e-3, 2.9e5)))
 """Numbers that a step is tried as: which operators there are is known, and what they are off by at most."""
@@ -51,20 +52,22 @@ def _kept(node: Node, producers: Mapping[Value, Node]) -> Value | None:
             return None
         value = steps[-1].operands[place]
         if value.type.dtype == dtype:
-            return value if _gives_back(steps[::-1], dtype.numpy, producers) else None
+            return value if _gives_back(steps[::-1], value, producers) else None
         if (before := producers.get(value)) is None:
             return None
         steps.append(before)
     return None
 
 
-def _gives_back(steps: list[Node], dtype: Any, producers: Mapping[Value, Node]) -> bool:
-    """Whether pointwise steps give every code back, tried with numbers in place of the step they multiply by."""
+def _gives_back(steps: list[Node], given: Value, producers: Mapping[Value, Node]) -> bool:
+    """Whether pointwise steps give every code that `given` may hold back, tried with numbers in place of the step they
+    multiply by.
+    """
     unknown = {s for node in steps for o in _others(node) if (s := _step(o, producers)) is not None}
     if len(unknown) != 1:
         return False
-    info = np.iinfo(dtype)
-    codes = np.arange(info.min, info.max + 1).astype(dtype)
+    least, most = range_of(given, producers)
+    codes = np.arange(int(least), int(most) + 1).astype(given.type.dtype.numpy)
     return all(np.array_equal(_run(steps, codes, number, producers), codes) for number in _STEPS)
 
 

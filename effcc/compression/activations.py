@@ -3,16 +3,17 @@
     int8(per="token")     q[m,k] = round(x[m,k] * 127 / max|x[m,:]|), at every call
     int8                  q = clamp(round(x / step) + zero), by a step and a zero point that the layer keeps
 
-A range that begins at 0 (after a ReLU) takes unsigned bytes from 0 to 255, any other signed ones that lie evenly around
-0; `zero=true`: unsigned ones from the least to the largest value. `range` says what calibration makes the range of:
-`"minmax"` all values that it saw, `"percentile"` all but one in ten thousand at either end, `"mse"` those for which
-rounding and cutting off together are off by least.
+A range that begins at 0 (after a ReLU) takes unsigned bytes from 0 to 254, any other signed ones from -127 to 127;
+`zero=true`: unsigned ones from the least to the largest value. Such bytes lie within 127 of their middle, so that two
+products of one with a weight's, the weight's sign moved to it, fit in 16 bits: AVX2 sums them four by four. `range`
+says what calibration makes the range of: `"minmax"` all values that it saw, `"percentile"` all but one in ten thousand
+at either end, `"mse"` those for which rounding and cutting off together are off by least.
 
 What convolutions and something else read of one module, a residual sum above all, is read in these bytes by both, and
 of two things added the one that waits for the other is kept in bytes; with `sums="float"` sums read f32.
 
 `int7` likewise, from -63 to 63 or from 0 to 127: half as fine, but two products of such a byte with a weight's fit in
-16 bits, so that machines without dot products of bytes (AVX2) sum them nearly twice as fast as f32.
+16 bits as they are, so that machines without dot products of bytes (AVX2) sum them nearly twice as fast as f32.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from effcc.ir.parser import encoding_of
 
 BITS = {"int8": 8, "int7": 7}
 """Of what inputs become, by name."""
+_LARGEST_UNSIGNED = {8: 254, 7: 127}
 SMALLEST_ROW = 2.0**-100
 """Rows whose largest magnitude is below that are quantized as if it were that: its reciprocal is a number of f32."""
 RANGES = ("minmax", "percentile", "mse")
@@ -89,7 +91,7 @@ class Codes:
     @property
     def bounds(self) -> tuple[int, int]:
         """The least and the largest."""
-        return (0, (1 << self.bits) - 1) if self.unsigned else (-(1 << self.bits - 1), self.largest)
+        return (0, _LARGEST_UNSIGNED[self.bits]) if self.unsigned else (-self.largest, self.largest)
 
     @property
     def largest(self) -> int:
@@ -107,7 +109,8 @@ def codes_of(notation: str) -> Codes:
     per, unsigned, zero = options.get("per"), options.get("unsigned", False), options.get("zero", 0)
     if bits and per in ("token", "tensor") and type(unsigned) is bool and type(zero) is int:
         made = Codes(str(per), unsigned, zero, bits)
-        if str(made) == notation and 0 <= zero <= made.bounds[1] * unsigned:
+        largest = ((1 << bits) - 1) * unsigned  # 255 once was one of the codes
+        if str(made) == notation and 0 <= zero <= largest:
             return made
     raise EncodingError(f"activations: expected how a layer's input is quantized, got {notation}")
 
@@ -140,7 +143,7 @@ def by_step(x: Tensor, step: Tensor, codes: Codes) -> Tensor:
     """The bytes of x: values beyond the least and the largest byte become those.
 
     >>> by_step(torch.tensor([-1.0, 0.0, 0.6, 300.0]), torch.tensor(0.5), Codes("tensor", True, 1)).tolist()
-    [0, 1, 2, 255]
+    [0, 1, 2, 254]
     """
     rounded = torch.round(x.float() * step.reciprocal())
     moved = rounded + codes.zero if codes.zero else rounded

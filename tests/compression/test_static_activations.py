@@ -119,12 +119,12 @@ def test_sums_are_those_of_the_integers(machine: str, notation: str) -> None:
 def test_what_calibration_chooses() -> None:
     some = torch.linspace(0, 1, 20001)
     far = torch.cat([some, torch.tensor([10.0])])
-    assert codes_for(Observed(0, 1, some), Activations()) == (Codes("tensor", True), torch.tensor(1 / 255))
+    assert codes_for(Observed(0, 1, some), Activations()) == (Codes("tensor", True), torch.tensor(1 / 254))
     assert codes_for(Observed(-2, 1, some), Activations())[0] == Codes("tensor")
     codes, step = codes_for(Observed(-1, 3, some), Activations(zero=True))
     assert codes == Codes("tensor", True, 64)
-    assert step == 4 / 255
-    assert codes_for(Observed(0, 10, far), Activations(range="percentile"))[1] < 1.01 / 255
+    assert step == 4 / 254
+    assert codes_for(Observed(0, 10, far), Activations(range="percentile"))[1] < 1.01 / 254
     normal = torch.randn(1 << 16, generator=torch.Generator().manual_seed(0))
     whole = Observed(float(normal.min()), float(normal.max()), normal)
     off = [

@@ -28,6 +28,22 @@ CHAIN = """
 """
 
 
+def test_what_codes_were_clamped_to_comes_back() -> None:
+    held = CHAIN.replace("%q: {dtype}[8]", "%p: f32[8]").replace(
+        "%a = cast %q",
+        """%low = constant {{value=0.0, dtype=f32}} : f32[]
+      %high = constant {{value=254.0, dtype=f32}} : f32[]
+      %f = maximum %p, %low : f32[8]
+      %g = minimum %f, %high : f32[8]
+      %q = cast %g {{dtype={dtype}}} : {dtype}[8]
+      %a = cast %q""",
+    )
+    graph = parse_graph(held.format(dtype="u8", zero=0.0, step="%s", least=0.0, most=254.0))
+    assert [n.op for n in keep_codes(graph).nodes][-2:] == ["cast", "cast"]
+    graph = parse_graph(held.format(dtype="u8", zero=0.0, step="%s", least=0.0, most=253.0))
+    assert keep_codes(graph) is graph
+
+
 @pytest.mark.parametrize(
     ("dtype", "zero", "step", "least", "most", "kept"),
     [
