@@ -190,8 +190,7 @@ def select(writer: Writer, condition: Value, a: Value, b: Value, epoch: int = 0)
 def at_least(writer: Writer, x: Value, least: Value, epoch: int = 0) -> Value:
     """`x < least ? least : x`, the comparison being part of the selection: one instruction of many machines."""
     lanes = x.lanes
-    take = in_lanes if lanes > 1 else lambda writer, value: node(writer, value)
-    a, b = take(writer, x), take(writer, least)
+    a, b = (in_lanes(writer, v) if lanes > 1 else node(writer, v) for v in (x, least))
     below = vectors.Call("lt", (a, b), type_of(writer, boolean, lanes))
     return Value(writer.let(Select(below, b, a), epoch=epoch), x.dtype, lanes)
 
