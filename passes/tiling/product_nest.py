@@ -55,8 +55,8 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
         extent = choice.count(axis)
         return (cost + _store_cost(statement, axis, layout)) * -(-extent // lanes) * lanes / max(extent, 1)
 
-    others = [s.target for s in kernel.statements if s.reduction is not None and s.target != product.target]
-    packed = packed_product(kernel, product, choice.target, others) if _alone(choice, plan) else None
+    summed = [s.target for s in kernel.statements if s.reduction is not None and s.target != product.target]
+    packed = packed_product(kernel, product, choice.target, summed) if _alone(choice, plan) else None
     sides = [*((a, product.left) for a in product.rows), *((a, product.right) for a in product.columns)]
     lane_axis, columns_of = min(sides, key=lambda side: lane_score(*side))
     if packed is not None:
