@@ -31,6 +31,7 @@ from effcc.ir.vectors import (
     Literal,
     Load,
     Lookup,
+    LookupCodes,
     Permute,
     Place,
     Reduce,
@@ -133,6 +134,9 @@ class Texts:
                 return f"{name}<{', '.join(map(str, lanes))}>({self.whole(vector)})"
             case Lookup(table, index):
                 return f"{name}({self.whole(table)}, {self.whole(index)})"
+            case LookupCodes(low, high, codes, first, shift):
+                part = first // low.type.lanes
+                return f"{name}<{part}, {shift}>({', '.join(map(self.whole, (low, high, codes)))})"
             case Dot(a, b, c):
                 small = a.type.dtype == u7 or b.type.dtype == i7
                 form = "_small" if small else "_balanced" if a.type.dtype == b8 else ""

@@ -23,6 +23,7 @@ from effcc.codegen.cpp.linear import (
     of_vector,
     plus,
     remainder,
+    shifted,
     times,
     uniform,
 )  # fmt: skip
@@ -52,7 +53,8 @@ from effcc.ir.expr import (
     walk,
 )  # fmt: skip
 from effcc.ir.scalars import CHECKS, is_check
-from effcc.ir.vectors import INDEX, NARROW, TRUTH, Assign, Branch, SizeNumber, Var
+from effcc.ir.vectors import INDEX, NARROW, TRUTH, Assign, Branch, SizeNumber, Var, value_type
+from effcc.ir.vectors import Load as MemoryLoad
 
 _OPPOSITE = {"le": "gt", "ne": "eq"}
 
@@ -552,7 +554,7 @@ class Evaluator:
     def _load(self, e: Load) -> Value:
         storage = self.storage[e.buffer]
         if isinstance(storage, Memory):
-            element = element_of_table(self.writer, e, storage, self.value)
+            element = element_of_table(self.writer, e, storage, self.value, self._bytes_around)
             if element is not None:
                 return element
         index = [self.linear(i) for i in e.index]
@@ -568,6 +570,31 @@ class Evaluator:
         else:
             value = load_registers(self.writer, storage, index)
         return self._indexed(value)
+
+    def _bytes_around(self, e: Load) -> tuple[vectors.Value, int] | None:
+        """The bytes of four vectors that begin at a multiple of four, and the lane among them where the current one's
+        do; None where some lie outside of what is read, or are no neighbours."""
+        storage = self.storage[e.buffer]
+        if (
+            not isinstance(storage, Memory)
+            or self.lanes_axis is None
+            or self.guard.mask
+            or self.guard.count is not None
+        ):
+            return None
+        index = [self.linear(i) for i in e.index]
+        lanes = self.writer.lanes
+        first = self.point[self.lanes_axis] % 4 * lanes
+        start = [*index[:-1], shifted(index[-1], -first)]
+        end = [*index[:-1], shifted(index[-1], 3 * lanes - first)]
+        at = offset(storage, start)
+        if at.lane != 1 or at.vectors or not all(proven_inside(i, storage.shape, self._known()) for i in (start, end)):
+            return None
+        if self.streams and first == 0:
+            moved_by = {self.variables[a] for a in free_axes(e) if a in self.variables}
+            prefetch(self.writer, storage, index, moved_by)
+        body = MemoryLoad(place(storage, at), value_type(storage.dtype, 4 * lanes), 1)
+        return self.writer.let(body, storage.pointer.lower(), self._epoch(e)), first
 
 
 def _decide(function: str, low: int | None, high: int | None) -> bool | None:

@@ -2,7 +2,8 @@
 
 A shuffle reads no more of an index than its low bits, so nothing is masked. Where a vector has sixteen lanes, it takes
 the place of a mask, a subtraction and a conversion, too: the table is the function itself, of the numbers 0 to 15. A
-table of twice as many elements as a vector has lanes takes two shuffles and a selection.
+table of twice as many elements as a vector has lanes takes two shuffles and a selection; where it has sixteen, and the
+bytes of four vectors lie side by side, theirs are looked up together.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.storage import Memory
 from effcc.ir import vectors
 from effcc.ir.codes import FEW_CODES, largest_code, tabled
-from effcc.ir.dtypes import boolean, f32, i32, i64
+from effcc.ir.dtypes import boolean, f32, i32, i64, u8
 from effcc.ir.expr import Call, Const, Expr, Load
-from effcc.ir.vectors import Lookup, Permute, Select, value_type
+from effcc.ir.vectors import Lookup, LookupCodes, Permute, Select, value_type
 
 FEWEST_STEPS = 2
 """A lookup takes the place of at least so many instructions."""
@@ -51,8 +52,17 @@ def _step(writer: Writer, e: Call, operand: Value) -> Value:
     return values.call(writer, e.function, e.dtype, operands)
 
 
-def element_of_table(writer: Writer, e: Load, storage: Memory, value: Callable[[Expr], Value]) -> Value | None:
-    """An element that a code chooses from a table of f32 as short as a vector or two; None for any other load."""
+def element_of_table(
+    writer: Writer,
+    e: Load,
+    storage: Memory,
+    value: Callable[[Expr], Value],
+    bytes_around: Callable[[Load], tuple[vectors.Value, int] | None],
+) -> Value | None:
+    """An element that a code chooses from a table of f32 as short as a vector or two; None for any other load.
+
+    bytes_around: the bytes of four vectors of which the current one is part, and where it begins among them.
+    """
     if len(e.index) != 1 or storage.strides != (1,) or storage.dtype != f32 or writer.lanes == 1:
         return None
     (index,), (size,) = e.index, storage.shape
@@ -62,6 +72,11 @@ def element_of_table(writer: Writer, e: Load, storage: Memory, value: Callable[[
     if size not in (2, 4, 8, 16) or size > 2 * writer.lanes:
         return None
     masked = code
+    parts = [_part(writer, storage, first, min(size, writer.lanes)) for first in range(0, size, writer.lanes)]
+    if size == 2 * writer.lanes == FEW_CODES and (packed := _bits_of_byte(code)) is not None:
+        around = bytes_around(packed[0])
+        if around is not None:
+            return Value(writer.let(LookupCodes(*parts, *around, packed[1])), f32, writer.lanes)
     match code:
         case Call("and", (data, Const(value=mask))) if mask == size - 1:
             code = data
@@ -69,12 +84,26 @@ def element_of_table(writer: Writer, e: Load, storage: Memory, value: Callable[[
     if at.lanes == 1:
         return None
     chosen = values.node(writer, at)
-    parts = [_part(writer, storage, first, min(size, writer.lanes)) for first in range(0, size, writer.lanes)]
     found = [writer.let(Lookup(part, chosen)) for part in parts]
     if len(found) == 1:
         return Value(found[0], f32, writer.lanes)
     upper = values.call(writer, "gt", boolean, [value(masked), values.constant(writer.lanes - 1, i32)])
     return Value(writer.let(Select(values.node(writer, upper), found[1], found[0])), f32, writer.lanes)
+
+
+def _bits_of_byte(code: Expr) -> tuple[Load, int] | None:
+    """The byte of which a code is four bits, and the lowest of these; None for any other code."""
+    shift = 0
+    match code:
+        case Call("and", (data, Const(value=mask))) if mask == FEW_CODES - 1:
+            code = data
+    match code:
+        case Call("shr", (data, Const(value=by))):
+            code, shift = data, int(by)
+    match code:
+        case Call("cast", (Load(dtype=dtype) as byte,)) if dtype == u8 and shift in (0, 4):
+            return byte, shift
+    return None
 
 
 def _unwidened(index: Expr) -> Expr:

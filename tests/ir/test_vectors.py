@@ -256,6 +256,8 @@ def computed(text: str, dtype: Any = np.float32, **arrays: Any) -> Any:
         ("do store(O[0], reduce<maximum>(load<f32x4>(X[0])))", [4]),
         ("do store(O[0], permute(load<f32x4>(X[0]), i32(3), i32(0), i32(0), i32(1)))", [4, 1, 1, 2]),
         ("do store(O[0], lookup(load<f32x4>(X[0]), iota<i32x4>(i32(2))))", [3, 4, 1, 2]),
+        ("do store(O[0], lookup(f32x2(7.0), load<f32x2>(X[0]), convert<u8x8>(iota<i32x8>(i32(2))), i32(2), i32(1)))",
+         [1, 1]),
         ("registers f32x4 r do put<2>(r, f32(9.0)) do store(O[0], r)", [0, 0, 9]),
         ("do store_rows(O[0], f32x4(1.0), f32x4(2.0), f32x4(3.0), f32x4(4.0), stride=[4], count=[2])",
          [1, 2, 3, 4, 1, 2, 3, 4]),

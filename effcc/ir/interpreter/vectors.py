@@ -226,6 +226,9 @@ class _Thread:
                 return self(vector)[list(lanes)]
             case v.Lookup(table, index):
                 return self(table)[np.asarray(self(index)) & (table.type.lanes - 1)]
+            case v.LookupCodes(low, high, codes, first, shift):
+                table, lanes = np.concatenate([self(low), self(high)]), low.type.lanes
+                return table[self(codes)[first : first + lanes] >> shift & (2 * lanes - 1)]
             case v.Any(mask):
                 return bool(np.any(self(mask)))
             case v.Reduce(name, vector):

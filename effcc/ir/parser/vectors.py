@@ -39,6 +39,7 @@ from effcc.ir.vectors import (
     Literal,
     Load,
     Lookup,
+    LookupCodes,
     Loop,
     Parameter,
     Permute,
@@ -313,6 +314,9 @@ class _Reader:
                 return Any(values[0])
             case "lookup" if len(values) == 2:
                 return Lookup(values[0], values[1])
+            case "lookup" if len(values) == 5 and all(isinstance(v, Literal) for v in values[3:]):
+                first, shift = (int(v.value) for v in values[3:] if isinstance(v, Literal))
+                return LookupCodes(values[0], values[1], values[2], first, shift)
             case "permute" if values and all(isinstance(v, Literal) for v in values[1:]):
                 return Permute(values[0], tuple(int(v.value) for v in values[1:] if isinstance(v, Literal)))
         return Call(name, tuple(values), call_type(name, [v.type for v in values]))

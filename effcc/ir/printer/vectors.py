@@ -30,6 +30,7 @@ from effcc.ir.vectors import (
     Literal,
     Load,
     Lookup,
+    LookupCodes,
     Loop,
     Parameter,
     Permute,
@@ -194,6 +195,8 @@ def show_value(value: Value) -> str:
             return f"permute({show_value(vector)}, {', '.join(f'i32({lane})' for lane in lanes)})"
         case Lookup(table, index):
             return f"lookup({_listed((table, index))})"
+        case LookupCodes(low, high, codes, first, shift):
+            return f"lookup({_listed((low, high, codes))}, i32({first}), i32({shift}))"
         case Any(mask):
             return f"any({show_value(mask)})"
         case TileLoad(place, type, stride, rows, lanes):

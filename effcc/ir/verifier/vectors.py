@@ -5,7 +5,7 @@ from __future__ import annotations
 from effcc.errors import IRTypeError, UnknownNameError
 from effcc.ir.dims import symbols
 from effcc.ir.dots import PACKED, TILE_REGISTERS
-from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, i32, i64
+from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, i32, i64, u8
 from effcc.ir.op import require
 from effcc.ir.printer.vectors import show_line
 from effcc.ir.scalars import FUNCTIONS
@@ -35,6 +35,7 @@ from effcc.ir.vectors import (
     Literal,
     Load,
     Lookup,
+    LookupCodes,
     Loop,
     Permute,
     Place,
@@ -289,6 +290,13 @@ class _Block:
                     self._lane(lane, vector.type)
             case Lookup(table, index):
                 require(table.type.lanes > 1 and index.type.dtype.is_integer, f"{table.type} looked up by {index.type}")
+            case LookupCodes(low, high, codes, first, shift):
+                self._is(high, low.type)
+                lanes, known = low.type.lanes, codes.type.dtype == u8 and codes.type.lanes == 4 * low.type.lanes
+                require(lanes > 1 and known, f"codes in {codes.type} choose of {low.type} and {high.type}")
+                self._lane(first + lanes - 1, codes.type)
+                inside = first % lanes == 0 and shift >= 0 and 2 * lanes << shift <= 1 << 8
+                require(inside, f"codes from lane {first} and bit {shift} on in {codes.type}")
             case Any(mask):
                 require(mask.type.is_mask, f"any of {mask.type}, which is no mask")
             case Reduce(name, vector):

@@ -81,3 +81,25 @@ def test_rows_side_by_side_are_one_stream() -> None:
     made = sum_codes(split_axes(parse_kernel(f"{head} {{ O[n] = sum(k: x[k] * {text}) }}")))
     source = source_of(lower(*choose(made, generic("avx512"))), generic("avx512"))
     assert source.count("__builtin_prefetch(Q") >= 4, "each row asks for its line of those two pages on"
+
+
+def test_codes_of_four_vectors_are_looked_up_together(target: Target, cache: CompileCache) -> None:
+    code = "T[cast<i64>({} and 15)]"
+    bits = "cast<i32>(Q[n,32 * g + j])"
+    sums = f"(x[g,j] * {code.format(bits)} + y[g,j] * {code.format(f'shr({bits}, 4)')}) * S[n,g]"
+    head = "kernel @k(x: f32[3,32], y: f32[3,32], T: f32[16], Q: u8[9,96], S: f32[9,3]) -> (O: f32[9])"
+    made = parse_kernel(f"{head} over n=9, g=3, j=32 {{ O[n] = sum(g, j: {sums}) }}")
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x": rng.standard_normal((3, 32), np.float32),
+        "y": rng.standard_normal((3, 32), np.float32),
+        "T": rng.standard_normal(16, np.float32),
+        "Q": rng.integers(0, 256, (9, 96), np.uint8),
+        "S": rng.standard_normal((9, 3), np.float32),
+    }
+    found = np.full(9, np.nan, np.float32)
+    nest = lower(*choose(made, target))
+    run_nest(nest, {**arrays, "O": found}, target, cache)
+    np.testing.assert_allclose(found, run_kernel(made, arrays)["O"], rtol=1e-5, atol=1e-4)
+    together = [f"lookup_codes<{part}, {shift}>" in source_of(nest, target) for part in range(4) for shift in (0, 4)]
+    assert all(together) if target.isa == "avx2" else not any(together)

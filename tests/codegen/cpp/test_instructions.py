@@ -41,6 +41,8 @@ def function(lanes: int) -> Function:
     stored = [
         "fma(x, y, x)", "select(lt(x, y), x, y)", f"permute(x, {last})", f"lookup(x, load<i32x{n}>(I[0]))",
         "round<bf16>(x)", f"dot(load<bf16x{2 * n}>(H[0]), load<bf16x{2 * n}>(H[{2 * n}]), x)",
+        f"lookup(x, y, load<u8x{4 * n}>(U[0]), i32({n}), i32(3))",
+        f"lookup(x, y, load<u8x{4 * n}>(U[8]), i32(0), i32(0))",
         f"load<f32x{n}>(X[3], mask=lanes<mask32x{n}>([n]))", f"convert<f32x{n}>(iota<i32x{n}>(i32(3)))",
     ]  # fmt: skip
     dots = [
