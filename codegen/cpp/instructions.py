@@ -58,7 +58,7 @@ ROWS: Mapping[type, Row] = {
     Reduce: Row("reduce", "vec.h", "loop", "vperm2f128|vextractf128", "vshuff32x4|vextractf64x4|vextractf32x8"),
     Permute: Row("permute", "permute.h", "loop", "vpermps|vperm2f128|vpermpd", "vpermps|vshuff"),
     Lookup: Row("lookup", "permute.h", "loop", "vpermps|vpermd", "vpermps|vpermd"),
-    LookupCodes: Row("lookup_codes", "permute.h", "loop", "vpshufb", "loop"),
+    LookupCodes: Row("lookup_codes", "permute.h", "loop", "vpshufb", "vmovss|vinsertps|vpermi2ps"),
     Load: Row("load", "vec.h", "loop", "vmovups|vmaskmovps", "vmovups|vmovdqu"),
     Store: Row("store", "vec.h", "loop", "vmovups|vmaskmovps", "vmovups|vmovdqu"),
     StoreRows: Row("store_rows", "guarded.h", "loop", "vunpcklps|vshufps|vperm", "vunpcklps|vshufps|vperm"),
