@@ -76,7 +76,8 @@ def element_of_table(
     if size == 2 * writer.lanes == FEW_CODES and (packed := _bits_of_byte(code)) is not None:
         around = bytes_around(packed[0])
         if around is not None:
-            return Value(writer.let(LookupCodes(*parts, *around, packed[1])), f32, writer.lanes)
+            (low, high), (codes, lane) = parts, around
+            return Value(writer.let(LookupCodes(low, high, codes, lane, packed[1])), f32, writer.lanes)
     match code:
         case Call("and", (data, Const(value=mask))) if mask == size - 1:
             code = data

@@ -227,8 +227,8 @@ class _Thread:
             case v.Lookup(table, index):
                 return self(table)[np.asarray(self(index)) & (table.type.lanes - 1)]
             case v.LookupCodes(low, high, codes, first, shift):
-                table, lanes = np.concatenate([self(low), self(high)]), low.type.lanes
-                return table[self(codes)[first : first + lanes] >> shift & (2 * lanes - 1)]
+                entries, lanes = np.concatenate([self(low), self(high)]), low.type.lanes
+                return entries[self(codes)[first : first + lanes] >> shift & (2 * lanes - 1)]
             case v.Any(mask):
                 return bool(np.any(self(mask)))
             case v.Reduce(name, vector):
