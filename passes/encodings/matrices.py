@@ -7,7 +7,6 @@ Views are read through, so that the sum over input channels meets the level's co
 
 from __future__ import annotations
 
-from effcc.ir.encodings.levels import Flattened
 from effcc.ir.graph import Graph, Node
 from effcc.passes.encodings.choose import decoded_storage
 from effcc.passes.writer import Writer
@@ -15,25 +14,32 @@ from effcc.passes.writer import Writer
 
 def decode_matrices(graph: Graph) -> Graph:
     """The graph with levels of matrices alone; itself where there are no others."""
-    flattened = {n: made for n in graph.nodes if (made := _flattened(n)) is not None}
-    if not flattened:
+    matrices = {n: shape for n in graph.nodes if (shape := _matrix(n)) is not None}
+    if not matrices:
         return graph
     writer = Writer(graph)
     for node in graph.nodes:
-        made = flattened.get(node)
-        if made is None:
+        stored = matrices.get(node)
+        if stored is None:
             writer.nodes.append(node)
             continue
-        a, name, shape = node.attrs, node.result.name, made.matrix.shape
+        a, name = node.attrs, node.result.name
         matrix = writer.emit(
-            "decode", *node.operands, name=name, encoding=a["encoding"], dtype=a["dtype"], shape=shape, whole=a["whole"]
+            "decode",
+            *node.operands,
+            name=name,
+            encoding=a["encoding"],
+            dtype=a["dtype"],
+            shape=stored,
+            whole=a["whole"],
         )
-        writer.emit("reshape", matrix, name=name, result=node.result, shape=made.shape)
+        writer.emit("reshape", matrix, name=name, result=node.result, shape=a["shape"])
     return graph.with_nodes(tuple(writer.nodes))
 
 
-def _flattened(node: Node) -> Flattened | None:
+def _matrix(node: Node) -> tuple[int, ...] | None:
+    """The shape of the matrix that a decoded weight is a view of."""
     if node.op != "decode":
         return None
-    levels = decoded_storage(node).levels
-    return levels if isinstance(levels, Flattened) else None
+    matrix = decoded_storage(node).levels.of_matrix
+    return None if matrix is None else matrix.shape

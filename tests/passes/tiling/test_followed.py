@@ -98,7 +98,7 @@ def test_whatever_a_model_decides_shows_in_the_schedule(model: ModuleType, monke
         assert any(text_of(one) != text_of(other) for one, other in islice(pairs, PAIRS)), variable
 
 
-PAIRS = 6
+PAIRS = 40
 """Different numbers of parts can round to the same tasks: so many pairs are looked at."""
 
 

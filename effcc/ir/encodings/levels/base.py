@@ -56,6 +56,11 @@ class Levels(ABC):
         """How many blocks of each row of blocks are stored; 0 where everything is."""
         return 0
 
+    @property
+    def of_matrix(self) -> Levels | None:
+        """The levels of the matrix that is stored, where the weight is a view of one of another shape; else None."""
+        return None
+
     def at(self, coordinates: Sequence[Array], xp: Any = np) -> Levels:
         """The levels of one weight: with what its coordinates say about rows, where they say anything.
 

@@ -42,6 +42,10 @@ class Flattened(Levels):
     def count(self) -> int:
         return self.matrix.count
 
+    @property
+    def of_matrix(self) -> Levels:
+        return self.matrix
+
     def at(self, coordinates: Sequence[Array], xp: Any = np) -> Flattened:
         return replace(self, matrix=self.matrix.at(coordinates, xp))
 
