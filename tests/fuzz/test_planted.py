@@ -411,7 +411,7 @@ def zero_points_are_not_corrected(patch: Patch) -> None:
     patch.setattr(integers, "_centred", wrong)
 
 
-@planted(seed=107)
+@planted(seed=115)
 def packing_reverses_neighbours(patch: Patch) -> None:
     def wrong(kernel: Kernel, wanted: Pack) -> tuple[Kernel, Kernel]:
         reading, packing = original(kernel, wanted)
