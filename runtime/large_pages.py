@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -53,8 +52,7 @@ def places(sizes: Iterable[int], alignment: int = 64) -> tuple[list[int], int]:
 def gather(ranges: Iterable[tuple[int, int]]) -> None:
     """Move memory that is in use into large pages, as far as the system lets it; `ranges` are addresses and bytes.
 
-    Contents and addresses stay what they are. A page that ranges take less than half of stays as it is: it would be
-    memory for what nobody asked for. It takes some 0.3 s for each GB, once.
+    Contents and addresses stay what they are. It takes some 0.3 s for each GB, once.
     """
     madvise = _madvise()
     if madvise is None or _forbidden():
@@ -64,19 +62,14 @@ def gather(ranges: Iterable[tuple[int, int]]) -> None:
 
 
 def _blocks(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The large pages of which ranges take a half or more, all together, and those that adjoin in one."""
-    taken: Counter[int] = Counter()
-    counted = 0
-    for address, size in sorted(ranges):
-        start, counted = max(address, counted), max(address + size, counted)  # what ranges share counts once
-        for page in range(start // PAGE, -(-counted // PAGE)):
-            taken[page] += min(counted, (page + 1) * PAGE) - max(start, page * PAGE)
+    """The large pages that ranges touch, those that adjoin in one."""
     found: list[tuple[int, int]] = []
-    for page in sorted(p for p, n in taken.items() if 2 * n >= PAGE):
-        start, end = page * PAGE, (page + 1) * PAGE
-        if found and found[-1][1] == start:
-            start, _ = found.pop()
-        found.append((start, end))
+    for address, size in sorted(r for r in ranges if r[1] > 0):
+        start, end = address // PAGE * PAGE, -(-(address + size) // PAGE) * PAGE
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
     return found
 
 
