@@ -13,6 +13,7 @@ from effcc.ir.vectors import (
     Barrier,
     Branch,
     Check,
+    FirstThread,
     Function,
     Let,
     Line,
@@ -46,7 +47,7 @@ def print_function(function: Function) -> Printed:
     """The text of a function."""
     lines = _Lines(function)
     text = _wrapped(f"void {function.name}(", _parameters(function), ") {")
-    text += ["  if (me.thread != 0) return;"] if function.first_only else []
+    text += ["  claims alone = me.claim(1);", "  if (!alone.next()) return;"] if function.first_only else []
     text += ["  const matrix_unit unit;"] if function.has_tiles else []
     text += ["  missed fault;"] if function.checks else []
     text += lines.text(function.body, "  ")
@@ -111,6 +112,7 @@ class _Lines:
 
     def __init__(self, function: Function) -> None:
         self.texts = Texts(function.called)
+        self.meet = "me.meet_begun();" if function.all_shared else "me.meet();"
 
     def text(self, body: Sequence[Line], indent: str) -> Iterator[str]:
         """The lines of a body."""
@@ -145,7 +147,7 @@ class _Lines:
                 case Prefetch(place):
                     yield f"{indent}__builtin_prefetch({texts.place(place)}, 0, 2);"
                 case Barrier():
-                    yield f"{indent}me.meet();"
+                    yield f"{indent}{self.meet}"
                 case Check():
                     condition, note = texts.check(line)
                     yield f"{indent}if (rarely({condition})) {{"
@@ -163,6 +165,10 @@ class _Lines:
                     yield f"{indent}  for (i64 {name} = piece.begin; {name} < piece.end; ++{name}) {{"
                     yield from self.text(inner, indent + "    ")
                     yield f"{indent}  }}"
+                case Branch(FirstThread(), inner, ()):
+                    yield f"{indent}for (claims alone = me.claim(1); alone.next();) {{"
+                    yield from self.text(inner, indent + "  ")
+                    yield f"{indent}}}"
                 case Branch(condition, inner, orelse):
                     yield f"{indent}if ({texts.condition(condition)}) {{"
                     yield from self.text(inner, indent + "  ")

@@ -281,11 +281,14 @@ class _Emitter:
         """What an entry point calls, in order, with barriers between steps that must not meet."""
         found: list[_CallText] = []
         pending = Pending(self.program, self._offset, self.no_alias)
+        shared = True  # whether all since threads last waited for each other is some thread's share
         for step in entry.steps:
             if pending.meets(step):
-                found.append(((), "me.meet();"))
+                found.append(((), "me.meet_begun();" if shared else "me.meet();"))
                 pending.clear()
+                shared = True
             pending.add(step)
+            shared = shared and isinstance(step, Launch) and self.functions[step.kernel][1].all_shared
             if isinstance(step, Launch):
                 found.append((step.touched, self._launch(step, pointers)))
             else:

@@ -296,3 +296,19 @@ def test_there_is_one_object_for_each_type() -> None:
     kind = value_type(u8, 16)
     assert pickle.loads(pickle.dumps(kind)) is kind and copy.deepcopy(kind) is kind
     assert pickle.loads(pickle.dumps(u8)) is u8
+
+
+@pytest.mark.parametrize(
+    ("body", "shared"),
+    [
+        ("share at in [s0] { do store(O[at], load<f32>(X[at])) } barrier", True),
+        ("if first() { do store(O[0], load<f32>(X[0])) } barrier", True),
+        ("loop k in [0]..[s0] step 1 { share at in [4] { do store(O[at], f32(0.0)) } barrier }", True),
+        ("do store(O[0], f32(0.0))", False),
+        ("let n: i64 = load<i64>(N[0]) share at in n { do store(O[at], f32(0.0)) }", False),
+        ("loop k in [0]..load<i64>(N[0]) step 1 { barrier }", False),
+    ],
+)
+def test_what_a_late_thread_may_pass_is_what_touches_memory_in_shares_alone(body: str, shared: bool) -> None:
+    function = parse_vectors(f"vectors @f(X: f32 read, N: i64 read, O: f32; s0) {{ {body} }}")
+    assert function.all_shared == shared

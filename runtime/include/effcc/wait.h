@@ -75,18 +75,32 @@ inline void event::raise_to(unsigned next) {
 __attribute__((used, noinline, visibility("hidden"))) inline void barrier::wait(int thread, int team) {
     if (team <= 1) return;
     if (team <= small)
-        watch_each_other(thread, team);
+        watch_each_other<false>(thread, team);
     else
         count_arrivals(team);
 }
 
-// Each thread raises its own count and watches everyone else's: one trip of a cache line from core to core.
+__attribute__((used, noinline, visibility("hidden"))) inline void barrier::wait_for_begun(int thread, int team) {
+    if (team <= 1) return;
+    if (team <= small)
+        watch_each_other<true>(thread, team);
+    else
+        count_arrivals(team);
+}
+
+// Each thread raises its own count and watches everyone else's: one trip of a cache line from core to core. Who took a
+// piece of this round's work had noted before that it began, and who found that piece taken (claims.h) sees the note.
+template <bool only_begun>
 inline void barrier::watch_each_other(int thread, int team) {
     event& mine = counts_[thread];
     unsigned round = mine.count + 1;
     mine.raise_to(round);
-    for (int other = 0; other < team; ++other)
-        if (other != thread) counts_[other].wait_for(round, team);
+    for (int other = 0; other < team; ++other) {
+        if (other == thread) continue;
+        event& its = counts_[other];
+        const unsigned begun = __atomic_load_n(&its.begun, __ATOMIC_RELAXED);
+        if (!only_begun || static_cast<int>(begun - round) >= 0) its.wait_for(round, team);
+    }
 }
 
 // The last to arrive raises the count that all others watch: three trips, however large the team.

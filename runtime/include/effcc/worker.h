@@ -4,9 +4,12 @@
 //                                      set-up; a new one for each region
 //   worker me(all, thread, team);      in each of its threads, once
 //   me.meet()                          returns when all have called it; what any of them wrote before, all see after
+//   me.meet_begun()                    the same, where nothing was done since they last met but in pieces of claims: it
+//                                      does not wait for a thread that took none, which may still be asleep
 //   for (claims work = me.claim(n); range piece = work.next();)
 //       for (long i = piece.begin; i < piece.end; ++i) ...
-//                                      0 .. n - 1 in pieces, every one of which some thread gets
+//                                      0 .. n - 1 in pieces, every one of which some thread gets; n must not depend
+//                                      on what threads write, where they then meet_begun()
 //
 // All threads come past the same calls in the same order. A thread takes the pieces of its own part first (share.h), so
 // that it finds in its cache what it wrote there before, and then what others have not begun of theirs: one whose core
@@ -31,7 +34,7 @@ struct alignas(64) part {
 }  // namespace detail
 
 struct crew {
-    static constexpr int most = 16;  // of a larger team each thread does its own part only
+    static constexpr int most = 16;  // of a larger team each thread does its own part only, and all are waited for
     barrier between;
     detail::part parts[most];
 };
@@ -45,7 +48,7 @@ class claims {
     static constexpr long pieces = 8;  // of a part, at most
 
     claims(crew& all, int thread, int team, unsigned loop, long n)
-        : parts_(all.parts), n_(n), loop_(loop), thread_(thread), team_(team) {
+        : between_(all.between), parts_(all.parts), n_(n), loop_(loop), thread_(thread), team_(team) {
 #if !defined(EFFCC_FIXED_SHARES)
         fixed_ = team == 1 || team > crew::most;
 #endif
@@ -54,6 +57,7 @@ class claims {
 
     range take_from(int other);
 
+    barrier& between_;
     detail::part* parts_;
     long n_;
     unsigned loop_;
@@ -69,6 +73,14 @@ class worker {
     worker(const worker&) = delete;
 
     void meet() { all_.between.wait(thread, team); }
+
+    void meet_begun() {
+#if defined(EFFCC_FIXED_SHARES)
+        meet();
+#else
+        all_.between.wait_for_begun(thread, team);
+#endif
+    }
 
     claims claim(long n) { return claims(all_, thread, team, ++loops_, n); }
 

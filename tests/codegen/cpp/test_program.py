@@ -63,7 +63,7 @@ def chain(*steps: Launch | Extern) -> Program:
 
 def barriers(program: Program) -> int:
     source = emit_program(program, NESTS, generic("avx512")).entry
-    return source[source.index("static void effcc_run") :].count("me.meet()")
+    return source[source.index("static void effcc_run") :].count("me.meet")
 
 
 def test_equal_nests_share_one_function() -> None:

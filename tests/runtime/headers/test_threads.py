@@ -24,7 +24,7 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 20])
-@pytest.mark.parametrize("check", ["region", "barrier", "two_callers", "claims", "late"])
+@pytest.mark.parametrize("check", ["region", "barrier", "two_callers", "claims", "late", "absent"])
 def test_regions_and_barriers(program: Path, check: str, threads: int) -> None:
     run(program, check, str(threads))
 
@@ -62,5 +62,7 @@ def test_the_thread_sanitizer_sees_no_race(tmp_path: Path) -> None:
     except AssertionError as reason:
         pytest.skip(f"no working thread sanitizer: {str(reason)[-200:]}")
     program = compile_cpp(HERE / "threads.cpp", tmp_path / "sanitized", "baseline", "-fsanitize=thread", "-g")
-    for check, threads in (("region", 3), ("barrier", 3), ("barrier", 20), ("two_callers", 2), ("claims", 3)):
-        run(program, check, str(threads))
+    checks = {"region": (3,), "barrier": (3, 20), "two_callers": (2,), "claims": (3,), "absent": (3,)}
+    for check, teams in checks.items():
+        for threads in teams:
+            run(program, check, str(threads))

@@ -206,6 +206,68 @@ void check_late(int threads) {
         for (long i = 0; i < ledger::length(loop); ++i) CHECK(l.by[loop][i] != 0);
 }
 
+// Rounds of work in which one thread is absent until the others have done all of them, or sleeps while it holds a piece.
+struct absence {
+    static constexpr int rounds = 50, width = 64;
+    crew all;
+    long cells[2][width] = {};
+    int absent = -1, holding = -1;  // who
+    int done = 0, team = 0;
+    bool missed = false;  // whether the absent thread was waited for
+};
+
+// Each round adds neighbours of the round before: a piece that is missed, done twice or too early shows in the sum.
+void work_in_rounds(int thread, int team, void* context) {
+    absence& a = *static_cast<absence*>(context);
+    worker me(a.all, thread, team);
+    if (thread == 0) a.team = team;
+    if (thread == a.absent && team > 1 && team <= crew::most) {
+        int waited = 0;
+        while (__atomic_load_n(&a.done, __ATOMIC_RELAXED) < absence::rounds && ++waited < 20000) usleep(500);
+        a.missed = waited == 20000;
+    }
+    for (int round = 0; round < absence::rounds; ++round) {
+        const long* from = a.cells[round % 2];
+        long* to = a.cells[1 - round % 2];
+        for (claims work = me.claim(absence::width); range piece = work.next();) {
+            if (thread == a.holding && round == 10) usleep(1000);
+            for (long i = piece.begin; i < piece.end; ++i)
+                to[i] = (from[i] + from[(i + 1) % absence::width] + i) % 1000003;
+        }
+        me.meet_begun();
+        if (thread != a.absent) __atomic_store_n(&a.done, round + 1, __ATOMIC_RELAXED);
+    }
+}
+
+void expect_rounds(const absence& a) {
+    long cells[2][absence::width] = {};
+    for (int round = 0; round < absence::rounds; ++round)
+        for (int i = 0; i < absence::width; ++i)
+            cells[1 - round % 2][i] =
+                (cells[round % 2][i] + cells[round % 2][(i + 1) % absence::width] + i) % 1000003;
+    for (int i = 0; i < absence::width; ++i)
+        CHECK(a.cells[absence::rounds % 2][i] == cells[absence::rounds % 2][i]);
+}
+
+// Nobody waits for a thread that took nothing; for one that holds a piece, all do.
+void check_absent(int threads) {
+    for (int thread = 0; thread < threads; thread += threads > 3 ? 7 : 1) {
+        absence late, slow;
+        late.absent = thread;
+        parallel(threads, work_in_rounds, &late);
+        expect_rounds(late);
+        CHECK(!late.missed);
+        slow.holding = thread;
+        parallel(threads, work_in_rounds, &slow);
+        expect_rounds(slow);
+    }
+    for (int i = 0; i < (threads > 3 ? 5 : 200); ++i) {
+        absence none;
+        parallel(threads, work_in_rounds, &none);
+        expect_rounds(none);
+    }
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -215,7 +277,7 @@ int main(int, char** arguments) {
     } checks[] = {{"region", check_region}, {"full_team", check_full_team}, {"barrier", check_barrier},
                   {"nested", check_nested}, {"two_callers", check_two_callers}, {"fork", check_fork},
                   {"inline", check_inline}, {"share", check_share}, {"claims", check_claims},
-                  {"late", check_late}};
+                  {"late", check_late}, {"absent", check_absent}};
     for (auto& c : checks)
         if (std::strcmp(c.name, arguments[1]) == 0) {
             c.check(std::atoi(arguments[2]));
