@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from effcc.errors import UnknownNameError, UnsupportedError
-from effcc.ir.dims import Shape, evaluate_number
+from effcc.ir.dims import Shape, contiguous_strides, evaluate_number
 from effcc.ir.graph import Node, Value
 from effcc.ir.program import Extern
 
@@ -88,6 +88,22 @@ def make_template(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[
 
     encoded = (tuple(encode(a) for a in args), tuple((name, encode(a)) for name, a in sorted(kwargs.items())))
     return operands, encoded
+
+
+def reading_row_major(template: Template, shapes: Mapping[int, Shape]) -> Template:
+    """A template that gives the call row-major copies of the operands at these places, which are stored otherwise.
+
+    shapes: those operands' shapes.
+    """
+
+    def place(part: Any) -> Any:
+        if not isinstance(part, tuple):
+            return part
+        if len(part) == 2 and part[0] == "tensor" and part[1] in shapes:
+            return ("strided", part[1], contiguous_strides(shapes[part[1]]))
+        return tuple(map(place, part))
+
+    return tuple(map(place, template))
 
 
 def tensors(results: Any) -> list[Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from effcc.frontend.extern import reading_row_major
 from effcc.frontend.importer import Importer
 from effcc.ir.dims import Dim, product, same, same_shape
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value, has_effect
@@ -90,7 +91,11 @@ def without_dead_nodes(graph: Graph) -> Graph:
 
 
 def with_output_strides(graph: Graph, layouts: Sequence[tuple[Dim, ...] | None]) -> Graph:
-    """`graph` whose outputs are stored with the given strides (None: row-major); outputs that are parameters stay."""
+    """`graph` whose outputs are stored with the given strides (None: row-major); outputs that are parameters stay.
+
+    PyTorch's calls that read such an output get a row-major copy: of what eager has in another order they were given
+    that by `storage_order.laid_out`.
+    """
     params = set(graph.params)
     laid_out: dict[Value, Value] = {}
     for value, strides in zip(graph.outputs, layouts, strict=True):
@@ -103,6 +108,11 @@ def _renamed(graph: Graph, new: Mapping[Value, Value]) -> Graph:
     def replace(values: Sequence[Value]) -> tuple[Value, ...]:
         return tuple(new.get(v, v) for v in values)
 
-    nodes = tuple(dataclasses.replace(n, operands=replace(n.operands), results=replace(n.results)) for n in graph.nodes)
+    def renamed(node: Node) -> Node:
+        moved = {k: o.type.shape for k, o in enumerate(node.operands) if o in new} if node.op == "extern" else {}
+        attrs = {**node.attrs, "template": reading_row_major(node.attrs["template"], moved)} if moved else node.attrs
+        return dataclasses.replace(node, operands=replace(node.operands), results=replace(node.results), attrs=attrs)
+
+    nodes = tuple(map(renamed, graph.nodes))
     updates = tuple((p, new.get(value, value)) for p, value in graph.updates)
     return dataclasses.replace(graph, nodes=nodes, outputs=replace(graph.outputs), updates=updates)

@@ -69,3 +69,20 @@ def test_a_result_of_other_sizes_that_is_read_is_refused(misjudged: Any) -> None
     torch._dynamo.reset()
     with pytest.raises(CaptureError, match=r"told that it gives \[3\], and it gave \[2\]"):
         effcc.compile(lambda x: misjudged(x) + 1)(torch.ones(4))
+
+
+def test_a_row_major_tensor_is_read_as_one_though_it_is_returned_in_another_order() -> None:
+    """Draws fill memory in the order of the tensor that they are like, and `as_strided` writes at places of memory."""
+
+    def drawn() -> Any:
+        torch.manual_seed(3)
+        first = torch.randn(2, 3, 4, 5)
+        return first.contiguous(memory_format=torch.channels_last), torch.rand_like(first)
+
+    def written(x: torch.Tensor) -> Any:
+        y = x + 1
+        z = torch.as_strided_scatter(y, torch.zeros(7), (7,), (5,), 1)
+        return y.contiguous(memory_format=torch.channels_last), z
+
+    agree(drawn)
+    agree(written, torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)))
