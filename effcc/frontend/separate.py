@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from effcc.frontend.extern import reading_row_major
 from effcc.frontend.importer import Importer
@@ -109,8 +110,10 @@ def _renamed(graph: Graph, new: Mapping[Value, Value]) -> Graph:
         return tuple(new.get(v, v) for v in values)
 
     def renamed(node: Node) -> Node:
+        attrs: dict[str, Any] = dict(node.attrs)
         moved = {k: o.type.shape for k, o in enumerate(node.operands) if o in new} if node.op == "extern" else {}
-        attrs = {**node.attrs, "template": reading_row_major(node.attrs["template"], moved)} if moved else node.attrs
+        if moved:
+            attrs["template"] = reading_row_major(attrs["template"], moved)
         return dataclasses.replace(node, operands=replace(node.operands), results=replace(node.results), attrs=attrs)
 
     nodes = tuple(map(renamed, graph.nodes))
