@@ -52,6 +52,7 @@ class Signature:
     aliases: whether results share memory where eager's do: who gets them may write them.
     input_aliases: positions of the results that are views of inputs, or of what inputs hold after the call.
     saved: positions of the results that only the backward half reads.
+    detached: positions of a forward half's results that need no gradient.
     """
 
     role: Role
@@ -63,6 +64,7 @@ class Signature:
     aliases: bool = False
     input_aliases: frozenset[int] = frozenset()
     saved: frozenset[int] = frozenset()
+    detached: frozenset[int] = frozenset()
 
 
 CompileFX = Callable[[fx.GraphModule, Sequence[Any], Signature], Callable[..., Any]]
@@ -218,6 +220,7 @@ def _aot_signature(
         aliases=role != "backward",
         input_aliases=aliases,
         saved=saved,
+        detached=frozenset(k for k, d in enumerate(descriptions) if role == "forward" and _is_detached(d)),
     )
 
 
@@ -233,8 +236,20 @@ def _let_backward_run_again() -> None:
 
 def _is_input_alias(description: Any) -> bool:
     """Whether AOTAutograd makes a result of the user's anew from the input that it shares memory with."""
+    known = _output_info(description)
+    return known is not None and known.output_type in (OutputType.alias_of_input, OutputType.is_input)
+
+
+def _is_detached(description: Any) -> bool:
+    """Whether a result of the user's needs no gradient."""
+    known = _output_info(description)
+    return known is not None and not known.requires_grad
+
+
+def _output_info(description: Any) -> Any:
+    """What AOTAutograd, which has just captured a graph, says of a result of the user's; None for other results."""
     context = torch._guards.TracingContext.try_get()
     known = context.fw_metadata if context is not None else None
     if known is None or not isinstance(description, PlainAOTOutput):
-        return False
-    return known.output_info[description.idx].output_type in (OutputType.alias_of_input, OutputType.is_input)
+        return None
+    return known.output_info[description.idx]

@@ -57,7 +57,9 @@ def _place(t: Tensor) -> tuple[int, int]:
 
 
 def _share_elements(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors in one stretch of memory share elements; those that lie differently are taken to."""
+    """Whether two tensors in one stretch of memory share elements; of some that lie differently it is not known."""
+    if _of_one_storage(a, b) and not compute_overlapping_tensors([a, b]):
+        return False
     apart = b.data_ptr() - a.data_ptr()
     if a.stride() != b.stride() or a.dtype != b.dtype or apart % a.dtype.itemsize:
         return True
@@ -69,7 +71,11 @@ def _are_merged(a: Tensor, b: Tensor) -> bool:
     """Whether AOTAutograd would make one input of two."""
     if _share_elements(a, b):
         return True
-    return a.untyped_storage()._cdata == b.untyped_storage()._cdata and len(compute_overlapping_tensors([a, b])) > 0
+    return _of_one_storage(a, b) and len(compute_overlapping_tensors([a, b])) > 0
+
+
+def _of_one_storage(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage()._cdata == b.untyped_storage()._cdata
 
 
 def run_overlapping_in_eager(graph_module: fx.GraphModule) -> Run | None:

@@ -37,7 +37,8 @@ _KEPT_SIZES = 256  # for how many assignments of the size symbols places are rem
 class View:
     """A result that shows memory of `base`: the position of an argument, or of a computed result.
 
-    offset: from the base's first element on, in elements of the view's dtype.
+    offset: from the base's first element on, in elements of the view's dtype. detached: it gets no gradient, even
+    where the base does.
     """
 
     of_argument: bool
@@ -48,6 +49,7 @@ class View:
     dtype: torch.dtype
     conjugated: bool = False
     negated: bool = False
+    detached: bool = False
 
     def at(self, values: Mapping[str, int]) -> View:
         """The view where the size symbols have these values."""
@@ -59,6 +61,7 @@ class View:
         sizes: Any = self.sizes
         steps: Any = self.strides
         offset: Any = self.offset
+        base = base.detach() if self.detached else base
         if base.dtype == self.dtype:
             seen = base.as_strided(sizes, steps, base.storage_offset() + offset)
         else:
@@ -94,6 +97,36 @@ def root(node: fx.Node) -> fx.Node:
     """The node that made the memory of a node's tensor: an input, or the call whose result is not a view."""
     *_, first = _viewed(node)
     return first
+
+
+def views_between(node: fx.Node) -> list[fx.Node]:
+    """The calls that make a node's tensor of the memory of its root; of several views at once (`split`), that call."""
+    *views, _ = _viewed(node)
+    return [v.args[0] if v.target is operator.getitem else v for v in views]  # type: ignore[misc]
+
+
+def untold_views(graph_module: fx.GraphModule) -> list[fx.Node]:
+    """The calls that make results of memory of others, where what an input or a result shows depends on data.
+
+    An input's views are among them, results that are views of one tensor, and those whose own elements share memory.
+    """
+    told = _readings(placeholders(graph_module))
+    groups: dict[fx.Node, dict[fx.Node, None]] = {}
+    for node in results(graph_module):
+        if isinstance(node, fx.Node) and _storage(node):
+            groups.setdefault(root(node), {})[node] = None
+    found: list[fx.Node] = []
+    for base, nodes in groups.items():
+        shares = base.op == "placeholder" or len(nodes) > 1 or any(map(_overlaps, nodes))
+        if shares and not all(_is_told(n, told) for n in nodes):
+            found += [view for n in nodes for view in views_between(n)]
+    return found
+
+
+def _is_told(node: fx.Node, told: Mapping[str, Reading]) -> bool:
+    value = node.meta["val"]
+    dims = (*shape(value.shape), *shape(value.stride()), size(value.storage_offset()))
+    return {s.name for s in symbols(dims)} <= set(told)
 
 
 def _viewed(node: fx.Node) -> Iterator[fx.Node]:
@@ -199,19 +232,18 @@ class _Plan:
 
     def _is_known(self, node: fx.Node) -> bool:
         """Whether the inputs tell a tensor's place and sizes."""
-        value = node.meta["val"]
-        dims = (*shape(value.shape), *shape(value.stride()), size(value.storage_offset()))
-        return {s.name for s in symbols(dims)} <= set(self.told)
+        return _is_told(node, self.told)
 
     def _result(self, position: int) -> Result:
         node, base = self.returned[position], self.roots[position]
         if base is None or node in self.inputs:
             return self._place(node, position)
+        detached = position in self.signature.detached
         owner = self.updated.get(base, base) if position in self.signature.input_aliases else base
         if owner in self.inputs and self._is_known(node) and _lies_like(owner, base):
-            return _view(node, base, True, self.inputs[owner])
+            return _view(node, base, True, self.inputs[owner], detached)
         if base in self.shared and node is not base:
-            return _view(node, base, False, self._place(base, position, strides(base)))
+            return _view(node, base, False, self._place(base, position, strides(base)), detached)
         return self._with_lone_strides(node, position, self._place(node, position))
 
     def _with_lone_strides(self, node: fx.Node, position: int, place: int) -> Result:
@@ -237,12 +269,12 @@ class _Plan:
         return len(self.computed) - 1
 
 
-def _view(node: fx.Node, base: fx.Node, of_argument: bool, place: int) -> View:
+def _view(node: fx.Node, base: fx.Node, of_argument: bool, place: int, detached: bool) -> View:
     seen, held = node.meta["val"], base.meta["val"]
     begin = dim(size(held.storage_offset()) * held.dtype.itemsize)
     offset = dim(size(seen.storage_offset()) - begin // seen.dtype.itemsize)
-    conjugated, negated = seen.is_conj(), seen.is_neg()
-    return View(of_argument, place, shape(seen.shape), shape(seen.stride()), offset, seen.dtype, conjugated, negated)
+    bits = seen.is_conj(), seen.is_neg(), detached
+    return View(of_argument, place, shape(seen.shape), shape(seen.stride()), offset, seen.dtype, *bits)
 
 
 def _lies_like(owner: fx.Node, base: fx.Node) -> bool:

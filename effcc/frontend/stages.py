@@ -23,6 +23,7 @@ from effcc.frontend.drawn_again import is_drawn_again, is_generator_state
 from effcc.frontend.draws import is_random
 from effcc.frontend.importer import aten
 from effcc.frontend.location import location
+from effcc.frontend.shared_results import untold_views
 
 CompileWhole = Callable[[fx.GraphModule, Signature, Sequence[tuple[fx.Node, str]]], Callable[..., Any]]
 """A graph, its signature and the calls that PyTorch runs after it, with reasons, to a callable over its inputs."""
@@ -39,6 +40,8 @@ def compile_in_stages(
 ) -> Callable[..., Any]:
     """A captured graph as a callable in AOTAutograd's convention; one stage where PyTorch need run nothing between."""
     apart = {**calls_apart(graph_module), **dict.fromkeys(_new_sizes(graph_module), _DATA)}
+    if apart:
+        apart |= dict.fromkeys(untold_views(graph_module), _DATA)
     tries = 0
     while True:
         tries += 1

@@ -49,9 +49,14 @@ def columns() -> Inputs:
     return x[:, ::2], x[:, 1::2]
 
 
+def halves_of_rows() -> Inputs:
+    x = torch.randn(4, 8)
+    return x[:, :4], x[:, 4:]
+
+
 ORDERS = (
     (apart, the_same), (views_apart, overlapping_views, views_apart), (apart, the_same_data), (apart, arrays),
-    (overlapping_views, views_apart), (columns, columns),
+    (overlapping_views, views_apart), (columns, columns), (halves_of_rows, overlapping_views),
 )  # fmt: skip
 
 
@@ -88,6 +93,7 @@ def test_a_warning_names_the_inputs() -> None:
 def test_inputs_that_only_interleave_or_are_only_read_stay_compiled() -> None:
     x = torch.randn(4, 8)
     assert meeting([x[:, ::2], x[:, 1::2]], [0, 1]) is None
+    assert meeting([x[:, :4], x[:, 4:]], [0, 1]) is None
     assert meeting([x[:2], x[2:]], [0]) is None
     assert meeting([x, x[1:], torch.randn(3)], [2]) is None
     assert meeting([torch.randn(3), x, x[1:]], [2]) == (2, 1)

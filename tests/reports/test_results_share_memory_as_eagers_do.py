@@ -106,7 +106,7 @@ def test_writes_after_the_call_reach_what_eager_lets_them_reach(function: Callab
 def test_views_of_what_needs_gradients_share_memory_too() -> None:
     def function(x: Tensor) -> tuple[Tensor, ...]:
         y = x.exp()
-        return y, y[1:], y.view(-1), x[1:], y.detach()
+        return y, y[1:], y.view(-1), x[1:], y.detach(), y[1].detach()
 
     torch.compiler.reset()
     x = torch.randn(4, 4, requires_grad=True)
@@ -115,3 +115,33 @@ def test_views_of_what_needs_gradients_share_memory_too() -> None:
     assert [t.requires_grad for t in found] == [t.requires_grad for t in wanted]
     expected = torch.autograd.grad(wanted[1].sum() + wanted[3].sum(), x)
     torch.testing.assert_close(torch.autograd.grad(found[1].sum() + found[3].sum(), x), expected)
+
+
+def rows_at(x: Tensor, at: Tensor) -> tuple[Tensor, ...]:
+    n = at.item()
+    return x[n], x.narrow(0, 1, n), x.select(1, n).unsqueeze(0)
+
+
+def expanded_to(x: Tensor, at: Tensor) -> tuple[Tensor, ...]:
+    n = at.item()
+    return x[:1].expand(n, 4), (x * 2)[:1].expand(n, 4)
+
+
+def views_at(x: Tensor, at: Tensor) -> tuple[Tensor, ...]:
+    n = at.item()
+    y = x * 2
+    return y[n], y, y[n:].t(), y.sum(0)
+
+
+@pytest.mark.parametrize("function", [rows_at, expanded_to, views_at])
+def test_views_at_places_that_depend_on_data_are_eagers(function: Callable[..., Any]) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(function, backend="effcc", fullgraph=True)
+    x = torch.randn(4, 4)
+    with torch._dynamo.config.patch(capture_scalar_outputs=True):
+        for n in (1, 2):
+            wanted, found = [x, *function(x, torch.tensor(n))], [x, *compiled(x, torch.tensor(n))]
+            torch.testing.assert_close(found, wanted)
+            assert _shared(found) == _shared(wanted)
+            assert [t.stride() for t in found] == [t.stride() for t in wanted]
+            assert [t.storage_offset() for t in found] == [t.storage_offset() for t in wanted]
