@@ -231,7 +231,8 @@ class _Reading:
         return [replace(item, statement=sum_), replace(item, statement=scaled)]
 
     def _made_floats(self, item: Defined) -> list[Defined]:
-        """A sum of many gathered rows times codes: the codes as floats first, a vector of them at a time.
+        """A sum of many gathered rows times codes: the codes as floats first, with the scales of their groups, a vector
+        of them at a time.
 
         Every task of rows would make floats of them again, one by one. In spans it hides behind the rows it is for.
         """
@@ -244,19 +245,18 @@ class _Reading:
         extents = self.cascade.extents
         if elements(tuple(extents[a] for a in along)) < ROWS_WORTH_A_TURN:
             return [item]
-        parts, made = factors(reduce.body), list[Defined]()
-        for position, part in enumerate(parts):
-            axes = tuple(a for a in (*s.axes, *reduce.axes) if a in free_axes(part))
-            if isinstance(_without_casts(part), Load) or any(x in rows for x in loads(part)) or set(axes) & along:
-                continue
-            name = f"{s.target}.floats"
-            self.types[name] = TensorType(part.dtype, tuple(extents[a] for a in axes))
-            self.floats.append(name)
-            made.append(replace(item, statement=Statement(name, axes, part)))
-            parts[position] = Load(name, tuple(map(Axis, axes)), part.dtype)
-            break
-        sum_ = Statement(s.target, s.axes, replace(reduce, body=_product(parts)), s.scatter)
-        return [*made, replace(item, statement=sum_)] if made else [item]
+        parts = factors(reduce.body)
+        codes = [p for p in parts if not free_axes(p) & along and not any(x in rows for x in loads(p))]
+        if all(isinstance(p, Load) for p in codes) and len(codes) < 2:
+            return [item]
+        value = _product(codes)
+        axes = tuple(a for a in (*s.axes, *reduce.axes) if a in free_axes(value))
+        name = f"{s.target}.floats"
+        self.types[name] = TensorType(value.dtype, tuple(extents[a] for a in axes))
+        self.floats.append(name)
+        body = _product([*(p for p in parts if p not in codes), Load(name, tuple(map(Axis, axes)), value.dtype)])
+        sum_ = Statement(s.target, s.axes, replace(reduce, body=body), s.scatter)
+        return [replace(item, statement=Statement(name, axes, value)), replace(item, statement=sum_)]
 
     def _turned(self, item: Defined) -> list[Defined]:
         """A sum of gathered rows: stored as rows of these, and then turned as a whole.

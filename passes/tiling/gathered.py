@@ -8,6 +8,12 @@ A task turns its rows into its core's cache, sums what is stored of each weight 
 wider a task is, the more multiply-adds an element of the weight serves; the narrower, the closer to the core its rows
 stay. A sketch in C++ of 128 x 768 x 768 came to 0.98 of the peak for blocks of 4 rows: 16 accumulators hide that rows
 come from L2.
+
+What is stored slab by slab has a span for each result and slab:
+
+    rows[n,m] = sum(s, p in P[N*s + n]..P[N*s + n + 1]: turned[C[p],m] * V[p])
+
+There a task takes one slab after the other, whose rows of `turned` stay in L1; between them partial sums rest in L2.
 """
 
 from __future__ import annotations
@@ -35,6 +41,9 @@ of 4 rows with 80 % zeros 139 us, csr with 80 % 291, with 90 % 155)."""
 L2_SHARE = 0.25
 """What share of L2 gathered rows keep, while inputs, weights and sums pass through it (3072 x 768, csr with 80 % zeros,
 one Zen 3 core with 512 KB: 98 KB of rows 3.8 ms, as read from L2; 197 KB 6.2 to 8.0, as from L3)."""
+SPAN_SLOTS = 40
+"""Slots lost where a span ends, which no branch predictor knows (768 x 768, 90 % zeros in slabs of 128 columns on one
+Zen 3 core, 12 elements a span: 7 ns a span with the loop over slabs outermost, 6 with it innermost)."""
 STEP_SLOTS = 4
 """Slots that a stored element or block takes beside its loads and multiply-adds: its place, held inside the rows."""
 
@@ -56,19 +65,30 @@ def gathered_schedule(kernel: Kernel, target: Target) -> Schedule:
     lanes = target.vector_lanes
     row = next(s.axes[-1] for s in kernel.statements if s.reduction is not None)
     vectors = -(-elements((kernel.extents[row],)) // lanes)
-    tasks = [_Task(kernel, target, row, n * lanes) for n in range(1, min(vectors, MOST_VECTORS) + 1)]
-    best = min(tasks, key=lambda task: task.seconds)
-    return Schedule(best.body(), (), best.seconds, (f"{row}: {best.width} rows a task, turned in its cache",))
+    widths = [n * lanes for n in range(1, min(vectors, MOST_VECTORS) + 1)]
+    orders = (False, True) if any(map(slabs_of, kernel.statements)) else (False,)
+    best = min((_Task(kernel, target, row, n, o) for n in widths for o in orders), key=lambda task: task.seconds)
+    notes = (f"{row}: {best.width} rows a task, turned in its cache",)
+    slabs = {a for s in kernel.statements for a in best.outer(s)}
+    return Schedule(
+        best.body(), (), best.seconds, (*notes, *(f"{a}: slabs one after the other" for a in sorted(slabs)))
+    )
+
+
+def slabs_of(s: Statement) -> tuple[str, ...]:
+    """The axes that a statement sums over and its spans depend on."""
+    return tuple(a for a in s.reduction.axes if any(a in ends_at(span) for span in s.spans)) if s.reduction else ()
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A task of `width` points of the `row` axis."""
+    """A task of `width` points of the `row` axis; `by_slabs`: all results of a slab before those of the next one."""
 
     kernel: Kernel
     target: Target
     row: str
     width: int
+    by_slabs: bool = False
 
     # What it does ---------------------------------------------------------------------------------------------------
 
@@ -81,25 +101,32 @@ class _Task:
     def _nest(self, s: Statement) -> tuple[Node, ...]:
         return self._sum(s, s.reduction) if s.reduction is not None else self._points(s)
 
+    def outer(self, s: Statement) -> tuple[str, ...]:
+        """The axes of a sum around the loops over its results."""
+        return slabs_of(s) if self.by_slabs else ()
+
     def _sum(self, s: Statement, reduce: Reduce) -> tuple[Node, ...]:
         beside, rows = self._beside(s)
         inner: tuple[Node, ...] = (Do(s.target),)
         counts = {**self.kernel.extents, **self._steps(s)}
-        chunk = chunk_of(self.kernel, [self.kernel.statements.index(s)], reduce.axes, counts, PRODUCT)
-        inside = reduce.axes if chunk is None else reduce.axes[reduce.axes.index(chunk.axis) + (chunk.tile == 1) :]
+        outer = self.outer(s)
+        axes = tuple(a for a in reduce.axes if a not in outer)
+        chunk = chunk_of(self.kernel, [self.kernel.statements.index(s)], axes, counts, PRODUCT)
+        inside = axes if chunk is None else axes[axes.index(chunk.axis) + (chunk.tile == 1) :]
         for axis in reversed(inside):
             inner = (Loop(SERIAL, axis, 1, inner),)
         if chunk is not None:
             inner = (Loop(SERIAL, chunk.axis, chunk.tile, (Hold((s.target,), "registers", inner),)),)
-            for axis in reversed(reduce.axes[: reduce.axes.index(chunk.axis)]):
+            for axis in reversed(axes[: axes.index(chunk.axis)]):
                 inner = (Loop(SERIAL, axis, 1, inner),)
         inner = (Hold((s.target,), "registers", inner),)
         if beside is not None:
             inner = (Loop(SERIAL, beside, rows, inner, "unroll"),)
         inner = (Loop(SERIAL, self.row, self.width, inner, "lanes"),)
-        for axis in reversed([a for a in s.axes if a not in (self.row, beside)]):
+        for axis in reversed([*outer, *(a for a in s.axes if a not in (self.row, beside))]):
             inner = (Loop(SERIAL, axis, 1, inner),)
-        return inner
+        is_output = any(p.name == s.target for p in self.kernel.outputs)
+        return (Hold((s.target,), "local", inner),) if outer and is_output else inner
 
     def _points(self, s: Statement) -> tuple[Node, ...]:
         """Pointwise: a block of vectors turned in registers where what is read and written lie across each other."""
@@ -142,16 +169,21 @@ class _Task:
         if s.reduction is None:
             return TURN_SLOTS * slot * points * vectors
         _, rows = self._beside(s)
-        sums, steps = points // rows, prod(self._steps(s).values())
+        sums, counts = points // rows, self._steps(s)
+        spans = sums * prod(counts[a] for a in slabs_of(s))
+        finished = (spans if self.outer(s) else sums) * 2 * rows * vectors
+        ended = spans * SPAN_SLOTS if s.spans else sums * CALL_SLOTS
         arithmetic = max(rows * vectors, vectors + rows + STEP_SLOTS)
-        loaded = vectors * lanes * 4 * self._byte_time(s) / FEMTO
-        return sums * (steps * max(arithmetic * slot, loaded) / OF_RATES + (CALL_SLOTS + 2 * rows * vectors) * slot)
+        loaded = self.width * 4 * self._byte_time(s) / FEMTO
+        steps = sums * prod(counts.values())
+        return steps * max(arithmetic * slot, loaded) / OF_RATES + (finished + ended) * slot
 
     def _byte_time(self, s: Statement) -> int:
-        """What a byte of the rows takes that one step after the other gathers, from the cache in which they stay."""
+        """What a byte of the rows takes that one step after the other gathers, from the cache in which they stay. Each
+        slab is taken to gather an equal part of them."""
         rows = sum(prod(elements((d,)) for d in _shape(self.kernel, x)[:-1]) for x in _gathered(s))
-        held = rows * self.width * 4
-        if held <= self.target.l1_bytes * 3 // 4:
+        held = rows * self.width * 4 // prod(self._steps(s)[a] for a in self.outer(s))
+        if held <= self.target.l1_bytes:
             return 0
         if held <= self.target.l2_bytes * L2_SHARE:
             return machine_parameters(self.target)["l2_byte"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from effcc.ir.affine import affine
-from effcc.ir.expr import Axis, Call, Expr, Load, walk
+from effcc.ir.expr import Axis, Call, Expr, Load, ends_at, walk
 from effcc.ir.kernel import Kernel
 from effcc.passes.tiling.nests import NestPlan
 
@@ -33,9 +33,11 @@ class Taps:
 def taps_of(kernel: Kernel, plan: NestPlan) -> dict[str, Taps]:
     """For each kept axis along which lanes may lie, the window whose points can be computed together; empty if none.
 
-    Lanes lie along an axis that the window does not move on.
+    Lanes lie along an axis that the window does not move on. Where a span begins and ends is no window: it is read at
+    one point.
     """
     extents = kernel.extents
+    ends = {a for span in plan.spans(kernel) for a in ends_at(span)}
     reads = dict.fromkeys(load for i in plan.reductions for load in kernel.statements[i].reads)
     found: Taps | None = None
     inside: set[str] = set()
@@ -43,7 +45,7 @@ def taps_of(kernel: Kernel, plan: NestPlan) -> dict[str, Taps]:
         for index in load.index:
             steps = affine(index)
             names = {e.name for e in walk(index) if isinstance(e, Axis)}
-            lines = [a for a in names if a in plan.kept]
+            lines = [a for a in names if a in plan.kept and a not in ends]
             taps = [a for a in names if a in plan.reduced]
             if not lines or not taps:
                 continue

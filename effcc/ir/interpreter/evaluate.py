@@ -181,19 +181,24 @@ class Evaluator:
 
     def _reduce_spans(self, e: Reduce, dims: Sequence[str], mask: Array | None) -> Array:
         """A reduction over ragged axes: over the points from the first start to the last stop, masked outside of each
-        point's own span.
+        point's own span, whose ends may be read at points of the other axes.
         """
         ranges: dict[str, range] = {}
         inside: Array = np.asarray(True)
+        ragged = {span.axis for span in e.spans}
+        others = tuple(a for a in e.axes if a not in ragged)
+        outer = [len(self.ranges[a]) for a in others]
         for span in e.spans:
             whole = self.ranges[span.axis]
-            start, stop = (np.asarray(self(end, dims, mask)) for end in (span.start, span.stop))
+            known = None if mask is None else expand(mask, outer)
+            start, stop = (np.asarray(self(end, (*dims, *others), known)) for end in (span.start, span.stop))
             first = min(max(int(start.min(initial=whole.stop)), whole.start), whole.stop)
             points = range(first, min(max(int(stop.max(initial=first)), first), whole.stop))
             ranges[span.axis] = points
             inner = [len(points) if a == span.axis else 1 for a in e.axes]
             at = np.arange(points.start, points.stop).reshape([1] * len(dims) + inner)
-            inside = inside & (expand(start, inner) <= at) & (at < expand(stop, inner))
+            gaps = tuple(len(dims) + i for i, a in enumerate(e.axes) if a in ragged)
+            inside = inside & (np.expand_dims(start, gaps) <= at) & (at < np.expand_dims(stop, gaps))
         local = self.at(**ranges)
         extents = tuple(len(local.ranges[a]) for a in e.axes)
         operator = REDUCTIONS[e.operator]

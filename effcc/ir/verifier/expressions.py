@@ -101,13 +101,15 @@ class Scope:
             require(primes, "rescale names no running value (a load such as M'[m])")
 
     def _check_spans(self, e: Reduce) -> None:
-        """Spans are of the reduced axes, at most one each; where they start and stop is known outside."""
+        """Spans are of the reduced axes, at most one each; where they start and stop is known outside, or at a point of
+        the reduced axes that have none."""
         named = [s.axis for s in e.spans]
+        known = replace(self, open=self.open | {a for a in e.axes if a not in named})
         for span in e.spans:
             require(span.axis in e.axes, f"{e.operator!r} has a span of {span.axis!r}, which it does not reduce")
             require(named.count(span.axis) == 1, f"{e.operator!r} has two spans of {span.axis!r}")
             for end in (span.start, span.stop):
-                self.check(end)
+                known.check(end)
                 require(end.dtype == i64, f"the span of {span.axis!r} must be i64, got {end.dtype}")
         require(not e.spans or e.rescale is None, "an online reduction has no ragged axis")
 

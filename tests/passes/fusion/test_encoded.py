@@ -30,6 +30,8 @@ COMPONENTS = {
     "int8": "weight %q: i8[{n},{k}], weight %s: f32[{n}]",
     "block(4,1)": "weight %c: i32[{m},{j}], weight %v: f32[{m},{j},4]",
     "block(4,1) . int8": "weight %c: i32[{m},{j}], weight %q: i8[{m},{j},4], weight %s: f32[{n}]",
+    "block(4,1) . f16": "weight %c: i32[{m},{j}], weight %v: f16[{m},{j},4]",
+    "block(4,1) . bfp(group=4)": "weight %c: i32[{m},{j}], weight %q: u8[{m},{j},2], weight %s: i8[{n},{groups_of_j}]",
     "csr": "weight %p: i32[{after}], weight %c: i32[{j}], weight %v: f32[{j}]",
     "bcsr(2,3)": "weight %p: i32[{half_after}], weight %c: i32[{j}], weight %v: f32[{j},2,3]",
     "nm(2,4)": "weight %i: u8[{n},{bytes}], weight %v: f32[{n},{groups},2]",
@@ -40,8 +42,9 @@ COMPONENTS = {
 def linear(encoding: str, rows: int = 16, n: int = 8, k: int = 12, j: int = 3) -> str:
     """A linear layer with a stored weight, as text."""
     params = COMPONENTS[encoding].format(
-        n=n, k=k, m=n // 4, h=n // 2, j=j, after=n + 1, half_after=n // 2 + 1, groups=k // 4, bytes=-(-k // 4 * 2 // 4)
-    )
+        n=n, k=k, m=n // 4, h=n // 2, j=j, after=n + 1, half_after=n // 2 + 1, groups=k // 4, groups_of_j=-(-j // 4),
+        bytes=-(-k // 4 * 2 // 4)
+    )  # fmt: skip
     operands = ", ".join(part.split(":")[0].split()[-1] for part in params.split(", weight"))
     return LINEAR.format(rows=rows, n=n, k=k, params=params, operands=operands, encoding=encoding)
 
@@ -110,6 +113,13 @@ def test_codes_become_floats_once_for_many_rows_and_where_they_are_read_for_few(
     assert any("cast<f32>(w0[" in print_kernel(k) for k in made)
     assert "cast" not in products(many).replace("cast<i64>", "")
     assert "cast<f32>" in products(few)
+
+
+@pytest.mark.parametrize("values", ["f16", "bfp(group=4)"])
+def test_codes_become_floats_with_the_scales_of_their_groups(values: str) -> None:
+    """The sum reads one factor beside the rows: no scale is multiplied, or made, for each of them again."""
+    sum_ = products(fused(linear(f"block(4,1) . {values}", rows=64, n=64, k=96, j=20)))
+    assert "x0[" in sum_ and not any(word in sum_.replace("cast<i64>", "") for word in ("cast", "exp2", "shr")), sum_
 
 
 def test_rows_of_free_lengths_are_sums_over_spans() -> None:

@@ -12,6 +12,7 @@ from effcc.ir.interpreter import run_kernel, run_loops
 from effcc.ir.parser import parse_graph, parse_kernel
 from effcc.ir.printer import print_schedule
 from effcc.ir.schedule import Hold, Loop, nodes
+from effcc.ir.verifier import verify_schedule
 from effcc.passes.fusion import fuse
 from effcc.passes.tiling.choose import choose
 from effcc.target import generic
@@ -30,6 +31,14 @@ KERNELS = {
             over k=24, m={rows}, n=20, p=90 {{
           T[k,m] = X[m,k]
           R[n,m] = sum(p in cast<i64>(P[n])..cast<i64>(P[n + 1]): T[cast<i64>(minimum(maximum(C[p], 0), 23)),m] * V[p])
+          Y[m,n] = R[n,m] + B[n]
+        }}""",
+    "csr(slab=8)": """
+        kernel @k(X: f32[{rows},24], C: i32[90], V: f32[90], P: i32[61], B: f32[20]) -> (Y: f32[{rows},20])
+            over k=24, m={rows}, n=20, s=3, p=90 {{
+          T[k,m] = X[m,k]
+          R[n,m] = sum(s, p in cast<i64>(P[s * 20 + n])..cast<i64>(P[s * 20 + n + 1]):
+                       T[cast<i64>(minimum(maximum(C[p], 0), 23)),m] * V[p])
           Y[m,n] = R[n,m] + B[n]
         }}""",
     "block(4,1)": """
@@ -58,10 +67,10 @@ def test_what_does_not_fit_a_cores_cache_is_turned_apart() -> None:
 def test_tasks_compute_what_the_kernel_says(name: str, isa: str, rows: int) -> None:
     kernel = parse_kernel(KERNELS[name].format(rows=rows))
     random = np.random.default_rng(rows)
-    starts = np.sort(random.integers(0, 91, 21)).astype(np.int32)
     given = {p.name: random.standard_normal(p.type.shape).astype(np.float32) for p in kernel.params}
     given |= {p.name: random.integers(0, 24, p.type.shape).astype(np.int32) for p in kernel.params if p.name == "C"}
-    given |= {"P": starts} if "P" in given else {}
+    for starts in (p for p in kernel.params if p.name == "P"):
+        given["P"] = np.sort(random.integers(0, 91, starts.type.shape)).astype(np.int32)
     chosen, schedule = choose(kernel, replace(generic(isa), cores=2))
     (tasks,) = schedule.body
     assert isinstance(tasks, Loop) and tasks.axis == "m" and isinstance(tasks.body[0], Hold)
@@ -87,3 +96,25 @@ def test_tasks_are_no_wider_than_what_l2_keeps_of_their_rows(l2_kilobytes: int, 
     _, schedule = choose(kernel, target)
     (tasks,) = schedule.body
     assert isinstance(tasks, Loop) and tasks.step == rows, print_schedule("k", schedule)
+
+
+def test_slabs_are_summed_one_after_the_other_where_their_rows_fit_the_nearest_cache() -> None:
+    """All results of a slab before the next one's: what they gather stays in L1, and their sums rest in L2."""
+    graph = CSR.replace("i32[65]", "i32[385]").replace("<csr>", "<csr(slab=128)>").replace("[600]", "[14745]")
+    avx2 = replace(generic("avx2"), cores=2, l2_bytes=512 << 10)
+    (kernel,) = fuse(parse_graph(graph.replace("96]", "768]").format(rows=128)), avx2).kernels.values()
+    for kilobytes, wanted in ((32, True), (1 << 10, False)):
+        _, schedule = choose(kernel, replace(avx2, l1_bytes=kilobytes << 10))
+        loops = [n.axis for _, n in nodes(schedule.body) if isinstance(n, Loop)]
+        assert (loops.index("s") < loops.index("n")) == wanted, print_schedule("k", schedule)
+
+
+def test_where_a_span_begins_is_no_window() -> None:
+    """Of few rows, too: results whose spans begin side by side are computed one by one."""
+    kernel = parse_kernel("""
+        kernel @k(X: f32[40], C: i32[90], V: f32[90,2], P: i32[61]) -> (Y: f32[20,2]) over n=20, i=2, s=3, p=90 {
+          Y[n,i] = sum(s, p in cast<i64>(P[s * 20 + n])..cast<i64>(P[s * 20 + n + 1]):
+                       X[cast<i64>(minimum(maximum(C[p], 0), 39))] * V[p,i])
+        }""")
+    chosen, schedule = choose(kernel, TARGET)
+    verify_schedule(chosen, schedule)

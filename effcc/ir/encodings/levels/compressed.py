@@ -20,7 +20,7 @@ from effcc.ir.encodings.levels.base import (
     require_inside,
 )
 from effcc.ir.encodings.registry import Declaration, Option, declare, positive
-from effcc.ir.expr import Expr, Span, add, cast, compare, floor_div, integer, modulo, where
+from effcc.ir.expr import Expr, Span, add, cast, compare, floor_div, integer, modulo, multiply, where
 from effcc.ir.form import FormBuilder, constant
 
 
@@ -31,6 +31,10 @@ class Compressed(Levels):
     `starts[N/r + 1]` says where each row of blocks begins, `columns[total]` a block's column over c, and stored
     elements are `[total, r, c]`, without axes of size one. An axis of the product is ragged.
 
+    slab: the matrix is cut into slabs of so many columns, and blocks are stored slab by slab, each in the order of
+    rows (`starts[slabs * N/r + 1]`). What a product of many rows gathers for one slab stays in the nearest cache.
+    Columns count from the matrix's first, so that results do not depend on which slab a block is stored in.
+
     bound: the starts of one weight, which say in which row an element is; `at` gives them.
     """
 
@@ -38,6 +42,7 @@ class Compressed(Levels):
     height: int
     width: int
     total: int
+    slab: int | None = None
     bound: Array | None = field(default=None, compare=False, repr=False)
     xp: Any = field(default=np, compare=False, repr=False)
 
@@ -47,6 +52,8 @@ class Compressed(Levels):
         most = self.shape[0] // self.height * (self.shape[1] // self.width)
         if not 1 <= self.total <= most:
             raise EncodingError(f"{scheme} of {list(self.shape)} stores 1 to {most} blocks, got {self.total}")
+        if self.slab is not None and self.slab % self.width:
+            raise EncodingError(f"{scheme} needs slabs in multiples of {self.width} columns, got slab={self.slab}")
 
     @property
     def block(self) -> tuple[int, int]:
@@ -62,7 +69,21 @@ class Compressed(Levels):
 
     @property
     def coordinates(self) -> tuple[tuple[str, DType, tuple[int, ...]], ...]:
-        return (("starts", i32, (self.shape[0] // self.height + 1,)), ("columns", i32, (self.total,)))
+        return (("starts", i32, (self._slabs * self._rows + 1,)), ("columns", i32, (self.total,)))
+
+    @property
+    def _rows(self) -> int:
+        """Rows of blocks."""
+        return self.shape[0] // self.height
+
+    @property
+    def _across(self) -> int:
+        """How many blocks lie side by side in a slab; the last one may be narrower."""
+        return (self.slab or self.shape[1]) // self.width
+
+    @property
+    def _slabs(self) -> int:
+        return -(-self.shape[1] // (self._across * self.width))
 
     def at(self, coordinates: Sequence[Array], xp: Any = np) -> Compressed:
         return replace(self, bound=coordinates[0], xp=xp)
@@ -90,28 +111,39 @@ class Compressed(Levels):
         return blocks_of(rows, self.height, self.width)[self._places()].reshape(self.stored)
 
     def _places(self) -> tuple[Array, Array]:
-        """Of each stored block its row of blocks, and its number there."""
+        """Of each stored block its row of blocks, and its number there: slabs begin where they would if all were
+        stored."""
         assert self.bound is not None
         starts, blocks = self.xp.asarray(self.bound, dtype=self.xp.int64), self.xp.arange(self.total)
-        row = self.xp.searchsorted(starts[1:], blocks, side="right")
-        return row, blocks - starts[row]
+        segment = self.xp.searchsorted(starts[1:], blocks, side="right")
+        return segment % self._rows, segment // self._rows * self._across + blocks - starts[segment]
 
     def require_sound(self, coordinates: Sequence[Array]) -> None:
         """Raise EncodingError unless rows begin where the ones before end, and fit the matrix."""
         starts = np.asarray(coordinates[0], np.int64)
-        most, steps = self.shape[1] // self.width, np.diff(starts)
+        most, steps = self._most, np.diff(starts)
         if starts[0] != 0 or starts[-1] != self.total or (steps < 0).any() or (steps > most).any():
             raise EncodingError(
-                f"starts of rows must rise from 0 to {self.total}, by at most {most}, got {_first_fault(starts, most)}"
+                f"starts of rows must rise from 0 to {self.total}, by at most {self._across}, "
+                f"got {_first_fault(starts, most)}"
             )
+
+    @property
+    def _most(self) -> Array:
+        """How many blocks each row of each slab has room for."""
+        slabs = np.arange(self._slabs)[:, None]
+        room = np.minimum(self._across, self.shape[1] // self.width - slabs * self._across)
+        return np.broadcast_to(room, (self._slabs, self._rows)).reshape(-1)
 
     def select(self, dense: Array) -> list[Array]:
         """The coordinates of the `total` blocks of largest L2 norm; of equals the first."""
         norms = np.square(blocks_of(np.asarray(dense, np.float64), self.height, self.width)).sum(axis=(2, 3))
         chosen = np.sort(np.argsort(-norms, axis=None, kind="stable")[: self.total])
         row, column = np.divmod(chosen, norms.shape[1])
-        starts = np.searchsorted(row, np.arange(norms.shape[0] + 1))
-        return [starts.astype(np.int32), column.astype(np.int32)]
+        segment = column // self._across * self._rows + row
+        order = np.argsort(segment, kind="stable")
+        starts = np.searchsorted(segment[order], np.arange(self._slabs * self._rows + 1))
+        return [starts.astype(np.int32), column[order].astype(np.int32)]
 
     def pick(self, xp: Any, dense: Array, coordinates: Sequence[Array]) -> Array:
         row, _ = self.at(coordinates, xp)._places()
@@ -131,29 +163,40 @@ class Compressed(Levels):
         p = b.axis(self.total, "p")
         inside = (b.axis(self.width, "c"),) if self.width > 1 else ()
         block, row = floor_div(n, integer(self.height)), modulo(n, integer(self.height))
-        start, stop = (cast(b.load(0, (i,)), i64) for i in (block, add(block, integer(1))))
+        slabs = (b.axis(self._slabs, "s"),) if self._slabs > 1 else ()
+        segment = add(multiply(slabs[0], integer(self._rows)), block) if slabs else block
+        start, stop = (cast(b.load(0, (i,)), i64) for i in (segment, add(segment, integer(1))))
         place = column_of(b.load(1, (p,)), self.shape[1] // self.width, self.width, inside[0] if inside else None)
         value = element((p, *((row,) if self.height > 1 else ()), *inside), n)
         body = where(compare("eq", k, place), value, constant(0, value))
-        b.define((n, k), b.reduce("sum", (p, *inside), body, spans=(Span(p.name, start, stop),)))
+        b.define((n, k), b.reduce("sum", (*slabs, p, *inside), body, spans=(Span(p.name, start, stop),)))
 
 
 def _compressed(
-    shape: tuple[int, ...], count: int, rows: int = 1, columns: int = 1, share: float | None = None
+    shape: tuple[int, ...],
+    count: int,
+    rows: int = 1,
+    columns: int = 1,
+    share: float | None = None,
+    slab: int | None = None,
 ) -> Levels:
-    return Compressed(shape, rows, columns, count or _kept(shape, 1.0 if share is None else share, rows, columns))
+    total = count or _kept(shape, 1.0 if share is None else share, rows, columns)
+    return Compressed(shape, rows, columns, total, slab)
 
 
-def _kept(shape: tuple[int, ...], density: float, rows: int = 1, columns: int = 1, share: float | None = None) -> int:
+def _kept(shape: tuple[int, ...], density: float, rows: int = 1, columns: int = 1, **beside: object) -> int:
     return max(1, round(density * (int(np.prod(shape)) // (rows * columns))))
 
 
-def _first_fault(starts: Array, most: int) -> str:
+def _first_fault(starts: Array, most: Array) -> str:
     """The first step between starts that cannot be, or else their ends."""
     steps = np.diff(starts)
     wrong = np.flatnonzero((steps < 0) | (steps > most))
     fault = f", from {starts[wrong[0]]} to {starts[wrong[0] + 1]}" if wrong.size else ""
     return f"{starts[0]} to {starts[-1]}{fault}"
+
+
+_SLAB = Option("slab", None, positive, "how many columns' blocks are stored before those of the next")
 
 
 def _is_share(value: object) -> bool:
@@ -166,8 +209,8 @@ declare(
         "level",
         _compressed,
         "single elements, as many in each row as matter there",
-        ("csr",),
-        options=(Option("share", None, _is_share, "the share of elements that is kept, 0 < share <= 1"),),
+        ("csr", "csr(slab=4)"),
+        options=(Option("share", None, _is_share, "the share of elements that is kept, 0 < share <= 1"), _SLAB),
         kept=_kept,
         counted=(1, 0),
     )
@@ -183,6 +226,7 @@ declare(
             Option("rows", None, positive, "a positive integer"),
             Option("columns", None, positive, "a positive integer"),
         ),
+        options=(_SLAB,),
         kept=_kept,
         counted=(1, 0),
     )
