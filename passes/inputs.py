@@ -20,18 +20,21 @@ results at once: they stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import prod
 
 from effcc.ir.affine import coefficient
 from effcc.ir.codes import largest_code
 from effcc.ir.contraction import contraction
+from effcc.ir.dims import Dim
 from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, children, free_axes, loads, rebuild, walk
 from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
 from effcc.ir.scalars import is_check
 from effcc.ir.types import TensorType
+from effcc.passes.group_sums import VECTORS, Vectors, sum_vectors
+from effcc.target import Target
 
 ROWS = 64
 """So many results at least read what a launch of its own stores: it takes as long as a few rows."""
@@ -46,22 +49,23 @@ class _Apart:
     inputs: tuple[Param, ...]
 
 
-def share_inputs(program: Program) -> Program:
-    """The program with such inputs stored by launches of their own."""
-    found = {name: apart for name, kernel in program.kernels.items() if (apart := _apart(kernel)) is not None}
+def share_inputs(program: Program, target: Target) -> Program:
+    """The program with such inputs stored by launches of their own, and groups of codes summed before their scale."""
+    lanes = target.vector_lanes
+    found = {name: apart for name, kernel in program.kernels.items() if (apart := _apart(kernel, lanes)) is not None}
     if not found:
         return program
     kernels, names = dict(program.kernels), dict[Kernel, str]()
     for name, apart in found.items():
         kernels[name] = apart.rest
-        if apart.first not in names:
+        if apart.inputs and apart.first not in names:
             names[apart.first] = fresh_name(f"{name}_inputs", kernels)
             kernels[names[apart.first]] = replace(apart.first, name=names[apart.first])
     buffers = {b.name: b for b in program.buffers}
     stored: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
 
     def launched(step: Step) -> Iterator[Step]:
-        if isinstance(step, Launch) and (apart := found.get(step.kernel)) is not None:
+        if isinstance(step, Launch) and (apart := found.get(step.kernel)) is not None and apart.inputs:
             given = dict(zip((p.name for p in program.kernels[step.kernel].params), step.arguments, strict=True))
             read = tuple(given[p.name] for p in apart.first.params)
             key = (names[apart.first], read)
@@ -87,15 +91,16 @@ def _buffer(buffers: dict[str, Buffer], base: str, like: Param) -> str:
     return name
 
 
-def _apart(kernel: Kernel) -> _Apart | None:
-    """The kernel in two; None where it reads nothing that is worth it."""
+def _apart(kernel: Kernel, lanes: int) -> _Apart | None:
+    """The kernel in two, the first of which may store nothing; None where nothing of it changes."""
     if kernel.scans or kernel.spans or any(s.scatter is not None for s in kernel.statements):
         return None
     made: dict[Expr, Statement] = {}
-    rest = tuple(_reading(kernel, s, made) for s in kernel.statements)
-    if not made:
+    extents = dict(kernel.axes)
+    rest = tuple(_reading(kernel, s, made, extents, lanes) for s in kernel.statements)
+    if rest == kernel.statements:
         return None
-    extents = kernel.extents
+    kernel = replace(kernel, axes=tuple(extents.items()))
     inputs = tuple(Param(s.target, TensorType(s.dtype, tuple(extents[a] for a in s.axes))) for s in made.values())
     first = _part(kernel, tuple(made.values()), kernel.params, inputs)
     return _Apart(replace(first, name=""), _part(kernel, rest, (*inputs, *kernel.params), kernel.outputs), inputs)
@@ -113,27 +118,49 @@ def _part(
     )  # fmt: skip
 
 
-def _reading(kernel: Kernel, s: Statement, made: dict[Expr, Statement]) -> Statement:
-    """A sum over codes that reads its inputs as they are stored by statements of their own, which are added to `made`;
-    any other statement as it is."""
+def _reading(
+    kernel: Kernel, s: Statement, made: dict[Expr, Statement], extents: dict[str, Dim], lanes: int
+) -> Statement:
+    """A sum over codes that reads its inputs as they are stored by statements of their own, which are added to `made`,
+    and sums the vectors of a group before its scale, along an axis that is added to `extents`; any other statement as
+    it is."""
     found = s.reduction
     if found is None or s.value is not found or not _sums_codes(found) or contraction(s, kernel.weights) is not None:
         return s
-    extents = kernel.extents
     rows = [extents[a] for a in s.axes if extents[a] != 1]
     if prod(n for n in rows if isinstance(n, int)) < ROWS:
         return s
     given = {p.name for p in kernel.params} - {p.name for p in kernel.outputs} - kernel.weights
+    vectors = _vectors(found, extents, lanes)
+    ends = (found.axes[-1], *([vectors.lane] if vectors is not None else []))
+    axes = (*found.axes[:-1], *ends)
+
+    def alike(e: Expr) -> bool:
+        return _is_alike(e, axes, given)
 
     def stored(e: Expr) -> Expr:
-        if not _is_input(e, s, found, given):
+        kept = tuple(a for a in axes if a in free_axes(e))
+        if not alike(e) or not kept or kept[-1] not in ends or not _is_worth_storing(e, kept[-1]):
             return rebuild(e, tuple(map(stored, children(e)))) if isinstance(e, Call) else e
-        axes = tuple(a for a in found.axes if a in free_axes(e))
         if e not in made:
-            made[e] = Statement(f"{s.target}.input{len(made)}", axes, e)
+            made[e] = Statement(f"{s.target}.input{len(made)}", kept, e)
         return Load(made[e].target, tuple(Axis(a) for a in made[e].axes), e.dtype)
 
-    return replace(s, value=replace(found, body=stored(found.body)))
+    summed = sum_vectors(found.body, vectors, alike, stored) if vectors is not None else None
+    if summed is None or vectors is None:
+        return replace(s, value=replace(found, body=stored(found.body)))
+    extents[vectors.lane] = vectors.lanes
+    return replace(s, value=replace(found, axes=(*found.axes[:-1], vectors.lane), body=summed))
+
+
+def _vectors(found: Reduce, extents: Mapping[str, Dim], lanes: int) -> Vectors | None:
+    """How the last axis of a sum, a group's, is cut into vectors; None where it is one, or a whole row."""
+    last = found.axes[-1]
+    extent = extents[last]
+    if len(found.axes) < 2 or not isinstance(extent, int) or extent % lanes or not 1 < extent // lanes <= VECTORS:
+        return None
+    lane = f"{last}_l"
+    return Vectors(last, lane, lanes, extent // lanes) if lane not in extents or extents[lane] == lanes else None
 
 
 def _sums_codes(found: Reduce) -> bool:
@@ -142,13 +169,16 @@ def _sums_codes(found: Reduce) -> bool:
     return found.operator == "sum" and not found.spans and bool(read)
 
 
-def _is_input(e: Expr, s: Statement, found: Reduce, given: set[str]) -> bool:
-    """Whether all rows compute a float of inputs alike, or read it apart along the axis that lanes run along."""
-    last, axes, read = found.axes[-1], free_axes(e), loads(e)
-    if not e.dtype.is_float or not read or last not in axes or not axes <= {*found.axes}:
+def _is_alike(e: Expr, axes: Sequence[str], given: Set[str]) -> bool:
+    """Whether all rows compute a float of inputs alike."""
+    read = loads(e)
+    if not e.dtype.is_float or not read or not free_axes(e) <= {*axes}:
         return False
-    if any(x.buffer not in given or not x.dtype.is_float for x in read) or any(is_check(x) for x in walk(e)):
-        return False
+    return all(x.buffer in given and x.dtype.is_float for x in read) and not any(is_check(x) for x in walk(e))
+
+
+def _is_worth_storing(e: Expr, last: str) -> bool:
+    """Whether what rows compute alike is computed, or read apart along the axis that lanes run along."""
     if isinstance(e, Load):
         return any(coefficient(i, last) not in (0, 1, None) for i in e.index)
     return isinstance(e, Call)

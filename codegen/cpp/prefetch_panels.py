@@ -29,10 +29,10 @@ def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear], moved_by:
     """Ask for a cache line that loops will read here later.
 
     Where a loop reads the same panel for one tile of rows after the other, each of its turns asks for a share of the
-    next panel, which comes while all of them compute; else a loop asks for what it reads some turns later. Nothing is
-    asked for where the whole stream is short, where another vector of the same line has asked already or another tile
-    of rows brought the panel to L2, or where a loop that `moved_by` lacks reads it again and again from there (a
-    recurrence's weights).
+    next panel, which comes while all of them compute; else a loop asks for what it reads some turns later, of rows side
+    by side for a share of all of them. Nothing is asked for where the whole stream is short, where another vector of
+    the same line has asked already or another tile of rows brought the panel to L2, or where a loop that `moved_by`
+    lacks reads it again and again from there (a recurrence's weights).
     """
     at = offset(storage, index)
     size = storage.dtype.bytes
@@ -59,9 +59,28 @@ def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear], moved_by:
             writer.add(Prefetch(place(storage, _share_of_next(writer, at, run, again, int(length)))))
     elif not _stays_in_l2(writer, turn * size, moved_by):
         outside = writer.loops[:-1]
-        writer.add(Prefetch(place(storage, shifted(at, _AHEAD // size))))
+        rows, inner = _rows_together(writer, at, run) if turn * size < _LINE else (1, ())
+        far = Linear(tuple((n, c * rows if n in inner else c) for n, c in at.terms), at.constant)
+        if at.constant < turn or rows == 1:  # else the first row's vectors have asked
+            for line in range(0, turn * size * rows if rows > 1 else 1, _LINE):
+                writer.add(Prefetch(place(storage, shifted(far, (_AHEAD + line) // size))))
     if outside:
         writer.asked.setdefault(stream, []).append(list(outside))
+
+
+def _rows_together(writer: Writer, at: Linear, run: Sequence[str]) -> tuple[int, Sequence[str]]:
+    """How many rows that follow on each other are read side by side, and the loops that read one of them. Rows of codes
+    end within a line, so each asking for its own would leave lines out: one asks for those of all, in their order."""
+    for n, name in enumerate(run[1:], 1):
+        rows = writer.known[name].modulus
+        if rows > 1 and dict(at.terms)[name] == _length(writer, at, run[:n]):
+            return rows, run[:n]
+    return 1, ()
+
+
+def _length(writer: Writer, at: Linear, run: Sequence[str]) -> int:
+    """The elements that loops read in all of their turns."""
+    return _extent(writer.known[run[-1]]) * int(dict(at.terms)[run[-1]])
 
 
 def _share_of_next(writer: Writer, at: Linear, run: Sequence[str], again: Sequence[str], length: int) -> Linear:

@@ -37,7 +37,7 @@ TURN_SHARE = 0.4
 def scheduled_seconds(stored: Storage | None, shape: tuple[int, ...], dtype: DType, rows: int, target: Target) -> float:
     """Predicted time of a product of `rows` rows with a weight of `shape`, as it is `stored`; None: dense."""
     fused = fuse(_product(stored, shape, dtype, max(rows, 1)), target)
-    program = tile(settle(share_inputs(decode_panels(fused, target)), target), target)
+    program = tile(settle(share_inputs(decode_panels(fused, target), target), target), target)
     return sum(program.schedules[s.kernel].seconds for s in program.program.steps if isinstance(s, Launch))
 
 

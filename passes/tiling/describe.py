@@ -298,21 +298,24 @@ def window_of(
     )
 
 
-def _operations(e: Expr, axis: str) -> float:
-    """Vector instructions of an expression with lanes along `axis`: what is the same in all lanes is computed apart."""
+def _operations(e: Expr, axis: str, known: set[Expr] | None = None) -> float:
+    """Vector instructions of an expression with lanes along `axis`: what is the same in all lanes is computed apart,
+    and what is written twice, `known` by then, once."""
+    known = set() if known is None else known
     if isinstance(e, Reduce):
         # Where several products are added up, the first of them is added as it is multiplied, too.
         *others, first = summands_of(e.body)
-        return _operations(e.body, axis) + (0.0 if others and factors_of(first) else 1.0)
-    if axis not in free_axes(e):
+        return _operations(e.body, axis, known) + (0.0 if others and factors_of(first) else 1.0)
+    if axis not in free_axes(e) or e in known:
         return 0.0
+    known.add(e)
     match e:
         case Load() if reads_table(e):
-            return function("where").instructions + _operations(e.index[0], axis)
+            return function("where").instructions + _operations(e.index[0], axis, known)
         case Call() if e.dtype.name == "i64" and not loads(e):
             return 0.0
         case Call():
-            return function(e.function).instructions + sum(_operations(o, axis) for o in e.operands)
+            return function(e.function).instructions + sum(_operations(o, axis, known) for o in e.operands)
     return 0.0
 
 

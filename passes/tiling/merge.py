@@ -4,7 +4,8 @@
 
 A register tile of 14 rows then finds 49 rows instead of 7 times 7, lanes have one rest instead of one a row, and a
 weight's panel is read once for all rows. Two axes are one where all accesses have both, next to each other, and the
-outer one's stride is the inner one's times its extent; an axis that is compared, offset or read alone stays.
+outer one's stride is the inner one's times its extent, or both as one index already, `W[n,7 * y + x]`; an axis that is
+compared, offset or read alone stays.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from effcc.ir.dims import Dim, Shape, dim, same
-from effcc.ir.expr import Axis, Expr, Load, Reduce, children, rebuild, walk
+from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, children, rebuild, transform, walk
 from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.types import TensorType
 
@@ -105,6 +106,7 @@ class _Merge:
 
     def _index(self, buffer: str, index: tuple[Expr, ...]) -> tuple[Expr, ...]:
         """An access with the pair as one: side by side, at one place in all accesses of the buffer, or not at all."""
+        index = tuple(transform(i, self._as_one) for i in index)
         uses = [p for p, i in enumerate(index) if any(e in (Axis(self.outer), Axis(self.inner)) for e in walk(i))]
         position = uses[0] if uses else -1
         if self.positions.setdefault(buffer, position) != position:
@@ -114,6 +116,13 @@ class _Merge:
         if index[position : position + 2] != (Axis(self.outer), Axis(self.inner)) or len(uses) != 2:
             raise _ApartError
         return (*index[:position], Axis(self.name), *index[position + 2 :])
+
+    def _as_one(self, e: Expr) -> Expr:
+        """The pair where it is one index: `outer * extent + inner`."""
+        match e:
+            case Call("add", (Call("mul", (Axis(self.outer), Const(extent))), Axis(self.inner))):
+                return Axis(self.name) if extent == self.kernel.extents[self.inner] else e
+        return e
 
     def _param(self, p: Param) -> Param:
         position = self.positions.get(p.name, -1)

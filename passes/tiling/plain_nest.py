@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from effcc.ir.affine import coefficient
-from effcc.ir.codes import reads_table
+from effcc.ir.codes import largest_code, reads_table
 from effcc.ir.dims import Shape, contiguous_strides
 from effcc.ir.expr import Axis, Load, ends_at, walk
 from effcc.ir.kernel import Kernel, Statement
@@ -306,8 +306,9 @@ def _pinned(kernel: Kernel) -> set[str]:
 
 def _beside(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> str | None:
     """An axis of rows, open to tasks, that reduce across the lanes and read alike what is dear: elements that are apart
-    in memory along the lanes (every second one, where two codes share a byte)."""
-    dear = _read_apart(choice, plan, axis, layout)
+    in memory along the lanes (every second one, where two codes share a byte), or floats beside codes, which take a
+    fourth of their loads."""
+    dear = _read_apart(choice, plan, axis, layout) or _read_beside_codes(choice, plan, axis, layout)
     pinned = _pinned(choice.kernel)
     rows = [
         a for a in plan.kept if a in _free(choice) and a not in pinned and isinstance(choice.kernel.extents[a], int)
@@ -321,6 +322,14 @@ def _read_apart(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Sha
     """What a row that is reduced across the lanes reads apart in memory, evenly."""
     reads = dict.fromkeys(load for i in plan.reductions for load in choice.kernel.statements[i].reads)
     return [x for x in reads if axis in plan.reduced and stride(x, axis, layout[x.buffer]) not in (0, 1, None)]
+
+
+def _read_beside_codes(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:
+    """The floats along the lanes that are multiplied with integers of few bits."""
+    reads = dict.fromkeys(load for i in plan.reductions for load in choice.kernel.statements[i].reads)
+    if axis not in plan.reduced or all(largest_code(x) is None for x in reads):
+        return []
+    return [x for x in reads if x.dtype.is_float and stride(x, axis, layout[x.buffer]) == 1]
 
 
 def _scattered(kernel: Kernel, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:

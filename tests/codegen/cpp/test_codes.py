@@ -83,6 +83,19 @@ def test_rows_side_by_side_are_one_stream() -> None:
     assert source.count("__builtin_prefetch(Q") >= 4, "each row asks for its line of those two pages on"
 
 
+def test_rows_that_end_within_a_line_ask_for_the_lines_of_all_of_them_in_their_order() -> None:
+    head = "kernel @k(x: f32[18,16], y: f32[18,16], Q: u8[576,288], S: f32[576,18]) -> (O: f32[576])"
+    code = "cast<i32>(Q[n,g * 16 + (j + {0})])"
+    term = "x[g,j + {0}] * cast<f32>(" + code + ") + y[g,j + {0}] * cast<f32>(" + code + " and 15)"
+    body = " + ".join(term.format(n) for n in (0, 8))
+    made = parse_kernel(f"{head} over n=576, g=18, j=8 {{ O[n] = sum(g, j: ({body}) * S[n,g]) }}")
+    source = source_of(lower(*choose(made, generic("avx2"))), generic("avx2"))
+    (asked,) = [line.strip() for line in source.splitlines() if "__builtin_prefetch(Q" in line]
+    rows = source.count("load<u8x<8>>") // 2
+    assert rows > 1
+    assert f"+ {16 * rows} * g_1 + 8192" in asked, "a turn reads 16 bytes of each row"
+
+
 def test_codes_of_four_vectors_are_looked_up_together(target: Target, cache: CompileCache) -> None:
     code = "T[cast<i64>({} and 15)]"
     bits = "cast<i32>(Q[n,32 * g + j])"

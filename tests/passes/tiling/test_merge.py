@@ -51,6 +51,21 @@ def test_reduced_axes_are_merged_too():
     """) == {"c": "4", "y_x": "35"}
 
 
+def test_axes_that_are_one_index_already_are_merged_with_those_that_stand_side_by_side():
+    text = """
+        kernel @k(X: f32[3,2,8], Q: f32[6,48], S: f32[6,6]) -> (Y: f32[6]) over n=6, h=3, g=2, k=8 {
+          Y[n] = sum(h, g, k: X[h,g,k] * Q[n,(h * 2 + g) * 8 + k] * S[n,h * 2 + g])
+        }
+    """
+    assert axes(text) == {"n": "6", "h_g": "6", "k": "8"}, "S has no k"
+    assert axes(text.replace("h * 2 + g]", "g * 3 + h]")) == {"n": "6", "h": "3", "g": "2", "k": "8"}
+    kernel, random = parse_kernel(text), np.random.default_rng(0)
+    arrays = {p.name: random.integers(-9, 9, p.type.shape).astype(np.float32) for p in kernel.params}
+    merged = merge_axes(kernel)
+    given = {p.name: arrays[p.name].reshape([int(str(n)) for n in p.type.shape]) for p in merged.params}
+    np.testing.assert_array_equal(run_kernel(merged, given)["Y"], run_kernel(kernel, arrays)["Y"])
+
+
 def test_a_run_time_size_may_be_the_outer_one():
     assert axes("""
         kernel @k(X: f32[s0,5]) -> (Y: f32[s0,5]) over i=s0, j=5 {
