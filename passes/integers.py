@@ -8,9 +8,10 @@ Where the machine multiplies unsigned with signed bytes (vpdpbusd), rows are mov
 
 Where rows are known to differ by no more than 127 (`effcc.passes.ranges`), they are moved up to 0 to 127 likewise: two
 products then fit in i16 (vpmaddubsw). Where they differ by no more than 254, they are moved to lie around 0: then two
-products of |w| with rows that have w's sign do (vpsignb). Else, where it multiplies pairs (vpmaddwd), both are widened
-to i16, rows as they are written, weights once. What is taken away from all bytes (a zero point) is taken from the sum
-likewise:
+products of |w| with rows that have w's sign do (vpsignb). Where weights lie from -64 to 63, rows are moved up to
+unsigned bytes, two products of which with such fit in i16 likewise. Else, where it multiplies pairs (vpmaddwd), both
+are widened to i16, rows as they are written, weights once. What is taken away from all
+bytes (a zero point) is taken from the sum likewise:
 
     linear(cast<i32>(x) - z, cast<i32>(w))  =  linear(cast<i32>(x), cast<i32>(w), -z * sum(w, k))
 
@@ -24,7 +25,7 @@ from dataclasses import dataclass, replace
 
 from effcc.ir.contraction import PackedDot
 from effcc.ir.dots import DOTS
-from effcc.ir.dtypes import DType, b8, f32, i8, i16, i32, i64, u7, u8
+from effcc.ir.dtypes import DType, b8, f32, i7, i8, i16, i32, i64, u7, u8
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.hoist import movable
 from effcc.passes.integer_convolutions import (
@@ -42,7 +43,9 @@ from effcc.passes.writer import Writer
 from effcc.target import Target
 
 _BYTES = (i8, u8)
-_OFFSET, _SMALL = 128, 127
+_OFFSET, _SMALL, _BYTE = 128, 127, 255
+_REDUCED = (-64, 63)
+"""Two products of such a weight with any unsigned byte fit in i16."""
 
 
 def sum_by_dots(graph: Graph, target: Target) -> Graph:
@@ -73,13 +76,16 @@ def sum_by_dots(graph: Graph, target: Target) -> Graph:
 
 @dataclass(frozen=True)
 class _Product:
-    """A product `node` of bytes: x[..., k] - zero times w, transposed where it is a `linear`'s; x lies in `rows`."""
+    """A product `node` of bytes: x[..., k] - zero times w, transposed where it is a `linear`'s; x lies in `rows`, w in
+    `weights`.
+    """
 
     node: Node
     x: Value
     w: Value
     zero: int
     rows: Range
+    weights: Range
 
 
 def _product(node: Node, producers: dict[Value, Node]) -> _Product | None:
@@ -90,7 +96,9 @@ def _product(node: Node, producers: dict[Value, Node]) -> _Product | None:
         return None
     rows, zero = _centred(node.operands[0], producers)
     x, w = _held(rows, producers), _held(node.operands[1], producers)
-    found = None if x is None or w is None else _Product(node, x, w, zero, range_of(x, producers))
+    found = (
+        None if x is None or w is None else _Product(node, x, w, zero, range_of(x, producers), range_of(w, producers))
+    )
     return found if found is None or node.op != "convolution" or has_form(node, found.x, found.w) else None
 
 
@@ -141,6 +149,10 @@ def _factors(writer: Writer, product: _Product, target: Target) -> Factors:
     small = w.type.dtype == i8 and most - least <= _SMALL
     if small and has_dots(u7, i8, target) and not has_dots(u8, i8, target):
         return Factors(moved_up(writer, x, -least, u7), w, zero - least)
+    reduced = _REDUCED[0] <= product.weights[0] and product.weights[1] <= _REDUCED[1]
+    if reduced and most - least <= _BYTE and has_dots(u8, i7, target) and not has_dots(u8, i8, target):
+        x = x if x.type.dtype == u8 else moved_up(writer, x, -least, u8)
+        return Factors(x, writer.emit("cast", w, name=f"{w.name}_reduced", dtype=i7), zero - least)
     if w.type.dtype == i8 and most - least <= 2 * _SMALL and has_dots(b8, i8, target):
         up = 0 if least >= -_SMALL and most <= _SMALL else -_SMALL - least
         moved = moved_up(writer, x, up, b8) if up else writer.emit("cast", x, name=f"{x.name}_even", dtype=b8)

@@ -41,10 +41,12 @@ class IntegerModule(EncodedModule):
     """A module with bytes for its weight, which makes bytes of its input too.
 
     input_step: f32[], a buffer; None where each token has a step of its own.
+    weight_bounds: the least and the largest byte of the weight, where its scheme has no others (`reduce_range`).
     """
 
     activations: Codes
     input_step: Tensor | None
+    weight_bounds: tuple[int, int] | None = None
 
     def quantized(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """The bytes of the input, and what one of them is worth."""
@@ -56,6 +58,10 @@ class IntegerModule(EncodedModule):
         """Bytes of the input as integers that are 0 where it is."""
         wide = whole.to(dtype)
         return wide - self.activations.zero if self.activations.zero else wide
+
+    def bounded(self, values: Tensor) -> Tensor:
+        """The weight's bytes, clamped to what they are: says to a compiler what is so."""
+        return values if self.weight_bounds is None else values.clamp(*self.weight_bounds)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, activations={self.activations}"
@@ -72,6 +78,7 @@ class IntegerLinear(IntegerModule, EncodedLinear):
 
     def summed(self, whole: Tensor, values: Tensor) -> Tensor:
         """The sums of products of bytes."""
+        values = self.bounded(values)
         rows = whole.reshape(-1, self.in_features)
         if rows.dtype == torch.int8 and self.in_features > 1:
             sums = torch._int_mm(rows, values.t())
@@ -119,7 +126,13 @@ class IntegerConv2d(IntegerModule, EncodedConv2d):
         wide = torch.int64 if any(d > 1 for d in self.dilation) else torch.int32
         padding = self.padding if self.padding_mode == "zeros" else 0
         sums = F.conv2d(
-            self.centred(whole, wide), values.to(wide), None, self.stride, padding, self.dilation, self.groups
+            self.centred(whole, wide),
+            self.bounded(values).to(wide),
+            None,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
         )
         result = sums.float() * (step * weight_scale.float()).reshape(-1, 1, 1)
         return (result if self.bias is None else result + self.bias.float().reshape(-1, 1, 1)).to(input.dtype)
@@ -193,13 +206,22 @@ def _integer_class(module: EncodedModule) -> type[IntegerModule]:
     return IntegerLinear if _is_whole(stored) else GroupedLinear
 
 
+def _bounds(module: EncodedModule) -> tuple[int, int] | None:
+    """Between which numbers the bytes of a weight are, where its scheme uses fewer than a byte has."""
+    components = [getattr(module, name) for name in module.weight_components]
+    form = storage_of(module.encoding, module.weight_shape, components).values.integer_form
+    code = None if form is None else form.code
+    return (code.low, code.high) if code is not None and code.packed.signed and code.high < 127 else None
+
+
 def install_activations(module: Any, codes: Codes | None, step: Tensor | None = None) -> None:
     """Make a layer whose weight is bytes quantize its input as is said; None: no longer."""
     if isinstance(module, IntegerModule):
-        del module.input_step
+        del module.input_step, module.weight_bounds
         module.__class__ = _ENCODED[type(module)]  # type: ignore[assignment]
     if codes is not None:
         module.__class__ = _integer_class(module)
         module.activations = codes
+        module.weight_bounds = _bounds(module)
         source = getattr(module, module.weight_components[0])
         module.register_buffer("input_step", None if step is None else step.to(source.device))

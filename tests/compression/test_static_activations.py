@@ -116,6 +116,17 @@ def test_sums_are_those_of_the_integers(machine: str, notation: str) -> None:
             torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
 
 
+def test_reduced_weights_are_so_whatever_their_bytes_hold() -> None:
+    x = torch.randn(1, 8, 5, 5)
+    layer: Any = quantize(nn.Conv2d(8, 12, 3, padding=1), "int8(reduce_range=true)", activations="int8", data=x)
+    assert layer.weight_values.abs().max() == 63
+    before = layer(x)
+    layer.weight_values.masked_fill_(layer.weight_values == 63, 127)  # as a damaged file might
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), before)
+        torch.testing.assert_close(torch.compile(layer, backend="effcc")(x), before, rtol=1e-6, atol=1e-6)
+
+
 def test_what_calibration_chooses() -> None:
     some = torch.linspace(0, 1, 20001)
     far = torch.cat([some, torch.tensor([10.0])])

@@ -9,7 +9,7 @@ import pytest
 
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
-from effcc.ir.dtypes import DType, b8, i8, i16, u7, u8
+from effcc.ir.dtypes import DType, b8, i7, i8, i16, u7, u8
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_graph
@@ -46,6 +46,20 @@ CLAMPED = """
       %bytes = cast %near {{dtype={x}}} : {x}[6,70]
       %a = cast %bytes {{dtype=i32}} : i32[6,70]
       %b = cast %w {{dtype=i32}} : i32[20,70]
+      %y = linear %a, %b : i32[6,20]
+      return %y
+    }}
+"""
+
+
+REDUCED = """
+    graph @main(%x: {x}[6,70], weight %w: i8[20,70]) {{
+      %least = constant {{value={least}, dtype=i8, shape=[]}} : i8[]
+      %most = constant {{value={most}, dtype=i8, shape=[]}} : i8[]
+      %up = maximum %w, %least : i8[20,70]
+      %cut = minimum %up, %most : i8[20,70]
+      %a = cast %x {{dtype=i32}} : i32[6,70]
+      %b = cast %cut {{dtype=i32}} : i32[20,70]
       %y = linear %a, %b : i32[6,20]
       return %y
     }}
@@ -121,6 +135,30 @@ def test_rows_in_a_small_range_are_summed_four_by_four(
     kernel, schedule = choose(kernel, target)
     verify_vectors(vectorize(lower(kernel, schedule), target))
     assert schedule.packs[0].group == (1 if machine == "scalar" else 2 if rows == i16 else 4)
+
+
+@pytest.mark.parametrize(("machine", "x", "least", "most", "form"), [
+    ("avx2", "i8", -64, 63, (u8, i7)), ("avx2", "u8", -63, 63, (u8, i7)), ("avx512", "i8", -63, 63, (u8, i7)),
+    ("avx2", "i8", -64, 64, (i16, i16)), ("avx2_vnni", "i8", -63, 63, (u8, i8)), ("scalar", "i8", -63, 63, (i8, i8)),
+])  # fmt: skip
+def test_weights_in_a_small_range_are_summed_four_by_four(
+    machine: str, x: str, least: int, most: int, form: tuple[DType, DType]
+) -> None:
+    target = generic(machine)
+    graph = parse_graph(REDUCED.format(x=x, least=least, most=most))
+    split = hoist(sum_by_dots(graph, target))
+    program = fuse(split.main, target, split.prepare)
+    random = np.random.default_rng(0)
+    bounds = np.iinfo(graph.params[0].type.dtype.numpy)
+    given = [random.choice([bounds.min, bounds.max], (6, 70)), random.choice([-128, 127, 5], (20, 70))]
+    given = [a.astype(p.type.dtype.numpy) for a, p in zip(given, graph.params, strict=True)]
+    np.testing.assert_array_equal(run_program(program, given)[0], run_graph(graph, given)[0])
+    (kernel,) = (k for k in program.kernels.values() if any("linear" in s.target for s in k.statements))
+    held = {p.name: p.type.dtype for p in kernel.params}
+    assert tuple(held[load.buffer] for load in dict.fromkeys(kernel.statements[0].reads)) == form
+    kernel, schedule = choose(kernel, target)
+    verify_vectors(vectorize(lower(kernel, schedule), target))
+    assert schedule.packs[0].group == (1 if machine == "scalar" else 2 if form == (i16, i16) else 4)
 
 
 def test_nodes_of_several_results_are_no_products() -> None:
