@@ -30,6 +30,7 @@ from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
 from effcc.passes.balance import cut_long_spans
 from effcc.passes.columns import turn_columns
+from effcc.passes.dequantized import multiply_integers
 from effcc.passes.encodings import Choice, decode_matrices, distribute, encode, spell_out_encodings, sum_by_groups
 from effcc.passes.fusion.fuse import CASCADE_STEPS, KERNEL_STEPS, to_cascades, to_clusters
 from effcc.passes.fusion.program import Cascades, program_of
@@ -132,7 +133,7 @@ def _hoist(state: State, target: Target) -> State:
     assert state.graph is not None
     graph, choices = state.graph, state.encodings
     if device_of(target) is None:
-        graph, choices = sum_by_groups(sum_by_dots(graph, target), target)
+        graph, choices = sum_by_groups(sum_by_dots(multiply_integers(graph, target), target), target)
     split = hoist(keep_codes(graph))
     prepare = split.prepare
     if prepare is not None and state.fast_math:
