@@ -44,8 +44,9 @@ from effcc.target import Target
 MODEL = """
     # Register tile: accumulators, a row of B, and one broadcast element of A.
     vectors = nr / lanes
-    # Sums of a group have their own; `turned` dot products hold sizes beside columns, ones, and what is being summed.
-    (1 + grouped) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + 2 * turned + masks <= vector_registers
+    # Sums of a group have their own; `turned` dot products hold sizes beside columns. Where pairs are added up by
+    # `ones`, these are in a register, and so is what is being summed beside what it is made of.
+    (1 + grouped) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + 2 * ones + masks <= vector_registers
     mr + 2 <= aliased_rows or mr == 1              # rows of A that share one L1 set, with their lines of B and C
     n % nr == 0 or padded == 1
 
@@ -175,6 +176,7 @@ class ContractionNest:
         depth: points of the innermost k axis that are summed at once, as packed neighbours, here and in `matrix`.
         dot_slots: what summing them takes in vectors, in multiply-adds.
         turned: whether each takes columns' sizes and their signs, which are in registers meanwhile.
+        ones: whether each takes ones, by which sums of two are added up (vpmaddwd), from a register.
         joins: where a group of k at a time is summed in accumulators of its own, how these join the others; else None.
         rhs_row_stride: bytes between the vectors of B that one step of the innermost k axis and the next read, where
             they are far from each other and known.
@@ -196,6 +198,7 @@ class ContractionNest:
     depth: int = 1
     dot_slots: int = 1
     turned: bool = False
+    ones: bool = False
     row_slots: int = 0
     made: Made | None = None
     joins: Joins | None = None
@@ -298,6 +301,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "made_slots": 0 if nest.made is None else nest.made.slots,
         "dot_slots": nest.dot_slots,
         "turned": int(nest.turned),
+        "ones": int(nest.ones),
         "grouped": int(nest.joins is not None),
         "join_slots": 0 if nest.joins is None else nest.joins.groups * nest.joins.slots,
         "join_loads": 0 if nest.joins is None else nest.joins.groups * nest.joins.loads,

@@ -25,7 +25,7 @@ from effcc.ir.scalars import function
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, Joins, Made, schedule_contraction
 from effcc.passes.tiling.cost import PAGE_BYTES
-from effcc.passes.tiling.dots import dot_slots, is_turned
+from effcc.passes.tiling.dots import dot_slots, is_turned, sums_twice
 from effcc.passes.tiling.matrix import matrix_schedules
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.operands import Axis, Operand, operand_bytes
@@ -100,6 +100,7 @@ def contraction_of(
         whole=frozenset(a for a in kept if a not in shared),
         depth=depth,
         dot_slots=1 if depth == 1 or product.dot is None else dot_slots(product.dot, target) or 1,
+        ones=depth > 1 and product.dot is not None and sums_twice(product.dot, target),
         turned=depth > 1 and product.dot is not None and is_turned(product.dot, target),
         made=_made(kernel, columns_of.data.buffer, lane_axis),
         joins=joins,

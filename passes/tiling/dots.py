@@ -46,6 +46,11 @@ def dot_slots(dot: PackedDot, target: Target) -> int | None:
     return _PAIR_SLOTS if form == (i16, i16) and target.isa != "scalar" else None
 
 
+def sums_twice(dot: PackedDot, target: Target) -> bool:
+    """Whether a step sums pairs in i16 first, and pairs of these by ones, which a register holds."""
+    return dot.neighbours == 4 and not target.sums_bytes and (dot.left, dot.right) in _TWICE
+
+
 def is_turned(dot: PackedDot, target: Target) -> bool:
     """Whether a step is |b| times a with b's sign, so that |b| has registers beside b."""
     return (dot.left, dot.right) == (b8, i8) and dot_slots(dot, target) == _BALANCED_SLOTS
@@ -55,6 +60,7 @@ _BF16_SLOTS, _BF16_SLOTS_BESIDE_TILES = 2, 4
 """Cores with a matrix unit were measured to sum half the products of their f32 multiply-adds; two is a guess."""
 _SIGNED_SLOTS = 3
 """Of signed bytes alone only matrix units have dot products: in vectors, vpdpbusd twice and a subtraction."""
+_TWICE = ((u7, i8), (u8, i7), (b8, i8))
 _SMALL_SLOTS = {"avx2": 2, "avx512": 3}
 """vpmaddubsw, vpmaddwd and an addition, which AVX2's vectors have a port of its own for."""
 _BALANCED_SLOTS = 3
