@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from benchmarks import table
 from benchmarks.small_models import SMALL_MODELS, SmallModel
 from benchmarks.subject import stats
 from effcc.accuracy import Report, check
-from effcc.frontend import capture
 from effcc.frontend.widened import run_widened
 
 
@@ -55,11 +55,15 @@ def tensors(result: Any) -> list[Tensor]:
 
 
 def reference(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """The results in float64, of a model that may be captured in several parts."""
-    run = capture.compile_apart(
-        model, lambda module, *_: lambda *values: run_widened(module, values), dynamic=False, fullgraph=False
-    )
-    return tensors(run(**inputs))
+    """The results in float64. What a model decides by its data is decided as eager does, whose calls are recorded."""
+
+    def call(*values: Tensor) -> list[Tensor]:
+        return tensors(model(**dict(zip(inputs, values, strict=True))))
+
+    values = tuple(inputs.values())
+    without_writes = torch.func.functionalize(call, remove="mutations")
+    recorded = make_fx(without_writes, tracing_mode="real", _error_on_data_dependent_ops=False)(*values)
+    return run_widened(recorded, values)
 
 
 def portion(report: Report) -> float:

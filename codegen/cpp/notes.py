@@ -25,14 +25,14 @@ def note_failures(
     """Note a check's number and its `subject` where it does not hold, in the first `count` lanes that are in `mask`."""
     if values.is_true(holds):
         return
-    if holds.lanes == 1:
+    if holds.lanes == 1 and subject.lanes == 1:
         fails = _fails(writer, holds, count, mask)
     else:
-        bad = values.call(writer, "not", boolean, [holds])
+        bad = values.truth(True) if values.is_false(holds) else values.call(writer, "not", boolean, [holds])
         for active in (values.first_lanes(writer, count) if count is not None else None, mask):
             if active is not None:
                 bad = values.call(writer, "and", boolean, [bad, active])
-        fails = values.node(writer, bad)
+        fails = values.node(writer, bad) if bad.lanes > 1 else values.mask(writer, bad, bad.mask_bytes)
     writer.add(Check(number, fails, values.node(writer, subject), size))
 
 

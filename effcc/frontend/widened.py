@@ -164,7 +164,20 @@ class _WidenedRun(_Run):
         return super().run_node(n)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return super().call_function(target, widen(args), widen(kwargs))
+        return super().call_function(_IN_FLOAT64.get(target, target), widen(args), widen(kwargs))
 
     def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return widen(super().get_attr(target, args, kwargs))
+
+
+def _grouped_mm(x: Tensor, w: Tensor, offs: Tensor | None = None, *_: object, **__: object) -> Tensor:
+    """Y[r] = X[r] W[g] for the rows r of group g, which ends at offs[g]: x [T, K], w [G, K, N]; or a batch."""
+    if offs is None:
+        return x @ w
+    ends = [0, *offs.tolist()]
+    products = [x[start:end] @ matrix for start, end, matrix in zip(ends, ends[1:], w, strict=False)]
+    return torch.cat([*products, x.new_zeros(x.shape[0] - ends[-1], w.shape[-1])])
+
+
+_IN_FLOAT64 = {aten._grouped_mm.default: _grouped_mm}
+"""What PyTorch computes in narrower types alone."""

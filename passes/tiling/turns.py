@@ -9,9 +9,9 @@ As many vectors as one has lanes are read along X's own axis, computed with, and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
+from math import inf, prod
 
-from effcc.ir.dims import Shape, elements
+from effcc.ir.dims import Dim, Shape, elements
 from effcc.ir.dtypes import f32
 from effcc.ir.expr import Axis, Load
 from effcc.ir.kernel import Statement
@@ -52,9 +52,9 @@ def turned_nest(choice: Choice, plan: NestPlan, along: str, crossing: str, layou
     """Blocks of as many rows as lanes; those follow one another that stay on the side whose rows are further apart."""
     kernel, lanes, target = choice.kernel, choice.target.vector_lanes, choice.target
     s = kernel.statements[plan.body[0]]
-    far_in = max(abs(step) for x in s.reads if isinstance(step := stride(x, along, layout[x.buffer]), int))
-    far_out = stride(_written(s), crossing, layout[s.target])
-    inner, outer = (along, crossing) if isinstance(far_out, int) and abs(far_out) > far_in else (crossing, along)
+    far_in = max(_distance(stride(x, along, layout[x.buffer])) for x in s.reads)
+    far_out = _distance(stride(_written(s), crossing, layout[s.target]))
+    inner, outer = (along, crossing) if far_out > far_in else (crossing, along)
     others = prod(choice.count(a) for a in plan.kept if a not in (along, crossing))
     wanted = TASKS_A_CORE * target.cores
     pieces = others * -(-choice.count(outer) // lanes)
@@ -71,6 +71,11 @@ def turned_nest(choice: Choice, plan: NestPlan, along: str, crossing: str, layou
     choice.inner = inner
     rest = [a for a in plan.kept if a not in (along, crossing)]
     return TiledNest(plan, {crossing: ("lanes", lanes), along: ("unroll", lanes)}, (*rest, outer, inner))
+
+
+def _distance(step: Dim | None) -> float:
+    """How many elements apart a step's ends lie; farther than all known ones where only a call tells."""
+    return abs(step) if isinstance(step, int) else inf
 
 
 def _written(s: Statement) -> Load:

@@ -157,6 +157,10 @@ class _Block:
             case Check(number, fails, value, size):
                 require(number >= 0 and fails.type.dtype == boolean, f"check {number} fails where {fails.type}")
                 require(not value.type.dtype.is_float, f"check {number} is of an integer, got {value.type}")
+                require(
+                    value.type.lanes in (1, fails.type.lanes),
+                    f"check {number} fails in {fails.type.lanes} lanes, and is of {value.type.lanes}",
+                )
                 self._is(size, INDEX)
             case Loop(name, start, stop, step, body):
                 self._is(start, INDEX)

@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
+from effcc.codegen.cpp.vectorize import vectorize
+from effcc.codegen.lower import lower
 from effcc.driver import State, run_steps
 from effcc.errors import OutOfRangeError, ZeroDivisorError
 from effcc.ir.dtypes import DTYPES
-from effcc.ir.interpreter import run_graph
-from effcc.ir.parser import parse_graph
+from effcc.ir.interpreter import run_graph, run_vectors
+from effcc.ir.parser import parse_graph, parse_kernel
+from effcc.ir.verifier.vectors import verify_vectors
+from effcc.passes.tiling.choose import choose
 from effcc.runtime.arrays import aligned, allocate, enter
 from effcc.runtime.cache import CompileCache
-from effcc.target import Target
+from effcc.target import Target, generic
 from tests.codegen.cpp.running import load
 
 ROWS, WIDTH = 7, 37  # two vectors of 16 lanes and a tail; more rows than threads
@@ -141,3 +145,22 @@ def test_an_index_that_the_model_keeps_inside_is_not_checked() -> None:
     assert "note(" not in str(state.source) and "effcc_describe" not in str(state.source)
     unbounded = text.replace("%y = embedding %x, %b", "%y = embedding %x, %a")
     assert "effcc_describe" in str(run_steps(State(graph=parse_graph(unbounded)), Target.parse("avx2")).source)
+
+
+BEYOND = """
+    kernel @rows(X: i64[3,17]) -> (O: bool[s,17]{1,s}) over i=3, j=17, m=s, n=17 {
+      T[i,j] = cast<bool>(X[i,j])
+      O[m,n] = where(in_range(where(m < 0, m + 3, m), 3, 0), T[where(m < 0, m + 3, m),n], false)
+    }
+"""
+
+
+@pytest.mark.parametrize("machine", ["avx512", "avx2", "scalar"])
+def test_vectors_that_surely_fail_note_their_first_lane(machine: str) -> None:
+    reading, schedule = choose(parse_kernel(BEYOND), generic(machine))
+    function = vectorize(lower(reading, schedule), generic(machine))
+    verify_vectors(function)
+    x, o = np.arange(51).reshape(3, 17) % 2, np.zeros(17 * 21, np.bool_)
+    failed = run_vectors(function, {"X": x.reshape(-1), "O": o}, {"s": 21}, team=1)
+    assert min(failed) == (0, 3, 3)
+    assert np.array_equal(o.reshape(17, 21)[:, :3].T, x != 0)

@@ -104,3 +104,13 @@ def test_a_chosen_schedule_fits_where_a_result_is_written_transposed(isa: Isa) -
           S[i,i1] = M[i,i1] + 1.0
         }""")
     verify_schedule(kernel, choose(kernel, generic(isa))[1], bounds(generic(isa)))
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2"])
+def test_rows_that_a_call_puts_apart_are_turned_too(isa: Isa):
+    kernel = parse_kernel("""kernel @turned(X: f32[17*s,32]{1,17*s}) -> (O: f32[s,17,32]) over i=s, j=17, n=32 {
+      O[i,j,n] = X[i * 17 + j,n]
+    }""")
+    reading, schedule = choose(kernel, generic(isa))
+    verify_schedule(reading, schedule, bounds(generic(isa)))
+    assert any("turned" in note for note in schedule.notes)
