@@ -18,6 +18,7 @@ import dataclasses
 import gc
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from benchmarks import table
 from benchmarks.small_models import SMALL_MODELS, SmallModel
 from benchmarks.subject import stats
 from effcc.accuracy import Report, check
+from effcc.errors import FaultWarning
 from effcc.frontend.widened import run_widened
 
 
@@ -84,9 +86,10 @@ def breaks_of(backend: str, model: nn.Module, calls: Sequence[Mapping[str, Tenso
 
 def measure(name: str, entry: SmallModel, own: bool = True) -> Row:
     """Compile one network, run it on its two inputs, and compare with the reference. own: also count PyTorch's own
-    graph breaks, which takes another capture."""
+    graph breaks, which takes another capture. Raises FaultWarning where PyTorch runs a part for a fault of ours."""
     both = [entry.inputs(0), entry.inputs(1)]
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error", FaultWarning)
         own_breaks = breaks_of("eager", entry.build(), both) if own else 0
         torch.compiler.reset()
         model = entry.build()

@@ -12,6 +12,7 @@ import warnings
 from benchmarks.op_database.calls import calls, operators
 from benchmarks.op_database.outcome import Outcome, outcome
 from benchmarks.op_database.workers import Task
+from effcc.errors import FaultWarning
 
 _LEFT_TO_PYTORCH = ("linalg.", "fft.", "sparse.")  # one sample says as much as many
 
@@ -19,6 +20,7 @@ _LEFT_TO_PYTORCH = ("linalg.", "fft.", "sparse.")  # one sample says as much as 
 def main() -> None:
     """Serve tasks until the input ends. What operators print goes to standard error."""
     warnings.simplefilter("ignore")
+    warnings.simplefilter("error", FaultWarning)  # a part that PyTorch runs for a fault of effcc's is no success
     logging.getLogger("torch").setLevel(logging.CRITICAL)  # a call that must be refused is no news
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
