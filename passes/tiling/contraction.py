@@ -30,6 +30,7 @@ from effcc.passes.tiling.cost import (
     LOAD_EIGHTHS,
     PACKED_LOAD_EIGHTHS,
     PAGE_BYTES,
+    PANEL_PARTS,
     ROOFLINE,
     Prediction,
     byte_time_at_home,
@@ -61,7 +62,9 @@ MODEL = """
     rests = min(1, max(blocks - 1, 0))             # partial sums rest in a block of C, which is cleared before
     reloads = rests * (blocks + 1)                 # and read once more by what follows
     m_parts * mr < m + mr ; n_parts * nr < n + nr
-    lhs_bytes * rows * depth + rhs_bytes * depth * nr + rests * acc_bytes * rows * columns <= l2_bytes
+    panel = rhs_bytes * depth * nr
+    held = lhs_bytes * rows * depth + panel + rests * acc_bytes * rows * columns
+    held <= l2_bytes
 
     # Parallel work: what the busiest thread does; a task runs its panels `turns` times. Each `max` below has a second
     # term that is never greater than the first, the same work divided evenly: it changes no cost, but bounds it before
@@ -110,8 +113,12 @@ MODEL = """
                  * (lhs_bytes * m * k_all + rhs_bytes * nr * k_all * all_rhs_reads + partial * m))
     cache = l2_byte * max(busy_panels * panel_bytes, all_bytes / threads)
 
-    # Loads that wait for L2 hold multiply-adds up: a twelfth of what they take.
-    compute = slot * (max(busy_panels * panel_slots, all_slots / threads) + rounds * task_slots) + cache / 12
+    # Loads that wait for L2 hold multiply-adds up: a twelfth of what they take. The next panel comes there while tiles
+    # of rows use this one, if it is asked for early and has room beside what they use; else the first tile waits for it.
+    unasked = min(1, max(panel_parts * panel - l2_bytes, 0) + panel_parts * max(held + panel - l2_bytes, 0))
+    waits = unasked * min(1, max(ceil(rows / mr) - 1, 0))
+    compute = (slot * (max(busy_panels * panel_slots, all_slots / threads) + rounds * task_slots) + cache / 12
+               + waits * busy_panels * nr * k_all * rhs_time)
 
     # From where the operands live: A once a task, B once a task, C once.
     task_time = (turns * rounds * lhs_bytes * rows * k_all * lhs_byte
@@ -299,6 +306,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "decode_slots": nest.decode_slots,
         "row_slots": 1 + nest.row_slots,
         "made_slots": 0 if nest.made is None else nest.made.slots,
+        "panel_parts": PANEL_PARTS if nest.rhs == "packed" and nest.made is None else 0,
         "dot_slots": nest.dot_slots,
         "turned": int(nest.turned),
         "ones": int(nest.ones),

@@ -27,6 +27,8 @@ from effcc.target import generic
 from tests.passes.tiling.brute_force import brute_force
 
 AVX512, AVX2 = generic("avx512"), generic("avx2")
+ZEN3 = replace(AVX2, cores=2, l2_bytes=512 << 10, l3_bytes=32 << 20)
+"""A part of a server with AVX2."""
 
 
 def product(m: int, n: int, k: int, batch: int = 1, **options) -> ContractionNest:
@@ -124,6 +126,20 @@ def test_a_panel_too_long_for_the_cache_is_blocked_over_k():
     assert best.kc < 12288
     (whole,) = schedule_contraction(product(256, 768, 12288, block_k=False), AVX512)
     assert whole.kc == 12288
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(128, 768, 3072), (197, 768, 3072), (128, 384, 1536), (49, 768, 3072)])
+def test_rows_leave_room_in_the_second_cache_for_a_panel_and_the_next_one(m, n, k):
+    (best,) = schedule_contraction(product(m, n, k), ZEN3)
+    panel = 4 * best.kc * best.nr
+    assert 4 * panel <= ZEN3.l2_bytes and 4 * best.mc * best.kc + 2 * panel <= ZEN3.l2_bytes
+    problem = contraction_problem(product(m, n, k), ZEN3)
+    free = solve(replace(problem, parameters={**problem.parameters, "panel_parts": 0}))[0].values
+    assert 4 * free["kc"] * free["nr"] > panel, "nobody waits for panels that nobody asks for"
+
+
+def test_one_tile_of_rows_reads_panels_of_any_length_as_a_stream():
+    assert schedule_contraction(product(4, 768, 3072), ZEN3)[0].kc == 3072
 
 
 def test_rows_that_share_a_set_of_the_first_cache_limit_the_tile():
