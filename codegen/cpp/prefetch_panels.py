@@ -15,13 +15,15 @@ from effcc.codegen.cpp.loads import offset, place
 from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.storage import Memory
 from effcc.ir.vectors import Prefetch
-from effcc.passes.tiling.cost import PANEL_PARTS
 
 _AHEAD = 8192
 """Bytes between what a stream reads and what it asks for: two pages."""
 _AGAIN = 32
 """Reading the same so often, a loop finds it in L2 but for the first time: asking costs more than it saves."""
 _LINE = 64
+PANEL_OF_L2 = 4
+"""A panel and the next one may take so many parts of L2, each: the rows' operand lies there too. Schedules count on it
+(`PANEL_PARTS` of `passes/tiling/cost.py`)."""
 
 
 def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear], moved_by: Collection[str]) -> None:
@@ -51,7 +53,7 @@ def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear], moved_by:
     stream = (storage.pointer, at.constant)
     if any(writer.loops[: len(loops)] == loops for loops in writer.asked.get(stream, ())):
         return
-    fits = length * size <= writer.l2_bytes // PANEL_PARTS
+    fits = length * size <= writer.l2_bytes // PANEL_OF_L2
     if shares > 1 and outside and fits and all(atom == LANE for atom, _ in index[-1].terms):
         # A share is so many lines a turn, rounded up; the first vectors of the turn ask for them.
         if at.constant * size % (turn * size) < -(-turn * size // int(shares)):

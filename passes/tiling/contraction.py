@@ -114,7 +114,7 @@ MODEL = """
     cache = l2_byte * max(busy_panels * panel_bytes, all_bytes / threads)
 
     # Loads that wait for L2 hold multiply-adds up: a twelfth of what they take. The next panel comes there while tiles
-    # of rows use this one, if it is asked for early and has room beside what they use; else the first tile waits for it.
+    # of rows use this one, if it is asked for early and has room beside what they use; else the first tile waits.
     unasked = min(1, max(panel_parts * panel - l2_bytes, 0) + panel_parts * max(held + panel - l2_bytes, 0))
     waits = unasked * min(1, max(ceil(rows / mr) - 1, 0))
     compute = (slot * (max(busy_panels * panel_slots, all_slots / threads) + rounds * task_slots) + cache / 12

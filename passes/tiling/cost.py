@@ -66,10 +66,10 @@ PACKED_LOAD_EIGHTHS = 10
 load for each dot, came to 1.6 loads a cycle where two are the limit (u8 x i8 by vpdpbusd, 128 x 768 x 3072: 26x16 took
 1.22 times what 8x48 did, 16x16 1.35 times)."""
 PANEL_PARTS = 4
-"""A panel of at most this part of L2 is asked for while the one before it is used (`codegen/cpp/prefetch_panels`). Where
-it, the next one and a task's rows have no room together, panels come from beyond L2 once more for every task, at the
-rate of L3 and beside no multiply-adds: 128 x 3072 x 768 with AVX2 and 512 KB of L2, one thread, took 12.3 ms in tasks of
-16 rows and all of k, 10.1 of 32 rows, and 9.1 to 9.6 in blocks of 1536 to 256."""
+"""A panel of at most this part of L2 is asked for while the one before it is used (`codegen/cpp/prefetch_panels`).
+Where it, the next one and a task's rows have no room together, panels come from beyond L2 once more for every task, at
+the rate of L3 and beside no multiply-adds: 128 x 3072 x 768 with AVX2 and 512 KB of L2, one thread, took 12.3 ms in
+tasks of 16 rows and all of k, 10.1 of 32 rows, and 9.1 to 9.6 in blocks of 1536 to 256."""
 TURN_SLOTS = 1
 """Eighths of a slot to turn the loop over k: its branch issues beside the multiply-adds, and unrolling it by 4 changed
 nothing that could be measured (products of 128 x 768 x 3072, 8x48 and 12x32 tiles with AVX-512, 6x16 with AVX2).

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effcc.codegen.cpp.prefetch_panels import PANEL_OF_L2
 from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import evaluate
 from effcc.passes.tiling.contraction import (
@@ -19,7 +20,7 @@ from effcc.passes.tiling.contraction import (
     contraction_schedules,
     schedule_contraction,
 )
-from effcc.passes.tiling.cost import ROOFLINE
+from effcc.passes.tiling.cost import PANEL_PARTS, ROOFLINE
 from effcc.passes.tiling.notation import parse_model
 from effcc.passes.tiling.operands import Axis
 from effcc.passes.tiling.solver import solve
@@ -136,6 +137,10 @@ def test_rows_leave_room_in_the_second_cache_for_a_panel_and_the_next_one(m, n, 
     problem = contraction_problem(product(m, n, k), ZEN3)
     free = solve(replace(problem, parameters={**problem.parameters, "panel_parts": 0}))[0].values
     assert 4 * free["kc"] * free["nr"] > panel, "nobody waits for panels that nobody asks for"
+
+
+def test_schedules_count_on_the_panels_that_code_asks_for():
+    assert PANEL_PARTS == PANEL_OF_L2
 
 
 def test_one_tile_of_rows_reads_panels_of_any_length_as_a_stream():
