@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from effcc.frontend.requirements import in_unit_interval
 
@@ -44,6 +45,7 @@ def _rounded_first(overload: Any) -> Callable[..., Tensor]:
 
 
 _LOGIT = decomposition_table[aten.logit.default]
+_SELECT_SCATTER = decomposition_table[aten.select_scatter.default]
 _CROSS_ENTROPY = _rounded_first(aten.binary_cross_entropy.default)
 
 
@@ -113,6 +115,17 @@ def logit(x: Tensor, eps: float | None = None) -> Tensor:
     return decomposed
 
 
+def select_scatter(x: Tensor, source: Tensor, dim: int, index: Any) -> Tensor:
+    """`x` with `source` at one place of an axis, which may depend on data: then its sign is not known either."""
+    if not free_unbacked_symbols(index):
+        decomposed: Tensor = _SELECT_SCATTER(x, source, dim, index)
+        return decomposed
+    dim = dim % x.dim()
+    count = x.shape[dim]
+    places = torch.arange(count).view([-1 if axis == dim else 1 for axis in range(x.dim())])
+    return torch.where((places == index) | (places == index + count), source.unsqueeze(dim), x)
+
+
 def _with_wide_statistics(overload: Any) -> Callable[..., Any]:
     """Batch norm of a half tensor beside float32 parameters, whose statistics eager keeps in float32.
 
@@ -143,6 +156,7 @@ def composites() -> dict[Any, Callable[..., Any]]:
         **{overload: _product_with_logarithm(overload) for overload in logarithms},
         **{overload: _with_wide_statistics(overload) for overload in batch_norms},
         aten.logit.default: logit,
+        aten.select_scatter.default: select_scatter,
         aten.pow.Tensor_Scalar: pow_of_truths,
         aten.binary_cross_entropy.default: binary_cross_entropy,
         aten.mse_loss_backward.default: mse_loss_backward,

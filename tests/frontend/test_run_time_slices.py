@@ -75,3 +75,19 @@ def test_a_slice_is_eagers(function: Callable[[Tensor, Tensor], Tensor]) -> None
         x, y = torch.randn(rows, columns, generator=generator), torch.zeros(count)
         torch.testing.assert_close(compiled(x, y), function(x, y))
     assert not stats(compiled).externs
+
+
+def test_a_row_that_depends_on_data_is_written_and_read_backwards() -> None:
+    def function(x: Tensor, at: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+        n = at.item()
+        written = x.clone()
+        written[n] = row
+        (gradient,) = torch.autograd.grad((x * 2)[n].square().sum(), x)
+        return written, gradient
+
+    torch._dynamo.reset()
+    x, row = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), requires_grad=True), torch.ones(3)
+    with torch._dynamo.config.patch(capture_scalar_outputs=True, trace_autograd_ops=True):
+        compiled = torch.compile(function, backend="effcc", fullgraph=True)
+        for n in (3, -2):
+            torch.testing.assert_close(compiled(x, torch.tensor(n), row), function(x, torch.tensor(n), row))
