@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from effcc.codegen.cpp.expression_text import Texts, outlined_name
+from effcc.codegen.cpp.short_loops import turns_stay_apart
 from effcc.codegen.cpp.spelling import SPELLINGS, element_name, type_name
 from effcc.ir.vectors import (
     Array,
@@ -157,6 +158,8 @@ class _Lines:
                     advance = f"++{name}" if step == 1 else f"{name} += {step}"
                     first, end = texts.whole(start), texts.whole(stop)
                     yield f"{indent}for (i64 {name} = {first}; {name} < {end}; {advance}) {{"
+                    if turns_stay_apart(line):
+                        yield f"{indent}  forget_loads();"
                     yield from self.text(inner, indent + "  ")
                     yield f"{indent}}}"
                 case Share(name, count, inner, comment):

@@ -17,6 +17,7 @@
 //   scatter(p, index, v), scatter_if(mask, p, index, v)        in lane order: the last lane wins
 //   found(p)                                   p, looked up here: where a thread's own storage lies is a call, which
 //                                              compilers make again in every loop, with all registers saved around it
+//   forget_loads()                             what was loaded before is loaded again after it where it is used
 #pragma once
 
 #include "effcc/convert.h"
@@ -28,6 +29,8 @@ EFFCC_INLINE T* found(T* p) {
     __asm__("" : "+r"(p));
     return static_cast<T*>(__builtin_assume_aligned(p, 64));
 }
+
+EFFCC_INLINE void forget_loads() { __asm__ volatile("" : : : "memory"); }
 
 namespace detail {
 
