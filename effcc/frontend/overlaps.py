@@ -10,13 +10,13 @@ So where `as_strided` writes places of an input's storage, which the functional 
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
+import islpy as isl
 import torch
 from torch import Tensor, fx
 from torch._C._dynamo.guards import compute_overlapping_tensors
@@ -32,7 +32,7 @@ def meeting(
 ) -> tuple[int, int] | None:
     """The positions of two tensors with memory in common, the first of which is `written`; None if there are none.
 
-    share: whether two tensors that lie in one stretch of memory have some in common (default: by their strides).
+    share: whether two tensors that lie in one stretch of memory have some in common (default: exactly that).
     """
     share = share or _share_elements
     places = sorted((*_place(t), k) for k, t in enumerate(tensors) if t.numel())
@@ -57,25 +57,40 @@ def _place(t: Tensor) -> tuple[int, int]:
 
 
 def _share_elements(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors in one stretch of memory share elements; of some that lie differently it is not known."""
-    if _of_one_storage(a, b) and not compute_overlapping_tensors([a, b]):
-        return False
+    """Whether a byte belongs to both of two tensors: an integer problem in their indices, which isl solves exactly.
+
+    PyTorch's own test (`compute_overlapping_tensors`) counts offsets in elements whatever their dtypes, and takes rows
+    of unlike lengths to be apart that are not.
+    """
+    (ours, our_place), (theirs, their_place) = _bytes_of(a, "i"), _bytes_of(b, "j")
     apart = b.data_ptr() - a.data_ptr()
-    if a.stride() != b.stride() or a.dtype != b.dtype or apart % a.dtype.itemsize:
-        return True
-    step = math.gcd(*(s for n, m, s in zip(a.shape, b.shape, a.stride(), strict=True) if max(n, m) > 1))
-    return step == 0 or apart // a.dtype.itemsize % step == 0  # no multiple: columns of one matrix, interleaved
+    names = ", ".join(name for name, _ in (*ours, *theirs))
+    conditions = " and ".join(f"0 <= {name} < {size}" for name, size in (*ours, *theirs))
+    text = f"{{ [{names}] : {conditions} and {our_place} = {apart} + {their_place} }}"
+    return not isl.BasicSet.read_from_str(isl.Context(), text).is_empty()  # a context of its own: threads may ask
+
+
+def _bytes_of(t: Tensor, name: str) -> tuple[list[tuple[str, int]], str]:
+    """Indices with their extents, the last of which counts an element's bytes, and how far a byte is from the first."""
+    width = t.dtype.itemsize
+    extents = [*t.shape, width]
+    steps = [*(step * width for step in t.stride()), 1]
+    indices = [f"{name}{k}" for k in range(len(extents))]
+    place = " + ".join(f"{step} {index}" for step, index in zip(steps, indices, strict=True))
+    return list(zip(indices, extents, strict=True)), place
 
 
 def _are_merged(a: Tensor, b: Tensor) -> bool:
-    """Whether AOTAutograd would make one input of two."""
-    if _share_elements(a, b):
-        return True
-    return _of_one_storage(a, b) and len(compute_overlapping_tensors([a, b])) > 0
+    """Whether AOTAutograd would make one input of two, or they share memory."""
+    return _share_elements(a, b) or (_of_one_storage(a, b) and _pytorch_finds_overlap(a, b))
 
 
 def _of_one_storage(a: Tensor, b: Tensor) -> bool:
     return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+
+
+def _pytorch_finds_overlap(a: Tensor, b: Tensor) -> bool:
+    return len(compute_overlapping_tensors([a, b])) > 0
 
 
 def run_overlapping_in_eager(graph_module: fx.GraphModule) -> Run | None:
@@ -93,7 +108,7 @@ def run_overlapping_in_eager(graph_module: fx.GraphModule) -> Run | None:
     if found is None:
         return None
     context = TracingContext.try_get()
-    if context is not None:
+    if context is not None and _pytorch_finds_overlap(*(examples[k] for k in found)):  # else the guard fails at once
         sources = [nodes[k].meta["grapharg"].source for k in found]
         context.guards_context.aotautograd_guards.append(StorageOverlap(sources, []))
     _warn(*(_name(nodes[k]) for k in found))

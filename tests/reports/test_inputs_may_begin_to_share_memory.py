@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from effcc.frontend.overlaps import Lookout, meeting
@@ -54,9 +56,20 @@ def halves_of_rows() -> Inputs:
     return x[:, :4], x[:, 4:]
 
 
+def rows_of_unlike_lengths() -> Inputs:
+    x = torch.randn(6, 8)
+    return x[:4, :4], x[1:5, 1:5]
+
+
+def complex_and_real() -> Inputs:
+    x = torch.randn(32, dtype=torch.complex64)[16:].view(4, 4)
+    return x, torch.view_as_real(x)[..., 0]
+
+
 ORDERS = (
     (apart, the_same), (views_apart, overlapping_views, views_apart), (apart, the_same_data), (apart, arrays),
     (overlapping_views, views_apart), (columns, columns), (halves_of_rows, overlapping_views),
+    (apart, rows_of_unlike_lengths), (rows_of_unlike_lengths, apart), (complex_and_real, apart),
 )  # fmt: skip
 
 
@@ -98,6 +111,27 @@ def test_inputs_that_only_interleave_or_are_only_read_stay_compiled() -> None:
     assert meeting([x, x[1:], torch.randn(3)], [2]) is None
     assert meeting([torch.randn(3), x, x[1:]], [2]) == (2, 1)
     assert meeting([x[:, :3], x[:, 2:5]], [0]) == (0, 1)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_views_meet_where_a_byte_is_both_ones(data: st.DataObject) -> None:
+    memory = torch.zeros(64, dtype=torch.uint8)
+
+    def view() -> tuple[Tensor, set[int]]:
+        dtype = data.draw(st.sampled_from([torch.uint8, torch.float16, torch.float32, torch.complex64]))
+        shape = data.draw(st.lists(st.integers(1, 4), max_size=3))
+        steps = [data.draw(st.integers(0, 5)) for _ in shape]
+        last, width = sum((n - 1) * s for n, s in zip(shape, steps, strict=True)), dtype.itemsize
+        if (last + 1) * width > 64:
+            shape, steps, last = [], [], 0
+        begin = data.draw(st.integers(0, 64 // width - last - 1))
+        offsets = torch.arange(64 // width).as_strided(shape, steps, begin)
+        taken = {int(k) * width + byte for k in offsets.flatten() for byte in range(width)}
+        return memory.view(dtype).as_strided(shape, steps, begin), taken
+
+    (a, ours), (b, theirs) = view(), view()
+    assert (meeting([a, b], [0]) is not None) == bool(ours & theirs)
 
 
 @pytest.mark.parametrize("moved", [1, 2, 24])
