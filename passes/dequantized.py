@@ -20,8 +20,9 @@ from effcc.ir.encodings import Storage
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.dead_code import remove_dead_code
 from effcc.passes.encodings.choose import decoded_storage
+from effcc.passes.integer_convolutions import has_form
 from effcc.passes.integers import has_dots
-from effcc.passes.ranges import range_of
+from effcc.passes.ranges import range_of, zero_point
 from effcc.passes.writer import Writer
 from effcc.target import Target
 
@@ -73,9 +74,10 @@ def _product(node: Node, graph: Graph, producers: Mapping[Value, Node]) -> _Prod
         return None
     if node.op == "linear":
         fits = rows.step.type.rank == 0 or rows.step.type.shape[-1] == 1
-        fits = fits and node.operands[0].type.shape[:-1] not in ((), (1,))
+        fits = fits and elements(node.operands[0].type.shape[:-1]) != 1
     else:
-        fits = rows.step.type.rank == 0 and not isinstance(rows.zero, Value) and not node.attrs["transposed"]
+        fits = rows.step.type.rank == 0 and not isinstance(rows.zero, Value)
+        fits = fits and has_form(node, rows.q, weight.operands[0])
     shape = node.operands[1].type.shape
     fits = fits and all(isinstance(n, int) for n in shape) and elements(shape[1:]) * _BYTE * 128 < _LARGEST_SUM
     return _Product(rows, *weight.operands) if fits else None
@@ -114,11 +116,9 @@ def _centred(value: Value, producers: Mapping[Value, Node]) -> tuple[Value, int 
     if held is None or held[1] is not None or by.type.rank != 0:
         return None
     made = producers.get(by)
-    number = made.attrs.get("value") if made is not None and made.op == "constant" else None
-    if number is not None:
-        if not isinstance(number, int | float) or number != int(number) or not 0 <= number <= _BYTE:
-            return None
-        return held[0], int(number)
+    if made is not None and made.op == "constant":
+        number = zero_point(by, held[0].type.dtype, producers)
+        return None if number is None else (held[0], number)
     least, most = range_of(by, producers)
     return (held[0], by) if _is_integral(by, producers) and -_BYTE <= least <= most <= _BYTE else None
 

@@ -37,7 +37,7 @@ from effcc.passes.integer_convolutions import (
     write_in_floats,
 )  # fmt: skip
 from effcc.passes.padded_codes import border_of
-from effcc.passes.ranges import Range, range_of
+from effcc.passes.ranges import Range, range_of, zero_point
 from effcc.passes.tiling.dots import dot_slots
 from effcc.passes.writer import Writer
 from effcc.target import Target
@@ -94,22 +94,21 @@ def _product(node: Node, producers: dict[Value, Node]) -> _Product | None:
         return None
     if node.op != "convolution" and node.operands[1].type.rank != 2:
         return None
-    rows, zero = _centred(node.operands[0], producers)
-    x, w = _held(rows, producers), _held(node.operands[1], producers)
+    x, zero = _centred(node.operands[0], producers)
+    w = _held(node.operands[1], producers)
     found = (
         None if x is None or w is None else _Product(node, x, w, zero, range_of(x, producers), range_of(w, producers))
     )
     return found if found is None or node.op != "convolution" or has_form(node, found.x, found.w) else None
 
 
-def _centred(value: Value, producers: dict[Value, Node]) -> tuple[Value, int]:
-    """A value, and the zero point that is taken away from it."""
+def _centred(value: Value, producers: dict[Value, Node]) -> tuple[Value | None, int]:
+    """The bytes that a value is, widened and in another shape, and the zero point that is taken away from them."""
     node = producers.get(_unshaped(value, producers))
-    if node is not None and node.op == "sub" and (by := producers.get(node.operands[1])) is not None:
-        number = by.attrs.get("value") if by.op == "constant" else None
-        if type(number) is int and 0 <= number <= 255:
-            return node.operands[0], number
-    return value, 0
+    if node is not None and node.op == "sub" and (x := _held(node.operands[0], producers)) is not None:
+        number = zero_point(node.operands[1], x.type.dtype, producers)
+        return (None, 0) if number is None else (x, number)
+    return _held(value, producers), 0
 
 
 def _unshaped(value: Value, producers: dict[Value, Node]) -> Value:
@@ -144,8 +143,8 @@ def _factors(writer: Writer, product: _Product, target: Target) -> Factors:
     signed, mixed = x.type.dtype == w.type.dtype == i8, x.type.dtype != w.type.dtype
     if signed and has_dots(u8, i8, target):
         return Factors(moved_up(writer, x, _OFFSET, u8), w, zero + _OFFSET)
-    least = min(int(product.rows[0]), 0)
-    most = max(product.rows[1], zero)  # which the border of a convolution adds
+    least = min(int(product.rows[0]), zero, 0)  # a convolution's border is the zero point
+    most = max(product.rows[1], zero)
     small = w.type.dtype == i8 and most - least <= _SMALL
     if small and has_dots(u7, i8, target) and not has_dots(u8, i8, target):
         return Factors(moved_up(writer, x, -least, u7), w, zero - least)

@@ -49,6 +49,16 @@ def range_of(value: Value, producers: Mapping[Value, Node], steps: int = _MOST_S
     return (least, most) if known[0] <= least and most <= known[1] else known  # beyond, integers wrap around
 
 
+def zero_point(value: Value, codes: DType, producers: Mapping[Value, Node]) -> int | None:
+    """The constant that is taken away from codes of a dtype, where it is one of those that they may be."""
+    made = producers.get(value)
+    number = made.attrs.get("value") if made is not None and made.op == "constant" else None
+    if not isinstance(number, int | float) or not math.isfinite(number) or number != int(number):
+        return None
+    least, most = _of_dtype(codes)
+    return int(number) if least <= number <= most else None
+
+
 def _of_dtype(dtype: DType) -> Range:
     if not dtype.is_integer:
         return _ANY

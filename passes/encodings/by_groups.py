@@ -28,7 +28,7 @@ from effcc.passes.encodings.choose import Choice, decoded_storage, dense_seconds
 from effcc.passes.fusion import fuse
 from effcc.passes.hoist import hoist
 from effcc.passes.integers import has_dots, moved_up
-from effcc.passes.ranges import Range, range_of
+from effcc.passes.ranges import Range, range_of, zero_point
 from effcc.passes.tiling.axes import settle
 from effcc.passes.tiling.tile import tile
 from effcc.passes.writer import Writer
@@ -102,12 +102,10 @@ def _product(node: Node, graph: Graph, producers: dict[Value, Node], target: Tar
 def _bytes(value: Value, producers: dict[Value, Node]) -> tuple[Value, int] | None:
     """The bytes that floats are, and the zero point that is taken away from them."""
     node = producers.get(value)
-    if node is not None and node.op == "sub" and (by := producers.get(node.operands[1])) is not None:
-        number = by.attrs.get("value") if by.op == "constant" else None
-        if not isinstance(number, float | int) or number != int(number) or not 0 <= number <= 255:
-            return None
+    if node is not None and node.op == "sub":
         found = _bytes(node.operands[0], producers)
-        return None if found is None or found[1] else (found[0], int(number))
+        number = None if found is None or found[1] else zero_point(node.operands[1], found[0].type.dtype, producers)
+        return None if found is None or number is None else (found[0], number)
     if node is None or node.op != "cast" or node.operands[0].type.dtype not in (i8, u8):
         return None
     return node.operands[0], 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effcc.ir.dtypes import i8
 from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.parser import parse_graph
@@ -54,9 +55,14 @@ CONVOLUTION = """
 """
 
 
+def of_i8(text: str) -> str:
+    return text.replace("%q: u8", "%q: i8").replace("121.0", "-128.0")
+
+
 def drawn(graph: Graph) -> list[np.ndarray]:
     random = np.random.default_rng(0)
-    given = {"q": (0, 256), "values": (-127, 128), "p": (90, 91)}
+    codes = (-128, 128) if graph.params[0].type.dtype == i8 else (0, 256)
+    given = {"q": codes, "values": (-127, 128), "p": (90, 91)}
     return [
         random.integers(*given[p.name], p.type.shape).astype(p.type.dtype.numpy)
         if p.name in given
@@ -73,8 +79,14 @@ def summed(graph: Graph) -> str:
 @pytest.mark.parametrize("machine", ["avx2", "avx512_vnni"])
 @pytest.mark.parametrize(
     "text",
-    [LINEAR.format(zero=CONSTANT), LINEAR.format(zero=CHOSEN), CONVOLUTION],
-    ids=["zero point", "zero point chosen at each call", "border"],
+    [
+        LINEAR.format(zero=CONSTANT),
+        LINEAR.format(zero=CHOSEN),
+        CONVOLUTION,
+        of_i8(LINEAR.format(zero=CONSTANT)),
+        of_i8(CONVOLUTION),
+    ],
+    ids=["zero point", "zero point chosen at each call", "border", "negative zero point", "border of negative codes"],
 )
 def test_sums_are_exact(machine: str, text: str) -> None:
     target, graph = generic(machine), parse_graph(text)
@@ -96,7 +108,12 @@ def test_sums_are_exact(machine: str, text: str) -> None:
     ("avx2", LINEAR.format(zero=CONSTANT).replace("weight %values", "%values")),
     ("avx2", LINEAR.format(zero=CONSTANT.replace("121.0", "0.5"))),
     ("avx2", LINEAR.format(zero=CONSTANT).replace("%step: f32[]", "%step: f32[6,70]")),
-], ids=["any zero point", "no dot products", "no weight", "no integer", "a step for each element"])  # fmt: skip
+    ("avx2", LINEAR.format(zero=CONSTANT.replace("121.0", "inf"))),
+    ("avx2", LINEAR.format(zero=CONSTANT.replace("121.0", "-1.0"))),
+    ("avx2", CONVOLUTION.replace("[2,8,9,7]", "[2,1040,9,7]").replace("[6,8,3,3]", "[6,520,3,3]")
+     .replace("groups=1", "groups=2")),
+], ids=["any zero point", "no dot products", "no weight", "no integer", "a step for each element", "infinite",
+        "not among the codes", "sums beyond what f32 counts"])  # fmt: skip
 def test_other_products_stay(machine: str, text: str) -> None:
     graph = parse_graph(text)
     assert multiply_integers(graph, generic(machine)) is graph
