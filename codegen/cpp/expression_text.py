@@ -24,7 +24,6 @@ from effcc.ir.vectors import (
     Convert,
     Dot,
     FirstLanes,
-    FirstThread,
     Fma,
     Iota,
     Lane,
@@ -109,8 +108,6 @@ class Texts:
                 return f"broadcast<{type_name(type)}>({body})", _ATOM
             case SizeNumber(size):
                 return self._size(size), _ANY
-            case FirstThread():
-                return "me.thread == 0", _ANY
             case Reduce(function, vector):
                 fold = FOLDS[function]
                 template = fold.masks if vector.type.is_mask else fold.lanes

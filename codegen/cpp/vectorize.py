@@ -56,7 +56,7 @@ def vectorize(nest: LoopNest, target: Target, name: str = "", no_alias: frozense
     """The function that computes `nest` on `target`.
 
     The threads of a team run it together: they share `parallel` loops, what stands beside them is done by
-    thread 0, and barriers keep statements apart. Parameters in `no_alias` are `restrict`.
+    whichever comes first, and barriers keep statements apart. Parameters in `no_alias` are `restrict`.
 
     Raises ScheduleError for a nest whose threads would share a local buffer.
     """
@@ -96,7 +96,7 @@ class _Vectorizer:
     # What the threads of a team do together
 
     def _together(self, body: Sequence[Stmt]) -> None:
-        """Statements that all threads come past: parallel loops are split, the rest is thread 0's."""
+        """Statements that all threads come past: parallel loops are split, the rest is the first one's to come."""
         waiting = False
         for group in self._groups(body):
             if waiting:

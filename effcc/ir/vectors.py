@@ -145,7 +145,7 @@ class SizeNumber:
 
 @dataclass(frozen=True, slots=True)
 class FirstThread:
-    """`first`: whether this is the first thread of the team."""
+    """`first`: whether this is the thread of the team that came here first. Only a branch has it, as its condition."""
 
     @property
     def type(self) -> Type:
@@ -565,8 +565,8 @@ class Function:
     """One function: buffers, sizes, and what it does. Sizes are its names for the size symbols of the nest, or for
     numbers that it is always called with (`n0 = 384`), which its text then does not say.
 
-    `first_only`: all of it is the first thread's. `called` are scalar functions, by name and type, that are called
-    where they are used, not written out. `notes` say what it was made from.
+    `first_only`: all of it is done by the thread that comes first. `called` are scalar functions, by name and type,
+    that are called where they are used, not written out. `notes` say what it was made from.
     """
 
     name: str

@@ -34,7 +34,7 @@ struct alignas(64) part {
 }  // namespace detail
 
 struct crew {
-    static constexpr int most = 16;  // of a larger team each thread does its own part only, and all are waited for
+    static constexpr int most = barrier::small;  // of a larger team each thread does its own part only
     barrier between;
     detail::part parts[most];
 };

@@ -212,7 +212,7 @@ struct absence {
     crew all;
     long cells[2][width] = {};
     int absent = -1, holding = -1;  // who
-    int done = 0, team = 0;
+    int done = 0;
     bool missed = false;  // whether the absent thread was waited for
 };
 
@@ -220,7 +220,6 @@ struct absence {
 void work_in_rounds(int thread, int team, void* context) {
     absence& a = *static_cast<absence*>(context);
     worker me(a.all, thread, team);
-    if (thread == 0) a.team = team;
     if (thread == a.absent && team > 1 && team <= crew::most) {
         int waited = 0;
         while (__atomic_load_n(&a.done, __ATOMIC_RELAXED) < absence::rounds && ++waited < 20000) usleep(500);
