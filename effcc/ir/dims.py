@@ -41,7 +41,9 @@ def number(value: object) -> Number | sympy.Expr:
     expression = sympy.sympify(value)
     if expression.is_Float or expression in (sympy.oo, -sympy.oo, sympy.nan):
         return float(expression)
-    return expression if is_real(expression) else dim(expression)
+    if is_real(expression):
+        return normal_divisions(expression) if has_division(expression) else expression
+    return dim(expression)
 
 
 def symbol(name: str) -> sympy.Symbol:

@@ -114,6 +114,10 @@ def test_constants_are_folded_to_pythons_own() -> None:
     assert number(FUNCTIONS["sqrt"](sympy.Float(2.0))) == math.sqrt(2)
 
 
+def test_sizes_within_numbers_are_in_normal_form_too() -> None:
+    assert show(number(FUNCTIONS["ratio"](sympy.ceiling(N / 2), N))) == "ratio(s0-floor(s0/2),s0)"
+
+
 @pytest.mark.parametrize("text", ["trunc(s0)", "bitand(real(s0),1)", "power(s0)", "lt(1.5,s0)"])
 def test_operands_of_another_kind_are_refused(text: str) -> None:
     with pytest.raises(IRTypeError, match="the function of sizes"):
