@@ -41,12 +41,18 @@ __attribute__((visibility("hidden"))) inline turns* current = nullptr;
 
 class barrier {
   public:
+    static constexpr int small = 16;
+
+    void begin(int) {}
+
     void wait(int thread, int team) {
         if (team <= 1) return;
         detail::turns* all = detail::current;
         all->pass();
         all->await(thread);
     }
+
+    void wait_for_begun(int thread, int team) { wait(thread, team); }
 };
 
 }  // namespace effcc
