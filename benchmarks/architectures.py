@@ -33,6 +33,7 @@ from benchmarks.small_models import SMALL_MODELS, SmallModel
 from benchmarks.subject import stats
 from effcc.accuracy import Report, check
 from effcc.errors import FaultWarning
+from effcc.frontend import capture
 from effcc.frontend.widened import run_widened
 
 
@@ -63,9 +64,16 @@ def reference(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         return tensors(model(**dict(zip(inputs, values, strict=True))))
 
     values = tuple(inputs.values())
-    without_writes = torch.func.functionalize(call, remove="mutations")
-    recorded = make_fx(without_writes, tracing_mode="real", _error_on_data_dependent_ops=False)(*values)
-    return run_widened(recorded, values)
+    record = make_fx(
+        torch.func.functionalize(call, remove="mutations"), tracing_mode="real", _error_on_data_dependent_ops=False
+    )
+    try:
+        return run_widened(record(*values), values)
+    except RuntimeError:  # writes into tensors that the model holds, or custom gradients: Dynamo knows both
+        run = capture.compile_apart(
+            model, lambda module, *_: lambda *given: run_widened(module, given), dynamic=False, fullgraph=False
+        )
+        return tensors(run(**inputs))
 
 
 def portion(report: Report) -> float:
