@@ -10,16 +10,18 @@ import pytest
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
 from effcc.ir.dtypes import DType, b8, i7, i8, i16, u7, u8
+from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_schedule
+from effcc.ir.program import Program
 from effcc.ir.verifier import verify_vectors
 from effcc.passes.fusion import fuse
 from effcc.passes.hoist import hoist
 from effcc.passes.integers import sum_by_dots
 from effcc.passes.tiling.choose import choose
-from effcc.target import generic
+from effcc.target import Target, generic
 
 PRODUCT = """
     graph @main(%x: {x}[6,70], weight %w: {w}[20,70]) {{
@@ -113,6 +115,11 @@ def test_a_load_serves_more_than_one_dot_product(machine: str, lanes: int) -> No
     assert int(columns) >= 2 * lanes and int(rows) * int(columns) >= 8 * lanes
 
 
+def summed_by_dots(graph: Graph, target: Target) -> Program:
+    split = hoist(sum_by_dots(graph, target))
+    return fuse(split.main, target, split.prepare)
+
+
 @pytest.mark.parametrize(("machine", "x", "least", "most", "rows"), [
     ("avx2", "i8", -63.0, 63.0, u7), ("avx512", "i8", -100.0, 27.0, u7), ("avx2", "i8", -64.0, 64.0, b8),
     ("avx2", "i8", -127.0, 127.0, b8), ("avx2", "u8", 1.0, 255.0, i16), ("avx512", "i8", -127.0, 127.0, i16),
@@ -124,8 +131,7 @@ def test_rows_in_a_small_range_are_summed_four_by_four(
 ) -> None:
     target = generic(machine)
     graph = parse_graph(CLAMPED.format(x=x, least=least, most=most))
-    split = hoist(sum_by_dots(graph, target))
-    program = fuse(split.main, target, split.prepare)
+    program = summed_by_dots(graph, target)
     random = np.random.default_rng(0)
     w = random.choice([-128, 127, 5], (20, 70)).astype(np.int8)
     given = [random.choice([-200.0, -3.0, 200.0], (6, 70)).astype(np.float32), w]
@@ -146,8 +152,7 @@ def test_weights_in_a_small_range_are_summed_four_by_four(
 ) -> None:
     target = generic(machine)
     graph = parse_graph(REDUCED.format(x=x, least=least, most=most))
-    split = hoist(sum_by_dots(graph, target))
-    program = fuse(split.main, target, split.prepare)
+    program = summed_by_dots(graph, target)
     random = np.random.default_rng(0)
     bounds = np.iinfo(graph.params[0].type.dtype.numpy)
     given = [random.choice([bounds.min, bounds.max], (6, 70)), random.choice([-128, 127, 5], (20, 70))]
