@@ -68,12 +68,13 @@ def reference(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         torch.func.functionalize(call, remove="mutations"), tracing_mode="real", _error_on_data_dependent_ops=False
     )
     try:
-        return run_widened(record(*values), values)
-    except RuntimeError:  # writes into tensors that the model holds, or custom gradients: Dynamo knows both
+        recorded = record(*values)
+    except RuntimeError:  # what functional transforms refuse, such as gradients of the model's own, Dynamo captures
         run = capture.compile_apart(
             model, lambda module, *_: lambda *given: run_widened(module, given), dynamic=False, fullgraph=False
         )
         return tensors(run(**inputs))
+    return run_widened(recorded, values)
 
 
 def portion(report: Report) -> float:
