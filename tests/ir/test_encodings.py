@@ -194,6 +194,8 @@ def test_a_damaged_coordinate_never_reads_outside() -> None:
         ("int4(group=true)", EncodingError, r"expected group=1\.\.65536"),
         ('int4(per="tensor",group=32)', EncodingError, "say one of them"),
         ("int4(zero=true,minimum=true)", EncodingError, "say one of them"),
+        ("int8(reduce_range=true,minimum=true)", EncodingError, "leave zero and minimum out"),
+        ("int8(reduce_range=true,group=32)", EncodingError, "gain nothing by it"),
         ('int4(minimum=true,scale="e8")', EncodingError, "a minimum is none"),
         ('int4(scale="u6")', EncodingError, "scales of groups"),
         ('int4(group=32,scale="u6",super=48)', EncodingError, "multiple of group"),

@@ -39,6 +39,8 @@ def _settle(given: dict[str, Any]) -> str | None:
         return "codes count from a zero point or from a minimum: say one of them"
     if given.get("reduce_range") and (given["zero"] or given["minimum"]):
         return "reduce_range is for integers around 0: leave zero and minimum out"
+    if given.get("reduce_range") and given["group"] is not None:
+        return "reduce_range is for sums along a whole channel, and those of a group gain nothing by it: leave one out"
     if given["minimum"] and given["scale"] == EXPONENT:
         return 'scale="e8" stores powers of two, and a minimum is none: say scale="f16", or zero=true'
     return settle_sharing()(given)
