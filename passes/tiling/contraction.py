@@ -282,8 +282,12 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
     vector = max(lanes, target.vector_lanes)  # generated code counts vectors of every type in lanes of f32
     kc = _blocks(k, lanes) if nest.block_k and nest.made is None else (k,)
     m_parts = (1,) if row_axis in nest.whole else parts_of(m, target.cores)
-    # Where not even the smallest block fits L2 (a very long k that may not be blocked), that block is what there is.
-    smallest_block = kc[0] * prod(k_inner) * (nest.lhs_bytes * _ceil(m, m_parts[-1]) + nest.rhs_bytes * lanes)
+    n_parts = _column_parts(nest, n, vector, target) if lane_axis not in nest.whole else (1,)
+    # Where not even the smallest block fits L2 (a very long k that may not be blocked, or long axes within it), that
+    # block is what there is, with the partial sums that rest beside it.
+    rows, columns = _ceil(m, m_parts[-1]), vector * _ceil(_ceil(n, vector), n_parts[-1])
+    resting = nest.accumulator_bytes * rows * columns if kc[0] < k else 0
+    smallest_block = kc[0] * prod(k_inner) * (nest.lhs_bytes * rows + nest.rhs_bytes * vector) + resting
     parameters = machine | {
         "l2_bytes": max(target.l2_bytes, smallest_block),
         "m": m,
@@ -328,7 +332,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "nr": _widths(vector),
         "kc": kc,
         "m_parts": m_parts,
-        "n_parts": _column_parts(nest, n, vector, target) if lane_axis not in nest.whole else (1,),
+        "n_parts": n_parts,
     }
     return parse_model(MODEL + ROOFLINE).problem(domains, parameters)
 

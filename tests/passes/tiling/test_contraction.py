@@ -129,6 +129,15 @@ def test_a_panel_too_long_for_the_cache_is_blocked_over_k():
     assert whole.kc == 12288
 
 
+@pytest.mark.parametrize("inner", [512, 1023, 1024, 5000, 70000])
+@pytest.mark.parametrize("target", [AVX2, ZEN3, AVX512], ids=["avx2", "zen3", "avx512"])
+def test_long_sums_within_a_block_have_a_schedule_whatever_the_cache_holds(target, inner):
+    """As of a convolution with 64 taps along its rows, and 1024 channels for each of them."""
+    axes = (Axis("m", 128, "m"), Axis("n", 128, "n"), Axis("taps", 64, "k"), Axis("channels", inner, "k"))
+    for block_k in (True, False):
+        assert schedule_contraction(ContractionNest(axes, block_k=block_k), target)
+
+
 @pytest.mark.parametrize(("m", "n", "k"), [(128, 768, 3072), (197, 768, 3072), (128, 384, 1536), (49, 768, 3072)])
 def test_rows_leave_room_in_the_second_cache_for_a_panel_and_the_next_one(m, n, k):
     (best,) = schedule_contraction(product(m, n, k), ZEN3)
