@@ -69,6 +69,7 @@ class Report:
     failures: tuple[Failure, ...]
     files: tuple[Path, ...] = ()
     modules: ModuleReport = field(default_factory=lambda: ModuleReport(0))
+    found: float | None = None  # seconds until the first failure, before it was reduced
 
     @property
     def graphs_per_minute(self) -> float:
@@ -88,6 +89,7 @@ class Report:
             "nodes": self.nodes,
             "compiled": self.compiled,
             "seconds": self.seconds,
+            "found": self.found,
             "graphs_per_minute": self.graphs_per_minute,
             "ops": self.ops,
             "ops_of_table": len(_drawable()),
@@ -173,9 +175,11 @@ class _Campaign:
     ops: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    begin: float = 0.0
+    found: float | None = None
 
     def run(self, minutes: float, most: int | None, progress: bool) -> Report:
-        begin = time.monotonic()
+        begin = self.begin = time.monotonic()
         end = begin + minutes * 60
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress) as bar:
@@ -196,21 +200,35 @@ class _Campaign:
                 if self._enough():
                     break
                 if self.pace.modules:
-                    self.beside.poll()
+                    self._poll()
+                if self._enough():
+                    break
                 running = self._start(examined, target, batches % SANITIZE_EVERY == SANITIZE_EVERY // 2)
                 number, batches = number + count, batches + 1
                 told = f"{self.graphs} graphs, {len(self.ops)} ops, {len(self.failures)} failures"
                 bar.update(task, completed=time.monotonic() - begin, description=told)
             self._finish(running)
         modules = self.beside.finish(self.output, self.reduce_seconds)
+        if modules.failures:
+            self._note()
         return Report(
             self.seed, self.graphs, self.nodes, self.compiled, time.monotonic() - begin, dict(self.ops),
-            tuple(self.failures), tuple(self.files), modules,
+            tuple(self.failures), tuple(self.files), modules, self.found,
         )  # fmt: skip
+
+    def _poll(self) -> None:
+        self.beside.poll()
+        if self.beside.failed:
+            self._note()
+
+    def _note(self) -> None:
+        """Take note of when the first failure was found."""
+        if self.found is None:
+            self.found = time.monotonic() - self.begin
 
     def _enough(self, more: int = 0) -> bool:
         """Whether there are as many failures as are wanted, `more` of them not written down yet."""
-        return self.stop_after is not None and len(self.failures) + more >= self.stop_after
+        return self.stop_after is not None and len(self.failures) + self.beside.failed + more >= self.stop_after
 
     def _targets(self) -> Iterator[Target]:
         host = self.target or Target.detect()
@@ -262,6 +280,7 @@ class _Campaign:
 
     def _failed(self, failure: Failure, target: Target, sanitize: bool = False) -> None:
         """Reduce, unless the like has been seen often; write down."""
+        self._note()
         alike = sum(failure.resembles(f) for f in self.failures)
         if alike < 3 and self.reduce_seconds and failure.step not in ("rules", "faults"):
             runner = self.sanitized if sanitize else self.runner

@@ -22,6 +22,8 @@ def fuzz(
     modules: Annotated[
         bool, typer.Option("--modules", help="Modules whose weights are stored, in every way they are called, alone.")
     ] = False,
+    stop_after: Annotated[int | None, typer.Option(min=1, help="End after so many failures.")] = None,
+    reduce: Annotated[float, typer.Option(min=0.0, help="Seconds for reducing a failure; 0 leaves it as found.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compile random programs and compare them with the interpreter in float64 and with eager PyTorch.
@@ -38,7 +40,9 @@ def fuzz(
     elif modules:
         report = run_modules(minutes, seed, output)
     else:
-        report = campaign.run(minutes=minutes, seed=seed, output=output)
+        report = campaign.run(
+            minutes=minutes, seed=seed, output=output, reduce_seconds=reduce, stop_after=stop_after, progress=not json
+        )
     if json:
         print_json(report.as_json())
     else:

@@ -140,6 +140,11 @@ class Beside:
         self._isolated.__exit__(kind, error, trace)  # ends what is pending, too
         self._thread.shutdown()
 
+    @property
+    def failed(self) -> int:
+        """How many have failed so far."""
+        return len(self._report.failures)
+
     def poll(self) -> None:
         """Count the last case if it is done, and begin the next."""
         if self._pending is None or self._pending.done():
