@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,24 +56,25 @@ def attempt(plant: Plant | None, seed: int, minutes: float, fuzz: Sequence[str] 
     with tempfile.TemporaryDirectory(prefix="effcc-plant-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         _copy(root, folder)
-        about = (plant.name, plant.room, plant.digest) if plant is not None else (UNTOUCHED, UNTOUCHED, "")
+        name, room, digest = (plant.name, plant.room, plant.digest) if plant else (UNTOUCHED, UNTOUCHED, "")
+        blank = Result(name, room, digest, seed, minutes, "stale", 0.0)
         try:
             if plant is not None:
                 plant.apply(folder)
         except StaleError as error:
-            return Result(*about, seed, minutes, "stale", 0.0, message=str(error))
+            return replace(blank, message=str(error))
         command = [sys.executable, *fuzz, "--seed", str(seed), "--minutes", str(minutes), "-o", str(folder / "found")]
         begin = time.monotonic()
         code, output, errors = _run(command, folder, 60 * minutes + BEYOND)
         seconds = time.monotonic() - begin
         report = _report(output)
         if report is not None:
-            return _judged(about, seed, minutes, report, seconds)
+            return _judged(replace(blank, seconds=seconds), report)
         last = (errors.strip().splitlines() or [""])[-1][:300]
         if code is None:
-            return Result(*about, seed, minutes, "hang", seconds, "campaign", message=last)
+            return replace(blank, outcome="hang", seconds=seconds, door="campaign", message=last)
         outcome = "crash" if _imports(folder) else "import"
-        return Result(*about, seed, minutes, outcome, seconds, "campaign", message=f"exit {code}: {last}")
+        return replace(blank, outcome=outcome, seconds=seconds, door="campaign", message=f"exit {code}: {last}")
 
 
 def _copy(root: Path, folder: Path) -> None:
@@ -124,14 +125,13 @@ def _report(output: str) -> dict[str, Any] | None:
     return report if isinstance(report, dict) else None
 
 
-def _judged(about: Sequence[str], seed: int, minutes: float, report: Mapping[str, Any], seconds: float) -> Result:
-    programs = int(report.get("graphs", 0))
+def _judged(blank: Result, report: Mapping[str, Any]) -> Result:
+    done = replace(blank, outcome="missed", programs=int(report.get("graphs", 0)))
     for door, failure in _failures(report):
-        found = report.get("found")
-        step, message = str(failure.get("step", "")), str(failure.get("message", ""))[:300]
-        at = float(found) if found is not None else seconds
-        return Result(*about, seed, minutes, "found", at, door, step, message, programs)
-    return Result(*about, seed, minutes, "missed", seconds, programs=programs)
+        found, step, message = report.get("found"), str(failure.get("step", "")), str(failure.get("message", ""))[:300]
+        seconds = done.seconds if found is None else float(found)
+        return replace(done, outcome="found", seconds=seconds, door=door, step=step, message=message)
+    return done
 
 
 def _failures(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
