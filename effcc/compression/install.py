@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from effcc.compression.inputs import UNCHANGED, InputChange
-from effcc.compression.modules import ENCODED, EncodedLinear, EncodedModule, encoded_class
+from effcc.compression.modules import ENCODED, EncodedLinear, EncodedModule, encoded_class, form_of
 from effcc.errors import EncodingError, InputError
 from effcc.frontend.decode import storage_of, to_numpy, to_tensor
 from effcc.frontend.importer import TORCH_DTYPES
@@ -184,11 +184,10 @@ def install(
         found = encoded_class(module)
         assert found is not None
         del module.weight
+        vars(module).pop("encoding", None)  # of a module that was trained with its weight as it would be stored
         module.__class__ = found
-    module.encoding = str(made.encoding)  # type: ignore[assignment]
-    module.weight_shape = made.shape  # type: ignore[assignment]
-    module.weight_components = tuple(f"weight_{name}" for name in components)  # type: ignore[assignment]
-    module.weight_dtype = TORCH_DTYPES[made.dtype]  # type: ignore[assignment]
+    names = [f"weight_{name}" for name in components]
+    module.weight_form = form_of(str(made.encoding), made.shape, names, TORCH_DTYPES[made.dtype])  # type: ignore[assignment]
     module.weight_error = error  # type: ignore[assignment]
     for name, tensor in components.items():
         if isinstance(tensor, nn.Parameter):

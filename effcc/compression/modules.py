@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effcc.compression.inputs import changed
@@ -17,15 +19,44 @@ class EncodedModule(nn.Module):
 
     input_scale, input_rotation: None, or buffers: what the input is changed by first (`InputChange`), and the stored
     weight by its inverse. weight_error: how far its output was off when it was stored, relative to its norm.
+
+    All that a call reads of it beside tensors is one text: torch.compile checks at every call what a module's code
+    read of it, and a text is one check, which `use_recursive_dict_tags_for_guards` can spare (a tuple's it cannot).
     """
 
-    encoding: str
-    weight_shape: tuple[int, ...]
-    weight_components: tuple[str, ...]
-    weight_dtype: torch.dtype | None = None
+    weight_form: str
     weight_error: float | None
     input_scale: Tensor | None
     input_rotation: Tensor | None
+
+    @property
+    def encoding(self) -> str:
+        """The scheme, as text."""
+        return self.weight_form.split("\n")[0]
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """The dense weight's."""
+        return tuple([int(size) for size in self.weight_form.split("\n")[1].split(",")])
+
+    @property
+    def weight_components(self) -> tuple[str, ...]:
+        """The components' names as attributes."""
+        return tuple(self.weight_form.split("\n")[2].split(","))
+
+    @property
+    def weight_dtype(self) -> torch.dtype | None:
+        """The dense weight's; None: that of the first floating component."""
+        name = self.weight_form.split("\n")[3]
+        return getattr(torch, name) if name else None
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Also of modules that were pickled when these were four attributes."""
+        found = dict(state)
+        if "weight_form" not in found:
+            parts = [found.pop(n) for n in ("encoding", "weight_shape", "weight_components")]
+            found["weight_form"] = form_of(*parts, found.pop("weight_dtype", None))
+        super().__setstate__(found)
 
     @property
     def weight(self) -> Tensor:
@@ -41,7 +72,8 @@ class EncodedModule(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """What `to`, `half` and `double` do with parameters changes the dtype of the decoded weight, too."""
         if self.weight_dtype is not None:
-            self.weight_dtype = fn(torch.empty(0, dtype=self.weight_dtype)).dtype
+            dtype = fn(torch.empty(0, dtype=self.weight_dtype)).dtype
+            self.weight_form = form_of(self.encoding, self.weight_shape, self.weight_components, dtype)
         return super()._apply(fn, recurse)
 
     @property
@@ -49,10 +81,6 @@ class EncodedModule(nn.Module):
         """Bytes of the components, and of what the input is changed by."""
         held = [*(getattr(self, name) for name in self.weight_components), self.input_scale, self.input_rotation]
         return sum(t.numel() * t.element_size() for t in held if t is not None)
-
-    def forward(self, input: Tensor) -> Tensor:
-        made: Tensor = super().forward(self.changed(input))
-        return made
 
     def changed(self, input: Tensor) -> Tensor:
         """The input that the stored weight is for."""
@@ -64,6 +92,12 @@ class EncodedModule(nn.Module):
         return f"{super().extra_repr()}, weight={self.encoding}, {self.weight_bytes:,} bytes{after}"
 
 
+def form_of(encoding: str, shape: Sequence[int], components: Sequence[str], dtype: torch.dtype | None) -> str:
+    """How a weight is stored as one text: the scheme, the shape, the components, the dtype."""
+    name = "" if dtype is None else str(dtype).removeprefix("torch.")
+    return "\n".join([encoding, ",".join(map(str, shape)), ",".join(components), name])
+
+
 class InTraining(nn.Module):
     """A module that computes with its weight as `encoding` would store it (`effcc.compression.training`)."""
 
@@ -71,24 +105,42 @@ class InTraining(nn.Module):
     dense: type[nn.Module]
 
 
+# Each says what it computes, since `super().forward` is looked up, and checked, through the class of each module.
+
+
 class EncodedLinear(EncodedModule, nn.Linear):
     """`nn.Linear` with a stored weight."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(self.changed(input), self.weight, self.bias)
 
 
 class EncodedEmbedding(EncodedModule, nn.Embedding):
     """`nn.Embedding` with a stored table; a row is a channel."""
 
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.Embedding.forward(self, self.changed(input))
+
 
 class EncodedConv1d(EncodedModule, nn.Conv1d):
     """`nn.Conv1d` with a stored kernel."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(self.changed(input), self.weight, self.bias)
 
 
 class EncodedConv2d(EncodedModule, nn.Conv2d):
     """`nn.Conv2d` with a stored kernel."""
 
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(self.changed(input), self.weight, self.bias)
+
 
 class EncodedConv3d(EncodedModule, nn.Conv3d):
     """`nn.Conv3d` with a stored kernel."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(self.changed(input), self.weight, self.bias)
 
 
 ENCODED: dict[type[nn.Module], type[EncodedModule]] = {
