@@ -54,8 +54,8 @@ class EncodedModule(nn.Module):
         """Also of modules that were pickled when these were four attributes."""
         found = dict(state)
         if "weight_form" not in found:
-            parts = [found.pop(n) for n in ("encoding", "weight_shape", "weight_components")]
-            found["weight_form"] = form_of(*parts, found.pop("weight_dtype", None))
+            encoding, shape, names = (found.pop(n) for n in ("encoding", "weight_shape", "weight_components"))
+            found["weight_form"] = form_of(encoding, shape, names, found.pop("weight_dtype", None))
         super().__setstate__(found)
 
     @property
