@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from effcc.codegen.cpp import values
-from effcc.codegen.cpp.expressions import Evaluator, Guard
+from effcc.codegen.cpp.expressions import Evaluator
+from effcc.codegen.cpp.indices import Guard
 from effcc.codegen.cpp.linear import Known, Linear, bounds, minus, of_atom, shifted, uniform
 from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.storage import Registers, Storage, lanes_axis
@@ -40,7 +41,10 @@ class Points:
         self.lanes_axis = lanes_axis(tile)
         self.kept = frozenset(self.axes) & frozenset[str]().union(*(free_axes(i) for i in tile.index))
         unrolled = frozenset(a.name for a in tile.axes if a.kind in ("unroll", "packed"))
-        self.at = Evaluator(writer, storage, self.variables, self.lanes_axis, unrolled, tile.buffer)
+        self.at = Evaluator(
+            writer=writer, storage=storage, variables=self.variables, lanes_axis=self.lanes_axis, unrolled=unrolled,
+            written=tile.buffer,
+        )  # fmt: skip
         self.masked = True
 
     @property

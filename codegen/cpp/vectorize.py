@@ -241,7 +241,7 @@ class _Vectorizer:
         self.writer.add(Branch(condition, *sides))
 
     def _evaluator(self) -> Evaluator:
-        return Evaluator(self.writer, self.storage, self.variables)
+        return Evaluator(writer=self.writer, storage=self.storage, variables=self.variables)
 
     def _alloc(self, alloc: Alloc) -> None:
         """Registers where every index is known once unrolled, else an array on the stack."""
