@@ -168,6 +168,12 @@ class Texts:
             return f"{type.dtype.name}({text})", _ATOM
         return text, level
 
+    def calls(self, values: Sequence[Call]) -> tuple[str, list[str]]:
+        """What is called for several values of one function at once, and their operands."""
+        name = values[0].function
+        self._functions.add(name)
+        return outlined_name(name), [self.whole(operand) for value in values for operand in value.operands]
+
     def _operator(self, name: str, template: str, operands: Sequence[Value]) -> Text:
         if operands[0].type.dtype == boolean:
             return template.format(*map(self.atom, operands)), _ATOM if template.endswith(")") else _ANY

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from effcc.codegen.cpp.calls_together import grouped
 from effcc.codegen.cpp.expression_text import Texts, outlined_name
 from effcc.codegen.cpp.short_loops import turns_stay_apart
 from effcc.codegen.cpp.spelling import SPELLINGS, element_name, type_name
@@ -13,6 +14,7 @@ from effcc.ir.vectors import (
     Assign,
     Barrier,
     Branch,
+    Call,
     Check,
     FirstThread,
     Function,
@@ -78,6 +80,15 @@ def print_called(called: tuple[str, Type]) -> str:
     )
 
 
+def print_called_at_once(called: tuple[str, Type, int]) -> str:
+    """The function that is called where `called` is used for several vectors at once."""
+    name, type, count = called
+    vector = type_name(type)
+    given = ", ".join([*(f"{vector}& y_{n}" for n in range(count)), *(f"{vector} x_{n}" for n in range(count))])
+    body = " ".join(f"y_{n} = {name}(x_{n});" for n in range(count))
+    return f"static EFFCC_INTERLEAVED void {outlined_name(name)}({given}) {{ {body} }}"
+
+
 def _parameter(p: Parameter) -> str:
     constant = "const " if p.read_only else ""
     restrict = " __restrict" if p.alone else ""
@@ -112,13 +123,25 @@ class _Lines:
     """The statements of one function."""
 
     def __init__(self, function: Function) -> None:
+        self.called = function.called
         self.texts = Texts(function.called)
         self.meet = "me.meet_begun();" if function.all_shared else "me.meet();"
+
+    def _at_once(self, lets: Sequence[Line], indent: str) -> Iterator[str]:
+        """Several calls of one function as one call."""
+        names = [line.name for line in lets if isinstance(line, Let)]
+        calls = [line.value for line in lets if isinstance(line, Let) and isinstance(line.value, Call)]
+        yield f"{indent}{type_name(calls[0].type)} {', '.join(names)};"
+        function, operands = self.texts.calls(calls)
+        yield from _wrapped(f"{indent}{function}(", [*names, *operands], ");", indent + "    ")
 
     def text(self, body: Sequence[Line], indent: str) -> Iterator[str]:
         """The lines of a body."""
         texts = self.texts
-        for line in body:
+        for line, *others in grouped(body, self.called):
+            if others:
+                yield from self._at_once([line, *others], indent)
+                continue
             match line:
                 case Let(name, value):
                     yield f"{indent}const {type_name(value.type)} {name} = {texts.whole(value)};"

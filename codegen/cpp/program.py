@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from effcc.codegen.cpp.barriers import Pending
+from effcc.codegen.cpp.calls_together import bring_together
 from effcc.codegen.cpp.checks import CheckTable
 from effcc.codegen.cpp.joined_loops import join_loops
 from effcc.codegen.cpp.joins import join_calls
@@ -113,7 +114,7 @@ def vectorize_program(
         if key not in same:
             kernel = program.kernels.get(name)
             with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
-                made = outline(join_loops(vectorize(nest, target, RUN, alone)))
+                made = bring_together(outline(join_loops(vectorize(nest, target, RUN, alone))))
                 same[key] = made if name in often else lift_numbers(made)
             if done is not None:
                 done(same[key])

@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from effcc.codegen.cpp.printer import print_called, print_declaration, print_function
+from effcc.codegen.cpp.calls_together import calls_at_once
+from effcc.codegen.cpp.printer import print_called, print_called_at_once, print_declaration, print_function
 from effcc.ir.vectors import Function
 
 RUN = "run"
@@ -60,7 +61,7 @@ NOTHING_EMITTED = Source()
 
 def kernel_unit(function: Function) -> Unit:
     """The unit of a vectorized nest, without what is said of it in a program."""
-    called = sorted(map(print_called, function.called))
+    called = sorted([*map(print_called, function.called), *map(print_called_at_once, calls_at_once(function))])
     printed = print_function(function)
     body = "\n".join([*called, *([""] if called else []), printed.text])
     includes = "\n".join(include(h) for h in (

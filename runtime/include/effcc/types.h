@@ -36,6 +36,14 @@
 
 // All of this library is inlined into its caller: a vector never crosses a call, so its calling convention is moot.
 #define EFFCC_INLINE static inline __attribute__((always_inline))
+
+// A function that computes several chains of operations, one step of each in turn. GCC keeps the text's order on x86
+// unless told otherwise; Clang needs not be told.
+#if defined(__GNUC__) && !defined(__clang__)
+#define EFFCC_INTERLEAVED __attribute__((noinline, optimize("schedule-insns")))
+#else
+#define EFFCC_INTERLEAVED __attribute__((noinline))
+#endif
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"
 #elif defined(__clang__)
