@@ -23,12 +23,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from effcc.driver import STEPS
 from effcc.errors import ToolchainError
+from effcc.fuzz.beside import Beside
 from effcc.fuzz.deployed import Deployed
 from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
-from effcc.fuzz.modules.campaign import Beside, ModuleReport
+from effcc.fuzz.modules.campaign import MODULES, ModuleReport
 from effcc.fuzz.native import Outcome, Runner
 from effcc.fuzz.oracles import Examined, Failure, drawn_schedules, examine, interpreted, judge, native
+from effcc.fuzz.programs.campaign import PROGRAMS, ProgramReport
 from effcc.fuzz.reduce import reduce
 from effcc.fuzz.repro import write_failure
 from effcc.fuzz.rules import RuleChecks
@@ -48,12 +50,14 @@ class Pace:
 
     batch: graphs that are examined, then compiled and run together in the background. deployed: of a batch's programs,
     how many are run as users run them, each with two calls of the optimizing compiler. modules: whether modules whose
-    weights are stored are called beside (`effcc.fuzz.modules`), one after the other.
+    weights are stored are called beside (`effcc.fuzz.modules`), one after the other; programs: whether PyTorch programs
+    are (`effcc.fuzz.programs`), of which one follows the other without waiting for graphs.
     """
 
     batch: int = 16
     deployed: int = 1
     modules: bool = True
+    programs: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Report:
     failures: tuple[Failure, ...]
     files: tuple[Path, ...] = ()
     modules: ModuleReport = field(default_factory=lambda: ModuleReport(0))
+    programs: ProgramReport = field(default_factory=lambda: ProgramReport(0))
     found: float | None = None  # seconds until the first failure, before it was reduced
 
     @property
@@ -99,6 +104,7 @@ class Report:
             ],
             "files": [str(f) for f in self.files],
             "modules": self.modules.as_json(),
+            "programs": self.programs.as_json(),
         }
 
     def __str__(self) -> str:
@@ -107,6 +113,7 @@ class Report:
             f"({self.graphs_per_minute:.0f} a minute), {self.compiled} of them compiled and run, from seed {self.seed}",
             f"{len(self.ops)} of {len(_drawable())} ops covered",
             str(self.modules),
+            str(self.programs),
         ]
         if not self.failures:
             return "\n".join([*lines, "no failures"])
@@ -136,6 +143,7 @@ def run(
     installed. `reduce_seconds`: how long to reduce a failure. `stop_after`: end after so many failures. A first batch
     is taken whatever the time.
     """
+    modules, programs = ModuleReport(seed), ProgramReport(seed)
     with (
         warnings.catch_warnings(),
         np.errstate(all="ignore"),
@@ -143,15 +151,17 @@ def run(
         Runner(sanitize=True) as sanitized,
         Triton() as triton,
         Deployed() as deployed,
-        Beside(seed) as modules,
+        Beside(MODULES, modules, seed) as called_modules,
+        Beside(PROGRAMS, programs, seed, steadily=True) as called_programs,
         ThreadPoolExecutor(1) as background,
     ):
         warnings.simplefilter("ignore")
         campaign = _Campaign(
             seed, output, runner, sanitized, triton if others and _has_triton() else None, deployed, background, target,
-            others and _has_mlir(), reduce_seconds, stop_after, pace, modules,
+            others and _has_mlir(), reduce_seconds, stop_after, pace,
+            [*([called_modules] if pace.modules else []), *([called_programs] if pace.programs else [])],
         )  # fmt: skip
-        return campaign.run(minutes, most, progress)
+        return replace(campaign.run(minutes, most, progress), modules=modules, programs=programs)
 
 
 @dataclass
@@ -168,7 +178,7 @@ class _Campaign:
     reduce_seconds: float
     stop_after: int | None
     pace: Pace
-    beside: Beside
+    beside: Sequence[Beside[Any, Any]]
     graphs: int = 0
     nodes: int = 0
     compiled: int = 0
@@ -199,8 +209,7 @@ class _Campaign:
                 running = None
                 if self._enough():
                     break
-                if self.pace.modules:
-                    self._poll()
+                self._poll()
                 if self._enough():
                     break
                 running = self._start(examined, target, batches % SANITIZE_EVERY == SANITIZE_EVERY // 2)
@@ -208,17 +217,19 @@ class _Campaign:
                 told = f"{self.graphs} graphs, {len(self.ops)} ops, {len(self.failures)} failures"
                 bar.update(task, completed=time.monotonic() - begin, description=told)
             self._finish(running)
-        modules = self.beside.finish(self.output, self.reduce_seconds)
-        if modules.failures:
+        for beside in self.beside:
+            beside.finish(self.output, self.reduce_seconds)
+        if any(beside.failed for beside in self.beside):
             self._note()
         return Report(
             self.seed, self.graphs, self.nodes, self.compiled, time.monotonic() - begin, dict(self.ops),
-            tuple(self.failures), tuple(self.files), modules, self.found,
+            tuple(self.failures), tuple(self.files), found=self.found,
         )  # fmt: skip
 
     def _poll(self) -> None:
-        self.beside.poll()
-        if self.beside.failed:
+        for beside in self.beside:
+            beside.poll()
+        if any(beside.failed for beside in self.beside):
             self._note()
 
     def _note(self) -> None:
@@ -228,7 +239,8 @@ class _Campaign:
 
     def _enough(self, more: int = 0) -> bool:
         """Whether there are as many failures as are wanted, `more` of them not written down yet."""
-        return self.stop_after is not None and len(self.failures) + self.beside.failed + more >= self.stop_after
+        failed = len(self.failures) + sum(beside.failed for beside in self.beside)
+        return self.stop_after is not None and failed + more >= self.stop_after
 
     def _targets(self) -> Iterator[Target]:
         host = self.target or Target.detect()

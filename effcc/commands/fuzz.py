@@ -22,6 +22,9 @@ def fuzz(
     modules: Annotated[
         bool, typer.Option("--modules", help="Modules whose weights are stored, in every way they are called, alone.")
     ] = False,
+    programs: Annotated[
+        bool, typer.Option("--programs", help="PyTorch programs, called in every way that users call them, alone.")
+    ] = False,
     stop_after: Annotated[int | None, typer.Option(min=1, help="End after so many failures.")] = None,
     reduce: Annotated[float, typer.Option(min=0.0, help="Seconds for reducing a failure; 0 leaves it as found.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -33,12 +36,15 @@ def fuzz(
     from effcc.fuzz import campaign
     from effcc.fuzz.modules.campaign import run_modules
     from effcc.fuzz.packages import run_packages, sample
+    from effcc.fuzz.programs.campaign import run_programs
 
     report: Any
     if packages:
         report = run_packages(sample(), minutes=minutes, seed=seed, output=output)
     elif modules:
         report = run_modules(minutes, seed, output)
+    elif programs:
+        report = run_programs(minutes, seed, output)
     else:
         report = campaign.run(
             minutes=minutes, seed=seed, output=output, reduce_seconds=reduce, stop_after=stop_after, progress=not json
@@ -47,5 +53,6 @@ def fuzz(
         print_json(report.as_json())
     else:
         print(report)
-    if report.failures or (not packages and not modules and report.modules.failures):
+    alone = packages or modules or programs
+    if report.failures or (not alone and (report.modules.failures or report.programs.failures)):
         raise typer.Exit(1)

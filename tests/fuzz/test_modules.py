@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from effcc.compression import inputs, install, save
-from effcc.fuzz.modules.campaign import Isolated, reduce
+from effcc.fuzz.beside import Isolated, reduce
+from effcc.fuzz.modules.campaign import MODULES
 from effcc.fuzz.modules.case import Block, Case
 from effcc.fuzz.modules.checks import Failure, judge
 from effcc.fuzz.modules.draw import draw
@@ -59,7 +60,7 @@ def test_a_failure_is_reduced_and_written_as_a_script() -> None:
     def fails_with_a(case: Case) -> Failure | str:
         return Failure(case, "numbers", "wrong") if "self.a" in case.text else ""
 
-    small = reduce(Failure(case, "numbers", "wrong"), fails_with_a, 10.0)
+    small = reduce(MODULES, Failure(case, "numbers", "wrong"), fails_with_a, 10.0)
     assert (len(small.case.blocks), small.case.setup, small.case.checks, small.case.batches) == (1, (), (), (2,))
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(script(small), "script", "exec"), names)
@@ -70,7 +71,7 @@ def test_a_failure_is_reduced_and_written_as_a_script() -> None:
 
 def test_a_crash_is_a_failure_and_the_next_module_is_judged() -> None:
     crash = replace(LAYER.blocks[0], lines=("import os", "os._exit(3)"))
-    with Isolated() as isolated:
+    with Isolated(MODULES) as isolated:
         found = isolated.judge(replace(LAYER, blocks=(crash,)))
         assert isinstance(found, Failure) and found.message == "crashed with exit code 3"
         assert isolated.judge(replace(LAYER, storing=("effcc.quantize(model, 'nonsense')",))) == "refused"

@@ -1,0 +1,244 @@
+"""Programs drawn from a seed: line by line, each run by eager on the inputs of the first calls before it is kept.
+
+So types and sizes need no rules here: what does not fit is dropped, and other sizes are tried where there are several
+calls, so that a line fits all of them. (Some lines that eager refuses are kept as a program's last: it must be refused
+compiled, too.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effcc.fuzz.programs.case import Case, Input
+from effcc.fuzz.programs.places import Places, Unfit
+from effcc.fuzz.programs.table import THEMES
+from effcc.fuzz.programs.values import indices, laid, tensor
+
+MODES = ("no_grad",) * 5 + ("training",) * 4 + ("inference", "autocast", "autocast_training")
+TARGETS = ("host", "host", "host", "avx2", "scalar")
+LINES = 9  # at most
+MOST = 5_000  # elements of a tensor in the first calls
+RANK = 5
+SIZES = (1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33)
+CHANGES = (
+    "program.{p}.data.view(-1)[-1] += 1",
+    "program.{p}.view(-1)[0] = 2",
+    "program.{p}.data = program.{p}.data * 2 + 1",
+    "program.load_state_dict({{k: v.clone() + 1 for k, v in program.state_dict().items()}})",
+    "program.{p}.numpy().reshape(-1)[0] = 3",
+)
+_PLACE = re.compile(r"\{([^{}]+)\}")
+
+
+def draw(seed: int) -> Case:
+    """The program of a seed."""
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore")
+        return _Draw(Random(seed), seed).case()
+
+
+@dataclass
+class _Draw:
+    random: Random
+    seed: int
+    inputs: list[Input] = field(default_factory=list)
+    state: list[tuple[str, str]] = field(default_factory=list)
+    learned: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+    def case(self) -> Case:
+        random = self.random
+        self.mode = random.choice(MODES)
+        self.export = self.mode == "no_grad" and random.random() < 0.12
+        dynamic = False if self.export else random.choice((False, False, False, True, True, None))
+        count = 1 if dynamic is False else 2
+        calls = [self._sizes() for _ in range(count)]
+        self.envs: list[dict[str, Any]] = [dict(_NAMES, **c, self=SimpleNamespace()) for c in calls]
+        self.sizes: list[dict[str, int]] = calls
+        self.calm = self.mode.endswith("training") or random.random() < 0.6
+        themes = list(THEMES)
+        weights = [random.choice((0.2, 1, 3)) for _ in themes]
+        wanted = random.randint(2, LINES)
+        refused = False
+        for _ in range(12 * LINES):
+            if len(self.lines) >= wanted or refused:
+                break
+            theme = random.choices(themes, weights)[0]
+            refused = self._line(random.choice(THEMES[theme])) and random.random() < 0.01
+            if not refused:
+                continue
+            refused = self._kept_though_refused()
+        if not self.inputs:
+            Places(self).tensor("f", 2, False)
+        if self.export:
+            calls = calls[:1]
+        elif dynamic is not False and not refused:
+            for _ in range(random.choice((0, 1, 2))):
+                sizes = {k: random.choice((0, 1, 2, 3, 5, 40, 700)) for k in calls[0]}
+                calls += [sizes] if self._elements(sizes) <= MOST else []
+        floats = [n for n, _ in self.state]
+        changes = bool(floats) and not self.export and random.random() < 0.6
+        change = random.choice(CHANGES).format(p=random.choice(floats)) if changes else ""
+        if change and len(calls) == 1:
+            calls = calls * 2
+        return Case(
+            self.seed, tuple(self.inputs), tuple(self.state), tuple(self.lines), self._results(),
+            tuple(tuple(c.items()) for c in calls), dynamic, self.mode, tuple(self.learned), change, self.export,
+            random.choice(TARGETS),
+        )  # fmt: skip
+
+    def _elements(self, sizes: Mapping[str, int]) -> int:
+        """How many elements the inputs of a call have together."""
+
+        def made(shape: Sequence[int], *_: Any) -> Tensor:
+            return torch.empty([max(size, 0) for size in shape], device="meta")
+
+        names: dict[str, Any] = {"torch": torch, "tensor": made, "indices": made, "laid": lambda t, how: t, **sizes}
+        try:
+            for given in self.inputs:
+                names[given.name] = eval(given.text, names)
+        except (RuntimeError, IndexError):
+            return 0  # such a call is refused
+        return sum(names[i.name].numel() for i in self.inputs)
+
+    def _sizes(self) -> dict[str, int]:
+        return {name: self.random.choice(SIZES) for name in ("n", "m")}
+
+    def _results(self) -> tuple[str, ...]:
+        random = self.random
+        made = [n for n in self.envs[0] if n in self.unread or _is_made(n)]
+        chosen = [n for n in self.unread if n in self.envs[0]][-4:]
+        others = [n for n in (*made, *(i.name for i in self.inputs)) if n not in chosen]
+        while others and (not chosen or (len(chosen) < 5 and random.random() < 0.25)):
+            chosen.append(others.pop(random.randrange(len(others))))
+        return tuple(chosen)
+
+    # Lines ------------------------------------------------------------------------------------------------------------
+
+    def _line(self, template: str) -> bool:
+        """Append a call; True where eager refuses the sizes or dtypes of what is drawn, which is left in `_refused`."""
+        before = self._mark()
+        places = Places(self)
+        try:
+            text = _PLACE.sub(lambda found: places.fill(found[1]), template)
+        except Unfit:
+            self._undo(before)
+            return False
+        if text.startswith("!"):
+            text = text[1:]
+        elif not places.fresh:
+            text = f"{places.name()} = {text}"
+        try:
+            self._run(text)
+            self._require_of_use(places.fresh)
+        except (Unfit, TypeError, AttributeError, NotImplementedError, SyntaxError):
+            self._undo(before)
+            return False
+        except (RuntimeError, IndexError, ValueError):
+            self._refused = text, (list(self.inputs), list(self.state), list(self.learned))
+            self._undo(before)
+            return True
+        self.lines.append(text)
+        self.unread = [n for n in self.unread if n not in places.read] + places.fresh
+        return False
+
+    def _kept_though_refused(self) -> bool:
+        text, (self.inputs, self.state, self.learned) = self._refused
+        self.lines.append(text)
+        return True
+
+    def _run(self, text: str) -> None:
+        for env in self.envs:
+            with contextlib.ExitStack() as stack:
+                if self.mode.startswith("autocast"):
+                    stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+                if not self.mode.endswith("training"):
+                    stack.enter_context(torch.no_grad())
+                exec(text, env)
+
+    def _require_of_use(self, fresh: Sequence[str]) -> None:
+        for name in fresh:
+            for env in self.envs:
+                value = env[name]
+                if not isinstance(value, Tensor) or value.numel() > MOST or value.dim() > RANK or value.is_complex():
+                    raise Unfit
+                if value.layout != torch.strided or value.is_quantized:
+                    raise Unfit
+            value = self.envs[0][name].detach()
+            if value.numel() > 2 and self.random.random() < 0.7:
+                known = value[~value.isnan()] if value.is_floating_point() else value
+                if known.numel() == 0 or bool((known == known.flatten()[0]).all()):
+                    raise Unfit
+
+    def _mark(self) -> Any:
+        keys = [set(env) for env in self.envs]
+        return len(self.inputs), len(self.state), len(self.learned), keys
+
+    def _undo(self, mark: Any) -> None:
+        inputs, state, learned, keys = mark
+        del self.inputs[inputs:], self.state[state:], self.learned[learned:]
+        for env, kept in zip(self.envs, keys, strict=True):
+            for name in set(env) - kept:
+                del env[name]
+
+    # What lines need --------------------------------------------------------------------------------------------------
+
+    def tensors(self) -> list[str]:
+        """The names of all tensors at hand, in order."""
+        held = [f"self.{name}" for name, _ in self.state]
+        return [n for n, v in self.envs[0].items() if isinstance(v, Tensor)] + held
+
+    def value(self, name: str, env: int = 0) -> Any:
+        """A tensor by name."""
+        found = self.envs[env]
+        return getattr(found["self"], name[5:]) if name.startswith("self.") else found[name]
+
+    def add_input(self, text: str, learned: bool = False) -> str:
+        """An input more."""
+        name = next(n for n in _INPUTS if all(n != i.name for i in self.inputs))
+        for env in self.envs:
+            env[name] = eval(text, dict(env))
+            if env[name].numel() > MOST:
+                raise Unfit
+            if learned:
+                env[name].requires_grad_()
+        self.inputs.append(Input(name, text))
+        if learned:
+            self.learned.append(name)
+        return name
+
+    def add_state(self, text: str) -> str:
+        """A parameter or buffer more."""
+        name = f"p{len(self.state)}"
+        for env in self.envs:
+            setattr(env["self"], name, eval(text, dict(env)))
+        self.state.append((name, text))
+        return f"self.{name}"
+
+    def fresh(self, taken: Sequence[str]) -> str:
+        """A name that is not taken."""
+        return next(n for n in _MADE if n not in self.envs[0] and n not in taken)
+
+
+_NAMES = {
+    "torch": torch, "F": F, "nn": nn, "inf": float("inf"), "nan": float("nan"), "indices": indices, "laid": laid,
+    "tensor": tensor,
+}  # fmt: skip
+_INPUTS = ("x", "y", "z", "u", "v", "w", *(f"x{k}" for k in range(100)))
+_MADE = (*"abcdefgh", *(f"a{k}" for k in range(100)))
+
+
+def _is_made(name: str) -> bool:
+    return name in _MADE

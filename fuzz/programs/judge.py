@@ -1,0 +1,168 @@
+"""How a program is wrong when it is called otherwise than by eager."""
+
+from __future__ import annotations
+
+import re
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from effcc.errors import EffccError, FaultWarning, UnsupportedError
+from effcc.fuzz.programs.calling import Raised, Seen, Through, compiled, eager, exported, observe
+from effcc.fuzz.programs.case import Case
+from effcc.fuzz.programs.known import known
+from effcc.fuzz.programs.oracle import TRIALS, Disturbed, same_bits, within
+
+INVALID = "invalid"
+REFUSED = "refused"
+PYTORCH = "pytorch"
+KNOWN = "known"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that failed: of which kind (`fault`, `raises`, `accepts`, `bits`, `values`, ...), and how."""
+
+    case: Case
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"program {self.case.seed}, {self.kind}: {self.message.splitlines()[0][:200]}"
+
+    def resembles(self, other: Failure) -> bool:
+        """Whether both are likely one bug."""
+        return self.kind == other.kind and _essence(self.message) == _essence(other.message)
+
+
+def _essence(message: str) -> str:
+    """A message without the numbers and names of one program."""
+    first = message.splitlines()[0]
+    return re.sub(r"[-+]?\d[\d.e+-]*|%\w+|/\S+|(call|result) \w+", "", first.split(" (eager")[0])[:60]
+
+
+def judge(case: Case) -> Failure | str:
+    """The failure of a case, or what became of it: "" (right), `refused`, `invalid`, `known`, or `pytorch`, where
+    PyTorch's own `aot_eager` differs from eager likewise."""
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = case.load()
+        expected = observe(case, loaded, eager)
+        if not expected:
+            return INVALID
+        trials = _disturbed(case, loaded) if isinstance(expected[0], Seen) else []
+        through: Through = exported if case.export else compiled(case)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FaultWarning)
+            got = observe(case, loaded, through)
+        found = difference(expected, got, trials)
+        if found is None:
+            return ""
+        if case.export and _is_refusal(got):
+            return REFUSED
+        failure = Failure(case, *found)
+        if known(failure):
+            return KNOWN
+        torch._dynamo.reset()
+        other = difference(expected, observe(case, loaded, compiled(case, "aot_eager")), trials)
+        if other is not None and other[0] == found[0]:
+            return PYTORCH
+        return failure
+
+
+def _disturbed(case: Case, loaded: Any) -> list[list[Seen | Raised]]:
+    modes = [Disturbed(seed, strict=not case.trains) for seed in range(TRIALS)]
+    return [observe(case, loaded, eager, mode) for mode in modes]
+
+
+def _is_refusal(got: Sequence[Seen | Raised]) -> bool:
+    last = got[-1]
+    refusals = (UnsupportedError, torch._dynamo.exc.TorchDynamoException)
+    return isinstance(last, Raised) and isinstance(last.error, refusals)
+
+
+def difference(
+    expected: Sequence[Seen | Raised], got: Sequence[Seen | Raised], trials: Sequence[Sequence[Seen | Raised]]
+) -> tuple[str, str] | None:
+    """The first thing that is not as it must be: its kind and a sentence."""
+    for number, want in enumerate(expected):
+        if number >= len(got):
+            return "structure", f"{want.where} is missing"
+        have = got[number]
+        if isinstance(have, Raised):
+            return _raised(want, have)
+        if isinstance(want, Raised):
+            return "accepts", f"{want.where} raises nothing, eager raises {_told(want.error)}"
+        if have.where != want.where:
+            return "structure", f"expected to see {want.where}, not {have.where}"
+        others = [t[number] for t in trials if number < len(t)]
+        seen = [o for o in others if isinstance(o, Seen) and o.where == want.where]
+        problem = _compared(want, have, seen, len(seen) < len(trials))
+        if problem is not None:
+            return problem[0], f"{want.where}: {problem[1]}"
+    if len(got) > len(expected):
+        return "structure", f"{got[len(expected)].where} is seen, too"
+    return None
+
+
+_FAMILIES = (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError, ZeroDivisionError)
+
+
+def _raised(want: Seen | Raised, have: Raised) -> tuple[str, str] | None:
+    """What is wrong with an error: eager has none, or it is one of the compiler's own."""
+    if isinstance(want, Seen):
+        kind = "fault" if isinstance(have.error, FaultWarning) else "raises"
+        return kind, f"{have.where} raises {_told(have.error)}"
+    typed = isinstance(have.error, EffccError) and not isinstance(have.error, _FAMILIES)
+    if typed or not isinstance(have.error, (*_FAMILIES, torch._dynamo.exc.TorchDynamoException)):
+        return "errors", f"{have.where} raises {_told(have.error)}, eager {_told(want.error)}"
+    return None
+
+
+def _compared(want: Seen, have: Seen, trials: Sequence[Seen], lost: bool) -> tuple[str, str] | None:
+    if not isinstance(want.value, Tensor) or not isinstance(have.value, Tensor):
+        same = type(want.value) is type(have.value) and (want.value == have.value or want.value != want.value)
+        return None if same else ("facts", f"expected {_shown(want.value)}, got {_shown(have.value)}")
+    eager, mine = want.value, have.value
+    others = [t.value for t in trials if isinstance(t.value, Tensor)]
+    inexact = lost or any(t.inexact for t in trials)
+    if eager.dtype != mine.dtype:
+        return "dtypes", f"expected {eager.dtype}, got {mine.dtype}"
+    if eager.shape != mine.shape:
+        if inexact and any(o.shape != eager.shape for o in others):
+            return None
+        return "shapes", f"expected {list(eager.shape)}, got {list(mine.shape)}"
+    if want.strides and want.strides != have.strides:
+        return "strides", f"expected {want.strides}, got {have.strides}"
+    if lost:
+        return None
+    right = within(mine, eager, others) if inexact else same_bits(mine, eager)
+    if bool(right.all()):
+        return None
+    place = tuple((~right).nonzero()[0].tolist())
+    spread = ", ".join(f"{float(o[place]):.9g}" for o in others[:3] if o.shape == eager.shape)
+    near = f", disturbed {spread}" if inexact else ""
+    return "values" if inexact else "bits", (
+        f"{int((~right).sum())} of {right.numel()} elements of {eager.dtype} differ, the first at {list(place)}: "
+        f"expected {eager[place].item()!r}, got {mine[place].item()!r}{near}"
+    )
+
+
+def _shown(value: Any) -> str:
+    return f"a tensor {value.dtype}{list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def _told(error: BaseException) -> str:
+    """An error in words: its kind, message and where it came from."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename]
+    at = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    first = str(error).strip().splitlines() or [""]
+    lines = "".join(traceback.format_exception(error))[-3000:]
+    return f"{type(error).__name__}{at}: {first[0]}\n{lines}"

@@ -1,0 +1,232 @@
+"""What a program's results may be: how far rounding moves each, found by running it disturbed.
+
+`Disturbed` runs PyTorch's operators and then changes their results by as many units in the last place as another order
+of computation may: the bound of an operation is its number of roundings, of a sum that of the sum of its terms'
+magnitudes. What an operator defines to the bit (moves, casts, comparisons, one correctly rounded operation, integers)
+is left as it is; what depends on nothing else must come out bit for bit as eager's. Everything else may be off by the
+spread of some disturbed runs. Where a comparison or a rounding hangs on the disturbance, a value may be any that
+was seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+aten = torch.ops.aten
+
+_MOVES = """
+clone copy_ copy _to_copy cat stack index index_select gather where masked_fill masked_fill_ scatter scatter_
+index_fill index_fill_ index_copy index_copy_ masked_scatter masked_scatter_ masked_select take flip roll
+repeat tril triu constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d put
+put_ index_put index_put_ _index_put_impl_ repeat_interleave diag_embed slice_scatter select_scatter
+diagonal_scatter as_strided_scatter embedding channel_shuffle pixel_shuffle pixel_unshuffle block_diag im2col
+unfold_copy lift_fresh lift_fresh_copy detach split_with_sizes _local_scalar_dense upsample_nearest1d
+upsample_nearest2d scalar_tensor fill fill_ zero_ zeros ones full empty arange eye zeros_like ones_like
+full_like empty_like new_zeros new_ones new_full new_empty new_empty_strided
+"""
+_COMPARISONS = """
+neg neg_ abs abs_ sign sign_ sgn minimum maximum fmin fmax clamp clamp_ clamp_min clamp_max clamp_min_
+clamp_max_ relu relu_ floor floor_ ceil ceil_ trunc trunc_ round round_ eq ne lt le gt ge eq_ ne_ lt_ le_ gt_
+ge_ logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not
+bitwise_left_shift bitwise_right_shift max min amax amin argmax argmin aminmax sort argsort topk any all isnan
+isinf isposinf isneginf cummax cummin _cummax_helper _cummin_helper hardtanh leaky_relu threshold nonzero
+_unique2 unique_dim unique_consecutive bincount copysign equal nan_to_num signbit floor_divide remainder
+remainder_ fmod fmod_ heaviside median kthvalue mode searchsorted bucketize isin max_pool2d_with_indices
+max_pool3d_with_indices count_nonzero nextafter
+"""
+_ROUNDED_ONCE = "add add_ sub sub_ mul mul_ div div_ rsub sqrt sqrt_ reciprocal"
+_OF_INTEGERS = """
+sum cumsum prod cumprod mm bmm mv dot addmm baddbmm index_add scatter_add pow gcd lcm addcmul scatter_reduce
+square trace convolution
+"""
+_SUMS_OF_TERMS = """
+sum mean cumsum mm bmm addmm baddbmm mv dot addmv convolution index_add index_add_ scatter_add scatter_add_
+avg_pool1d avg_pool2d _adaptive_avg_pool2d trace nansum addbmm addr linear
+"""
+
+
+def _packets(names: str) -> frozenset[Any]:
+    return frozenset(getattr(aten, name) for name in names.split() if hasattr(aten, name))
+
+
+ROUNDED_ONCE = _packets(_ROUNDED_ONCE)
+"""Operators that are one operation, rounded correctly."""
+EXACT = _packets(_MOVES) | _packets(_COMPARISONS) | ROUNDED_ONCE
+"""Operators defined to the bit."""
+OF_INTEGERS = _packets(_OF_INTEGERS)
+"""Operators that are defined to the bit if their operands and results are integers."""
+SUMS = _packets(_SUMS_OF_TERMS)
+"""Operators that are sums of terms: how far off they may be goes by the terms' magnitudes, which may cancel out."""
+TRIALS = 5
+_UNITS = {torch.float16: 1.0, torch.bfloat16: 1.0}
+
+
+class Disturbed(TorchDispatchMode):
+    """Runs operators and disturbs their results; `tainted` says whether a tensor is not defined to the bit.
+
+    strict: whether one correctly rounded operation is to be taken for exact (gradients may be added up in any order).
+    noisy: whether to disturb at all.
+    """
+
+    def __init__(self, seed: int, strict: bool = True, noisy: bool = True) -> None:
+        super().__init__()
+        self._generator = torch.Generator().manual_seed(seed)
+        self._strict, self._noisy = strict, noisy
+        self._tainted: dict[int, Any] = {}
+
+    def tainted(self, value: Tensor) -> bool:
+        """Whether another order of computation may give other numbers, in this tensor's memory."""
+        return value.untyped_storage()._cdata in self._tainted
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        tainted = any(self.tainted(t) for t in given)
+        if _exact(func, args, kwargs, given, self._strict):
+            results = func(*args, **kwargs)
+            tainted |= self._leave_open(func, args, results)
+        else:
+            results = self._disturb(func, args, kwargs, given)
+            tainted = True
+        if tainted:
+            written = [args[0]] if func._schema.is_mutable and args and isinstance(args[0], Tensor) else []
+            for out in (*tree_leaves(results), *written, *tree_leaves(kwargs.get("out"))):
+                if isinstance(out, Tensor) and out.layout == torch.strided:
+                    storage = out.untyped_storage()
+                    self._tainted[storage._cdata] = storage
+        return results
+
+    def _leave_open(self, func: Any, args: Any, results: Any) -> bool:
+        """Give any integers where floats that fit none were cast, which C++ leaves open; whether there are such."""
+        if func.overloadpacket not in (aten._to_copy, aten.copy_, aten.copy):
+            return False
+        source = args[1] if func.overloadpacket is not aten._to_copy else args[0]
+        if not source.is_floating_point() or results.is_floating_point() or results.dtype == torch.bool:
+            return False
+        info = torch.iinfo(results.dtype)
+        wide = source.double()
+        open_ = ~((wide > info.min - 1.0) & (wide < info.max + 1.0)).expand(results.shape)
+        if not bool(open_.any()):
+            return False
+        if self._noisy and not _overlaps(results):
+            drawn = torch.randint(0, 100, results.shape, generator=self._generator).to(results.dtype)
+            results.copy_(torch.where(open_, drawn, results))
+        return True
+
+    def _disturb(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor]) -> Any:
+        if not self._noisy:
+            return func(*args, **kwargs)
+        mutable = func._schema.is_mutable
+        largest = max((t.numel() for t in given), default=1)
+        sizes: Any = None
+        if func.overloadpacket in SUMS:
+            if not mutable:
+                sizes = _try(func, *tree_map_only(Tensor, _magnitude, (args, kwargs)))
+            else:
+                sizes = _try(func, *tree_map_only(Tensor, lambda t: _magnitude(t).clone(), (args, kwargs)))
+        elif (
+            not mutable and any(t.is_floating_point() for t in given) and not func._schema.name.startswith("aten::rand")
+        ):
+            args, kwargs = tree_map_only(Tensor, self._shaken, (args, kwargs))
+        results = func(*args, **kwargs)
+        wanted = tree_leaves(sizes) if sizes is not None else [None] * len(tree_leaves(results))
+        for out, size in zip(tree_leaves(results), wanted, strict=True):
+            if isinstance(out, Tensor) and out.is_floating_point() and out.numel() and not _overlaps(out):
+                self._move(out, size, largest)
+        return results
+
+    def _move(self, out: Tensor, size: Any, terms: int) -> None:
+        eps = torch.finfo(out.dtype).eps
+        noise = self._noise(out)
+        change = out.double() * noise * eps * _UNITS.get(out.dtype, 4.0)
+        if size is not None:
+            inner = max(eps if out.dtype == torch.float64 else 2.0**-23, 1e-16)
+            change = change + size.double() * noise * inner * (4 + math.sqrt(terms))
+        out.copy_(torch.where(change.isfinite(), out.double() + change, out.double()))
+
+    def _shaken(self, t: Tensor) -> Tensor:
+        if not t.is_floating_point() or not t.numel() or t.dtype in _UNITS:
+            return t
+        return t * (1 + self._noise(t).to(t.dtype) * torch.finfo(t.dtype).eps)
+
+    def _noise(self, like: Tensor) -> Tensor:
+        """Plus or minus a half to one."""
+        drawn = torch.rand(like.shape, generator=self._generator, dtype=torch.float64) * 2 - 1
+        return drawn.sign() * (0.5 + drawn.abs() / 2)
+
+
+def _magnitude(t: Tensor) -> Tensor:
+    return t.abs() if t.is_floating_point() else t
+
+
+def _try(func: Any, arguments: tuple[Any, Any]) -> Any:
+    args, kwargs = arguments
+    try:
+        return func(*args, **kwargs)
+    except RuntimeError:
+        return None
+
+
+def _overlaps(t: Tensor) -> bool:
+    return any(s == 0 and n > 1 for s, n in zip(t.stride(), t.shape, strict=True))
+
+
+def _exact(func: Any, args: Any, kwargs: Any, given: Sequence[Tensor], strict: bool) -> bool:
+    """Whether an operator, called so, is defined to the bit."""
+    if not isinstance(func, torch._ops.OpOverload):
+        return False
+    packet, schema = func.overloadpacket, func._schema
+    if bool(schema.returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns):
+        return True  # a view
+    if not any(t.is_floating_point() for t in given):
+        return packet in EXACT or schema.is_mutable or _keeps_integers(func, args, kwargs)
+    if packet in ROUNDED_ONCE:
+        return strict and kwargs.get("alpha", 1) == 1
+    adds_up = kwargs.get("accumulate") or (len(args) > 3 and args[3] is True) or "reduce" in schema.overload_name
+    return packet in EXACT and not adds_up and "reduce" not in kwargs
+
+
+def _keeps_integers(func: Any, args: Any, kwargs: Any) -> bool:
+    dtype = kwargs.get("dtype")
+    numbers = any(isinstance(a, float) for a in tree_leaves((args, kwargs)))
+    return func.overloadpacket in OF_INTEGERS and not numbers and not (dtype is not None and dtype.is_floating_point)
+
+
+def same_bits(a: Tensor, b: Tensor) -> Tensor:
+    """Where two tensors hold the same numbers; any NaN is any NaN, and the two zeros are two."""
+    if not a.is_floating_point():
+        return a == b
+    return (a.isnan() & b.isnan()) | ((a == b) & (a.signbit() == b.signbit()))
+
+
+def within(got: Tensor, want: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Where `got` is a value that another order of computation may give, by disturbed runs beside eager's own."""
+    if any(o.shape != want.shape for o in others):
+        return torch.ones_like(want, dtype=torch.bool)
+    if not want.is_floating_point():
+        stable = torch.ones_like(want, dtype=torch.bool)
+        for o in others:
+            stable &= o == want
+        return (got == want) | ~stable
+    mine, eager = got.double(), want.double()
+    spread, stable = torch.zeros_like(eager), torch.ones_like(eager, dtype=torch.bool)
+    for o in others:
+        other = o.double()
+        both = other.isfinite() & eager.isfinite()
+        stable &= both | (other == eager) | (other.isnan() & eager.isnan())
+        spread = torch.maximum(spread, torch.where(both, (other - eager).abs(), 0.0))
+    info = torch.finfo(want.dtype)
+    bound = 4 * spread + 2 * info.eps * eager.abs() + 2 * info.smallest_normal
+    near = (mine - eager).abs() <= bound
+    end = (
+        info.max / 16
+    )  # where numbers overflow depends on the order of computation, and on how well functions are done
+    near |= (mine.abs() > end) & (eager.abs() > end) & (mine.sign() == eager.sign())
+    return (mine == eager) | (mine.isnan() & eager.isnan()) | ~stable | near

@@ -1,0 +1,180 @@
+"""The table of PyTorch calls that programs are drawn from: text with places for operands.
+
+    {f} {i} {b} {t} {n}     a tensor of floats, integers, bools, any, numbers (floats or integers); `{f2}`: of rank 2,
+                            `{f1+}`: of rank 1 or more; the first place of a call is its subject, mostly
+                            the same place again, too
+    {&} {&f} {&i} {&b}      an operand that broadcasts with the subject: a tensor or, for `{&}`, a number at times
+    {=} {=f} {=b} {=i}      a tensor of the subject's shape; `{=}`: and dtype
+    {m}                     a tensor to write into
+    {d} {D} {dd}            an axis of the subject; one of a tensor with an axis more; several axes
+    {at} {from} {count}     an index into the axis {d} last drawn, a start and a number of elements that fit
+    {ix} {ix=} {rows}       indices into it: a vector; of the subject's shape; as many as it has elements
+    {shape} {groups}        the subject's shape as other axes; {k} {s} {p}: a small integer, a float, a positive float
+    {keep} {bool} {dtype}   True or False, a dtype;  {sub}: a subscript of the subject
+    {new}                   a fresh name, where a call has several results; else the call's value gets one
+    {w:a,b}                 a parameter of these sizes: the subject's axes counted from the end as `-1`, or numbers
+
+A statement, which gives no value, begins with `!`. What does not fit is found out by running it.
+"""
+
+from __future__ import annotations
+
+POINTWISE = """
+torch.exp({f}) | torch.log({f}) | torch.sqrt({f}) | torch.rsqrt({f}) | {f}.sin() | {f}.cos() | torch.tanh({f})
+torch.sigmoid({f}) | F.relu({f}) | F.gelu({f}) | F.gelu({f}, approximate="tanh") | F.silu({f}) | F.softplus({f})
+torch.erf({f}) | {t}.abs() | -{n} | {f}.reciprocal() | {f}.floor() | {f}.ceil() | {f}.round() | {f}.trunc()
+{f}.frac() | {n}.sign() | torch.expm1({f}) | torch.log1p({f}) | torch.log2({f}) | torch.atan({f}) | torch.asinh({f})
+{f}.exp2() | F.elu({f}) | F.leaky_relu({f}, {s}) | F.hardswish({f}) | F.hardtanh({f}, -1.5, {p}) | F.mish({f})
+F.selu({f}) | F.relu6({f}) | {f}.nan_to_num() | {f}.nan_to_num(nan={s}, posinf={s}) | {f}.isnan() | {f}.isinf()
+{f}.isfinite() | {n}.signbit() | ~{i} | ~{b} | {n}.clamp({k}) | {f}.clamp({s}, {p}) | {n}.clamp(max={k})
+{n}.clamp_min({s}) | F.threshold({f}, 0.25, {s}) | {f}.round(decimals=1) | torch.logical_not({t}) | {n}.square()
+torch.sinh({f}) | torch.cosh({f}) | torch.tan({f}) | torch.logit({f}, 1e-3) | {f}.lgamma() | F.hardshrink({f})
+F.softsign({f}) | F.tanhshrink({f}) | F.logsigmoid({f}) | {f}.deg2rad() | torch.sinc({f}) | torch.erfinv({f})
+torch.exp({i}) | {i}.sqrt() | torch.sigmoid({b}) | torch.clamp({n}, {&}, None) | torch.pow({s}, {n}) | {n} ** 2
+{f} ** 3 | {f} ** 0.5 | {f} ** -1
+"""
+
+BINARY = """
+{t} + {&} | {n} - {&} | {t} * {&} | {n} / {&} | {n} // {&} | {n} % {&} | {&} - {n} | {&} + {t} | {&} * {n} | {&} / {f}
+{n} + {&} | {n} * {&} | torch.minimum({t}, {&t}) | torch.maximum({t}, {&t}) | torch.fmod({n}, {&})
+torch.remainder({n}, {&}) | torch.atan2({f}, {&f}) | {f} ** {&f} | torch.hypot({f}, {&f}) | torch.copysign({f}, {&f})
+{t} > {&} | {t} < {&} | {t} >= {&} | {t} <= {&} | {t} == {&} | {t} != {&} | torch.logical_and({t}, {&t})
+torch.logical_xor({t}, {&t}) | {i} & {&i} | torch.bitwise_or({i}, {&i}) | {b} ^ {&b} | {b} & {&b}
+torch.logical_or({b}, {&b}) | {i} << {k} | {i} >> {k} | torch.div({n}, {&}, rounding_mode="floor")
+torch.div({n}, {&}, rounding_mode="trunc") | torch.where({b}, {&}, {&}) | torch.where({b}, {&f}, {s})
+torch.lerp({f}, {=}, {s}) | torch.addcmul({f}, {=}, {=}, value={s}) | torch.addcdiv({f}, {=}, {=})
+torch.fmax({f}, {&f}) | torch.fmin({f}, {&f}) | torch.add({n}, {&n}, alpha={k}) | torch.sub({f}, {&f}, alpha={s})
+torch.rsub({n}, {&n}) | torch.heaviside({f}, {=}) | torch.xlogy({f}, {&f}) | torch.logaddexp({f}, {&f})
+torch.gcd({i}, {=}) | torch.ldexp({f}, {&i}) | torch.where({b}, {k}, {s}) | torch.dist({f}, {=})
+torch.isclose({f}, {&f}) | torch.isin({i}, {&i}) | torch.equal({t}, {=}) * {&n} | torch.add({f}, {&b})
+torch.mul({b}, {s}) | torch.float_power({f}, 2) | torch.true_divide({i}, {&i})
+"""
+
+CASTS = """
+{t}.to({dtype}) | {t}.to({dtype}) | {t}.float() | {t}.double() | {t}.half() | {t}.bfloat16() | {t}.int() | {t}.long()
+{t}.bool() | {f}.to(torch.uint8) | {t}.type_as({&t}) | {t}.to({&t}) | {t}.to({t}.dtype, copy=True) | {t}.short()
+{t}.to(torch.int8)
+"""
+
+VIEWS = """
+{t2+}.transpose({d}, {d}) | {t}.permute({perm}) | {t1+}.narrow({d}, {from}, {count}) | {t1+}.select({d}, {at})
+{t1+}.unfold({d}, 2, 1) | {t1+}.unfold({d}, 2, 2) | {t}.unsqueeze({D}) | {t}.squeeze() | {t1+}.squeeze({d})
+{t}.expand({more}) | {t2+}.diagonal({k}, {d}, {d}) | {t2}.t() | {t2+}.mT | {t}.reshape(-1) | {t}.view(-1)
+{t}.reshape({shape}) | {t}.view({shape}) | {t1+}.flip({d}) | {t2+}.movedim({d}, {d}) | {t2+}.flatten({d}, {d})
+{t}.view_as({=}) | {new}, {new} = {t1+}.split([1, {t}.shape[0] - 1]) | {new}, {new} = {t1+}.chunk(2, {d})
+{new}, *_ = {t1+}.unbind({d}) | {new}, *_, {new} = {t1+}.split(2, {d}) | {t1+}[{sub}] | {t1+}[{sub}] | {t1+}[{sub}]
+{t1+}[{sub}] | {t}.as_strided((2, 2), (1, 1)) | {t1+}.as_strided((2, 3), (2, 1), 1) | {t}.broadcast_to({more})
+{t1+}.unflatten({d}, (1, -1)) | {new}, *_ = torch.tensor_split({t1+}, 2, {d}) | {t2+}.swapaxes(0, -1)
+{t}.view({dtype}) | {t}.detach() | {t}.contiguous() | {t}.clone() | torch.atleast_2d({t}) | {t}.ravel()
+torch.real({f}) | {t4}.contiguous(memory_format=torch.channels_last) | {t}.data
+torch.broadcast_tensors({t}, {&t})[0] | {t1+}.view({t}.shape[0], -1) | {t2+}.unfold({d}, {k}, {k})
+"""
+
+SHAPES = """
+torch.cat([{t1+}, {=t}], {d}) | torch.cat([{t1+}, {=}, {=}], {d}) | torch.stack([{t}, {=t}], {D}) | {t}.repeat({reps})
+{t1+}.repeat_interleave(2, {d}) | {t1+}.roll({k}, {d}) | {t2+}.roll((1, -2), (0, 1)) | {t2}.rot90() | {t}.tile(2)
+torch.tril({t2+}) | torch.triu({t2+}, {k}) | torch.diag_embed({t1+}) | F.pad({t1+}, (1, {k}))
+F.pad({f1+}, (-1, 2), value={s}) | F.pad({f3}, (1, 1), mode="reflect") | F.pad({f3}, (1, 2), mode="replicate")
+F.pad({f3}, (1, 1), mode="circular") | torch.hstack([{t1+}, {=}]) | torch.vstack([{t1+}, {=}])
+torch.meshgrid({t1}, {t1}, indexing="ij")[0] | torch.block_diag({f2}, {f2}) | torch.cartesian_prod({t1}, {t1})
+{t1+}.fliplr() | {t1}.diag() | F.pad({t2+}, (0, 0, 1, 0)) | {t1+}.diff() | {f1+}.diff(n=2) | torch.kron({f}, {f})
+{t1}.combinations() | torch.zeros_like({t}) | torch.ones_like({t}, dtype={dtype}) | torch.full_like({t}, {k})
+{t}.new_zeros({t}.shape) | {t}.new_full((3,), {k}) | torch.arange({t1+}.shape[0])
+torch.arange({t1+}.shape[0] - 1, -1, -1) | torch.arange(0, 2, 0.5) * {s} | torch.eye({t1+}.shape[0])
+torch.linspace(0, 1, {t1+}.shape[0]) | torch.zeros({t1+}.shape[-1], 2) | torch.empty_like({t}).fill_({k})
+torch.tensor([1, {k}, 3]) | torch.full({t}.shape, {s}) | torch.tensor({s}, dtype={dtype})
+F.one_hot({i}.remainder(4).long(), 4) | F.pixel_shuffle({f4}, 1) | torch.channel_shuffle({f4}, 1)
+torch.scalar_tensor({s}) | torch.tril_indices(3, {t1+}.shape[0])
+"""
+
+REDUCTIONS = """
+{t}.sum() | {t1+}.sum({d}) | {t1+}.sum({d}, keepdim={bool}) | {t1+}.sum({dd}) | {f1+}.mean({d}, keepdim={bool})
+{f}.mean() | {f1+}.mean({dd}) | {t1+}.amax({d}) | {t1+}.amin({dd}, keepdim=True) | {t}.max() | {t}.min()
+{new}, {new} = {t1+}.max({d}) | {new}, {new} = {t1+}.min({d}, keepdim={bool}) | {n1+}.argmax({d})
+{n1+}.argmin({d}, keepdim={bool}) | {n}.argmax() | {t1+}.any({d}) | {t1+}.all({d}, keepdim=True) | {t}.any()
+{t}.all() | {n1+}.prod({d}) | {f1+}.var({d}) | {f1+}.std({d}, unbiased=False) | torch.var_mean({f1+}, {d})[1]
+{f1+}.logsumexp({d}) | {f1+}.norm(dim={d}) | {f}.norm() | {f1+}.norm(1, {d}) | F.softmax({f1+}, {d})
+F.log_softmax({f1+}, {d}) | torch.count_nonzero({t1+}, {d}) | {n1+}.cumsum({d}) | {n1+}.cumprod({d})
+{new}, {new} = {n1+}.cummax({d}) | {new}, {new} = {n1+}.cummin({d}) | {f1+}.logcumsumexp({d}) | {b1+}.cumsum({d})
+torch.aminmax({n})[0] | {f1+}.median({d}).values | {n1+}.median() | {f1+}.sum({d}, dtype=torch.float64)
+{i1+}.sum({d}, dtype=torch.int32) | {f1+}.nansum({d}) | torch.linalg.vector_norm({f}) | F.normalize({f1+}, dim={d})
+F.cosine_similarity({f1+}, {=}, {d}) | {f1+}.softmax({d}).cumsum({d}) | {f2}.trace() | {i1+}.bool().sum({d})
+{new}, {new} = {n1+}.sort({d}) | {new}, {new} = {n1+}.sort({d}, descending=True) | {n1+}.argsort({d}, stable=True)
+{new}, {new} = {f1+}.topk(1, {d}) | {new}, {new} = {f1+}.topk({count}, -1) | {n1+}.msort() | {n1}.unique()
+{n1+}.kthvalue(1, {d}).values | {n1+}.sort({d}, stable=True).indices | torch.searchsorted({f1}.sort().values, {&f})
+torch.bucketize({f}, {f1}.sort().values) | {i1}.remainder(5).bincount(minlength=5) | {t}.nonzero()
+{new}, {new} = {i1}.unique(return_inverse=True) | {f1+}.quantile(0.5, {d}) | {f1+}.renorm(2, 0, {p})
+torch.trapezoid({f1+}) | {f1+}.std({dd}, keepdim=True) | {f1+}.nanmean({d}) | {f2+}.cov()
+{f1+}.argmax(-1, keepdim=True) | F.softmin({f1+}, {d}) | torch.histc({f}, 4, -2, 2) | {t}.count_nonzero()
+"""
+
+INDEXING = """
+{t1+}[{ix}] | {t2+}[:, {ix}] | {t2+}[{ix}, {ix}] | {t1+}[{ix}.unsqueeze(-1)] | {t}[{=b}] | {t2+}[{ix}, :, None]
+{t1+}[..., {ix}] | {t3+}[{ix}, :, {ix}] | {t1+}.index_select({d}, {ix}) | {t1+}.gather({d}, {ix=})
+{t1+}.take_along_dim({ix=}, {d}) | {t}.take({rows}) | {t}.masked_fill({=b}, {k}) | {n}.masked_fill({&b}, {s})
+{t}.masked_select({=b}) | {t1+}.scatter({d}, {ix=}, {=}) | {t1+}.scatter({d}, {ix=}, {k})
+{n1+}.scatter_add({d}, {ix=}, {=}) | {f1+}.scatter_reduce({d}, {ix=}, {=}, "amax")
+{f1+}.scatter_reduce({d}, {ix=}, {=}, "mean", include_self={bool}) | {f1+}.scatter_reduce({d}, {ix=}, {=}, "prod")
+{n1+}.scatter_reduce({d}, {ix=}, {=}, "sum") | {t1+}.index_fill({d}, {ix}, {k})
+{n1+}.index_add({d}, {ix}, {n1+}.index_select({d}, {ix}))
+{f1+}.index_add({d}, {ix}, {f1+}.index_select({d}, {ix}), alpha={s})
+{t1+}.index_copy({d}, {ixd}, {t1+}.index_select({d}, {ixd}))
+{t1+}.slice_scatter({=}.narrow({d}, {from}, 1), {d}, 0, 1) | {t1+}.select_scatter({=}.select({d}, {at}), {d}, 0)
+{t2+}.diagonal_scatter({=}.diagonal()) | {t}.masked_scatter({=b}, {=}) | {t}.index_put(({ix},), {t}.select(0, 0))
+{n1+}.index_put(({ix},), {n1+}[{ix}], accumulate=True) | F.embedding({ix}, {f2}) | F.embedding({ix=}, {w:5,3})
+{t1+}[{ix}][{sub}] | {t1+}[-1] | {t1+}[{t1+}.shape[0] // 2] | {t1+}[{b1}] | {t2+}[{b1}, 0]
+{t1+}.index_select(0, {i1}.abs().remainder({t1+}.shape[0])) | torch.where({b})[0] | {t1+}[None, ..., {sub}]
+"""
+
+WRITES = """
+!{m}.add_({&n}) | !{m}.mul_({&n}) | !{m}.sub_({k}) | !{mf}.div_({&n}) | !{m}.zero_() | !{m}.fill_({k})
+!{m}.copy_({&t}) | !{m}.copy_({&}) | !{mf}.relu_() | !{m}.clamp_({k}, 5) | !{m}.neg_() | !{mf}.sigmoid_()
+!{mf}.exp_() | !{m1+}[{sub}] = {k} | !{m1+}[{sub}] = {m1+}[{sub}].flip(0) | !{m1+}[{sub}] += {k}
+!{m1+}[{sub}] *= {s} | !{m1+}[{ix}] = {k} | !{m1+}[{ix}] += {k} | !{m}[{=b}] = {k} | !{m}.masked_fill_({=b}, {k})
+!{m1+}.scatter_({d}, {ix=}, {=}) | !{m1+}.scatter_add_({d}, {ix=}, {=})
+!{m1+}.index_add_({d}, {ix}, {m1+}.index_select({d}, {ix})) | !{m1+}.index_fill_({d}, {ix}, {k})
+!{m1+}.index_copy_({d}, {ixd}, {m1+}.index_select({d}, {ixd}))
+!{m1+}.index_put_(({ix},), {m1+}[{ix}], accumulate=True) | !{m2+}.t().add_(1) | !{m2+}.diagonal().fill_({k})
+!{m1+}.view(-1)[0] = {k} | !{m1+}.narrow({d}, {from}, {count}).mul_({k}) | !{m1+}.select({d}, {at}).copy_({k})
+!{m}.add_({=}, alpha={k}) | !{mf}.addcmul_({=}, {=}, value={s}) | !{m1+}.cumsum_({d}) | !{m}.logical_not_()
+!{m1+}[0] = {m1+}[-1] | !{m1+}[1:] = {m1+}[:-1] | !{m1+}[:-1] += {m1+}[1:] | !{m2+}.tril_()
+!{m}.as_strided((2,), (1,)).add_(1) | !{m}.squeeze().add_(1) | !{m}.swapaxes(0, -1).mul_({&n})
+!{m}.expand({more}).sum() | !torch.add({m}, {&n}, out={m}) | !torch.mul({n}, {=}, out={=})
+!torch.sum({m1+}, {d}, out={m1+}.select({d}, 0)) | !{mf}.lerp_({=}, {s}) | !{m}.masked_scatter_({=b}, {=})
+!{m}.pow_(2) | !{mf}.sqrt_() | !{m}.eq_({&}) | !{mf}.floor_() | !{m}.remainder_(3) | !{m}.unsqueeze({D}).add_({k})
+!{m1+}.flip({d}).add_(1) | !{m1+}.unfold({d}, 2, 2).add_(1) | !{m1+}.index_put_(({ix},), {m1+}.select(0, 0))
+!{m}.put_({rows}, {=}.view(-1)) | !{m1+}[..., None].mul_({k}) | {m}.add_({k}) | {m1+}[{sub}].mul_({k})
+{m}.copy_({&t}) | !{m1+}[{b1}] = {k} | !{m1+}[{b1}] += 1 | !{m2+}[:, {ix}] = {k} | !{m2+}[{ix}, 0] = {m2+}[{ix}, -1]
+!{m}.data.add_(1) | !{mf}.nan_to_num_() | !{m1+}.scatter_reduce_({d}, {ix=}, {=}, "amax") | !{m}.clamp_max_({k})
+"""
+
+LAYERS = """
+F.linear({f1+}, {w:3,-1}, {w:3}) | F.linear({f1+}, {w:5,-1}) | {f2} @ {f2} | {f2} @ {=}.t() | {f3} @ {=}.mT
+torch.bmm({f3}, {=}.transpose(1, 2)) | {f1+} @ {w:-1,4} | {f1} @ {=} | torch.outer({f1}, {f1}) | {i2} @ {=}.t()
+torch.einsum("ij,kj->ik", {f2}, {=}) | torch.einsum("...j,...j->...", {f1+}, {=})
+torch.addmm({w:4}, {f2}, {w:-1,4}, beta={s}) | torch.baddbmm({f3}, {=}, {=}) | torch.mv({f2}, {f1})
+torch.tensordot({f2+}, {=}, 2) | F.layer_norm({f1+}, {f1+}.shape[-1:])
+F.layer_norm({f1+}, {f1+}.shape[-1:], {w:-1}, {w:-1}) | F.rms_norm({f1+}, {f1+}.shape[-1:]) | F.group_norm({f3+}, 1)
+F.instance_norm({f3}) | F.batch_norm({f2+}, None, None, training=True) | F.conv1d({f3}, {w:4,-2,2})
+F.conv1d({f3}, {w:4,-2,3}, padding=1, stride=2) | F.conv2d({f4}, {w:3,-3,2,2})
+F.conv2d({f4}, {w:4,-3,3,3}, {w:4}, padding=1) | F.conv_transpose1d({f3}, {w:-2,2,3}, stride=2)
+F.max_pool1d({f3}, 2) | F.max_pool2d({f4}, 2, 1) | F.avg_pool2d({f4}, 2) | F.avg_pool1d({f3}, 2, 1, padding=1)
+F.adaptive_avg_pool1d({f3}, 2) | F.adaptive_max_pool2d({f4}, 1) | F.interpolate({f3}, scale_factor=2)
+F.interpolate({f4}, scale_factor=2, mode="bilinear") | F.glu(torch.cat([{f1+}, {=}], {d}), {d})
+F.scaled_dot_product_attention({f3}, {=}, {=}) | F.scaled_dot_product_attention({f3+}, {=}, {=}, is_causal=True)
+F.mse_loss({f}, {=}) | F.l1_loss({f}, {=}, reduction="none") | F.smooth_l1_loss({f}, {=})
+F.cross_entropy({f2}, {f2}.argmax(1)) | F.nll_loss(F.log_softmax({f2}, 1), {f2}.argmin(1), reduction="sum")
+F.binary_cross_entropy_with_logits({f}, torch.sigmoid({=})) | F.kl_div({f}, torch.softmax({=}, -1), reduction="none")
+F.huber_loss({f}, {=}) | F.dropout({f}, 0.0) | F.unfold({f4}, 2) | torch.cdist({f2}, {=})
+F.pairwise_distance({f2}, {=}) | F.prelu({f2+}, {w:1}) | F.hardsigmoid({f}) | F.local_response_norm({f3}, 2)
+F.lp_pool1d({f3}, 2, 2) | torch.cross({f2}, {=}, -1) | torch.linalg.norm({f2}) | F.embedding_bag({ix2}, {f2})
+F.scaled_dot_product_attention({f3}, {=}, {=}, attn_mask={f3}.mT @ {=} > 0)
+"""
+
+THEMES: dict[str, tuple[str, ...]] = {
+    name: tuple(c.strip() for line in text.strip().splitlines() for c in line.split(" | ") if c.strip())
+    for name, text in (
+        ("pointwise", POINTWISE), ("binary", BINARY), ("casts", CASTS), ("views", VIEWS), ("shapes", SHAPES),
+        ("reductions", REDUCTIONS), ("indexing", INDEXING), ("writes", WRITES), ("layers", LAYERS),
+    )
+}  # fmt: skip
