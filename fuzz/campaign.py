@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ MLIR_EVERY = 7  # MLIR's engine takes longer than everything else
 TRITON_EVERY = 5  # nor is its interpreter fast
 TRITON_WORK = 20_000  # points of all loops: more would take Triton's interpreter too long
 SANITIZE_EVERY = 6  # batches: compiling for the sanitizers takes three times as long
+RACE_EVERY = 3  # batches: on real threads, of which the others are
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def run(
         np.errstate(all="ignore"),
         Runner() as runner,
         Runner(sanitize=True) as sanitized,
+        Runner(race=True) as racing,
         Triton() as triton,
         Deployed() as deployed,
         Beside(MODULES, modules, seed) as called_modules,
@@ -157,8 +160,8 @@ def run(
     ):
         warnings.simplefilter("ignore")
         campaign = _Campaign(
-            seed, output, runner, sanitized, triton if others and _has_triton() else None, deployed, background, target,
-            others and _has_mlir(), reduce_seconds, stop_after, pace,
+            seed, output, runner, sanitized, racing, triton if others and _has_triton() else None, deployed, background,
+            target, others and _has_mlir(), reduce_seconds, stop_after, pace,
             [*([called_modules] if pace.modules else []), *([called_programs] if pace.programs else [])],
         )  # fmt: skip
         return replace(campaign.run(minutes, most, progress), modules=modules, programs=programs)
@@ -170,6 +173,7 @@ class _Campaign:
     output: Path | None
     runner: Runner
     sanitized: Runner
+    racing: Runner
     triton: Triton | None
     deployed: Deployed
     background: ThreadPoolExecutor
@@ -212,7 +216,7 @@ class _Campaign:
                 self._poll()
                 if self._enough():
                     break
-                running = self._start(examined, target, batches % SANITIZE_EVERY == SANITIZE_EVERY // 2)
+                running = self._start(examined, target, self._runner(batches))
                 number, batches = number + count, batches + 1
                 told = f"{self.graphs} graphs, {len(self.ops)} ops, {len(self.failures)} failures"
                 bar.update(task, completed=time.monotonic() - begin, description=told)
@@ -264,11 +268,16 @@ class _Campaign:
             done.append(found)
         return done
 
-    def _start(self, examined: Sequence[Examined], target: Target, sanitize: bool) -> _Running:
+    def _runner(self, batch: int) -> Runner:
+        """How a batch is run: in turns, with sanitizers, or on real threads."""
+        if batch % SANITIZE_EVERY == SANITIZE_EVERY // 2:
+            return self.sanitized
+        return self.racing if batch % RACE_EVERY == 1 else self.runner
+
+    def _start(self, examined: Sequence[Examined], target: Target, runner: Runner) -> _Running:
         """Begin to compile and run what was examined, beside what comes next."""
         programs = [(e, n) for e in examined if (n := native(e)) is not None]
         self.compiled += len(programs)
-        runner = self.sanitized if sanitize else self.runner
         faults = [f for e in examined if (f := native_with_fault(e)) is not None]
         called = [n for _, n in (*programs, *faults)]
         outcomes = self.background.submit(runner.run, called, target)
@@ -276,7 +285,7 @@ class _Campaign:
         chosen = [e for e, _ in programs[at : at + self.pace.deployed]]
         deployed = self.background.submit(lambda: [self.deployed.judge(e, target) for e in chosen])
         judged = [*((e, judge) for e, _ in programs), *((e, judge_fault) for e, _ in faults)]
-        return _Running(judged, outcomes, deployed, target, sanitize)
+        return _Running(judged, outcomes, deployed, target, runner)
 
     def _finish(self, running: _Running | None) -> None:
         """Wait for what runs, and judge it."""
@@ -284,19 +293,19 @@ class _Campaign:
             for (examined, judged), outcome in zip(running.examined, running.outcomes.result(), strict=True):
                 failure = judged(examined, outcome)
                 if failure is not None and not self._enough():
-                    self._failed(failure, running.target, running.sanitize)
+                    self._failed(failure, running.target, running.runner)
             if not self._enough():
                 for failure in running.deployed.result():
                     if failure is not None and not self._enough():
                         self._failed(failure, running.target)
 
-    def _failed(self, failure: Failure, target: Target, sanitize: bool = False) -> None:
+    def _failed(self, failure: Failure, target: Target, runner: Runner | None = None) -> None:
         """Reduce, unless the like has been seen often; write down."""
         self._note()
         alike = sum(failure.resembles(f) for f in self.failures)
         if alike < 3 and self.reduce_seconds and failure.step not in ("rules", "faults"):
-            runner = self.sanitized if sanitize else self.runner
-            failure = reduce(failure, lambda case: self.check(case, target, failure, runner), self.reduce_seconds)
+            judged = partial(self.check, target=target, sought=failure, runner=runner or self.runner)
+            failure = reduce(failure, judged, self.reduce_seconds)
         if failure.step not in ("eager", "rules", *list(STEPS)[: list(STEPS).index("tile")]):
             failure = replace(failure, schedules=drawn_schedules(failure.case, target))
         if alike < 3 and self.output is not None:
@@ -326,7 +335,7 @@ class _Running:
     outcomes: Future[list[Outcome]]
     deployed: Future[list[Failure | None]]
     target: Target
-    sanitize: bool
+    runner: Runner
 
 
 def _drawable() -> list[str]:

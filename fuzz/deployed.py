@@ -1,7 +1,8 @@
 """Programs as users run them: compiled as for use, through the executable in this process's like, and as packages.
 
 `effcc.fuzz.native` calls entry points on memory of its own; here the runtime around them is what is asked: the compile
-cache, fitting of inputs, weights that change between calls, packages written and loaded. It runs in a process of its
+cache, fitting of inputs (with rows apart, or lazily negated), weights of which one element changes between calls, sizes
+that grow and shrink, packages written and loaded, and calls that must be refused. It runs in a process of its
 own, with a cache that goes with it: `python -c "from effcc.fuzz.deployed import main; main()"`.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,7 @@ import torch
 
 from effcc.ahead import build_package
 from effcc.driver import Options, State, load
+from effcc.errors import InputError
 from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import expect
 from effcc.fuzz.generate import Array, Case
@@ -43,6 +46,7 @@ class Request:
     weights: tuple[int, ...]
     calls: tuple[tuple[Array, ...], ...]
     updated: tuple[int, ...]
+    strange: bool = False  # inputs do not lie in memory as they were compiled for
 
 
 class Deployed:
@@ -74,7 +78,7 @@ class Deployed:
         params = case.graph.params
         request = Request(
             kind, program.state, target, tuple(k for k, p in enumerate(params) if p.name in case.graph.weights),
-            tuple(c.inputs for c in calls), tuple(params.index(p) for p, _ in case.graph.updates),
+            tuple(c.inputs for c in calls), tuple(params.index(p) for p, _ in case.graph.updates), case.seed % 3 == 0,
         )  # fmt: skip
         found = self._ask(request)
         if isinstance(found, str):
@@ -85,7 +89,7 @@ class Deployed:
                 eager = eager_results(called, expected)
             except (RuntimeError, IndexError, ValueError):
                 continue  # eager has no such call at these sizes
-            problem = compare(results, eager, expected)
+            problem = compare(results, eager, expected, by_elements=True)
             if problem:
                 return Failure(case, "deployed", f"{kind} is wrong", f"call {number + 1}: {problem}")
         return None
@@ -99,17 +103,31 @@ class Deployed:
 
 
 def _calls(examined: Examined, kind: str) -> list[Case]:
-    """The case as called first, with other inputs, and with other weights; once only where inputs are updated."""
+    """The case as called first, with other inputs (and sizes), with other weights, and as first but for the weights;
+    once only where inputs are updated."""
     case = examined.case
     if case.graph.updates or examined.second is None:
         return [case]
     again, _ = examined.second
+    if kind == "package":
+        return [case, again, case]
+    weights = case.graph.weights
     changed = [
-        np.roll(a, 1) if p.name in case.graph.weights and p.type.dtype.is_float else a
+        _changed(a, case.seed) if p.name in weights and p.type.dtype.is_float else a
         for p, a in zip(again.graph.params, again.inputs, strict=True)
     ]
-    last = [replace(again, inputs=tuple(changed))] if kind == "executable" else []
-    return [case, again, *last]
+    back = [new if p.name in weights else a for p, a, new in zip(case.graph.params, case.inputs, changed, strict=True)]
+    return [case, again, replace(again, inputs=tuple(changed)), replace(case, inputs=tuple(back))]
+
+
+def _changed(array: Array, seed: int) -> Array:
+    """A weight after an update: all of it moved, or one element, of which the last one is as good as any."""
+    if seed % 4 == 0 or array.size == 0:
+        return np.roll(array, 1)
+    flat = array.reshape(-1).copy()
+    at = (flat.size - 1, flat.size - 1, seed % flat.size)[seed % 3]
+    flat[at] = flat[at - 1] + np.asarray(1.5, array.dtype)
+    return flat.reshape(array.shape)
 
 
 # In the process of its own --------------------------------------------------------------------------------------------
@@ -146,9 +164,53 @@ def _run_executable(request: Request, path: Path) -> list[list[Array]]:
                     else:
                         (tensor if k % 2 else tensor.data).copy_(to_torch(inputs[k]))
             given = [kept[k] if k in kept else _repeated(to_torch(a), layouts[k]) for k, a in enumerate(inputs)]
+            if request.strange:
+                own = {*kept, *(k for k, layout in enumerate(layouts) if 0 in layout)}
+                given = [t if k in own else _strange(t, k, k in request.updated) for k, t in enumerate(given)]
             results = executable(*given)
             found.append([to_numpy(r) for r in (*results, *(given[k] for k in request.updated))])
+        for what, wrong in _invalid(given, set(kept)):
+            _must_refuse(what, lambda wrong=wrong: executable(*wrong))  # type: ignore[misc]
     return found
+
+
+def _strange(tensor: torch.Tensor, position: int, written: bool) -> torch.Tensor:
+    """The same numbers with rows apart from each other, or as a view that is negated when it is read."""
+    if position % 2 and tensor.dtype in (torch.float32, torch.float64) and not written:
+        return torch.complex(torch.zeros_like(tensor), -tensor).conj().imag
+    if tensor.dim() == 0:
+        return tensor
+    apart = torch.empty((2 * tensor.shape[0], *tensor.shape[1:]), dtype=tensor.dtype)
+    return apart[::2].copy_(tensor)
+
+
+def _invalid(given: list[torch.Tensor], weights: set[int]) -> list[tuple[str, list[torch.Tensor]]]:
+    """Calls that must raise: with an input of another dtype as wide, with an axis more, and with one too few."""
+    found = [("one input too few", given[:-1])] if given else []
+    for k, tensor in enumerate(given):
+        if k in weights or tensor.is_neg():
+            continue
+        other = tensor.view(torch.int32) if tensor.dtype == torch.float32 else tensor.to(_OTHER[tensor.dtype])
+        found.append((f"input {k} as {other.dtype}", [*given[:k], other, *given[k + 1 :]]))
+        found.append((f"input {k} with an axis more", [*given[:k], tensor[None], *given[k + 1 :]]))
+        break
+    return found
+
+
+_OTHER = {
+    torch.float64: torch.int64, torch.int64: torch.float64, torch.int32: torch.float32, torch.float32: torch.int32,
+    torch.float16: torch.bfloat16, torch.bfloat16: torch.float16, torch.int16: torch.float16, torch.int8: torch.uint8,
+    torch.uint8: torch.int8, torch.bool: torch.uint8,
+}  # fmt: skip
+
+
+def _must_refuse(what: str, call: Callable[[], object]) -> None:
+    """Raise unless a call raises InputError."""
+    try:
+        call()
+    except InputError:
+        return
+    raise AssertionError(f"a call with {what} is not refused")
 
 
 def _laid(tensor: torch.Tensor, layout: Shape) -> torch.Tensor:
@@ -175,6 +237,23 @@ def _run_package(request: Request, path: Path) -> list[list[Array]]:
     found = []
     for inputs in request.calls:
         named = enumerate(zip(program.inputs, inputs, strict=True))
-        results = package.run({n: a.copy() for k, (n, a) in named if k not in request.weights})
+        given = {n: _rows_apart(a) if request.strange else a.copy() for k, (n, a) in named if k not in request.weights}
+        results = package.run(given)
         found.append([np.array(results[n]) for n in package.manifest.outputs])
+    for name, array in given.items():
+        if array.dtype == np.float32:
+            other = {**given, name: np.ascontiguousarray(array).view(np.int32)}
+            _must_refuse(f"{name} as int32", lambda other=other: package.run(other))  # type: ignore[misc]
+        fewer = {n: a for n, a in given.items() if n != name}
+        _must_refuse(f"{name} left out", lambda fewer=fewer: package.run(fewer))  # type: ignore[misc]
+        break
     return found
+
+
+def _rows_apart(array: Array) -> Array:
+    """The same numbers with rows apart from each other."""
+    if array.ndim == 0:
+        return array.copy()
+    apart = np.empty((2 * array.shape[0], *array.shape[1:]), array.dtype)
+    apart[::2] = array
+    return apart[::2]

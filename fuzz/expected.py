@@ -7,7 +7,8 @@ a discontinuity (a comparison, a rounding, an arg-max) and are not compared.
 
 A result is right when its largest error is at most `4 x eager's + 2 eps max|reference|` (DESIGN.md) plus that spread,
 NaN and infinities are where eager has them, and integers are equal. Where every step is defined to the bit
-(`effcc.fuzz.steps`), results in the graph's own dtypes are equal bit by bit.
+(`effcc.fuzz.steps`) or exact (`effcc.fuzz.exact`), results in the graph's own dtypes are equal bit by bit. Of one
+function of f32 (`effcc.fuzz.functions`) compiled code is held to units in the last place, element by element.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from effcc.fuzz.exact import exactness
+from effcc.fuzz.functions import function_of, ulp_errors
 from effcc.fuzz.generate import Case
 from effcc.fuzz.steps import defined_to_the_bit, same_bits
 from effcc.ir.dtypes import DType, f64
@@ -48,13 +51,15 @@ class Result:
 class Expected:
     """The results of a case; `overflows` where a value came so near the end of a dtype that infinities are arbitrary.
 
-    `scale`: the largest finite magnitude on the way. `exact`: every step is defined to the bit.
+    `scale`: the largest finite magnitude on the way. `exact`: results are equal in every `bits`, or as `numbers`, of
+    which the two zeros are one. `function`: what is all that is computed.
     """
 
     results: tuple[Result, ...]
     overflows: bool
     scale: float
-    exact: bool = False
+    exact: str = ""
+    function: str = ""
 
 
 def expect(case: Case, trials: int = 3, strength: float = 4.0) -> Expected:
@@ -80,7 +85,9 @@ def expect(case: Case, trials: int = 3, strength: float = 4.0) -> Expected:
             stable &= own[number] == wide[number]  # what hangs on rounding or underflow in its own dtypes
         results.append(Result(value.type.dtype, own[number], wide[number], spread, stable))
     limit = min((float(ml_dtypes.finfo(d.numpy).max) for d in _float_dtypes(case)), default=np.inf)
-    return Expected(tuple(results), largest[0] > min(_HUGE, limit / 100), largest[0], defined_to_the_bit(case.graph))
+    exact = "bits" if defined_to_the_bit(case.graph) else exactness(case.graph)
+    overflows = largest[0] > min(_HUGE, limit / 100)
+    return Expected(tuple(results), overflows, largest[0], exact, function_of(case.graph))
 
 
 def _float_dtypes(case: Case) -> set[DType]:
@@ -136,6 +143,8 @@ def difference(
     number: int,
     is_eager: bool = False,
     in_sequence: bool = False,
+    by_elements: bool = False,
+    interpreted: bool = False,
 ) -> str:
     """How `candidate` is wrong as result `number`; empty where it is right.
 
@@ -143,6 +152,7 @@ def difference(
     reference has them; others must have them where eager has (or the interpreter, where there is no eager). Eager
     itself may have NaN for an infinity of the interpreter, and the other way round (it orders the products of an
     einsum), and be off by roundings of what cancels out on the way; so may what sums `in_sequence`, however long.
+    by_elements: functions are ours, with a bound for each element. interpreted: in float64, all of it.
     """
     want = expected.results[number]
     got: Array = np.asarray(candidate)
@@ -151,12 +161,16 @@ def difference(
     widened = got.dtype == np.float64 and want.own.dtype != np.float64
     if not widened and got.dtype != want.own.dtype:
         return f"result {number} has the dtype {got.dtype}, expected {want.own.dtype}"
-    if expected.exact:
-        wrong = np.zeros(got.shape, bool) if widened else ~same_bits(got, want.own)
+    if expected.exact and not (interpreted and not want.dtype.is_float):
+        alike = same_bits(got, want.own, expected.exact == "bits")
+        wrong = np.zeros(got.shape, bool) if widened else ~alike
         return _where(number, wrong, want.own, got) if wrong.any() else ""
     if not want.dtype.is_float:
         wrong = (got != want.own) & want.stable
         return _where(number, wrong, want.own, got) if wrong.any() else ""
+    if expected.function and by_elements and not widened:
+        wrong = ulp_errors(expected.function, want.wide, got) > 0
+        return _where(number, wrong, want.wide, got) + " (beyond its ulps)" if wrong.any() else ""
     model = want.wide if widened else want.own if eager is None else eager
     anything = expected.overflows or (is_eager and not np.isfinite(got[~np.isfinite(model)].astype(np.float64)).any())
     scale = expected.scale if is_eager or in_sequence else 0.0

@@ -22,6 +22,8 @@ import numpy as np
 import effcc.fuzz.crossings
 import effcc.fuzz.structures  # noqa: F401  (both register structures)
 from effcc.errors import EffccError
+from effcc.fuzz.exact import draw_exact
+from effcc.fuzz.functions import draw_function
 from effcc.fuzz.operands import bounds, is_deterministic, propose
 from effcc.fuzz.sketch import STRUCTURES, Refused, Structure
 from effcc.fuzz.steps import draw_steps
@@ -42,7 +44,8 @@ SIZES = (0, *[1] * 8, *[2] * 10, *[3] * 12, 4, 4, 5, 5, 6, 7, 8, 8, 9, 13, 16, 1
 MOST_ELEMENTS = 40_000  # of a tensor: the interpreter in float64 sets the pace
 MOST_WORK = 4_000_000  # elements of one index space, in multiplications of a contraction
 LARGEST = 1e4  # magnitude of values that a node may produce
-STEPS = 0.05  # share of graphs whose every step is defined to the bit, of numbers of every magnitude
+OF_THEIR_OWN = (("steps", 0.05), ("exact", 0.15), ("function", 0.2))
+"""Graphs of numbers of every magnitude, up to which share: steps defined to the bit, exact ones, one function."""
 
 # Structures that whole passes exist for: ops with attributes and, where they matter, the shapes of their operands, a
 # letter an axis; `_` is the result before. `n` may be long, so that it takes several tiles.
@@ -172,9 +175,11 @@ class _Generator:
         kind = ""
         turn, odd = divmod(self.seed, 2)
         begin = self.random.random()
-        if Random(self.seed ^ 0x57E95).random() < STEPS:
+        share = Random(self.seed ^ 0x57E95).random()
+        own = next((kind for kind, up_to in OF_THEIR_OWN if share < up_to), "")
+        if own:
             self.largest = np.inf
-            draw_steps(self)
+            {"steps": self._steps, "exact": self._exact, "function": self._function}[own]()
             return self._finish()
         if not odd:  # every structure in its turn, so that few graphs see them all
             self._structure(STRUCTURES[turn % len(STRUCTURES)])
@@ -221,6 +226,16 @@ class _Generator:
             build(self)
         except (Refused, EffccError, ValueError, TypeError):
             self._back(sizes)  # as for single ops: NumPy has no such function of this dtype, or sizes do not fit
+
+    def _steps(self) -> None:
+        draw_steps(self)
+
+    def _exact(self) -> None:
+        while not self.builder.nodes:
+            self._structure(draw_exact)
+
+    def _function(self) -> None:
+        draw_function(self)
 
     def _mark(self) -> tuple[int, int, int]:
         return len(self.builder.params), len(self.builder.nodes), len(self.arrays)
@@ -343,7 +358,11 @@ class _Generator:
                 finite = np.isfinite(wide)
                 if not (special or finite.all()) or np.abs(wide[finite]).max(initial=0.0) > self.largest:
                     return False
-            if value.type.dtype.is_integer and array.size and np.abs(array.astype(np.float64)).max() > 1e9:
+            if (
+                value.type.dtype.is_integer
+                and array.size
+                and np.abs(array.astype(np.float64)).max() > max(1e9, self.largest)
+            ):
                 return False
         self.arrays.update(zip(results, arrays, strict=True))
         return True

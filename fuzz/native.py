@@ -2,6 +2,8 @@
 
 Programs are bundled by giving each a namespace and entry points of its own. They are compiled with `-O1`: what is
 sought are wrong programs, not the compiler's bugs; and against the fuzzer's own threads.h, which runs threads in turn.
+A share runs on the runtime's own threads, which lose their cores at the worst moments (`include/preempt.h`), in teams
+of several sizes, on which results must not depend.
 A share is compiled with the address and undefined-behaviour sanitizers, and runs in a process that has the address
 sanitizer's library loaded first, without which sanitized code does not load into Python.
 """
@@ -38,6 +40,7 @@ from effcc.target import Target
 Array = np.ndarray[Any, Any]
 
 _OWN_HEADERS = Path(__file__).absolute().parent / "include"
+_TEAMS = (4, 2, 3)  # sizes of teams of the runtime's own threads, one after the other
 _HEAD = re.compile(r"^namespace effcc \{$", re.MULTILINE)
 _TAIL = "}  // namespace effcc\n"
 
@@ -74,10 +77,12 @@ class Runner:
     """Compiles and runs bundles; use it as a context manager, which ends its process and removes its files.
 
     sanitize: with the address and undefined-behaviour sanitizers. Raises ToolchainError where the compiler has none.
+    race: on the runtime's own threads.
     """
 
-    def __init__(self, timeout: float = 60.0, sanitize: bool = False) -> None:
+    def __init__(self, timeout: float = 60.0, sanitize: bool = False, race: bool = False) -> None:
         self.timeout = timeout
+        self.race = race
         self.sanitizer = sanitizer_library() if sanitize else None
         self._folder = tempfile.TemporaryDirectory(prefix="effcc-fuzz-")
         self._process: subprocess.Popen[bytes] | None = None
@@ -103,7 +108,7 @@ class Runner:
         outcomes: list[Outcome] = []
         while len(outcomes) < len(programs):
             start = len(outcomes)
-            jobs = [_job(p, start + k) for k, p in enumerate(programs[start:])]
+            jobs = [_job(p, start + k, self.race) for k, p in enumerate(programs[start:])]
             for answer in self._answers(library, jobs):
                 program = programs[len(outcomes)]
                 outcomes.append(Outcome(problem=answer.problem) if answer.problem else _outcome(program, answer))
@@ -117,7 +122,9 @@ class Runner:
         self._count += 1
         destination = Path(self._folder.name) / f"bundle{self._count}.so"
         source = bundle([str(p.state.source) for p in programs])
-        return compile_library(source, destination, [*flags, "-w"], include_dirs=(_OWN_HEADERS, INCLUDE_DIR))
+        own = () if self.race else (_OWN_HEADERS,)
+        flags += ["-include", str(_OWN_HEADERS / "preempt.h")] if self.race else []
+        return compile_library(source, destination, [*flags, "-w"], include_dirs=(*own, INCLUDE_DIR))
 
     def _answers(self, library: Path, jobs: Sequence[Job]) -> list[Answer]:
         """The answers up to the first crash or hang, which is the last of them."""
@@ -209,7 +216,7 @@ def sanitizer_library() -> Path:
     return Path(said)
 
 
-def _job(native: Native, number: int) -> Job:
+def _job(native: Native, number: int, race: bool = False) -> Job:
     program, plan = native.state.program, native.state.plan
     assert program is not None and plan is not None
     given = dict(zip(program.inputs, native.inputs, strict=True))
@@ -225,7 +232,8 @@ def _job(native: Native, number: int) -> Job:
         entries=tuple(f"{e.name}__{number}" for e in entry_points(program)),
         buffers=tuple(_content(known[n].type, native.sizes, given.get(n)) for n in table),
         arena=int(evaluate(plan.arena_bytes, native.sizes)),
-        threads=native.threads,
+        threads=_TEAMS[0] if race else native.threads,
+        teams=_TEAMS[1:] if race else (),
         sizes=tuple(native.sizes[s] for s in size_table(program)),
         kept=frozenset(k for k, n in enumerate(table) if n in given and n not in written),
         rehearsed=frozenset(numbers("weight") & floats) if "prepare" in stages else frozenset(),

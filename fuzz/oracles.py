@@ -185,7 +185,7 @@ def judge(examined: Examined, outcome: Outcome) -> Failure | None:
     """What the compiled code did, against what it must do."""
     if outcome.problem:
         return Failure(examined.case, "build", "compiled code fails", outcome.problem)
-    problem = compare(outcome.outputs, examined.eager, examined.expected)
+    problem = compare(outcome.outputs, examined.eager, examined.expected, by_elements=True)
     if not problem:
         return _judge_again(examined, outcome) if outcome.again else None
     earlier = interpreted(examined) if examined.case.work <= 20 * MOST_INTERPRETED else None
@@ -206,7 +206,7 @@ def _judge_again(examined: Examined, outcome: Outcome) -> Failure | None:
         eager = eager_results(called, expected) if examined.eager is not None else None
     except (RuntimeError, IndexError, ValueError):
         return None  # eager has no such call at these sizes
-    problem = compare(outcome.again, eager, expected)
+    problem = compare(outcome.again, eager, expected, by_elements=True)
     return Failure(case, "build", "a second call is wrong", problem) if problem else None
 
 
@@ -234,13 +234,15 @@ def compare(
     expected: Expected,
     is_eager: bool = False,
     in_sequence: bool = False,
+    by_elements: bool = False,
+    interpreted: bool = False,
 ) -> str:
     """How results are wrong; empty where they are right."""
     if len(results) != len(expected.results):
         return f"{len(results)} results, expected {len(expected.results)}"
     for number, result in enumerate(results):
         model = eager[number] if eager is not None else None
-        problem = difference(result, model, expected, number, is_eager, in_sequence)
+        problem = difference(result, model, expected, number, is_eager, in_sequence, by_elements, interpreted)
         if problem:
             return problem
     return ""
@@ -341,7 +343,7 @@ def _wrong(case: Case, expected: Expected, state: State) -> str:
             results = run_graph(state.graph, [*inputs, *_prepared(state, case, inputs)], dtype=f64)
     except Exception as error:
         return told(error)
-    return compare([np.asarray(r) for r in results], None, expected)
+    return compare([np.asarray(r) for r in results], None, expected, interpreted=True)
 
 
 def _ran(case: Case, program: Program, **how: Any) -> list[Array]:

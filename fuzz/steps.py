@@ -35,11 +35,12 @@ def defined_to_the_bit(graph: Graph) -> bool:
     return wide and all(n.op in _DEFINED or TABLE[n.op].kind == "view" for n in graph.nodes)
 
 
-def same_bits(a: Any, b: Any) -> Any:
-    """Where two arrays hold the same numbers; any NaN is any NaN, and the two zeros are two."""
-    if a.dtype.kind != "f":
+def same_bits(a: Any, b: Any, zeros_apart: bool = True) -> Any:
+    """Where two arrays hold the same numbers; any NaN is any NaN, and the two zeros are two unless told otherwise."""
+    if a.dtype.kind in "iub":
         return a == b
-    return (np.isnan(a) & np.isnan(b)) | ((a == b) & (np.signbit(a) == np.signbit(b)))
+    equal = (a == b) & (np.signbit(a) == np.signbit(b)) if zeros_apart else a == b
+    return (np.isnan(a) & np.isnan(b)) | equal
 
 
 def draw_steps(s: Sketch) -> None:

@@ -100,9 +100,10 @@ def _positions(s: Sketch, size: int, *shape: int) -> Value:
 
 
 def _masked(s: Sketch, scores: Value, dtype: DType) -> Value:
-    """Scores with a mask: causal, a window, given bools (rows of nothing too), or a bias."""
+    """Scores with a mask: causal, a window, given bools (rows of nothing too), a bias, or keys that are padding on the
+    left: whole tiles of which no row sees anything come before the first key that one does."""
     m, n = (int(d) for d in scores.type.shape[-2:])
-    kind = s.random.choice(("none", "causal", "window", "given", "bias", "filled"))
+    kind = s.random.choice(("none", "causal", "window", "given", "bias", "filled", "left", "left", "runs", "strict"))
     low = number(s, s.random.choice((-math.inf, -1e4)), dtype)
     if kind in ("causal", "window"):
         i, j = _positions(s, m, m, 1), _positions(s, n, 1, n)
@@ -113,6 +114,19 @@ def _masked(s: Sketch, scores: Value, dtype: DType) -> Value:
         return s.emit("where", seen, scores, low)
     if kind == "given":
         return s.emit("where", s.fresh(TensorType(boolean, (1, n))), scores, low)
+    if kind == "left":
+        shape = (int(scores.type.shape[0]), *(1,) * (scores.type.rank - 3), 1, n)
+        first = s.data.integers(0, n, shape[:1]) if s.random.random() < 0.7 else np.full(shape[:1], n - 1)
+        seen = s.given(np.broadcast_to(np.arange(n) >= first.reshape(-1, *(1,) * (len(shape) - 1)), shape).copy())
+        return s.emit("where", seen, scores, low)
+    if kind == "runs":  # each row sees a stretch of keys of its own; some see one key, the last
+        first = np.minimum(s.data.integers(0, n + n // 2, (m, 1)), n - 1)
+        last = first + s.data.integers(0, n, (m, 1))
+        return s.emit("where", s.given((np.arange(n) >= first) & (np.arange(n) <= last)), scores, low)
+    if kind == "strict":  # of its own key on, a row sees nothing; the last one sees all but that
+        i, j = _positions(s, m, m, 1), _positions(s, n, 1, n)
+        ahead = s.emit("full", shape=(), value=s.random.randint(1, max(n // 2, 1)), dtype=i64)
+        return s.emit("where", s.emit("lt", j, s.emit("add", i, ahead)), scores, low)
     if kind == "filled":
         return s.emit("where", s.given(np.zeros((m, 1), bool)), scores, low)
     if kind == "bias":

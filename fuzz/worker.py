@@ -17,7 +17,7 @@ import mmap
 import pickle
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Job:
     sizes: the values of the size symbols. kept: buffers that nobody may write. rehearsed: if there are any, everything
     runs twice, first with these weights as 0xFF (NaN): what is prepared from weights must follow when they change.
     again: what is called once more in the end. front: buffers begin where a page does, rather than end there.
+    teams: other numbers of threads, with which everything must be the same bit by bit.
     """
 
     entries: tuple[str, ...]
@@ -58,6 +59,7 @@ class Job:
     prepared: frozenset[int] = frozenset()
     again: Again | None = None
     front: bool = False
+    teams: tuple[int, ...] = ()
 
 
 _REFUSED = " returned "  # what a program's checks refuse, as they do numbers made of weights that are not there yet
@@ -151,6 +153,12 @@ def run_job(library: ctypes.CDLL, job: Job, exact: bool = False) -> Answer:
             if problem and not (rehearsal and _REFUSED in problem):
                 return Answer((), problem)
         found = tuple(b.content() for b in buffers)
+        for threads in job.teams:
+            _fill(job, buffers, arena, False)
+            problem = _called(library, replace(job, threads=threads), job.entries, job.sizes, buffers, arena)
+            problem = problem or _unlike(buffers, found)
+            if problem:
+                return Answer((), f"with {threads} threads after {job.threads}: {problem}")
         if job.again is None:
             return Answer(found)
         problem, again = _run_again(library, job, job.again, buffers, exact)
@@ -158,6 +166,12 @@ def run_job(library: ctypes.CDLL, job: Job, exact: bool = False) -> Answer:
     finally:
         for memory in (*buffers, arena):
             memory.free()
+
+
+def _unlike(buffers: Sequence[_Memory], found: Sequence[bytes]) -> str:
+    """The first buffer that holds something else; empty where none does."""
+    other = [k for k, (b, held) in enumerate(zip(buffers, found, strict=True)) if b.content() != held]
+    return f"buffer {other[0]} differs" if other else ""
 
 
 def _run_again(

@@ -147,10 +147,18 @@ class Packed:
         type, at = value_type(load.dtype, dot.neighbours * lanes), self._at(load)
         memory, hint = self._memory(load), load.buffer.lower()
         if load is self.factors.by_lanes:
-            return self.writer.let(MemoryLoad(place(memory, at), type), hint)
+            return self.writer.let(MemoryLoad(place(memory, at), type, count=self._there(load, memory)), hint)
         some = None if self.depth.extent == dot.neighbours else number(self.depth.extent)
         few = MemoryLoad(place(memory, at), value_type(load.dtype, dot.neighbours), count=some)
-        return self.writer.let(Broadcast(few, type), hint)
+        return self.writer.let(Broadcast(few, type) if lanes > 1 else few, hint)
+
+    def _there(self, load: Load, memory: Memory) -> Value | None:
+        """How many elements of a vector there are, where panels are no whole vectors; None where all are."""
+        lanes, count = self.writer.lanes, self.points.at.guard.count
+        across = [n for i, n in zip(load.index, memory.shape, strict=True) if self.points.lanes_axis in free_axes(i)]
+        if not isinstance(count, int) or count >= lanes or all(isinstance(n, int) and n % lanes == 0 for n in across):
+            return None
+        return number(count * self.factors.dot.neighbours)
 
     # Tiles
 

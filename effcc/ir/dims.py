@@ -129,7 +129,10 @@ def contiguous_strides(shape: Shape) -> Shape:
 
 
 def elements(shape: Shape, hint: Mapping[str, int] | None = None) -> int:
-    """The number of elements of a shape, symbols at their hints (default 128)."""
+    """The number of elements of a shape, symbols at their hints (default 128).
+
+    A size that would be below 0 there (of a window that is larger than what it slides over) counts as 0.
+    """
     names = {s.name: 128 for s in symbols(shape)}
     names.update(hint or {})
-    return math.prod(evaluate(size, names) for size in shape)
+    return math.prod(max(evaluate(size, names), 0) for size in shape)

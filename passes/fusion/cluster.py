@@ -365,7 +365,7 @@ class _Clustering(_Alone):
                 s = member.statement
                 in_rows = s.target == load.buffer and (s.spans or gathers_rows(s))
                 if in_rows and s.axes[-1:] != item.statement.axes[-1:]:
-                    last = load.index[-1]
+                    last = load.index[-1] if load.index else None  # of one element nothing is turned
                     return isinstance(last, Axis) and last.name != item.statement.axes[-1]
         return False
 

@@ -52,7 +52,7 @@ def test_a_wrong_program_is_found(kind: str, deployed: Deployed) -> None:
     assert failure is not None and failure.kind == f"{kind} is wrong"
 
 
-def test_the_last_call_of_an_executable_has_other_weights(deployed: Deployed) -> None:
+def test_later_calls_of_an_executable_have_other_weights_and_the_first_sizes_again(deployed: Deployed) -> None:
     calls: list[tuple[Array, ...]] = []
 
     def ask(request: object) -> str:
@@ -63,6 +63,8 @@ def test_the_last_call_of_an_executable_has_other_weights(deployed: Deployed) ->
     recording = Deployed()
     recording._ask = ask  # type: ignore[assignment,method-assign]
     assert recording.judge(examined, Target.detect()) is not None
-    first, second, third = calls
+    first, second, third, last = calls
     np.testing.assert_array_equal(first[1], second[1])
     assert not np.array_equal(second[1], third[1])
+    np.testing.assert_array_equal(third[1], last[1])
+    assert first[0].shape == last[0].shape != third[0].shape

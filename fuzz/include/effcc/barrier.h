@@ -2,6 +2,7 @@
 #pragma once
 
 #define EFFCC_FIXED_SHARES
+#define EFFCC_PREEMPT()
 
 #include <pthread.h>
 

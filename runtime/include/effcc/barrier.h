@@ -16,9 +16,15 @@
 //                                      then sleeps
 //   e.raise_to(count)                  sets it and wakes whoever sleeps; no system call when nobody does
 //
+// EFFCC_PREEMPT() stands where a thread may lose its core at the worst moment: nothing, unless a test defines it.
+//
 // What was written before raise_to is seen after wait_for. How they wait is in wait.h, which threads.h includes: a kernel
 // need not know it, nor the system's headers.
 #pragma once
+
+#if !defined(EFFCC_PREEMPT)
+#define EFFCC_PREEMPT()
+#endif
 
 namespace effcc {
 

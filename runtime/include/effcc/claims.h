@@ -17,6 +17,7 @@ inline range claims::take_from(int other) {
         between_.begin(thread_);
         const unsigned long next = (static_cast<unsigned long>(loop_) << 32) + static_cast<unsigned long>(taken) + 1;
         if (!__atomic_compare_exchange_n(counted, &seen, next, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) continue;
+        EFFCC_PREEMPT();
         const long begin = part.begin + taken * grain;
         return {begin, begin + grain < part.end ? begin + grain : part.end};
     }

@@ -74,6 +74,7 @@ inline void event::raise_to(unsigned next) {
 // Hidden, and there for the kernels, which are compiled apart, even where an entry point does not wait itself.
 __attribute__((used, noinline, visibility("hidden"))) inline void barrier::wait(int thread, int team) {
     if (team <= 1) return;
+    EFFCC_PREEMPT();
     if (team <= small)
         watch_each_other<false>(thread, team);
     else
@@ -82,6 +83,7 @@ __attribute__((used, noinline, visibility("hidden"))) inline void barrier::wait(
 
 __attribute__((used, noinline, visibility("hidden"))) inline void barrier::wait_for_begun(int thread, int team) {
     if (team <= 1) return;
+    EFFCC_PREEMPT();
     if (team <= small)
         watch_each_other<true>(thread, team);
     else

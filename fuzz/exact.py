@@ -1,0 +1,178 @@
+"""Graphs whose results are exact: casts, comparisons, roundings, extremes, integers that wrap around, moves.
+
+An error bound would let a cast round the wrong way and a sum of integers lose its low bits in floats. Inputs are what
+such code goes wrong at: ties, the ends of every dtype, numbers around 2^24 and 2^31, signed zeros, NaN in all places,
+bytes and bools over their whole range.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from effcc.ir.dtypes import DTYPES, DType, boolean, i32, i64
+from effcc.ir.graph import Graph, Node, Value
+from effcc.ir.ops import TABLE
+from effcc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from effcc.fuzz.sketch import Sketch
+
+_NAMES = ("f32", "f32", "f64", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool")
+_EXTREMES = ("maximum", "minimum", "max", "min", "relu")
+"""Which of two zeros they give is the implementation's choice."""
+_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+_OF_FLOATS = (*_EXTREMES, *_COMPARISONS, "floor", "ceil", "trunc", "round", "sign", "neg", "abs", "isnan", "isinf",
+              "argmax", "argmin", "cast", "copysign")  # fmt: skip
+_OF_INTEGERS = (*_EXTREMES[:4], *_COMPARISONS, "add", "sub", "mul", "neg", "abs", "sign", "and", "or", "xor", "not",
+                "shl", "shr", "floordiv", "mod", "fmod", "pow", "sum", "prod", "cumsum", "any", "all", "argmax",
+                "argmin", "linear", "cast")  # fmt: skip
+_OF_BOOLS = ("and", "or", "xor", "not", "any", "all", "sum", "eq", "ne", "cast")
+_MOVES = ("transpose", "flip", "concat", "slice", "reshape", "broadcast")
+_REDUCTIONS = ("max", "min", "sum", "prod", "any", "all", "argmax", "argmin")
+_UNARY = ("floor", "ceil", "trunc", "round", "sign", "neg", "abs", "isnan", "isinf", "relu", "not")
+_SHAPES = ((5,), (17,), (64,), (3, 33), (9, 8), (2, 3, 5), (4, 65), (130,), (2, 1, 300))
+
+
+def exactness(graph: Graph) -> str:
+    """Whether results are equal in every `bits`, or as `numbers`, the two zeros being one; "" where neither holds."""
+    if not graph.nodes or not all(map(_is_exact, graph.nodes)):
+        return ""
+    return "numbers" if any(n.op in _EXTREMES for n in graph.nodes) else "bits"
+
+
+def _is_exact(node: Node) -> bool:
+    if TABLE[node.op].kind in ("view", "gather") or node.op in ("where", "full", "constant", "iota"):
+        return True
+    types = [v.type.dtype for v in node.operands]
+    if node.op == "cast":
+        return _is_exact_cast(types[0], node.results[0].type.dtype)
+    known = _OF_FLOATS if any(t.is_float for t in types) else _OF_BOOLS if types[0] == boolean else _OF_INTEGERS
+    return node.op in known
+
+
+def _is_exact_cast(source: DType, to: DType) -> bool:
+    """Whether all agree on a cast: not on one that rounds twice, nor on what floats beyond an integer become."""
+    if source.is_float and to.is_integer:
+        return False
+    return not (source.is_integer and source.bits > 16 and to.is_float and to.bits == 16)
+
+
+def draw_exact(s: Sketch) -> None:
+    """Append a chain of exact steps."""
+    shape = s.random.choice(_SHAPES)
+    x = _given(s, DTYPES[s.random.choice(_NAMES)], shape)
+    for _ in range(s.random.randint(1, 5)):
+        x = _step(s, x)
+
+
+def _step(s: Sketch, x: Value) -> Value:
+    dtype, random = x.type.dtype, s.random
+    if random.random() < 0.2 and x.type.rank:
+        return _moved(s, x)
+    if random.random() < 0.1:
+        condition = _given(s, boolean, _shape(x))
+        return s.emit("where", condition, x, _given(s, dtype, _shape(x)))
+    ops = _OF_FLOATS if dtype.is_float else _OF_BOOLS if dtype == boolean else _OF_INTEGERS
+    op = random.choice(ops)
+    if op == "cast":
+        targets = [d for n in dict.fromkeys(_NAMES) if (d := DTYPES[n]) != dtype and _is_exact_cast(dtype, d)]
+        return s.emit("cast", x, dtype=random.choice(targets))
+    if op in _UNARY:
+        return s.emit(op, x)
+    if op in _REDUCTIONS:
+        if not x.type.rank or (op in ("any", "all") and dtype.kind == "uint"):  # eager gives bytes for those of bytes
+            return x
+        return s.emit(op, x, axes=(random.randrange(x.type.rank),), keepdim=random.random() < 0.5)
+    if op == "cumsum":
+        return s.emit("cumsum", x, axis=random.randrange(x.type.rank)) if x.type.rank else x
+    if op == "linear":
+        if dtype not in (i32, i64) or not x.type.rank:
+            return x
+        return s.emit("linear", x, _given(s, dtype, (random.choice((1, 5, 16)), _shape(x)[-1]), random.random() < 0.5))
+    return s.emit(op, x, _second(s, op, x))
+
+
+def _second(s: Sketch, op: str, x: Value) -> Value:
+    """The other operand: shifts below the width, divisors that are not 0, small exponents, else whatever there is."""
+    dtype, shape = x.type.dtype, _shape(x)
+    if s.random.random() < 0.4 and shape:
+        shape = shape[1:] if s.random.random() < 0.5 else (*shape[:-1], 1)
+    if op in ("shl", "shr"):
+        return s.given(s.data.integers(0, dtype.bits, shape).astype(dtype.numpy))
+    if op in ("floordiv", "mod", "fmod"):
+        sizes = s.data.integers(2, 120, shape)
+        signs = s.data.choice([1, -1], shape) if dtype.kind == "int" else 1
+        return s.given(np.asarray(sizes * signs).astype(dtype.numpy))
+    if op == "pow":
+        return s.given(s.data.integers(0, 5, shape).astype(dtype.numpy))
+    if s.random.random() < 0.2:
+        return x
+    return _given(s, dtype, shape)
+
+
+def _moved(s: Sketch, x: Value) -> Value:
+    shape, random = _shape(x), s.random
+    axis = random.randrange(len(shape))
+    match random.choice(_MOVES):
+        case "transpose":
+            perm = random.sample(range(len(shape)), len(shape))
+            return s.emit("transpose", x, perm=tuple(perm))
+        case "flip":
+            return s.emit("flip", x, axes=(axis,))
+        case "concat":
+            return s.emit("concat", *random.sample([x, _given(s, x.type.dtype, shape)], 2), axis=axis)
+        case "slice":
+            start = random.randint(0, max(shape[axis] - 1, 0))
+            return s.emit("slice", x, axis=axis, start=start, end=shape[axis], step=random.choice((1, 1, 2, 3, 4)))
+        case "broadcast":
+            return s.emit("broadcast", x, shape=(random.randint(1, 3), *shape))
+    return s.emit("reshape", x, shape=(int(np.prod(shape)),))
+
+
+def _shape(x: Value) -> tuple[int, ...]:
+    return tuple(int(n) for n in x.type.shape)
+
+
+def _given(s: Sketch, dtype: DType, shape: tuple[int, ...], weight: bool = False) -> Value:
+    return s.given(telling(TensorType(dtype, shape), s.data), weight or s.random.random() < 0.15)
+
+
+def telling(type: TensorType, data: np.random.Generator) -> Any:
+    """An array of the numbers that code goes wrong at, and of ordinary ones."""
+    shape, dtype = tuple(int(n) for n in type.shape), type.dtype
+    if dtype == boolean:
+        return data.integers(0, 2, shape).astype(bool)
+    if dtype.is_integer:
+        ends = np.iinfo(dtype.numpy)
+        near = [int(e) + k for e in (0, 2**7, 2**8, 2**15, 2**24, 2**31, 2**53) for k in (-2, -1, 0, 1, 3)]
+        near = [n for m in near for n in (m, -m) if ends.min <= n <= ends.max] + [int(ends.min), int(ends.max)]
+        some = data.integers(ends.min, ends.max, shape, dtype.numpy, endpoint=True)
+        small = data.integers(0 if dtype.kind == "uint" else -9, 10, shape).astype(dtype.numpy)
+        picked = np.array(near, dtype.numpy)[data.integers(0, len(near), shape)]
+        return np.asarray(_mixed(data, (some, small, picked)))
+    info = ml_dtypes.finfo(dtype.numpy)
+    eps, least, most = float(info.eps), float(info.smallest_subnormal), float(info.max)
+    with np.errstate(all="ignore"):
+        low, high = np.log2(least), np.log2(most)
+        some = np.exp2(data.uniform(low, high, shape) - 1) * data.choice([-1.0, 1.0], shape)
+        halves = data.integers(-9, 10, shape) / 2.0
+        # Halfway between neighbours of the narrower floating dtypes, and a little beside.
+        tie = (1 + (2 * data.integers(0, 64, shape) + 1) * data.choice([2.0**-8, 2.0**-11, 2.0**-24], shape)) * np.exp2(
+            data.integers(-10, 10, shape).astype(np.float64)
+        )
+        tie = tie * (1 + data.choice([0.0, 0.0, eps, -eps], shape))
+        edges = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, least, -least, float(info.tiny), most, -most, 65504.0,
+                          65520.0, 2.0**24 + 1, 2.0**31, -(2.0**31), 0.5, 1.5, 2.5, -0.5, 3.4e38])  # fmt: skip
+        special = edges[data.integers(0, len(edges), shape)]
+        plain = data.standard_normal(shape)
+        return np.asarray(_mixed(data, (some, halves, tie, special, plain, plain))).astype(dtype.numpy)
+
+
+def _mixed(data: np.random.Generator, kinds: tuple[Any, ...]) -> Any:
+    """Elements of all kinds, or of one alone."""
+    if data.random() < 0.3:
+        return kinds[int(data.integers(len(kinds)))]
+    return np.choose(data.integers(0, len(kinds), kinds[0].shape), kinds)

@@ -1,0 +1,72 @@
+"""One function of f32 over all magnitudes, each element within some units in the last place.
+
+Elsewhere an error counts beside the largest element of a result, so that a function may be wrong where it is small: an
+exponential that is 0 too early, a logarithm of denormals, a cancellation near 0. Bounds are the worst errors over all
+floats (`benchmarks/ulp.md`) and a half more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effcc.ir.dtypes import f32
+from effcc.ir.graph import Graph
+from effcc.ir.ops import TABLE
+
+if TYPE_CHECKING:
+    from effcc.fuzz.sketch import Sketch
+
+ULPS = {
+    "exp": 1.1, "exp2": 1.1, "expm1": 1.5, "log": 0.9, "log2": 1.9, "log10": 1.9, "log1p": 1.5, "tanh": 1.4,
+    "sigmoid": 2.5, "erf": 1.2, "erfc": 4.9, "sin": 2.3, "cos": 2.3, "tan": 3.2, "asin": 1.7, "acos": 1.1, "atan": 1.9,
+    "sqrt": 0.5, "rsqrt": 1.5, "sinh": 1.5, "cosh": 1.5, "asinh": 1.5, "acosh": 1.5, "atanh": 1.5,
+}  # fmt: skip
+SLACK = 0.5
+_WHERE_IT_TURNS = {
+    "exp": (-110.0, 92.0), "exp2": (-152.0, 130.0), "expm1": (-30.0, 90.0), "erfc": (-4.0, 10.5), "erf": (-4.5, 4.5),
+    "tanh": (-1.5, 1.5), "sigmoid": (-105.0, 20.0), "log1p": (-1.0, 2.0), "asin": (-1.0, 1.0), "acos": (-1.0, 1.0),
+    "atanh": (-1.0, 1.0), "sinh": (-90.0, 90.0), "cosh": (-90.0, 90.0),
+}  # fmt: skip
+
+
+def function_of(graph: Graph) -> str:
+    """The one function that a graph of f32 computes, all else being moves; "" for any other graph."""
+    computed = [n for n in graph.nodes if TABLE[n.op].kind != "view"]
+    values = [*graph.params, *(r for n in graph.nodes for r in n.results)]
+    alone = len(computed) == 1 and computed[0].op in ULPS and all(v.type.dtype == f32 for v in values)
+    return computed[0].op if alone else ""
+
+
+def draw_function(s: Sketch) -> None:
+    """Append a function of one tensor."""
+    op = s.random.choice(list(ULPS))
+    shape = s.random.choice(((64,), (200,), (17, 33), (1000,), (3, 5, 7)))
+    x = s.given(_arguments(op, shape, s.data))
+    if s.random.random() < 0.3:
+        x = s.emit("flip", x, axes=(0,))
+    s.emit(op, x)
+
+
+def _arguments(op: str, shape: tuple[int, ...], data: np.random.Generator) -> Any:
+    with np.errstate(all="ignore"):
+        bits = data.integers(0, 2**32, shape, np.uint32).view(np.float32)
+        low, high = _WHERE_IT_TURNS.get(op, (-20.0, 20.0))
+        near = data.uniform(low, high, shape)
+        small = data.standard_normal(shape) * np.exp2(data.integers(-20, 3, shape).astype(np.float64))
+        least = data.uniform(0, 2.0**-126, shape)
+        values = np.choose(data.integers(0, 5, shape), (bits, near, near, small, least))
+        return values.astype(np.float32)
+
+
+def ulp_errors(op: str, true: Any, got: Any) -> Any:
+    """By how many units in the last place elements are beyond the bound; at most 0 where they are within it."""
+    with np.errstate(all="ignore"):
+        rounded = true.astype(np.float32)
+        unit = np.spacing(np.abs(np.where(np.isfinite(rounded), rounded, np.float32(3e38)))).astype(np.float64)
+        wide = got.astype(np.float64)
+        held = np.clip(wide, -(2.0**128), 2.0**128)
+        wanted = np.clip(true, -(2.0**128), 2.0**128)
+        error = np.abs(held - wanted) / unit - (ULPS[op] + SLACK)
+        return np.where(np.isnan(true) | np.isnan(wide), np.where(np.isnan(true) & np.isnan(wide), 0.0, np.inf), error)

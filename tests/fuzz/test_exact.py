@@ -1,0 +1,65 @@
+"""Graphs held to more than an error bound: exact ones to the bit, a function to units in the last place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+
+from effcc.driver import State, run_steps
+from effcc.fuzz.exact import exactness
+from effcc.fuzz.expected import difference, expect
+from effcc.fuzz.functions import ULPS, function_of, ulp_errors
+from effcc.fuzz.generate import OF_THEIR_OWN, Case, generate
+from effcc.fuzz.oracles import eager_results
+from effcc.ir.parser import parse_graph
+from effcc.target import Target
+
+
+def _seeds(kind: str, count: int) -> list[int]:
+    kinds = [k for k, _ in OF_THEIR_OWN]
+    low = dict(zip(kinds, (0.0, *(up_to for _, up_to in OF_THEIR_OWN)), strict=False))[kind]
+    shares = ((seed, Random(seed ^ 0x57E95).random()) for seed in range(10_000))
+    return [seed for seed, share in shares if low <= share < dict(OF_THEIR_OWN)[kind]][:count]
+
+
+@pytest.mark.parametrize("seed", _seeds("exact", 12))
+def test_exact_graphs_are_exact_in_eager_too(seed: int) -> None:
+    case = generate(seed)
+    expected = expect(case, trials=0)
+    assert expected.exact and exactness(case.graph)
+    eager = eager_results(case, expected)
+    for number, result in enumerate(eager or ()):
+        assert difference(result, None, expected, number, is_eager=True) == ""
+
+
+def test_one_wrong_bit_of_a_cast_is_seen_where_an_error_bound_would_not() -> None:
+    graph = parse_graph("graph @g(%x: f32[3]) {\n  %y = cast %x {dtype=bf16} : bf16[3]\n  return %y\n}")
+    case = Case(graph, (np.array([1.0, 1 + 2.0**-8, 3.0], np.float32),))
+    expected = expect(case)
+    right = expected.results[0].own
+    away = right.copy()
+    away[1] = 1 + 2.0**-7  # the tie, rounded away from zero
+    assert difference(right, None, expected, 0) == ""
+    assert "1 of 3 elements differ" in difference(away, None, expected, 0)
+    assert difference(away, None, replace(expected, exact=""), 0) == ""
+
+
+def test_a_function_is_held_to_its_ulps_where_it_is_small() -> None:
+    x = np.linspace(-103, 5, 200, dtype=np.float32)
+    true = np.exp(x.astype(np.float64))
+    assert (ulp_errors("exp", true, true.astype(np.float32)) <= 0).all()
+    flushed = np.where(x < -87, 0, true).astype(np.float32)
+    assert (ulp_errors("exp", true, flushed) > 0).any()
+    assert function_of(generate(_seeds("function", 1)[0]).graph) in ULPS
+
+
+def test_what_sums_segments_to_one_element_is_clustered() -> None:
+    graph = parse_graph("""graph @g(%x: f32[2,1], %i: i64[2]) {
+      %s = segment_reduce %x, %i {reduce="sum"} : f32[1,1]
+      %t = tanh %s : f32[1,1]
+      return %t
+    }""")
+    assert run_steps(State(graph=graph), Target.parse("avx2"), until="cluster").program is not None
