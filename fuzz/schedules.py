@@ -16,6 +16,7 @@ from effcc.errors import ScheduleError
 from effcc.ir.contraction import Contraction, Operand, contraction
 from effcc.ir.dependences import shared_axes
 from effcc.ir.dots import TILE_SIDE
+from effcc.ir.expr import Load
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.parser import parse_schedule
 from effcc.ir.parser.schedules import WrittenSchedule
@@ -25,6 +26,7 @@ from effcc.ir.schedule import PARALLEL, SERIAL, Do, Hold, Loop, Node, Pack, Sche
 from effcc.ir.verifier import verify_schedule
 from effcc.ir.verifier.schedules import Machine
 from effcc.passes.balance import cut_long_spans
+from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.axes import in_tasks
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.pack import pack_along, packable
@@ -131,16 +133,25 @@ def _packed(kernel: Kernel, machine: Machine, random: Random) -> Schedule | None
         product = contraction(s, kernel.weights)
         if product is None or product.dot is None or machine.blocks:
             continue
-        sides = [(product.right, product.columns, product.rows), (product.left, product.rows, product.columns)]
+        left, right = product.left, product.right
+        sides = [(right, left, product.columns, product.rows), (left, right, product.rows, product.columns)]
         known = {p.name for p in kernel.params} & kernel.weights
-        for factor, axes, others in sides:
+        for factor, other, axes, others in sides:
             lanes = random.choice(axes) if axes else ""
-            if lanes and factor.data.buffer in known and packable(kernel, factor.data, lanes):
+            depths = [a for a in product.depth if _lies_along(kernel, other.data, a)]
+            if lanes and depths and factor.data.buffer in known and packable(kernel, factor.data, lanes):
                 tiled = bool(machine.tile_registers and others) and product.dot.fits_tiles(factor.data.dtype)
                 return _of_neighbours(
-                    kernel, s, product, factor, lanes, others, tiled and random.random() < 0.6, random
-                )
+                    kernel, s, product, factor, (lanes, random.choice(depths)), others,
+                    tiled and random.random() < 0.6, random,
+                )  # fmt: skip
     return None
+
+
+def _lies_along(kernel: Kernel, load: Load, axis: str) -> bool:
+    """Whether neighbours along an axis are neighbours in memory, as what is not packed must have it."""
+    layout = layouts(kernel).get(load.buffer)
+    return layout is None or stride(load, axis, layout) == 1
 
 
 def _of_neighbours(
@@ -148,14 +159,18 @@ def _of_neighbours(
     s: Statement,
     product: Contraction,
     factor: Operand,
-    lanes: str,
+    axes: tuple[str, str],
     others: tuple[str, ...],
     tiled: bool,
     random: Random,
 ) -> Schedule:
-    """The nest of a product in several levels of tiles, its innermost ones packed, and the plainest for the rest."""
+    """The nest of a product in several levels of tiles, its innermost ones packed, and the plainest for the rest.
+
+    axes: the one in the lanes, and the one of which neighbours are packed.
+    """
     assert product.dot is not None
-    depth, along = random.choice(product.depth), random.choice((*others, "")) if not tiled else others[-1]
+    lanes, depth = axes
+    along = random.choice((*others, "")) if not tiled else others[-1]
     neighbours = product.dot.neighbours * (random.choice((1, 2, 4, 16 // product.dot.neighbours)) if tiled else 1)
     width, height = (TILE_SIDE * random.choice((1, 2)) if tiled else random.choice(n) for n in (STEPS[5:], STEPS[:6]))
     body: tuple[Node, ...] = (Loop(SERIAL, depth, neighbours, (Do(s.target),), "packed"),)
