@@ -36,12 +36,7 @@ class Plan:
 
 def storage_bytes(type: TensorType) -> Dim:
     """Bytes from the first to past the last element of a tensor of this type."""
-    if 0 in type.shape:
-        return 0
-    last: Dim = 0
-    for size, step in zip(type.shape, type.layout, strict=True):
-        last = last + (size - 1) * step
-    return dim((last + 1) * type.dtype.bytes)
+    return dim(type.extent * type.dtype.bytes)
 
 
 def live_ranges(program: Program) -> dict[str, tuple[int, int]]:

@@ -92,7 +92,11 @@ class TritonInterpreter:
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
-            self._process.wait(timeout=30)
+            try:
+                self._process.wait(timeout=30)
+            except subprocess.TimeoutExpired:  # it is at a kernel still, or the machine at other things
+                self._process.kill()
+                self._process.wait()
             self._process = None
         self._folder.cleanup()
 

@@ -94,6 +94,6 @@ class Pending:
     def _part(self, buffer: Buffer) -> tuple[int, int] | None:
         """Where an arena buffer begins and ends; None where that depends on sizes."""
         start, type = self._offset(buffer), buffer.type
-        if not isinstance(start, int) or not isinstance(type.size, int):
+        if not isinstance(start, int) or not isinstance(type.extent, int):
             return None
-        return start, start + type.size * type.dtype.bytes
+        return start, start + type.extent * type.dtype.bytes

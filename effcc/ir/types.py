@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effcc.ir.dims import Dim, Shape, contiguous_strides, product, same_shape, show
+from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, product, same_shape, show
 from effcc.ir.dtypes import DType
 from effcc.ir.encoding import Encoding
 
@@ -39,6 +39,13 @@ class TensorType:
     def layout(self) -> Shape:
         """The strides in elements, row-major unless said otherwise."""
         return contiguous_strides(self.shape) if self.strides is None else self.strides
+
+    @property
+    def extent(self) -> Dim:
+        """Elements of memory from the first one to past the last: more than there are where rows lie apart."""
+        if 0 in self.shape:
+            return 0
+        return dim(1 + sum((size - 1) * step for size, step in zip(self.shape, self.layout, strict=True)))
 
     @property
     def is_contiguous(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,3 +71,12 @@ def test_a_step_waits_for_those_whose_memory_it_meets(
         pending.add(launch)
     pending.clear()
     assert not any(pending.meets(launch) for launch in launches)
+
+
+def test_rows_that_lie_apart_take_all_of_the_memory_between_them() -> None:
+    apart = Buffer("apart", replace(tensor(f32, 4, 16), strides=(32, 1)), "arena", 0)  # 112 elements, of which 64 are
+    behind = Buffer("behind", tensor(f32, 4), "arena", 4 * 100)
+    program = Program("p", (apart, behind, Buffer("o", tensor(f32, 4), "output")), (), (), {}, ())
+    pending = Pending(program, place, frozenset())
+    pending.add(Launch("k", ("apart",), ("o",)))
+    assert pending.meets(Launch("k", (), ("behind",)))
