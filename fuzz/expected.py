@@ -7,8 +7,8 @@ a discontinuity (a comparison, a rounding, an arg-max) and are not compared.
 
 A result is right when its largest error is at most `4 x eager's + 2 eps max|reference|` (DESIGN.md) plus that spread,
 NaN and infinities are where eager has them, and integers are equal. Where every step is defined to the bit
-(`effcc.fuzz.steps`) or exact (`effcc.fuzz.exact`), results in the graph's own dtypes are equal bit by bit. Of one
-function of f32 (`effcc.fuzz.functions`) compiled code is held to units in the last place, element by element.
+(`effcc.fuzz.steps`) or exact (`effcc.fuzz.exact`), results in the graph's own dtypes are equal bit by bit. Of single
+functions of f32 (`effcc.fuzz.functions`) compiled code is held to units in the last place, element by element.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from effcc.fuzz.exact import exactness
-from effcc.fuzz.functions import function_of, ulp_errors
+from effcc.fuzz.functions import functions_of, ulp_errors
 from effcc.fuzz.generate import Case
 from effcc.fuzz.steps import defined_to_the_bit, same_bits
 from effcc.ir.dtypes import DType, f64
@@ -52,14 +52,14 @@ class Expected:
     """The results of a case; `overflows` where a value came so near the end of a dtype that infinities are arbitrary.
 
     `scale`: the largest finite magnitude on the way. `exact`: results are equal in every `bits`, or as `numbers`, of
-    which the two zeros are one. `function`: what is all that is computed.
+    which the two zeros are one. `functions`: what each result is, where that is all that is computed.
     """
 
     results: tuple[Result, ...]
     overflows: bool
     scale: float
     exact: str = ""
-    function: str = ""
+    functions: tuple[str, ...] = ()
 
 
 def expect(case: Case, trials: int = 3, strength: float = 4.0) -> Expected:
@@ -87,7 +87,7 @@ def expect(case: Case, trials: int = 3, strength: float = 4.0) -> Expected:
     limit = min((float(ml_dtypes.finfo(d.numpy).max) for d in _float_dtypes(case)), default=np.inf)
     exact = "bits" if defined_to_the_bit(case.graph) else exactness(case.graph)
     overflows = largest[0] > min(_HUGE, limit / 100)
-    return Expected(tuple(results), overflows, largest[0], exact, function_of(case.graph))
+    return Expected(tuple(results), overflows, largest[0], exact, functions_of(case.graph))
 
 
 def _float_dtypes(case: Case) -> set[DType]:
@@ -168,8 +168,8 @@ def difference(
     if not want.dtype.is_float:
         wrong = (got != want.own) & want.stable
         return _where(number, wrong, want.own, got) if wrong.any() else ""
-    if expected.function and by_elements and not widened:
-        wrong = ulp_errors(expected.function, want.wide, got) > 0
+    if any(expected.functions[number : number + 1]) and by_elements and not widened:
+        wrong = ulp_errors(expected.functions[number], want.wide, got) > 0
         return _where(number, wrong, want.wide, got) + " (beyond its ulps)" if wrong.any() else ""
     model = want.wide if widened else want.own if eager is None else eager
     anything = expected.overflows or (is_eager and not np.isfinite(got[~np.isfinite(model)].astype(np.float64)).any())

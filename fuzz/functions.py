@@ -1,4 +1,4 @@
-"""One function of f32 over all magnitudes, each element within some units in the last place.
+"""Functions of f32 over all magnitudes, each element within some units in the last place.
 
 Elsewhere an error counts beside the largest element of a result, so that a function may be wrong where it is small: an
 exponential that is 0 too early, a logarithm of denormals, a cancellation near 0. Bounds are the worst errors over all
@@ -24,6 +24,8 @@ ULPS = {
     "sqrt": 0.5, "rsqrt": 1.5, "sinh": 1.5, "cosh": 1.5, "asinh": 1.5, "acosh": 1.5, "atanh": 1.5,
 }  # fmt: skip
 SLACK = 0.5
+TOGETHER = 8
+"""Functions in one graph: a campaign of minutes is to see all of them."""
 _WHERE_IT_TURNS = {
     "exp": (-110.0, 92.0), "exp2": (-152.0, 130.0), "expm1": (-30.0, 90.0), "erfc": (-4.0, 10.5), "erf": (-4.5, 4.5),
     "tanh": (-1.5, 1.5), "sigmoid": (-105.0, 20.0), "log1p": (-1.0, 2.0), "asin": (-1.0, 1.0), "acos": (-1.0, 1.0),
@@ -31,22 +33,27 @@ _WHERE_IT_TURNS = {
 }  # fmt: skip
 
 
-def function_of(graph: Graph) -> str:
-    """The one function that a graph of f32 computes, all else being moves; "" for any other graph."""
+def functions_of(graph: Graph) -> tuple[str, ...]:
+    """The function that each result is, of a parameter but for moves before it, "" where it is a parameter; nothing for
+    a graph of anything else."""
+    producers = graph.producers()
     computed = [n for n in graph.nodes if TABLE[n.op].kind != "view"]
     values = [*graph.params, *(r for n in graph.nodes for r in n.results)]
-    alone = len(computed) == 1 and computed[0].op in ULPS and all(v.type.dtype == f32 for v in values)
-    return computed[0].op if alone else ""
+    known = all(v.type.dtype == f32 for v in values) and all(n.op in ULPS for n in computed)
+    between = {o for n in graph.nodes for o in n.operands} & {r for n in computed for r in n.results}
+    if not known or not computed or between:
+        return ()
+    return tuple(n.op if (n := producers.get(v)) in computed and n is not None else "" for v in graph.results)
 
 
-def draw_function(s: Sketch) -> None:
-    """Append a function of one tensor."""
-    op = s.random.choice(list(ULPS))
-    shape = s.random.choice(((64,), (200,), (17, 33), (1000,), (3, 5, 7)))
-    x = s.given(_arguments(op, shape, s.data))
-    if s.random.random() < 0.3:
-        x = s.emit("flip", x, axes=(0,))
-    s.emit(op, x)
+def draw_functions(s: Sketch) -> None:
+    """Append several functions, each of a tensor of its own."""
+    shape = s.random.choice(((64,), (200,), (17, 33), (300,), (3, 5, 7)))
+    for op in s.random.sample(list(ULPS), TOGETHER):
+        x = s.given(_arguments(op, shape, s.data))
+        if s.random.random() < 0.2:
+            x = s.emit("flip", x, axes=(0,))
+        s.emit(op, x)
 
 
 def _arguments(op: str, shape: tuple[int, ...], data: np.random.Generator) -> Any:

@@ -23,7 +23,7 @@ import effcc.fuzz.crossings
 import effcc.fuzz.structures  # noqa: F401  (both register structures)
 from effcc.errors import EffccError
 from effcc.fuzz.exact import draw_exact
-from effcc.fuzz.functions import draw_function
+from effcc.fuzz.functions import draw_functions
 from effcc.fuzz.operands import bounds, is_deterministic, propose
 from effcc.fuzz.sketch import STRUCTURES, Refused, Structure
 from effcc.fuzz.steps import draw_steps
@@ -44,8 +44,8 @@ SIZES = (0, *[1] * 8, *[2] * 10, *[3] * 12, 4, 4, 5, 5, 6, 7, 8, 8, 9, 13, 16, 1
 MOST_ELEMENTS = 40_000  # of a tensor: the interpreter in float64 sets the pace
 MOST_WORK = 4_000_000  # elements of one index space, in multiplications of a contraction
 LARGEST = 1e4  # magnitude of values that a node may produce
-OF_THEIR_OWN = (("steps", 0.05), ("exact", 0.15), ("function", 0.2))
-"""Graphs of numbers of every magnitude, up to which share: steps defined to the bit, exact ones, one function."""
+OF_THEIR_OWN = (("steps", 0.05), ("exact", 0.18), ("functions", 0.26))
+"""Graphs of numbers of every magnitude, up to which share: steps defined to the bit, exact ones, functions."""
 
 # Structures that whole passes exist for: ops with attributes and, where they matter, the shapes of their operands, a
 # letter an axis; `_` is the result before. `n` may be long, so that it takes several tiles.
@@ -179,7 +179,7 @@ class _Generator:
         own = next((kind for kind, up_to in OF_THEIR_OWN if share < up_to), "")
         if own:
             self.largest = np.inf
-            {"steps": self._steps, "exact": self._exact, "function": self._function}[own]()
+            {"steps": self._steps, "exact": self._exact, "functions": self._functions}[own]()
             return self._finish()
         if not odd:  # every structure in its turn, so that few graphs see them all
             self._structure(STRUCTURES[turn % len(STRUCTURES)])
@@ -231,11 +231,13 @@ class _Generator:
         draw_steps(self)
 
     def _exact(self) -> None:
-        while not self.builder.nodes:
+        chains = self.random.randint(1, 3)
+        while not self.builder.nodes or chains > 0:
             self._structure(draw_exact)
+            chains -= 1
 
-    def _function(self) -> None:
-        draw_function(self)
+    def _functions(self) -> None:
+        draw_functions(self)
 
     def _mark(self) -> tuple[int, int, int]:
         return len(self.builder.params), len(self.builder.nodes), len(self.arrays)
