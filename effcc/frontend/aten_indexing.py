@@ -98,8 +98,19 @@ def _scatter(m: Importer, x: Value, dim: int, index: Value, source: Operand, com
     if not isinstance(source, Value):
         m.checked(source, x.type.dtype)
         source = m.broadcast(m.constant(source, x.type.dtype), index.type.shape)
-    source = _cut_to(m, source, index)
-    return m.emit("scatter", x, index, source, axis=normalize_axis(dim, x.type.rank), combine=combine)
+    return _scatter_covered(m, x, normalize_axis(dim, x.type.rank), index, _cut_to(m, source, index), combine)
+
+
+def _scatter_covered(m: Importer, x: Value, axis: int, index: Value, source: Value, combine: str) -> Value:
+    """A scatter into the part of `x` that an index of run-time size covers; the rest of `x` stays beside it.
+
+    That the index is no longer than `x` beside `axis` is a guard of the captured graph, which kernels do not know.
+    """
+    for other, (n, size) in enumerate(zip(index.type.shape, x.type.shape, strict=True)):
+        if other != axis and n != size and not (isinstance(n, int) and isinstance(size, int)):
+            part, rest = m.slice(x, other, 0, n), m.slice(x, other, n, size)
+            return m.emit("concat", _scatter_covered(m, part, axis, index, source, combine), rest, axis=other)
+    return m.emit("scatter", x, index, source, axis=axis, combine=combine)
 
 
 @imports(aten.scatter.src, aten.scatter.value)

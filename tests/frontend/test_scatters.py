@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 import effcc
-from effcc.errors import OutOfRangeError
+from effcc.errors import FaultWarning, OutOfRangeError
 
 
 def rows_of(x: Tensor, at: Tensor, s: Tensor, places: Tensor) -> Tensor:
@@ -41,3 +42,22 @@ def test_any_task_sees_what_is_out_of_range(compiled: Callable[..., Tensor], pos
         given[which][position] = outside
         with pytest.raises(OutOfRangeError, match=f"index {outside} is out of bounds"):
             compiled(*given)
+
+
+def test_an_index_of_run_time_size_covers_a_part() -> None:
+    """That it is no longer than the tensor is a guard of torch's, which kernels do not know."""
+
+    def model(x: Tensor, i: Tensor, s: Tensor) -> Tensor:
+        return x.scatter_add(0, i, s)
+
+    compiled = torch.compile(model, backend="effcc", dynamic=True)
+    generator = torch.Generator().manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FaultWarning)
+        for rows, width in ((3, 5), (2, 40)):
+            x = torch.randn(4, 40, generator=generator)
+            index = torch.randint(0, 4, (rows, width), generator=generator)
+            source = torch.randn(rows + 1, width + 1, generator=generator)
+            torch.testing.assert_close(compiled(x, index, source), model(x, index, source))
+        with pytest.raises(RuntimeError, match="no larger than self"):
+            compiled(x[:, :4], index, source)
