@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +33,7 @@ from effcc.passes.tiling.written import bounds, check
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.cache_files import read_private
 from effcc.runtime.cache_keys import sources_digest
+from effcc.runtime.files import aside
 from effcc.runtime.toolchain import compile_timeout
 from effcc.runtime.trust import make_private, require_private_part
 from effcc.runtime.worker import LostError, Worker, answer_requests
@@ -254,9 +254,10 @@ class _Memory:
         text = print_schedule("kernel", schedule.schedule).encode()
         with contextlib.suppress(OSError):
             make_private(self.folder)
-            with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-                file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-            os.replace(file.name, self.folder / self._key(kernel))
+            place = self.folder / self._key(kernel)
+            with aside(place) as staged:
+                staged.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+                os.replace(staged, place)
 
     def _key(self, kernel: Kernel) -> str:
         parts = [self.machine, print_kernel(replace(kernel, name="kernel"))]

@@ -1,10 +1,16 @@
 """Files: read where others may have prepared them (regular ones only, no more bytes than agreed, never waiting), and
-written so that they last."""
+written so that they are whole or absent, and last."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
+import secrets
+import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,6 +60,72 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def aside(path: Path, *, folder: bool = False, mode: int | None = None) -> Iterator[Path]:
+    """An empty file, or folder, beside `path`: to be written, and renamed to it. What stands there at the end goes.
+
+    mode: its permissions, as the umask leaves them; default: this user's alone. What writers of `path` left that were
+    killed goes first: a live one holds a lock on what it writes.
+    """
+    _sweep(path)
+    while True:
+        staged = path.absolute().with_name(f"{_prefix(path)}{secrets.token_hex(6)}.aside")
+        if folder:
+            staged.mkdir(0o700 if mode is None else mode)
+            descriptor = os.open(staged, os.O_RDONLY | os.O_DIRECTORY)
+        else:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            descriptor = os.open(staged, flags, 0o600 if mode is None else mode)
+        with contextlib.suppress(OSError):  # a file system without locks: nobody sweeps there
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _names(staged, descriptor):
+            break
+        os.close(descriptor)  # another writer swept it before it was locked
+    try:
+        yield staged
+    finally:
+        _remove(staged)
+        os.close(descriptor)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:50]}."  # names have 255 bytes at most
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed writers of a path left."""
+    left = re.compile(re.escape(_prefix(path)) + r"[0-9a-f]{12}\.aside")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(path.absolute().parent):
+            if left.fullmatch(name):
+                _remove_if_dead(path.absolute().with_name(name))
+
+
+def _remove_if_dead(staged: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(staged, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(staged)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _names(path: Path, descriptor: int) -> bool:
+    """Whether a path still names an open file."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _kind(mode: int) -> str:

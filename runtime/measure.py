@@ -11,12 +11,12 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from effcc.errors import ToolchainError
 from effcc.runtime.cache import CompileCache
+from effcc.runtime.files import aside
 from effcc.target import GIB, MIB, Rates, Target, cpu_model, detect
 
 _FORMAT = 1
@@ -52,9 +52,9 @@ def measured(target: Target, cache: CompileCache | None = None, *, again: bool =
     rates = _probe(target, cache)
     record = _record(target, cache)
     record.parent.mkdir(mode=0o700, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=record.parent, delete=False) as file:
-        json.dump({"machine": _identity(target), "rates": rates}, file, indent=1)
-    os.replace(file.name, record)
+    with aside(record) as staged:
+        staged.write_text(json.dumps({"machine": _identity(target), "rates": rates}, indent=1))
+        os.replace(staged, record)
     return _with_rates(target, rates)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import stat
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +16,7 @@ import safetensors.numpy
 
 from effcc.errors import PackageError
 from effcc.runtime.c_header import c_header
-from effcc.runtime.files import flush
+from effcc.runtime.files import aside, flush
 from effcc.runtime.manifest import LIBRARY, MANIFEST, WEIGHTS, Manifest
 from effcc.runtime.members import SIGNATURE, SUMS, seal_bytes, sealed, sums_of
 from effcc.runtime.signature import sign
@@ -95,30 +93,22 @@ def is_package(path: Path) -> bool:
 
 
 def _write_archive(path: Path, files: Mapping[str, bytes]) -> None:
-    descriptor, staged = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, content in files.items():
-                    kind = zipfile.ZIP_STORED if name == WEIGHTS else zipfile.ZIP_DEFLATED
-                    archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), content, kind)
-            file.flush()
-            os.fsync(file.fileno())
+    with aside(path) as staged:
+        with zipfile.ZipFile(staged, "w") as archive:
+            for name, content in files.items():
+                kind = zipfile.ZIP_STORED if name == WEIGHTS else zipfile.ZIP_DEFLATED
+                archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), content, kind)
+        flush(staged)
         os.chmod(staged, 0o666 & ~_umask())
         os.replace(staged, path)
         flush(path.absolute().parent)
-    finally:
-        Path(staged).unlink(missing_ok=True)
 
 
 def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
-    try:
+    with aside(path, folder=True) as staged:
         for name, content in files.items():
-            with open(staged / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            (staged / name).write_bytes(content)
+            flush(staged / name)
         os.chmod(staged, 0o777 & ~_umask())
         flush(staged)
         require_writable(path)
@@ -127,8 +117,6 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         else:
             os.replace(staged, path)
         flush(path.absolute().parent)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> None:
@@ -137,10 +125,10 @@ def _exchange(one: Path, other: Path) -> None:
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
         return
-    aside = one.with_name(one.name + ".old")
-    os.replace(other, aside)
+    between = one.with_name(one.name + ".old")
+    os.replace(other, between)
     os.replace(one, other)
-    os.replace(aside, one)
+    os.replace(between, one)
 
 
 def _umask() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ import typer
 
 from effcc.commands.output import print_json, print_table
 from effcc.errors import InputError, PackageError
-from effcc.runtime.files import open_regular
+from effcc.runtime.files import aside, open_regular
 from effcc.runtime.package import Package
 from effcc.runtime.stored_tensors import read_tensors
 
@@ -82,8 +81,7 @@ def _write(path: Path, results: dict[str, np.ndarray]) -> None:
     """Aside first, then renamed: the file is whole or absent."""
     content = safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in results.items()})
     try:
-        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as staging:
-            staged = Path(staging, "results")
+        with aside(path, mode=0o666) as staged:
             staged.write_bytes(content)
             os.replace(staged, path)
     except OSError as error:

@@ -28,6 +28,7 @@ from effcc.frontend.decode import storage_of, to_numpy, to_tensor
 from effcc.frontend.importer import TORCH_DTYPES
 from effcc.ir.encoding import Encoding
 from effcc.runtime.cache_keys import sources_digest
+from effcc.runtime.files import aside
 
 Folder = str | os.PathLike[str]
 SCALE, ROTATION = "input_scale", "input_rotation"
@@ -102,12 +103,9 @@ class Kept:
         }
         said["digest"] = digest((*said.values(), *(t for n in sorted(tensors) for t in (n, tensors[n]))))
         target = self._file(weight, wanted)
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            save_file(tensors, aside, {"effcc": json.dumps(said)})
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
+        with aside(target, folder=True) as staged:
+            save_file(tensors, staged / target.name, {"effcc": json.dumps(said)})
+            os.replace(staged / target.name, target)
 
     def _file(self, weight: Weight, wanted: Encoding) -> Path:
         return self.folder / f"{digest((self.run, *weight.modules, str(wanted)))}.safetensors"

@@ -32,6 +32,7 @@ from effcc.errors import CheckpointError, EncodingError, IRSyntaxError, PackageE
 from effcc.frontend.decode import storage_of, to_numpy
 from effcc.frontend.importer import TORCH_DTYPES
 from effcc.ir.encodings import Storage
+from effcc.runtime.files import aside, flush
 from effcc.runtime.strict_json import read_json
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -67,7 +68,7 @@ class _File:
 def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
     """Write a model's parameters and buffers, weights as they are stored, to a safetensors file; returns its path.
 
-    Tensors that modules share are written once. The file appears whole or not at all.
+    Tensors that modules share are written once. The file appears whole or not at all, whatever ends the process.
 
         >>> from effcc.compression.quantize import quantize
         >>> print(save(quantize(nn.Linear(3, 2)), "linear.safetensors"))
@@ -90,12 +91,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
     outputs = {n: str(codes) for n, m in model.named_modules() if (codes := rounds(m)) is not None}
     said = {"version": VERSION, "weights": entries, "aliases": aliases, "outputs": outputs}
     metadata = {KEY: json.dumps(said, sort_keys=True)}
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        save_file(tensors, aside, metadata)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with aside(target, folder=True) as staged:  # save_file writes aside, too, and leaves that if it is killed
+        save_file(tensors, staged / target.name, metadata)
+        flush(staged / target.name)
+        os.replace(staged / target.name, target)
+        flush(target.absolute().parent)
     return target
 
 
