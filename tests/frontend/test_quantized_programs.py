@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import effcc
+from effcc.backend import programs_of
 from effcc.frontend.decomposed_quantization import load_operators
 from effcc.frontend.export import capture, load_exported
 
@@ -119,6 +120,36 @@ def test_what_no_encoding_is_exactly_is_computed_by_operators(model: Static, tmp
     x = torch.randn(5, 16)
     made = effcc.load(effcc.export(model.eval(), (x,), tmp_path / "model.effcc"))
     torch.testing.assert_close(made(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def _products(compiled: Any) -> list[str]:
+    (program,) = programs_of(compiled)
+    assert program.state.graph is not None
+    return [str(n.result.type.dtype) for n in program.state.graph.nodes if n.op == "linear"]
+
+
+@every_kind
+def test_compiled_modules_multiply_integers_whatever_zero_points_their_weights_have(kind: type[Static]) -> None:
+    model = kind().eval()
+    compiled: Any = torch.compile(model, backend="effcc", dynamic=False)
+    with torch.no_grad():
+        for zero in (0, 3, -128, 127, 300, -5000, 2**40):
+            model.zero.fill_(zero)
+            model.zero[3] = -zero
+            x = torch.randn(5, 16)
+            wide = model.scale.double()[:, None] * (model.values.double() - model.zero.double()[:, None])
+            expected = torch.relu(model.inputs(x).double() @ wide.T + model.bias)
+            largest = (model.inputs(x).abs().double() @ wide.abs().T).max().item() + 1
+            torch.testing.assert_close(compiled(x).double(), expected, rtol=0, atol=4e-7 * largest)
+    assert _products(compiled) == ["i32"]
+
+
+def test_one_row_is_multiplied_by_the_weight_as_floats() -> None:
+    model, x = Static(zero=3).eval(), torch.randn(1, 16)
+    compiled: Any = torch.compile(model, backend="effcc", dynamic=False)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+    assert _products(compiled) == ["f32"]
 
 
 def test_the_users_program_stays_as_it_was() -> None:
