@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from effcc.ir.dtypes import DTYPES, DType, boolean, i32, i64
+from effcc.ir.dtypes import DTYPES, DType, boolean, f32, f64, i32, i64
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import TABLE
 from effcc.ir.types import TensorType
@@ -168,7 +168,19 @@ def telling(type: TensorType, data: np.random.Generator) -> Any:
                           65520.0, 2.0**24 + 1, 2.0**31, -(2.0**31), 0.5, 1.5, 2.5, -0.5, 3.4e38])  # fmt: skip
         special = edges[data.integers(0, len(edges), shape)]
         plain = data.standard_normal(shape)
-        return np.asarray(_mixed(data, (some, halves, tie, special, plain, plain))).astype(dtype.numpy)
+        found = np.asarray(_mixed(data, (some, halves, tie, special, plain, plain))).astype(dtype.numpy)
+        return _with_payloads(found, data) if dtype in (f32, f64) else found
+
+
+def _with_payloads(array: Any, data: np.random.Generator) -> Any:
+    """Floats whose NaNs have any bits that NaNs may have, all ones among them: to round those carries into the sign."""
+    word = np.dtype(f"u{array.dtype.itemsize}")
+    bits, digits = array.view(word).copy(), np.finfo(array.dtype).nmant
+    most = (1 << digits) - 1
+    payload = np.where(data.random(array.shape) < 0.4, most, data.integers(1, most, array.shape, endpoint=True))
+    sign = data.integers(0, 2, array.shape).astype(word) << word.type(8 * array.dtype.itemsize - 1)
+    ones = np.array(np.inf, array.dtype).view(word)
+    return np.where(np.isnan(array), ones | payload.astype(word) | sign, bits).view(array.dtype)
 
 
 def _mixed(data: np.random.Generator, kinds: tuple[Any, ...]) -> Any:

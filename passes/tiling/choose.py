@@ -53,7 +53,7 @@ def choose(kernel: Kernel, target: Target, rank: int = 0, once: bool = False) ->
     nests = _nests(choice)
     parallel = tuple(TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests))
     body = build(kernel, Outline(parallel, choice.sequential), nests)
-    return packed_for(kernel, Schedule(body, tuple(choice.packs), choice.seconds, tuple(choice.notes)))
+    return packed_for(kernel, Schedule(body, tuple(dict.fromkeys(choice.packs)), choice.seconds, tuple(choice.notes)))
 
 
 def _one_after_the_other(kernel: Kernel, parts: Sequence[Schedule]) -> tuple[Kernel, Schedule]:
@@ -92,7 +92,7 @@ def _in_one_pass(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Sch
         f"{axis}: tiles of {tiles.queries} rows and {tiles.keys}, bound by {tiles.prediction.bound_by}",
         *choice.notes,
     )
-    return packed_for(kernel, Schedule(body, tuple(choice.packs), tiles.prediction.seconds, notes))
+    return packed_for(kernel, Schedule(body, tuple(dict.fromkeys(choice.packs)), tiles.prediction.seconds, notes))
 
 
 def _in_steps(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Schedule] | None:
@@ -117,7 +117,7 @@ def _in_steps(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Schedu
     notes = (*choice.notes, f"each step of {kernel.scans[0]} in {parts} parts along {axis}, then threads meet")
     seconds = choice.seconds * tile / part + steps * MEET_SECONDS
     body = build(kernel, Outline((TiledAxis(axis, tile),), choice.sequential, stepwise=True), nests)
-    return packed_for(kernel, Schedule(body, tuple(choice.packs), seconds, notes))
+    return packed_for(kernel, Schedule(body, tuple(dict.fromkeys(choice.packs)), seconds, notes))
 
 
 def _nests(choice: Choice) -> tuple[TiledNest, ...]:
