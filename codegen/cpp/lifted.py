@@ -2,6 +2,10 @@
 
 A program packs each of its weights by a kernel of its own, and these differ in extents and strides alone. Such kernels
 run once, so that knowing the numbers saves nothing, while the compiler takes a tenth of a second for each of them.
+
+So are run-time sizes that are more than a symbol: strides of what a chain of convolutions made are divisions of
+divisions of sizes, which stand in every address, and which the compiler would work on at every one. Computed once by
+whoever launches the kernel, they are a name in it; and kernels of several stages of a network differ in them alone.
 """
 
 from __future__ import annotations
@@ -9,7 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from effcc.ir.dims import Dim, symbol
+import sympy
+
+from effcc.ir.dims import Dim, symbol, symbols
 from effcc.ir.vectors import (
     Affine,
     Array,
@@ -50,14 +56,43 @@ def lift_numbers(function: Function) -> Function:
       }
     }
     """
-    taken = {p.name for p in function.buffers} | {name for name, _ in function.sizes}
+    return _lifted(function, _Numbers(_taken(function)))
+
+
+def lift_sizes(function: Function) -> Function:
+    """The function with the run-time sizes of its index arithmetic as arguments, except for multiples of one symbol.
+
+    >>> from effcc.ir.dtypes import f32
+    >>> from effcc.ir.printer import print_vectors
+    >>> from effcc.ir.vectors import Parameter, value_type
+    >>> s = symbol("s")
+    >>> row = Load(Place("X", f32, Affine((("i", 4 * sympy.floor(s / 2)),))), value_type(f32))
+    >>> stop = Affine((), sympy.floor(s / 2) + 3)
+    >>> body = (Loop("i", Affine(), stop, 1, (Store(Place("O", f32, Affine((("i", 2 * s),))), row),)),)
+    >>> column = Function("column", (Parameter("X", f32, "X", True), Parameter("O", f32, "O")), (("s", "s"),), body)
+    >>> print(print_vectors(lift_sizes(column)))
+    vectors @column(X: f32 read, O: f32; s, n0 = (floor(s/2))) {
+      loop i in [0]..[(n0 + 3)] step 1 {
+        do store(O[(2*s)*i], load<f32>(X[(4*n0)*i]))
+      }
+    }
+    """
+    return _lifted(function, _Sizes(_taken(function))) if function.sizes else function
+
+
+def _lifted(function: Function, lifting: _Lifting) -> Function:
+    body = tuple(map(lifting.apply, function.body))
+    if not lifting.lifted or len(lifting.lifted) > MOST_NUMBERS:
+        return function
+    return replace(function, sizes=(*function.sizes, *lifting.lifted), body=body)
+
+
+def _taken(function: Function) -> set[str]:
+    """The names that mean something in a function, and those of its symbols."""
+    taken = {p.name for p in function.buffers} | {name for name, _ in function.sizes} | function.size_names
     for line in function.lines:
         taken |= _names(line)
-    lifting = _Lifting(taken)
-    body = tuple(map(lifting.apply, function.body))
-    if len(lifting.numbers) > MOST_NUMBERS:
-        return function
-    return replace(function, sizes=(*function.sizes, *lifting.numbers), body=body)
+    return taken
 
 
 def _names(line: Line) -> set[str]:
@@ -75,24 +110,24 @@ _STRIDED = Load | Store | StoreRows | TileLoad | TileStore
 
 @dataclass
 class _Lifting:
-    """Statements with their numbers replaced, and the numbers; `taken` are the names that mean something else."""
+    """Statements with some of their sizes replaced, and those; `taken` are the names that mean something else."""
 
     taken: set[str]
-    numbers: list[tuple[str, int]] = field(default_factory=list)
+    lifted: list[tuple[str, Dim]] = field(default_factory=list)
     divisors: dict[tuple[Value, ...], tuple[Value, ...]] = field(default_factory=dict)
 
     def apply(self, node: Any) -> Any:
-        """A value or a statement, or several of them, with the numbers of its index arithmetic as sizes."""
+        """A value or a statement, or several of them, with sizes of its index arithmetic as arguments."""
         if isinstance(node, tuple):
             return tuple(map(self.apply, node))
         if isinstance(node, Call) and node.function in ("quotient", "rest"):
             return self._division(node)
         if isinstance(node, Affine):
-            return Affine(tuple((name, self._size(c)) for name, c in node.terms), self._size(node.constant))
+            return Affine(tuple((name, self.size(c)) for name, c in node.terms), self.size(node.constant))
         if not isinstance(node, Value | Line | Place):
             return node
         made = replace(node, **{f.name: self.apply(getattr(node, f.name)) for f in fields(node)})
-        return replace(made, stride=self._size(made.stride)) if isinstance(made, _STRIDED) else made
+        return replace(made, stride=self.size(made.stride)) if isinstance(made, _STRIDED) else made
 
     def _division(self, node: Call) -> Call:
         """A quotient or a rest: both of one value by one number have one symbol, so that it is divided once."""
@@ -100,12 +135,53 @@ class _Lifting:
             self.divisors[node.operands] = self.apply(node.operands)
         return replace(node, operands=self.divisors[node.operands])
 
-    def _size(self, size: Dim) -> Dim:
-        """A size, or the symbol that stands for a number from 2 on: a factor of 1, or nothing added, is no number."""
-        if not isinstance(size, int) or size < 2:
-            return size
-        name = f"n{len(self.numbers)}"
+    def size(self, size: Dim) -> Dim:
+        """A size, or what stands for it."""
+        raise NotImplementedError
+
+    def _named(self, size: Dim) -> sympy.Symbol:
+        name = f"n{len(self.lifted)}"
         while name in self.taken:
             name += "_"
-        self.numbers.append((name, size))
+        self.lifted.append((name, size))
         return symbol(name)
+
+
+class _Numbers(_Lifting):
+    """Every number has a symbol of its own."""
+
+    def size(self, size: Dim) -> Dim:
+        """A size, or the symbol that stands for a number from 2 on: a factor of 1, or nothing added, is no number."""
+        return self._named(size) if isinstance(size, int) and size >= 2 else size
+
+
+@dataclass
+class _Sizes(_Lifting):
+    """Equal sizes have one symbol; a multiple of one, or it and a number more, is made of that symbol."""
+
+    known: dict[sympy.Expr, Dim] = field(default_factory=dict)
+
+    def size(self, size: Dim) -> Dim:
+        if isinstance(size, int):
+            return size
+        if size not in self.known:
+            self.known[size] = self._made(size)
+        return self.known[size]
+
+    def _made(self, size: sympy.Expr) -> Dim:
+        constant, rest = size.as_coeff_Add()
+        factor, inner = rest.primitive()
+        if inner.could_extract_minus_sign():
+            factor, inner = -factor, -inner
+        if inner.is_Symbol or not _is_total(inner):
+            return size
+        if inner == size:
+            return self._named(size)
+        return constant + factor * self.size(inner)
+
+
+def _is_total(size: sympy.Expr) -> bool:
+    """Whether a size has a value whatever its symbols are: nothing is divided by what may be zero."""
+    divides = any(p.exp.is_negative is not False for p in size.atoms(sympy.Pow))
+    known = all(isinstance(f, sympy.floor | sympy.Max | sympy.Min) for f in size.atoms(sympy.Function))
+    return known and not divides and bool(symbols((size,)))

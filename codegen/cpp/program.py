@@ -6,7 +6,7 @@ other only where a later kernel touches what an earlier one wrote, or overwrites
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from effcc.codegen.cpp.barriers import Pending
@@ -14,7 +14,7 @@ from effcc.codegen.cpp.calls_together import bring_together
 from effcc.codegen.cpp.checks import CheckTable
 from effcc.codegen.cpp.joined_loops import join_loops
 from effcc.codegen.cpp.joins import join_calls
-from effcc.codegen.cpp.lifted import lift_numbers
+from effcc.codegen.cpp.lifted import lift_numbers, lift_sizes
 from effcc.codegen.cpp.outline import outline
 from effcc.codegen.cpp.sizes import size_headers, size_text
 from effcc.codegen.cpp.spelling import element_name
@@ -33,8 +33,8 @@ from effcc.target import Target
 MOST_CALLS = 128
 """Calls in one function, at most: the compiler's time grows with the square of a function's length."""
 
-_CallText = tuple[tuple[str, ...], str]
-"""The buffers that a call touches, and its text."""
+_CallText = tuple[tuple[str, ...], tuple[Dim, ...], str]
+"""The buffers that a call touches, the sizes that it takes, and its text."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def vectorize_program(
             kernel = program.kernels.get(name)
             with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
                 made = bring_together(outline(join_loops(vectorize(nest, target, RUN, alone))))
-                same[key] = made if name in often else lift_numbers(made)
+                same[key] = lift_sizes(made) if name in often else lift_numbers(made)
             if done is not None:
                 done(same[key])
         found[name] = same[key]
@@ -130,6 +130,28 @@ def _alone(nest: LoopNest, launches: Sequence[Launch], no_alias: frozenset[str])
         given = [*launch.arguments, *launch.results]
         found &= {p for p, b in zip(params, given, strict=True) if b in no_alias and given.count(b) == 1}
     return frozenset(found)
+
+
+class _NamedSizes:
+    """Sizes that an entry point computes once, by name; numbers, and symbols, are their own."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._known: dict[Dim, str] = {}
+
+    def text(self, size: Dim) -> str:
+        """A size as an argument."""
+        if isinstance(size, int) or size.is_Symbol:
+            return str(size)
+        if size not in self._known:
+            self._known[size] = self._names.fresh("size")
+        return self._known[size]
+
+    def lines(self, sizes: Iterable[Dim]) -> Iterator[str]:
+        """What defines them."""
+        for size in dict.fromkeys(sizes):
+            if size in self._known:
+                yield f"const i64 {self._known[size]} = {size_text(size)};"
 
 
 def emit_program(
@@ -169,6 +191,7 @@ class _Emitter:
 
     def __post_init__(self) -> None:
         self.names = Names(RESERVED)
+        self.named = _NamedSizes(self.names)  # of the entry point that is being written
         self.sizes = size_table(self.program)
         self.slots = {name: slot for slot, name in enumerate(pointer_table(self.program))}
         self.functions: dict[str, tuple[str, Function]] = {}  # of each kernel: what it is called by, and its function
@@ -192,6 +215,8 @@ class _Emitter:
             yield from (*buffer.type.shape, *buffer.type.layout)
             offset = self.offsets.get(buffer.name, buffer.offset)
             yield from () if offset is None else (offset,)
+        for _, function in self.functions.values():
+            yield from (size for _, size in function.sizes if not isinstance(size, str))
 
     def _head(self, headers: Collection[str]) -> list[str]:
         known = self.program.by_name
@@ -242,6 +267,7 @@ class _Emitter:
         used = list(dict.fromkeys(b for s in entry.steps for b in s.touched))
         names = Names(RESERVED | set(self.sizes) | {name for name, _ in self.functions.values()})
         pointers = {b: names.fresh(b) for b in used}
+        self.named = _NamedSizes(names)
         calls = self._calls(entry, pointers)
         lines: list[str] = []
         body: list[str] = []
@@ -285,31 +311,40 @@ class _Emitter:
         shared = True  # whether all since threads last waited for each other is some thread's share
         for step in entry.steps:
             if pending.meets(step):
-                found.append(((), "me.meet_begun();" if shared else "me.meet();"))
+                found.append(((), (), "me.meet_begun();" if shared else "me.meet();"))
                 pending.clear()
                 shared = True
             pending.add(step)
             shared = shared and isinstance(step, Launch) and self.functions[step.kernel][1].all_shared
             if isinstance(step, Launch):
-                found.append((step.touched, self._launch(step, pointers)))
+                given = tuple(size for _, size in self.functions[step.kernel][1].sizes if not isinstance(size, str))
+                found.append((step.touched, given, self._launch(step, pointers)))
             else:
-                found += join_calls(step, self.program, pointers)
+                found += [(touched, (), text) for touched, text in join_calls(step, self.program, pointers)]
         return found
 
     def _body(self, calls: Sequence[_CallText], pointers: Mapping[str, str]) -> list[str]:
         """The sizes and the pointers that some calls need, and the calls."""
         lines = [f"  const i64 {s} = call.sizes[{i}];" for i, s in enumerate(self.sizes)]
-        used = dict.fromkeys(name for touched, _ in calls for name in touched)
-        lines += [f"  {self._pointer(self.program.buffer(b), pointers[b])}" for b in used]
-        return [*lines, *(f"  {text}" for _, text in calls)]
+        used = dict.fromkeys(name for touched, _, _ in calls for name in touched)
+        places = [f"  {self._pointer(self.program.buffer(b), pointers[b])}" for b in used]
+        roots = [self._root(self.program.buffer(b)) for b in used]
+        offsets = [self._offset(root) for root in roots if root.space == "arena"]
+        computed = [*offsets, *(size for _, sizes, _ in calls for size in sizes)]
+        lines += [f"  {line}" for line in self.named.lines(computed)]
+        lines += places
+        return [*lines, *(f"  {text}" for _, _, text in calls)]
 
     def _pointer(self, buffer: Buffer, name: str) -> str:
         type = element_name(buffer.type.dtype)
-        root = self.program.buffer(self.program.memory_of(buffer.name))
+        root = self._root(buffer)
         if root.space == "arena":
-            place = f"call.arena + {size_text(self._offset(root))}"
+            place = f"call.arena + {self.named.text(self._offset(root))}"
             return f"{type}* const {name} = reinterpret_cast<{type}*>({place});"
         return f"{type}* const {name} = static_cast<{type}*>(call.buffers[{self.slots[root.name]}]);"
+
+    def _root(self, buffer: Buffer) -> Buffer:
+        return self.program.buffer(self.program.memory_of(buffer.name))
 
     def _offset(self, buffer: Buffer) -> Dim:
         offset = self.offsets.get(buffer.name, buffer.offset)
@@ -324,7 +359,7 @@ class _Emitter:
             zip([p.name for p in (*nest.params, *nest.outputs)], [*launch.arguments, *launch.results], strict=True)
         )
         arguments = [pointers[given[p.stands_for]] for p in function.buffers]
-        arguments += [str(size) for _, size in function.sizes]
+        arguments += [size if isinstance(size, str) else self.named.text(size) for _, size in function.sizes]
         arguments.append("me")
         if function.checks:
             arguments.append("{call.record, positions}")

@@ -70,11 +70,18 @@ def kernel_unit(function: Function) -> Unit:
         *(h for h in _ORDER if h in printed.headers),
         "worker.h",
     ))  # fmt: skip
-    digest = hashlib.sha256(f"{includes}\n{body}".encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([includes, *_pragmas(function), body]).encode()).hexdigest()
     namespace = f"kernel_{digest[:_DIGITS]}"
-    inside = [opened(namespace), "", body, "", f"}}  // namespace {namespace}"]
+    inside = [opened(namespace), "", *_pragmas(function), body, "", f"}}  // namespace {namespace}"]
     text = "\n".join([includes, "", "namespace effcc {", *inside, "}  // namespace effcc", ""])
     return Unit(text, namespace, print_declaration(function))
+
+
+def _pragmas(function: Function) -> list[str]:
+    """What the compiler should leave alone where sizes are known at run time only: conditions of borders are many then,
+    a loop is copied for each of them and each of its tiles, and its copies take longer to compile than they save."""
+    varies = any(isinstance(size, str) for _, size in function.sizes)
+    return ['#pragma GCC optimize ("no-unswitch-loops")', ""] if varies else []
 
 
 def include(header: str) -> str:

@@ -563,7 +563,7 @@ class Parameter:
 @dataclass(frozen=True)
 class Function:
     """One function: buffers, sizes, and what it does. Sizes are its names for the size symbols of the nest, or for
-    numbers that it is always called with (`n0 = 384`), which its text then does not say.
+    numbers (`n0 = 384`) or sizes (`n0 = (floor(s0/2))`) that it is called with, which its text then does not say.
 
     `first_only`: all of it is done by the thread that comes first. `called` are scalar functions, by name and type,
     that are called where they are used, not written out. `notes` say what it was made from.
@@ -571,7 +571,7 @@ class Function:
 
     name: str
     buffers: tuple[Parameter, ...]
-    sizes: tuple[tuple[str, str | int], ...]
+    sizes: tuple[tuple[str, str | Dim], ...]
     body: tuple[Line, ...]
     first_only: bool = False
     notes: tuple[str, ...] = ()
@@ -586,8 +586,8 @@ class Function:
 
     @functools.cached_property
     def size_names(self) -> frozenset[str]:
-        """What sizes are called in the dims that it holds: by their symbols, numbers by their names."""
-        return frozenset(name if isinstance(size, int) else size for name, size in self.sizes)
+        """What sizes are called in the dims that it holds: by their symbols, others by their names."""
+        return frozenset(size if isinstance(size, str) else name for name, size in self.sizes)
 
     @functools.cached_property
     def has_tiles(self) -> bool:

@@ -36,10 +36,12 @@ def run_vectors(
         if array.dtype != p.dtype.numpy:
             raise InputError(f"{p.stands_for!r}: expected {p.dtype}, got {array.dtype}")
         memory[p.name] = array.reshape(-1) if array.flags.c_contiguous else array
-    values = [size if isinstance(size, int) else int((sizes or {})[size]) for _, size in function.sizes]
+    values = [
+        int((sizes or {})[size]) if isinstance(size, str) else evaluate(size, sizes or {}) for _, size in function.sizes
+    ]
     known = {name: np.int64(value) for (name, _), value in zip(function.sizes, values, strict=True)}
     symbols = {
-        name if isinstance(size, int) else size: value
+        size if isinstance(size, str) else name: value
         for (name, size), value in zip(function.sizes, values, strict=True)
     }
     failed: list[tuple[int, int, int]] = []

@@ -80,7 +80,7 @@ def read_vectors(source: Source, tree: Syntax) -> Function:
     at, buffers_tree, sizes_tree, first, *rest = tree.children
     assert isinstance(buffers_tree, Tree) and isinstance(sizes_tree, Tree)
     buffers = tuple(_parameter(source, t) for t in trees(buffers_tree))
-    sizes = tuple(_size(t) for t in trees(sizes_tree))
+    sizes = tuple(_size(source, t) for t in trees(sizes_tree))
     parts = [part for part in rest if isinstance(part, Tree)]
     called = frozenset(_called(source, t) for t in parts if t.data == "v_called")
     notes = tuple(literal(token) for t in parts if t.data == "note" for token in tokens(t))
@@ -96,11 +96,11 @@ def _parameter(source: Source, tree: Syntax) -> Parameter:
     return Parameter(str(name), read_dtype(source, dtype), other, read is not None, alone is not None)
 
 
-def _size(tree: Syntax) -> tuple[str, str | int]:
+def _size(source: Source, tree: Syntax) -> tuple[str, str | Dim]:
     name, size = tree.children
-    if not isinstance(size, Token):
-        return str(name), str(name)
-    return str(name), int(size) if size.type == "INT" else literal(size)
+    if isinstance(size, Token):
+        return str(name), int(size) if size.type == "INT" else literal(size)
+    return str(name), str(name) if size is None else read_size(source, size)
 
 
 def _called(source: Source, tree: Syntax) -> tuple[str, Type]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from effcc.ir.dims import Dim, show
 from effcc.ir.printer.expressions import show_number
 from effcc.ir.vectors import (
     Affine,
@@ -65,7 +66,7 @@ def print_vectors(function: Function) -> str:
       do store(O[0], add(load<f32x8>(X[0]), load<f32x8>(X[0])))
     }
     """
-    sizes = [name if name == size else f"{name} = {json.dumps(size)}" for name, size in function.sizes]
+    sizes = [name if name == size else f"{name} = {_size(size)}" for name, size in function.sizes]
     head = f"vectors @{function.name}({', '.join(map(_parameter, function.buffers))};"
     head += f"{' ' if sizes else ''}{', '.join(sizes)})"
     if function.first_only:
@@ -74,6 +75,10 @@ def print_vectors(function: Function) -> str:
         head += " calls " + ", ".join(sorted(f"{name}({type})" for name, type in function.called))
     notes = [f"  note {json.dumps(note, ensure_ascii=False)}" for note in function.notes]
     return "\n".join([f"{head} {{", *notes, *_lines(function.body, "  "), "}"])
+
+
+def _size(size: str | Dim) -> str:
+    return json.dumps(size) if isinstance(size, str | int) else f"({show(size)})"
 
 
 def _parameter(p: Parameter) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from effcc.codegen.cpp.lifted import MOST_NUMBERS, lift_numbers
+from effcc.codegen.cpp.lifted import MOST_NUMBERS, lift_numbers, lift_sizes
 from effcc.codegen.cpp.units import kernel_unit
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
@@ -98,3 +98,32 @@ def test_a_function_of_too_many_numbers_keeps_them() -> None:
     text = f"vectors @many(X: f32 read, O: f32;) {{\n  loop i in [0]..[1] step 1 {{\n{reads}\n  }}\n}}"
     function = parse_vectors(text)
     assert lift_numbers(function) is function
+
+
+def test_a_function_computes_the_same_where_its_run_time_sizes_are_arguments() -> None:
+    text = (
+        "vectors @strided(X: f32 read, O: f32; s0) {\n  loop i in [0]..[(floor(s0/2) + 1)] step 1 {\n"
+        "    do store(O[i], load<f32>(X[(2*floor(s0/2))*i + (floor(s0/2) - 1)]))\n  }\n}"
+    )
+    function = parse_vectors(text)
+    lifted = lift_sizes(function)
+    verify_vectors(lifted)
+    assert parse_vectors(print_vectors(lifted)) == lifted
+    assert [name for name, _ in lifted.sizes] == ["s0", "n0"]
+    x = np.arange(64, dtype=np.float32)
+    results = []
+    for f in (function, lifted):
+        out = np.zeros(5, np.float32)
+        run_vectors(f, {"X": x, "O": out}, {"s0": 9}, 1)
+        results.append(out)
+    np.testing.assert_array_equal(results[0], [3, 11, 19, 27, 35])
+    np.testing.assert_array_equal(results[1], results[0])
+
+
+def test_what_may_divide_by_zero_stays_where_it_is_reached() -> None:
+    text = (
+        "vectors @divided(O: f32; s0, s1) {\n  loop i in [0]..[(floor(s0/s1))] step 1 {\n"
+        "    do store(O[i], f32(0.0))\n  }\n}"
+    )
+    function = parse_vectors(text)
+    assert lift_sizes(function) is function
