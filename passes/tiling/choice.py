@@ -50,7 +50,8 @@ class Choice:
         """How many points of each of its axes a nest can tile; of a ragged one as many as a span has on average."""
         counts = {a: self.count(a) for a in (*plan.kept, *plan.reduced)}
         for span in plan.spans(self.kernel):
-            spans = prod(max(elements((self.kernel.extents[a],)), 1) for a in ends_at(span) if a in plan.kept)
+            ends = [a for a in ends_at(span) if a in counts]  # slabs are summed over, and end as results do
+            spans = prod(max(elements((self.kernel.extents[a],)), 1) for a in ends)
             counts[span.axis] = max(counts[span.axis] // spans, 1)
         return counts
 

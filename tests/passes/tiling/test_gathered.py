@@ -118,3 +118,18 @@ def test_where_a_span_begins_is_no_window() -> None:
         }""")
     chosen, schedule = choose(kernel, TARGET)
     verify_schedule(chosen, schedule)
+
+
+def test_a_row_of_slabs_is_predicted_by_the_elements_that_are_stored() -> None:
+    """Each of six slabs holds a sixth of the elements: what they cost beside one span a row is where spans begin."""
+    kernels = {
+        slabs: parse_kernel(f"""
+        kernel @k(X: f32[768], C: i32[58982], V: f32[58982], P: i32[{slabs * 768 + 1}]) -> (Y: f32[768])
+            over n=768, s={slabs}, p=58982 {{
+          Y[n] = sum(s, p in cast<i64>(P[s * 768 + n])..cast<i64>(P[s * 768 + n + 1]):
+                     X[cast<i64>(minimum(maximum(C[p], 0), 767))] * V[p])
+        }}""")
+        for slabs in (1, 6)
+    }
+    whole, cut = (choose(kernels[slabs], TARGET)[1].seconds for slabs in (1, 6))
+    assert whole <= cut < 2 * whole
