@@ -9,9 +9,10 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -131,7 +132,7 @@ class Beside(Generic[C, F]):
         self._isolated = Isolated(kind)
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
-        self._ended = False
+        self._ended = Event()
 
     def __enter__(self) -> Beside[C, F]:
         return self
@@ -139,7 +140,7 @@ class Beside(Generic[C, F]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended = True
+        self._ended.set()
         self._isolated.__exit__(kind, error, trace)  # ends what is pending, too
         self._thread.shutdown()
 
@@ -156,9 +157,12 @@ class Beside(Generic[C, F]):
             self._pending = self._thread.submit(self._go_on)
 
     def _go_on(self) -> None:
-        while not self._ended:
-            found = self._isolated.judge(self._kind.draw(self._seed))
-            if not self._ended:  # else its process was ended
+        while not self._ended.is_set():
+            case = self._kind.draw(self._seed)
+            if self._ended.is_set():
+                break
+            found = self._isolated.judge(case)
+            if not self._ended.is_set():  # else its process was ended
                 self._report.add(found)
                 self._seed += 1
             if not self._steadily:
@@ -166,8 +170,10 @@ class Beside(Generic[C, F]):
 
     def finish(self, output: Path | None, reduce_seconds: float) -> None:
         """Leave the last case if it is not done; reduce and write what failed."""
-        self._ended = True
-        self._isolated.stop()
+        self._ended.set()
+        while self._pending is not None and not self._pending.done():
+            self._isolated.stop()  # again: it may just have begun another
+            wait([self._pending], timeout=0.2)
         self._thread.shutdown()
         for number, failure in enumerate(self._report.failures):
             before = self._report.failures[:number]
