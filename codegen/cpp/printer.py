@@ -9,6 +9,7 @@ from effcc.codegen.cpp.calls_together import grouped
 from effcc.codegen.cpp.expression_text import Texts, outlined_name
 from effcc.codegen.cpp.short_loops import turns_stay_apart
 from effcc.codegen.cpp.spelling import SPELLINGS, element_name, type_name
+from effcc.ir.sharing import is_all_shared
 from effcc.ir.vectors import (
     Array,
     Assign,
@@ -125,7 +126,7 @@ class _Lines:
     def __init__(self, function: Function) -> None:
         self.called = function.called
         self.texts = Texts(function.called)
-        self.meet = "me.meet_begun();" if function.all_shared else "me.meet();"
+        self.meet = "me.meet_begun();" if is_all_shared(function) else "me.meet();"
 
     def _at_once(self, lets: Sequence[Line], indent: str) -> Iterator[str]:
         """Several calls of one function as one call."""

@@ -27,6 +27,7 @@ from effcc.ir.dims import Dim, symbols
 from effcc.ir.loops import LoopNest
 from effcc.ir.printer import print_kernel
 from effcc.ir.program import Buffer, Join, Launch, Native, Program
+from effcc.ir.sharing import is_all_shared
 from effcc.ir.vectors import Function
 from effcc.target import Target
 
@@ -315,7 +316,7 @@ class _Emitter:
                 pending.clear()
                 shared = True
             pending.add(step)
-            shared = shared and isinstance(step, Launch) and self.functions[step.kernel][1].all_shared
+            shared = shared and isinstance(step, Launch) and is_all_shared(self.functions[step.kernel][1])
             if isinstance(step, Launch):
                 given = tuple(size for _, size in self.functions[step.kernel][1].sizes if not isinstance(size, str))
                 found.append((step.touched, given, self._launch(step, pointers)))

@@ -599,32 +599,6 @@ class Function:
         """Whether it notes run-time checks that fail."""
         return any(isinstance(line, Check) for line in self.lines)
 
-    @functools.cached_property
-    def all_shared(self) -> bool:
-        """Whether nothing touches memory but what some thread of the team does for all: a share, or what stands in
-        `if first`. A thread that comes when all is done then passes through, whatever is in the buffers by then."""
-        return not any(isinstance(line, Barrier) for line in self.lines) if self.first_only else _is_shared(self.body)
-
-
-def _is_shared(body: tuple[Line, ...]) -> bool:
-    for line in body:
-        match line:
-            case Store() | StoreRows() | TileStore() | Check():
-                return False
-            case Share(_, count):
-                if _reads(count):
-                    return False
-            case Branch(FirstThread(), _, ()):
-                pass
-            case _:
-                if any(map(_reads, parts(line))) or not all(map(_is_shared, bodies(line))):
-                    return False
-    return True
-
-
-def _reads(value: Value) -> bool:
-    return isinstance(value, Load | TileLoad | FirstThread) or any(map(_reads, parts(value)))
-
 
 def _flatten(body: tuple[Line, ...], found: list[Line]) -> None:
     for line in body:

@@ -16,6 +16,7 @@ from effcc.ir.dtypes import boolean, f32, f64, i32, i64, u8
 from effcc.ir.interpreter import run_vectors
 from effcc.ir.parser import parse_vectors
 from effcc.ir.printer import print_vectors
+from effcc.ir.sharing import is_all_shared
 from effcc.ir.vectors import (
     Affine,
     Assign,
@@ -311,4 +312,4 @@ def test_there_is_one_object_for_each_type() -> None:
 )
 def test_what_a_late_thread_may_pass_is_what_touches_memory_in_shares_alone(body: str, shared: bool) -> None:
     function = parse_vectors(f"vectors @f(X: f32 read, N: i64 read, O: f32; s0) {{ {body} }}")
-    assert function.all_shared == shared
+    assert is_all_shared(function) == shared
