@@ -90,6 +90,13 @@ def aside(path: Path, *, folder: bool = False, mode: int | None = None) -> Itera
         os.close(descriptor)
 
 
+def umask() -> int:
+    """Which permissions new files of this process do not get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _prefix(path: Path) -> str:
     return f".{path.name[:50]}."  # names have 255 bytes at most
 

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from effcc.errors import PackageError
 from effcc.runtime.c_header import c_header
-from effcc.runtime.files import aside, flush
+from effcc.runtime.files import aside, flush, umask
 from effcc.runtime.manifest import LIBRARY, MANIFEST, WEIGHTS, Manifest
 from effcc.runtime.members import SIGNATURE, SUMS, seal_bytes, sealed, sums_of
 from effcc.runtime.signature import sign
@@ -99,7 +99,7 @@ def _write_archive(path: Path, files: Mapping[str, bytes]) -> None:
                 kind = zipfile.ZIP_STORED if name == WEIGHTS else zipfile.ZIP_DEFLATED
                 archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), content, kind)
         flush(staged)
-        os.chmod(staged, 0o666 & ~_umask())
+        os.chmod(staged, 0o666 & ~umask())
         os.replace(staged, path)
         flush(path.absolute().parent)
 
@@ -109,7 +109,7 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             (staged / name).write_bytes(content)
             flush(staged / name)
-        os.chmod(staged, 0o777 & ~_umask())
+        os.chmod(staged, 0o777 & ~umask())
         flush(staged)
         require_writable(path)
         if path.exists():
@@ -129,9 +129,3 @@ def _exchange(one: Path, other: Path) -> None:
     os.replace(other, between)
     os.replace(one, other)
     os.replace(between, one)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

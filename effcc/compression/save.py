@@ -32,7 +32,7 @@ from effcc.errors import CheckpointError, EncodingError, IRSyntaxError, PackageE
 from effcc.frontend.decode import storage_of, to_numpy
 from effcc.frontend.importer import TORCH_DTYPES
 from effcc.ir.encodings import Storage
-from effcc.runtime.files import aside, flush
+from effcc.runtime.files import aside, flush, umask
 from effcc.runtime.strict_json import read_json
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -93,6 +93,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> Path:
     metadata = {KEY: json.dumps(said, sort_keys=True)}
     with aside(target, folder=True) as staged:  # save_file writes aside, too, and leaves that if it is killed
         save_file(tensors, staged / target.name, metadata)
+        (staged / target.name).chmod(0o666 & ~umask())  # as any file that a program writes; save_file's are private
         flush(staged / target.name)
         os.replace(staged / target.name, target)
         flush(target.absolute().parent)

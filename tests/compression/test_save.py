@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,16 @@ def test_files_that_end_early_are_refused(kept: int, tmp_path: Path) -> None:
     path = effcc.save(effcc.quantize(tied(0)), tmp_path / "model")
     path.write_bytes(path.read_bytes()[:kept])
     assert_refused(path, "expected a safetensors file")
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_saved_file_has_the_permissions_of_others(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        path = effcc.save(nn.Linear(2, 2), tmp_path / "linear.safetensors")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
