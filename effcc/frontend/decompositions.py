@@ -74,6 +74,11 @@ def _dropout(x: Tensor, p: float, train: bool | None) -> Any:
     return x * 0, torch.zeros_like(x, dtype=torch.bool)
 
 
+def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Y[n, c g + i] = X[n, i C/g + c], new memory as eager's; PyTorch's rule gives a view of X where nothing moves."""
+    return decomposition_table[aten.channel_shuffle.default](x, groups).clone()  # type: ignore[no-any-return]
+
+
 @functools.cache
 def _table(known: int) -> Table:
     """The rules for what is taken apart; known: how many PyTorch has, which grow as others register theirs.
@@ -84,6 +89,7 @@ def _table(known: int) -> Table:
     table: Table = {op: rule for op, rule in core_aten_decompositions().items() if op in decomposition_table}
     table.update(get_decompositions(_ALSO_DECOMPOSED))
     table[aten.native_dropout.default] = _dropout
+    table[aten.channel_shuffle.default] = _channel_shuffle
     table[aten._embedding_bag.default] = embedding_bag
     table[aten.one_hot.default] = one_hot
     table[aten._transformer_encoder_layer_fwd.default] = encoder_layer

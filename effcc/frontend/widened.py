@@ -87,7 +87,7 @@ def takes_eager_inputs(node: fx.Node) -> bool:
         return False
     packet = node.target.overloadpacket
     if packet in _INDEX_RESULTS:
-        return any(user.args[1] != 0 for user in node.users)
+        return any(user.args[1] != 0 and user.users for user in node.users)  # recorded graphs name all results
     rounds = packet is aten.div and node.kwargs.get("rounding_mode") is not None
     casts = packet in (aten._to_copy, torch.ops.prims.convert_element_type) and not _floating(node)
     reinterprets = node.target is aten.view.dtype

@@ -84,3 +84,11 @@ def test_writes_reach_what_eager_lets_them_reach(seed: int, dynamic: bool) -> No
                 into.add_(k + 1)
                 also.add_(k + 1)
             torch.testing.assert_close(found, wanted, msg=f"after writing {k}")
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_shuffled_channels_are_new_memory_where_nothing_moves(groups: int) -> None:
+    x = torch.randn(2, 4, 3)
+    result = torch.compile(lambda x: torch.channel_shuffle(x, groups), backend="effcc")(x)
+    assert torch.equal(result, torch.channel_shuffle(x, groups))
+    assert result.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()

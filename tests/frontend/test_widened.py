@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from effcc.accuracy import check
-from effcc.frontend.widened import reference
+from effcc.frontend.widened import reference, run_widened
 
 
 def seeded(*shape: int) -> Tensor:
@@ -60,6 +61,13 @@ def test_values_of_a_pooling_stay_wide_while_its_indices_are_eagers() -> None:
 
     assert torch.equal(reference(values, x), nn.functional.max_pool2d(x.double() / 3, 2))
     assert torch.equal(reference(values_and_indices, x)[1], values_and_indices(x)[1])
+
+
+def test_indices_of_a_recorded_pooling_that_nothing_reads_are_none() -> None:
+    x = seeded(1, 1, 4, 4)
+    recorded = make_fx(lambda x: (nn.functional.max_pool2d(x / 3, 2),))(x)
+    (result,) = run_widened(recorded, (x,))
+    assert torch.equal(result, nn.functional.max_pool2d(x.double() / 3, 2))
 
 
 def test_random_numbers_are_eagers() -> None:
