@@ -20,7 +20,12 @@ class Known:
     reason: str
 
 
-KNOWN: tuple[Known, ...] = ()
+KNOWN: tuple[Known, ...] = (
+    Known(
+        "strides", r"rounding_mode=.floor", "",
+        "PyTorch's own trace takes floored quotients of an integer in channels_last and a float for contiguous",
+    ),
+)  # fmt: skip
 
 
 def known(failure: Failure) -> str:
