@@ -41,7 +41,8 @@ _unique2 unique_dim unique_consecutive bincount copysign equal nan_to_num signbi
 remainder_ fmod fmod_ heaviside median kthvalue mode searchsorted bucketize isin max_pool2d_with_indices
 max_pool3d_with_indices count_nonzero nextafter
 """
-_ROUNDED_ONCE = "add add_ sub sub_ mul mul_ div div_ rsub sqrt sqrt_ reciprocal"
+# No square root: MKL's, which eager takes, is the neighbour of the nearest number in a fifth of all cases.
+_ROUNDED_ONCE = "add add_ sub sub_ mul mul_ div div_ rsub reciprocal"
 _OF_INTEGERS = """
 sum cumsum prod cumprod mm bmm mv dot addmm baddbmm index_add scatter_add pow gcd lcm addcmul scatter_reduce
 square trace convolution
