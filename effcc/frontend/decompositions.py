@@ -76,7 +76,7 @@ def _dropout(x: Tensor, p: float, train: bool | None) -> Any:
 
 def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
     """Y[n, c g + i] = X[n, i C/g + c], new memory as eager's; PyTorch's rule gives a view of X where nothing moves."""
-    return decomposition_table[aten.channel_shuffle.default](x, groups).clone()  # type: ignore[no-any-return]
+    return decomposition_table[aten.channel_shuffle.default](x, groups).clone()
 
 
 @functools.cache
