@@ -28,11 +28,13 @@ from effcc.ir.dtypes import DType, f64
 from effcc.ir.graph import Node, Value
 from effcc.ir.interpreter import run_graph
 from effcc.ir.ops import TABLE
+from effcc.passes.tiling.chunk import SUM
 
 Array = np.ndarray[Any, Any]
 
 _MOVES = ("view", "gather", "create")  # kinds of ops whose results are copies: nothing is rounded
 _SUMS = ("contraction", "norm", "reduction", "scan")  # kinds whose errors go by the terms, which may cancel out
+_PLAIN_SUMS = ("norm", "reduction")  # which eager adds up in cascades, and compiled code in chunks
 _HUGE = 1e15  # beyond it, where numbers overflow depends on the order of computation
 
 
@@ -96,10 +98,10 @@ def _float_dtypes(case: Case) -> set[DType]:
 
 
 def _disturbed(case: Case, data: np.random.Generator, strength: float) -> list[Array]:
-    def shake(value: Value, array: Array, sums: bool = False) -> Array:
+    def shake(value: Value, array: Array, sums: bool = False, units: float = strength) -> Array:
         if not value.type.dtype.is_float or array.size == 0:
             return array
-        unit = strength * float(ml_dtypes.finfo(value.type.dtype.numpy).eps)
+        unit = units * float(ml_dtypes.finfo(value.type.dtype.numpy).eps)
         shaken = array * (1 + unit * data.uniform(-1, 1, array.shape))
         if not sums:  # whole numbers come out as they are
             shaken = np.where(array == np.rint(array), array, shaken)
@@ -108,17 +110,29 @@ def _disturbed(case: Case, data: np.random.Generator, strength: float) -> list[A
             shaken = shaken + unit / 4 * largest * data.uniform(-1, 1, array.shape)
         return np.asarray(shaken)
 
+    sizes = {p: a.size for p, a in zip(case.graph.params, case.inputs, strict=True)}
+
     def observe(node: Node, results: list[Array]) -> list[Array]:
+        sizes.update((v, a.size) for v, a in zip(node.results, results, strict=True))
         if TABLE[node.op].kind in _MOVES:
             return results
         sums = TABLE[node.op].kind in _SUMS
-        return [shake(v, a, sums) for v, a in zip(node.results, results, strict=True)]
+        read = max((sizes.get(v, 0) for v in node.operands), default=0)
+        terms = read // max(min(a.size for a in results), 1)
+        units = max(strength, _units_of_chunk(terms)) if TABLE[node.op].kind in _PLAIN_SUMS else strength
+        return [shake(v, a, sums, units) for v, a in zip(node.results, results, strict=True)]
 
     with np.errstate(all="ignore"):
         pairs = zip(case.graph.params, case.inputs, strict=True)
         inputs = [a.astype(np.float64) if p.type.dtype.is_float else a for p, a in pairs]
         shaken = [shake(p, a) for p, a in zip(case.graph.params, inputs, strict=True)]
         return run_graph(case.graph, shaken, dtype=f64, observe=observe)
+
+
+def _units_of_chunk(terms: int) -> float:
+    """How many units equal terms may be off that one accumulator adds up: each addition rounds the same way, by a half
+    of the partial sum's unit at most, which is a quarter of a unit of the whole a term."""
+    return min(terms, SUM * 3 // 2) / 4
 
 
 def _spread(wide: Array, disturbed: Sequence[Array]) -> tuple[float, Array]:

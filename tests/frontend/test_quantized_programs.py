@@ -19,6 +19,12 @@ load_operators()
 ops: Any = torch.ops.quantized_decomposed
 
 
+@pytest.fixture(autouse=True)
+def afresh() -> None:
+    """Models of one class share their code, of which Dynamo compiles eight forms and no more."""
+    torch._dynamo.reset()
+
+
 class Static(nn.Module):
     """A layer as PT2E's quantizers make it of `nn.Linear`: static activations, a scale for each output channel."""
 

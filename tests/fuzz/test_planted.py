@@ -111,7 +111,7 @@ def simplify_takes_mod_for_fmod(patch: Patch) -> None:
     simplify_wrongly(patch, lambda n: replace(n, op="fmod") if n.op == "mod" else n)
 
 
-@planted(seed=2)
+@planted(seed=29)
 def simplify_swaps_the_operands_of_sub(patch: Patch) -> None:
     def swap(node: Node) -> Node:
         a_b = node.operands
@@ -187,13 +187,13 @@ def online_softmax_does_not_rescale(patch: Patch) -> None:
     patch.setattr(online, "_rescale", wrong)
 
 
-@planted(seed=7)
+@planted(seed=78)
 def maximum_begins_at_zero(patch: Patch) -> None:
     maximum = scalars.REDUCTIONS["max"]
     patch.setitem(scalars.REDUCTIONS, "max", replace(maximum, identity=lambda d: 0.0 if d.is_float else 0))
 
 
-@planted(seed=21)
+@planted(seed=12)
 def layout_changes_what_is_written_only(patch: Patch) -> None:
     def wrong(program: Program, changed: Mapping[str, Any]) -> Program:
         kernels = {
@@ -411,7 +411,7 @@ def zero_points_are_not_corrected(patch: Patch) -> None:
     patch.setattr(integers, "_centred", wrong)
 
 
-@planted(seed=115)
+@planted(seed=380)
 def packing_reverses_neighbours(patch: Patch) -> None:
     def wrong(kernel: Kernel, wanted: Pack) -> tuple[Kernel, Kernel]:
         reading, packing = original(kernel, wanted)
@@ -433,7 +433,7 @@ def tails_of_run_time_size_are_left_out(patch: Patch) -> None:
     patch.setattr(lower_ranges, "modulo", lambda a, b: integer(0))
 
 
-@planted(seed=7)
+@planted(seed=34)
 def borders_begin_a_point_early(patch: Patch) -> None:
     def wrong(*args: Any) -> Mapping[str, Interior]:
         return {a: replace(i, low=max(i.low - 1, 0)) for a, i in original(*args).items()}
@@ -469,7 +469,7 @@ def claimed_pieces_lose_their_last_iteration(patch: Patch) -> None:
     patch.setattr(printer._Lines, "text", wrong)
 
 
-@planted(seed=439)
+@planted(seed=382)
 def pieces_of_rows_are_left_out(patch: Patch) -> None:
     def wrong(self: Any, e: Expr) -> Expr:
         return add(floor_div(e, integer(self.length)), integer(1))
@@ -487,7 +487,7 @@ def groups_begin_a_row_late(patch: Patch) -> None:
     patch.setattr(segments, "_span", wrong)
 
 
-@planted(seed=81)
+@planted(seed=241)
 def tasks_of_scatters_leave_rows_to_none(patch: Patch) -> None:
     original = axes._picked
     patch.setattr(axes, "_picked", lambda index, axis, tasks: original(index, axis, tasks + 1))
@@ -524,5 +524,8 @@ def campaign(bug: str, seed: int, most: int) -> Report:
 
 @pytest.mark.slow
 def test_without_a_bug_nothing_is_found() -> None:
-    report = run(10, seed=0, target=Target.detect(), most=24, others=False, progress=False, reduce_seconds=0)
+    report = run(
+        10, seed=0, target=Target.detect(), most=24, others=False, progress=False, reduce_seconds=0,
+        pace=Pace(modules=False, programs=False),
+    )  # fmt: skip
     assert not report.failures, str(report)
