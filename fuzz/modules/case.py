@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import linecache
-import sys
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
+
+from effcc.fuzz.texts import indented, module_of
 
 _TEXT = """import torch
 import torch.nn.functional as F
@@ -82,28 +80,15 @@ class Case:
         lines = [*(line for block in self.blocks for line in block.lines), "return x"]
         cast = "" if self.dtype == "float32" else f".to(torch.{self.dtype})"
         return _TEXT.format(
-            layers=_indented(layers or ["pass"], 8),
-            lines=_indented(lines, 8),
+            layers=indented(layers or ["pass"], 8),
+            lines=indented(lines, 8),
             input=self.input,
             seed=self.seed,
             cast=cast,
-            setup=_indented(self.setup or ["pass"], 8),
-            storing=_indented([f"lambda model: {call}," for call in self.storing], 4),
+            setup=indented(self.setup or ["pass"], 8),
+            storing=indented([f"lambda model: {call}," for call in self.storing], 4),
         )
 
     def load(self) -> Any:
         """The text as a Python module, which can be pickled by name and whose lines tracebacks show."""
-        name = f"fuzzed_{self.seed}_{next(_NUMBERS)}"
-        made = ModuleType(name)
-        made.__file__ = f"<{name}>"
-        linecache.cache[made.__file__] = (len(self.text), None, self.text.splitlines(keepends=True), made.__file__)
-        sys.modules[name] = made
-        exec(compile(self.text, made.__file__, "exec"), made.__dict__)
-        return made
-
-
-_NUMBERS = itertools.count()
-
-
-def _indented(lines: Any, spaces: int) -> str:
-    return "\n".join(" " * spaces + line for line in lines)
+        return module_of(self.text, f"{self.seed}")

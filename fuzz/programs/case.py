@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import linecache
-import sys
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
+
+from effcc.fuzz.texts import indented, module_of
 
 _TEXT = """import torch
 import torch.nn.functional as F
@@ -78,27 +76,14 @@ class Case:
         made += [f"{name}.requires_grad_()" for name in self.learned]
         held = [f"self.{name} = {text}" for name, text in self.state]
         return _TEXT.format(
-            state=_indented(held or ["pass"], 8),
+            state=indented(held or ["pass"], 8),
             names=names,
-            lines=_indented(self.lines or ["pass"], 8),
+            lines=indented(self.lines or ["pass"], 8),
             results="".join(f"{r}, " for r in self.results).rstrip() or "()",
             sizes=", ".join(name for name, _ in self.calls[0]),
-            inputs=_indented(made, 4),
+            inputs=indented(made, 4),
         )
 
     def load(self) -> Any:
         """The text as a Python module whose lines tracebacks show."""
-        name = f"fuzzed_program_{self.seed}_{next(_NUMBERS)}"
-        made = ModuleType(name)
-        made.__file__ = f"<{name}>"
-        linecache.cache[made.__file__] = (len(self.text), None, self.text.splitlines(keepends=True), made.__file__)
-        sys.modules[name] = made
-        exec(compile(self.text, made.__file__, "exec"), made.__dict__)
-        return made
-
-
-_NUMBERS = itertools.count()
-
-
-def _indented(lines: Any, spaces: int) -> str:
-    return "\n".join(" " * spaces + line for line in lines)
+        return module_of(self.text, f"program_{self.seed}")
