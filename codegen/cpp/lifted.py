@@ -10,6 +10,7 @@ whoever launches the kernel, they are a name in it; and kernels of several stage
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -109,7 +110,7 @@ _STRIDED = Load | Store | StoreRows | TileLoad | TileStore
 
 
 @dataclass
-class _Lifting:
+class _Lifting(ABC):
     """Statements with some of their sizes replaced, and those; `taken` are the names that mean something else."""
 
     taken: set[str]
@@ -135,9 +136,9 @@ class _Lifting:
             self.divisors[node.operands] = self.apply(node.operands)
         return replace(node, operands=self.divisors[node.operands])
 
+    @abstractmethod
     def size(self, size: Dim) -> Dim:
         """A size, or what stands for it."""
-        raise NotImplementedError
 
     def _named(self, size: Dim) -> sympy.Symbol:
         name = f"n{len(self.lifted)}"
