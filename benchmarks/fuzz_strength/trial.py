@@ -27,8 +27,8 @@ UNTOUCHED = "(untouched)"
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a trial. outcome: `found`, `missed`, `crash` and `hang` (of the fuzzer itself, which a user sees,
-    too), `import` (the package with the plant in it cannot even be imported), `stale`.
+    """What became of a trial. outcome: `found`, `missed`, `crash` and `hang` (of the fuzzer itself, which are not
+    counted as found), `import` (the package with the plant in it cannot even be imported), `stale`.
 
     seconds: until the first failure, else as long as it went on. door, step: where that was. programs: how many graphs
     were drawn until then.
@@ -48,7 +48,8 @@ class Result:
 
     @property
     def is_found(self) -> bool:
-        return self.outcome in ("found", "crash", "hang")
+        """Whether a failure was told: a campaign that dies may do so for the machine's load."""
+        return self.outcome == "found"
 
 
 def attempt(plant: Plant | None, seed: int, minutes: float, fuzz: Sequence[str] = FUZZ, root: Path = ROOT) -> Result:
