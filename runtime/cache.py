@@ -40,7 +40,15 @@ from effcc.runtime.elf import require_loadable
 from effcc.runtime.files import flush
 from effcc.runtime.library import Library
 from effcc.runtime.objects import COMPILERS, PATIENCE, Build, Making, Recipe
-from effcc.runtime.toolchain import Compiler, compile_library, compile_timeout, find_compiler, link_flags, link_library
+from effcc.runtime.toolchain import (
+    Compiler,
+    compile_library,
+    compile_timeout,
+    find_compiler,
+    lean_link_flags,
+    link_library,
+    object_flags,
+)
 from effcc.runtime.trust import make_private, require_private, require_private_part
 from effcc.target import GIB, Target
 
@@ -149,7 +157,7 @@ class CompileCache:
 
     def making(self, target: Target) -> Making:
         """For beginning with kernels of a library before all of them are known."""
-        return Making(self.objects, Recipe(find_compiler(), target, False, compile_timeout()))
+        return Making(self.objects, Recipe(find_compiler(), target, compile_timeout()))
 
     def _linked(self, build: Build, making: Making) -> Library:
         """A library that the cache does not have."""
@@ -347,9 +355,10 @@ class CompileCache:
 
 def _make(build: Build, objects: Sequence[bytes], place: Path) -> Path:
     with COMPILERS:
+        options = lean_link_flags(build.compiler, openmp=build.openmp)
         if not build.kernels:
-            return compile_library(build.source, place, build.flags, compiler=build.compiler, timeout=build.timeout)
-        options = link_flags(openmp=build.openmp)
+            flags = (*object_flags(build.target, openmp=build.openmp, contract=build.contract), *options)
+            return compile_library(build.source, place, flags, compiler=build.compiler, timeout=build.timeout)
         return link_library(objects, place, options, compiler=build.compiler, timeout=build.timeout)
 
 

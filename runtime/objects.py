@@ -12,7 +12,7 @@ import queue
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +28,9 @@ PATIENCE = 60.0
 """Seconds that a lock may be held beyond the time that the compiler has."""
 _ENTRY_LEVEL = 1
 """How far entry points are optimized: they call kernels, and all programs wait for their compilation at the end."""
+_THREADS = '#include "effcc/threads.h"\n'
+"""The text of how threads start and wait, which all programs share; it is compiled as entry points are."""
+_THREADS_APART = "-DEFFCC_THREADS_APART"
 
 
 def usable_cores() -> int:
@@ -41,16 +44,19 @@ COMPILERS = Slots(usable_cores())
 
 @dataclass(frozen=True)
 class Recipe:
-    """How kernels are compiled: everything that decides what an object contains, but its text."""
+    """How kernels are compiled: everything that decides what an object contains, but its text. openmp, level: see
+    `object_flags`."""
 
     compiler: Compiler
     target: Target
-    contract: bool
     timeout: float
+    contract: bool = False
+    openmp: bool = False
+    level: int = 3
 
     @functools.cached_property
     def flags(self) -> tuple[str, ...]:
-        return object_flags(self.target, contract=self.contract)
+        return object_flags(self.target, openmp=self.openmp, contract=self.contract, level=self.level)
 
     def key(self, text: str) -> str:
         """What the object of `text` is known by."""
@@ -83,7 +89,17 @@ class Build:
 
     @property
     def recipe(self) -> Recipe:
-        return Recipe(self.compiler, self.target, self.contract, self.timeout)
+        """Of its kernels."""
+        return Recipe(self.compiler, self.target, self.timeout, self.contract)
+
+    @property
+    def entry_recipe(self) -> Recipe:
+        """Of its source."""
+        return replace(self.recipe, openmp=self.openmp, level=_ENTRY_LEVEL)
+
+
+_Unit = tuple[Recipe, str]
+"""A text, and how it is compiled."""
 
 
 class Making:
@@ -95,8 +111,8 @@ class Making:
         self._store, self._recipe = store, recipe
         self._interrupt = Interrupt()
         self._workers = ThreadPoolExecutor(usable_cores(), thread_name_prefix="effcc-compiler")
-        self._made: dict[str, Future[bytes]] = {}
-        self._waiting: queue.PriorityQueue[tuple[int, int, str]] = queue.PriorityQueue()
+        self._made: dict[_Unit, Future[bytes]] = {}
+        self._waiting: queue.PriorityQueue[tuple[int, int, _Unit]] = queue.PriorityQueue()
         self._order = itertools.count()
         self._wanted = False
 
@@ -110,50 +126,54 @@ class Making:
             self._interrupt.now()
         self._workers.shutdown()
 
-    def add(self, text: str) -> None:
-        """Begin with a kernel, unless it is there or under way."""
-        if text not in self._made:
-            self._made[text] = Future()
-            self._waiting.put((-len(text), next(self._order), text))
+    def add(self, text: str, recipe: Recipe | None = None) -> None:
+        """Begin with a kernel, or with what is compiled by another recipe, unless it is there or under way."""
+        unit = recipe or self._recipe, text
+        if unit not in self._made:
+            self._made[unit] = Future()
+            self._waiting.put((-len(text), next(self._order), unit))
             self._workers.submit(self._work)
 
-    def objects(self, texts: Sequence[str]) -> list[bytes]:
+    def objects(self, texts: Sequence[str], recipe: Recipe | None = None) -> list[bytes]:
         """The objects of kernels, when all are done. Raises ToolchainError for the first that the compiler refuses,
         whose text is among the error's facts as `unit`."""
         self._wanted = True
         for text in texts:
-            self.add(text)
+            self.add(text, recipe)
         found = []
         for text in texts:
             with noting(unit=text):
-                found.append(self._made[text].result())
+                found.append(self._made[recipe or self._recipe, text].result())
         return found
 
     def library(self, build: Build) -> list[bytes]:
-        """The objects of a library: its kernels' and that of its source, which nobody else has."""
+        """The objects of a library: its kernels', that of its source, which nobody else has, and that of how its
+        threads wait."""
         for text in build.kernels:
             self.add(text)
-        flags = object_flags(build.target, openmp=build.openmp, contract=build.contract, level=_ENTRY_LEVEL)
+        shared = [_THREADS] if _THREADS in build.source else []
+        for text in shared:
+            self.add(text, build.entry_recipe)
         with COMPILERS, tempfile.TemporaryDirectory(prefix="effcc-") as folder:
-            source = self._compile(build.source, flags, Path(folder))
-        return [*self.objects(build.kernels), source]
+            source = self._compile(build.source, (*build.entry_recipe.flags, _THREADS_APART), Path(folder))
+        return [*self.objects(build.kernels), source, *self.objects(shared, build.entry_recipe)]
 
     def forget(self) -> None:
         """Remove from the cache what was taken from it or made: it does not link."""
-        self._store.forget(map(self._recipe.key, self._made))
+        self._store.forget(recipe.key(text) for recipe, text in self._made)
 
     def _work(self) -> None:
         """Make the object of the longest text that waits: there is one for each call."""
-        _, _, text = self._waiting.get_nowait()
-        made = self._made[text]
+        _, _, unit = self._waiting.get_nowait()
+        made = self._made[unit]
         if made.set_running_or_notify_cancel():
             try:
-                made.set_result(self._object(text))
+                made.set_result(self._object(*unit))
             except BaseException as error:
                 made.set_exception(error)  # raised for whoever asks for the object, as by any executor
 
-    def _object(self, text: str) -> bytes:
-        store, recipe = self._store, self._recipe
+    def _object(self, recipe: Recipe, text: str) -> bytes:
+        store = self._store
         key = recipe.key(text)
         known = store.stored(key)
         if known is not None:

@@ -6,6 +6,7 @@ The flags are `-O3 -std=c++20` and no `-ffast-math`, because NaN, infinities and
 - `-fno-trapping-math`: nothing reads the floating-point exception flags, so branches may become selects; no value
   changes. (`-fno-signed-zeros`, `-fassociative-math` and `-ffinite-math-only` would change values and stay off.)
 - `-fwrapv`: integers wrap around, as a tensor's do, instead of being undefined beyond their range.
+- `-fno-exceptions`: nothing throws, so that nothing of C++'s own library is needed.
 - `-ffp-contract=off`, unless the caller asks for contraction: g++ fuses a*b+c silently otherwise, and a pointwise
   kernel would then round otherwise than eager does. Products that want fused multiply-adds say so.
 - `-fno-predictive-commoning`, which only g++ knows: where a product reads every other pixel, tap after tap, it keeps
@@ -145,7 +146,7 @@ def compile_flags(target: Target, *, openmp: bool = False, contract: bool = Fals
 def object_flags(target: Target, *, openmp: bool = False, contract: bool = False, level: int = 3) -> tuple[str, ...]:
     """The flags for an object, optimized as far as `level` says. Only one that starts threads need know which:
     EFFCC_OPENMP chooses them in effcc/threads.h."""
-    flags = ["-std=c++20", f"-O{level}", "-fPIC", "-pthread"]
+    flags = ["-std=c++20", f"-O{level}", "-fPIC", "-pthread", "-fno-exceptions"]
     flags += ["-fno-math-errno", "-fno-trapping-math", "-fwrapv", f"-ffp-contract={'fast' if contract else 'off'}"]
     flags += [_FEATURE_FLAGS.get(feature, f"-m{feature}") for feature in target.features]
     if target.isa == "avx512":
@@ -159,6 +160,15 @@ def link_flags(*, openmp: bool = False) -> tuple[str, ...]:
     """The flags for making a library of objects."""
     threads = ["-lomp" if sys.platform == "darwin" else "-fopenmp"] if openmp else []
     return ("-shared", "-pthread", *threads, *_math_libraries())
+
+
+def lean_link_flags(compiler: Compiler, *, openmp: bool = False) -> tuple[str, ...]:
+    """The flags for making a library of objects that call nothing of C++'s own library, as generated code does: the
+    linker takes longer to read that than all else."""
+    if compiler.family != "gcc" or sys.platform != "linux":
+        return link_flags(openmp=openmp)
+    threads = ["-lgomp"] if openmp else []
+    return ("-shared", "-nodefaultlibs", *_math_libraries(), *threads, "-lpthread", "-lgcc", "-lc")
 
 
 def _math_libraries() -> tuple[str, ...]:

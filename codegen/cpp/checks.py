@@ -1,7 +1,7 @@
 """The run-time checks of a program: what a value must be, and what is said where it is not.
 
 A kernel notes what fails (`effcc.codegen.cpp.notes`). The entry point then returns a code, and `effcc_describe` says
-which check of the program failed, by a table in its source. The other half is `runtime/include/effcc/checks.h`.
+which check of the program failed, by a table in its source. The other half is `runtime/include/effcc/faults.h`.
 """
 
 from __future__ import annotations

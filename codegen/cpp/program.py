@@ -231,7 +231,7 @@ class _Emitter:
         lines += [f"//   sizes[{i}] = {n}" for i, n in enumerate(self.sizes)]
         order = [
             "arith.h",
-            *(["checks.h"] if self.checks.checks else []),
+            *(["faults.h"] if self.checks.checks else []),
             *(h for h in ("pow.h", "sizes.h", "copy.h") if h in headers),
             "worker.h",
             "threads.h",

@@ -12,16 +12,24 @@
 //       load the same libgomp; nothing competes for the cores. A child made by fork() gets one thread: libgomp's
 //       threads do not survive a fork, and asking for them would hang;
 //   without: a small pool of our own (pool.h), for programs that run without Python.
+//
+// With EFFCC_THREADS_APART nothing of this is compiled here, only declared: it is in another object of the library.
 #pragma once
 
-#include "effcc/claims.h"
-#include "effcc/wait.h"
+#include "effcc/worker.h"
 
 namespace effcc {
 
 using region = void (*)(int thread, int team, void* context);
 
+__attribute__((visibility("hidden"))) void parallel(int threads, region fn, void* context);
+
 }  // namespace effcc
+
+#if !defined(EFFCC_THREADS_APART)
+
+#include "effcc/claims.h"
+#include "effcc/wait.h"
 
 #if defined(EFFCC_OPENMP)
 
@@ -43,7 +51,7 @@ __attribute__((constructor, visibility("hidden"))) inline void watch_forks() {
 
 }  // namespace detail
 
-static inline void parallel(int threads, region fn, void* context) {
+__attribute__((used)) inline void parallel(int threads, region fn, void* context) {
     if (threads <= 1 || detail::forked) {
         fn(0, 1, context);
         return;
@@ -60,7 +68,7 @@ static inline void parallel(int threads, region fn, void* context) {
 
 namespace effcc {
 
-static inline void parallel(int threads, region fn, void* context) {
+__attribute__((used)) inline void parallel(int threads, region fn, void* context) {
     if (threads <= 1)
         fn(0, 1, context);
     else
@@ -69,4 +77,6 @@ static inline void parallel(int threads, region fn, void* context) {
 
 }  // namespace effcc
 
-#endif
+#endif  // EFFCC_OPENMP
+
+#endif  // EFFCC_THREADS_APART
