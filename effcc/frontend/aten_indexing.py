@@ -75,6 +75,8 @@ def index_put(
     if len(masks) == len(indices) == 1 and values.type.size == 1 and not accumulate:
         mask = m.reshape(masks[0], (*masks[0].type.shape, *(1,) * (x.type.rank - masks[0].type.rank)))
         return m.emit("where", mask, m.reshape(m.cast(values, x.type.dtype), ()), x)
+    if values.type.dtype != x.type.dtype:
+        raise NotNative("eager refuses values of another dtype, but for one under a mask")
     axes, tensors = _index_tensors(m, indices)
     if accumulate and x.type.dtype == boolean:
         raise NotNative("accumulation into a bool tensor")

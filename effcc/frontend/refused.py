@@ -25,9 +25,11 @@ _PRODUCTS = {aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.defaul
 def refused(node: fx.Node) -> str:
     """What a call's kernel says of the dtypes that it gets; empty where it takes them.
 
-    Only calls that the model makes itself are looked at: a decomposition computes what another kernel takes.
+    Only calls that the model makes itself are looked at: a decomposition computes what another kernel takes. A product
+    of unlike dtypes is none of these: `linear` and `matmul` hand it on to the kernel that refuses it.
     """
-    if str(node.meta.get("original_aten")) != str(node.target):
+    own = str(node.meta.get("original_aten")) == str(node.target)
+    if not own and not (node.target in _PRODUCTS and _unlike(node.args)):
         return ""
     return _refused(node.target, node.args, node.kwargs)
 
@@ -48,13 +50,20 @@ def _refused(target: Any, args: Any, kwargs: Any) -> str:
     leaves, structure = tree_flatten((args, kwargs))
     asked = tuple(map(_asked, leaves))
     tensors = [a for a in asked if isinstance(a, _Operand)]
-    if None in asked or all(t.dtype in _EVERYWHERE for t in tensors):
+    known = all(t.dtype in _EVERYWHERE for t in tensors) and not (target in _PRODUCTS and _unlike(args))
+    if None in asked or known:
         return ""
     if torch.Tag.nondeterministic_seeded in target.tags:  # to ask would draw
         return ""
     if torch.Tag.pointwise in target.tags or len(tensors) == 1 or target in _PRODUCTS:
         return _answer(target, asked, structure)
     return ""
+
+
+def _unlike(args: Any) -> bool:
+    """Whether tensors among the arguments differ in their dtype."""
+    values = (a.meta.get("val") if isinstance(a, fx.Node) else a for a in args)
+    return len({value.dtype for value in values if isinstance(value, Tensor)}) > 1
 
 
 class _Operand(tuple[torch.dtype, int]):
@@ -84,9 +93,9 @@ def _answer(target: Any, asked: tuple[Any, ...], structure: Any) -> str:
             target(*args, **kwargs)
         except NotImplementedError as error:
             return _first_line(error)
-        except RuntimeError as error:  # other operators may refuse operands of one element
+        except RuntimeError as error:  # operators other than these may refuse operands of one element
             said = _first_line(error)
-            return said if torch.Tag.pointwise in target.tags or "support" in said else ""
+            return said if torch.Tag.pointwise in target.tags or target in _PRODUCTS or "support" in said else ""
         except (IndexError, TypeError, ValueError):
             return ""
     return ""

@@ -237,6 +237,21 @@ def test_a_call_that_eager_refuses_is_refused() -> None:
         compiled(g(3, 2), torch.tensor([0, 1]), g(2))
 
 
+@pytest.mark.filterwarnings("error::effcc.errors.FaultWarning")
+@pytest.mark.parametrize("call", [
+    lambda x, w, i: F.linear(x.double(), w),
+    lambda x, w, i: x.half() @ w,
+    lambda x, w, i: x[0].double() @ w[0],
+    lambda x, w, i: x.index_put((i,), w[:1].double()),
+    lambda x, w, i: x.index_put((i, i), w[0, 0].double()),
+])  # fmt: skip
+def test_operands_of_unlike_dtypes_are_refused_by_eagers_kernel(call: Callable[..., Tensor]) -> None:
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(call, backend="effcc", fullgraph=True)
+    with pytest.raises(RuntimeError, match=r"same dtype|dtypes match|expected scalar type"), torch.no_grad():
+        compiled(g(3, 3), g(3, 3), torch.tensor([1]))
+
+
 def test_an_empty_tensor_with_permuted_memory_is_native() -> None:
     def fill(x: Tensor) -> Tensor:
         return torch.empty_permuted((2, 3, 4), (2, 0, 1)).copy_(x) + 1
