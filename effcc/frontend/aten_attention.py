@@ -64,13 +64,20 @@ def attention(
     q, k, v = (m.cast(x, wide) for x in (q, k, v))
     k, v = (_for_every_head(m, x, q.type.shape[1]) for x in (k, v))
     scores = _scores(m, q, k, attn_mask, causal, factor)
-    weights = m.emit("softmax", scores, axis=3, safe=attn_mask is not None)
-    result = m.cast(m.emit("matmul", weights, v), dtype)
+    if 1 not in m.results_read:
+        weights = m.emit("softmax", scores, axis=3, safe=attn_mask is not None)
+        unread = m.broadcast(m.constant(0.0, wide), q.type.shape[:3])
+        return m.cast(m.emit("matmul", weights, v), dtype), unread
+    # Both results are made of one maximum and one sum, so that one pass over the keys gives both.
+    low, zero = m.constant(-math.inf, wide), m.constant(0.0, wide)
     peak = reduce(m, "max", scores, (3,), keepdim=True)
-    hidden = m.emit("eq", peak, m.constant(-math.inf, wide))
-    shift = m.emit("where", hidden, m.constant(0.0, wide), peak)
-    total = reduce(m, "sum", m.emit("exp", m.emit("sub", scores, shift)), (3,), keepdim=True)
-    log_sum = m.emit("where", hidden, m.constant(0.0, wide), m.emit("add", m.emit("log", total), shift))
+    hidden = m.emit("eq", peak, low)
+    shift = m.emit("where", hidden, zero, peak)
+    powers = m.emit("exp", m.emit("sub", scores, shift))
+    total = reduce(m, "sum", powers, (3,), keepdim=True)
+    weights = m.emit("div", powers, m.emit("where", hidden, m.constant(1.0, wide), total))
+    result = m.cast(m.emit("matmul", weights, v), dtype)
+    log_sum = m.emit("where", hidden, zero, m.emit("add", m.emit("log", total), shift))
     return result, m.reshape(log_sum, log_sum.type.shape[:3])
 
 

@@ -25,15 +25,43 @@ from effcc.ir.kernel import Kernel, Statement
 
 def make_online(kernel: Kernel) -> Kernel:
     """The kernel with its exponential sums made online, where it contains a product that follows them."""
-    maximum = _maximum(kernel)
-    if maximum is None or any(s.scatter is not None for s in kernel.statements):
+    if any(s.scatter is not None for s in kernel.statements):
         return kernel  # a scatter must see its target whole, once
+    given, kernel = kernel, _read_through_guards(kernel)
+    maximum = _maximum(kernel)
+    if maximum is None:
+        return given
     index, axis = maximum
     moved = _move_divisions_out(kernel, axis)
     rescaled = _rescale(moved, kernel.statements[index], axis)
     if rescaled is None or _pending(rescaled, axis) or _unbounded(rescaled):
-        return kernel
+        return given
     return rescaled
+
+
+def _read_through_guards(kernel: Kernel) -> Kernel:
+    """The kernel with what is computed of maxima alone read through: what follows `where(M[i] == -inf, 0, M[i])`
+    follows M.
+    """
+    outputs = {p.name for p in kernel.outputs}
+    maxima = {s.target for s in kernel.statements if s.reduction is not None and s.reduction.operator == "max"}
+    guards: dict[str, Statement] = {}
+
+    def through(e: Expr) -> Expr:
+        if not isinstance(e, Load) or e.buffer not in guards:
+            return e
+        s = guards[e.buffer]
+        return substitute_axes(s.value, dict(zip(s.axes, e.index, strict=True)))
+
+    kept: list[Statement] = []
+    for given in kernel.statements:
+        s = given.transformed(through)
+        of_maxima = bool(s.reads) and all(x.buffer in maxima and x.index == tuple(map(Axis, s.axes)) for x in s.reads)
+        if of_maxima and s.reduction is None and s.target not in outputs:
+            guards[s.target] = s
+        else:
+            kept.append(s)
+    return kernel.with_statements(tuple(kept)) if guards else kernel
 
 
 def _maximum(kernel: Kernel) -> tuple[int, str] | None:
@@ -188,11 +216,16 @@ def _pending(kernel: Kernel, axis: str) -> list[Statement]:
         if s.reduction is not None and s.reduction.rescale is not None
         for load in loads(s.reduction.rescale)
     }
+    # What is computed of a finished reduction, off the axis, waits for it too.
+    behind: set[str] = set()
+    for s in kernel.statements:
+        if axis not in s.all_axes and {load.buffer for load in s.reads} & (finished | behind):
+            behind.add(s.target)
     pending = []
     for s in kernel.statements:
         over = axis in s.axes or (s.reduction is not None and axis in s.reduction.axes)
         reads = {load.buffer for load in s.reads}
-        if (over and reads & (finished - maxima | online) - {s.target}) or _reads_elsewhere(kernel, s, axis):
+        if (over and reads & (finished - maxima | online | behind) - {s.target}) or _reads_elsewhere(kernel, s, axis):
             pending.append(s)
     return pending
 
