@@ -33,11 +33,11 @@ class Facts:
         self._environment: Any = None
         self._torch: dict[sympy.Symbol, Any] = {}
         for symbol, self._environment in torch_symbols(examples).items():
-            first, *second = parts(symbol, self._environment)
-            self._torch[first] = symbol + second[0] if second else symbol
+            found = parts(symbol, self._environment)
+            self._torch[found.first] = (symbol if found.second is None else symbol + found.second) / found.factor
             assumed = self._environment.var_to_range.get(symbol)
-            low, _ = ranges.get(first.name, (0, None))
-            self.for_all &= bool(second) or assumed is None or low >= assumed.lower
+            low, _ = ranges.get(found.first.name, (0, None))
+            self.for_all &= found.second is not None or assumed is None or found.factor * low >= assumed.lower
         self._proved: dict[Any, bool] = {}
 
     def not_negative(self, size: Dim) -> bool:

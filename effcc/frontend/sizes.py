@@ -1,13 +1,15 @@
 """Torch's symbolic sizes and numbers as effcc's: SymInts, SymFloats and SymBools to expressions over effcc's symbols.
 
 Sizes are symbols that are at least 0. A number among a call's arguments may be negative: it is the difference of two
-sizes, `s5p - s5m`, of which one is 0. Doubles keep the order of operations that torch has kept
-(`effcc.ir.size_functions`); a rounded one that cannot have been inexact is a floor, about which more is known.
+sizes, `s5p - s5m`, of which one is 0. A size that is even at every call is `2 * s5over2`. Doubles keep the order of
+operations that torch has kept (`effcc.ir.size_functions`); a rounded one that cannot have been inexact is a floor,
+about which more is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch.utils._sympy import functions as torch_functions
 from torch.utils._sympy.numbers import int_oo
 
 from effcc.errors import CaptureError, UnsupportedError
+from effcc.frontend.divisors import divisor
 from effcc.ir import dims
 from effcc.ir.dims import Dim, Shape, symbol
 from effcc.ir.size_functions import FUNCTIONS, is_real
@@ -54,26 +57,57 @@ def _expression(value: Any) -> Any:
     return _Conversion(node.shape_env).convert(node.expr)
 
 
-def parts(torch_symbol: Any, environment: Any) -> tuple[sympy.Symbol, ...]:
-    """The sizes that stand for a symbol of torch's: itself, or two where it may be negative: value = first - second."""
+@dataclass(frozen=True)
+class Parts:
+    """What stands for a symbol of torch's: its value is `factor * first`, or `first - second` where it has a sign."""
+
+    first: sympy.Symbol
+    second: sympy.Symbol | None = None
+    factor: int = 1
+
+    @property
+    def whole(self) -> Any:
+        """The symbol's value, as an expression of the sizes."""
+        return self.factor * self.first - (self.second or 0)
+
+    def of(self, value: int) -> dict[str, int]:
+        """The values of the sizes where the symbol has this one."""
+        if self.second is None:
+            return {self.first.name: value // self.factor}
+        return {self.first.name: max(value, 0), self.second.name: max(-value, 0)}
+
+    def ranges(self, low: int | None, high: int | None) -> dict[str, Range]:
+        """The ranges of the sizes where the symbol has this one."""
+        least, most = max(low or 0, 0), None if high is None else max(high, 0)
+        if self.second is None:
+            return {self.first.name: (-(-least // self.factor), None if most is None else most // self.factor)}
+        below = max(-high, 0) if high is not None else 0, None if low is None else max(-low, 0)
+        return {self.first.name: (least, most), self.second.name: below}
+
+
+def parts(torch_symbol: Any, environment: Any) -> Parts:
+    """What stands for a symbol of torch's."""
     name = torch_symbol.name
     if not torch_symbol.is_integer:
         raise UnsupportedError(f"the number {name} was taken out of a tensor as a float; keep it a tensor")
     known = environment.var_to_range.get(torch_symbol)
     signed = not torch_symbol.is_nonnegative if known is None else known.lower < 0
-    return (symbol(f"{name}p"), symbol(f"{name}m")) if signed else (symbol(name),)
+    if signed:
+        return Parts(symbol(f"{name}p"), symbol(f"{name}m"))
+    factor = divisor(torch_symbol, environment, lambda e, given: _Conversion(environment, given).convert(e))
+    return Parts(symbol(f"{name}over{factor}" if factor > 1 else name), factor=factor)
 
 
 class _Conversion:
-    """From torch's expressions to effcc's, for the symbols of one shape environment."""
+    """From torch's expressions to effcc's, for the symbols of one shape environment; `given`: what stands for some."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Any, given: Mapping[Any, Any] = MappingProxyType({})) -> None:
         self.environment = environment
+        self.given = given
 
     def convert(self, e: Any) -> Any:
         if isinstance(e, sympy.Symbol):
-            first, *second = parts(e, self.environment)
-            return first - second[0] if second else first
+            return self.given[e] if e in self.given else parts(e, self.environment).whole
         if e in (sympy.true, sympy.false):
             return sympy.Integer(int(bool(e)))
         if not e.args:
@@ -85,7 +119,7 @@ class _Conversion:
         made = _relation(e, args) if isinstance(e, Relational) else _function(e, args)
         if made is None:
             raise UnsupportedError(f"effcc has no form for {e.func.__name__} of sizes, in {e}")
-        if made.args:
+        if made.args and not self.given:
             if len(_ORIGINS) >= _KEPT_ORIGINS:
                 _ORIGINS.clear()
             _ORIGINS[made] = e
@@ -327,13 +361,7 @@ def ranges(values: Iterable[Any], constraints: Constraints = MappingProxyType({}
     for torch_symbol, environment in torch_symbols(values).items():
         bounds = constraints.get(torch_symbol)
         bounds = environment.bound_sympy(torch_symbol) if bounds is None else bounds
-        names = [s.name for s in parts(torch_symbol, environment)]
-        low, high = _limit(bounds.lower), _limit(bounds.upper)
-        if len(names) == 1:
-            found[names[0]] = (max(low or 0, 0), high)
-        else:
-            found[names[0]] = (max(low or 0, 0), None if high is None else max(high, 0))
-            found[names[1]] = (max(-high, 0) if high is not None else 0, None if low is None else max(-low, 0))
+        found.update(parts(torch_symbol, environment).ranges(_limit(bounds.lower), _limit(bounds.upper)))
     return found
 
 
@@ -356,11 +384,5 @@ def hints(values: Iterable[Any]) -> dict[str, int]:
                 hint = s.node.hint
                 if not isinstance(hint, int):
                     raise CaptureError(f"size {s} has the hint {hint!r}, expected an integer")
-                found.update(split_value([p.name for p in parts(s.node.expr, s.node.shape_env)], hint))
+                found.update(parts(s.node.expr, s.node.shape_env).of(hint))
     return found
-
-
-def split_value(names: Iterable[str], value: int) -> dict[str, int]:
-    """The values of the sizes that stand for a number: itself, or what it has above and below 0."""
-    first, *second = names
-    return {first: max(value, 0), second[0]: max(-value, 0)} if second else {first: value}

@@ -132,7 +132,7 @@ def test_a_rounded_double_that_is_exact_is_a_floor() -> None:
     conversion = sizes._Conversion(environment)
     half = torch_functions.TruncToInt(sympy.Float(1.5) * torch_functions.ToFloat(s))
     other = torch_functions.TruncToInt(sympy.Float(0.7) * torch_functions.ToFloat(s))
-    (own,) = sizes.parts(s, environment)
+    own = sizes.parts(s, environment).whole
     assert conversion.convert(half) == sympy.floor(3 * own / 2)
     assert conversion.convert(other) == FUNCTIONS["trunc"](FUNCTIONS["fmul"](sympy.Float(0.7), FUNCTIONS["real"](own)))
 
