@@ -19,8 +19,9 @@ def view(m: Importer, x: Value, sizes: Any) -> Value:
 
 
 @imports(
-    aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default, aten.lift_fresh_copy.default
-)
+    aten.clone.default, aten.alias.default, aten.detach.default, aten.detach_copy.default, aten.contiguous.default,
+    aten.lift_fresh_copy.default,
+)  # fmt: skip
 def identity(m: Importer, x: Value, memory_format: Any = None) -> Value:
     return x
 

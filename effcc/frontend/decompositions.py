@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, decomposition_table, get_decompositions
+from torch.fx.experimental import proxy_tensor
 
 from effcc.frontend import recurrent
 from effcc.frontend.composites import composites
@@ -79,6 +80,15 @@ def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return decomposition_table[aten.channel_shuffle.default](x, groups).clone()
 
 
+def _detach(x: Tensor) -> Any:
+    """Nothing but in a body of control flow: what it saves for its gradient must not be one of its results.
+
+    PyTorch refuses a body whose results share memory, and saves `tanh(x).detach()` beside `tanh(x)`.
+    """
+    tracer = proxy_tensor._CURRENT_MAKE_FX_TRACER
+    return NotImplemented if tracer is not None and tracer.is_hop_subgraph_tracer() else x
+
+
 @functools.cache
 def _table(known: int) -> Table:
     """The rules for what is taken apart; known: how many PyTorch has, which grow as others register theirs.
@@ -90,6 +100,7 @@ def _table(known: int) -> Table:
     table.update(get_decompositions(_ALSO_DECOMPOSED))
     table[aten.native_dropout.default] = _dropout
     table[aten.channel_shuffle.default] = _channel_shuffle
+    table[aten.detach.default] = _detach
     table[aten._embedding_bag.default] = embedding_bag
     table[aten.one_hot.default] = one_hot
     table[aten._transformer_encoder_layer_fwd.default] = encoder_layer

@@ -90,6 +90,27 @@ def test_gradients_pass_through_a_branch() -> None:
         torch.testing.assert_close(got, expected)
 
 
+def test_gradients_pass_through_a_scan_whose_result_is_saved() -> None:
+    def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return (h * x).tanh(), h.sin()
+
+    def scanned(h: Tensor, xs: Tensor) -> tuple[Tensor, Tensor]:
+        return scan(step, h, xs, dim=0)
+
+    def unrolled(h: Tensor, xs: Tensor) -> tuple[Tensor, Tensor]:
+        found = []
+        for x in xs:
+            h, y = step(h, x)
+            found.append(y)
+        return h, torch.stack(found)
+
+    torch.compiler.reset()
+    given = g(3).requires_grad_(), g(4, 3).requires_grad_()
+    expected = torch.autograd.grad([r.sum() for r in unrolled(*given)], given)
+    got = torch.autograd.grad([r.sum() for r in torch.compile(scanned, backend="effcc")(*given)], given)
+    torch.testing.assert_close(got, expected)
+
+
 def test_a_branch_is_one_op_with_two_regions() -> None:
     texts: list[str] = []
 
