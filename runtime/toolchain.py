@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Literal
 
 from effcc.errors import ToolchainError
+from effcc.runtime import precompiled
 from effcc.runtime.commands import INSTALL_HINT, Interrupt, run_command
 from effcc.target import Target
 
@@ -45,6 +46,8 @@ _LONGEST = 1e6
 
 _NEWEST_GCC, _OLDEST_GCC = 16, 10
 _NEWEST_CLANG, _OLDEST_CLANG = 22, 14
+
+_HEADERS = precompiled.Precompiled()
 
 _FEATURE_FLAGS = {
     "avx512vbmi": "-mavx512vbmi",
@@ -230,10 +233,21 @@ def compile_object(
     interrupt: Interrupt | None = None,
 ) -> bytes:
     """The object that C++ text compiles to; `folder` is for temporary files. Raises as `compile_library` does."""
+    compiler = compiler or find_compiler()
     with tempfile.TemporaryDirectory(prefix=".effcc-", dir=folder) as scratch:
         made, text = Path(scratch) / "object.o", Path(scratch) / "source.cpp"
         text.write_text(source)
-        _call(compiler, made, [f"-I{INCLUDE_DIR}", str(text), "-c", *flags], timeout, interrupt)
+
+        def headers() -> bytes:
+            header, result = Path(scratch) / "headers.h", Path(scratch) / "headers.gch"
+            header.write_text(precompiled.TEXT)
+            _call(compiler, result, [f"-I{INCLUDE_DIR}", "-x", "c++-header", str(header), *flags], timeout, interrupt)
+            return result.read_bytes()
+
+        more: Sequence[str] = ()
+        if compiler.family == "gcc":
+            more = _HEADERS.flags((compiler, *flags), source, Path(scratch), headers)
+        _call(compiler, made, [f"-I{INCLUDE_DIR}", str(text), "-c", *flags, *more], timeout, interrupt)
         return made.read_bytes()
 
 

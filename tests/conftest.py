@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import tempfile
@@ -39,6 +40,14 @@ at -O1, with aliases or undefined behaviour."""
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of the collector's rounds, and let them be rarer: PyTorch's modules and what tracing
+    makes are millions of objects, and looking through them took a tenth of the tests' own time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ whose order is not part of what a form says: they are accumulated wider, so that
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ from effcc.passes.fusion.cascade import Defined, to_cascade
 _COMPUTES = frozenset({"pointwise", "norm", "reduction", "contraction"})
 
 
+_cascade = functools.lru_cache(maxsize=8)(to_cascade)
+"""Of a graph, which is run on several inputs, one after the other."""
+
+
 def computes(graph: Graph) -> bool:
     """Whether a graph has arithmetic: views and gathers move values, which a reference does as well."""
     return any(lookup(n.op).kind in _COMPUTES for n in graph.nodes)
@@ -32,7 +37,7 @@ def run_forms(graph: Graph, arrays: list[Any]) -> list[Any]:
 
     Raises InputError for an index outside its tensor.
     """
-    cascade = to_cascade(graph)
+    cascade = _cascade(graph)
     buffers: dict[str, Array] = {p.name: np.asarray(a) for p, a in zip(graph.params, arrays, strict=True)}
     sizes = bind_sizes({p.name: (p.type.shape, buffers[p.name].shape) for p in graph.params}, None)
     ranges = {axis: range(evaluate(extent, sizes)) for axis, extent in cascade.extents.items()}

@@ -114,6 +114,7 @@ def _check_rule(rule: Rule, wanted: int, seed: int) -> Verdict:
         if made is None:
             continue
         ran = False
+        dynamic = _dynamic(rule, made.before) if found % 4 == 0 else None
         for fill in fills:
             weights = frozenset() if rule.claim.is_safe else made.before.weights
             inputs = {p.name: (tame if p.name in weights else fill)(p.type, numbers) for p in made.before.params}
@@ -122,7 +123,6 @@ def _check_rule(rule: Rule, wanted: int, seed: int) -> Verdict:
                 (wide,) = run_graph(made.before, list(inputs.values()), dtype=f64)
             except (TypeError, ValueError, IndexError, IRTypeError, InputError):
                 continue  # NumPy refuses this op on this dtype or position, as torch does: nothing to compare with
-            dynamic = _dynamic(rule, made.before) if found % 4 == 0 else None
             for applied in (made, dynamic):
                 problem = None if applied is None else _disagreement(rule, applied, inputs, expected, wide)
                 if problem is not None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from benchmarks.models import TINY, ZOO
 from effcc.accuracy import check
 from effcc.frontend import capture
-from effcc.frontend.widened import widened
+from effcc.frontend.widened import run_widened
 
 
 def floats(result: Any) -> list[Tensor]:
@@ -42,35 +42,31 @@ def test_a_model_depends_on_its_inputs_and_on_nothing_else(name: str) -> None:
     assert not any(torch.equal(a, b) for a, b in zip(floats(first), floats(other), strict=True))
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_a_model_is_captured_whole_and_functional(name: str) -> None:
-    entry = TINY[name]
-    model, args = entry.build(), entry.inputs(0)
-    graphs: list[fx.GraphModule] = []
+def captured(model: nn.Module, graphs: list[fx.GraphModule]) -> Any:
+    """The reference in float64 of each call of a model; the graphs that it is captured as go to `graphs`."""
 
-    def keep(graph_module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> fx.GraphModule:
-        graphs.append(graph_module)
-        return graph_module
+    def keep(graph: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Any:
+        graphs.append(graph)
+        return lambda *values: run_widened(graph, values)
 
-    with torch.no_grad():
-        capture.compile_apart(model, keep)(*args)
-    (graph,) = graphs
-    ops = [node.target for node in graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
-    assert {op for op in ops if op._schema.is_mutable} <= {torch.ops.aten.copy_.default}
+    return capture.compile_apart(model, keep, dynamic=False)
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_effcc_is_right_by_the_measure_without_graph_breaks(name: str) -> None:
+def test_a_model_is_captured_whole_and_functional_and_effcc_is_right_by_the_measure(name: str) -> None:
     entry = TINY[name]
-    model = entry.build()
+    model, graphs = entry.build(), list[fx.GraphModule]()
     apart: dict[str, Any] = {"fullgraph": True, "isolate_recompiles": True}
     with torch.no_grad():
-        reference = widened(model)
+        reference = captured(model, graphs)
         compiled: Any = torch.compile(model, backend="effcc", **apart)
         for seed in (0, 1):
             args = entry.inputs(seed)
             wide, eager = reference(*args), model(*args)
             check(wide, eager, compiled(*args)).require(f"effcc's {name}, inputs {seed}")
+    (graph,) = graphs
+    ops = [node.target for node in graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    assert {op for op in ops if op._schema.is_mutable} <= {torch.ops.aten.copy_.default}
 
 
 def test_minilm_is_trained() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -64,8 +65,16 @@ SEQUENCES = """
 """
 
 
-def computed(text: str, arrays: Arrays, target: Target, cache: CompileCache, threads: int = 2) -> Arrays:
+def computed(text: str, arrays: Arrays, target: Target, cache: CompileCache) -> Arrays:
     """The outputs of a kernel's machine code; the interpreters of kernel and loops must agree."""
+    (found,) = computed_by_teams(text, arrays, target, cache, (2,))
+    return found
+
+
+def computed_by_teams(
+    text: str, arrays: Arrays, target: Target, cache: CompileCache, teams: Sequence[int]
+) -> list[Arrays]:
+    """What `computed` gives, for each of some numbers of threads: interpreters have none, and run once."""
     kernel = guard_accesses(merge_axes(parse_kernel(text)))
     verify_any(kernel)
     kernel, schedule = choose(kernel, target)
@@ -73,12 +82,15 @@ def computed(text: str, arrays: Arrays, target: Target, cache: CompileCache, thr
     nest = lower(kernel, schedule)
     verify_any(nest)
     meant, looped = run_kernel(kernel, arrays), run_loops(nest, arrays)
-    found = {name: np.full_like(value, np.nan) for name, value in meant.items()}
-    run_nest(nest, {**arrays, **found}, target, cache, {"z": len(arrays["V"])}, threads)
-    for name, value in meant.items():
-        np.testing.assert_allclose(looped[name], value, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
-    return found
+    results = []
+    for threads in teams:
+        found = {name: np.full_like(value, np.nan) for name, value in meant.items()}
+        run_nest(nest, {**arrays, **found}, target, cache, {"z": len(arrays["V"])}, threads)
+        for name, value in meant.items():
+            np.testing.assert_allclose(looped[name], value, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
+        results.append(found)
+    return results
 
 
 SPANS = {
@@ -136,8 +148,7 @@ def test_rows_of_groups_times_their_own_matrices(target: Target, cache: CompileC
         "W": random.standard_normal((4, 24, 70)).astype(np.float32),
         "B": random.standard_normal((4, 70)).astype(np.float32),
     }
-    (y,) = computed(ROUTED, arrays, target, cache, threads=3).values()
-    (one,) = computed(ROUTED, arrays, target, cache, threads=1).values()
+    (y,), (one,) = (found.values() for found in computed_by_teams(ROUTED, arrays, target, cache, (3, 1)))
     assert (y == one).all()
     for g, (start, stop) in enumerate(pairwise(ends)):
         x, w, b = (arrays[n].astype(float) for n in "VWB")
@@ -197,5 +208,5 @@ def test_results_do_not_depend_on_the_number_of_threads(target: Target, cache: C
         "V": random.standard_normal(1000).astype(np.float32),
         "X": random.standard_normal((12, 40)).astype(np.float32),
     }
-    one, *others = (computed(COMPRESSED_ROWS, arrays, target, cache, n)["Y"] for n in (1, 2, 3))
+    one, *others = (found["Y"] for found in computed_by_teams(COMPRESSED_ROWS, arrays, target, cache, (1, 2, 3)))
     assert all((other == one).all() for other in others)
