@@ -58,6 +58,12 @@ def sign_integer(x):
 
 
 @triton.jit
+def invert(x):
+    """All bits the other way; Triton's interpreter knows no ~x of unsigned integers."""
+    return x ^ (x * 0 - 1)
+
+
+@triton.jit
 def trunc(x):
     return tl.where(x < 0, tl.ceil(x), tl.floor(x))
 

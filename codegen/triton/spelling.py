@@ -52,7 +52,7 @@ SPELLINGS: dict[str, Spelling] = {
     "neg": Spelling("{0} * -1.0", "-{0}"),  # Triton's -x is 0 - x, which loses the sign of 0
     "abs": Spelling("tl.abs({0})", "tl.abs({0})", "{0}"),
     "sign": Spelling("sign({0})", "sign_integer({0})", "{0}"),
-    "not": Spelling("", "~{0}", "{0} == 0"),
+    "not": Spelling("", "invert({0})", "{0} == 0"),
     "isnan": Spelling("{0} != {0}"),
     "isinf": Spelling('tl.abs({0}) == float("inf")'),
     "add": Spelling("{0} + {1}", "{0} + {1}", "{0} | {1}"),
