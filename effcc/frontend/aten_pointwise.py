@@ -318,5 +318,5 @@ def convert_element_type(m: Importer, x: Value, dtype: Any) -> Value:
 
 
 @imports(aten.copy.default)
-def copy(m: Importer, x: Value, source: Value, non_blocking: bool = False) -> Value:
-    return m.broadcast(m.cast(source, x.type.dtype), x.type.shape)
+def copy(m: Importer, x: Value, source: Operand, non_blocking: bool = False) -> Value:
+    return m.broadcast(m.operand(source, x.type.dtype), x.type.shape)
