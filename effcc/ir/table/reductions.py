@@ -193,7 +193,9 @@ def _running(operator: str, identity: float) -> Form:
 
 def _running_reference(f: Callable[..., Any]) -> Callable[..., Any]:
     def reference(x: Any, axis: int) -> Any:
-        return f(x, axis=axis, dtype=None if from_numpy(x.dtype).is_float else np.int64)
+        if not from_numpy(x.dtype).is_float:
+            return f(x, axis=axis, dtype=np.int64)
+        return f(x, axis=axis, dtype=np.float64).astype(x.dtype)
 
     return reference
 
