@@ -6,16 +6,17 @@ gets a few from another seed each time it comes round.
 
 from __future__ import annotations
 
-import math
 from itertools import cycle, islice
 
 from effcc.fuzz.generate import Case
 from effcc.fuzz.oracles import Failure
-from effcc.passes.rules.check import check_rule
+from effcc.passes.rules.check import try_rule
 from effcc.passes.rules.reader import load_all
 
-SHARE = 2.4  # rules checked beside a graph: a quarter of them beside a batch of 16
 INSTANCES = 2  # of each rule at a time; the rules come round again with other seeds
+DRAWS = 40  # at most for them
+NEAR = 0.15
+"""How often drafts lie just beyond what a condition allows."""
 
 
 class RuleChecks:
@@ -28,11 +29,11 @@ class RuleChecks:
         self._done = 0
         self._seed = seed
 
-    def some(self, graphs: int) -> list[Failure]:
-        """The next rules, as many as go with `graphs`, checked on a few instances each: those that are wrong."""
+    def some(self, count: int) -> list[Failure]:
+        """The next rules, so many, checked on a few instances each: those that are wrong."""
         found = []
-        for rule in islice(self._rules, math.ceil(SHARE * graphs)):
-            verdict = check_rule(rule, INSTANCES, seed=self._seed + 1 + self._done // self._size)
+        for rule in islice(self._rules, count):
+            verdict = try_rule(rule, INSTANCES, self._seed + 1 + self._done // self._size, DRAWS, NEAR)
             self._done += 1
             if verdict.witness is not None:
                 graph, inputs = verdict.witness

@@ -87,9 +87,7 @@ class Verdict:
 
 def check_rule(rule: Rule, wanted: int = WANTED, seed: int = 0) -> Verdict:
     """Draw instances until `wanted` of them agreed, or one disagrees, or the draws run out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing, overflow: what special values are for
-        verdict = _check_rule(rule, wanted, seed)
+    verdict = try_rule(rule, wanted, seed)
     identity = decide(rule)
     if identity is None or verdict.failure:
         return verdict
@@ -98,7 +96,15 @@ def check_rule(rule: Rule, wanted: int = WANTED, seed: int = 0) -> Verdict:
     return replace(verdict, proof=", proved over the reals" if identity.outcome == "proved" else "")
 
 
-def _check_rule(rule: Rule, wanted: int, seed: int) -> Verdict:
+def try_rule(rule: Rule, wanted: int, seed: int, draws: int = _DRAWS, near: float = 0.0) -> Verdict:
+    """The verdict of instances alone, so many or those of so many draws; near: how often drafts lie beyond what a
+    condition allows (`effcc.passes.rules.instances`)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing, overflow: what special values are for
+        return _check_rule(rule, wanted, seed, draws, near)
+
+
+def _check_rule(rule: Rule, wanted: int, seed: int, most: int, near: float) -> Verdict:
     if rule.claim.kind == "reorders":
         other = {o.op for side in (rule.pattern, rule.replacement) for o in operations(side)} - _SUMS_OF_PRODUCTS
         if other:
@@ -109,8 +115,8 @@ def _check_rule(rule: Rule, wanted: int, seed: int) -> Verdict:
     numbers = np.random.default_rng(key)
     fills = _FILLS[rule.claim.kind]
     found = on_symbols = 0
-    for draws in range(1, _DRAWS + 1):
-        made = instance(rule, random)
+    for draws in range(1, most + 1):
+        made = instance(rule, random, near)
         if made is None:
             continue
         ran = False
@@ -132,8 +138,8 @@ def _check_rule(rule: Rule, wanted: int, seed: int) -> Verdict:
         found += ran
         if found == wanted:
             return Verdict(rule, found, draws, on_symbols=on_symbols)
-    failure = "" if found >= LEAST else f"  only {found} instances in {_DRAWS} draws; at least {LEAST} must match"
-    return Verdict(rule, found, _DRAWS, failure, on_symbols=on_symbols)
+    failure = "" if found >= LEAST else f"  only {found} instances in {most} draws; at least {LEAST} must match"
+    return Verdict(rule, found, most, failure, on_symbols=on_symbols)
 
 
 _SUMS_OF_PRODUCTS = frozenset({

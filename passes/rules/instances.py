@@ -80,10 +80,18 @@ class Instance:
     after: Graph
 
 
-def instance(rule: Rule, random: Random) -> Instance | None:
-    """A random instance, or None where the draw did not fit the rule."""
+STRAYS = ("sub", "difference", "neg", "tanh", "floor")
+"""What computes an operand that a condition is not to hold of; `difference`: of two magnitudes."""
+
+
+def instance(rule: Rule, random: Random, near: float = 0.0) -> Instance | None:
+    """A random instance, or None where the draw did not fit the rule.
+
+    near: how often a condition proposes nothing, so that a draft lies just beyond what it allows. Such drafts are
+    instances only of conditions that hold where they must not.
+    """
     try:
-        draft = _draft(rule, random)
+        draft = _draft(rule, random, near)
         graph = _graph(rule, draft)
     except (IRTypeError, _Refused, IndexError, ValueError, ZeroDivisionError, OverflowError):
         # A draw whose ranks or sizes do not fit the conditions' own arguments: not an instance.
@@ -92,12 +100,16 @@ def instance(rule: Rule, random: Random) -> Instance | None:
     return Instance(graph, rewritten.graph) if rewritten.fired else None
 
 
-def _draft(rule: Rule, random: Random) -> Draft:
+def _draft(rule: Rule, random: Random, near: float) -> Draft:
     draft = Draft()
     draft.tensors["result"] = _complete(rule.pattern, draft, random)
     proposals = [c for c in rule.conditions if not c.negated]
     for each in proposals:
-        CONDITIONS[each.name].propose(draft, random, each.args)
+        if near and random.random() < near:
+            strays = [a.name for a in each.args if isinstance(a, Tensor)]
+            draft.producers.update({name: random.choice(STRAYS) for name in strays if random.random() < 0.5})
+        else:
+            CONDITIONS[each.name].propose(draft, random, each.args)
     if proposals:
         # Twice: a proposal may depend on what an earlier one changed.
         draft.tensors = {name: t for name, t in draft.tensors.items() if name in draft.kept}
@@ -196,7 +208,13 @@ def _leaf(b: GraphBuilder, name: str, t: TensorType, draft: Draft) -> Value:
         x = b.param(f"{name}_0", TensorType(t.dtype, (*rows, 2)))
         w = b.param(f"{name}_1", TensorType(t.dtype, (columns, 2)), weight=True)
         return b.emit("linear", x, w, name=name)
-    return b.emit(producer, b.param(f"{name}_0", t), name=name)
+    x = b.param(f"{name}_0", t)
+    if producer not in ("sub", "difference"):
+        return b.emit(producer, x, name=name)
+    y = b.param(f"{name}_1", t)
+    if producer == "difference":
+        x, y = b.emit("abs", x), b.emit("abs", y)
+    return b.emit("sub", x, y, name=name)
 
 
 def _leaves(term: Term, draft: Draft) -> dict[str, TensorType]:
