@@ -34,8 +34,9 @@ from effcc.frontend.extern import bind
 from effcc.frontend.float_arguments import name_missing_forms
 from effcc.frontend.recurrent import let_recurrent_layers_through
 from effcc.frontend.shared_results import compile_with_views
-from effcc.frontend.stages import compile_in_stages
+from effcc.frontend.stages import Refuse, compile_in_stages
 from effcc.ir.graph import Graph
+from effcc.ir.program import Extern
 from effcc.runtime.arguments import thread_count
 from effcc.runtime.measure import host_target
 from effcc.target import Target
@@ -68,7 +69,11 @@ def effcc_backend(
     try:
         return _compile(graph_module, example_inputs, read_options(mode, options or {}))
     except EffccError as error:
-        raise _through_dynamo(error) from error
+        raise through_dynamo(error) from error
+
+
+CompileStage = Callable[[Graph, capture.Signature, tuple[Extern, ...]], Callable[..., Sequence[Tensor]]]
+"""A stage's graph, its signature and the calls that PyTorch runs after it, to what runs it on tensors."""
 
 
 def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen: Options) -> Callable[..., Any]:
@@ -77,22 +82,12 @@ def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen
     made: list[weakref.ref[Compiled]] = []
     _REGISTRY.append(_Entry(str(graph_module.meta.get("backend_id", "")), _weights(graph_module), made))
 
-    def compile_whole(
-        module: fx.GraphModule, signature: capture.Signature, between: Sequence[tuple[fx.Node, str]]
-    ) -> Callable[..., Any]:
-        after = tuple(call_between(node, reason) for node, reason in between if reason)
-
-        def compile_one(graph: Graph, signature: capture.Signature) -> Compiled:
-            always = signature.role != "inference"
-            compiled = compile_graph(graph, replace(chosen, always_prepare=always, remember=True), bind)
-            compiled = replace(compiled, between=after)
-            made.append(weakref.ref(compiled))
-            return compiled
-
-        return bound(import_graph(module, signature), compile_one, signature, module)
-
-    def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
-        return compile_with_views(module, signature, lambda m, s: compile_in_stages(m, s, compile_whole, refuse))
+    def compile_stage(graph: Graph, signature: capture.Signature, after: tuple[Extern, ...]) -> Compiled:
+        always = signature.role != "inference"
+        compiled = compile_graph(graph, replace(chosen, always_prepare=always, remember=True), bind)
+        compiled = replace(compiled, between=after)
+        made.append(weakref.ref(compiled))
+        return compiled
 
     def refuse(error: Exception, module: fx.GraphModule) -> str:
         if not is_ours(error, target):
@@ -100,10 +95,40 @@ def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen
         made.clear()  # all stages are compiled again
         return reason_of(error, module.print_readable(print_output=False))
 
+    return compile_traced(graph_module, example_inputs, compile_stage, refuse)
+
+
+def compile_traced(
+    graph_module: fx.GraphModule, example_inputs: Sequence[Any], compile_stage: CompileStage, refuse: Refuse
+) -> Callable[..., Any]:
+    """From a graph of Dynamo's to a callable: all that effcc's backend does but the compiling of each stage's graph,
+    which `compile_stage` does, and what to do with what that raises, which `refuse` says."""
+
+    def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
+        return compile_captured(module, signature, compile_stage, refuse)
+
     return capture.aot_backend(graph_module, example_inputs, compile_fx)
 
 
-def _through_dynamo(error: EffccError) -> EffccError:
+def compile_captured(
+    graph_module: fx.GraphModule, signature: capture.Signature, compile_stage: CompileStage, refuse: Refuse
+) -> Callable[..., Any]:
+    """The same from a captured graph, to a callable in AOTAutograd's convention."""
+
+    def compile_whole(
+        module: fx.GraphModule, signature: capture.Signature, between: Sequence[tuple[fx.Node, str]]
+    ) -> Callable[..., Any]:
+        after = tuple(call_between(node, reason) for node, reason in between if reason)
+        imported = import_graph(module, signature)
+        return bound(imported, lambda graph, s: compile_stage(graph, s, after), signature, module)
+
+    def compile_rest(module: fx.GraphModule, signature: capture.Signature) -> Callable[..., Any]:
+        return compile_in_stages(module, signature, compile_whole, refuse)
+
+    return compile_with_views(graph_module, signature, compile_rest)
+
+
+def through_dynamo(error: EffccError) -> EffccError:
     """The error as one that Dynamo hands to the user as it is, instead of as `BackendCompilerFailed`."""
     kind = type(error)
     passed: Any = type(kind.__name__, (kind, ShortenTraceback), {"__module__": kind.__module__})

@@ -16,10 +16,10 @@ from threading import Event
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from effcc.runtime.worker import LostError, Worker
+from effcc.fuzz.nursery import Nurseling
+from effcc.runtime.worker import LostError, answer_requests
 
 TIMEOUT = 240.0  # seconds a case may take
-RENEWED = 40  # cases, after which the process is a new one: what Dynamo and modules leave adds up
 
 
 class Failing(Protocol):
@@ -54,7 +54,8 @@ class Kind(Generic[C, F]):
 
     name: what files begin with. serve: where the function is that answers requests, "package.module:function". draw:
     the case of a seed. smaller: cases that are a little smaller. script: what is written of a failure. lost: the
-    failure of a case whose process was.
+    failure of a case whose process was. renewed: so many cases, after which the process is a new one, as what Dynamo
+    and modules leave adds up.
     """
 
     name: str
@@ -63,6 +64,12 @@ class Kind(Generic[C, F]):
     smaller: Callable[[C], Iterator[C]]
     script: Callable[[F], str]
     lost: Callable[[C, str], F]
+    renewed: int = 40
+
+
+def answer_cases(draw: Callable[[int], C], judge: Callable[[C], F | str]) -> None:
+    """In the process: judge cases, and those of seeds, until the input ends."""
+    answer_requests(lambda asked: judge(draw(asked) if isinstance(asked, int) else asked))
 
 
 class Isolated(Generic[C, F]):
@@ -71,7 +78,7 @@ class Isolated(Generic[C, F]):
     def __init__(self, kind: Kind[C, F]) -> None:
         self._kind = kind
         self._folder = tempfile.TemporaryDirectory(prefix="effcc-fuzz-")
-        self._worker = Worker(kind.serve, {"EFFCC_CACHE_DIR": str(Path(self._folder.name) / "cache")})
+        self._worker = Nurseling(kind.serve, {"EFFCC_CACHE_DIR": str(Path(self._folder.name) / "cache")})
         self._answered = 0
 
     def __enter__(self) -> Isolated[C, F]:
@@ -87,15 +94,15 @@ class Isolated(Generic[C, F]):
         """End the process, whatever it does; the next case begins another."""
         self._worker.stop()
 
-    def judge(self, case: C) -> F | str:
-        """As the kind's own `judge` does."""
+    def judge(self, case: C | int) -> F | str:
+        """As the kind's own `judge` does; the case of a seed is drawn in the process."""
         self._answered += 1
-        if self._answered % RENEWED == 0:
+        if self._answered % self._kind.renewed == 0:
             self._worker.stop()
         try:
             found: F | str = self._worker.ask(case, TIMEOUT)
         except LostError as lost:
-            return self._kind.lost(case, str(lost))
+            return self._kind.lost(self._kind.draw(case) if isinstance(case, int) else case, str(lost))
         return found
 
 
@@ -112,7 +119,7 @@ def run_cases(
     begin = time.monotonic()
     with Isolated(kind) as isolated:
         while time.monotonic() < begin + 60 * minutes and not done():
-            found = isolated.judge(kind.draw(seed))
+            found = isolated.judge(seed)
             if not isinstance(found, str):
                 report.files += write(kind, found, report.failures, isolated.judge, output, reduce_seconds)
             report.add(found)
@@ -158,10 +165,7 @@ class Beside(Generic[C, F]):
 
     def _go_on(self) -> None:
         while not self._ended.is_set():
-            case = self._kind.draw(self._seed)
-            if self._ended.is_set():
-                break
-            found = self._isolated.judge(case)
+            found = self._isolated.judge(self._seed)
             if not self._ended.is_set():  # else its process was ended
                 self._report.add(found)
                 self._seed += 1

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from effcc.fuzz.beside import Kind, run_cases
+from effcc.fuzz.beside import Kind, answer_cases, run_cases
 from effcc.fuzz.modules.case import Case
 from effcc.fuzz.modules.checks import Failure, judge
 from effcc.fuzz.modules.draw import draw
 from effcc.fuzz.modules.script import script
-from effcc.runtime.worker import answer_requests
 
 
 @dataclass
@@ -69,7 +68,7 @@ def run_modules(
 
 def main() -> None:
     """In the process: answer requests until the input ends."""
-    answer_requests(judge)
+    answer_cases(draw, judge)
 
 
 def _smaller(case: Case) -> Iterator[Case]:

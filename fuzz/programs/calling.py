@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import effcc
 from effcc.fuzz.programs.case import Case
+from effcc.fuzz.programs.interpreted import interpreting_backend
 from effcc.fuzz.programs.oracle import Disturbed
 from effcc.fuzz.programs.values import tensor
 
@@ -60,6 +61,16 @@ def compiled(case: Case, backend: str = "effcc") -> Through:
     return through
 
 
+def interpreted(case: Case) -> Through:
+    """Through `torch.compile`, up to the imported graphs, which are interpreted."""
+
+    def through(program: nn.Module, given: Sequence[Any]) -> Callable[..., Any]:
+        found: Callable[..., Any] = torch.compile(program, backend=interpreting_backend, dynamic=case.dynamic)
+        return found
+
+    return through
+
+
 def exported(program: nn.Module, given: Sequence[Any]) -> Callable[..., Any]:
     """Through a package."""
     with tempfile.TemporaryDirectory(prefix="effcc-fuzz-") as folder:
@@ -78,7 +89,7 @@ def observe(case: Case, loaded: Any, through: Through, disturbed: Disturbed | No
             where = f"call {number + 1}" if len(case.calls) > 1 else "the call"
             given = loaded.inputs(**dict(sizes))
             with disturbed or contextlib.nullcontext():
-                with _mode(case):
+                with calling_mode(case):
                     run = through(program, given) if run is None else run
                     seen += _called(case, run, given, where, inexact)
                 if not case.export:
@@ -94,7 +105,8 @@ def observe(case: Case, loaded: Any, through: Through, disturbed: Disturbed | No
     return seen
 
 
-def _mode(case: Case) -> contextlib.AbstractContextManager[Any]:
+def calling_mode(case: Case) -> contextlib.AbstractContextManager[Any]:
+    """As a case is called: with gradients or without, with automatic casts."""
     stack = contextlib.ExitStack()
     if case.mode.startswith("autocast"):
         stack.enter_context(torch.autocast("cpu", torch.bfloat16))

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from effcc.fuzz.beside import Kind, run_cases
+from effcc.fuzz.beside import Kind, answer_cases, run_cases
 from effcc.fuzz.programs.case import Case
 from effcc.fuzz.programs.draw import draw
 from effcc.fuzz.programs.judge import INVALID, KNOWN, PYTORCH, REFUSED, Failure, judge
 from effcc.fuzz.programs.script import script
 from effcc.fuzz.programs.smaller import smaller
-from effcc.runtime.worker import answer_requests
 
 
 @dataclass
@@ -77,10 +76,10 @@ def run_programs(
 def main() -> None:
     """In the process: answer requests until the input ends."""
     logging.disable(logging.CRITICAL)  # what Dynamo logs of calls that are refused
-    answer_requests(judge)
+    answer_cases(draw, judge)
 
 
 PROGRAMS: Kind[Case, Failure] = Kind(
     "program", "effcc.fuzz.programs.campaign:main", draw, smaller, script,
-    lambda case, why: Failure(case, "process", why),
+    lambda case, why: Failure(case, "process", why), renewed=300,
 )  # fmt: skip

@@ -29,6 +29,7 @@ def inputs({sizes}):
     return {names},
 """
 
+WAYS = ("compiled", "interpreted", "traced")
 MODES = ("no_grad", "training", "inference", "autocast", "autocast_training")
 
 
@@ -47,7 +48,9 @@ class Case:
     state: parameters and buffers by name, each an expression. lines: the statements of `forward`. results: what it
     returns. calls: the sizes of each call, by name. dynamic: as torch.compile takes it. mode: one of `MODES`. learned:
     the inputs that gradients are wanted of. change: a statement about `program` that is run after each call. export:
-    whether a package is called instead of what is compiled. target: as effcc takes it.
+    whether a package is called instead of what is compiled. target: as effcc takes it. way: one of `WAYS`: whether its
+    graphs are compiled, or interpreted as they are imported (`effcc.fuzz.programs.interpreted`), those of Dynamo's
+    trace or of one that takes less time (`effcc.fuzz.programs.traced`).
     """
 
     seed: int
@@ -62,6 +65,7 @@ class Case:
     change: str = ""
     export: bool = False
     target: str = "host"
+    way: str = "compiled"
 
     @property
     def trains(self) -> bool:

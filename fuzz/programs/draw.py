@@ -22,12 +22,15 @@ from torch import Tensor, nn
 
 from effcc.fuzz.programs.case import Case, Input
 from effcc.fuzz.programs.places import Places, Unfit
-from effcc.fuzz.programs.table import THEMES
+from effcc.fuzz.programs.table import CALLS, THEMES
 from effcc.fuzz.programs.values import indices, laid, tensor
 
 MODES = ("no_grad",) * 5 + ("training",) * 4 + ("inference", "autocast", "autocast_training")
 TARGETS = ("host", "host", "host", "avx2", "scalar")
+WAYS = ("compiled", *("traced",) * 12, "interpreted", *("traced",) * 12)
+"""How programs are seen, in turn: the other ways take twenty and sixty times as long as tracing."""
 LINES = 9  # at most
+IN_TURN, TRIES = 3, 6
 MOST = 5_000  # elements of a tensor in the first calls
 RANK = 5
 SIZES = (1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33)
@@ -72,6 +75,12 @@ class _Draw:
         weights = [random.choice((0.2, 1, 3)) for _ in themes]
         wanted = random.randint(2, LINES)
         refused = False
+        for k in range(IN_TURN):  # every call in its turn, so that few programs see them all
+            for _ in range(TRIES):
+                before = len(self.lines)
+                self._line(CALLS[(IN_TURN * self.seed + k) % len(CALLS)])
+                if len(self.lines) > before:
+                    break
         for _ in range(12 * LINES):
             if len(self.lines) >= wanted or refused:
                 break
@@ -96,7 +105,7 @@ class _Draw:
         return Case(
             self.seed, tuple(self.inputs), tuple(self.state), tuple(self.lines), self._results(),
             tuple(tuple(c.items()) for c in calls), dynamic, self.mode, tuple(self.learned), change, self.export,
-            random.choice(TARGETS),
+            random.choice(TARGETS), "compiled" if self.export else WAYS[self.seed % len(WAYS)],
         )  # fmt: skip
 
     def _elements(self, sizes: Mapping[str, int]) -> int:
@@ -133,7 +142,7 @@ class _Draw:
         places = Places(self)
         try:
             text = _PLACE.sub(lambda found: places.fill(found[1]), template)
-        except Unfit:
+        except (Unfit, IndexError, RuntimeError):  # a view of another input, that this one has in one call only
             self._undo(before)
             return False
         if text.startswith("!"):

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from effcc.errors import EffccError, FaultWarning, UnsupportedError
-from effcc.fuzz.programs.calling import Raised, Seen, Through, compiled, eager, exported, observe
+from effcc.fuzz.programs.calling import Raised, Seen, Through, compiled, eager, exported, interpreted, observe
 from effcc.fuzz.programs.case import Case
 from effcc.fuzz.programs.known import known
 from effcc.fuzz.programs.oracle import TRIALS, Disturbed, same_bits, within
+from effcc.fuzz.programs.traced import Traced, Untraceable, can_be_traced
 
 INVALID = "invalid"
 REFUSED = "refused"
@@ -54,14 +55,18 @@ def judge(case: Case) -> Failure | str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = case.load()
+        if case.way == "traced" and can_be_traced(case, loaded):
+            return _judge_traced(case, loaded)
         expected = observe(case, loaded, eager)
         if not expected:
             return INVALID
-        trials = _disturbed(case, loaded) if isinstance(expected[0], Seen) else []
-        through: Through = exported if case.export else compiled(case)
+        through: Through = exported if case.export else compiled(case) if case.way == "compiled" else interpreted(case)
         with warnings.catch_warnings():
             warnings.simplefilter("error", FaultWarning)
             got = observe(case, loaded, through)
+        if difference(expected, got, []) is None:
+            return ""  # bit by bit as eager: how far off it may be does not matter
+        trials = _disturbed(case, loaded) if isinstance(expected[0], Seen) else []
         found = difference(expected, got, trials)
         if found is None:
             return ""
@@ -71,21 +76,65 @@ def judge(case: Case) -> Failure | str:
         if known(failure):
             return KNOWN
         torch._dynamo.reset()
+        if case.export and _fails_in_pytorch(case, loaded):
+            return PYTORCH
         other = difference(expected, observe(case, loaded, compiled(case, "aot_eager")), trials)
         if other is not None and other[0] == found[0]:
             return PYTORCH
         return failure
 
 
+def _judge_traced(case: Case, loaded: Any) -> Failure | str:
+    traced = Traced(case, loaded)
+    expected = traced.in_eager()
+    if any(isinstance(e, Raised) for e in expected):
+        return INVALID
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FaultWarning)
+            got = traced.interpreted()
+    except Untraceable:
+        return INVALID
+    if difference(expected, got, []) is None:
+        return ""
+    trials = [_sound(traced.in_eager(Disturbed(seed, strict=not case.trains))) for seed in range(TRIALS)]
+    found = difference(expected, got, trials)
+    if found is None:
+        return ""
+    failure = Failure(case, *found)
+    if known(failure):
+        return KNOWN
+    other = None if isinstance(got[-1], Raised) else difference(expected, traced.traced_in_eager(), trials)
+    return PYTORCH if other is not None and other[0] == found[0] else failure
+
+
 def _disturbed(case: Case, loaded: Any) -> list[list[Seen | Raised]]:
     modes = [Disturbed(seed, strict=not case.trains) for seed in range(TRIALS)]
-    return [observe(case, loaded, eager, mode) for mode in modes]
+    return [_sound(observe(case, loaded, eager, mode)) for mode in modes]
+
+
+def _sound(trial: list[Seen | Raised]) -> list[Seen | Raised]:
+    """A disturbed run. Raises what it raised if that is the disturbance's own fault: without trials, nothing that is
+    inexact could be compared."""
+    last = trial[-1] if trial else None
+    if isinstance(last, Raised) and isinstance(last.error, (TypeError, AttributeError, NameError)):
+        raise last.error
+    return trial
 
 
 def _is_refusal(got: Sequence[Seen | Raised]) -> bool:
     last = got[-1]
     refusals = (UnsupportedError, torch._dynamo.exc.TorchDynamoException)
     return isinstance(last, Raised) and isinstance(last.error, refusals)
+
+
+def _fails_in_pytorch(case: Case, loaded: Any) -> bool:
+    """Whether PyTorch cannot export a program."""
+    try:
+        torch.export.export(loaded.Program(), tuple(loaded.inputs(**dict(case.calls[0])))).run_decompositions()
+    except Exception:  # whatever is raised is PyTorch's
+        return True
+    return False
 
 
 def difference(

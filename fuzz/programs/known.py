@@ -22,6 +22,10 @@ class Known:
 
 KNOWN: tuple[Known, ...] = (
     Known(
+        "strides", r"batch_norm", "",
+        "PyTorch's own trace takes the batch norm of a transposed tensor for transposed, its kernels give it row-major",
+    ),
+    Known(
         "strides", r"rounding_mode=.floor", "",
         "PyTorch's own trace takes floored quotients of an integer in channels_last and a float for contiguous",
     ),

@@ -10,6 +10,8 @@
     {at} {from} {count}     an index into the axis {d} last drawn, a start and a number of elements that fit
     {ix} {ix=} {rows}       indices into it: a vector; of the subject's shape; as many as it has elements
     {shape} {groups}        the subject's shape as other axes; {k} {s} {p}: a small integer, a float, a positive float
+    {corr} {kern} {step} {pad} {dil} {eps} {ord} {red} {bag}   options over their whole range: corrections of variances;
+                            sizes, steps, paddings and dilations of windows; norms; how losses and bags are reduced
     {keep} {bool} {dtype}   True or False, a dtype;  {sub}: a subscript of the subject
     {new}                   a fresh name, where a call has several results; else the call's value gets one
     {w:a,b}                 a parameter of these sizes: the subject's axes counted from the end as `-1`, or numbers
@@ -18,6 +20,8 @@ A statement, which gives no value, begins with `!`. What does not fit is found o
 """
 
 from __future__ import annotations
+
+from random import Random
 
 POINTWISE = """
 torch.exp({f}) | torch.log({f}) | torch.sqrt({f}) | torch.rsqrt({f}) | {f}.sin() | {f}.cos() | torch.tanh({f})
@@ -108,6 +112,89 @@ torch.trapezoid({f1+}) | {f1+}.std({dd}, keepdim=True) | {f1+}.nanmean({d}) | {f
 {f1+}.argmax(-1, keepdim=True) | F.softmin({f1+}, {d}) | torch.histc({f}, 4, -2, 2) | {t}.count_nonzero()
 """
 
+OPTIONS = """
+{f1+}.var({d}, correction={corr}, keepdim={bool}) | {f1+}.std({dd}, correction={corr}, keepdim={bool})
+{new}, {new} = torch.var_mean({f1+}, {d}, correction={corr}, keepdim={bool}) | {f}.var(correction={corr})
+{new}, {new} = torch.std_mean({f1+}, {dd}, unbiased={bool}) | {f1+}.var({d}, unbiased={bool}) | {f}.std()
+{t1+}.sum({dd}, keepdim={bool}) | {f1+}.mean({dd}, keepdim={bool}) | {t1+}.amax({dd}, keepdim={bool})
+{t1+}.amin({d}, keepdim={bool}) | {n1+}.argmax({d}, keepdim={bool}) | {n1+}.argmin({d})
+{n1+}.prod({d}, keepdim={bool}) | {f1+}.logsumexp({dd}, keepdim={bool}) | {t1+}.any({d}, keepdim={bool})
+{t1+}.all({d}) | {n1+}.sum({d}, dtype={dtype}) | torch.linalg.vector_norm({f1+}, {ord}, {d}, keepdim={bool})
+{f1+}.norm({ord}, {d}, keepdim={bool}) | {f1+}.norm({ord}) | F.normalize({f1+}, {ord}, {d}, eps={eps})
+{new}, {new} = {f1+}.topk(1, {d}, largest={bool}) | {new}, {new} = {n1+}.sort({d}, descending={bool})
+{n1+}.cumsum({d}, dtype={dtype}) | F.softmax({f1+}, {d}, dtype=torch.float64)
+F.log_softmax({f1+}, {d}, dtype=torch.float32) | {n1+}.aminmax(dim={d}, keepdim={bool})[1]
+{f1+}.nansum({d}, keepdim={bool})
+F.max_pool2d({f4}, {kern}, stride={step}, padding={pad}, dilation={dil}, ceil_mode={bool})
+F.max_pool1d({f3}, {k1}, stride={s1}, padding={p1}, ceil_mode={bool})
+{new}, {new} = F.max_pool2d({f4}, {kern}, stride={step}, return_indices=True)
+F.avg_pool2d({f4}, {kern}, stride={step}, padding={pad}, ceil_mode={bool}, count_include_pad={bool})
+F.avg_pool2d({f4}, {kern}, stride={step}, divisor_override={k})
+F.avg_pool3d({f4}, {k1}, {s1}, count_include_pad={bool})
+F.avg_pool1d({f3}, {k1}, stride={s1}, padding={p1}, ceil_mode={bool}, count_include_pad={bool})
+F.adaptive_avg_pool2d({f4}, {kern}) | F.adaptive_max_pool1d({f3}, {k1}) | F.adaptive_avg_pool1d({f3}, {k1})
+F.lp_pool2d({f4}, 2, {k1}, stride={s1}, ceil_mode={bool})
+F.unfold({f4}, {kern}, dilation={dil}, padding={pad}, stride={step})
+F.conv2d({f4}, {w:3,-3,2,3}, stride={step}, padding={pad}, dilation={dil})
+F.conv2d({f4}, {w:4,-3,3,3}, padding="same")
+F.conv2d({f4}, {w:-3,1,3,2}, stride={step}, padding={pad}, groups={f4}.shape[1])
+F.conv1d({f3}, {w:-2,1,2}, groups={f3}.shape[1])
+F.conv1d({f3}, {w:2,-2,3}, {w:2}, stride={s1}, padding={p1}, dilation={k1})
+F.conv1d({f3}, {w:2,-2,3}, padding="same")
+F.conv_transpose2d({f4}, {w:-3,2,3,2}, stride=2, padding={pad}, output_padding={pad}, dilation={dil})
+F.conv_transpose1d({f3}, {w:-2,2,3}, {w:2}, stride={s1}, padding={p1}) | F.conv3d({f4}, {w:2,-4,1,2,2}, padding={p1})
+F.pad({f4}, ({q}, {q}, {q}, {q}), mode="reflect") | F.pad({f4}, ({q}, {q}, {q}, {q}), mode="replicate")
+F.pad({f4}, ({q}, {q}, {q}, {q}), mode="circular") | F.pad({t2+}, ({q}, {q}, {q}, {q}), value={k})
+F.pad({f1+}, ({q}, {q}), value={s}) | F.pad({f2}, ({q}, {q}), mode="replicate")
+F.pad({f3}, ({q}, {q}), mode="reflect") | F.interpolate({f4}, size={kern}, mode="bilinear", align_corners={bool})
+F.interpolate({f4}, size={kern}, mode="nearest") | F.interpolate({f3}, size={k1}, mode="linear", align_corners={bool})
+F.interpolate({f4}, size={kern}, mode="nearest-exact")
+F.interpolate({f4}, scale_factor=1.5, mode="bicubic", align_corners={bool})
+F.interpolate({f4}, size={kern}, mode="area") | F.group_norm({f3+}, {f3+}.shape[1], {w:-2}, {w:-2}, eps={eps})
+F.group_norm({f3}, {g}, {w:-2}, {w:-2}, eps={eps}) | F.group_norm({f4}, {g}, {w:-3}, {w:-3}, eps={eps})
+F.layer_norm({f2+}, {f2+}.shape[-2:], {w:-2,-1}, eps={eps})
+F.layer_norm({f1+}, {f1+}.shape[-1:], {w:-1}, {w:-1}, eps={eps})
+F.rms_norm({f1+}, {f1+}.shape[-1:], {w:-1}, eps={eps})
+F.batch_norm({f3}, {w:-2}, {w:-2}.abs(), {w:-2}, {w:-2}, training={bool}, momentum={mom}, eps={eps})
+F.batch_norm({f2}, {w:-1}, {w:-1}.abs(), training={bool}, momentum={mom}, eps={eps})
+F.instance_norm({f3}, eps={eps})
+F.cross_entropy({f2}, {f2}.argmax(1), {w:-1}.abs(), ignore_index={k}, reduction={red}, label_smoothing={ls})
+F.nll_loss({f2}, {f2}.argmin(1), {w:-1}, reduction={red}, ignore_index={k}) | F.mse_loss({f}, {=}, reduction={red})
+F.smooth_l1_loss({f}, {=}, reduction={red}, beta={p}) | F.huber_loss({f}, {=}, reduction={red}, delta={p})
+F.binary_cross_entropy({f}.sigmoid(), {=}.sigmoid(), reduction={red})
+F.kl_div({f}, {=}, reduction={red}, log_target={bool})
+F.poisson_nll_loss({f}, {=}, log_input={bool}, full=False, reduction={red})
+F.soft_margin_loss({f}, {=}, reduction={red}) | F.margin_ranking_loss({f1}, {=}, {=}, margin={p}, reduction={red})
+F.hinge_embedding_loss({f}, {=}, margin={p}, reduction={red})
+F.binary_cross_entropy_with_logits({f}, {=}, reduction={red}, pos_weight={w:1})
+F.cosine_embedding_loss({f2}, {=}, {f1}, {s}) | F.triplet_margin_loss({f2}, {=}, {=}, margin={p}, p={k1})
+F.gaussian_nll_loss({f}, {=}, {=}.abs(), full={bool}) | F.embedding({ix=}, {w:5,3}, padding_idx={k1})
+F.embedding_bag({ix2}, {f2}, mode={bag}) | F.one_hot({ix}, {k1}0) | F.elu({f}, {p}) | F.celu({f}, {p})
+F.softplus({f}, {p}, {p}) | F.leaky_relu({f}, {s}) | F.hardtanh({f}, {s}, {p}) | F.threshold({f}, {s}, {s})
+F.softshrink({f}, {p}) | F.hardshrink({f}, {p}) | {f}.logit({eps}) | F.glu({f1+}, {d})
+torch.addmm({w:-1}, {f2}, {w:-1,-1}, beta={s}, alpha={s}) | torch.addmv({w:-2}, {f2}, {w:-1}, beta={s}, alpha={s})
+torch.baddbmm({f3}, {=}, {w:-3,-1,-1}, beta={k}, alpha={s}) | torch.addr({f2}, {w:-2}, {w:-1}, beta={s}, alpha={k})
+torch.addbmm({w:-2,-2}, {f3}, {=}.mT, beta={s}, alpha={s}) | torch.addcmul({f}, {=}, {=}, value={k})
+torch.addcdiv({f}, {=}, {=}, value={s}) | F.scaled_dot_product_attention({f3+}, {=}, {=}, scale={s}, is_causal={bool})
+F.scaled_dot_product_attention({f4}, {=}, {=})
+F.scaled_dot_product_attention({f3}, {=}, {=}, attn_mask={f3} @ {=}.mT)
+torch.bilinear({f2}, {f2}, {w:3,-1,-1}, {w:3}) | torch.clamp({n}, {k}, {k}) | torch.clamp({f}, {&f}, {&f})
+{f}.nan_to_num({s}, {s}, {s}) | {f}.round(decimals={k}) | torch.div({n}, {&n}, rounding_mode="trunc")
+torch.div({n}, {&n}, rounding_mode="floor") | torch.sub({n}, {&n}, alpha={k})
+torch.isclose({f}, {&f}, rtol={eps}, atol={eps}, equal_nan={bool})
+torch.quantile({f1+}, 0.3, {d}, keepdim={bool}, interpolation="lower") | torch.cumulative_trapezoid({f1+}, dim={d})
+torch.trapezoid({f1+}, dx={p}, dim={d}) | {t1+}.diff(n={k1}, dim={d}) | torch.tril({t2+}, {k})
+torch.triu({t2+}, {k}) | {t2+}.diagonal({k}, -1, -2) | torch.diag_embed({t1+}, {k}) | {t1}.diag({k})
+{t1+}.repeat_interleave({k1}, {d}) | {t2+}.roll(({k}, {k}), (-1, -2)) | {t2}.rot90({k}) | {t}.flip(-1)
+{t1+}.unfold({d}, {k1}, {s1}) | {t1+}.roll({k}) | {new}, *_ = torch.tensor_split({t1+}, {k1}, {d}) | {t2+}.flatten(-2)
+torch.searchsorted({f1}.sort().values, {f}, right={bool}) | torch.bucketize({f}, {f1}.sort().values, right={bool})
+{n1+}.cummax({d})[0] | {f1+}.std({d}, correction={corr}).square() | torch.vander({n1}, {k1})
+torch.cov({f2}, correction={corr}) | torch.corrcoef({f2}) | {f2}.matrix_power(0)
+torch.linspace({s}, {p}, {t1+}.shape[0]) | torch.logspace(0, 1, {t1+}.shape[-1], base={p})
+torch.arange({k}, {t1+}.shape[0] + 6, {k1}) | torch.full_like({t}, {s}, dtype={dtype})
+torch.eye({t2+}.shape[0], {t2+}.shape[1]) | torch.arange({s}, 4, {p}) | {t}.new_full((2, {k1}), {k})
+"""
+
 INDEXING = """
 {t1+}[{ix}] | {t2+}[:, {ix}] | {t2+}[{ix}, {ix}] | {t1+}[{ix}.unsqueeze(-1)] | {t}[{=b}] | {t2+}[{ix}, :, None]
 {t1+}[..., {ix}] | {t3+}[{ix}, :, {ix}] | {t1+}.index_select({d}, {ix}) | {t1+}.gather({d}, {ix=})
@@ -175,6 +262,11 @@ THEMES: dict[str, tuple[str, ...]] = {
     name: tuple(c.strip() for line in text.strip().splitlines() for c in line.split(" | ") if c.strip())
     for name, text in (
         ("pointwise", POINTWISE), ("binary", BINARY), ("casts", CASTS), ("views", VIEWS), ("shapes", SHAPES),
-        ("reductions", REDUCTIONS), ("indexing", INDEXING), ("writes", WRITES), ("layers", LAYERS),
+        ("reductions", REDUCTIONS), ("options", OPTIONS), ("indexing", INDEXING), ("writes", WRITES),
+        ("layers", LAYERS),
     )
 }  # fmt: skip
+
+_ALL = [call for calls in THEMES.values() for call in calls]
+CALLS: tuple[str, ...] = tuple(Random(0).sample(_ALL, len(_ALL)))
+"""All calls, those of all themes among each other."""

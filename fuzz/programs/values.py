@@ -95,6 +95,11 @@ def _special(count: int, generator: Generator) -> Tensor:
     return torch.where(_uniform(count, generator) < 0.3, odd, _normal(count, generator))
 
 
+def _flat(count: int, generator: Generator) -> Tensor:
+    """Three stretches of equal numbers: deviations of 0, ties of maxima."""
+    return _normal(3, generator).repeat_interleave(count // 3 + 1)[:count]
+
+
 FLOATS: dict[str, Callable[[int, Generator], Tensor]] = {
     "normal": _normal,
     "positive": lambda n, g: _uniform(n, g) * 2 + 0.01,
@@ -104,6 +109,7 @@ FLOATS: dict[str, Callable[[int, Generator], Tensor]] = {
     "near": _near,
     "vast": _vast,
     "special": _special,
+    "flat": _flat,
     "zeros": lambda n, g: _chosen((0.0, -0.0, 1.0, -1.0), n, g),
 }
 

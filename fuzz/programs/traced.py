@@ -1,0 +1,120 @@
+"""Programs traced without Dynamo, by `make_fx`: their operators imported and interpreted, their gradients as well.
+
+That takes a twentieth of a second, of which most is PyTorch's; so each importer is met many times a minute. What a
+caller sees beside numbers (memory, strides, refusals, other sizes) is seen through `torch.compile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call, functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
+
+from effcc.frontend.decompositions import compile_decompositions
+from effcc.fuzz.programs.calling import Raised, Seen, calling_mode
+from effcc.fuzz.programs.case import Case
+from effcc.fuzz.programs.interpreted import interpret_captured
+from effcc.fuzz.programs.oracle import Disturbed
+from effcc.fuzz.programs.values import tensor
+
+
+class Untraceable(Exception):
+    """PyTorch cannot trace a program."""
+
+
+class Traced:
+    """The first call of a program as a function of its state and inputs, which it does not write: it gives the results,
+    the gradients if the program trains, and what it left in its arguments."""
+
+    def __init__(self, case: Case, loaded: Any) -> None:
+        self._case = case
+        self._program: nn.Module = loaded.Program()
+        self._names = list(self._program.state_dict())
+        held = self._program.state_dict(keep_vars=True)
+        self._learned = [t.requires_grad for t in held.values()] + [i.name in case.learned for i in case.inputs]
+        self._given = [t.detach() for t in (*held.values(), *loaded.inputs(**dict(case.calls[0])))]
+        self._told: list[str] = []
+        self._traced: fx.GraphModule | None = None
+        self._weights: list[Tensor] = []  # of the results' elements in the sum that gradients are taken of
+
+    def in_eager(self, disturbed: Disturbed | None = None) -> list[Seen | Raised]:
+        """All that is given, by eager."""
+        given = [t.clone() for t in self._given]
+        with disturbed or nullcontext():
+            try:
+                found = self(*given)
+            except Exception as error:  # whatever is raised is what is seen
+                return [Raised("the call", error)]
+            inexact = [disturbed is not None and disturbed.tainted(t) for t in found]
+        return [Seen(n, t, (), i) for n, t, i in zip(self._told, found, inexact, strict=True)]
+
+    def interpreted(self) -> list[Seen | Raised]:
+        """The same, by the imported graph. Raises Untraceable where there is none."""
+        given = [*(t.clone() for t in self._given), *self._weights]
+        try:
+            graph_module = _trace(self, given)
+            if any(_writes(node) for node in graph_module.graph.nodes):
+                graph_module = _trace(functionalize(graph_module), given)
+        except Exception as error:  # what is raised there is PyTorch's
+            raise Untraceable(str(error)) from error
+        self._traced = graph_module
+        try:
+            found = interpret_captured(graph_module)(list(given))
+        except Exception as error:  # whatever is raised is what is seen
+            return [Raised("the call", error)]
+        return [Seen(n, t) for n, t in zip(self._told, found, strict=True)]
+
+    def traced_in_eager(self) -> list[Seen | Raised]:
+        """The same once more, by PyTorch's kernels in the order of the trace: where that differs, tracing does."""
+        assert self._traced is not None
+        given = [*(t.clone() for t in self._given), *self._weights]
+        return [Seen(n, t) for n, t in zip(self._told, self._traced(*given), strict=True)]
+
+    def __call__(self, *given: Tensor) -> list[Tensor]:
+        trains = self._case.trains
+        copies, weights = [t.clone() for t in given[: len(self._given)]], given[len(self._given) :]
+        if trains:
+            copies = [t.requires_grad_() if wanted else t for t, wanted in zip(copies, self._learned, strict=True)]
+        leaves = [t for t in copies if t.requires_grad]
+        count = len(self._names)
+        held = dict(zip(self._names, copies, strict=False))
+        with calling_mode(self._case):
+            made = functional_call(self._program, held, tuple(copies[count:]))
+        results = [r for r in tree_leaves(made) if isinstance(r, Tensor)]
+        found = [(f"result {k}", r) for k, r in enumerate(results)]
+        passed = [r for r in results if r.requires_grad and r.is_floating_point()]
+        if trains and leaves and passed:
+            if not weights:
+                made_of = [tensor(r.shape, torch.float64, "positive", k) for k, r in enumerate(passed)]
+                weights = tuple(made_of)
+                self._weights = made_of
+            loss = sum((r.double() * w).sum() for r, w in zip(passed, weights, strict=True))
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+            found += [(f"the gradient of argument {k}", g) for k, g in enumerate(gradients) if g is not None]
+        found += [(f"argument {k} after the call", t) for k, t in enumerate(copies) if not t.requires_grad]
+        self._told = [name for name, _ in found]
+        return [t.detach() for _, t in found]
+
+
+def _trace(run: Callable[..., Any], given: Sequence[Tensor]) -> fx.GraphModule:
+    return make_fx(run, compile_decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)(*given)
+
+
+def _writes(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def can_be_traced(case: Case, loaded: Any) -> bool:
+    """Whether tracing shows what a case is about: no package, inputs that do not share memory, and no state that an
+    operator writes which is taken apart before that is seen."""
+    tensors: Sequence[Any] = loaded.inputs(**dict(case.calls[0]))
+    kept: Callable[[Any], int] = lambda t: t.untyped_storage().data_ptr()  # noqa: E731
+    if case.export or any("batch_norm(" in line for line in case.lines):
+        return False
+    return len({kept(t) for t in tensors if t.numel()}) == len([t for t in tensors if t.numel()])
