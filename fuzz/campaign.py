@@ -25,11 +25,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from effcc.driver import STEPS
 from effcc.errors import ToolchainError
 from effcc.fuzz.beside import Beside
+from effcc.fuzz.damaged import DAMAGED, DamageReport
 from effcc.fuzz.deployed import Deployed
+from effcc.fuzz.encoders import EncoderChecks
 from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
 from effcc.fuzz.modules.campaign import MODULES, ModuleReport
 from effcc.fuzz.native import Outcome, Runner
+from effcc.fuzz.nursery import nursery
 from effcc.fuzz.oracles import Examined, Failure, drawn_schedules, examine, interpreted, judge, native
 from effcc.fuzz.programs.campaign import PROGRAMS, ProgramReport
 from effcc.fuzz.reduce import reduce
@@ -53,13 +56,18 @@ class Pace:
     batch: graphs that are examined, then compiled and run together in the background. deployed: of a batch's programs,
     how many are run as users run them, each with two calls of the optimizing compiler. modules: whether modules whose
     weights are stored are called beside (`effcc.fuzz.modules`), one after the other; programs: whether PyTorch programs
-    are (`effcc.fuzz.programs`), of which one follows the other without waiting for graphs.
+    are (`effcc.fuzz.programs`), of which one follows the other without waiting for graphs. packages:
+    whether hostile packages are loaded. rules, encoders: how many rewrite rules, and weights for encoders, are checked
+    beside a batch.
     """
 
     batch: int = 16
     deployed: int = 1
     modules: bool = True
     programs: bool = True
+    packages: bool = True
+    rules: int = 24
+    encoders: int = 24
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ class Report:
     files: tuple[Path, ...] = ()
     modules: ModuleReport = field(default_factory=lambda: ModuleReport(0))
     programs: ProgramReport = field(default_factory=lambda: ProgramReport(0))
+    packages: DamageReport = field(default_factory=lambda: DamageReport(0))
     found: float | None = None  # seconds until the first failure, before it was reduced
 
     @property
@@ -107,6 +116,7 @@ class Report:
             "files": [str(f) for f in self.files],
             "modules": self.modules.as_json(),
             "programs": self.programs.as_json(),
+            "packages": self.packages.as_json(),
         }
 
     def __str__(self) -> str:
@@ -116,6 +126,7 @@ class Report:
             f"{len(self.ops)} of {len(_drawable())} ops covered",
             str(self.modules),
             str(self.programs),
+            str(self.packages),
         ]
         if not self.failures:
             return "\n".join([*lines, "no failures"])
@@ -145,7 +156,8 @@ def run(
     installed. `reduce_seconds`: how long to reduce a failure. `stop_after`: end after so many failures. A first batch
     is taken whatever the time.
     """
-    modules, programs = ModuleReport(seed), ProgramReport(seed)
+    modules, programs, packages = ModuleReport(seed), ProgramReport(seed), DamageReport(seed)
+    nursery()
     with (
         warnings.catch_warnings(),
         np.errstate(all="ignore"),
@@ -156,15 +168,17 @@ def run(
         Deployed() as deployed,
         Beside(MODULES, modules, seed) as called_modules,
         Beside(PROGRAMS, programs, seed, steadily=True) as called_programs,
+        Beside(DAMAGED, packages, seed) as damaged_packages,
         ThreadPoolExecutor(1) as background,
     ):
         warnings.simplefilter("ignore")
         campaign = _Campaign(
             seed, output, runner, sanitized, racing, triton if others and _has_triton() else None, deployed, background,
             target, others and _has_mlir(), reduce_seconds, stop_after, pace,
-            [*([called_modules] if pace.modules else []), *([called_programs] if pace.programs else [])],
+            [b for b, wanted in ((called_modules, pace.modules), (called_programs, pace.programs),
+                                 (damaged_packages, pace.packages)) if wanted],
         )  # fmt: skip
-        return replace(campaign.run(minutes, most, progress), modules=modules, programs=programs)
+        return replace(campaign.run(minutes, most, progress), modules=modules, programs=programs, packages=packages)
 
 
 @dataclass
@@ -200,13 +214,13 @@ class _Campaign:
             task = bar.add_task("fuzz", total=minutes * 60)
             number, batches = self.seed, 0
             targets = self._targets()
-            rules = RuleChecks(self.seed)
+            rules, encoders = RuleChecks(self.seed), EncoderChecks(self.seed)
             running: _Running | None = None
             while (not batches or time.monotonic() < end) and (most is None or self.graphs < most):
                 count = self.pace.batch if most is None else min(self.pace.batch, most - self.graphs)
                 target = next(targets)
                 examined = self._examine(range(number, number + count), target, end if batches else math.inf)
-                wrong = rules.some(self.pace.batch)
+                wrong = [*rules.some(self.pace.rules), *encoders.some(self.pace.encoders)]
                 self._finish(running)
                 for failure in [*wrong, *(e.failure for e in examined if e.failure is not None)]:
                     self._failed(failure, target)
@@ -303,10 +317,10 @@ class _Campaign:
         """Reduce, unless the like has been seen often; write down."""
         self._note()
         alike = sum(failure.resembles(f) for f in self.failures)
-        if alike < 3 and self.reduce_seconds and failure.step not in ("rules", "faults"):
+        if alike < 3 and self.reduce_seconds and failure.step not in ("rules", "encoders", "faults"):
             judged = partial(self.check, target=target, sought=failure, runner=runner or self.runner)
             failure = reduce(failure, judged, self.reduce_seconds)
-        if failure.step not in ("eager", "rules", *list(STEPS)[: list(STEPS).index("tile")]):
+        if failure.step not in ("eager", "rules", "encoders", *list(STEPS)[: list(STEPS).index("tile")]):
             failure = replace(failure, schedules=drawn_schedules(failure.case, target))
         if alike < 3 and self.output is not None:
             self.files += write_failure(failure, self.output)

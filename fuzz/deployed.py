@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -20,14 +20,24 @@ import torch
 
 from effcc.ahead import build_package
 from effcc.driver import Options, State, load
-from effcc.errors import InputError
 from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import expect
 from effcc.fuzz.generate import Array, Case
+from effcc.fuzz.nursery import Nurseling
 from effcc.fuzz.oracles import Examined, Failure, compare, eager_results, native, told
+from effcc.fuzz.recalled import (
+    MOST_INPUTS,
+    arrays_laid_otherwise,
+    laid_otherwise,
+    require_refusal,
+    require_same,
+    wrong_calls,
+)
+from effcc.fuzz.second import grown
 from effcc.ir.dims import Shape
+from effcc.runtime.executable import Executable
 from effcc.runtime.package import Package
-from effcc.runtime.worker import LostError, Worker, answer_requests
+from effcc.runtime.worker import LostError, answer_requests
 from effcc.sources import Source
 from effcc.target import Target
 
@@ -47,6 +57,7 @@ class Request:
     calls: tuple[tuple[Array, ...], ...]
     updated: tuple[int, ...]
     strange: bool = False  # inputs do not lie in memory as they were compiled for
+    grown: tuple[Array, ...] | None = None  # inputs at large run-time sizes, if there are such
 
 
 class Deployed:
@@ -55,7 +66,7 @@ class Deployed:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="effcc-fuzz-")
         cache = str(Path(self._folder.name) / "cache")
-        self._worker = Worker("effcc.fuzz.deployed:main", {"EFFCC_CACHE_DIR": cache})
+        self._worker = Nurseling("effcc.fuzz.deployed:main", {"EFFCC_CACHE_DIR": cache})
 
     def __enter__(self) -> Deployed:
         return self
@@ -79,6 +90,7 @@ class Deployed:
         request = Request(
             kind, program.state, target, tuple(k for k, p in enumerate(params) if p.name in case.graph.weights),
             tuple(c.inputs for c in calls), tuple(params.index(p) for p, _ in case.graph.updates), case.seed % 3 == 0,
+            grown(case),
         )  # fmt: skip
         found = self._ask(request)
         if isinstance(found, str):
@@ -169,9 +181,33 @@ def _run_executable(request: Request, path: Path) -> list[list[Array]]:
                 given = [t if k in own else _strange(t, k, k in request.updated) for k, t in enumerate(given)]
             results = executable(*given)
             found.append([to_numpy(r) for r in (*results, *(given[k] for k in request.updated))])
-        for what, wrong in _invalid(given, set(kept)):
-            _must_refuse(what, lambda wrong=wrong: executable(*wrong))  # type: ignore[misc]
+        if not request.updated:
+            _call_otherwise(request, executable, given, set(kept), found[-1])
     return found
+
+
+def _call_otherwise(
+    request: Request, executable: Executable, given: list[torch.Tensor], kept: set[int], want: list[Array]
+) -> None:
+    """Calls that must give what the last one gave, or be refused (`effcc.fuzz.recalled`)."""
+    assert request.state.program is not None
+    types = [request.state.program.buffer(n).type for n in request.state.program.inputs]
+    fixed = {*kept, *(k for k, t in enumerate(types) if 0 in t.layout)}
+
+    def called(inputs: Sequence[torch.Tensor], by: Executable = executable) -> list[Array]:
+        return [to_numpy(r) for r in by(*inputs)]
+
+    for k in [k for k in range(len(given)) if k not in fixed][:MOST_INPUTS]:
+        for how, tensor in laid_otherwise(given[k].resolve_neg()):
+            require_same(called([*given[:k], tensor, *given[k + 1 :]]), want, f"with {how} in input {k}")
+    if request.grown is not None:
+        large = [t if k in kept else _repeated(to_torch(request.grown[k]), types[k].layout)
+                 for k, t in enumerate(given)]  # fmt: skip
+        fresh = load(request.state, request.target, Options(threads=THREADS))
+        require_same(called(large), called(large, fresh), "at large sizes after small ones")
+        require_same(called(given), want, "at small sizes after large ones")
+    for what, wrong in wrong_calls([t.resolve_neg() for t in given], types, sorted(fixed)):
+        require_refusal(what, lambda wrong=wrong: executable(*wrong))  # type: ignore[misc]
 
 
 def _strange(tensor: torch.Tensor, position: int, written: bool) -> torch.Tensor:
@@ -182,35 +218,6 @@ def _strange(tensor: torch.Tensor, position: int, written: bool) -> torch.Tensor
         return tensor
     apart = torch.empty((2 * tensor.shape[0], *tensor.shape[1:]), dtype=tensor.dtype)
     return apart[::2].copy_(tensor)
-
-
-def _invalid(given: list[torch.Tensor], weights: set[int]) -> list[tuple[str, list[torch.Tensor]]]:
-    """Calls that must raise: with an input of another dtype as wide, with an axis more, and with one too few."""
-    found = [("one input too few", given[:-1])] if given else []
-    for k, tensor in enumerate(given):
-        if k in weights or tensor.is_neg():
-            continue
-        other = tensor.view(torch.int32) if tensor.dtype == torch.float32 else tensor.to(_OTHER[tensor.dtype])
-        found.append((f"input {k} as {other.dtype}", [*given[:k], other, *given[k + 1 :]]))
-        found.append((f"input {k} with an axis more", [*given[:k], tensor[None], *given[k + 1 :]]))
-        break
-    return found
-
-
-_OTHER = {
-    torch.float64: torch.int64, torch.int64: torch.float64, torch.int32: torch.float32, torch.float32: torch.int32,
-    torch.float16: torch.bfloat16, torch.bfloat16: torch.float16, torch.int16: torch.float16, torch.int8: torch.uint8,
-    torch.uint8: torch.int8, torch.bool: torch.uint8,
-}  # fmt: skip
-
-
-def _must_refuse(what: str, call: Callable[[], object]) -> None:
-    """Raise unless a call raises InputError."""
-    try:
-        call()
-    except InputError:
-        return
-    raise AssertionError(f"a call with {what} is not refused")
 
 
 def _laid(tensor: torch.Tensor, layout: Shape) -> torch.Tensor:
@@ -240,14 +247,35 @@ def _run_package(request: Request, path: Path) -> list[list[Array]]:
         given = {n: _rows_apart(a) if request.strange else a.copy() for k, (n, a) in named if k not in request.weights}
         results = package.run(given)
         found.append([np.array(results[n]) for n in package.manifest.outputs])
-    for name, array in given.items():
-        if array.dtype == np.float32:
-            other = {**given, name: np.ascontiguousarray(array).view(np.int32)}
-            _must_refuse(f"{name} as int32", lambda other=other: package.run(other))  # type: ignore[misc]
-        fewer = {n: a for n, a in given.items() if n != name}
-        _must_refuse(f"{name} left out", lambda fewer=fewer: package.run(fewer))  # type: ignore[misc]
-        break
+    _call_package_otherwise(request, package, {n: a.copy() for n, a in given.items()}, found[-1])
     return found
+
+
+def _call_package_otherwise(request: Request, package: Package, given: dict[str, Array], want: list[Array]) -> None:
+    """Calls that must give what the last one gave, or be refused (`effcc.fuzz.recalled`)."""
+    program = request.state.program
+    assert program is not None
+
+    def called(by: Package, inputs: dict[str, Array]) -> list[Array]:
+        results = by.run(inputs)
+        return [np.array(results[n]) for n in by.manifest.outputs]
+
+    for name in list(given)[:MOST_INPUTS]:
+        for how, array in arrays_laid_otherwise(given[name]):
+            require_same(called(package, {**given, name: array}), want, f"with {how} in {name}")
+    if request.grown is not None:
+        large = {n: a.copy() for n, a in zip(program.inputs, request.grown, strict=True) if n in given}
+        fresh = called(Package(package.path, threads=THREADS), large)
+        require_same(called(package, large), fresh, "at large sizes after small ones")
+        require_same(called(package, given), want, "at small sizes after large ones")
+    tensors = [to_torch(a) for a in given.values()]
+    for what, wrong in wrong_calls(tensors, [program.buffer(n).type for n in given]):
+        if len(wrong) <= len(given):
+            arrays = dict(zip(given, map(to_numpy, wrong), strict=False))
+            require_refusal(what, lambda arrays=arrays: package.run(arrays))  # type: ignore[misc]
+    if given:
+        unknown = {**given, "no such input": next(iter(given.values()))}
+        require_refusal("an input that there is not", lambda: package.run(unknown))
 
 
 def _rows_apart(array: Array) -> Array:

@@ -33,6 +33,7 @@ _OF_BOOLS = ("and", "or", "xor", "not", "any", "all", "sum", "eq", "ne", "cast")
 _MOVES = ("transpose", "flip", "concat", "slice", "reshape", "broadcast")
 _REDUCTIONS = ("max", "min", "sum", "prod", "any", "all", "argmax", "argmin")
 _UNARY = ("floor", "ceil", "trunc", "round", "sign", "neg", "abs", "isnan", "isinf", "relu", "not")
+_ANY_SECOND = (*_EXTREMES[:2], *_COMPARISONS, "add", "sub", "mul", "and", "or", "xor", "copysign")
 _SHAPES = ((5,), (17,), (64,), (3, 33), (9, 8), (2, 3, 5), (4, 65), (130,), (2, 1, 300))
 
 
@@ -61,11 +62,46 @@ def _is_exact_cast(source: DType, to: DType) -> bool:
 
 
 def draw_exact(s: Sketch) -> None:
-    """Append a chain of exact steps."""
+    """Append a chain of exact steps, a cast first at times; or many steps of one tensor, each by itself."""
     shape = s.random.choice(_SHAPES)
     x = _given(s, DTYPES[s.random.choice(_NAMES)], shape)
-    for _ in range(s.random.randint(1, 5)):
-        x = _step(s, x)
+    how = s.random.random()
+    if how < 0.2:
+        _casts(s, x)
+    elif how < 0.4:
+        _each(s, x)
+    else:
+        x = _cast(s, x) if how < 0.6 else x
+        for _ in range(s.random.randint(1, 5)):
+            x = _step(s, x)
+
+
+def _casts(s: Sketch, x: Value) -> None:
+    """To every dtype, and back."""
+    for to in _targets(x.type.dtype):
+        y = s.emit("cast", x, dtype=to)
+        if _is_exact_cast(to, x.type.dtype) and s.random.random() < 0.5:
+            s.emit("cast", y, dtype=x.type.dtype)
+
+
+def _each(s: Sketch, x: Value) -> None:
+    """Every function and comparison of the tensor and one other."""
+    dtype = x.type.dtype
+    known = _OF_FLOATS if dtype.is_float else _OF_BOOLS if dtype == boolean else _OF_INTEGERS
+    y = _given(s, dtype, _shape(x))
+    for op in dict.fromkeys(known):
+        if op in ("cast", "linear", "cumsum", *_REDUCTIONS):
+            continue
+        second = [] if op in _UNARY else [y if op in _ANY_SECOND else _second(s, op, x)]
+        s.attempt(lambda s, op=op, second=second: s.emit(op, x, *second))  # type: ignore[misc]
+
+
+def _cast(s: Sketch, x: Value) -> Value:
+    return s.emit("cast", x, dtype=s.random.choice(_targets(x.type.dtype)))
+
+
+def _targets(dtype: DType) -> list[DType]:
+    return [d for n in dict.fromkeys(_NAMES) if (d := DTYPES[n]) != dtype and _is_exact_cast(dtype, d)]
 
 
 def _step(s: Sketch, x: Value) -> Value:
@@ -78,8 +114,7 @@ def _step(s: Sketch, x: Value) -> Value:
     ops = _OF_FLOATS if dtype.is_float else _OF_BOOLS if dtype == boolean else _OF_INTEGERS
     op = random.choice(ops)
     if op == "cast":
-        targets = [d for n in dict.fromkeys(_NAMES) if (d := DTYPES[n]) != dtype and _is_exact_cast(dtype, d)]
-        return s.emit("cast", x, dtype=random.choice(targets))
+        return _cast(s, x)
     if op in _UNARY:
         return s.emit(op, x)
     if op in _REDUCTIONS:

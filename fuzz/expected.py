@@ -35,6 +35,7 @@ Array = np.ndarray[Any, Any]
 _MOVES = ("view", "gather", "create")  # kinds of ops whose results are copies: nothing is rounded
 _SUMS = ("contraction", "norm", "reduction", "scan")  # kinds whose errors go by the terms, which may cancel out
 _PLAIN_SUMS = ("norm", "reduction")  # which eager adds up in cascades, and compiled code in chunks
+_FEW = 8
 _HUGE = 1e15  # beyond it, where numbers overflow depends on the order of computation
 
 
@@ -102,12 +103,12 @@ def _disturbed(case: Case, data: np.random.Generator, strength: float) -> list[A
         if not value.type.dtype.is_float or array.size == 0:
             return array
         unit = units * float(ml_dtypes.finfo(value.type.dtype.numpy).eps)
-        shaken = array * (1 + unit * data.uniform(-1, 1, array.shape))
+        shaken = array * (1 + unit * _noise(array.shape, data))
         if not sums:  # whole numbers come out as they are
             shaken = np.where(array == np.rint(array), array, shaken)
         else:
             largest = np.abs(array[np.isfinite(array)]).max(initial=0.0)
-            shaken = shaken + unit / 4 * largest * data.uniform(-1, 1, array.shape)
+            shaken = shaken + unit / 4 * largest * _noise(array.shape, data)
         return np.asarray(shaken)
 
     sizes = {p: a.size for p, a in zip(case.graph.params, case.inputs, strict=True)}
@@ -127,6 +128,12 @@ def _disturbed(case: Case, data: np.random.Generator, strength: float) -> list[A
         inputs = [a.astype(np.float64) if p.type.dtype.is_float else a for p, a in pairs]
         shaken = [shake(p, a) for p, a in zip(case.graph.params, inputs, strict=True)]
         return run_graph(case.graph, shaken, dtype=f64, observe=observe)
+
+
+def _noise(shape: tuple[int, ...], data: np.random.Generator) -> Array:
+    """Between -1 and 1; of few elements one of both, as a single one could lie near 0 in all trials."""
+    drawn = data.uniform(-1, 1, shape)
+    return drawn if np.size(drawn) > _FEW else np.sign(drawn)
 
 
 def _units_of_chunk(terms: int) -> float:

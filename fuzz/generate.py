@@ -11,7 +11,7 @@ drawn last (`effcc.fuzz.variation`). Some graphs are of numbers of every magnitu
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -25,7 +25,7 @@ from effcc.errors import EffccError
 from effcc.fuzz.exact import draw_exact
 from effcc.fuzz.functions import draw_functions
 from effcc.fuzz.operands import bounds, is_deterministic, propose
-from effcc.fuzz.sketch import STRUCTURES, Refused, Structure
+from effcc.fuzz.sketch import STRUCTURES, Refused, Sketch
 from effcc.fuzz.steps import draw_steps
 from effcc.fuzz.variation import PLAIN, Variation, draw_variation, varied
 from effcc.ir.dtypes import DTYPES, DType, boolean, from_numpy
@@ -182,13 +182,13 @@ class _Generator:
             {"steps": self._steps, "exact": self._exact, "functions": self._functions}[own]()
             return self._finish()
         if not odd:  # every structure in its turn, so that few graphs see them all
-            self._structure(STRUCTURES[turn % len(STRUCTURES)])
+            self.attempt(STRUCTURES[turn % len(STRUCTURES)])
             if begin < 0.3:
-                self._structure(self.random.choice(STRUCTURES))
+                self.attempt(self.random.choice(STRUCTURES))
         elif begin < 0.3:
             self._chain(self.random.choice(CHAINS))
         elif begin < 0.75:  # and once more, out of step with the even ones
-            self._structure(STRUCTURES[(turn + len(STRUCTURES) // 2) % len(STRUCTURES)])
+            self.attempt(STRUCTURES[(turn + len(STRUCTURES) // 2) % len(STRUCTURES)])
         if not odd or 0.3 <= begin < 0.75:
             wanted = len(self.builder.nodes) + self.random.choice((0, 0, 1, 2, 4))
         for _ in range(wanted * 6):
@@ -219,7 +219,7 @@ class _Generator:
                 return
             last = self.builder.nodes[-1].results[0]
 
-    def _structure(self, build: Structure) -> None:
+    def attempt(self, build: Callable[[Sketch], object]) -> None:
         """Append a structure; nothing of it where it leaves the range of numbers."""
         sizes = self._mark()
         try:
@@ -233,7 +233,7 @@ class _Generator:
     def _exact(self) -> None:
         chains = self.random.randint(1, 3)
         while not self.builder.nodes or chains > 0:
-            self._structure(draw_exact)
+            self.attempt(draw_exact)
             chains -= 1
 
     def _functions(self) -> None:

@@ -1,7 +1,7 @@
 """Who says whether a case is right: eager PyTorch, the compiled C++, every step of the compiler interpreted, MLIR.
 
 `examine` takes a case through the steps, every second one with schedules drawn at random. After each step what came out
-must verify, and (in one case of seventeen) its text must parse back to the same text. In one case of seven, and where
+must verify, and (in one case of forty-seven) its text must parse back to the same text. In one case of seven, and where
 there is no C++ to run, the last is interpreted in float64; where it is wrong, so are the earlier ones in turn, to name
 the step that broke it; functions of vectors are interpreted where that is quick. `judge` looks at what the compiled
 code computed, and blames a step of the compiler in the same way.
@@ -42,7 +42,7 @@ from effcc.passes.fusion.program import program_of
 from effcc.passes.tiling.axes import verify_settled
 from effcc.target import Target
 
-TEXT_EVERY = 17  # parsing takes as long as all the steps
+TEXT_EVERY = 47  # parsing takes as long as all the steps
 FRONT_EVERY = 3  # most go wrong at the end
 AGAIN_EVERY = 3  # a second call of what keeps nothing from the first seldom shows more
 INTERPRET_EVERY = 7  # so does interpreting the loops, which finds little that running the compiled code does not

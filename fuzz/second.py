@@ -20,6 +20,8 @@ from effcc.ir.interpreter import run_graph
 from effcc.ir.types import TensorType
 
 MOST_WORK = 1_000_000  # points of all index spaces at the second sizes: interpreting more takes seconds
+MOST_GROWN = 10_000_000  # points and elements of large sizes, at which nothing is interpreted
+_FACTOR = 37
 _GROWN = (lambda n: n + 1, lambda n: n + 16, lambda n: 2 * n + 3, lambda n: max(2, n - 1), lambda n: max(2, n // 2))
 
 
@@ -44,6 +46,27 @@ def second(case: Case) -> tuple[Case, dict[str, int]] | None:
         inputs.append(array)
     made = replace(case, graph=graph, inputs=tuple(inputs))
     return (made, sizes) if made.work <= MOST_WORK and _can_be_interpreted(made) else None
+
+
+def grown(case: Case) -> tuple[Array, ...] | None:
+    """Inputs of much larger run-time sizes; None where there are no such sizes, or they would take long."""
+    if case.graph.updates or not case.variation.symbols:
+        return None
+    graph = case.compiled
+    sizes = {f"s{k}": _FACTOR * n + 11 for k, n in enumerate(case.variation.symbols)}
+    try:
+        large = at_sizes(graph, {n: s for n, s in sizes.items() if n in graph.size_symbols()})
+    except (EffccError, ValueError, TypeError):
+        return None
+    shapes = [tuple(int(d) for d in p.type.shape) for p in large.params]
+    inputs = tuple(
+        a if p.name in graph.weights else _moved(a, shape)
+        for p, a, shape in zip(large.params, case.inputs, shapes, strict=True)
+    )
+    whole = [r for n in large.nodes for r in n.results]
+    sound = all(int(d) >= 0 for v in whole for d in v.type.shape)
+    small = max(replace(case, graph=large, inputs=inputs).work, sum(int(v.type.size) for v in whole)) <= MOST_GROWN
+    return inputs if sound and small else None
 
 
 def _can_be_interpreted(case: Case) -> bool:

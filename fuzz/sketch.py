@@ -36,6 +36,8 @@ class Sketch(Protocol):
 
     def update(self, parameter: Value, value: Value) -> None: ...
 
+    def attempt(self, build: Callable[[Sketch], object]) -> None: ...
+
 
 class Refused(Exception):
     """What a structure computes cannot be compared; leave it out."""

@@ -54,5 +54,6 @@ def fuzz(
     else:
         print(report)
     alone = packages or modules or programs
-    if report.failures or (not alone and (report.modules.failures or report.programs.failures)):
+    beside = () if alone else (report.modules, report.programs, report.packages)
+    if report.failures or any(part.failures for part in beside):
         raise typer.Exit(1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from effcc.compression.install import Stored
+from effcc.ir.encodings.storage import Storage
 from effcc.ir.encodings.values import EPSILON, SMALLEST
 
 
@@ -16,34 +18,38 @@ def wrongly_stored(held: Stored, dense: Any, nearest: bool, largest: bool) -> st
     nearest: whether it was rounded to nearest, an element at a time, from just these numbers. largest: whether what is
     kept of it was chosen by magnitude.
     """
-    made, arrays = held.storage, held.arrays
+    changed = held.change.scale is not None or held.change.rotation is not None
+    return wrong_storage(held.storage, held.arrays, dense, nearest and not changed, largest)
+
+
+def wrong_storage(made: Storage, arrays: Sequence[Any], dense: Any, nearest: bool, largest: bool) -> str:
+    """How arrays are wrong as what `made` stores of a dense weight; empty where they are right."""
     decoded = made.decode(arrays)
     if decoded.shape != dense.shape or decoded.dtype != dense.dtype:
         return f"it is decoded as {decoded.dtype}{list(decoded.shape)}, not {dense.dtype}{list(dense.shape)}"
     if not np.isfinite(decoded.astype(np.float64)).all():
         return "it is decoded as infinities or NaN"
-    if largest and _keeps_little(held, dense):
+    if largest and _keeps_little(made, arrays, dense):
         return "what is kept is smaller than what is left out"
-    if not nearest or held.change.scale is not None or held.change.rotation is not None:
+    if not nearest:
         return ""
     if not made.holds(arrays, dense):
         return "an element is off by more than the error bound"
-    return _farther_than_need_be(held, dense)
+    return _farther_than_need_be(made, arrays, dense)
 
 
-def _keeps_little(held: Stored, dense: Any) -> bool:
+def _keeps_little(made: Storage, arrays: Sequence[Any], dense: Any) -> bool:
     """Whether the elements that are kept are smaller in the mean than all are."""
-    coordinates, _ = held.storage.split(held.arrays)
+    coordinates, _ = made.split(arrays)
     if not coordinates:
         return False
-    kept = np.square(held.storage.levels.compress(dense.astype(np.float64), coordinates))
+    kept = np.square(made.levels.compress(dense.astype(np.float64), coordinates))
     return bool(kept.mean() < np.square(dense.astype(np.float64)).mean() * (1 - 1e-9))
 
 
-def _farther_than_need_be(held: Stored, dense: Any) -> str:
+def _farther_than_need_be(made: Storage, arrays: Sequence[Any], dense: Any) -> str:
     """Whether an element is farther from its number than from what another is decoded as that shares its scale."""
-    made = held.storage
-    coordinates, values = made.split(held.arrays)
+    coordinates, values = made.split(arrays)
     levels = made.levels.at(coordinates)
     given = made.values.blocks(levels.rows(levels.compress(dense.astype(np.float64), coordinates)))
     if given is None:
@@ -52,7 +58,9 @@ def _farther_than_need_be(held: Stored, dense: Any) -> str:
     assert decoded is not None, "what is stored is, in blocks"
     size = given.shape[-1]
     for w, d in zip(given.reshape(-1, size), decoded.reshape(-1, size), strict=True):
-        known = np.unique(d)
+        known = np.unique(d[(d != 0) | (w != 0)])  # what rows are filled up with is nobody's choice
+        if not known.size:
+            continue
         at = np.searchsorted(known, w)
         around = known[np.clip(np.stack([at - 1, at]), 0, len(known) - 1)]
         least = np.abs(around - w).min(axis=0)

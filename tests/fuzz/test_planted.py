@@ -69,7 +69,7 @@ tile = importlib.import_module("effcc.passes.tiling.tile")
 lower = importlib.import_module("effcc.codegen.lower")
 vectorize = importlib.import_module("effcc.codegen.cpp.vectorize")
 
-PACE = Pace(batch=4, deployed=0, modules=False, programs=False)
+PACE = Pace(batch=4, deployed=0, modules=False, programs=False, packages=False, rules=10, encoders=0)
 
 
 @dataclass(frozen=True)
@@ -526,6 +526,6 @@ def campaign(bug: str, seed: int, most: int) -> Report:
 def test_without_a_bug_nothing_is_found() -> None:
     report = run(
         10, seed=0, target=Target.detect(), most=24, others=False, progress=False, reduce_seconds=0,
-        pace=Pace(modules=False, programs=False),
+        pace=Pace(modules=False, programs=False, packages=False),
     )  # fmt: skip
     assert not report.failures, str(report)
