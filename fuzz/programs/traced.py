@@ -94,7 +94,8 @@ class Traced:
                 made_of = [tensor(r.shape, torch.float64, "positive", k) for k, r in enumerate(passed)]
                 weights = tuple(made_of)
                 self._weights = made_of
-            loss = sum((r.double() * w).sum() for r, w in zip(passed, weights, strict=True))
+            weighed = [(r.double() * w).sum() for r, w in zip(passed, weights, strict=True)]
+            loss = torch.stack(weighed).sum()
             gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
             found += [(f"the gradient of argument {k}", g) for k, g in enumerate(gradients) if g is not None]
         found += [(f"argument {k} after the call", t) for k, t in enumerate(copies) if not t.requires_grad]
