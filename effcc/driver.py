@@ -177,7 +177,7 @@ def _arrange(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
         return state
-    arranged = share_rows(widen_rows(arrange(decode_panels(state.program, target), target), target), target)
+    arranged = share_rows(widen_rows(arrange(decode_panels(state.program, target, state.prepare_once), target), target), target)
     arranged = share_inputs(arranged, target)
     return replace(state, program=turn_columns(cut_long_spans(arranged, target.cores)))
 

@@ -6,6 +6,10 @@
 Tasks take columns of O by panels as wide as a register tile; each decodes its panel of W into the cache, with the
 lanes side by side, and all its tiles of rows read it from there. The weight stays as it is stored. Where few rows
 share a panel, codes are decoded where they are multiplied: what is predicted to be quicker is done.
+
+A program that computes gradients sees other weights at every call. What would be packed before the call is copied so,
+panel by panel, where that is predicted to be quicker: no packed copy of weights is written to memory and read again. So
+is a factor of a weight's gradient, `dW[m,n] = sum(k: X[k,m] * dY[k,n])`, whose rows share their sets of the L1 cache.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from effcc.ir.contraction import Contraction, Operand, contraction
-from effcc.ir.dependences import is_decoded, online_axis, shared_axes
+from effcc.ir.dependences import is_made_anew, online_axis, shared_axes
+from effcc.ir.dims import elements
 from effcc.ir.expr import Load, free_axes
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.program import Program
@@ -22,27 +27,43 @@ from effcc.passes.tiling.axes import settle_axes
 from effcc.passes.tiling.choose import choose
 from effcc.target import Target
 
+_PACKING_PASSES = 3
+"""Times that the bytes of a packed copy pass between memory and caches: read, fetched to be written, and written."""
 
-def decode_panels(program: Program, target: Target) -> Program:
-    """The program with panels in the kernels that are predicted to be quicker so."""
-    kernels = {name: _quicker(kernel, with_panels(kernel), target) for name, kernel in program.kernels.items()}
+
+def decode_panels(program: Program, target: Target, once: bool = True) -> Program:
+    """The program with panels in the kernels that are predicted to be quicker so.
+
+    once: whether weights are packed once for many calls, and not at every call.
+    """
+    kernels = {n: _quicker(k, with_panels(k, copied=not once), target, once) for n, k in program.kernels.items()}
     return replace(program, kernels=kernels)
 
 
-def _quicker(inside: Kernel, apart: Kernel, target: Target) -> Kernel:
+def _quicker(inside: Kernel, apart: Kernel, target: Target, once: bool) -> Kernel:
     if apart is inside:
         return inside
-    return min((inside, apart), key=lambda one: choose(settle_axes(one, target), target)[1].seconds)
+
+    def seconds(kernel: Kernel) -> float:
+        packed, schedule = choose(settle_axes(kernel, target), target)
+        wanted = {w.buffer for w in schedule.packs} if not once else set()
+        copies = sum(elements(p.type.shape) * p.type.dtype.bytes for p in packed.params if p.name in wanted)
+        return schedule.seconds + _PACKING_PASSES * copies / target.memory_bandwidth
+
+    return min((inside, apart), key=seconds)
 
 
-def with_panels(kernel: Kernel) -> Kernel:
-    """The kernel with each decoded factor of its products in a statement of its own; itself where it has none."""
+def with_panels(kernel: Kernel, copied: bool = False) -> Kernel:
+    """The kernel with each decoded factor of its products in a statement of its own; itself where it has none.
+
+    copied: also weights that are stored as they are multiplied.
+    """
     if online_axis(kernel) is not None or kernel.scans or kernel.spans:
         return kernel
     done: list[Statement] = []
     for s in kernel.statements:
         product = contraction(s, kernel.weights)
-        factor = _decoded_factor(kernel, product) if product is not None else None
+        factor = _decoded_factor(kernel, product, copied) if product is not None else None
         if product is None or factor is None:
             done.append(s)
         else:
@@ -50,15 +71,19 @@ def with_panels(kernel: Kernel) -> Kernel:
     return kernel if len(done) == len(kernel.statements) else kernel.with_statements(tuple(done))
 
 
-def _decoded_factor(kernel: Kernel, product: Contraction) -> Operand | None:
-    """The factor that is computed of weights, with an axis along which tasks can be cut."""
+def _decoded_factor(kernel: Kernel, product: Contraction, copied: bool) -> Operand | None:
+    """The factor that is computed of weights (`copied`: or that is stored so), with an axis to cut tasks along."""
     if not product.is_outer or not product.in_place or product.dot is not None:
         return None
-    shared = shared_axes(kernel)
+    shared, result = shared_axes(kernel), kernel.definition(product.target)
+    innermost = next((a for a in reversed(result.axes) if a not in product.batch), "") if result is not None else ""
     for operand, own in ((product.left, product.rows), (product.right, product.columns)):
-        computed = operand.constant and not isinstance(operand.unwidened, Load) and operand.value.dtype.is_float
+        stored = isinstance(operand.unwidened, Load) and not (copied and isinstance(operand.value, Load))
+        computed = operand.constant and not stored and operand.value.dtype.is_float
         known = all(isinstance(kernel.extents[a], int) for a in free_axes(operand.value))
-        if computed and known and any(a in shared for a in own):
+        activation = copied and innermost in own and not product.left.constant and not product.right.constant
+        activation = activation and isinstance(operand.value, Load) and operand.value.dtype.is_float
+        if (computed or activation) and known and any(a in shared for a in own):
             return operand
     return None
 
@@ -68,4 +93,4 @@ def _apart(kernel: Kernel, s: Statement, product: Contraction, factor: Operand, 
     own = product.columns if factor is product.right else product.rows
     used = free_axes(factor.value)
     axes = tuple(a for a in (*product.batch, *product.depth, *own) if a in used)
-    return set_apart(kernel, s, Statement(f"{s.target}_panel", axes, factor.value), taken, is_decoded)
+    return set_apart(kernel, s, Statement(f"{s.target}_panel", axes, factor.value), taken, is_made_anew)

@@ -14,7 +14,7 @@ from math import prod
 from effcc.ir.codes import reads_table
 from effcc.ir.contraction import Contraction, factors_of, summands_of
 from effcc.ir.contraction import Operand as Factor
-from effcc.ir.dependences import is_decoded
+from effcc.ir.dependences import is_copy, is_made_anew, online_axis
 from effcc.ir.dims import Shape, elements
 from effcc.ir.dots import TILE_ROW_BYTES
 from effcc.ir.dtypes import boolean
@@ -24,6 +24,7 @@ from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.scalars import function
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, Joins, Made, schedule_contraction
+from effcc.passes.tiling.copies import TURN_SLOTS
 from effcc.passes.tiling.cost import PAGE_BYTES
 from effcc.passes.tiling.dots import dot_slots, is_turned, sums_twice
 from effcc.passes.tiling.matrix import matrix_schedules
@@ -104,7 +105,7 @@ def contraction_of(
         turned=depth > 1 and product.dot is not None and is_turned(product.dot, target),
         made=_made(kernel, columns_of.data.buffer, lane_axis),
         joins=joins,
-        rhs_row_stride=None if packed else _far(kernel, columns_of, reduced[-1]),
+        rhs_row_stride=None if packed or _is_copied(kernel, columns_of) else _far(kernel, columns_of, reduced[-1]),
         masks=masking.registers + _is_padded(rows_of),
     )
     return _contraction(nest, target, rank)
@@ -171,14 +172,24 @@ def _reads_codes(factor: Factor) -> bool:
     return any(loads(i) for e in tables for i in e.index)
 
 
+def _is_copied(kernel: Kernel, factor: Factor) -> bool:
+    """Whether a factor is what each task copies for itself, its lanes side by side."""
+    s = kernel.definition(factor.data.buffer)
+    return s is not None and is_copy(kernel, s)
+
+
 def _made(kernel: Kernel, buffer: str, axis: str) -> Made | None:
     """What it takes to make panels of a factor that the kernel decodes for itself, lanes along `axis`."""
     s = kernel.definition(buffer)
-    if s is None or not is_decoded(kernel, s):
+    if s is None or not is_made_anew(kernel, s) or online_axis(kernel) is not None:
         return None
     read = {x.buffer for x in s.reads}
-    loads_ = sum(not reads_table(x) for x in s.reads)
     stored = sum(elements(p.type.shape) * p.type.dtype.bytes for p in kernel.params if p.name in read)
+    if is_copy(kernel, s):
+        (source,) = s.reads
+        beside = stride(source, axis, layouts(kernel)[source.buffer]) == 1
+        return Made(1 + STORE_SLOTS if beside else TURN_SLOTS, stored)
+    loads_ = sum(not reads_table(x) for x in s.reads)
     return Made(max(1, round(_operations(s.value, axis))) + loads_ + STORE_SLOTS, stored)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from effcc.ir.contraction import Operand
-from effcc.ir.dependences import is_decoded
+from effcc.ir.dependences import is_copy, is_decoded, is_made_anew, online_axis
 from effcc.ir.expr import Call, Const, free_axes, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.tiling.build import TiledNest
@@ -13,9 +13,9 @@ from effcc.passes.tiling.pack import pack_along, packable
 
 
 def makes_panels(kernel: Kernel, factor: Operand) -> bool:
-    """Whether a factor of a product is what the kernel decodes for itself."""
+    """Whether a factor of a product is what the kernel decodes or copies for itself."""
     s = kernel.definition(factor.data.buffer)
-    return s is not None and is_decoded(kernel, s)
+    return s is not None and is_made_anew(kernel, s) and online_axis(kernel) is None
 
 
 def decoded(choice: Choice, plan: NestPlan) -> Statement | None:
@@ -24,7 +24,8 @@ def decoded(choice: Choice, plan: NestPlan) -> Statement | None:
         return None
     s = choice.kernel.statements[plan.body[0]]
     lanes = choice.lanes.get(s.target)
-    return s if is_decoded(choice.kernel, s) and lanes in choice.shared else None
+    computed = is_decoded(choice.kernel, s) and not is_copy(choice.kernel, s)
+    return s if computed and lanes in choice.shared else None
 
 
 def panel_nest(choice: Choice, plan: NestPlan) -> TiledNest:

@@ -9,8 +9,11 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_kernel
 from effcc.ir.printer import print_kernel
 from effcc.ir.program import Program
+from effcc.ir.verifier import verify_schedule
 from effcc.passes.fusion.split import split_axes
 from effcc.passes.panels import decode_panels, with_panels
+from effcc.passes.tiling.choose import choose
+from effcc.passes.tiling.written import bounds
 from effcc.target import Target, generic
 
 SYMMETRIC = "cast<f32>((shr(cast<i32>(Q[n,k // 2]), cast<i32>(k % 2 * 4)) and 15) - 8) * S[n,k // 32]"
@@ -29,9 +32,9 @@ def kernel(value: str = SYMMETRIC, rows: int = 64, columns: int = 96) -> Kernel:
     return split_axes(replace(made, weights=frozenset(used)))
 
 
-def chosen(one: Kernel, target: Target) -> Kernel:
+def chosen(one: Kernel, target: Target, once: bool = True) -> Kernel:
     program = Program("p", (), (), (), {"k": one}, ())
-    return decode_panels(program, target).kernels["k"]
+    return decode_panels(program, target, once).kernels["k"]
 
 
 def test_what_is_decoded_of_weights_is_a_statement_of_its_own() -> None:
@@ -57,3 +60,29 @@ def test_many_rows_decode_once_and_few_where_they_multiply() -> None:
     machine = generic("avx2").one_core()
     assert len(chosen(kernel(rows=128), machine).statements) == 2
     assert len(chosen(kernel(rows=2), machine).statements) == 1
+
+
+def test_programs_of_gradients_copy_weights_panel_by_panel_instead_of_packing_them() -> None:
+    machine = generic("avx2").one_core()
+    layer = parse_kernel(
+        "kernel @k(X: f32[128,768], W: f32[768,768]) -> (O: f32[128,768]) over m=128, n=768, k=768 "
+        "{ O[m,n] = sum(k: X[m,k] * W[n,k]) }"
+    )
+    layer = replace(layer, weights=frozenset({"W"}))
+    assert chosen(layer, machine) is layer, "packed once for many calls, it costs nothing"
+    copied = chosen(layer, machine, once=False)
+    assert [str(s.axes) for s in copied.statements] == ["('k', 'n')", "('m', 'n')"]
+    kernel, schedule = choose(copied, machine)
+    assert not schedule.packs
+    verify_schedule(kernel, schedule, bounds(machine))
+
+
+def test_gradients_of_weights_copy_the_factor_whose_rows_share_their_sets_of_the_cache() -> None:
+    machine = generic("avx2").one_core()
+    gradient = parse_kernel(
+        "kernel @k(X: f32[128,3072], Y: f32[128,768]) -> (O: f32[3072,768]) over m=3072, n=768, k=128 "
+        "{ O[m,n] = sum(k: X[k,m] * Y[k,n]) }"
+    )
+    made = chosen(gradient, machine, once=False)
+    assert made.statements[0].reads[0].buffer == "Y"
+    assert len(made.statements) == 2
