@@ -177,7 +177,8 @@ def _arrange(state: State, target: Target) -> State:
     assert state.program is not None
     if device_of(target) is not None:
         return state
-    arranged = share_rows(widen_rows(arrange(decode_panels(state.program, target, state.prepare_once), target), target), target)
+    panels = decode_panels(state.program, target, state.prepare_once)
+    arranged = share_rows(widen_rows(arrange(panels, target), target), target)
     arranged = share_inputs(arranged, target)
     return replace(state, program=turn_columns(cut_long_spans(arranged, target.cores)))
 
