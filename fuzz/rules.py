@@ -15,8 +15,9 @@ from effcc.passes.rules.reader import load_all
 
 INSTANCES = 2  # of each rule at a time; the rules come round again with other seeds
 DRAWS = 40  # at most for them
-NEAR = 0.15
-"""How often drafts lie just beyond what a condition allows."""
+BEYOND = 100  # drafts just beyond what conditions allow, of rules that have any
+NEAR = 0.7
+"""How often each condition of such a draft proposes nothing."""
 
 
 class RuleChecks:
@@ -33,7 +34,10 @@ class RuleChecks:
         """The next rules, so many, checked on a few instances each: those that are wrong."""
         found = []
         for rule in islice(self._rules, count):
-            verdict = try_rule(rule, INSTANCES, self._seed + 1 + self._done // self._size, DRAWS, NEAR)
+            seed = self._seed + 1 + self._done // self._size
+            verdict = try_rule(rule, INSTANCES, seed, DRAWS)
+            if verdict.witness is None and rule.conditions:
+                verdict = try_rule(rule, INSTANCES, seed + 1_000_003, BEYOND, NEAR)
             self._done += 1
             if verdict.witness is not None:
                 graph, inputs = verdict.witness

@@ -80,8 +80,9 @@ class Instance:
     after: Graph
 
 
-STRAYS = ("sub", "difference", "neg", "tanh", "floor")
-"""What computes an operand that a condition is not to hold of; `difference`: of two magnitudes."""
+UNARY_STRAYS = ("neg", "tanh", "floor", "sin", "relu", "sign", "reciprocal", "expm1", "log1p")
+BINARY_STRAYS = ("add", "sub", "mul", "div", "maximum", "minimum")
+"""What computes an operand that a condition may not hold of; those of two are of magnitudes at times (`sub abs`)."""
 
 
 def instance(rule: Rule, random: Random, near: float = 0.0) -> Instance | None:
@@ -107,7 +108,7 @@ def _draft(rule: Rule, random: Random, near: float) -> Draft:
     for each in proposals:
         if near and random.random() < near:
             strays = [a.name for a in each.args if isinstance(a, Tensor)]
-            draft.producers.update({name: random.choice(STRAYS) for name in strays if random.random() < 0.5})
+            draft.producers.update({name: _stray(random) for name in strays if random.random() < 0.7})
         else:
             CONDITIONS[each.name].propose(draft, random, each.args)
     if proposals:
@@ -116,6 +117,12 @@ def _draft(rule: Rule, random: Random, near: float) -> Draft:
         draft.tensors["result"] = _complete(rule.pattern, draft, random)
     _fit_result(rule, draft)
     return draft
+
+
+def _stray(random: Random) -> str:
+    if random.random() < 0.4:
+        return random.choice(UNARY_STRAYS)
+    return random.choice(BINARY_STRAYS) + random.choice(("", " abs"))
 
 
 def _fit_result(rule: Rule, draft: Draft) -> None:
@@ -209,12 +216,11 @@ def _leaf(b: GraphBuilder, name: str, t: TensorType, draft: Draft) -> Value:
         w = b.param(f"{name}_1", TensorType(t.dtype, (columns, 2)), weight=True)
         return b.emit("linear", x, w, name=name)
     x = b.param(f"{name}_0", t)
-    if producer not in ("sub", "difference"):
-        return b.emit(producer, x, name=name)
-    y = b.param(f"{name}_1", t)
-    if producer == "difference":
-        x, y = b.emit("abs", x), b.emit("abs", y)
-    return b.emit("sub", x, y, name=name)
+    op, _, of = producer.partition(" ")
+    if op not in BINARY_STRAYS:
+        return b.emit(op, x, name=name)
+    operands = [x, b.param(f"{name}_1", t)]
+    return b.emit(op, *(b.emit(of, o) if of else o for o in operands), name=name)
 
 
 def _leaves(term: Term, draft: Draft) -> dict[str, TensorType]:
