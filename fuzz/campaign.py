@@ -26,7 +26,7 @@ from effcc.driver import STEPS
 from effcc.errors import ToolchainError
 from effcc.fuzz.beside import Beside
 from effcc.fuzz.damaged import DAMAGED, DamageReport
-from effcc.fuzz.deployed import Deployed
+from effcc.fuzz.deployed import KINDS, Deployed
 from effcc.fuzz.encoders import EncoderChecks
 from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
@@ -157,7 +157,8 @@ def run(
     is taken whatever the time.
     """
     modules, programs, packages = ModuleReport(seed), ProgramReport(seed), DamageReport(seed)
-    nursery()
+    if pace.deployed or pace.modules or pace.programs or pace.packages:
+        nursery()  # which imports everything meanwhile
     with (
         warnings.catch_warnings(),
         np.errstate(all="ignore"),
@@ -296,8 +297,12 @@ class _Campaign:
         called = [n for _, n in (*programs, *faults)]
         outcomes = self.background.submit(runner.run, called, target)
         at = self.graphs // self.pace.batch % max(len(programs), 1)
-        chosen = [e for e, _ in programs[at : at + self.pace.deployed]]
-        deployed = self.background.submit(lambda: [self.deployed.judge(e, target) for e in chosen])
+        chosen = [(e, "") for e, _ in programs[at : at + self.pace.deployed]]
+        if self.pace.deployed:  # and the smallest of those whose sizes may grow and shrink
+            growing = [e for e, _ in programs if e.case.variation.symbols]
+            kind = KINDS[self.graphs // self.pace.batch % len(KINDS)]
+            chosen += [(e, kind) for e in sorted(growing, key=lambda e: len(e.case.graph.nodes))[:1]]
+        deployed = self.background.submit(lambda: [self.deployed.judge(e, target, k) for e, k in chosen])
         judged = [*((e, judge) for e, _ in programs), *((e, judge_fault) for e, _ in faults)]
         return _Running(judged, outcomes, deployed, target, runner)
 
@@ -334,7 +339,7 @@ class _Campaign:
         if examined.failure is not None:
             return examined.failure
         if sought.step == "deployed":
-            return self.deployed.judge(examined, target)
+            return self.deployed.judge(examined, target, sought.kind.split()[0])
         if sought.step != "build":
             return interpreted(examined)
         program = native(examined)

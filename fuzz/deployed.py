@@ -77,12 +77,13 @@ class Deployed:
         self._worker.stop()
         self._folder.cleanup()
 
-    def judge(self, examined: Examined, target: Target) -> Failure | None:
-        """How a program is wrong when it is deployed; None where it is right, or cannot be."""
+    def judge(self, examined: Examined, target: Target, kind: str = "") -> Failure | None:
+        """How a program is wrong when it is deployed, as a `kind` if one is said; None where it is right, or cannot
+        be."""
         case, program = examined.case, native(examined)
         if program is None:
             return None
-        kind = KINDS[case.seed // 2 % len(KINDS)]
+        kind = kind or KINDS[case.seed // 2 % len(KINDS)]
         if kind == "package" and (case.graph.updates or not case.graph.nodes):
             kind = "executable"
         calls = _calls(examined, kind)

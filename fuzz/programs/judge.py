@@ -67,7 +67,7 @@ def judge(case: Case) -> Failure | str:
         if difference(expected, got, []) is None:
             return ""  # bit by bit as eager: how far off it may be does not matter
         trials = _disturbed(case, loaded) if isinstance(expected[0], Seen) else []
-        found = difference(expected, got, trials)
+        found = difference(expected, got, trials, case.way == "interpreted" and _only_finite(case, loaded))
         if found is None:
             return ""
         if case.export and _is_refusal(got):
@@ -98,7 +98,7 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
     if difference(expected, got, []) is None:
         return ""
     trials = [_sound(traced.in_eager(Disturbed(seed, strict=not case.trains))) for seed in range(TRIALS)]
-    found = difference(expected, got, trials)
+    found = difference(expected, got, trials, _only_finite(case, loaded))
     if found is None:
         return ""
     failure = Failure(case, *found)
@@ -111,6 +111,13 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
 def _disturbed(case: Case, loaded: Any) -> list[list[Seen | Raised]]:
     modes = [Disturbed(seed, strict=not case.trains) for seed in range(TRIALS)]
     return [_sound(observe(case, loaded, eager, mode)) for mode in modes]
+
+
+def _only_finite(case: Case, loaded: Any) -> bool:
+    """Whether all that a case begins with is finite: an infinity or NaN then is an overflow."""
+    given = [t for sizes in case.calls for t in loaded.inputs(**dict(sizes))]
+    held = [*given, *loaded.Program().state_dict().values()]
+    return all(bool(t.isfinite().all()) for t in held if t.is_floating_point())
 
 
 def _sound(trial: list[Seen | Raised]) -> list[Seen | Raised]:
@@ -138,9 +145,13 @@ def _fails_in_pytorch(case: Case, loaded: Any) -> bool:
 
 
 def difference(
-    expected: Sequence[Seen | Raised], got: Sequence[Seen | Raised], trials: Sequence[Sequence[Seen | Raised]]
+    expected: Sequence[Seen | Raised],
+    got: Sequence[Seen | Raised],
+    trials: Sequence[Sequence[Seen | Raised]],
+    wider: bool = False,
 ) -> tuple[str, str] | None:
-    """The first thing that is not as it must be: its kind and a sentence."""
+    """The first thing that is not as it must be: its kind and a sentence. wider: where what was computed may be finite
+    though eager's is not, as it was computed in float64."""
     for number, want in enumerate(expected):
         if number >= len(got):
             return "structure", f"{want.where} is missing"
@@ -153,7 +164,7 @@ def difference(
             return "structure", f"expected to see {want.where}, not {have.where}"
         others = [t[number] for t in trials if number < len(t)]
         seen = [o for o in others if isinstance(o, Seen) and o.where == want.where]
-        problem = _compared(want, have, seen, len(seen) < len(trials))
+        problem = _compared(want, have, seen, len(seen) < len(trials), wider)
         if problem is not None:
             return problem[0], f"{want.where}: {problem[1]}"
     if len(got) > len(expected):
@@ -175,7 +186,9 @@ def _raised(want: Seen | Raised, have: Raised) -> tuple[str, str] | None:
     return None
 
 
-def _compared(want: Seen, have: Seen, trials: Sequence[Seen], lost: bool) -> tuple[str, str] | None:
+def _compared(
+    want: Seen, have: Seen, trials: Sequence[Seen], lost: bool, wider: bool = False
+) -> tuple[str, str] | None:
     if not isinstance(want.value, Tensor) or not isinstance(have.value, Tensor):
         same = type(want.value) is type(have.value) and (want.value == have.value or want.value != want.value)
         return None if same else ("facts", f"expected {_shown(want.value)}, got {_shown(have.value)}")
@@ -193,6 +206,8 @@ def _compared(want: Seen, have: Seen, trials: Sequence[Seen], lost: bool) -> tup
     if lost:
         return None
     right = within(mine, eager, others) if inexact else same_bits(mine, eager)
+    if inexact and wider and eager.is_floating_point():
+        right |= ~eager.isfinite()
     if bool(right.all()):
         return None
     place = tuple((~right).nonzero()[0].tolist())
