@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from itertools import permutations
 from itertools import product as combinations
-from math import prod
+from math import inf, prod
 
 from effcc.errors import noting
 from effcc.ir.affine import coefficient
@@ -29,6 +29,7 @@ from effcc.ir.kernel import Kernel, Param
 from effcc.ir.program import Buffer, Launch, Program
 from effcc.ir.schedule import Schedule, places
 from effcc.ir.types import TensorType
+from effcc.ir.views import holder, runs, viewed
 from effcc.passes.tiling.axes import settle_axes
 from effcc.passes.tiling.choose import choose
 from effcc.passes.tiling.contraction import aliased_rows
@@ -83,7 +84,7 @@ def _moves(program: Program, launches: Sequence[Launch]) -> dict[str, set[tuple[
             product = contraction(s, kernel.weights)
             for load in () if product is None else (*product.left.loads, *product.right.loads):
                 moved = {(d, c) for d, i in enumerate(load.index) for a in s.axes if (c := coefficient(i, a))}
-                if load.buffer in names:
+                if load.buffer in names and len(load.index) == program.by_name[names[load.buffer]].type.rank:
                     found.setdefault(names[load.buffer], set()).update(moved)
     return found
 
@@ -149,7 +150,7 @@ class _Pricing:
             kernel = self.program.kernels[step.kernel]
             suiting = {n: TensorType(t.dtype, t.shape, (1,) * t.rank) for n in open_ for t in [known[n].type]}
             found: dict[tuple[int, int], None] = {}
-            for supposed in (kernel, _specialized(kernel, step, suiting)):
+            for supposed in (kernel, _specialized(kernel, step, suiting) or kernel):
                 for name, dimension in self._along_lanes(kernel, supposed, step):
                     if name in open_:
                         found[open_.index(name), dimension] = None
@@ -160,13 +161,18 @@ class _Pricing:
         """The buffers and dimensions that a kernel walks along its lanes."""
         schedule = self._schedule(supposed)
         names = dict(zip((p.name for p in kernel.signature), step.touched, strict=True))
+        seen = {p.name: p.type.shape for p in kernel.signature}
         for place in places(kernel, schedule):
             s, lanes = kernel.statements[place.position], place.lanes
             if lanes is None or s.scatter is not None:
                 continue
             for load in (*s.reads, Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype)):
                 if load.buffer in names:
-                    yield from ((names[load.buffer], d) for d, i in enumerate(load.index) if coefficient(i, lanes))
+                    name = names[load.buffer]
+                    shape = self.program.by_name[name].type.shape
+                    moved = (d for d, i in enumerate(load.index) if coefficient(i, lanes))
+                    held = (holder(shape, seen[load.buffer], d) for d in moved)
+                    yield from ((name, d) for d in held if d is not None)
 
     def _schedule(self, kernel: Kernel) -> Schedule:
         with noting(location=kernel.location, kernel=kernel):
@@ -189,7 +195,8 @@ class _Pricing:
                 for types in combinations(*(free[n] for n in names))
             }
             self.prices[key] = {
-                types: self._schedule(settle_axes(k, self.target)).seconds for types, k in specialized.items()
+                types: inf if k is None else self._schedule(settle_axes(k, self.target)).seconds
+                for types, k in specialized.items()
             }
         return self.prices[key]
 
@@ -277,7 +284,8 @@ def _is_open(buffer: Buffer, fixed: Collection[str]) -> bool:
 
 
 def _fixed(program: Program) -> set[str]:
-    """Buffers whose layout must stay: PyTorch reads or writes them, or a kernel sees them in another shape."""
+    """Buffers whose layout must stay: PyTorch reads or writes them, or a kernel sees them in a shape that comes apart
+    in no runs of theirs."""
     known = program.by_name
     found: set[str] = set()
     for step in (*program.prepare, *program.steps):
@@ -286,7 +294,7 @@ def _fixed(program: Program) -> set[str]:
             continue
         kernel = program.kernels[step.kernel]
         for p, name in zip(kernel.signature, step.touched, strict=True):
-            if p.type.shape != known[name].type.shape:
+            if runs(known[name].type.shape, p.type.shape) is None:
                 found.add(name)
     return found
 
@@ -305,17 +313,22 @@ def _innermost(type: TensorType, position: int) -> TensorType:
     return TensorType(type.dtype, shape, tuple(strides))
 
 
-def _specialized(kernel: Kernel, step: Launch, types: Mapping[str, TensorType]) -> Kernel:
-    """The kernel with the types of some of the buffers that a launch binds it to."""
+def _specialized(kernel: Kernel, step: Launch, types: Mapping[str, TensorType]) -> Kernel | None:
+    """The kernel with the types of some of the buffers that a launch binds it to; None where it sees one of them in a
+    shape that its strides do not allow."""
+    seen = {
+        p.name: viewed(types[name], p.type.shape) if types[name].shape != p.type.shape else types[name]
+        for p, name in zip(kernel.signature, step.touched, strict=True)
+        if name in types
+    }
+    found = {name: type for name, type in seen.items() if type is not None}
+    if len(found) < len(seen):
+        return None
 
-    def param(p: Param, name: str) -> Param:
-        return replace(p, type=types[name]) if name in types else p
+    def params(given: Sequence[Param]) -> tuple[Param, ...]:
+        return tuple(replace(p, type=found.get(p.name, p.type)) for p in given)
 
-    return replace(
-        kernel,
-        params=tuple(param(p, n) for p, n in zip(kernel.params, step.arguments, strict=True)),
-        outputs=tuple(param(p, n) for p, n in zip(kernel.outputs, step.results, strict=True)),
-    )
+    return replace(kernel, params=params(kernel.params), outputs=params(kernel.outputs))
 
 
 def _retype(program: Program, changed: Mapping[str, TensorType]) -> Program:
@@ -327,6 +340,7 @@ def _retype(program: Program, changed: Mapping[str, TensorType]) -> Program:
     def specialize(step: Launch) -> Launch:
         kernel = program.kernels[step.kernel]
         made = _specialized(kernel, step, changed)
+        assert made is not None  # what is chosen has a price
         key = replace(made, name="", location="")
         if key not in known:
             base, n = kernel.name, 0

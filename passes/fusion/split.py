@@ -155,6 +155,36 @@ def split_type(type: TensorType, cuts: tuple[tuple[int, int], ...]) -> TensorTyp
     return param.type
 
 
+def join_groups(kernel: Kernel, whole: Mapping[str, tuple[TensorType, tuple[tuple[int, int], ...]]]) -> Kernel:
+    """The kernel with some parameters seen whole again, where they are read: `x[c // 8, c % 8]` is `x[c]`.
+
+    Only the kernel that holds the group's means has to see groups; others choose lanes and layouts along all channels.
+    whole: by parameter, its type without cuts, and the cuts that the kernel sees, in order.
+    """
+
+    def one(e: Expr) -> Expr:
+        if not isinstance(e, Load) or e.buffer not in whole:
+            return e
+        index = list(e.index)
+        for position, c in reversed(whole[e.buffer][1]):
+            index[position : position + 2] = [_joined(index[position], index[position + 1], c)]
+        return replace(e, index=tuple(index))
+
+    def joined(s: Statement) -> Statement:
+        scatter = s.scatter and Scatter(tuple(transform(i, one) for i in s.scatter.index), s.scatter.combine)
+        return replace(s, value=transform(s.value, one), scatter=scatter)
+
+    params = tuple(replace(p, type=whole[p.name][0]) if p.name in whole else p for p in kernel.params)
+    return replace(kernel, params=params, statements=tuple(map(joined, kernel.statements)))
+
+
+def _joined(outer: Expr, inner: Expr, c: int) -> Expr:
+    match outer, inner:
+        case Call("floordiv", (x, Const(value=p))), Call("mod", (y, Const(value=q))) if x == y and p == q == c:
+            return x
+    return add(multiply(outer, Const(c, i64)), inner)
+
+
 def _group(item: Defined, defined: set[str], extents: Mapping[str, Dim]) -> tuple[str, int] | None:
     """A kept axis, and the constant by which the index of an earlier result divides it."""
     for load in item.statement.reads:

@@ -131,6 +131,30 @@ def test_a_chain_of_convolutions_agrees_on_channels_last() -> None:
     assert inner and set(inner.values()) == {1}
 
 
+NORMED = """
+    graph @main(%x: f32[1,32,12,12], weight %u: f32[32,32,3,3], weight %w: f32[32]) {
+      %a = convolution %x, %u {padding=[1,1], stride=[1,1], dilation=[1,1]} : f32[1,32,12,12]
+      %b = group_norm %a, %w, %w {groups=4} : f32[1,32,12,12]
+      %c = silu %b : f32[1,32,12,12]
+      %d = convolution %c, %u {padding=[1,1], stride=[1,1], dilation=[1,1]} : f32[1,32,12,12]
+      return %d
+    }
+"""
+
+
+def test_convolutions_see_whole_channels_of_what_a_group_norm_sees_in_groups() -> None:
+    """So that both sides of it lie channels last, and packed weights are read along channels."""
+    before, after = fused(NORMED), arrange(fused(NORMED), TARGET)
+    verify_program(after)
+    assert {str(after.buffer(name).type) for name in "ac"} == {"f32[32,12,12]{1,384,32}"}
+    seen = {str(p.type) for k in after.kernels.values() for p in k.outputs}
+    assert "f32[4,8,12,12]{8,1,384,32}" in seen
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal(s).astype(np.float32) for s in ((1, 32, 12, 12), (32, 32, 3, 3), (32,))]
+    (expected,), (found,) = (run_program(p, arrays) for p in (before, after))
+    np.testing.assert_array_equal(found, expected)
+
+
 STRIDED = """
     graph @main(%x: f32[1,64,9,9], weight %u: f32[512,64,1,1], weight %v: f32[64,512,1,1], weight %w: f32[64,512,3,3]) {
       %a = convolution %x, %u {groups=1, padding=[0,0], stride=[1,1], dilation=[1,1]} : f32[1,512,9,9]
