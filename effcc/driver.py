@@ -45,6 +45,7 @@ from effcc.passes.memory import Plan, place
 from effcc.passes.panels import decode_panels
 from effcc.passes.parts import share_rows
 from effcc.passes.simplify import simplify_counted
+from effcc.passes.sub_pixel import sub_pixels
 from effcc.passes.tiling.axes import settle, verify_settled
 from effcc.passes.tiling.gpu import tile_gpu
 from effcc.passes.tiling.tile import tile
@@ -125,7 +126,7 @@ Step = Callable[[State, Target], State]
 def _simplify(state: State, target: Target) -> State:
     assert state.graph is not None
     stored = decode_matrices(distribute(spell_out_encodings(state.graph), target))
-    simple = simplify_counted(stored, state.fast_math)
+    simple = simplify_counted(sub_pixels(stored), state.fast_math)
     return replace(state, graph=simple.graph, fired=simple.fired)
 
 

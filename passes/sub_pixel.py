@@ -1,0 +1,83 @@
+"""Transposed convolutions with a stride s, as plain ones that compute s results an axis side by side.
+
+    y[n, o, i] = sum(c, k: x[n, c, p] w[c, o, k])    over the taps k with  i + pad - k = s p
+
+With i + pad = s q + r and k = s t + r, every tap is one that is reached: x is read at p = q - t, whatever r is, so that
+the sum over t is a plain convolution of x with s filters for each o, whose results interleave (Shi et al., "Is the
+deconvolution layer the same as a convolutional layer?", 2016; arXiv:1609.07009). Written as the table's form, every
+result asks of all taps whether they are reached, which one of s an axis is.
+
+Only where s divides the filter's size: filters are not padded, since 0 times an infinite input is not 0.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import cast
+
+from effcc.ir.dims import dim
+from effcc.ir.graph import Graph, Node
+from effcc.passes.dead_code import remove_dead_code
+from effcc.passes.writer import Writer
+
+Sizes = tuple[int, ...]
+
+
+def sub_pixels(graph: Graph) -> Graph:
+    """The graph with such convolutions written as plain ones."""
+    if not any(map(_comes_apart, graph.nodes)):
+        return graph
+    writer = Writer(graph)
+    for node in graph.nodes:
+        if _comes_apart(node):
+            _write(writer, node)
+        else:
+            writer.nodes.append(node)
+    return remove_dead_code(graph.with_nodes(tuple(writer.nodes)))
+
+
+def _comes_apart(node: Node) -> bool:
+    if node.op != "convolution" or not node.attrs["transposed"] or node.attrs["groups"] != 1:
+        return False
+    stride, dilation, padding = (cast(Sizes, node.attrs[name]) for name in ("stride", "dilation", "padding"))
+    weight = node.operands[1].type
+    further = cast(Sizes, node.attrs["output_padding"] or (0,) * len(stride))
+    plain = weight.encoding is None and set(dilation) == {1} and max(stride) > 1
+    fits = all(isinstance(k, int) and k % s == 0 for k, s in zip(weight.shape[2:], stride, strict=True))
+    return plain and fits and all(o <= p for o, p in zip(further, padding, strict=True))
+
+
+def _write(writer: Writer, node: Node) -> None:
+    x, w, *bias = node.operands
+    name, stride = node.result.name, cast(Sizes, node.attrs["stride"])
+    spatial = len(stride)
+    inputs, outputs, *size = (cast(int, n) for n in w.type.shape)
+    taps = [k // s for k, s in zip(size, stride, strict=True)]
+    apart = writer.reshape(w, (inputs, outputs, *(n for pair in zip(taps, stride, strict=True) for n in pair)), name)
+    places = range(spatial)
+    turned = writer.emit("flip", apart, name=name, axes=tuple(2 + 2 * d for d in places))
+    order = (*(3 + 2 * d for d in places), 1, 0, *(2 + 2 * d for d in places))
+    filters = writer.emit("transpose", turned, name=name, perm=order)
+    filters = writer.reshape(filters, (prod(stride) * outputs, inputs, *taps), name)
+    if bias:
+        repeated = writer.emit("broadcast", bias[0], name=name, shape=(prod(stride), outputs))
+        bias = [writer.reshape(repeated, (prod(stride) * outputs,), name)]
+    side_by_side = writer.emit(
+        "convolution", x, filters, *bias, name=name, groups=1,
+        stride=(1,) * spatial, dilation=(1,) * spatial, padding=tuple(t - 1 for t in taps),
+    )  # fmt: skip
+    batch, _, *rows = side_by_side.type.shape
+    found = writer.reshape(side_by_side, (batch, *stride, outputs, *rows), name)
+    order = (0, 1 + spatial, *(n for d in places for n in (2 + spatial + d, 1 + d)))
+    found = writer.emit("transpose", found, name=name, perm=order)
+    found = writer.reshape(found, (batch, outputs, *(dim(n * s) for n, s in zip(rows, stride, strict=True))), name)
+    cuts = list(zip(cast(Sizes, node.attrs["padding"]), node.result.type.shape[2:], strict=True))
+    for axis, (pad, length) in enumerate(cuts, 2):
+        last = axis == 1 + spatial
+        found = writer.emit(
+            "slice", found, name=name, axis=axis, start=pad, end=dim(length + pad), step=1,
+            result=node.result if last else None,
+        )  # fmt: skip
+
+
+__all__ = ["sub_pixels"]

@@ -1,0 +1,74 @@
+"""Transposed convolutions are plain ones whose results interleave, where the stride divides the filter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effcc.ir.graph import Graph
+from effcc.ir.interpreter import run_graph
+from effcc.ir.parser import parse_graph
+from effcc.ir.verifier import verify_graph
+from effcc.passes.sub_pixel import sub_pixels
+
+Sizes = tuple[int, ...]
+
+
+def transposed(x: Sizes, w: Sizes, bias: bool = False, **attrs: Any) -> Graph:
+    spatial = len(x) - 2
+    given = {"stride": (2,) * spatial, "padding": (0,) * spatial, "dilation": (1,) * spatial, "groups": 1, **attrs}
+    further = given.get("output_padding", (0,) * spatial)
+    sizes = [
+        (n - 1) * s - 2 * p + d * (k - 1) + 1 + o
+        for n, s, p, d, k, o in zip(
+            x[2:], given["stride"], given["padding"], given["dilation"], w[2:], further, strict=True
+        )
+    ]
+    said = ", ".join(f"{k}={list(v) if isinstance(v, tuple) else v}" for k, v in given.items())
+    out = [x[0], w[1] * given["groups"], *sizes]
+    params = f"%x: f64{list(x)}, weight %w: f64{list(w)}" + (f", weight %b: f64[{out[1]}]" if bias else "")
+    operands = "%x, %w" + (", %b" if bias else "")
+    body = f"%y = convolution {operands} {{transposed=true, {said}}} : f64{out}"
+    return parse_graph(f"graph @main({params}) {{\n  {body}\n  return %y\n}}")
+
+
+def is_transposed(graph: Graph) -> bool:
+    return any(node.op == "convolution" and node.attrs["transposed"] for node in graph.nodes)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        transposed((2, 3, 5, 4), (3, 4, 4, 4), padding=(1, 1)),
+        transposed((1, 3, 5, 4), (3, 2, 2, 2), bias=True),
+        transposed((1, 2, 3, 4), (2, 3, 6, 2), stride=(3, 2), padding=(2, 1), output_padding=(1, 0), bias=True),
+        transposed((1, 2, 7), (2, 3, 8), stride=(4,), padding=(2,)),
+        transposed((1, 2, 3, 3, 3), (2, 2, 4, 2, 1), stride=(2, 2, 1), padding=(1, 0, 0), bias=True),
+        transposed((1, 2, 4, 1), (2, 2, 4, 3), stride=(2, 1), padding=(3, 1)),
+    ],
+)
+def test_plain_convolutions_compute_the_same(graph: Graph) -> None:
+    plain = sub_pixels(graph)
+    verify_graph(plain)
+    assert is_transposed(graph) and not is_transposed(plain)
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal(p.type.shape) for p in graph.params]
+    (expected,), (found,) = (run_graph(g, arrays) for g in (graph, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        transposed((1, 2, 4, 4), (2, 2, 3, 3), padding=(1, 1), output_padding=(1, 1)),
+        transposed((1, 2, 4, 4), (2, 1, 2, 2), groups=2),
+        transposed((1, 2, 4, 4), (2, 2, 2, 2), dilation=(2, 2)),
+        transposed((1, 2, 4, 4), (2, 2, 3, 3), stride=(1, 1)),
+        transposed((1, 2, 4, 4), (2, 2, 2, 2), output_padding=(1, 1)),
+    ],
+)
+def test_others_are_left_as_they_are(graph: Graph) -> None:
+    """Filters would have to be padded, and 0 times an infinite input is not 0."""
+    assert sub_pixels(graph) is graph
