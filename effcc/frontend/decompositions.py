@@ -20,6 +20,7 @@ from effcc.frontend import recurrent
 from effcc.frontend.composites import composites
 from effcc.frontend.decomposed_quantization import quantized_decompositions
 from effcc.frontend.embedding_bags import embedding_bag
+from effcc.frontend.foreach import foreach_decompositions
 from effcc.frontend.refused import unless_refused
 from effcc.frontend.requirements import one_hot
 from effcc.frontend.transformer_layer import encoder_layer
@@ -105,6 +106,7 @@ def _table(known: int) -> Table:
     table[aten.one_hot.default] = one_hot
     table[aten._transformer_encoder_layer_fwd.default] = encoder_layer
     table.update(composites())
+    table.update(foreach_decompositions())
     for op in _KEPT_WHOLE:
         table.pop(op, None)
     return {op: unless_refused(op, rule) for op, rule in table.items()}
