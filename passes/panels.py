@@ -7,9 +7,10 @@ Tasks take columns of O by panels as wide as a register tile; each decodes its p
 lanes side by side, and all its tiles of rows read it from there. The weight stays as it is stored. Where few rows
 share a panel, codes are decoded where they are multiplied: what is predicted to be quicker is done.
 
-A program that computes gradients sees other weights at every call. What would be packed before the call is copied so,
-panel by panel, where that is predicted to be quicker: no packed copy of weights is written to memory and read again. So
-is a factor of a weight's gradient, `dW[m,n] = sum(k: X[k,m] * dY[k,n])`, whose rows share their sets of the L1 cache.
+A factor that is no weight is copied so, too, where its rows share their sets of the L1 cache: 384 columns of f32, or a
+weight's gradient, `dW[m,n] = sum(k: X[k,m] * dY[k,n])`. A program that computes gradients sees other weights at every
+call: what would be packed before it is copied panel by panel where that is predicted to be quicker, and no packed copy
+of weights is written to memory and read again.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def _decoded_factor(kernel: Kernel, product: Contraction, copied: bool) -> Opera
         stored = isinstance(operand.unwidened, Load) and not (copied and isinstance(operand.value, Load))
         computed = operand.constant and not stored and operand.value.dtype.is_float
         known = all(isinstance(kernel.extents[a], int) for a in free_axes(operand.value))
-        activation = copied and innermost in own and not product.left.constant and not product.right.constant
+        activation = innermost in own and not product.left.constant and not product.right.constant
         activation = activation and isinstance(operand.value, Load) and operand.value.dtype.is_float
         if (computed or activation) and known and any(a in shared for a in own):
             return operand

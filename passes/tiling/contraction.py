@@ -24,8 +24,10 @@ from typing import Literal
 from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Domain, Problem, evaluate
 from effcc.passes.tiling.cost import (
+    ALIASED_SLOTS,
     APART_SLOTS,
     EXIT_SLOTS,
+    FAR_BYTES,
     LINE_SLOTS,
     LOAD_EIGHTHS,
     PACKED_LOAD_EIGHTHS,
@@ -186,7 +188,7 @@ class ContractionNest:
         ones: whether each takes ones, by which sums of two are added up (vpmaddwd), from a register.
         joins: where a group of k at a time is summed in accumulators of its own, how these join the others; else None.
         rhs_row_stride: bytes between the vectors of B that one step of the innermost k axis and the next read, where
-            they are far from each other and known.
+            they are known, and far from each other or in few sets of L1.
         masks: vector registers that say which lanes of B lie inside what it is read from, and that hold zeros for what
             does not.
     """
@@ -324,7 +326,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "masks": nest.masks,
         # As many rows as the tile's width: where they are closer than its lines, they are one stream.
         "rhs_held": depth if nest.rhs_row_stride is None else aliased_rows(nest.rhs_row_stride, target.l1_bytes),
-        "apart_slots": 0 if nest.rhs_row_stride is None else APART_SLOTS,
+        "apart_slots": _apart_slots(nest.rhs_row_stride),
         "aliased_rows": aliased_rows(nest.lhs_row_stride or depth * nest.lhs_bytes, target.l1_bytes),
     }
     domains: dict[str, Domain] = {
@@ -381,6 +383,10 @@ def _blocks(k: int, multiple: int) -> Domain:
         if size < k and size >= 2 * multiple:
             sizes.add(size)
     return tuple(sorted(sizes))
+
+
+def _apart_slots(stride: int | None) -> int:
+    return 0 if stride is None else APART_SLOTS if stride >= FAR_BYTES else ALIASED_SLOTS
 
 
 def aliased_rows(stride: int, l1_bytes: int) -> int:

@@ -58,6 +58,9 @@ EXIT_SLOTS = 16
 APART_SLOTS = 6
 """Slots to bring a line of B from L2 where each step of k reads in another place: streams that no hardware follows,
 and more pages than L1 has translations for (AVX2, 64 x 256 by 256 x 3136 in 4x24 tiles: 34 slots a step, not 12)."""
+ALIASED_SLOTS = 2
+"""The same where steps are closer than half a page, but their lines share few sets of L1 (AVX2, one core, 5x16 and 6x16
+tiles: 384 x 384 by 384 x 384 takes 2.5 ms from B as it is, 1.3 from copied panels; 448 2.5 and 2.1; 320, 256 alike)."""
 LOAD_EIGHTHS = 9
 """Eighths of a slot to load a vector, or an element that all lanes share: two a cycle are the limit, but tiles with as
 many loads as multiply-adds come to 1.8 (AVX2, 256 steps in L1: 14x8 0.88 of the speed of 5x16, 2x40 0.79)."""
@@ -86,6 +89,8 @@ START_SECONDS = 2e-6
 """Waking the thread pool and waiting for its last thread."""
 PAGE_BYTES = 4096
 """Addresses that differ by a multiple of this share a set of the L1 cache (64 sets of 64 bytes)."""
+FAR_BYTES = PAGE_BYTES // 2
+"""From here on each step of a loop reads in another page, or every other one."""
 
 
 @dataclass(frozen=True)

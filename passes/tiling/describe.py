@@ -23,13 +23,20 @@ from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.scalars import function
 from effcc.passes.tiling.access import layouts, stride
-from effcc.passes.tiling.contraction import ContractionNest, ContractionSchedule, Joins, Made, schedule_contraction
+from effcc.passes.tiling.contraction import (
+    ContractionNest,
+    ContractionSchedule,
+    Joins,
+    Made,
+    aliased_rows,
+    schedule_contraction,
+)
 from effcc.passes.tiling.copies import TURN_SLOTS
-from effcc.passes.tiling.cost import PAGE_BYTES
+from effcc.passes.tiling.cost import FAR_BYTES
 from effcc.passes.tiling.dots import dot_slots, is_turned, sums_twice
 from effcc.passes.tiling.matrix import matrix_schedules
 from effcc.passes.tiling.nests import NestPlan
-from effcc.passes.tiling.operands import Axis, Operand, operand_bytes
+from effcc.passes.tiling.operands import CACHE_LINE, Axis, Operand, operand_bytes
 from effcc.passes.tiling.pointwise import PointwiseNest, PointwiseSchedule, schedule_pointwise
 from effcc.passes.tiling.reduction import LIVE_VALUES, ReductionNest, ReductionSchedule, schedule_reduction
 from effcc.passes.tiling.taps import Taps, guards
@@ -42,8 +49,6 @@ FUSED = 1
 """Of a product that is added to a sum, both are one instruction."""
 MASK_REGISTERS = 3
 """Where masks are vectors: the lanes' numbers, zeros, and the mask itself."""
-FAR_BYTES = PAGE_BYTES // 2
-"""From here on each step of a loop reads in another page, or every other one."""
 MANY = 1 << 20
 """A stride that is uneven or unknown, in elements: as bad as far."""
 
@@ -105,7 +110,9 @@ def contraction_of(
         turned=depth > 1 and product.dot is not None and is_turned(product.dot, target),
         made=_made(kernel, columns_of.data.buffer, lane_axis),
         joins=joins,
-        rhs_row_stride=None if packed or _is_copied(kernel, columns_of) else _far(kernel, columns_of, reduced[-1]),
+        rhs_row_stride=None
+        if packed or _is_copied(kernel, columns_of)
+        else _apart(kernel, columns_of, reduced[-1], max(counts[reduced[-1]], 1), target),
         masks=masking.registers + _is_padded(rows_of),
     )
     return _contraction(nest, target, rank)
@@ -144,11 +151,13 @@ def _is_comparison(e: Expr) -> bool:
     return isinstance(e, Call) and e.dtype == boolean != e.operands[0].dtype
 
 
-def _far(kernel: Kernel, factor: Factor, innermost: str) -> int | None:
-    """Bytes between what two steps of the innermost reduced axis read, where it is at least half a page."""
+def _apart(kernel: Kernel, factor: Factor, innermost: str, steps: int, target: Target) -> int | None:
+    """Bytes between what two steps of the innermost reduced axis read, where that is at least half a page, or where
+    lines of so many steps share sets of L1 before it is full."""
     step = stride(factor.data, innermost, layouts(kernel)[factor.data.buffer])
-    far = abs(step) * factor.data.dtype.bytes if isinstance(step, int) else 0
-    return far if far >= FAR_BYTES else None
+    apart = abs(step) * factor.data.dtype.bytes if isinstance(step, int) else 0
+    lines = aliased_rows(apart, target.l1_bytes) if apart else steps
+    return apart if apart >= FAR_BYTES or (lines < steps and lines < target.l1_bytes // CACHE_LINE) else None
 
 
 def joins_of(s: Statement, groups: int, axis: str) -> Joins:
