@@ -130,15 +130,16 @@ def generate(seed: int, size: Size = Size()) -> Case:
     return _Generator(seed, size).run()
 
 
+TAKE_OFFSETS = ("segment_reduce", "grouped_matmul")
+"""Ops whose offsets come in order, which no draw of numbers does: a structure gives them."""
+
+
 @functools.cache
 def _ops() -> dict[str, tuple[Op, ...]]:
-    """The ops that can be drawn, by kind: those with a NumPy reference, and no regions. Offsets of segments come in
-    order, which no draw of numbers does: a structure gives them.
-    """
-    given = ("segment_reduce", "grouped_matmul")
+    """The ops that can be drawn, by kind: those with a NumPy reference, and no regions."""
     found: dict[str, tuple[Op, ...]] = {}
     for op in TABLE.values():
-        if op.reference is not None and op.kind not in ("control", "opaque") and op.name not in given:
+        if op.reference is not None and op.kind not in ("control", "opaque") and op.name not in TAKE_OFFSETS:
             found[op.kind] = (*found.get(op.kind, ()), op)
     return found
 

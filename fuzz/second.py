@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from effcc.errors import EffccError, InputError
-from effcc.fuzz.generate import Array, Case, expanded
+from effcc.fuzz.generate import TAKE_OFFSETS, Array, Case, expanded
 from effcc.fuzz.operands import bounds
 from effcc.ir.dims import evaluate, evaluate_number
 from effcc.ir.graph import Graph, GraphBuilder, Value
@@ -49,8 +49,9 @@ def second(case: Case) -> tuple[Case, dict[str, int]] | None:
 
 
 def grown(case: Case) -> tuple[Array, ...] | None:
-    """Inputs of much larger run-time sizes; None where there are no such sizes, or they would take long."""
-    if case.graph.updates or not case.variation.symbols:
+    """Inputs of much larger run-time sizes; None where there are no such sizes, or they would take long, or where
+    offsets would no longer be in order."""
+    if case.graph.updates or not case.variation.symbols or any(n.op in TAKE_OFFSETS for n in case.graph.nodes):
         return None
     graph = case.compiled
     sizes = {f"s{k}": _FACTOR * n + 11 for k, n in enumerate(case.variation.symbols)}

@@ -309,6 +309,7 @@ def _views() -> list[Call]:
         Call(aten.clone.default, (x,)),
         Call(aten.alias.default, (x,)),
         Call(aten.detach.default, (x,)),
+        Call(aten.detach_copy.default, (x,)),
     ]
     calls += [
         Call(aten.contiguous.default, (x,)),
