@@ -152,6 +152,10 @@ class Disturbed(TorchDispatchMode):
         if size is not None:
             inner = max(eps if out.dtype == torch.float64 else 2.0**-23, 1e-16)
             change = change + size.double() * noise * inner * (4 + math.sqrt(terms))
+            # A sum that overflows on the way is an infinity in one order and NaN in another.
+            kinds = torch.tensor([math.nan, math.inf, -math.inf], dtype=out.dtype)
+            drawn = kinds[torch.randint(0, 3, out.shape, generator=self._generator)]
+            out.copy_(torch.where(out.isfinite(), out, drawn))
         out.copy_(torch.where(change.isfinite(), out.double() + change, out.double()))
 
     def _shaken(self, t: Tensor) -> Tensor:
