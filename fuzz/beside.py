@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -37,15 +38,21 @@ C = TypeVar("C")
 F = TypeVar("F", bound=Failing)
 
 
-class Reporting(Protocol[F]):
-    """What became of the cases."""
+@dataclass
+class Outcomes(Generic[F]):
+    """What became of the cases, counted, and the failures with their files."""
 
-    failures: list[F]
-    files: list[Path]
-    seconds: float
+    seed: int
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[F] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    seconds: float = 0.0
 
     def add(self, found: F | str) -> None:
         """Count one."""
+        self.counts[found if isinstance(found, str) else "failed"] += 1
+        if not isinstance(found, str):
+            self.failures.append(found)
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class Isolated(Generic[C, F]):
 
 def run_cases(
     kind: Kind[C, F],
-    report: Reporting[F],
+    report: Outcomes[F],
     done: Callable[[], bool],
     minutes: float,
     seed: int,
@@ -133,7 +140,7 @@ class Beside(Generic[C, F]):
     steadily: whether the next begins by itself, without waiting for `poll`.
     """
 
-    def __init__(self, kind: Kind[C, F], report: Reporting[F], seed: int, steadily: bool = False) -> None:
+    def __init__(self, kind: Kind[C, F], report: Outcomes[F], seed: int, steadily: bool = False) -> None:
         self._kind, self._report, self._seed, self._steadily = kind, report, seed, steadily
         self._begin = time.monotonic()
         self._isolated = Isolated(kind)

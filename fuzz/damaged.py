@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effcc.fuzz.beside import Kind, answer_cases
+from effcc.fuzz.beside import Kind, Outcomes, answer_cases
 from effcc.fuzz.hostile import Genuine
 from effcc.fuzz.packages import BAD, attempt, sample
 
@@ -55,21 +54,8 @@ class Failure:
         return (self.kind, self.message[-60:]) == (other.kind, other.message[-60:])
 
 
-@dataclass
-class DamageReport:
+class DamageReport(Outcomes[Failure]):
     """How many were tried, and those that were not refused as they must be."""
-
-    seed: int
-    counts: Counter[str] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def add(self, found: Failure | str) -> None:
-        """Count those of a seed."""
-        self.counts["" if isinstance(found, str) else "failed"] += 1
-        if isinstance(found, Failure):
-            self.failures.append(found)
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

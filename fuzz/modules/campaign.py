@@ -5,34 +5,20 @@ effcc fuzz --modules --minutes 10
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from effcc.fuzz.beside import Kind, answer_cases, run_cases
+from effcc.fuzz.beside import Kind, Outcomes, answer_cases, run_cases
 from effcc.fuzz.modules.case import Case
 from effcc.fuzz.modules.checks import Failure, judge
 from effcc.fuzz.modules.draw import draw
 from effcc.fuzz.modules.script import script
 
 
-@dataclass
-class ModuleReport:
+class ModuleReport(Outcomes[Failure]):
     """What became of the cases, counted, and the failures with their files."""
-
-    seed: int
-    counts: Counter[str] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def add(self, found: Failure | str) -> None:
-        """Count one."""
-        self.counts[found if isinstance(found, str) else "failed"] += 1
-        if isinstance(found, Failure):
-            self.failures.append(found)
 
     @property
     def modules(self) -> int:

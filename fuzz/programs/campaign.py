@@ -6,12 +6,10 @@ effcc fuzz --programs --minutes 10
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from effcc.fuzz.beside import Kind, answer_cases, run_cases
+from effcc.fuzz.beside import Kind, Outcomes, answer_cases, run_cases
 from effcc.fuzz.programs.case import Case
 from effcc.fuzz.programs.draw import draw
 from effcc.fuzz.programs.judge import INVALID, KNOWN, PYTORCH, REFUSED, Failure, judge
@@ -19,21 +17,8 @@ from effcc.fuzz.programs.script import script
 from effcc.fuzz.programs.smaller import smaller
 
 
-@dataclass
-class ProgramReport:
+class ProgramReport(Outcomes[Failure]):
     """What became of the programs, counted, and the failures with their files."""
-
-    seed: int
-    counts: Counter[str] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def add(self, found: Failure | str) -> None:
-        """Count one."""
-        self.counts[found if isinstance(found, str) else "failed"] += 1
-        if isinstance(found, Failure):
-            self.failures.append(found)
 
     @property
     def programs(self) -> int:
