@@ -19,6 +19,7 @@ from effcc.ir.scalars import CHECKS
 from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade, without_ones
 from effcc.passes.fusion.cluster import Cluster
+from effcc.passes.fusion.split import Groups, join_groups
 
 _AXIS = re.compile(r"(?P<stem>(n\d+_)?[A-Za-z_]*?)(?P<number>\d+)?")
 
@@ -41,8 +42,11 @@ def cut(
     escaping: Callable[[str], bool],
     types: Mapping[str, TensorType],
     weights: frozenset[str],
+    whole: Mapping[str, Groups] | None = None,
 ) -> Cut:
-    """The kernel of a cluster. `escaping` tells which targets are read outside it; `types` are those of buffers."""
+    """The kernel of a cluster. `escaping` tells which targets are read outside it; `types` are those of buffers; those
+    in `whole`, cut into groups where other kernels store them, are read without cuts.
+    """
     statements, shared = _unify(cluster, cascade)
     statements, checks = _numbered(statements, cascade.checks)
     defined = {s.target for s in statements}
@@ -73,6 +77,8 @@ def cut(
         location="; ".join(dict.fromkeys(i.node.location for i in cluster.items if i.node.location)),
         weights=frozenset(buffers[n] for n in read if n in weights),
     )
+    # While the cuts still count all dimensions:
+    kernel = join_groups(kernel, {buffers[n]: whole[n] for n in read if n in whole} if whole else {})
     return Cut(_without_ones(kernel), tuple(read), tuple(written), tuple(axes[a] for a in shared), checks)
 
 

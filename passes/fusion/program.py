@@ -20,7 +20,7 @@ from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade, Opaque
 from effcc.passes.fusion.cluster import Cluster, alone
 from effcc.passes.fusion.kernels import Cut, cut
-from effcc.passes.fusion.split import join_groups, split_type
+from effcc.passes.fusion.split import split_type
 
 
 @dataclass(frozen=True)
@@ -95,22 +95,8 @@ def _append(part: Part, clusters: Sequence[Cluster], builder: _ProgramBuilder) -
             builder.call(one.opaque)
         elif one.items:
             with noting(location="; ".join(i.node.location for i in one.items)):
-                builder.launch(_cut(one, part, _escapes(one, readers, part.results), types, whole))
-
-
-def _cut(
-    one: Cluster,
-    part: Part,
-    escapes: Callable[[str], bool],
-    types: Mapping[str, TensorType],
-    whole: Mapping[str, tuple[TensorType, tuple[tuple[int, int], ...]]],
-) -> Cut:
-    """The cluster's kernel, which sees groups in what it stores itself alone."""
-    piece = cut(one, part.cascade, escapes, types, part.weights)
-    params = zip(piece.kernel.params, piece.params, strict=True)
-    return replace(
-        piece, kernel=join_groups(piece.kernel, {p.name: whole[name] for p, name in params if name in whole})
-    )
+                escapes = _escapes(one, readers, part.results)
+                builder.launch(cut(one, part.cascade, escapes, types, part.weights, whole))
 
 
 def _stored_types(graph: Graph, cascade: Cascade) -> dict[str, TensorType]:

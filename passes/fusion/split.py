@@ -155,11 +155,15 @@ def split_type(type: TensorType, cuts: tuple[tuple[int, int], ...]) -> TensorTyp
     return param.type
 
 
-def join_groups(kernel: Kernel, whole: Mapping[str, tuple[TensorType, tuple[tuple[int, int], ...]]]) -> Kernel:
+Groups = tuple[TensorType, tuple[tuple[int, int], ...]]
+"""A type without cuts, and the cuts by which other kernels see it, in order, as (dimension, size of the inner part)."""
+
+
+def join_groups(kernel: Kernel, whole: Mapping[str, Groups]) -> Kernel:
     """The kernel with some parameters seen whole again, where they are read: `x[c // 8, c % 8]` is `x[c]`.
 
     Only the kernel that holds the group's means has to see groups; others choose lanes and layouts along all channels.
-    whole: by parameter, its type without cuts, and the cuts that the kernel sees, in order.
+    whole: by parameter.
     """
 
     def one(e: Expr) -> Expr:

@@ -89,6 +89,17 @@ def test_a_norm_is_one_kernel(name: str) -> None:
     only_kernel(build(norms()[name]))
 
 
+def test_results_cut_into_groups_are_read_whole_where_dimensions_of_one_are_not_seen() -> None:
+    def body(b: GraphBuilder) -> tuple[Value, ...]:
+        w = b.param("w", tensor(f32, 8), weight=True)
+        normal = b.emit("group_norm", b.param("x", tensor(f32, 2, 8, 5, 3)), w, w, groups=2)
+        mean = b.emit("mean", normal, axes=(2, 3), keepdim=True)
+        filters = b.param("filters", tensor(f32, 4, 8, 1, 1), weight=True)
+        return mean, b.emit("convolution", mean, filters, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
+
+    assert len(fused(build(body)).steps) == 2
+
+
 def test_bias_activation_and_residual_follow_a_product_in_its_kernel() -> None:
     def body(b: GraphBuilder) -> tuple[Value, ...]:
         x, r = b.param("x", tensor(f32, 6, 16)), b.param("r", tensor(f32, 6, 8))
