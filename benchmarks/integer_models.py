@@ -6,8 +6,8 @@ Weights are random; every side calibrates on the same eight
 pictures, over the whole range of values. Speed is the median of the rounds' ratios to effcc's float32; `off` is how
 far the logits of a ninth picture are from eager's in float32, over their norm. With `--threads 1` the clock is
 the processor's: others may use the machine. Reduced weights have 7 bits: with AVX2 the peers add up products of 8 bits
-as fast, but in sums that saturate; effcc's never do. Needs onnx, onnxscript, onnxruntime, openvino and nncf for the
-peers; those that are missing are left out.
+as fast, but in sums that saturate; effcc's never do. Sums in 16 bits are of eight products, exact likewise. Needs onnx,
+onnxscript, onnxruntime, openvino and nncf for the peers; those that are missing are left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v2": lambda: mobilenet_v2(224),
     "resnet50": lambda: resnet(224),
 }
-SCHEMES = {"int8": "int8", "int8, reduced weights": "int8(reduce_range=true)"}
+SCHEMES = {
+    "int8": "int8", "int8, reduced weights": "int8(reduce_range=true)",
+    "int8, sums in 16 bits": "int8(accumulator=16)",
+}  # fmt: skip
 Run = Callable[..., Any]
 
 

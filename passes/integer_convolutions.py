@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from effcc.ir.dims import elements
-from effcc.ir.dtypes import DType, f32, i8, i32
+from effcc.ir.dtypes import DType, f32, i8, i32, l8
 from effcc.ir.graph import Node, Value
 from effcc.passes.writer import Writer
 
@@ -69,7 +69,13 @@ def has_neighbours(node: Node, w: Value) -> bool:
 
 def _largest_sum(x: Value, w: Value) -> int:
     """A sum of products of bytes, less a zero point among them, does not exceed that."""
-    return elements(w.type.shape[1:]) * 255 * (128 if w.type.dtype == i8 else 255)
+    return elements(w.type.shape[1:]) * 255 * (128 if w.type.dtype in (i8, l8) else 255)
+
+
+def has_channels_apart(node: Node) -> bool:
+    """Whether no axis of a convolution's windows is one with its channels: each has one tap, or is moved along."""
+    taps, moved = node.operands[1].type.shape[2:], node.result.type.shape[2:]
+    return all(k == 1 or n != 1 for k, n in zip(taps, moved, strict=True))
 
 
 def padding_of(node: Node) -> Around:

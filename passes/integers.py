@@ -9,7 +9,8 @@ Where the machine multiplies unsigned with signed bytes (vpdpbusd), rows are mov
 Where rows are known to differ by no more than 127 (`effcc.passes.ranges`), they are moved up to 0 to 127 likewise: two
 products then fit in i16 (vpmaddubsw). Where they differ by no more than 254, they are moved to lie around 0: then two
 products of |w| with rows that have w's sign do (vpsignb). Where weights lie from -64 to 63, rows are moved up to
-unsigned bytes, two products of which with such fit in i16 likewise. Else, where it multiplies pairs (vpmaddwd), both
+unsigned bytes, two products of which with such fit in i16 likewise; and eight, where weights are light
+(`effcc.ir.light`) and summed along the axis that makes them so. Else, where it multiplies pairs (vpmaddwd), both
 are widened to i16, rows as they are written, weights once. What is taken away from all
 bytes (a zero point) is taken from the sum likewise:
 
@@ -21,15 +22,17 @@ beyond. Convolutions are `effcc.passes.integer_convolutions`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from effcc.ir.contraction import PackedDot
 from effcc.ir.dots import DOTS
-from effcc.ir.dtypes import DType, b8, f32, i7, i8, i16, i32, i64, u7, u8
+from effcc.ir.dtypes import DType, b8, f32, i7, i8, i16, i32, i64, l8, u7, u8
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.hoist import movable
 from effcc.passes.integer_convolutions import (
     Factors,
+    has_channels_apart,
     has_form,
     has_neighbours,
     padding_of,
@@ -95,7 +98,7 @@ def _product(node: Node, producers: dict[Value, Node]) -> _Product | None:
     if node.op != "convolution" and node.operands[1].type.rank != 2:
         return None
     x, zero = _centred(node.operands[0], producers)
-    w = _held(node.operands[1], producers)
+    w = _held(node.operands[1], producers, (*_BYTES, l8))
     found = (
         None if x is None or w is None else _Product(node, x, w, zero, range_of(x, producers), range_of(w, producers))
     )
@@ -118,17 +121,21 @@ def _unshaped(value: Value, producers: dict[Value, Node]) -> Value:
     return value
 
 
-def _held(value: Value, producers: dict[Value, Node]) -> Value | None:
+def _held(value: Value, producers: dict[Value, Node], dtypes: Collection[DType] = _BYTES) -> Value | None:
     """The bytes that a value is, widened and in another shape."""
     node = producers.get(_unshaped(value, producers))
-    wide = node is not None and node.op == "cast" and node.operands[0].type.dtype in _BYTES
+    wide = node is not None and node.op == "cast" and node.operands[0].type.dtype in dtypes
     return node.operands[0] if node is not None and wide else None
 
 
 def _shaped(writer: Writer, product: _Product) -> _Product:
     """The product of bytes in the shapes that the node's operands have."""
     pairs = zip((product.x, product.w), product.node.operands, strict=False)
+    given = product.w
     x, w = (writer.reshape(held, operand.type.shape, held.name) for held, operand in pairs)
+    one_axis = product.node.op == "linear" or (product.node.op == "convolution" and has_channels_apart(product.node))
+    if w.type.dtype == l8 and not (one_axis and given.type.shape == w.type.shape):
+        w = writer.emit("cast", w, name=w.name, dtype=i7)  # summed along other axes
     return replace(product, x=x, w=w)
 
 
@@ -140,6 +147,9 @@ def has_dots(a: DType, b: DType, target: Target) -> bool:
 def _factors(writer: Writer, product: _Product, target: Target) -> Factors:
     """The factors as `target` multiplies them."""
     x, w, zero = product.x, product.w, product.zero
+    is_light = w.type.dtype == l8
+    if w.type.dtype in (i7, l8) and not (is_light and has_dots(u8, l8, target) and not has_dots(u8, i8, target)):
+        w, is_light = writer.emit("cast", w, name=w.name, dtype=i8), False
     signed, mixed = x.type.dtype == w.type.dtype == i8, x.type.dtype != w.type.dtype
     if signed and has_dots(u8, i8, target):
         return Factors(moved_up(writer, x, _OFFSET, u8), w, zero + _OFFSET)
@@ -151,6 +161,8 @@ def _factors(writer: Writer, product: _Product, target: Target) -> Factors:
     reduced = _REDUCED[0] <= product.weights[0] and product.weights[1] <= _REDUCED[1]
     if reduced and most - least <= _BYTE and has_dots(u8, i7, target) and not has_dots(u8, i8, target):
         x = x if x.type.dtype == u8 else moved_up(writer, x, -least, u8)
+        if is_light:
+            return Factors(x, w, zero - least)
         return Factors(x, writer.emit("cast", w, name=f"{w.name}_reduced", dtype=i7), zero - least)
     if w.type.dtype == i8 and most - least <= 2 * _SMALL and has_dots(b8, i8, target):
         up = 0 if least >= -_SMALL and most <= _SMALL else -_SMALL - least

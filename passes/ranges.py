@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from effcc.ir.dtypes import DType
+from effcc.ir.dtypes import DType, i7, l8
 from effcc.ir.graph import Node, Value
 
 Range = tuple[float, float]
@@ -62,6 +62,8 @@ def zero_point(value: Value, codes: DType, producers: Mapping[Value, Node]) -> i
 def _of_dtype(dtype: DType) -> Range:
     if not dtype.is_integer:
         return _ANY
+    if dtype in (i7, l8):
+        return -64.0, 63.0
     info = np.iinfo(dtype.numpy)
     return float(info.min), float(info.max)
 

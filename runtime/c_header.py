@@ -17,7 +17,8 @@ _SIZES = Path(__file__).absolute().parent / "include" / "effcc" / "sizes.h"
 
 _C_TYPES = {
     "f64": "double", "f32": "float", "f16": "uint16_t", "bf16": "uint16_t", "i64": "int64_t", "i32": "int32_t",
-    "i16": "int16_t", "i8": "int8_t", "u8": "uint8_t", "u7": "uint8_t", "i7": "int8_t", "bool": "uint8_t",
+    "i16": "int16_t", "i8": "int8_t", "u8": "uint8_t", "u7": "uint8_t", "i7": "int8_t", "l8": "int8_t",
+    "bool": "uint8_t",
 }  # fmt: skip
 
 # Words of C and C++ that the name of an input may be.

@@ -13,7 +13,7 @@ from effcc.codegen.cpp.instructions import ROWS, row_of
 from effcc.codegen.cpp.sizes import size_factor, size_headers, size_text
 from effcc.codegen.cpp.spelling import COMPARISONS, FOLDS, element_name, header_of, literal, spell, type_name
 from effcc.ir.dims import Dim
-from effcc.ir.dtypes import DType, b8, bf16, boolean, f16, i7, i32, i64, u7
+from effcc.ir.dtypes import DType, b8, bf16, boolean, f16, i7, i16, i32, i64, l8, u7
 from effcc.ir.vectors import (
     Affine,
     Any,
@@ -135,7 +135,9 @@ class Texts:
                 part = first // low.type.lanes
                 return f"{name}<{part}, {shift}>({', '.join(map(self.whole, (low, high, codes)))})"
             case Dot(a, b, c):
-                small = a.type.dtype == u7 or b.type.dtype == i7
+                if value.type.dtype == i16:
+                    return f"{name}_pairs({', '.join(map(self.whole, (a, b, c)))})"
+                small = a.type.dtype == u7 or b.type.dtype in (i7, l8)
                 form = "_small" if small else "_balanced" if a.type.dtype == b8 else ""
                 return f"{name}{form}({', '.join(map(self.whole, (a, b, c)))})"
         raise TypeError(f"no C++ for {value.__class__.__name__}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from effcc.ir.dtypes import DType, b8, bf16, f32, i7, i8, i16, i32, u7, u8
+from effcc.ir.dtypes import DType, b8, bf16, f32, i7, i8, i16, i32, l8, u7, u8
 from effcc.ir.vectors import (
     Any,
     Dot,
@@ -88,6 +88,8 @@ DOTS: Mapping[tuple[DType, DType, DType], DotRow] = {
     (u7, i8, i32): DotRow("loop", "vpmaddubsw and vpmaddwd", "vpmaddubsw and vpmaddwd", "vpdpbusd"),
     (u8, i7, i32): DotRow("loop", "vpmaddubsw and vpmaddwd", "vpmaddubsw and vpmaddwd", "vpdpbusd"),
     (b8, i8, i32): DotRow("loop", "vpsignb and vpmaddubsw and vpmaddwd", "vpsraw and vpmaddwd", "vpdpbusd twice"),
+    (u8, l8, i32): DotRow("loop", "vpmaddubsw and vpmaddwd", "vpmaddubsw and vpmaddwd", "vpdpbusd"),
+    (u8, l8, i16): DotRow("loop", "vpmaddubsw and vpaddw", "vpmaddubsw and vpaddw", "vpmaddubsw and vpaddw"),
     (i16, i16, i32): DotRow("loop", "vpmaddwd", "vpmaddwd", "vpdpwssd"),
     (bf16, bf16, f32): DotRow("loop", "vpslld and vfmadd", "vpslld and vfmadd", "vdpbf16ps", "tdpbf16ps"),
 }

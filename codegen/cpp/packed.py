@@ -3,12 +3,15 @@
     tile m=8 unroll, n=32 lanes, k=2 packed: acc[m,n] add= cast<f32>(A[m,k0 + k]) * cast<f32>(B[n0,k0 // 2,n,k])
 
 One factor has neighbours along the depth in every lane, as it was packed; of the other a few neighbours are the same in
-all lanes, or rows of a tile. Lanes and rows beyond what there is are 0.
+all lanes, or rows of a tile. Lanes and rows beyond what there is are 0. Of light weights several neighbours are summed
+in narrow lanes, which then join the sum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from effcc.codegen.cpp.linear import Linear, minus
 from effcc.codegen.cpp.loads import offset, place, register
@@ -20,6 +23,7 @@ from effcc.errors import ScheduleError
 from effcc.ir.contraction import PackedDot, factors_of, packed_factors
 from effcc.ir.dims import Dim
 from effcc.ir.dots import TILE_SIDE
+from effcc.ir.dtypes import i16
 from effcc.ir.expr import Const, Load, free_axes
 from effcc.ir.loops import Tile, TileAxis
 from effcc.ir.vectors import (
@@ -36,6 +40,7 @@ from effcc.ir.vectors import (
     value_type,
 )  # fmt: skip
 from effcc.ir.vectors import Load as MemoryLoad
+from effcc.ir.vectors import Registers as RegisterVariables
 
 _LEFT, _RIGHT = "left", "right"
 
@@ -129,8 +134,11 @@ class Packed:
     def accumulate(self, target: Registers) -> None:
         """`c = dot(a, b, c)` at every point: the depth in one step."""
         self._check()
+        if self.depth.extent > self.factors.dot.deepest:
+            raise self._misfit(f"a step sums {self.factors.dot.deepest} neighbours, not {self.depth.extent}")
         if self.depth.extent > self.factors.dot.neighbours:
-            raise self._misfit(f"a lane has {self.factors.dot.neighbours} neighbours, not {self.depth.extent}")
+            self._accumulate_narrow(target)
+            return
         points = self.points
 
         def add() -> None:
@@ -141,14 +149,43 @@ class Packed:
 
         points.over_lanes(lambda chunks: points.each(points.unrolled(), add, chunks))
 
-    def _vector(self, load: Load) -> Value:
-        """Packed lanes: each lane's own neighbours, or the same ones in all."""
+    def _accumulate_narrow(self, target: Registers) -> None:
+        """`p = dot(a, b, p)` in lanes of i16 for one group of neighbours after the other, then `c = dot(p, 1, c)`."""
+        points, dot = self.points, self.factors.dot
+        type = value_type(i16, 2 * self.writer.lanes)
+        ones = Broadcast(Literal(1, value_type(i16, 1)), type)
+
+        def narrow(chunks: Sequence[int]) -> None:
+            unrolled = points.unrolled()
+            sums: dict[tuple[tuple[int, ...], int], Var] = {}
+
+            def add(first: int) -> None:
+                place = points.place(unrolled), points.chunk
+                a, b = (self._vector(x, first) for x in (self.factors.left, self.factors.right))
+                if place not in sums:
+                    sums[place] = Var(self.writer.names.fresh("narrow"), type)
+                    self.writer.add(RegisterVariables(type, (sums[place].name,)))
+                self.writer.add(Assign(sums[place].name, Dot(a, b, sums[place])))
+
+            def join() -> None:
+                variable, _ = register(self.writer, target, [points.at.linear(i) for i in points.tile.index])
+                self.writer.add(Assign(variable.name, Dot(sums[points.place(unrolled), points.chunk], ones, variable)))
+
+            for first in range(0, self.depth.extent, dot.neighbours):
+                points.each(unrolled, partial(add, first), chunks)
+            points.each(unrolled, join, chunks)
+
+        points.over_lanes(narrow)
+
+    def _vector(self, load: Load, first: int = 0) -> Value:
+        """Packed lanes: each lane's own neighbours from the `first` point of the depth, or the same ones in all."""
         dot, lanes = self.factors.dot, self.writer.lanes
-        type, at = value_type(load.dtype, dot.neighbours * lanes), self._at(load)
+        type, at = value_type(load.dtype, dot.neighbours * lanes), self._at(load, **{self.depth.name: first})
         memory, hint = self._memory(load), load.buffer.lower()
         if load is self.factors.by_lanes:
             return self.writer.let(MemoryLoad(place(memory, at), type, count=self._there(load, memory)), hint)
-        some = None if self.depth.extent == dot.neighbours else number(self.depth.extent)
+        there = min(self.depth.extent - first, dot.neighbours)
+        some = None if there == dot.neighbours else number(there)
         few = MemoryLoad(place(memory, at), value_type(load.dtype, dot.neighbours), count=some)
         return self.writer.let(Broadcast(few, type) if lanes > 1 else few, hint)
 

@@ -10,7 +10,7 @@ _WORDS = """
     volatile while xor abs acos acosh all any asin asinh at_least atan atan2 atanh b8 b8x barrier bf16 bits broadcast
     ceil clamp convert copysign cos cosh detail element erf erfc exp exp2 expm1 f16 f32 f32v f32x f64 f64v f64x fabs
     first_lanes floor floor_divide fma fmax fmin fmod from_bits from_mask gather gather_if high i16 i16v i16x i32 i32v
-    i32x i64 i64v i64x i7 i7x i8 i8v i8x integer_pow iota is_finite is_inf is_nan join lane lanes lgamma load
+    i32x i64 i64v i64x i7 i7x i8 i8v i8x integer_pow iota is_finite is_inf is_nan join l8 l8x lane lanes lgamma load
     load_apart load_apart_if load_if load_mask load_mask_if load_mask_n load_n load_strided load_strided_n load_where
     log log10 log1p log2 lookup low mask_cast mask_not mask_of max maximum min minimum mul_add neg_mul_add parallel
     permute pow range reduce reduce_max reduce_min reduce_prod reduce_sum region remainder round round_to rsqrt

@@ -10,7 +10,7 @@ from effcc.errors import UnsupportedError
 from effcc.ir.dtypes import DType, boolean
 
 TYPES = {"f64": "f64", "f32": "f32", "f16": "f16", "bf16": "bf16", "i64": "i64", "i32": "i32", "i16": "i16", "i8": "i8",
-         "u8": "i8", "u7": "i8", "i7": "i8", "b8": "i8", "bool": "i1"}  # fmt: skip
+         "u8": "i8", "u7": "i8", "i7": "i8", "b8": "i8", "l8": "i8", "bool": "i1"}  # fmt: skip
 
 BITS = {
     "f64": ("7FF0000000000000", "FFF0000000000000", "7FF8000000000000"),

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from effcc.errors import UnsupportedError
-from effcc.ir.dtypes import DType, b8, bf16, boolean, f16, f32, f64, i7, i8, i16, i32, i64, u7, u8
+from effcc.ir.dtypes import DType, b8, bf16, boolean, f16, f32, f64, i7, i8, i16, i32, i64, l8, u7, u8
 from effcc.ir.expr import Scalar
 
 ATOM, UNARY, PRODUCT, SUM, SHIFT, AND, XOR, OR, COMPARE = range(9, 0, -1)
@@ -89,12 +89,13 @@ STRUCTURAL: dict[str, str] = {
 
 TYPES: dict[DType, str] = {
     f64: "tl.float64", f32: "tl.float32", f16: "tl.float16", bf16: "tl.bfloat16", i64: "tl.int64", i32: "tl.int32",
-    i16: "tl.int16", i8: "tl.int8", u8: "tl.uint8", u7: "tl.uint8", i7: "tl.int8", b8: "tl.int8", boolean: "tl.int1",
+    i16: "tl.int16", i8: "tl.int8", u8: "tl.uint8", u7: "tl.uint8", i7: "tl.int8", b8: "tl.int8", l8: "tl.int8",
+    boolean: "tl.int1",
 }  # fmt: skip
 
 POINTERS: dict[DType, str] = {
     f64: "*fp64", f32: "*fp32", f16: "*fp16", bf16: "*bf16", i64: "*i64", i32: "*i32", i16: "*i16", i8: "*i8",
-    u8: "*u8", u7: "*u8", i7: "*i8", b8: "*i8", boolean: "*i1",
+    u8: "*u8", u7: "*u8", i7: "*i8", b8: "*i8", l8: "*i8", boolean: "*i1",
 }  # fmt: skip
 """The types of kernel arguments, as Triton's compiler names them."""
 

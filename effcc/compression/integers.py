@@ -31,6 +31,7 @@ from effcc.compression.activations import Codes, by_step, by_token
 from effcc.compression.modules import EncodedConv2d, EncodedLinear, EncodedModule, encoded_class
 from effcc.errors import EncodingError
 from effcc.frontend.decode import decode, storage_of
+from effcc.frontend.light import light
 from effcc.ir.dtypes import i8
 from effcc.ir.encodings import Storage
 from effcc.ir.encodings.groups import integers_of
@@ -41,12 +42,14 @@ class IntegerModule(EncodedModule):
     """A module with bytes for its weight, which makes bytes of its input too.
 
     input_step: f32[], a buffer; None where each token has a step of its own.
+    has_light_weight: whether its bytes are light ones (`effcc.ir.light`).
     weight_bounds: the least and the largest byte of the weight, where its scheme has no others (`reduce_range`).
     """
 
     activations: Codes
     input_step: Tensor | None
     weight_bounds: tuple[int, int] | None = None
+    has_light_weight: bool = False
 
     def quantized(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """The bytes of the input, and what one of them is worth."""
@@ -61,6 +64,8 @@ class IntegerModule(EncodedModule):
 
     def bounded(self, values: Tensor) -> Tensor:
         """The weight's bytes, clamped to what they are: says to a compiler what is so."""
+        if self.has_light_weight:
+            return light(values)
         return values if self.weight_bounds is None else values.clamp(*self.weight_bounds)
 
     def extra_repr(self) -> str:
@@ -214,14 +219,21 @@ def _bounds(module: EncodedModule) -> tuple[int, int] | None:
     return (code.low, code.high) if code is not None and code.packed.signed and code.high < 127 else None
 
 
+def _is_light(module: EncodedModule) -> bool:
+    """Whether the bytes of a weight are light ones."""
+    components = [getattr(module, name) for name in module.weight_components]
+    return storage_of(module.encoding, module.weight_shape, components).values.is_light
+
+
 def install_activations(module: Any, codes: Codes | None, step: Tensor | None = None) -> None:
     """Make a layer whose weight is bytes quantize its input as is said; None: no longer."""
     if isinstance(module, IntegerModule):
-        del module.input_step, module.weight_bounds
+        del module.input_step, module.weight_bounds, module.has_light_weight
         module.__class__ = _ENCODED[type(module)]  # type: ignore[assignment]
     if codes is not None:
         module.__class__ = _integer_class(module)
         module.activations = codes
         module.weight_bounds = _bounds(module)
+        module.has_light_weight = _is_light(module)
         source = getattr(module, module.weight_components[0])
         module.register_buffer("input_step", None if step is None else step.to(source.device))

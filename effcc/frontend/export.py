@@ -21,7 +21,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-import effcc.frontend.decode  # noqa: F401 - registers the operator of stored weights, which files may hold
+import effcc.frontend.decode
+import effcc.frontend.light  # noqa: F401 - registers, as the one before it, an operator that files may hold
 from effcc.errors import CaptureError
 from effcc.frontend.capture import Signature, mutated_inputs, placeholders, results, strides
 from effcc.frontend.conditions import conditions

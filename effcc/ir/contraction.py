@@ -17,8 +17,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from effcc.ir.dots import DOTS, PACKED, TILE_DOTS
-from effcc.ir.dtypes import DType, bf16, f16, f32, i32
+from effcc.ir.dots import DOTS, LIGHT_DEPTH, PACKED, TILE_DOTS
+from effcc.ir.dtypes import DType, bf16, f16, f32, i32, l8
 from effcc.ir.expr import Axis, Call, Expr, Load, children, free_axes, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.loops import Tile
@@ -74,6 +74,16 @@ class PackedDot:
         """Whether a matrix unit has it, where the factor with lanes has elements of `lanes_of`."""
         rows_of = self.left if lanes_of == self.right else self.right
         return any((rows_of, lanes_of) == form[:2] for form in TILE_DOTS)
+
+    @property
+    def is_light(self) -> bool:
+        """Whether several steps fit in i16 (`effcc.ir.dots`), summed there before they are in i32."""
+        return l8 in (self.left, self.right)
+
+    @property
+    def deepest(self) -> int:
+        """How many packed points vectors sum in one step, at most."""
+        return LIGHT_DEPTH if self.is_light else self.neighbours
 
     @property
     def bytes(self) -> int:

@@ -87,10 +87,13 @@ i7 = DType("i7", "int", 8, np.dtype(np.int8))
 """A byte whose value is known to be from -64 to 63, likewise."""
 b8 = DType("b8", "int", 8, np.dtype(np.int8))
 """A byte whose value is known to be from -127 to 127 (balanced), likewise: its negative is a byte, too."""
-BOUNDED = frozenset((u7, i7, b8))
+l8 = DType("l8", "int", 8, np.dtype(np.int8))
+"""A byte of a light weight, likewise: from -64 to 63, and of eight that are summed together (`effcc.ir.light`) those of
+either sign add up to at most 128 in magnitude."""
+BOUNDED = frozenset((u7, i7, b8, l8))
 boolean = DType("bool", "bool", 8, np.dtype(np.bool_))
 
-DTYPES: dict[str, DType] = {d.name: d for d in (f64, f32, f16, bf16, i64, i32, i16, i8, u8, u7, i7, b8, boolean)}
+DTYPES: dict[str, DType] = {d.name: d for d in (f64, f32, f16, bf16, i64, i32, i16, i8, u8, u7, i7, b8, l8, boolean)}
 
 CARRIED: dict[str, DType] = {
     d.name: d

@@ -181,8 +181,8 @@ class Fma:
 class Dot:
     """`dot(a, b, c)`: c + the sums of products of packed neighbours, exact in c's dtype (integers wrap around).
 
-    By four: i8 x i8, u8 x i8, u7 x i8 and u8 x i7 to i32. By two: i16 x i16 to i32, and bf16 x bf16 to f32 (see
-    `effcc/dot.h`). a and b have four or two times as many lanes as c.
+    By four: i8 x i8, u8 x i8, u7 x i8, u8 x i7 and u8 x l8 to i32. By two: i16 x i16 to i32, u8 x l8 to i16, and
+    bf16 x bf16 to f32 (see `effcc/dot.h`). a and b have four or two times as many lanes as c.
     Of tiles, c[i, j] + the sum of the dot products of row i of a with lanes j of b's rows: with neighbours packed, b is
     a matrix of as many columns as c has lanes.
     """

@@ -48,8 +48,9 @@ MODEL = """
     # Register tile: accumulators, a row of B, and one broadcast element of A.
     vectors = nr / lanes
     # Sums of a group have their own; `turned` dot products hold sizes beside columns. Where pairs are added up by
-    # `ones`, these are in a register, and so is what is being summed beside what it is made of.
-    (1 + grouped) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + 2 * ones + masks <= vector_registers
+    # ones, these are in a register, and so is what is being summed beside what it is made of. Where a step adds up
+    # several `neighbours`, each accumulator has a narrow one beside it, and the last product replaces what made it.
+    (1 + beside) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + ones_registers + masks <= vector_registers
     mr + 2 <= aliased_rows or mr == 1              # rows of A that share one L1 set, with their lines of B and C
     n % nr == 0 or padded == 1
 
@@ -86,13 +87,14 @@ MODEL = """
     # compilers make each load of B a part of the multiply-add, so that it is loaded twice.
     twice = min(1, max(mr - 1, 0)) * min(1, max(3 - mr, 0))
     step = max((mr * dot_slots + decode_slots) * vectors,
-               (mr * row_slots + (1 + twice) * vectors) * load_eighths / 8, latency_slots)
+               (mr * row_slots + (1 + twice) * vectors) * neighbours * load_eighths / 8, latency_slots)
     left = rows % mr
     left_step = (min(left, 1) * max((left * dot_slots + decode_slots) * vectors,
-                                    (left * row_slots + vectors) * load_eighths / 8, latency_slots))
+                                    (left * row_slots + vectors) * neighbours * load_eighths / 8, latency_slots))
     all_left = m % mr
     all_left_step = (min(all_left, 1) * max((all_left * dot_slots + decode_slots) * vectors,
-                                            (all_left * row_slots + vectors) * load_eighths / 8, latency_slots))
+                                            (all_left * row_slots + vectors) * neighbours * load_eighths / 8,
+                                            latency_slots))
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
             + k_all * turn_slots / 8 + k_all / k_run * exit_slots)
     lines = min(1, lhs_bytes * k_all / 1024) * lhs_bytes * k_all * line_slots   # of a row of A, in 64ths
@@ -185,6 +187,8 @@ class ContractionNest:
         depth: points of the innermost k axis that are summed at once, as packed neighbours, here and in `matrix`.
         dot_slots: what summing them takes in vectors, in multiply-adds.
         turned: whether each takes columns' sizes and their signs, which are in registers meanwhile.
+        neighbours: so many vectors of packed neighbours a step sums, each loaded: more than one in a narrow sum of its
+            own, which then joins the accumulator.
         ones: whether each takes ones, by which sums of two are added up (vpmaddwd), from a register.
         joins: where a group of k at a time is summed in accumulators of its own, how these join the others; else None.
         rhs_row_stride: bytes between the vectors of B that one step of the innermost k axis and the next read, where
@@ -208,6 +212,7 @@ class ContractionNest:
     dot_slots: int = 1
     turned: bool = False
     ones: bool = False
+    neighbours: int = 1
     row_slots: int = 0
     made: Made | None = None
     joins: Joins | None = None
@@ -315,8 +320,9 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "panel_parts": PANEL_PARTS if nest.rhs == "packed" and nest.made is None else 0,
         "dot_slots": nest.dot_slots,
         "turned": int(nest.turned),
-        "ones": int(nest.ones),
-        "grouped": int(nest.joins is not None),
+        "ones_registers": 0 if not nest.ones else 1 if nest.neighbours > 1 else 2,
+        "beside": int(nest.joins is not None or nest.neighbours > 1),
+        "neighbours": nest.neighbours,
         "join_slots": 0 if nest.joins is None else nest.joins.groups * nest.joins.slots,
         "join_loads": 0 if nest.joins is None else nest.joins.groups * nest.joins.loads,
         "load_eighths": LOAD_EIGHTHS if nest.depth == 1 else PACKED_LOAD_EIGHTHS,

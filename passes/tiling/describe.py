@@ -33,7 +33,7 @@ from effcc.passes.tiling.contraction import (
 )
 from effcc.passes.tiling.copies import TURN_SLOTS
 from effcc.passes.tiling.cost import FAR_BYTES
-from effcc.passes.tiling.dots import dot_slots, is_turned, sums_twice
+from effcc.passes.tiling.dots import is_turned, step_slots, sums_twice
 from effcc.passes.tiling.matrix import matrix_schedules
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.operands import CACHE_LINE, Axis, Operand, operand_bytes
@@ -105,7 +105,8 @@ def contraction_of(
         block_k=block_k,
         whole=frozenset(a for a in kept if a not in shared),
         depth=depth,
-        dot_slots=1 if depth == 1 or product.dot is None else dot_slots(product.dot, target) or 1,
+        dot_slots=1 if depth == 1 or product.dot is None else step_slots(product.dot, depth, target),
+        neighbours=depth // product.dot.neighbours if depth > 1 and product.dot and product.dot.is_light else 1,
         ones=depth > 1 and product.dot is not None and sums_twice(product.dot, target),
         turned=depth > 1 and product.dot is not None and is_turned(product.dot, target),
         made=_made(kernel, columns_of.data.buffer, lane_axis),

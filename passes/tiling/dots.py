@@ -10,8 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from effcc.ir.contraction import Contraction, Operand, PackedDot
-from effcc.ir.dtypes import b8, bf16, i7, i8, i16, u7, u8
-from effcc.ir.expr import free_axes
+from effcc.ir.dtypes import b8, bf16, i7, i8, i16, l8, u7, u8
+from effcc.ir.expr import Axis, free_axes
 from effcc.ir.kernel import Kernel
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.pack import packable
@@ -20,12 +20,15 @@ from effcc.target import Target
 
 @dataclass(frozen=True)
 class PackedProduct:
-    """A product whose `columns_of`, constant, is packed along `lane_axis`; `depth` is the axis of the neighbours."""
+    """A product whose `columns_of`, constant, is packed along `lane_axis`; `depth` is the axis of the neighbours, and
+    `along_sets` whether what light weights are along it is what it sums.
+    """
 
     dot: PackedDot
     columns_of: Operand
     lane_axis: str
     depth: str
+    along_sets: bool
 
 
 def dot_slots(dot: PackedDot, target: Target) -> int | None:
@@ -39,11 +42,25 @@ def dot_slots(dot: PackedDot, target: Target) -> int | None:
         return 1
     if form == (i8, i8) and target.tile_registers:
         return _SIGNED_SLOTS
-    if form in ((u7, i8), (u8, i7)) and target.isa != "scalar":
+    if form in ((u7, i8), (u8, i7), (u8, l8)) and target.isa != "scalar":
         return 1 if target.sums_bytes else _SMALL_SLOTS[target.isa]
     if form == (b8, i8):
         return _BALANCED_SLOTS if target.isa == "avx2" and not target.sums_bytes else None
     return _PAIR_SLOTS if form == (i16, i16) and target.isa != "scalar" else None
+
+
+def vector_depth(packed: PackedProduct, extent: int, target: Target) -> int:
+    """How many packed points of an axis of so many one step in vectors sums."""
+    dot = packed.dot
+    if not dot.is_light or not packed.along_sets or target.sums_bytes:
+        return dot.neighbours
+    return min(dot.deepest, -(-extent // dot.neighbours) * dot.neighbours)
+
+
+def step_slots(dot: PackedDot, depth: int, target: Target) -> int:
+    """`dot_slots` of a step of so many points: where several fit in i16, a vpmaddubsw each, and a vpmaddwd for all."""
+    slots = dot_slots(dot, target) or 1
+    return slots + (depth // dot.neighbours - 1) * (slots - 1) if dot.is_light else slots
 
 
 def sums_twice(dot: PackedDot, target: Target) -> bool:
@@ -60,7 +77,7 @@ _BF16_SLOTS, _BF16_SLOTS_BESIDE_TILES = 2, 4
 """Cores with a matrix unit were measured to sum half the products of their f32 multiply-adds; two is a guess."""
 _SIGNED_SLOTS = 3
 """Of signed bytes alone only matrix units have dot products: in vectors, vpdpbusd twice and a subtraction."""
-_TWICE = ((u7, i8), (u8, i7), (b8, i8))
+_TWICE = ((u7, i8), (u8, i7), (b8, i8), (u8, l8))
 _SMALL_SLOTS = {"avx2": 2, "avx512": 3}
 """vpmaddubsw, vpmaddwd and an addition, which AVX2's vectors have a port of its own for."""
 _BALANCED_SLOTS = 3
@@ -91,8 +108,20 @@ def packed_product(
         if dot.left == bf16 and target.tile_registers and not whole:
             continue  # in vectors its dot products are slower than multiply-adds of f32
         if depth and not kernel.scans and all(set(one.depth) & free_axes(o.value) for o in (rows_of, columns_of)):
-            return PackedProduct(dot, columns_of, max(lanes, key=lambda a: _extent(kernel, a)), depth[0])
+            lane_axis = max(lanes, key=lambda a: _extent(kernel, a))
+            return PackedProduct(dot, columns_of, lane_axis, depth[0], _is_along_sets(one, depth[0]))
     return None
+
+
+def _is_along_sets(product: Contraction, depth: str) -> bool:
+    """Whether an axis is the one of w[n,k,...] along which light weights are such: those that are summed beside it are
+    windows' taps, no parts of what it was.
+    """
+    rows_of, columns_of = product.left.data, product.right.data
+    kept = {*product.rows, *product.columns, *product.batch}
+    moved = [names for i in rows_of.index if (names := free_axes(i)) & kept]
+    taps = all(any(a in names for names in moved) for a in product.depth if a != depth)
+    return len(columns_of.index) > 1 and columns_of.index[1] == Axis(depth) and taps
 
 
 def _pairs(kernel: Kernel, axis: str, dot: PackedDot) -> bool:

@@ -17,7 +17,7 @@ from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.chunk import PRODUCT, chunk_of
 from effcc.passes.tiling.contraction import ContractionSchedule
 from effcc.passes.tiling.describe import contraction_of
-from effcc.passes.tiling.dots import PackedProduct, packed_product
+from effcc.passes.tiling.dots import PackedProduct, packed_product, vector_depth
 from effcc.passes.tiling.few_rows import is_summed_along_rows
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
@@ -189,12 +189,13 @@ def _packed_nest(
             depth,
         )
 
-    depth, chosen = neighbours, solved(neighbours)
+    depth = shallow = vector_depth(packed, counts[packed.depth], choice.target)
+    chosen = solved(depth)
     known = all(isinstance(kernel.extents[a], int) for a in (row_axis, lane_axis, packed.depth))
     if choice.target.tile_registers and known and packed.dot.fits_tiles(columns_of.data.dtype):
         deep = TILE_ROW_BYTES // packed.dot.bytes
         depth, chosen = min((depth, chosen), (deep, solved(deep)), key=lambda one: one[1].prediction.seconds)
-    on_unit = depth > neighbours
+    on_unit = depth > shallow
     choice.packs.append(pack_along(columns_of.data, lane_axis, chosen.nr, order, neighbours))
     if lane_axis in choice.shared:
         choice.tiles[lane_axis] = chosen.nc

@@ -14,7 +14,7 @@ import numpy as np
 from effcc.errors import InputError
 from effcc.ir import vectors as v
 from effcc.ir.dims import Dim, evaluate, evaluate_number
-from effcc.ir.dtypes import b8, bf16, boolean, f32, i7, i32, i64, u7
+from effcc.ir.dtypes import b8, bf16, boolean, f32, i7, i16, i32, i64, l8, u7
 from effcc.ir.interpreter.kernels import blank, combiner
 from effcc.ir.scalars import function as scalar_function
 
@@ -266,9 +266,19 @@ class _Thread:
             raise InputError(f"dot of b8 that is {a.min()}: expected at least -127")
         if dot.b.type.dtype == i7 and not -64 <= b.min() <= b.max() <= 63:
             raise InputError(f"dot of i7 from {b.min()} to {b.max()}: expected -64 to 63")
+        if dot.b.type.dtype == l8 and dot.type.dtype == i16:
+            return _exact_pairs(a, b, c)
         if dot.type.rows > 1:
             return tile_products(a, b, c)
         return dot_products(a, b, c)
+
+
+def _exact_pairs(a: Values, b: Values, c: Values) -> Values:
+    """c + the sums of pairs of products in i16, which must hold them."""
+    total = dot_products(a, b, c.astype(np.int32))
+    if total.min() < -32768 or total.max() > 32767:
+        raise InputError(f"dot of l8 that is {total.min()} to {total.max()}: expected what i16 holds")
+    return total.astype(np.int16)
 
 
 def dot_products(a: Values, b: Values, c: Values) -> Values:

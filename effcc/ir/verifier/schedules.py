@@ -419,7 +419,7 @@ class _Verifier:
             raise Misfit(f"points of {loop.axis} are packed, but {s.target} sums no products of such over it", path)
         holds = around.holds(s.target)
         tiles = bool(holds) and holds[-1][1].space == "tiles"
-        most = TILE_ROW_BYTES // dot.bytes if tiles else dot.neighbours
+        most = TILE_ROW_BYTES // dot.bytes if tiles else dot.deepest
         lanes = next((n.axis for _, n in around.loops if n.together == "lanes"), None)
         factor = product.right if lanes in product.columns else product.left if lanes in product.rows else None
         if tiles and factor is not None and not dot.fits_tiles(factor.data.dtype):

@@ -4,12 +4,15 @@
 //   repeat<V>(few)       neighbours of one lane in every lane: two bf16, four bytes
 //   dot_small(a, b, c)   the same, of u7 x i8 or u8 x i7: no lane of a is above 127, or all of b are from
 //                        -64 to 63; quicker without VNNI
+//   dot_pairs(a, b, c)   c[i] + two products, in i16, of u8 x l8: i16 holds four such sums (pairs of 8 weights whose
+//                        positive ones, and negative ones, add up to no more than 128)
 //   dot_balanced(a, b, c)  the same, of b8 x i8: no lane of a is -128; quicker with AVX2 alone
 //
 //     a       b       c      neighbours
 //     i8      i8      i32    4            exact, modulo 2^32
 //     u8      i8      i32    4            exact, modulo 2^32
 //     i16     i16     i32    2            exact, modulo 2^32
+//     u8      l8      i16    2            exact (dot_pairs)
 //     bf16    bf16    f32    2            rounded after each of the two products, the odd one first
 //
 // Packed bf16 are the bits, u16x<2 * lanes>. AVX-512 BF16 takes denormals as 0 and gives none; elsewhere the same two
@@ -223,6 +226,32 @@ EFFCC_INLINE C dot_small(A a, B b, C c) {
 #endif
 #endif
     return dot(a, b, c);
+}
+
+// The sum is kept where it is: compilers add up all pairs last otherwise, which takes a register for each.
+template <class A, class B, class C>
+EFFCC_INLINE C dot_pairs(A a, B b, C c) {
+#if defined(__AVX2__) && !defined(__clang__)
+    using namespace detail;
+    if constexpr (sizeof(C) == 32) {
+        auto sum = as<raw<short, 32>>(c) + __builtin_ia32_pmaddubsw256(as<raw<char, 32>>(a), as<raw<char, 32>>(b));
+        asm("" : "+x"(sum));
+        return as<C>(sum);
+    }
+#if defined(__AVX512BW__)
+    if constexpr (sizeof(C) == 64) {
+        const auto pairs = __builtin_ia32_pmaddubsw512_mask(as<raw<char, 64>>(a), as<raw<char, 64>>(b), raw<short, 64>{}, -1);
+        auto sum = as<raw<short, 64>>(c) + pairs;
+        asm("" : "+v"(sum));
+        return as<C>(sum);
+    }
+#endif
+#endif
+    for (int i = 0; i < lanes<C>; ++i) {
+        const i32 pair = i32(lane(a, 2 * i)) * i32(lane(b, 2 * i)) + i32(lane(a, 2 * i + 1)) * i32(lane(b, 2 * i + 1));
+        set_lane(c, i, static_cast<i16>(lane(c, i) + pair));
+    }
+    return c;
 }
 
 template <class A, class B, class C>

@@ -15,7 +15,7 @@ import pytest
 from effcc.codegen.cpp.instructions import DOTS, ROWS
 from effcc.codegen.cpp.program import emit_program, pointer_table
 from effcc.codegen.cpp.units import RUN, Source
-from effcc.ir.dtypes import b8, bf16, f32, i7, i8, i16, i32, u7, u8
+from effcc.ir.dtypes import b8, bf16, f32, i7, i8, i16, i32, l8, u7, u8
 from effcc.ir.interpreter import run_vectors
 from effcc.ir.loops import LoopNest
 from effcc.ir.parser import parse_vectors
@@ -30,8 +30,8 @@ SIZE = 256
 NEST = LoopNest(
     "nodes",
     (param("X", f32, SIZE), param("I", i32, SIZE), param("A", i8, SIZE), param("U", u8, SIZE), param("V", u7, SIZE),
-     param("B", i7, SIZE), param("E", b8, SIZE), param("S", i16, SIZE), param("H", bf16, SIZE)),
-    (param("O", f32, SIZE), param("D", i32, SIZE)), (),
+     param("B", i7, SIZE), param("E", b8, SIZE), param("L", l8, SIZE), param("S", i16, SIZE), param("H", bf16, SIZE)),
+    (param("O", f32, SIZE), param("D", i32, SIZE), param("P", i16, SIZE)), (),
 )  # fmt: skip
 
 
@@ -51,6 +51,7 @@ def function(lanes: int) -> Function:
         f"dot(load<u7x{4 * n}>(V[0]), load<i8x{4 * n}>(A[0]), i32x{n}(5))",
         f"dot(load<u8x{4 * n}>(U[{4 * n}]), load<i7x{4 * n}>(B[0]), i32x{n}(5))",
         f"dot(load<b8x{4 * n}>(E[0]), load<i8x{4 * n}>(A[0]), i32x{n}(5))",
+        f"dot(load<u8x{4 * n}>(U[{4 * n}]), load<l8x{4 * n}>(L[0]), i32x{n}(5))",
         f"dot(load<i16x{2 * n}>(S[0]), load<i16x{2 * n}>(S[{2 * n}]), i32x{n}(5))",
     ]
     lines = [
@@ -62,6 +63,7 @@ def function(lanes: int) -> Function:
     lines += [f"do store(O[{k * n}], {value})" for k, value in enumerate(stored)]
     lines += [f"do store_rows(O[{len(stored) * n}], x, y, x, y, stride=[4])"]
     lines += [f"do store(D[{k * n}], {value})" for k, value in enumerate(dots)]
+    lines += [f"do store(P[0], dot(load<u8x{4 * n}>(U[0]), load<l8x{4 * n}>(L[0]), load<i16x{2 * n}>(P[0])))"]
     buffers = ", ".join(f"{p.name}: {p.type.dtype}{' read' if p in NEST.params else ''}" for p in NEST.signature)
     made = parse_vectors(f"vectors @{RUN}({buffers};) first {{ {' '.join(lines)} }}")
     verify_vectors(made)
@@ -75,9 +77,10 @@ def arrays() -> dict[str, Any]:
         "A": rng.integers(-128, 128, SIZE).astype(np.int8), "U": rng.integers(0, 256, SIZE).astype(np.uint8),
         "V": rng.integers(0, 128, SIZE).astype(np.uint8), "B": rng.integers(-64, 64, SIZE).astype(np.int8),
         "E": rng.choice([-127, 127, 3], SIZE).astype(np.int8),
+        "L": rng.integers(-32, 32, SIZE).astype(np.int8),
         "S": rng.integers(-(1 << 15), 1 << 15, SIZE).astype(np.int16),
         "H": rng.standard_normal(SIZE).astype(ml_dtypes.bfloat16), "O": np.zeros(SIZE, np.float32),
-        "D": np.zeros(SIZE, np.int32),
+        "D": np.zeros(SIZE, np.int32), "P": rng.integers(-16000, 16000, SIZE).astype(np.int16),
     }  # fmt: skip
 
 
@@ -93,6 +96,7 @@ def test_every_node_computes_what_the_interpreter_says(target: Target, cache: Co
     pointers = (ctypes.c_void_p * len(got))(*(got[name].ctypes.data for name in pointer_table(program_of(NEST))))
     load(cache, source, target).entry_point("effcc_run")(pointers, (ctypes.c_int64 * 1)(), None, 1)
     np.testing.assert_array_equal(got["D"], want["D"])
+    np.testing.assert_array_equal(got["P"], want["P"])
     np.testing.assert_allclose(got["O"], want["O"], rtol=1e-6, atol=1e-6)
 
 

@@ -177,7 +177,7 @@ def test_without_padding_and_without_a_divisor_the_constraint_is_named():
 def test_the_reasons_are_the_model_s_constraints_with_their_numbers():
     (best,) = schedule_contraction(product(32, 384, 384), AVX512)
     accumulators = (best.mr + 1) * best.nr // 16 + 1
-    text = "(1 + grouped) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + 2 * ones + masks <= vector_registers"
+    text = "(1 + beside) * mr * nr / lanes + (1 + turned) * nr / lanes + 1 + ones_registers + masks <= vector_registers"
     assert f"{text}    # {accumulators} <= 32" in best.reasons
 
 

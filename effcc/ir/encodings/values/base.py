@@ -96,6 +96,11 @@ class Values(ABC):
         """What elements are, where they are integers with floating scales."""
         return None
 
+    @property
+    def is_light(self) -> bool:
+        """Whether elements are light bytes times scales (`effcc.ir.light`)."""
+        return False
+
     def encode(self, levels: Levels, stored: Array) -> list[Array]:
         """The arrays for given stored elements: parameters are fitted, then elements rounded."""
         parameters = self.fit(levels, stored)
