@@ -12,8 +12,8 @@
 //       left to take: nobody waits for one that is not running.
 //
 //   event e;  e.count                  a number that one thread raises and others watch; it may wrap around
-//   e.wait_for(count, team)            returns when e.count has reached count; spins for some 20 to 50 microseconds,
-//                                      then sleeps
+//   e.wait_for(count, team)            returns when e.count has reached count; spins for 0.2 to 0.9 milliseconds, then
+//                                      sleeps
 //   e.raise_to(count)                  sets it and wakes whoever sleeps; no system call when nobody does
 //
 // EFFCC_PREEMPT() stands where a thread may lose its core at the worst moment: nothing, unless a test defines it.
