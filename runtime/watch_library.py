@@ -60,7 +60,7 @@ extern "C" int effcc_fetch_written(int map, int pid, const memory* ranges, long 
 
 DIGEST_BYTES = 16
 _KEY_BYTES = 2 * 4 * 512 + 64  # what digest.h's keys hold
-_SERIAL_BYTES = 1 << 20  # that are digested sooner by one thread than others wake up
+_SERIAL_BYTES = 1 << 17  # that are digested sooner by one thread; more wakes others, whom the program needs next anyway
 
 
 class Ranges:
