@@ -1,9 +1,9 @@
 """Times callables in turn in one process: A B C, A B C, ... after warm-up; medians, and ratios within each round.
 
 A machine that others use slows all sides of a round alike, so the median of the rounds' ratios is steadier than the
-ratio of medians. Runtimes let their threads spin for a while after a call (ONNX Runtime's for 50 ms), which takes a core
-from whoever is next: each turn begins with a rest, until the last side's threads sleep, and with a call that is not
-timed, which wakes this side's.
+ratio of medians. Runtimes let their threads spin for a while after a call (ONNX Runtime's for 50 ms), which takes a
+core from whoever is next: each turn begins with a rest, until the last side's threads sleep, and with a call that is
+not timed, which wakes this side's.
 """
 
 from __future__ import annotations
