@@ -88,8 +88,10 @@ def group_norm(
 ) -> tuple[Value, Value, Value]:
     affine = _affine(m, x, weight, bias, x.type.shape[1:2])
     result = m.emit("group_norm", x, *affine, groups=groups, eps=eps)
-    grouped = m.reshape(m.cast(x, x.type.dtype.accumulator), (batch, groups, channels // groups * area))
-    mean, variance = _moments(m, grouped, (2,))
+    # Axes stay apart: of unknown sizes, one of all pixels would have to be divided again by each of them.
+    pixels = x.type.shape[2:] if x.type.rank > 2 else (area,)
+    grouped = m.reshape(m.cast(x, x.type.dtype.accumulator), (batch, groups, channels // groups, *pixels))
+    mean, variance = _moments(m, grouped, range(2, grouped.type.rank))
     dtype = x.type.dtype
     return result, m.cast(mean, dtype), m.cast(_inverse_deviation(m, variance, eps), dtype)
 

@@ -130,7 +130,7 @@ def _add_scaled(m: Importer, op: str, x: Value, a: Value, b: Value, value: Any) 
     return m.cast(m.emit("add", base, m.emit(op, first, second)), dtype)
 
 
-@imports(aten.div.Tensor, aten.div.Scalar)
+@imports(aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor, aten.true_divide.Scalar)
 def div(m: Importer, a: Operand, b: Operand) -> Value:
     return m.scaled("div", a, b, m.floating((a, b)))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sympy
+import torch
 
 from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports, resolve_shape, result_dtype
 from effcc.ir.dims import Dim, ceil_div, contiguous_strides, dim, product, same, same_shape
@@ -49,6 +50,15 @@ def transpose(m: Importer, x: Value, first: int, second: int) -> Value:
 def expand(m: Importer, x: Value, sizes: Any, implicit: bool = False) -> Value:
     own = (1,) * (len(sizes) - x.type.rank) + x.type.shape
     return m.broadcast(x, tuple(o if s == -1 else dim(s) for s, o in zip(sizes, own, strict=True)))
+
+
+@imports(torch.ops.prims.broadcast_in_dim.default)
+def broadcast_in_dim(m: Importer, x: Value, sizes: Any, axes: Sequence[int]) -> Value:
+    """y[i] = x[i[axes]]: axis k of `x` is axis axes[k] of the result, and `x` repeats along all others."""
+    own: list[Dim] = [1] * len(sizes)
+    for axis, size in zip(axes, x.type.shape, strict=True):
+        own[axis] = size
+    return m.broadcast(m.reshape(x, own), tuple(dim(s) for s in sizes))
 
 
 @imports(aten.unsqueeze.default)

@@ -173,6 +173,7 @@ def _binary() -> list[Call]:
     for packet in (aten.__lshift__, aten.__rshift__):
         calls += [Call(packet.Tensor, (i, shift)), Call(packet.Scalar, (i, 2))]
     calls += [Call(torch.ops.prims.div.default, (a, a + 5))]
+    calls += [Call(aten.true_divide.Tensor, (a, i)), Call(aten.true_divide.Scalar, (i, 3))]
     calls += [Call(aten.bitwise_left_shift.Tensor, (i, shift)), Call(aten.bitwise_right_shift.Tensor, (i, shift))]
     for e in (0, 1, 2, 3, 0.5, -0.5, -1, -2, 2.5):
         calls.append(Call(aten.pow.Tensor_Scalar, (positive(2, 3), e)))
@@ -323,6 +324,7 @@ def _views() -> list[Call]:
     ]
     calls += [
         Call(aten.expand.default, (floats(2, 1, 4), [3, -1, 5, 4])),
+        Call(torch.ops.prims.broadcast_in_dim.default, (x[:, :1, 0], [2, *x.shape[:1], 4, 3], [1, 2])),
         Call(aten.unsqueeze.default, (x, -1)),
         Call(aten.unsqueeze.default, (x, 1)),
     ]

@@ -77,3 +77,11 @@ def test_every_core_overload_is_native_or_has_a_reason() -> None:
     assert len(rows) == len(core_overloads()) > 150
     assert [row.overload for row in rows if row.status == "missing"] == []
     assert all(row.reason for row in rows if row.status == "extern")
+
+
+def test_the_moments_of_groups_are_sums_over_axes_that_stay_apart() -> None:
+    """Of unknown sizes, one axis of all pixels would be divided again by each of them, at every point."""
+    x = torch.randn(2, 8, 5, 3)
+    trace = traced(Call(torch.ops.aten.native_group_norm.default, (x, None, None, 2, 8, 15, 4, 1e-5)))
+    reshaped = [n.result.type.shape for n in trace.imported.graph.nodes if n.op == "reshape"]
+    assert (2, 4, 2, 5, 3) in reshaped and all(15 not in shape and 30 not in shape for shape in reshaped)
