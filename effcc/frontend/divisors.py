@@ -21,6 +21,8 @@ Convert = Callable[[Any, Mapping[Any, Any]], Any]
 """An expression of torch's as one of effcc's, where it is given what stands for each symbol."""
 
 _LONGEST, _LARGEST = 64, 1 << 16
+_OPERATIONS = 24
+"""Of an equality that is looked at, at most: of a padded window's nested rests, each trial takes sympy seconds."""
 _QUOTIENTS = (torch_functions.FloorDiv, torch_functions.Mod, torch_functions.PythonMod, torch_functions.CleanDiv)
 _FOUND: WeakKeyDictionary[Any, dict[Any, int]] = WeakKeyDictionary()
 
@@ -33,7 +35,8 @@ def divisor(symbol: Any, environment: Any, convert: Convert) -> int:
     known = _FOUND.setdefault(environment, {})
     if symbol not in known:
         equal = [g.expr for g in environment.guards if isinstance(g.expr, sympy.Eq) and symbol in g.expr.free_symbols]
-        known[symbol] = _largest([e for e in equal if e.has(*_QUOTIENTS)], symbol, environment, convert)
+        short = [e for e in equal if e.has(*_QUOTIENTS) and e.count_ops() <= _OPERATIONS]
+        known[symbol] = _largest(short, symbol, environment, convert)
     return known[symbol]
 
 

@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from effcc.explanation import explain
-from effcc.frontend import sizes
+from effcc.frontend import divisors, sizes
 
 
 def pairs(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,3 +55,19 @@ def test_what_guards_say_is_found(conditions: tuple[object, ...], factor: int) -
     found = sizes.parts(symbol, environment)
     assert found.factor == factor
     assert found.of(hint) == {found.first.name: hint // factor}
+
+
+def test_long_equalities_are_left_alone() -> None:
+    """Rows padded to windows and cut into them leave dozens of these behind, each of which takes sympy seconds."""
+    environment = ShapeEnv()
+    symbol = environment.create_unspecified_symbol(20, ConstantSource("n"), DimDynamic.DYNAMIC)
+    n = environment.create_symintnode(symbol, hint=20)
+    padded = n // 2 + (4 - n // 2 % 4) % 4
+    windows = padded // 4
+    assert windows * (padded // windows) * (padded // windows) == 4 * padded
+    assert any(guard.expr.count_ops() > 24 for guard in environment.guards)
+
+    def convert(*_: object) -> None:
+        raise AssertionError("tried")
+
+    assert divisors.divisor(symbol, environment, convert) == 1
