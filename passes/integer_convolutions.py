@@ -5,6 +5,9 @@
 
 so that taps are bytes as they lie in memory, and products are summed by dot products of packed channels. A depthwise
 convolution, or one of few channels, has none: where its sums are below 2^24, f32 holds them all, and it is one of f32.
+Of few channels (a picture's) a window's row is one of neighbours, where channels lie innermost:
+
+    y[o,i,j] = sum(k, t: x[i * s + k, j * (s * C) + t] * w[o,k,t])              t = tap * C + channel
 """
 
 from __future__ import annotations
@@ -67,6 +70,57 @@ def has_neighbours(node: Node, w: Value) -> bool:
     return node.attrs["groups"] == 1 and isinstance(channels, int) and channels >= NEIGHBOURS
 
 
+@dataclass(frozen=True)
+class Line:
+    """A convolution whose windows' rows are neighbours: `taps` times `channels` elements, and so many `more` of weights
+    that are 0, which make them whole dot products.
+    """
+
+    node: Node
+    channels: int
+    taps: int
+    more: int
+
+    @property
+    def length(self) -> int:
+        return self.channels * self.taps + self.more
+
+    def written(self, writer: Writer, factors: Factors, around: Around) -> None:
+        """The convolution of one channel that it is."""
+        low, high = around
+        channels, node = self.channels, self.node
+        down, along = cast("tuple[int, int]", node.attrs["stride"])
+        n, _, h, w = factors.x.type.shape
+        columns = node.result.type.shape[3]
+        assert isinstance(w, int) and isinstance(columns, int)
+        length = (w + low[3] + high[3]) * channels
+        short = max(along * channels * (columns - 1) + self.length - length, 0)
+        last = (0, 2, 3, 1)
+        x = writer.emit("transpose", factors.x, name=f"{factors.x.name}_last", perm=last)
+        x = writer.reshape(x, (n, h, w * channels), f"{factors.x.name}_lines")
+        border = (0, low[2], low[3] * channels), (0, high[2], high[3] * channels + short)
+        x = _padded(writer, x, border, factors.offset)
+        n, h, length = x.type.shape
+        x = writer.reshape(x, (n, 1, h, length), f"{factors.x.name}_lines")
+        taps = writer.emit("transpose", factors.w, name=f"{factors.w.name}_last", perm=last)
+        o, k, _, _ = taps.type.shape
+        taps = writer.reshape(taps, (o, 1, k, self.taps * channels), f"{factors.w.name}_lines")
+        taps = _padded(writer, taps, ((0, 0, 0, 0), (0, 0, 0, self.more)), 0)
+        bias = factors.bias(writer, tuple(_as_i32(writer, b) for b in node.operands[2:]))
+        attrs = {**node.attrs, "stride": (down, along * channels), "padding": (0, 0)}
+        _emit(writer, node, (*Factors(x, taps, 0).widened(writer), *bias), i32, attrs)
+
+
+def line_of(node: Node, w: Value) -> Line | None:
+    """A convolution of few channels as one of lines; None where its windows are not whole, or sizes are not known."""
+    shape, moved = w.type.shape, node.result.type.shape[2:]
+    known = all(isinstance(n, int) for n in (*shape, *node.operands[0].type.shape[1:], *moved))
+    if not known or len(shape) != 4 or node.attrs["groups"] != 1 or node.attrs["dilation"] != (1, 1):
+        return None
+    _, channels, _, taps = cast("tuple[int, ...]", shape)
+    return Line(node, channels, taps, -(channels * taps) % NEIGHBOURS) if channels < NEIGHBOURS else None
+
+
 def _largest_sum(x: Value, w: Value) -> int:
     """A sum of products of bytes, less a zero point among them, does not exceed that."""
     return elements(w.type.shape[1:]) * 255 * (128 if w.type.dtype in (i8, l8) else 255)
@@ -112,7 +166,11 @@ def _write(
 ) -> None:
     """The node with other operands and padding, by default none, and what it gives of another type, as it was."""
     unpadded = (0,) * len(cast("tuple[int, ...]", node.attrs["padding"]))
-    attrs: dict[str, Any] = {**node.attrs, "padding": padding or unpadded}
+    _emit(writer, node, operands, dtype, {**node.attrs, "padding": padding or unpadded})
+
+
+def _emit(writer: Writer, node: Node, operands: tuple[Value, ...], dtype: DType, attrs: dict[str, Any]) -> None:
+    """The node with other operands and attributes, and what it gives as it was."""
     given = node.result.type.dtype
     if given == dtype:
         writer.emit(node.op, *operands, name=node.result.name, result=node.result, **attrs)

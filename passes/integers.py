@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from math import inf
 
 from effcc.ir.contraction import PackedDot
 from effcc.ir.dots import DOTS
@@ -35,6 +36,7 @@ from effcc.passes.integer_convolutions import (
     has_channels_apart,
     has_form,
     has_neighbours,
+    line_of,
     padding_of,
     write_by_dots,
     write_in_floats,
@@ -193,8 +195,23 @@ def _write_convolution(writer: Writer, product: _Product, target: Target, produc
         around = _summed(low, more_low), _summed(high, more_high)
     if has_neighbours(node, product.w):
         write_by_dots(writer, node, _factors(writer, product, target), around)
+        return
+    before, line, given = len(writer.nodes), line_of(node, product.w), product.w
+    if product.w.type.dtype == l8:  # along channels, of which a line has one
+        product = replace(product, w=writer.emit("cast", product.w, name=product.w.name, dtype=i7))
+    factors = None if line is None else _factors(writer, product, target)
+    if line is not None and factors is not None and _slots(factors, target) * line.length < line.channels * line.taps:
+        line.written(writer, factors, around)
     else:
-        write_in_floats(writer, node, Factors(product.x, product.w, product.zero), around)
+        del writer.nodes[before:]
+        write_in_floats(writer, node, Factors(product.x, given, product.zero), around)
+
+
+def _slots(factors: Factors, target: Target) -> float:
+    """What one product of a dot product takes, in multiply-adds."""
+    form = (factors.x.type.dtype, factors.w.type.dtype)
+    dot = PackedDot(*form, DOTS[(*form, i32)])
+    return (dot_slots(dot, target) or inf) / dot.neighbours
 
 
 def _summed(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:

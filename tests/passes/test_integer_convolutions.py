@@ -96,11 +96,23 @@ def test_wide_sums_are_those_of_i32() -> None:
     assert {n.result.type.dtype.name for n in changed.nodes if n.op == "convolution"} == {"i32"}
 
 
-@pytest.mark.parametrize(("c", "g", "o", "groups"), [(6, 1, 6, 6), (8, 4, 4, 2), (3, 3, 5, 1)])
+@pytest.mark.parametrize(("c", "g", "o", "groups"), [(6, 1, 6, 6), (8, 4, 4, 2)])
 @pytest.mark.parametrize("zero", [0, 5])
 def test_sums_of_few_channels_are_those_of_f32(c: int, g: int, o: int, groups: int, zero: int) -> None:
     changed, _ = made(signed(x="u8", c=c, g=g, o=o, groups=groups, zero=zero), "avx512_vnni")
     assert {n.result.type.dtype.name for n in changed.nodes if n.op == "convolution"} == {"f32"}
+
+
+@pytest.mark.parametrize(("machine", "form"), [("avx512_vnni", "i32"), ("avx2", "f32")])
+@pytest.mark.parametrize(("c", "zero", "stride"), [(3, 7, 1), (3, 0, 2), (2, 5, 1)])
+def test_windows_of_few_channels_are_lines_where_dot_products_are_quick(
+    machine: str, form: str, c: int, zero: int, stride: int
+) -> None:
+    changed, _ = made(signed(x="u8", c=c, g=c, o=5, zero=zero, stride=stride), machine)
+    (node,) = (n for n in changed.nodes if n.op == "convolution")
+    assert node.result.type.dtype.name == form
+    assert [o.type.shape[1] for o in node.operands[:2]] == ([1, 1] if form == "i32" else [c, c])
+    assert form == "f32" or node.operands[1].type.shape[3] == -(-3 * c // 4) * 4
 
 
 def test_sums_that_f32_does_not_hold_stay() -> None:
