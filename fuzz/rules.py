@@ -11,6 +11,7 @@ from itertools import cycle, islice
 from effcc.fuzz.generate import Case
 from effcc.fuzz.oracles import Failure
 from effcc.passes.rules.check import try_rule
+from effcc.passes.rules.language import Tensor
 from effcc.passes.rules.reader import load_all
 
 INSTANCES = 2  # of each rule at a time; the rules come round again with other seeds
@@ -38,6 +39,8 @@ class RuleChecks:
             verdict = try_rule(rule, INSTANCES, seed, DRAWS)
             if verdict.witness is None and rule.conditions:
                 verdict = try_rule(rule, INSTANCES, seed + 1_000_003, BEYOND, NEAR)
+                if verdict.witness is None and any(isinstance(a, Tensor) for c in rule.conditions for a in c.args):
+                    verdict = try_rule(rule, BEYOND, seed + 2_000_003, BEYOND, 1.0, strays=True)
             self._done += 1
             if verdict.witness is not None:
                 graph, inputs = verdict.witness

@@ -96,15 +96,17 @@ def check_rule(rule: Rule, wanted: int = WANTED, seed: int = 0) -> Verdict:
     return replace(verdict, proof=", proved over the reals" if identity.outcome == "proved" else "")
 
 
-def try_rule(rule: Rule, wanted: int, seed: int, draws: int = _DRAWS, near: float = 0.0) -> Verdict:
+def try_rule(
+    rule: Rule, wanted: int, seed: int, draws: int = _DRAWS, near: float = 0.0, strays: bool = False
+) -> Verdict:
     """The verdict of instances alone, so many or those of so many draws; near: how often drafts lie beyond what a
-    condition allows (`effcc.passes.rules.instances`)."""
+    condition allows, strays: whether by who computes an operand (`effcc.passes.rules.instances`)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing, overflow: what special values are for
-        return _check_rule(rule, wanted, seed, draws, near)
+        return _check_rule(rule, wanted, seed, draws, near, strays)
 
 
-def _check_rule(rule: Rule, wanted: int, seed: int, most: int, near: float) -> Verdict:
+def _check_rule(rule: Rule, wanted: int, seed: int, most: int, near: float, strays: bool) -> Verdict:
     if rule.claim.kind == "reorders":
         other = {o.op for side in (rule.pattern, rule.replacement) for o in operations(side)} - _SUMS_OF_PRODUCTS
         if other:
@@ -113,10 +115,11 @@ def _check_rule(rule: Rule, wanted: int, seed: int, most: int, near: float) -> V
     key = zlib.crc32(rule.name.encode()) ^ seed
     random = AnyMagnitude(key) if rule.claim.is_safe else Random(key)
     numbers = np.random.default_rng(key)
-    fills = _FILLS[rule.claim.kind] * (3 if near else 1)  # drafts beyond conditions are seldom instances
+    often = 8 if strays else 3 if near else 1  # drafts beyond conditions are seldom instances
+    fills = _FILLS[rule.claim.kind] * often
     found = on_symbols = 0
     for draws in range(1, most + 1):
-        made = instance(rule, random, near)
+        made = instance(rule, random, near, strays)
         if made is None:
             continue
         ran = False

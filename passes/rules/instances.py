@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -46,14 +46,16 @@ from effcc.passes.rules.matching import Match, value_of
 class Draft:
     """Types of the pattern's tensors (inner ones and `result` too), attribute values, and marks that conditions set.
 
-    `weights` are leaves that become weights, `producers` ops whose result a leaf is; `kept` leaves stay when the rest
-    is drawn again; `constants` has the shapes of constant operands, by operation and position.
+    `weights` are leaves that become weights, `producers` ops whose result a leaf is, `strays` those that no condition
+    asked for; `kept` leaves stay when the rest is drawn again; `constants` has the shapes of constant operands, by
+    operation and position.
     """
 
     tensors: dict[str, TensorType] = field(default_factory=dict)
     scalars: dict[str, Any] = field(default_factory=dict)
     weights: set[str] = field(default_factory=set)
     producers: dict[str, str] = field(default_factory=dict)
+    strays: dict[str, str] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
     constants: dict[tuple[Operation, int], Shape] = field(default_factory=dict)
 
@@ -80,16 +82,20 @@ class Instance:
     after: Graph
 
 
-UNARY_STRAYS = ("neg", "tanh", "floor", "sin", "relu", "sign", "reciprocal", "expm1", "log1p")
+UNARY_STRAYS = (
+    "neg", "tanh", "floor", "sin", "cos", "relu", "sign", "reciprocal", "expm1", "log", "log1p", "erf",
+)  # fmt: skip
 BINARY_STRAYS = ("add", "sub", "mul", "div", "maximum", "minimum")
 """What computes an operand that a condition may not hold of; those of two are of magnitudes at times (`sub abs`)."""
 
 
-def instance(rule: Rule, random: Random, near: float = 0.0) -> Instance | None:
+def instance(rule: Rule, random: Random, near: float = 0.0, strays: bool = False) -> Instance | None:
     """A random instance, or None where the draw did not fit the rule.
 
     near: how often a condition proposes nothing, so that a draft lies just beyond what it allows. Such drafts are
-    instances only of conditions that hold where they must not.
+    instances only of conditions that hold where they must not. strays: whether to look only at drafts of which a
+    condition takes an operand for what it is not by the operator that computes it: the rule would not fire if it were a
+    parameter.
     """
     try:
         draft = _draft(rule, random, near)
@@ -97,8 +103,19 @@ def instance(rule: Rule, random: Random, near: float = 0.0) -> Instance | None:
     except (IRTypeError, _Refused, IndexError, ValueError, ZeroDivisionError, OverflowError):
         # A draw whose ranks or sizes do not fit the conditions' own arguments: not an instance.
         return None
+    if strays and not draft.strays:
+        return None
     rewritten: Rewritten = rewrite(graph, RuleSet((rule,)))
-    return Instance(graph, rewritten.graph) if rewritten.fired else None
+    if not rewritten.fired or (strays and _fires(rule, replace(draft, strays={}))):
+        return None
+    return Instance(graph, rewritten.graph)
+
+
+def _fires(rule: Rule, draft: Draft) -> bool:
+    try:
+        return bool(rewrite(_graph(rule, draft), RuleSet((rule,))).fired)
+    except (IRTypeError, _Refused):
+        return False
 
 
 def _draft(rule: Rule, random: Random, near: float) -> Draft:
@@ -108,7 +125,7 @@ def _draft(rule: Rule, random: Random, near: float) -> Draft:
     for each in proposals:
         if near and random.random() < near:
             strays = [a.name for a in each.args if isinstance(a, Tensor)]
-            draft.producers.update({name: _stray(random) for name in strays if random.random() < 0.7})
+            draft.strays.update({name: _stray(random) for name in strays if random.random() < 0.7})
         else:
             CONDITIONS[each.name].propose(draft, random, each.args)
     if proposals:
@@ -205,7 +222,7 @@ def _graph(rule: Rule, draft: Draft) -> Graph:
 
 def _leaf(b: GraphBuilder, name: str, t: TensorType, draft: Draft) -> Value:
     """A parameter, or what the op that a condition asked for makes of one."""
-    producer = draft.producers.get(name)
+    producer = draft.strays.get(name) or draft.producers.get(name)
     if producer is None:
         return b.param(name, t, weight=name in draft.weights)
     if producer == "iota":
