@@ -23,6 +23,7 @@ from effcc.driver import Options, State, load
 from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import expect
 from effcc.fuzz.generate import Array, Case
+from effcc.fuzz.guarded import guarded
 from effcc.fuzz.nursery import Nurseling
 from effcc.fuzz.oracles import Examined, Failure, compare, eager_results, native, told
 from effcc.fuzz.recalled import (
@@ -115,6 +116,12 @@ class Deployed:
         return answer
 
 
+def scratch_grows(examined: Examined) -> bool:
+    """Whether a program takes more scratch memory at larger sizes."""
+    plan = examined.state.plan if examined.state is not None else None
+    return plan is not None and not isinstance(plan.arena_bytes, int)
+
+
 def _calls(examined: Examined, kind: str) -> list[Case]:
     """The case as called first, with other inputs (and sizes), with other weights, and as first but for the weights;
     once only where inputs are updated."""
@@ -154,7 +161,8 @@ def main() -> None:
         def answer(request: Request) -> list[list[Array]] | str:
             run = _run_package if request.kind == "package" else _run_executable
             try:
-                return run(request, Path(folder) / f"model{next(numbers)}")
+                with guarded():
+                    return run(request, Path(folder) / f"model{next(numbers)}")
             except Exception as error:  # whatever is raised is the answer
                 return told(error)
 

@@ -84,7 +84,7 @@ class _Memory:
             self.raw, begin = _allocated(size)
             self.start = 0
         else:
-            self.raw, begin = _mapped(ZONE + size + ALIGNMENT)
+            self.raw, begin = mapped(ZONE + size + ALIGNMENT)
             last = self.raw.size - size
             self.start = 0 if front else last // ALIGNMENT * ALIGNMENT if aligned else last
         self.raw[:] = 0xFF
@@ -103,7 +103,7 @@ class _Memory:
         if self.exact:
             _LIBC.free(begin)
         else:
-            _LIBC.munmap(begin - PAGE, self.raw.size + 2 * PAGE)
+            unmap(begin, self.raw.size)
 
     def damage(self) -> str:
         """Where the zones were written, relative to the buffer; empty where they are whole."""
@@ -132,7 +132,7 @@ def _allocated(size: int) -> tuple[np.ndarray, int]:
     return np.ctypeslib.as_array(bytes_there) if size else np.empty(0, np.uint8), address.value
 
 
-def _mapped(size: int) -> tuple[np.ndarray, int]:
+def mapped(size: int) -> tuple[np.ndarray, int]:
     """Whole pages of at least `size` bytes between two that nobody may touch, and their address; all are unmapped."""
     held = -(-size // PAGE) * PAGE
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -140,6 +140,11 @@ def _mapped(size: int) -> tuple[np.ndarray, int]:
     if begin == _NO_MEMORY or _LIBC.mprotect(begin + PAGE, held, mmap.PROT_READ | mmap.PROT_WRITE):
         raise MemoryError(f"{size} bytes for a buffer")
     return np.ctypeslib.as_array((ctypes.c_uint8 * held).from_address(begin + PAGE)), begin + PAGE
+
+
+def unmap(begin: int, size: int) -> None:
+    """Give back what `mapped` gave: pages of so many bytes from this address on."""
+    _LIBC.munmap(begin - PAGE, size + 2 * PAGE)
 
 
 def run_job(library: ctypes.CDLL, job: Job, exact: bool = False) -> Answer:

@@ -5,6 +5,12 @@ from __future__ import annotations
 import torch
 
 
+def allocate(size: int) -> torch.Tensor:
+    """That many bytes."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside it
+        return torch.empty(size, dtype=torch.uint8)
+
+
 class ArenaPool:
     """Byte tensors of at least the size asked for; one that is given back is used again.
 
@@ -21,8 +27,7 @@ class ArenaPool:
         except IndexError:
             arena = None
         if arena is None or arena.numel() < size:
-            with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside it
-                arena = torch.empty(max(size, 64), dtype=torch.uint8)
+            arena = allocate(max(size, 64))
         return arena
 
     def give(self, arena: torch.Tensor) -> None:
