@@ -26,7 +26,7 @@ from effcc.driver import STEPS
 from effcc.errors import ToolchainError
 from effcc.fuzz.beside import Beside
 from effcc.fuzz.damaged import DAMAGED, DamageReport
-from effcc.fuzz.deployed import KINDS, Deployed
+from effcc.fuzz.deployed import KINDS, Deployed, scratch_grows
 from effcc.fuzz.encoders import EncoderChecks
 from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
@@ -38,10 +38,12 @@ from effcc.fuzz.programs.campaign import PROGRAMS, ProgramReport
 from effcc.fuzz.reduce import reduce
 from effcc.fuzz.repro import write_failure
 from effcc.fuzz.rules import RuleChecks
+from effcc.fuzz.sizes import SizeChecks
 from effcc.fuzz.triton import Triton
 from effcc.ir.ops import TABLE
 from effcc.target import Target
 
+ALONE = ("rules", "encoders", "sizes")  # what is checked without a graph
 MLIR_EVERY = 7  # MLIR's engine takes longer than everything else
 TRITON_EVERY = 5  # nor is its interpreter fast
 TRITON_WORK = 20_000  # points of all loops: more would take Triton's interpreter too long
@@ -57,8 +59,8 @@ class Pace:
     how many are run as users run them, each with two calls of the optimizing compiler. modules: whether modules whose
     weights are stored are called beside (`effcc.fuzz.modules`), one after the other; programs: whether PyTorch programs
     are (`effcc.fuzz.programs`), of which one follows the other without waiting for graphs. packages:
-    whether hostile packages are loaded. rules, encoders: how many rewrite rules, and weights for encoders, are checked
-    beside a batch.
+    whether hostile packages are loaded. rules, encoders, sizes: how many rewrite rules, weights for encoders, and
+    functions of sizes are checked beside a batch.
     """
 
     batch: int = 16
@@ -66,8 +68,9 @@ class Pace:
     modules: bool = True
     programs: bool = True
     packages: bool = True
-    rules: int = 24
+    rules: int = 50
     encoders: int = 24
+    sizes: int = 100
 
 
 @dataclass(frozen=True)
@@ -215,13 +218,17 @@ class _Campaign:
             task = bar.add_task("fuzz", total=minutes * 60)
             number, batches = self.seed, 0
             targets = self._targets()
-            rules, encoders = RuleChecks(self.seed), EncoderChecks(self.seed)
+            pace, seed = self.pace, self.seed
+            alone: Sequence[tuple[Callable[[int], list[Failure]], int]] = (
+                (RuleChecks(seed).some, pace.rules), (EncoderChecks(seed).some, pace.encoders),
+                (SizeChecks(seed).some, pace.sizes),
+            )  # fmt: skip
             running: _Running | None = None
             while (not batches or time.monotonic() < end) and (most is None or self.graphs < most):
                 count = self.pace.batch if most is None else min(self.pace.batch, most - self.graphs)
                 target = next(targets)
                 examined = self._examine(range(number, number + count), target, end if batches else math.inf)
-                wrong = [*rules.some(self.pace.rules), *encoders.some(self.pace.encoders)]
+                wrong = [failure for some, count in alone for failure in some(count)]
                 self._finish(running)
                 for failure in [*wrong, *(e.failure for e in examined if e.failure is not None)]:
                     self._failed(failure, target)
@@ -298,10 +305,11 @@ class _Campaign:
         outcomes = self.background.submit(runner.run, called, target)
         at = self.graphs // self.pace.batch % max(len(programs), 1)
         chosen = [(e, "") for e, _ in programs[at : at + self.pace.deployed]]
-        if self.pace.deployed:  # and the smallest of those whose sizes may grow and shrink
+        if self.pace.deployed:  # and the smallest of those whose sizes, and scratch memory, may grow and shrink
             growing = [e for e, _ in programs if e.case.variation.symbols]
             kind = KINDS[self.graphs // self.pace.batch % len(KINDS)]
-            chosen += [(e, kind) for e in sorted(growing, key=lambda e: len(e.case.graph.nodes))[:1]]
+            growing.sort(key=lambda e: (not scratch_grows(e), e.case.graph.updates != (), len(e.case.graph.nodes)))
+            chosen += [(e, kind) for e in growing[:1]]
         deployed = self.background.submit(lambda: [self.deployed.judge(e, target, k) for e, k in chosen])
         judged = [*((e, judge) for e, _ in programs), *((e, judge_fault) for e, _ in faults)]
         return _Running(judged, outcomes, deployed, target, runner)
@@ -322,10 +330,10 @@ class _Campaign:
         """Reduce, unless the like has been seen often; write down."""
         self._note()
         alike = sum(failure.resembles(f) for f in self.failures)
-        if alike < 3 and self.reduce_seconds and failure.step not in ("rules", "encoders", "faults"):
+        if alike < 3 and self.reduce_seconds and failure.step not in (*ALONE, "faults"):
             judged = partial(self.check, target=target, sought=failure, runner=runner or self.runner)
             failure = reduce(failure, judged, self.reduce_seconds)
-        if failure.step not in ("eager", "rules", "encoders", *list(STEPS)[: list(STEPS).index("tile")]):
+        if failure.step not in ("eager", *ALONE, *list(STEPS)[: list(STEPS).index("tile")]):
             failure = replace(failure, schedules=drawn_schedules(failure.case, target))
         if alike < 3 and self.output is not None:
             self.files += write_failure(failure, self.output)

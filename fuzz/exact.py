@@ -34,6 +34,7 @@ _MOVES = ("transpose", "flip", "concat", "slice", "reshape", "broadcast")
 _REDUCTIONS = ("max", "min", "sum", "prod", "any", "all", "argmax", "argmin")
 _UNARY = ("floor", "ceil", "trunc", "round", "sign", "neg", "abs", "isnan", "isinf", "relu", "not")
 _ANY_SECOND = (*_EXTREMES[:2], *_COMPARISONS, "add", "sub", "mul", "and", "or", "xor", "copysign")
+_BESIDE_VECTORS = (5, 7, 9, 15, 17, 23, 31, 33, 47, 63, 65, 129)
 _SHAPES = ((5,), (17,), (64,), (3, 33), (9, 8), (2, 3, 5), (4, 65), (130,), (2, 1, 300))
 
 
@@ -58,7 +59,8 @@ def _is_exact_cast(source: DType, to: DType) -> bool:
     """Whether all agree on a cast: not on one that rounds twice, nor on what floats beyond an integer become."""
     if source.is_float and to.is_integer:
         return False
-    return not (source.is_integer and source.bits > 16 and to.is_float and to.bits == 16)
+    through_f32 = source == f64 or (source.is_integer and source.bits > 16)  # eager's, to half types
+    return not (through_f32 and to.is_float and to.bits == 16)
 
 
 def draw_exact(s: Sketch) -> None:
@@ -74,6 +76,39 @@ def draw_exact(s: Sketch) -> None:
         x = _cast(s, x) if how < 0.6 else x
         for _ in range(s.random.randint(1, 5)):
             x = _step(s, x)
+
+
+_SWEPT = ("f32", "i64", "f64", "bf16", "i32", "u8", "f32", "f16", "i64", "bool", "i8", "f32", "i16", "i32")
+
+
+def draw_sweep(s: Sketch, turn: int) -> None:
+    """Append everything of one kind for one dtype, all kinds and dtypes in turn: so minutes are enough to see them."""
+    turn, kind = divmod(turn, 4)
+    dtype = DTYPES[_SWEPT[turn % len(_SWEPT)]]
+    if kind % 2 == 0:  # at odd seeds, which have drawn schedules: the solver's seldom fold a tail in lanes
+        _reductions(s, DTYPES[_SWEPT[(2 * turn + kind // 2) % len(_SWEPT)]])
+    elif kind == 1:
+        for each in (dtype, DTYPES[_SWEPT[(turn + len(_SWEPT) // 2) % len(_SWEPT)]]):
+            shape = s.random.choice(((130,), (3, 65), (2, 200)))
+            _casts(s, s.given(telling(TensorType(each, shape), s.data, all_edges=True)))
+    else:
+        _each(s, _given(s, dtype, s.random.choice(_SHAPES)))
+
+
+def _reductions(s: Sketch, dtype: DType) -> None:
+    """Every reduction along a row that no vector divides, of numbers of one sign, odd ones at times: what joins beyond
+    the end, or is left out, then shows."""
+    rows, n = s.random.choice((1, 3, 4)), s.random.choice(_BESIDE_VECTORS)
+    odd = s.data.integers(1, 10, (rows, n)) * 2 - 1
+    x = s.given(odd.astype(dtype.numpy) if dtype != boolean else s.data.random((rows, n)) < 0.9)
+    axis = 1 if s.random.random() < 0.8 else 0
+    x = s.emit("transpose", x, perm=(1, 0)) if axis == 0 else x
+    known = _OF_FLOATS if dtype.is_float else _OF_BOOLS if dtype == boolean else _OF_INTEGERS
+    other = s.emit("not" if dtype == boolean else "neg", x)
+    for op in _REDUCTIONS:
+        if op in known and not (op in ("any", "all") and dtype.kind == "uint"):
+            for given in (x, other):
+                s.emit(op, given, axes=(axis,), keepdim=False)
 
 
 def _casts(s: Sketch, x: Value) -> None:
@@ -175,8 +210,8 @@ def _given(s: Sketch, dtype: DType, shape: tuple[int, ...], weight: bool = False
     return s.given(telling(TensorType(dtype, shape), s.data), weight or s.random.random() < 0.15)
 
 
-def telling(type: TensorType, data: np.random.Generator) -> Any:
-    """An array of the numbers that code goes wrong at, and of ordinary ones."""
+def telling(type: TensorType, data: np.random.Generator, all_edges: bool = False) -> Any:
+    """An array of the numbers that code goes wrong at, and of ordinary ones; with `all_edges`, every edge is there."""
     shape, dtype = tuple(int(n) for n in type.shape), type.dtype
     if dtype == boolean:
         return data.integers(0, 2, shape).astype(bool)
@@ -204,6 +239,9 @@ def telling(type: TensorType, data: np.random.Generator) -> Any:
         special = edges[data.integers(0, len(edges), shape)]
         plain = data.standard_normal(shape)
         found = np.asarray(_mixed(data, (some, halves, tie, special, plain, plain))).astype(dtype.numpy)
+        if all_edges:
+            put = np.tile([*edges, np.nan, np.nan], 3).astype(dtype.numpy)[: found.size]
+            found.reshape(-1)[data.permutation(found.size)[: len(put)]] = put
         return _with_payloads(found, data) if dtype in (f32, f64) else found
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import effcc.fuzz.crossings
 import effcc.fuzz.structures  # noqa: F401  (both register structures)
 from effcc.errors import EffccError
-from effcc.fuzz.exact import draw_exact
+from effcc.fuzz.exact import draw_exact, draw_sweep
 from effcc.fuzz.functions import draw_functions
 from effcc.fuzz.operands import bounds, is_deterministic, propose
 from effcc.fuzz.sketch import STRUCTURES, Refused, Sketch
@@ -46,6 +46,7 @@ MOST_WORK = 4_000_000  # elements of one index space, in multiplications of a co
 LARGEST = 1e4  # magnitude of values that a node may produce
 OF_THEIR_OWN = (("steps", 0.05), ("exact", 0.18), ("functions", 0.26))
 """Graphs of numbers of every magnitude, up to which share: steps defined to the bit, exact ones, functions."""
+SWEPT = (5, 6)  # of ten graphs: all exact steps of a dtype in one, at odd seeds with drawn schedules
 
 # Structures that whole passes exist for: ops with attributes and, where they matter, the shapes of their operands, a
 # letter an axis; `_` is the result before. `n` may be long, so that it takes several tiles.
@@ -178,9 +179,12 @@ class _Generator:
         begin = self.random.random()
         share = Random(self.seed ^ 0x57E95).random()
         own = next((kind for kind, up_to in OF_THEIR_OWN if share < up_to), "")
+        if self.seed % 10 in SWEPT:
+            own = "sweep"
         if own:
             self.largest = np.inf
-            {"steps": self._steps, "exact": self._exact, "functions": self._functions}[own]()
+            {"steps": self._steps, "exact": self._exact, "functions": self._functions,
+             "sweep": self._sweep}[own]()  # fmt: skip
             return self._finish()
         if not odd:  # every structure in its turn, so that few graphs see them all
             self.attempt(STRUCTURES[turn % len(STRUCTURES)])
@@ -236,6 +240,9 @@ class _Generator:
         while not self.builder.nodes or chains > 0:
             self.attempt(draw_exact)
             chains -= 1
+
+    def _sweep(self) -> None:
+        self.attempt(lambda s: draw_sweep(s, 2 * (self.seed // 10) + SWEPT.index(self.seed % 10)))
 
     def _functions(self) -> None:
         draw_functions(self)

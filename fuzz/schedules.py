@@ -52,12 +52,14 @@ def spread_scatters(program: Program, random: Random) -> Program:
 
 
 def draw_schedules(program: Program, target: Target, random: Random) -> dict[str, WrittenSchedule]:
-    """A schedule for each kernel of a program before tiling, as somebody might have written it."""
+    """Schedules for the kernels of a program before tiling, as somebody might have written them; none where the
+    solver's takes more registers than a written one may, and the plainest does not fit either."""
     machine = bounds(target)
     found = {}
     for name, kernel in program.kernels.items():
-        text = print_schedule(name, draw_schedule(kernel, choose(kernel, target)[1], machine, random))
-        found[name] = parse_schedule(text)
+        drawn = draw_schedule(kernel, choose(kernel, target)[1], machine, random)
+        if _fits(kernel, drawn, machine):
+            found[name] = parse_schedule(print_schedule(name, drawn))
     return found
 
 
@@ -65,7 +67,8 @@ def draw_schedule(kernel: Kernel, chosen: Schedule, machine: Machine, random: Ra
     """A schedule that fits the kernel and the machine; `chosen` is one."""
     schedule = Schedule(chosen.body, chosen.packs, warps=chosen.warps)
     plain = Schedule(_plain(kernel, random))
-    if random.random() < 0.4 and _fits(kernel, plain, machine):
+    # The solver goes beyond the registers where nothing takes fewer; nobody may write that.
+    if (random.random() < 0.4 or not _fits(kernel, schedule, machine)) and _fits(kernel, plain, machine):
         schedule = plain
     packed = _packed(kernel, machine, random)
     if packed is not None and random.random() < 0.6 and _fits(kernel, packed, machine):
@@ -108,6 +111,9 @@ def _plain(kernel: Kernel, random: Random, made: Mapping[Statement, tuple[Node, 
 def _nest(s: Statement, kernel: Kernel, random: Random) -> tuple[Node, ...]:
     reduced = s.reduction.axes if s.reduction is not None and s.scatter is None else ()
     together = {a: (random.choice(WAYS), random.choice(STEPS[2:8])) for a in kernel.extents if random.random() < 0.4}
+    own = Random(f"{kernel.name} {s.target} {random.getstate()[1][-1]}")  # so that the other draws stay what they were
+    if reduced and own.random() < 0.4:  # what is folded in lanes has a tail of its own
+        together[own.choice(reduced)] = "lanes", own.choice(STEPS[2:])
     vectors = [a for a, (how, _) in together.items() if how == "lanes" and a in (*s.axes, *reduced)]
     body: tuple[Node, ...] = (Do(s.target),)
     for axes, held in ((reduced, bool(reduced)), (tuple(a for a in s.axes if a not in reduced), False)):
@@ -237,6 +243,17 @@ def _paths(body: tuple[Node, ...], path: tuple[int, ...] = ()) -> Iterator[tuple
             yield from _paths(node.body, (*path, n))
 
 
+def _accumulates_inside(hold: Hold) -> bool:
+    """Whether a buffer's accumulators are held inside of its hold: what else reads it there needs it in the cache."""
+    inside = [n for path in _paths(hold.body) if isinstance(n := _at(hold.body, path), Hold)]
+    return any(n.space == "registers" and set(n.targets) & set(hold.targets) for n in inside)
+
+
+def _at(body: tuple[Node, ...], path: tuple[int, ...]) -> Node:
+    node = body[path[0]]
+    return node if len(path) == 1 or isinstance(node, Do) else _at(node.body, path[1:])
+
+
 def _changed(body: tuple[Node, ...], path: tuple[int, ...], random: Random, kernel: Kernel) -> tuple[Node, ...]:
     first, *rest = path
     node = body[first]
@@ -253,7 +270,7 @@ def _changed(body: tuple[Node, ...], path: tuple[int, ...], random: Random, kern
             new = (replace(node, together=random.choice(WAYS)),)
         case 2, Loop(body=(Loop() as inner,)):
             new = (replace(inner, body=(replace(node, body=inner.body),)),)
-        case 3, Hold():
+        case 3, Hold() if not _accumulates_inside(node):
             new = (replace(node, space=random.choice(["local", "registers"])),)
         case 3, Loop() | Do():
             new = (Loop(SERIAL, random.choice(axes), random.choice(STEPS), (node,), random.choice(WAYS)),)

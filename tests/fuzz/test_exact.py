@@ -12,7 +12,7 @@ from effcc.driver import State, run_steps
 from effcc.fuzz.exact import exactness
 from effcc.fuzz.expected import difference, expect
 from effcc.fuzz.functions import ULPS, functions_of, ulp_errors
-from effcc.fuzz.generate import OF_THEIR_OWN, Case, generate
+from effcc.fuzz.generate import OF_THEIR_OWN, SWEPT, Case, generate
 from effcc.fuzz.oracles import eager_results
 from effcc.ir.parser import parse_graph
 from effcc.target import Target
@@ -22,10 +22,11 @@ def _seeds(kind: str, count: int) -> list[int]:
     kinds = [k for k, _ in OF_THEIR_OWN]
     low = dict(zip(kinds, (0.0, *(up_to for _, up_to in OF_THEIR_OWN)), strict=False))[kind]
     shares = ((seed, Random(seed ^ 0x57E95).random()) for seed in range(10_000))
-    return [seed for seed, share in shares if low <= share < dict(OF_THEIR_OWN)[kind]][:count]
+    found = [seed for seed, share in shares if low <= share < dict(OF_THEIR_OWN)[kind]]
+    return [seed for seed in found if seed % 10 not in SWEPT][:count]
 
 
-@pytest.mark.parametrize("seed", _seeds("exact", 12))
+@pytest.mark.parametrize("seed", [*_seeds("exact", 8), 5, 6, 15, 16])  # and sweeps
 def test_exact_graphs_are_exact_in_eager_too(seed: int) -> None:
     case = generate(seed)
     expected = expect(case, trials=0)
@@ -54,7 +55,7 @@ def test_a_function_is_held_to_its_ulps_where_it_is_small() -> None:
     flushed = np.where(x < -87, 0, true).astype(np.float32)
     assert (ulp_errors("exp", true, flushed) > 0).any()
     found = functions_of(generate(_seeds("functions", 1)[0]).graph)
-    assert len(found) >= 8 and set(found) <= ULPS.keys()
+    assert len(found) >= 8 and set(found) - {""} <= ULPS.keys()
 
 
 def test_what_sums_segments_to_one_element_is_clustered() -> None:

@@ -69,7 +69,7 @@ tile = importlib.import_module("effcc.passes.tiling.tile")
 lower = importlib.import_module("effcc.codegen.lower")
 vectorize = importlib.import_module("effcc.codegen.cpp.vectorize")
 
-PACE = Pace(batch=4, deployed=0, modules=False, programs=False, packages=False, rules=10, encoders=0)
+PACE = Pace(batch=4, deployed=0, modules=False, programs=False, packages=False, rules=10, encoders=0, sizes=0)
 
 
 @dataclass(frozen=True)
