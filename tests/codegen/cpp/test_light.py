@@ -10,11 +10,13 @@ import pytest
 
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
+from effcc.ir.contraction import contraction
 from effcc.ir.interpreter import run_vectors
 from effcc.ir.parser import parse_kernel
 from effcc.passes.tiling.choose import choose
+from effcc.passes.tiling.dots import packed_product, vector_depth
 from effcc.runtime.cache import CompileCache
-from effcc.target import Target
+from effcc.target import Target, generic
 from tests.codegen.cpp.running import run_nest
 
 ROWS, COLUMNS = 23, 37
@@ -52,3 +54,20 @@ def test_sums_are_exact_at_the_bound(depth: int, target: Target, cache: CompileC
         else:
             run_nest(nest, {**given, "O": y}, target, cache, threads=2)
         np.testing.assert_array_equal(y, want)
+
+
+@pytest.mark.parametrize(("shape", "index", "depth"), [("9,32", "y + k,c", 16), ("7,3,32", "y,k,c", 4)])
+def test_only_taps_of_windows_are_summed_beside_the_axis_of_the_sets(shape: str, index: str, depth: int) -> None:
+    """Parts of what was one axis are no taps: sets do not lie along them."""
+    text = f"""
+        kernel @light(X: u8[{shape}], W: l8[8,32,3]) -> (O: i32[7,8]) over y=7, n=8, c=32, k=3 {{
+          O[y,n] = sum<i32>(c, k: cast<i32>(X[{index}]) * cast<i32>(W[n,c,k]))
+        }}
+    """
+    kernel = replace(parse_kernel(text), weights=frozenset({"W"}))
+    product = contraction(kernel.statements[0], kernel.weights)
+    assert product is not None
+    packed = packed_product(kernel, product, generic("avx2"))
+    assert packed is not None and packed.depth == "c"
+    assert vector_depth(packed, 32, generic("avx2")) == depth
+    assert vector_depth(packed, 32, generic("avx512_vnni")) == 4
