@@ -167,7 +167,7 @@ def convolution_misses_the_last_row(patch: Patch) -> None:
     patch.setattr(products, "inside", wrong)
 
 
-@planted(seed=229)
+@planted(seed=74)
 def online_softmax_does_not_rescale(patch: Patch) -> None:
     def never(e: Expr) -> Expr:
         return Const(1.0, e.dtype) if isinstance(e, Call) and e.function == "exp" else e
