@@ -151,6 +151,14 @@ FITS = (
         lambda x: x * mpmath.erfc(x) / mpmath.erf(x),
     ),
     Fit(
+        "1 + erf: log(erfc(x)) / x, x in [0, 5], its error beside the root of erfc",
+        _away_from_zero(lambda x: mpmath.log(mpmath.erfc(x)) / x, -2 / mpmath.sqrt(mpmath.pi)),
+        _ZERO,
+        mpmath.mpf(5),
+        9,
+        lambda x: x * mpmath.sqrt(mpmath.erfc(x)),
+    ),
+    Fit(
         "erfc: (1 + 2 x) e^(x^2) erfc(x) in t = (x - 2) / (x + 2)",
         lambda x: (1 + 2 * x) * mpmath.exp(x * x) * mpmath.erfc(x),
         _ZERO,

@@ -40,7 +40,7 @@ def _functions(names: str, header: str = "vec.h") -> dict[str, Spelling]:
 SPELLINGS: dict[str, Spelling] = {
     **_functions("sqrt rsqrt floor ceil trunc round"),
     **_functions("exp exp2 expm1 log log2 log10 log1p tanh sigmoid", "exp_log.h"),
-    **_functions("erf erfc", "erf.h"),
+    **_functions("erf erfc erf_plus_one", "erf.h"),
     **_functions("sin cos tan asin acos atan", "trig.h"),
     **_functions("sinh cosh asinh acosh atanh lgamma", "pow.h"),
     "neg": Spelling("-{0}", "-{0}", operator=True),

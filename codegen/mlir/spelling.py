@@ -60,6 +60,7 @@ FLOAT: dict[str, tuple[str, ...]] = {
         "arith.constant 1.0 : {t}", "arith.subf {n2}, {n9} : {t}", "arith.select {n8}, {n10}, {n2} : {t}",
         "math.roundeven {n11} : {t}",
     ),
+    "erf_plus_one": ("arith.negf {0} : {t}", "math.erfc {n0} : {t}"),
     "mul_add": ("arith.mulf {0}, {1} : {t}", "arith.addf {n0}, {2} : {t}"),
     "pow": ("math.powf {0}, {1} : {t}",),
     "atan2": ("math.atan2 {0}, {1} : {t}",),

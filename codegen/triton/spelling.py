@@ -78,6 +78,7 @@ SPELLINGS: dict[str, Spelling] = {
     "le": Spelling("{0} <= {1}", "{0} <= {1}", "{0} <= {1}"),
     "gt": Spelling("{0} > {1}", "{0} > {1}", "{0} > {1}"),
     "ge": Spelling("{0} >= {1}", "{0} >= {1}", "{0} >= {1}"),
+    "erf_plus_one": Spelling("erfc({0} * -1.0)"),
     "mul_add": Spelling("{0} * {1} + {2}"),
 }
 

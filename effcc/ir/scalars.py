@@ -121,6 +121,7 @@ FUNCTIONS: dict[str, ScalarFunction] = {
                 "gt": np.greater, "ge": np.greater_equal,
             }.items()
         ),
+        ScalarFunction("erf_plus_one", 1, _vectorized(lambda x: math.erfc(-x)), domain="float"),
         ScalarFunction("mul_add", 3, lambda a, b, c: a * b + c, domain="float", instructions=1.0),
         ScalarFunction("where", 3, np.where, instructions=1.0),
         ScalarFunction("cast", 1, lambda x: x, instructions=1.0),

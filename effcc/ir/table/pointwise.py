@@ -120,8 +120,11 @@ def _cast_reference(x: Any, dtype: DType) -> Any:
         return np.asarray(x).astype(dtype.numpy)
 
 
+_NO_OPS = frozenset({"where", "cast", "mul_add", "erf_plus_one"})
+"""Scalar functions that are not ops as they are."""
+
 OPS: list[Op] = [
-    *(_primitive(f) for f in FUNCTIONS.values() if f.name not in ("where", "cast", "mul_add")),
+    *(_primitive(f) for f in FUNCTIONS.values() if f.name not in _NO_OPS),
     Op("where", "pointwise", (3, 3), _infer_where, np.where, "c ? x : y, elementwise",
        form=elementwise(lambda c, x, y: call("where", c, x, y), widen=False)),
     Op("cast", "pointwise", (1, 1), lambda t, a: TensorType(a["dtype"], t[0].shape), _cast_reference,

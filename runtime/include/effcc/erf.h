@@ -1,10 +1,12 @@
-// effcc/erf.h: the error function and its complement; a gelu is 0.5 * x * (1 + erf(x * sqrt(1/2))).
+// effcc/erf.h: the error function, its complement, and one more than it; a gelu is 0.5 * x * (1 + erf(x * sqrt(1/2))).
 //
-//   erf, erfc
+//   erf, erfc, erf_plus_one
 //
 // float: |x| < 15/16: x + x P(x^2);  beyond: 1 - exp(x Q(x)), where x Q(x) = log(erfc(x)), up to |x| = 4, where it is 1.
 // erfc, |x| = a: e^(-a^2) R(t) / (1 + 2 a), t = (a - 2) / (a + 2), with what a^2 lost to rounding put back; 2 - that for
 // negative x.
+// erf_plus_one, |x| = a: E = exp(a Q(a)), which is erfc(a), where x is negative, 2 - E where it is not. Q's error
+// counts beside the square root of E, for sums with what is larger; beyond a = 5, where E is 1.5e-12, it is 0.
 // double: the C library, lane by lane.
 #pragma once
 
@@ -26,6 +28,21 @@ EFFCC_INLINE V erf(V x) {
                                  -0.000525459822f, 0.000221047085f, -3.48155008e-05f, 2.17299112e-06f);
         V far = broadcast<V>(1) - detail::exp_normal(c * q);
         return copysign(select(a < broadcast<V>(0.9375f), near, far), x);
+    }
+}
+
+template <class V>
+EFFCC_INLINE V erf_plus_one(V x) {
+    if constexpr (detail::is_f64<V>) {
+        return erf(x) + broadcast<V>(1);
+    } else {
+        const V zero = broadcast<V>(0), end = broadcast<V>(5);
+        V a = abs(x), c = detail::squeeze_below(a, 5.0f), z = c * c;
+        // Even and odd powers apart: half the steps that wait for each other.
+        V even = detail::polynomial(z, -1.12837982f, -0.102837183f, -2.54764491e-05f, 0.000606005953f, 1.41176097e-05f);
+        V odd = detail::polynomial(z, -0.636608481f, 0.0193002503f, -0.00154933787f, -0.00012490635f, -6.86001158e-07f);
+        V e = detail::exp_normal(c * mul_add(c, odd, even));
+        return select(x < zero, select(a > end, zero, e), broadcast<V>(2) - e);
     }
 }
 

@@ -70,6 +70,19 @@ void check(const char* name, F f, float (*reference)(float), double (*reference6
 float sigmoid32(float x) { return float(1 / (1 + std::exp(-double(x)))); }
 double sigmoid64(double x) { return 1 / (1 + std::exp(-x)); }
 
+float erf_plus_one32(float x) { return x < -5 ? 0 : float(std::erfc(-double(x))); }
+double erf_plus_one64(double x) { return std::erf(x) + 1; }
+
+// Errors of 1 + erf are at most 2^-23 of its square root, and of itself where that is more than 1; it ends at -5.
+void one_more_than_erf() {
+    for (float x = -6; x < 6; x += 0x1p-12f) {
+        double expected = std::erfc(-double(x)), error = std::fabs(effcc::erf_plus_one(opaque(x)) - expected);
+        double most = x < -5 ? 0x1p-39 : 0x1p-23 * std::fmax(std::sqrt(expected), expected);
+        if (error > most && ++failed < 30)
+            std::printf("erf_plus_one(%a): off by %g from %g\n", double(x), error, expected);
+    }
+}
+
 template <class V>
 void pairs() {
     for (float a : specials)
@@ -127,6 +140,8 @@ int main() {
     F1(atanh);
     F1(lgamma);
     check("sigmoid", [](auto v) { return effcc::sigmoid(v); }, sigmoid32, sigmoid64);
+    check("erf_plus_one", [](auto v) { return effcc::erf_plus_one(v); }, erf_plus_one32, erf_plus_one64);
+    one_more_than_erf();
     pairs<float>();
     pairs<f32x<8>>();
     pairs<f64x<2>>();
