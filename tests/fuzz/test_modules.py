@@ -99,7 +99,7 @@ def planted(seed: int, *checks: str) -> Callable[[Callable[[Patch], None]], Call
     return register
 
 
-@planted(0)
+@planted(98)
 def zero_points_are_those_of_other_rows(patch: Patch) -> None:
     def wrong(self: Coded, levels: Any, stored: Any, importance: Any = None) -> Any:
         found = original(self, levels, stored, importance)
