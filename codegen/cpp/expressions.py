@@ -386,8 +386,8 @@ def _clamped(e: Call) -> tuple[Expr, Expr] | None:
 
 
 def _one_more(e: Call) -> Expr | None:
-    """Of `erf(x) + 1` and `tanh(x) + 1` in f32, as in a gelu, the same at once: quicker, and where x is negative the sum
-    would lose most of what is left."""
+    """Of `erf(x) + 1` and `tanh(x) + 1` in f32, as in a gelu, the same at once: quicker, and where x is negative the
+    sum would lose most of what is left."""
     match e:
         case Call("add", (Call("erf", (x,)), Const(value=1)), dtype) if dtype == f32:
             return Call("erf_plus_one", (x,), f32)

@@ -1,5 +1,5 @@
 """Divisions in index arithmetic that ranges decide: `(c*x + y) // c` is x, and `(c*x + y) % c` is y, where 0 <= y < c;
-and `(g*x + y) // (g*d)` is `x // d` where 0 <= y < g.
+`(g*x + y) // (g*d)` is `x // d` where 0 <= y < g; and `(c*d*x + y) // d % c` is `y // d % c` whatever y is.
 
 Views that merge and split dimensions leave them behind. Whoever knows the ranges of axes (the axes' extents, or the
 loops that stand around) folds them here, so that strides show where divisions stood.
@@ -28,7 +28,11 @@ def fold_division(e: Expr, extent: Callable[[str], int | None], step: Callable[[
     >>> merged = add(multiply(Axis("x"), Const(8, i64)), Axis("y"))
     >>> fold_division(floor_div(merged, Const(8, i64)), {"y": 8}.get) == Axis("x")
     True
-    >>> fold_division(modulo(merged, Const(8, i64)), {"y": 9}.get) == modulo(merged, Const(8, i64))
+    >>> fold_division(modulo(merged, Const(8, i64)), {"y": 9}.get) == modulo(Axis("y"), Const(8, i64))
+    True
+    >>> inner = floor_div(add(multiply(Axis("x"), Const(32, i64)), Axis("y")), Const(4, i64))
+    >>> left = modulo(floor_div(Axis("y"), Const(4, i64)), Const(8, i64))
+    >>> fold_division(modulo(inner, Const(8, i64)), {}.get) == left
     True
     >>> fold_division(floor_div(merged, Const(32, i64)), {"y": 8}.get) == floor_div(Axis("x"), Const(4, i64))
     True
@@ -47,8 +51,40 @@ def fold_division(e: Expr, extent: Callable[[str], int | None], step: Callable[[
                 largest = None if largest is None or bound is None else largest + bound
             if largest is not None and largest < c:
                 return quotient if e.function == "floordiv" else rest
-            return _in_two(e, dividend, c, extent) or e
+            return _in_two(e, dividend, c, extent) or _without_multiples(e, dividend, c, step)
     return e
+
+
+def _without_multiples(e: Call, dividend: Expr, c: int, step: Callable[[str], int]) -> Expr:
+    """`(c*x + y) % c` as `y % c`, and `(c*d*x + y) // d % c` as `y // d % c`, where y is surely not below 0."""
+    if e.function != "mod":
+        return e
+    inside, d = dividend, 1
+    match dividend:
+        case Call("floordiv", (divided, Const(value=by))) if isinstance(by, int) and by > 0:
+            inside, d = divided, by
+    terms = summands(inside)
+    rest = [t for t in terms if not _is_multiple(t, c * d, step)]
+    if len(rest) == len(terms) or not all(map(_is_natural, rest)):
+        return e
+    kept: Expr = Const(0, i64)
+    for term in rest:
+        kept = add(kept, term)
+    return modulo(kept if d == 1 else floor_div(kept, Const(d, i64)), Const(c, i64))
+
+
+def _is_natural(e: Expr) -> bool:
+    """Whether a term is at least 0, whatever its axes are."""
+    match e:
+        case Const(value=v):
+            return bool(v >= 0)
+        case Axis():
+            return True
+        case Call("add" | "mul", (a, b)):
+            return _is_natural(a) and _is_natural(b)
+        case Call("floordiv" | "mod", (a, Const(value=c))):
+            return bool(c > 0) and _is_natural(a)
+    return False
 
 
 def _in_two(e: Call, dividend: Expr, c: int, extent: Callable[[str], int | None]) -> Expr | None:

@@ -34,11 +34,12 @@ terms = st.builds(
 ) | st.builds(lambda v: Const(v, i64), st.integers(-30, 30))
 
 
-@given(st.lists(terms, min_size=1, max_size=4), st.integers(1, 24), st.booleans())
-def test_folding_keeps_the_value_at_every_point(parts: list[Expr], c: int, remainder: bool) -> None:
+@given(st.lists(terms, min_size=1, max_size=4), st.integers(1, 24), st.booleans(), st.integers(1, 6))
+def test_folding_keeps_the_value_at_every_point(parts: list[Expr], c: int, remainder: bool, d: int) -> None:
     dividend = parts[0]
     for part in parts[1:]:
         dividend = add(dividend, part)
+    dividend = floor_div(dividend, Const(d, i64))
     e = Call("mod" if remainder else "floordiv", (dividend, Const(c, i64)), i64)
     folded = fold_division(e, EXTENTS.get, lambda axis: STEPS.get(axis, 1))
     points = itertools.product(*(range(0, n, STEPS.get(axis, 1)) for axis, n in EXTENTS.items()))
