@@ -42,7 +42,7 @@ from effcc.frontend.capture import Signature
 from effcc.frontend.drawn_again import example as drawn_example
 from effcc.frontend.drawn_again import is_drawn_again
 from effcc.frontend.draws import is_random
-from effcc.frontend.extern import make_template, target_name
+from effcc.frontend.extern import asked_for, make_template, target_name
 from effcc.frontend.facts import Facts
 from effcc.frontend.importer import (
     DTYPES,
@@ -437,6 +437,8 @@ class _Walk:
             name = getattr(target, "__name__", target)
             raise UnsupportedError(f"{name} (at {where}) cannot be compiled; {_LEAVE_OUT}")
         operands, template = make_template(*self._in_eagers_memory(node, (args, kwargs)))
+        if isinstance(target, torch._ops.OpOverload):
+            example = asked_for(target, args, kwargs, example)
         several = isinstance(example, list | tuple)
         kept = [e for e in (example if several else [example]) if isinstance(e, Tensor)]
         try:

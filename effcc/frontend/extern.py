@@ -140,13 +140,13 @@ def bind(node: Node | Extern) -> Callable[[Sequence[Tensor], Mapping[str, int]],
             return torch.device(rest[0]) if tag == "device" else getattr(torch, rest[0])
 
         given, named = [decode(a) for a in args], {name: decode(a) for name, a in kwargs}
-        return tensors(_asked_for(target, given, named, target(*given, **named)))
+        return tensors(asked_for(target, given, named, target(*given, **named)))
 
     return run
 
 
-def _asked_for(target: Any, given: Sequence[Any], named: Mapping[str, Any], results: Any) -> Any:
-    """The results without those that an `output_mask` leaves out: PyTorch may compute them all the same."""
+def asked_for(target: Any, given: Sequence[Any], named: Mapping[str, Any], results: Any) -> Any:
+    """A call's results with None for those that its `output_mask` leaves out, which PyTorch, or its traces, may have."""
     if isinstance(target, torch._ops.HigherOrderOperator):
         return results
     arguments = [a.name for a in target._schema.arguments]
@@ -154,4 +154,4 @@ def _asked_for(target: Any, given: Sequence[Any], named: Mapping[str, Any], resu
         return results
     at = arguments.index("output_mask")
     mask = given[at] if at < len(given) else named["output_mask"]
-    return [result for result, wanted in zip(results, mask, strict=True) if wanted]
+    return [result if wanted else None for result, wanted in zip(results, mask, strict=True)]

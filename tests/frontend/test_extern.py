@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
+import effcc
 from effcc.frontend.extern import bind
 from effcc.ir.program import Extern
 
@@ -23,3 +25,17 @@ def test_results_that_a_mask_leaves_out_are_no_results() -> None:
     attrs = {"target": "aten::convolution_backward.default", "template": (args, ())}
     found = bind(Extern("extern", (), (), attrs, "no-op", ""))(operands, {})
     assert [tuple(t.shape) for t in found] == [(3, 64, 1, 9), (16,)]
+
+
+def test_results_that_only_pytorchs_traces_have_are_none_of_a_call() -> None:
+    """The trace of `grid_sampler_2d_backward` has a gradient of the grid that the call does not give."""
+    grid = torch.rand(2, 3, 4, 2) * 2 - 1
+
+    def sampled(x: torch.Tensor) -> torch.Tensor:
+        return F.grid_sample(x, grid, align_corners=True).square().sum()
+
+    x = torch.randn(2, 5, 6, 7, requires_grad=True)
+    compiled = effcc.compile(sampled)
+    (found,) = torch.autograd.grad(compiled(x), x)
+    (expected,) = torch.autograd.grad(sampled(x), x)
+    torch.testing.assert_close(found, expected)
