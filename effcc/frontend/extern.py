@@ -146,7 +146,7 @@ def bind(node: Node | Extern) -> Callable[[Sequence[Tensor], Mapping[str, int]],
 
 
 def asked_for(target: Any, given: Sequence[Any], named: Mapping[str, Any], results: Any) -> Any:
-    """A call's results with None for those that its `output_mask` leaves out, which PyTorch, or its traces, may have."""
+    """A call's results with None for those that its `output_mask` leaves out: PyTorch, or its traces, may have them."""
     if isinstance(target, torch._ops.HigherOrderOperator):
         return results
     arguments = [a.name for a in target._schema.arguments]

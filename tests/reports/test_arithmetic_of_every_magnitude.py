@@ -342,14 +342,31 @@ def way(request):
     return request.param
 
 
+EXACT: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_by_hand": lambda x: 0.5 * x * torch.special.erfc(-x / math.sqrt(2.0)),
+    "gelu_tanh_by_hand": lambda x: x * torch.sigmoid(2 * 0.7978845608028654 * (x + 0.044715 * x**3)),
+}
+"""Where eager's own sum loses nearly all bits: what it stands for, without the sum."""
+
+
+def nearer_than_eager(name: str, got: Tensor, expected: Tensor, x: Tensor) -> Tensor:
+    """What was computed, with eager's elements in place of those that are nearer to the exact ones than eager's."""
+    exact = EXACT[name](x.double())
+    nearer = (got.double() - exact).abs() <= (expected.double() - exact).abs()
+    return torch.where(nearer, expected, got)
+
+
 def compare(module: Expressions, names: Any, inputs: tuple[Tensor, ...], way: Any, path: Any, bound: Any) -> None:
     with torch.no_grad():
         expected = module(*inputs)
     found = way(module, inputs, path)
     wrong = []
     for name, got, wanted in zip(names, found, expected, strict=True):
+        got = torch.as_tensor(got)
+        if name in EXACT:
+            got = nearer_than_eager(name, got, wanted, inputs[0])
         try:
-            assert_alike(name, torch.as_tensor(got), wanted, bound)
+            assert_alike(name, got, wanted, bound)
         except AssertionError as error:
             wrong.append(str(error))
     assert not wrong, "\n".join(wrong)
