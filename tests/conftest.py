@@ -83,6 +83,17 @@ def quick_compiler(shared_folder: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
+def _forms_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test come to the limit of forms that Dynamo keeps for one function because others compiled that function
+    (`nn.Sequential.forward`) before: past the limit a model runs in eager, where nothing of ours is tested, so that a
+    test that does come there fails."""
+    import torch
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+
+
+@pytest.fixture(autouse=True)
 def _compile_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.path.parent.name in QUICK and request.path.name not in OPTIMIZED:
         monkeypatch.setenv("CXX", request.getfixturevalue("quick_compiler"))
