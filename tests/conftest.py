@@ -83,14 +83,16 @@ def quick_compiler(shared_folder: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _forms_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def _forms_of_its_own() -> Iterator[None]:
     """Let no test come to the limit of forms that Dynamo keeps for one function because others compiled that function
     (`nn.Sequential.forward`) before: past the limit a model runs in eager, where nothing of ours is tested, so that a
     test that does come there fails."""
     import torch
 
     torch._dynamo.reset()
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    # Not by `monkeypatch`, which takes a default for no value and deletes the option when it undoes the change.
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield
 
 
 @pytest.fixture(autouse=True)
