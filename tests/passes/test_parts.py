@@ -63,9 +63,10 @@ def test_both_kernels_compute_what_the_one_did(text: str, seen: int) -> None:
     "statements",
     [
         "S[] = sum(n: X[n])  C[n] = X[n] - S[]  Y[] = sum(n: C[n] * C[n])",
+        "S[] = sum(n: X[n])  M[] = S[] / 24.0  Y[] = sum(n: (X[n] - M[]) * (X[n] - M[]))",
         "E[n] = X[n] * 2.0  S[] = sum(n: E[n])  Y[] = S[] + E[3]",
     ],
-    ids=["passes over its row again", "reads what is computed in its row"],
+    ids=["passes over its row again", "passes again with its mean", "reads what is computed in its row"],
 )
 def test_what_needs_the_whole_row_stays_whole(statements: str) -> None:
     assert cut(parse_kernel(f"kernel @k(X: f32[24]) -> (Y: f32[]) over n=24 {{ {statements} }}"), "n", 4) is None
