@@ -52,23 +52,24 @@ def spread_scatters(program: Program, random: Random) -> Program:
 
 
 def draw_schedules(program: Program, target: Target, random: Random) -> dict[str, WrittenSchedule]:
-    """Schedules for the kernels of a program before tiling, as somebody might have written them; none where the
-    solver's takes more registers than a written one may, and the plainest does not fit either."""
+    """Schedules for the kernels of a program before tiling, as somebody might have written them.
+
+    Raises ScheduleError where the solver's own could not be followed.
+    """
     machine = bounds(target)
     found = {}
     for name, kernel in program.kernels.items():
         drawn = draw_schedule(kernel, choose(kernel, target)[1], machine, random)
-        if _fits(kernel, drawn, machine):
-            found[name] = parse_schedule(print_schedule(name, drawn))
+        found[name] = parse_schedule(print_schedule(name, drawn))
     return found
 
 
 def draw_schedule(kernel: Kernel, chosen: Schedule, machine: Machine, random: Random) -> Schedule:
     """A schedule that fits the kernel and the machine; `chosen` is one."""
     schedule = Schedule(chosen.body, chosen.packs, warps=chosen.warps)
+    verify_schedule(kernel, schedule, machine)
     plain = Schedule(_plain(kernel, random))
-    # The solver goes beyond the registers where nothing takes fewer; nobody may write that.
-    if (random.random() < 0.4 or not _fits(kernel, schedule, machine)) and _fits(kernel, plain, machine):
+    if random.random() < 0.4 and _fits(kernel, plain, machine):
         schedule = plain
     packed = _packed(kernel, machine, random)
     if packed is not None and random.random() < 0.6 and _fits(kernel, packed, machine):
@@ -243,17 +244,6 @@ def _paths(body: tuple[Node, ...], path: tuple[int, ...] = ()) -> Iterator[tuple
             yield from _paths(node.body, (*path, n))
 
 
-def _accumulates_inside(hold: Hold) -> bool:
-    """Whether a buffer's accumulators are held inside of its hold: what else reads it there needs it in the cache."""
-    inside = [n for path in _paths(hold.body) if isinstance(n := _at(hold.body, path), Hold)]
-    return any(n.space == "registers" and set(n.targets) & set(hold.targets) for n in inside)
-
-
-def _at(body: tuple[Node, ...], path: tuple[int, ...]) -> Node:
-    node = body[path[0]]
-    return node if len(path) == 1 or isinstance(node, Do) else _at(node.body, path[1:])
-
-
 def _changed(body: tuple[Node, ...], path: tuple[int, ...], random: Random, kernel: Kernel) -> tuple[Node, ...]:
     first, *rest = path
     node = body[first]
@@ -270,7 +260,7 @@ def _changed(body: tuple[Node, ...], path: tuple[int, ...], random: Random, kern
             new = (replace(node, together=random.choice(WAYS)),)
         case 2, Loop(body=(Loop() as inner,)):
             new = (replace(inner, body=(replace(node, body=inner.body),)),)
-        case 3, Hold() if not _accumulates_inside(node):
+        case 3, Hold():
             new = (replace(node, space=random.choice(["local", "registers"])),)
         case 3, Loop() | Do():
             new = (Loop(SERIAL, random.choice(axes), random.choice(STEPS), (node,), random.choice(WAYS)),)

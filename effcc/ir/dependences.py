@@ -63,11 +63,12 @@ def shared_axes(kernel: Kernel, ordered: Set[str] = frozenset()) -> tuple[str, .
             axes = definitions.get(load.buffer)
             if axes is None or any(a in ordered and i != Axis(a) for a, i in zip(axes, load.index, strict=True)):
                 continue
+            own = {a for a, index in zip(axes, load.index, strict=True) if index == Axis(a)}
             for axis, index in zip(axes, load.index, strict=True):
                 inside = {e.name for e in walk(index) if isinstance(e, Axis)}
                 if axis in shared and index != Axis(axis):
                     shared.remove(axis)
-                shared = [a for a in shared if a not in inside or index == Axis(a) == Axis(axis)]
+                shared = [a for a in shared if a not in inside or a in own]
     return tuple(shared)
 
 

@@ -253,11 +253,12 @@ def reduction_of(
     together: points of another axis that have accumulators of their own. shared, given, once: as in `pointwise_of`.
     sharing: see `ReductionNest`.
     """
+    sums = sum(s.reduction is not None and s.scatter is None for s in statements)
     nest = ReductionNest(
         tuple(Axis(a, max(n, 1), "reduced" if a in reduced else "kept") for a, n in counts.items()),
         _operands(layout, statements, counts),
         max(1, round(sum(_operations(s.value, axis) for s in statements))),
-        live_values=max(LIVE_VALUES, 2 * together),
+        live_values=max(LIVE_VALUES, 2 * together, sums * together + 1),
         element_bytes=_widest(statements),
         whole=frozenset(counts).difference(shared),
         given=given,

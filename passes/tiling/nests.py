@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from effcc.ir.expr import Axis, Reduce, Span, walk
 from effcc.ir.kernel import Kernel, Statement
 
+MOST_SUMS = 8
+"""Reductions of one nest: of numbers twice as wide as f32 each takes two registers at least, of which there are 16."""
+
 
 @dataclass
 class NestPlan:
@@ -97,7 +100,12 @@ def _join(kernel: Kernel, nest: NestPlan, position: int, statement: Statement, s
             nest.epilogue.append(position)
             return True
         return False
-    if reads & late or accumulates or any(m.spans != statement.spans for m in members):
+    if (
+        len(nest.reductions) == MOST_SUMS
+        or reads & late
+        or accumulates
+        or any(m.spans != statement.spans for m in members)
+    ):
         return False
     if frozenset(statement.axes) | frozenset(reduce.axes) != nest.box:
         return False

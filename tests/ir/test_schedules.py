@@ -354,6 +354,50 @@ def test_accumulators_held_twice_join() -> None:
     computes(LINEAR, parse_schedule(twice).check(LINEAR, AVX2))
 
 
+CENTRED = parse_kernel("""
+    kernel @centred(X: f32[8,6]) -> (Y: f32[8], Z: f32[8,6]) over i=8, k=6 {
+      S[i] = sum(k: X[i,k])
+      Y[i] = S[i] * 2
+      Z[i,k] = X[i,k] - S[i]
+    }""")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "place", "message"),
+    [
+        (
+            "hold S in registers {\nfor k by 2 { hold S in registers { for k by 1 { do S } } }\ndo Y }\n"
+            "for k by 1 { do Z }",
+            "Y", "Y reads S inside of its hold in registers, before it is whole: put it after that",
+        ),
+        (
+            "hold S in registers {\nhold S in registers { for k by 1 { do S } }\nfor k by 8 lanes { do Z } }\ndo Y",
+            "Z", "Z reads S inside of its hold in registers",
+        ),
+        ("hold S, S in registers { for k by 1 { do S } }\ndo Y\nfor k by 1 { do Z }",
+         "hold S, S", "S is held twice by one hold: name it once"),
+    ],
+)  # fmt: skip
+def test_what_is_held_twice_is_read_after_both_holds(nodes: str, place: str, message: str) -> None:
+    text = "schedule @centred {\nfor i by 1 {\n" + nodes + "\n} }"
+    with pytest.raises(ScheduleError, match=message) as caught:
+        parse_schedule(text, "edited.ir").check(CENTRED, AVX2)
+    first, line, caret = str(caught.value).splitlines()
+    assert first.startswith("edited.ir:") and line[caret.index("^") :].startswith(place)
+
+
+def test_what_tasks_make_anew_lives_in_its_block_where_nothing_holds_it() -> None:
+    kernel = replace(parse_kernel("""
+        kernel @scaled(W: f32[], X: f32[12]) -> (Y: f32[12]) over i=12 {
+          R[] = rsqrt(W[] + 0.5)
+          Y[i] = X[i] * R[]
+        }"""), weights=frozenset({"W"}))  # fmt: skip
+    computes(kernel, parse_schedule("schedule @scaled { parallel i by 4 { do R for i by 4 lanes { do Y } } }").schedule)
+    with pytest.raises(ScheduleError, match="Y reads R, which is not there any more"):
+        text = "schedule @scaled { for i by 4 { for i by 4 lanes { do R } for i by 4 lanes { do Y } } }"
+        parse_schedule(text).check(kernel, AVX2)
+
+
 def test_other_threads_do_not_read_what_one_has_in_a_register() -> None:
     inner = replace(REDUCED, outputs=REDUCED.outputs[1:])
     with pytest.raises(ScheduleError, match="in a register of one thread: compute it inside of `parallel i`"):

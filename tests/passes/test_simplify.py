@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from effcc.ir.dtypes import f64
-from effcc.ir.interpreter import run_graph
+from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.parser import parse_graph
+from effcc.passes.fusion.fuse import fuse
 from effcc.passes.rules.reader import load_all
 from effcc.passes.simplify import simplify, simplify_counted
+from effcc.target import generic
 
 # What attention looks like after PyTorch's decompositions: scaled factors, a mask, and a guard for rows of -inf.
 ATTENTION = """
@@ -149,3 +151,24 @@ def test_gelu_as_gpt2_writes_it_is_one_op():
     )
     (node,) = simple.nodes
     assert (node.op, node.attrs["approximate"]) == ("gelu", "tanh")
+
+
+def test_a_layer_norm_written_by_hand_is_one_op_whose_variance_stays_finite():
+    graph = parse_graph("""
+        graph @norm(%x: f32[2,5], %w: f32[5]) {
+          %mean = mean %x {axes=[1], keepdim=true} : f32[2,1]
+          %var = var %x {axes=[1], keepdim=true, correction=0} : f32[2,1]
+          %eps = full {shape=[2,1], value=1e-05, dtype=f32} : f32[2,1]
+          %sum = add %var, %eps : f32[2,1]
+          %scale = rsqrt %sum : f32[2,1]
+          %d = sub %x, %mean : f32[2,5]
+          %n = mul %d, %scale : f32[2,5]
+          %y = mul %n, %w : f32[2,5]
+          return %y
+        }""")
+    simple = simplify(graph)
+    assert [n.op for n in simple.nodes] == ["layer_norm"]
+    x = (np.array([[-3, -1, 0, 1, 3], [1, 2, 3, 4, 5]]) * [[2e19], [1]]).astype(np.float32)
+    w = np.ones(5, np.float32)
+    (got,), (wanted,) = run_program(fuse(simple, generic("avx2")), [x, w]), run_graph(graph, [x, w])
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)

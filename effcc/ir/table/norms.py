@@ -16,6 +16,7 @@ from effcc.ir.expr import Axis, Call, Expr, Load, Size, add, cast, floor_div, in
 from effcc.ir.form import FormBuilder, call, constant
 from effcc.ir.op import REQUIRED, Op, Types, normalize_axis, require
 from effcc.ir.table.products import require_one_dtype, require_vector, wide
+from effcc.ir.table.reductions import finite_variance
 from effcc.ir.types import TensorType
 
 
@@ -125,13 +126,21 @@ def _inverse_root(b: FormBuilder, rows: Sequence[Axis], square: Expr) -> Load:
 
 
 def _layer_norm(b: FormBuilder) -> None:
+    """With `safe`, the variance is finite where squares sum to more than f32 holds, as eager's `var` is there; that of
+    its layer norm is not."""
     rows, reduced, x = _rows(b)
     deviation = call("sub", x, _mean(b, rows, reduced, x))
-    _scaled(b, rows, reduced, deviation)
+    if b.attrs["safe"]:
+        n = _count(product(b.extents[a.name] for a in reduced), deviation)
+        square = b.temporary(rows, finite_variance(b, rows, reduced, deviation, n, b.operands[0].type.dtype))
+    else:
+        square = _mean(b, rows, reduced, call("mul", deviation, deviation))
+    _scaled(b, rows, reduced, deviation, square)
 
 
 def _rms_norm(b: FormBuilder) -> None:
-    _scaled(b, *_rows(b))
+    rows, reduced, x = _rows(b)
+    _scaled(b, rows, reduced, x, _mean(b, rows, reduced, call("mul", x, x)))
 
 
 def _rows(b: FormBuilder) -> tuple[tuple[Axis, ...], tuple[Axis, ...], Expr]:
@@ -142,14 +151,14 @@ def _rows(b: FormBuilder) -> tuple[tuple[Axis, ...], tuple[Axis, ...], Expr]:
     return rows, reduced, cast(x, x.dtype.accumulator)
 
 
-def _scaled(b: FormBuilder, rows: Sequence[Axis], reduced: Sequence[Axis], x: Expr) -> None:
-    """Define the result: `x / sqrt(mean(x^2) + eps)`, times the weight, plus the bias."""
-    scale = _inverse_root(b, rows, _mean(b, rows, reduced, call("mul", x, x)))
+def _scaled(b: FormBuilder, rows: Sequence[Axis], reduced: Sequence[Axis], x: Expr, square: Expr) -> None:
+    """Define the result: `x / sqrt(square + eps)`, times the weight, plus the bias."""
+    scale = _inverse_root(b, rows, square)
     affine = [b.load(k, reduced) for k in range(1, len(b.operands))]
     b.define((*rows, *reduced), _affine(call("mul", x, scale), affine))
 
 
-def _layer_norm_reference(x: Any, *affine: Any, axes: int, eps: float) -> Any:
+def _layer_norm_reference(x: Any, *affine: Any, axes: int, eps: float, safe: bool) -> Any:
     over = tuple(range(x.ndim - axes, x.ndim))
     a = wide(x)
     normal = (a - a.mean(axis=over, keepdims=True)) / np.sqrt(a.var(axis=over, keepdims=True) + eps)
@@ -239,8 +248,8 @@ OPS: list[Op] = [
     Op("log_softmax", "norm", (1, 1), _infer_softmax, _log_softmax_reference,
        "x - max - log(sum(exp(x - max))) along `axis`", {"axis": REQUIRED}, _log_softmax),
     Op("layer_norm", "norm", (1, 3), _infer_trailing, _layer_norm_reference,
-       "(x - mean) / sqrt(var + eps) over the last `axes` axes, scaled and shifted (Ba et al., arXiv:1607.06450)",
-       {"axes": 1, "eps": 1e-5}, _layer_norm),
+       "(x - mean) / sqrt(var + eps) over the last `axes` axes, scaled and shifted (Ba et al., arXiv:1607.06450); with "
+       "`safe`, var is finite where squares sum beyond f32", {"axes": 1, "eps": 1e-5, "safe": False}, _layer_norm),
     Op("rms_norm", "norm", (1, 2), _infer_trailing, _rms_norm_reference,
        "x / sqrt(mean(x^2) + eps) over the last `axes` axes, times a scale (Zhang and Sennrich, arXiv:1910.07467)",
        {"axes": 1, "eps": 1e-5}, _rms_norm),

@@ -85,26 +85,34 @@ def count(b: FormBuilder, reduced: Sequence[Axis], like: Expr) -> Expr:
 
 
 def _var(b: FormBuilder) -> None:
-    """In two passes. Of squares in f32, the sum may overflow where the variance, which eager computes in f64, does not:
-    a second sum, of smaller ones, then takes its place. (One beside the other costs no time: each waits for itself.)"""
     inner, outer, reduced = open_axes(b)
     x = b.load(0, inner)
-    wide = x.dtype.accumulator
     total = b.temporary(outer, b.reduce("sum", reduced, x))
     mean = b.temporary(outer, call("div", total, count(b, reduced, total)))
-    deviation = call("sub", cast(x, wide), mean)
-    squares = b.temporary(outer, b.reduce("sum", reduced, call("mul", deviation, deviation)))
+    deviation = call("sub", cast(x, x.dtype.accumulator), mean)
     n = call("sub", count(b, reduced, total), constant(b.attrs["correction"], total))
     n = call("maximum", n, constant(0, n))
-    variance: Expr = call("div", squares, n)
-    if wide == f32 and x.dtype != f16:  # the sum of squares of f16 is far from f32's largest
-        size = product(b.extents[a.name] for a in reduced)
-        factor = 2.0 ** -math.ceil(math.log2(size if isinstance(size, int) and size > 0 else 1 << 32) / 2)
-        smaller = call("mul", deviation, constant(factor, deviation))
-        rest = b.temporary(outer, b.reduce("sum", reduced, call("mul", smaller, smaller)))
-        larger = call("mul", call("div", rest, n), constant(factor**-2, rest))
-        variance = where(compare("lt", squares, constant(math.inf, squares)), variance, larger)
-    b.define(outer, variance)
+    b.define(outer, finite_variance(b, outer, reduced, deviation, n, x.dtype))
+
+
+def finite_variance(
+    b: FormBuilder, outer: Sequence[Axis], reduced: Sequence[Axis], deviation: Expr, n: Expr, dtype: DType
+) -> Expr:
+    """The sum of squares of `deviation`, divided by `n`; `dtype` is what it is a deviation of.
+
+    Of squares in f32, the sum may overflow where the variance, which eager computes in f64, does not: a second sum, of
+    smaller ones, then takes its place. (One beside the other costs no time: each waits for itself.)
+    """
+    squares = b.temporary(outer, b.reduce("sum", reduced, call("mul", deviation, deviation)))
+    variance = call("div", squares, n)
+    if squares.dtype != f32 or dtype == f16:  # the sum of squares of f16 is far from f32's largest
+        return variance
+    size = product(b.extents[a.name] for a in reduced)
+    factor = 2.0 ** -math.ceil(math.log2(size if isinstance(size, int) and size > 0 else 1 << 32) / 2)
+    smaller = call("mul", deviation, constant(factor, deviation))
+    rest = b.temporary(outer, b.reduce("sum", reduced, call("mul", smaller, smaller)))
+    larger = call("mul", call("div", rest, n), constant(factor**-2, rest))
+    return where(compare("lt", squares, constant(math.inf, squares)), variance, larger)
 
 
 def _argument(operator: str) -> Form:

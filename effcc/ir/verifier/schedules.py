@@ -103,6 +103,11 @@ class _Verifier:
     places: list[Place] = field(default_factory=list)
     packs: tuple[Pack, ...] = ()
 
+    @property
+    def blocks(self) -> bool:
+        """Whether the machine is a GPU, whose programs hold blocks."""
+        return self.machine is not None and self.machine.blocks
+
     def run(self, schedule: Schedule) -> None:
         self.warps, self.places, self.packs = schedule.warps, places(self.kernel, schedule), schedule.packs
         if self.machine is not None:
@@ -250,8 +255,11 @@ class _Verifier:
     def _hold(self, hold: Hold, path: Path, around: _Around) -> None:
         if hold.space not in SPACES:
             raise Misfit(f"{hold.space!r}: expected one of {', '.join(SPACES)}", path)
+        twice = next((t for t in hold.targets if hold.targets.count(t) > 1), None)
+        if twice is not None:
+            raise Misfit(f"{twice} is held twice by one hold: name it once", path)
         tiles = [n for _, n in around.loops if n.together]
-        blocks = self.machine.blocks if self.machine is not None else bool([n for n in tiles if n.together == "block"])
+        blocks = self.blocks or any(n.together == "block" for n in tiles)
         if hold.space == "tiles":
             self._tiles(hold, path, around)
         if hold.space == "local" and tiles:
@@ -374,10 +382,10 @@ class _Verifier:
             if around.places(axis) is None:
                 raise Misfit(f"{s.target} is computed at points of {axis}, which no loop around reaches: "
                              f"`for {axis} by 1`, or in lanes", path)  # fmt: skip
-        holds = [at for at, _ in around.holds(s.target)] if is_made_anew(self.kernel, s) else []
+        anew = is_made_anew(self.kernel, s)  # it is there for what is inside alone, or in the same block
+        lives = [at for at, _ in around.holds(s.target)] or [path] if anew else []
         for at, loop in around.loops:
-            made_again = any(len(at) < len(hold) for hold in holds)  # it is there for what is inside alone
-            if loop.axis not in own and not made_again:
+            if loop.axis not in own and not any(len(at) < len(there) for there in lives):
                 raise Misfit(f"{s.target} does not run over {loop.axis}: put it outside of that loop", path)
         for at, loop in around.loops:
             if loop.together == "packed":
@@ -500,8 +508,11 @@ class _Verifier:
             return
         if s.reduction is not None and s.reduction.rescale is not None and load not in loads(s.reduction.body):
             return
-        accumulators = other.holds(source.target)[-1]
-        if accumulators in around.nodes:
+        # On a CPU the outer one of two holds in registers is accumulators as well; on a GPU it is a block to read.
+        inside = [h for h in other.holds(source.target) if h[1].space in ACCUMULATORS and h in around.nodes]
+        if self.blocks:
+            inside = [h for h in inside if h == other.holds(source.target)[-1]]
+        if inside:
             raise Misfit(f"{s.target} reads {source.target} inside of its hold in registers, before it is whole: "
                          "put it after that", path)  # fmt: skip
 

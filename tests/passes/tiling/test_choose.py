@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from effcc.ir.parser import parse_kernel
+from effcc.ir.parser import parse_kernel, parse_schedule
+from effcc.ir.printer import print_schedule
 from effcc.ir.schedule import Loop, Schedule, nodes
 from effcc.passes.tiling.choose import choose
+from effcc.passes.tiling.written import bounds
 from effcc.target import generic
 
 TARGET = generic("avx512")
@@ -123,3 +125,24 @@ def test_a_padded_convolution_without_mask_registers_is_predicted_quicker_with_c
 
     assert seconds("", "avx2") > 1.3 * seconds("{1,3584,64}", "avx2")
     assert seconds("", "avx512") > seconds("{1,3584,64}", "avx512")
+
+
+def test_reductions_of_one_nest_have_registers_for_all_their_sums() -> None:
+    names = [f"R{n}" for n in range(11)]
+    text = "\n".join(f"{name}[i] = max(j: X[i,j] * {n})" for n, name in enumerate(names))
+    outputs = ", ".join(f"{name}: i64[s0]" for name in names)
+    kernel = parse_kernel(f"kernel @k(X: i64[s0,65]) -> ({outputs}) over i=s0, j=65 {{ {text} }}")
+    _, found = choose(kernel, generic("avx2"))
+    parse_schedule(print_schedule("k", found)).check(kernel, bounds(generic("avx2")))
+
+
+def test_rows_run_on_their_own_that_are_read_at_places_which_are_data() -> None:
+    kernel = parse_kernel("""
+        kernel @k(X: f32[s0,2], P: i64[s0]) -> (L: f32[s0,2], G: f32[s0]) over i=s0, n=2 {
+          M[i] = max(n: X[i,n])
+          L[i,n] = X[i,n] - M[i]
+          G[i] = where(in_range(P[i], 2, 0), L[i,P[i]], 0.0)
+        }""")
+    _, found = choose(kernel, TARGET)
+    assert {axis for axis, _ in loops(found, "parallel")} == {"i"}
+    parse_schedule(print_schedule("k", found)).check(kernel, bounds(TARGET))
