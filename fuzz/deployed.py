@@ -20,10 +20,12 @@ import torch
 
 from effcc.ahead import build_package
 from effcc.driver import Options, State, load
+from effcc.errors import EffccError
 from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import expect
 from effcc.fuzz.generate import Array, Case
 from effcc.fuzz.guarded import guarded
+from effcc.fuzz.hosts import Host
 from effcc.fuzz.nursery import Nurseling
 from effcc.fuzz.oracles import Examined, Failure, compare, eager_results, native, told
 from effcc.fuzz.recalled import (
@@ -34,8 +36,9 @@ from effcc.fuzz.recalled import (
     require_same,
     wrong_calls,
 )
-from effcc.fuzz.second import grown
+from effcc.fuzz.second import at_limits, beyond_limits, grown
 from effcc.ir.dims import Shape
+from effcc.ir.interpreter.evaluate import bind_sizes
 from effcc.runtime.executable import Executable
 from effcc.runtime.package import Package
 from effcc.runtime.worker import LostError, answer_requests
@@ -59,6 +62,8 @@ class Request:
     updated: tuple[int, ...]
     strange: bool = False  # inputs do not lie in memory as they were compiled for
     grown: tuple[Array, ...] | None = None  # inputs at large run-time sizes, if there are such
+    limit: tuple[Array, ...] | None = None  # inputs at the largest run-time sizes, if these are bounded
+    beyond: tuple[tuple[Array, ...], ...] = ()  # inputs at sizes that must be refused
 
 
 class Deployed:
@@ -92,7 +97,7 @@ class Deployed:
         request = Request(
             kind, program.state, target, tuple(k for k, p in enumerate(params) if p.name in case.graph.weights),
             tuple(c.inputs for c in calls), tuple(params.index(p) for p, _ in case.graph.updates), case.seed % 3 == 0,
-            grown(case),
+            grown(case), at_limits(case), beyond_limits(case),
         )  # fmt: skip
         found = self._ask(request)
         if isinstance(found, str):
@@ -257,7 +262,42 @@ def _run_package(request: Request, path: Path) -> list[list[Array]]:
         results = package.run(given)
         found.append([np.array(results[n]) for n in package.manifest.outputs])
     _call_package_otherwise(request, package, {n: a.copy() for n, a in given.items()}, found[-1])
+    _call_by_c(request, package, found)
     return found
+
+
+def _call_by_c(request: Request, package: Package, found: Sequence[Sequence[Array]]) -> None:
+    """The same calls, one at the largest sizes and some beyond them by the package's C interface (`fuzz.hosts`)."""
+    program = request.state.program
+    assert program is not None
+    names = [n for k, n in enumerate(program.inputs) if k not in request.weights]
+    with Host(package.path, package.manifest, names) as host:
+
+        def called(inputs: Sequence[Array], threads: int) -> tuple[dict[str, Array], dict[str, int], list[Array]]:
+            arrays, sizes = _named(request, inputs)
+            results = host.run(arrays, sizes, threads)
+            return arrays, sizes, [results[n] for n in package.manifest.outputs]
+
+        for number, (inputs, results) in enumerate(zip(request.calls, found, strict=True)):
+            require_same(called(inputs, 1 + number % THREADS)[2], results, f"by C in call {number + 1}")
+        if request.limit is not None:
+            arrays, _, results = called(request.limit, THREADS)
+            by_python = package.run(arrays)
+            require_same(results, [by_python[n] for n in package.manifest.outputs], "by C at the largest sizes")
+        for inputs in request.beyond:
+            arrays, sizes = _named(request, inputs)
+            require_refusal(f"the sizes {sizes}", lambda arrays=arrays: package.run(arrays))  # type: ignore[misc]
+            if not host.refuses(arrays, sizes):
+                raise EffccError(f"C takes the sizes {sizes}, which are beyond their limits")
+
+
+def _named(request: Request, inputs: Sequence[Array]) -> tuple[dict[str, Array], dict[str, int]]:
+    """A call's arrays by name, without weights, and the sizes that they have."""
+    program = request.state.program
+    assert program is not None
+    pairs = list(zip(program.inputs, inputs, strict=True))
+    sizes = bind_sizes({n: (program.buffer(n).type.shape, a.shape) for n, a in pairs}, None)
+    return {n: a for k, (n, a) in enumerate(pairs) if k not in request.weights}, sizes
 
 
 def _call_package_otherwise(request: Request, package: Package, given: dict[str, Array], want: list[Array]) -> None:

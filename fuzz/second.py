@@ -55,8 +55,43 @@ def grown(case: Case) -> tuple[Array, ...] | None:
         return None
     graph = case.compiled
     sizes = {f"s{k}": _FACTOR * n + 11 for k, n in enumerate(case.variation.symbols)}
+    return _larger(case, {n: _within(graph, n, s) for n, s in sizes.items() if n in graph.size_symbols()})
+
+
+def at_limits(case: Case) -> tuple[Array, ...] | None:
+    """Inputs of the largest run-time sizes; None where sizes have no bounds, or would take long."""
+    graph, names = case.compiled, case.compiled.size_symbols()
+    largest = {n: graph.ranges[n][1] for n in names}
+    if case.graph.updates or not names or any(n.op in TAKE_OFFSETS for n in case.graph.nodes):
+        return None
+    known = {n: s for n, s in largest.items() if s is not None}
+    return _larger(case, known) if len(known) == len(largest) else None
+
+
+def beyond_limits(case: Case) -> tuple[tuple[Array, ...], ...]:
+    """Inputs of run-time sizes just beyond their bounds, one after the other: calls that must be refused."""
+    graph, names = case.compiled, case.compiled.size_symbols()
+    if case.graph.updates or 0 in (d for p in graph.params for d in p.type.shape):
+        return ()
+    at = {f"s{k}": n for k, n in enumerate(case.variation.symbols)}
+    found = []
+    for name in names:
+        for size in (graph.ranges[name][0] - 1, (graph.ranges[name][1] or 0) + 1):
+            if graph.ranges[name][0] <= size and graph.ranges[name][1] is None:
+                continue
+            sizes = {n: size if n == name else at[n] for n in names}
+            types = [_at(p.type, sizes) for p in graph.params]
+            if all(int(t.size) <= MOST_GROWN // 10 for t in types):
+                shapes = (tuple(int(d) for d in t.shape) for t in types)
+                found.append(tuple(_moved(a, s) for a, s in zip(case.inputs, shapes, strict=True)))
+    return tuple(found)
+
+
+def _larger(case: Case, sizes: Mapping[str, int]) -> tuple[Array, ...] | None:
+    """Inputs of other run-time sizes, at which nothing is interpreted; None where these would take long."""
+    graph = case.compiled
     try:
-        large = at_sizes(graph, {n: s for n, s in sizes.items() if n in graph.size_symbols()})
+        large = at_sizes(graph, sizes)
     except (EffccError, ValueError, TypeError):
         return None
     shapes = [tuple(int(d) for d in p.type.shape) for p in large.params]
@@ -88,7 +123,13 @@ def other_sizes(case: Case) -> dict[str, int]:
     choices = _GROWN[:3] if largest_only else _GROWN
     found = {f"s{k}": choices[(case.seed + k) % len(choices)](n) for k, n in enumerate(case.variation.symbols)}
     graph = case.compiled
-    return {name: max(size, graph.ranges[name][0]) for name, size in found.items() if name in graph.size_symbols()}
+    return {name: _within(graph, name, size) for name, size in found.items() if name in graph.size_symbols()}
+
+
+def _within(graph: Graph, name: str, size: int) -> int:
+    """The size, or the nearest that the symbol may have."""
+    least, most = graph.ranges[name]
+    return max(size if most is None else min(size, most), least)
 
 
 def at_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:

@@ -3,13 +3,18 @@
 Programs of run-time sizes mostly compute sums and products of them, at sizes that differ. Here an expression of all
 that Python and torch can compute of sizes (quotients, remainders, comparisons, choices, doubles and their integers) is
 written as a text, run on torch's symbolic integers and imported, and evaluated at sizes that are equal, neighbours,
-multiples of each other and far apart; as an exported program's guard, and as packages evaluate it, too.
+multiples of each other and far apart; as an exported program's guard, and as packages evaluate it, in Python and in C,
+too.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
+import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -21,9 +26,12 @@ from effcc.errors import EffccError
 from effcc.frontend import sizes
 from effcc.frontend.conditions import conditions
 from effcc.fuzz.generate import Case
+from effcc.fuzz.hosts import compile_c
 from effcc.fuzz.oracles import Failure, told
 from effcc.ir.dims import evaluate_number
 from effcc.ir.graph import GraphBuilder
+from effcc.runtime.c_header import SIZE_FUNCTIONS, size_in_c
+from effcc.runtime.size_trees import Size
 from effcc.runtime.size_trees import evaluate_number as evaluate_packaged
 from effcc.runtime.spell_manifest import spell_size
 
@@ -44,6 +52,16 @@ _TRUTHS = (
 )  # fmt: skip
 
 
+@dataclass
+class _InC:
+    """A function as packages have it, to be evaluated in C: what it is of which symbols, and its values."""
+
+    text: str = ""
+    size: Size = 0
+    names: Mapping[str, str] = field(default_factory=dict)
+    wanted: list[tuple[Mapping[str, int], int]] = field(default_factory=list)
+
+
 class SizeChecks:
     """Draws expressions, some at a time."""
 
@@ -54,16 +72,17 @@ class SizeChecks:
 
     def some(self, count: int) -> list[Failure]:
         """The next expressions, so many: those that become something else."""
-        found = []
+        problems, by_c = dict[int, str](), dict[int, _InC]()
         for number in range(self._next, self._next + count):
-            problem = self._problem(Random(number))
+            problem = self._problem(Random(number), by_c.setdefault(number, _InC()))
             if problem:
-                case = Case(GraphBuilder("sizes").build(()), (), number)
-                found.append(Failure(case, "sizes", "wrong size", problem))
+                problems[number] = problem
         self._next += count
-        return found
+        problems = {**_problems_in_c(by_c), **problems}
+        nothing = GraphBuilder("sizes").build(())
+        return [Failure(Case(nothing, (), n), "sizes", "wrong size", problem) for n, problem in problems.items()]
 
-    def _problem(self, random: Random) -> str:
+    def _problem(self, random: Random, by_c: _InC) -> str:
         text = _drawn(random, random.choice("iitttf"), random.choice((1, 1, 2, 3)))
         symbols = dict(zip(_NAMES, self._fake.shape, strict=True))
         try:
@@ -79,6 +98,8 @@ class SizeChecks:
         except Exception as error:
             return f"{text}: {told(error)}"
         names = {n: str(sizes.size(s)) for n, s in symbols.items()}
+        if packaged is not None:
+            by_c.text, by_c.size, by_c.names = text, packaged, names
         for given in _sizes(random):
             try:
                 want = _run(text, given)
@@ -88,6 +109,7 @@ class SizeChecks:
             try:
                 problem = _unlike("imported", evaluate_number(made, bindings), want)
                 if packaged is not None and not problem:
+                    by_c.wanted.append((given, int(want)))
                     problem = _unlike("packaged", evaluate_packaged(packaged, bindings), want)
                 if guard is not None and not problem:
                     problem = _unlike("as a guard", min((evaluate_number(g, bindings) for g in guard), default=1), want)
@@ -96,6 +118,31 @@ class SizeChecks:
             if problem:
                 return f"{text} at {given}: {problem}"
         return ""
+
+
+def _problems_in_c(functions: Mapping[int, _InC]) -> dict[int, str]:
+    """The functions of sizes that the header of a package computes otherwise, all compiled into one library."""
+    asked = {n: f for n, f in functions.items() if f.wanted and not isinstance(f.size, int | float)}
+    if not asked:
+        return {}
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="effcc-fuzz-") as folder:
+        parts = []
+        for number, one in asked.items():
+            arguments = ", ".join(f"int64_t {one.names[n]}" for n in _NAMES)
+            parts.append(f"int64_t size_{number}({arguments}, int *told) {{ int wrong = 0; "
+                         f"int64_t found = {size_in_c(one.size)}; *told = wrong; return found; }}")  # fmt: skip
+        library = compile_c(SIZE_FUNCTIONS + "\n".join(parts), Path(folder) / "sizes")
+        for number, one in asked.items():
+            call = library[f"size_{number}"]
+            call.restype, call.argtypes = ctypes.c_int64, [ctypes.c_int64] * 3 + [ctypes.POINTER(ctypes.c_int)]
+            for given, want in one.wanted:
+                wrong = ctypes.c_int()
+                got = call(*(given[n] for n in _NAMES), ctypes.byref(wrong))
+                if not wrong.value and got != want:
+                    found[number] = f"{one.text} at {dict(given)}: {_unlike('in C', got, want)}"
+                    break
+    return found
 
 
 def _drawn(random: Random, kind: str, depth: int) -> str:

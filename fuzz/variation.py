@@ -114,7 +114,8 @@ def with_symbols(graph: Graph, numbers: Sequence[int]) -> Graph | None:
     updates = tuple((values[p], values[v]) for p, v in graph.updates)
     if any(p.type.shape != v.type.shape for p, v in updates):
         return None
-    ranges = {f"s{k}": (_least(builder.nodes, symbol(f"s{k}")), None) for k in range(len(numbers))}
+    least = [_least(builder.nodes, symbol(f"s{k}")) for k in range(len(numbers))]
+    ranges = {f"s{k}": (low, _most(n, low)) for k, (n, low) in enumerate(zip(numbers, least, strict=True))}
     built = replace(builder.build(tuple(values[v] for v in graph.outputs), updates), ranges=ranges)
     strided = {v: v for v in graph.outputs if v.type.strides is not None and v not in graph.params}
     laid = {values[v]: _like(values[v], v.type, names) for v in strided}
@@ -129,6 +130,13 @@ def _least(nodes: Sequence[Node], size: Dim) -> int:
             pairs = zip(node.operands[0].type.shape, node.operands[1].type.shape, strict=True)
             least = max([least, *(d for x, d in pairs if x == size and isinstance(d, int))])
     return least
+
+
+def _most(size: int, least: int) -> int | None:
+    """The largest value of a symbol that is called with `size` first: that, the next one, far more, or any."""
+    choices = (None, None, size, None, None, size + 1, None, 3 * size + 4)
+    most = choices[size % len(choices)]
+    return None if most is None else max(most, least)
 
 
 def _run_time_sizes(graph: Graph) -> list[int]:

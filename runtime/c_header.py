@@ -80,6 +80,10 @@ _KEYWORDS = frozenset(
 )
 
 
+SIZE_FUNCTIONS = _SHARED.read_text(encoding="utf-8") + _SIZES.read_text(encoding="utf-8")
+"""The functions of which what `size_in_c` writes is made, as C."""
+
+
 def identifier(name: str) -> str:
     """`name` as C writes one: `my-model.v2` becomes `my_model_v2`."""
     cleaned = re.sub(r"\W", "_", name, flags=re.ASCII)
@@ -105,7 +109,7 @@ def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weig
     names = _unique([*(b.name for b in passed), *(n.name for n in manifest.numbers)], taken)
     parameters = [_parameter(b, names[b.name], b.name in manifest.written) for b in passed]
     return _TEXT.format(
-        shared=_SHARED.read_text(encoding="utf-8") + (_SIZES.read_text(encoding="utf-8") if _rounds(manifest) else ""),
+        shared=SIZE_FUNCTIONS if _rounds(manifest) else _SHARED.read_text(encoding="utf-8"),
         name=name,
         upper=name.upper(),
         isa=manifest.target.isa,
@@ -138,11 +142,11 @@ def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weig
             f"    wrong |= {s.name} < {s.least}" + (f" || {s.name} > {s.most}" if s.most is not None else "") + ";\n"
             for s in manifest.sizes
         ),
-        conditions="".join(f"    wrong |= {_expression(c)} != 1;\n" for c in manifest.conditions),
+        conditions="".join(f"    wrong |= {size_in_c(c)} != 1;\n" for c in manifest.conditions),
         pointers="".join(f"    wrong |= !{names[b.name]} && {_extent(b)} > 0;\n" for b in passed),
         places="\n".join(f"    buffers[{position[b.name]}] = (void *){names[b.name]};" for b in passed),
         values=", ".join(_symbols(manifest)) or "0",
-        arena=_expression(manifest.arena_bytes),
+        arena=size_in_c(manifest.arena_bytes),
         arena_least=evaluate(manifest.arena_bytes, {s.name: s.least for s in manifest.sizes}),
         least=", ".join(str(s.least) for s in manifest.sizes) or "0",
         prepare_at_load=int(bool(manifest.prepare) and manifest.prepare_at == "load"),
@@ -153,7 +157,7 @@ def c_header(manifest: Manifest, places: Mapping[str, int], library: bytes, weig
 def _rounds(manifest: Manifest) -> bool:
     """Whether sizes are computed by the functions of `effcc/sizes.h`."""
     passed = [d for b in manifest.buffers if b.role in ("input", "output") for d in b.shape]
-    return any("size_" in _expression(d) for d in (manifest.arena_bytes, *manifest.conditions, *passed))
+    return any("size_" in size_in_c(d) for d in (manifest.arena_bytes, *manifest.conditions, *passed))
 
 
 def _symbols(manifest: Manifest) -> list[str]:
@@ -180,8 +184,8 @@ def _comment(buffer: PackagedBuffer) -> str:
     return f"{buffer.name}: {buffer}".replace("*/", "* /")
 
 
-def _expression(size: Size) -> str:
-    """A size in C, in steps that notice when they overflow."""
+def size_in_c(size: Size) -> str:
+    """A size in C, in steps that notice when they overflow: then they set `wrong`."""
     if isinstance(size, int):
         return f"INT64_C({size})"
     if isinstance(size, float):
@@ -190,13 +194,13 @@ def _expression(size: Size) -> str:
         return size
     name, *operands = size
     if name in FUNCTIONS:
-        return f"size_{name}({', '.join(map(_expression, operands))})"
-    return reduce(lambda a, b: f"effcc_{name}({a}, {b}, &wrong)", map(_expression, operands))
+        return f"size_{name}({', '.join(map(size_in_c, operands))})"
+    return reduce(lambda a, b: f"effcc_{name}({a}, {b}, &wrong)", map(size_in_c, operands))
 
 
 def _extent(buffer: PackagedBuffer) -> str:
     """How many bytes the elements of a buffer take, in C."""
-    return _expression(("mul", buffer.numpy.itemsize, *buffer.shape))
+    return size_in_c(("mul", buffer.numpy.itemsize, *buffer.shape))
 
 
 def _unique(names: Sequence[str], taken: set[str]) -> dict[str, str]:
