@@ -134,13 +134,15 @@ class _Table:
 class _Pricing:
     """What launches are predicted to take, by the types of their buffers. Equal launches are priced once.
 
-    `prices` are by kernel, which of its buffers are the same one, and those buffers' candidates.
+    `prices` are by kernel, which of its buffers are the same one, and those buffers' candidates. `schedules` are by
+    kernel without its name: launches that lie apart ask for the same.
     """
 
     program: Program
     target: Target
     lanes: dict[object, list[tuple[int, int]]] = field(default_factory=dict)
     prices: dict[object, dict[Assignment, float]] = field(default_factory=dict)
+    schedules: dict[Kernel, Schedule] = field(default_factory=dict)
 
     def wanted(self, step: Launch, open_: Sequence[str]) -> list[tuple[str, int]]:
         """Open buffers, each with a dimension along which the launch's lanes run: as things are, or if all suited."""
@@ -175,8 +177,11 @@ class _Pricing:
                     yield from ((name, d) for d in held if d is not None)
 
     def _schedule(self, kernel: Kernel) -> Schedule:
-        with noting(location=kernel.location, kernel=kernel):
-            return choose(kernel, self.target)[1]
+        key = replace(kernel, name="", location="")
+        if key not in self.schedules:
+            with noting(location=kernel.location, kernel=kernel):
+                self.schedules[key] = choose(kernel, self.target)[1]
+        return self.schedules[key]
 
     def tables(self, step: Launch, free: Mapping[str, tuple[TensorType, ...]]) -> list[_Table]:
         """The prices of a launch: of all assignments of its free buffers, or buffer by buffer where those are many."""

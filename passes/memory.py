@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from effcc.ir.dims import Dim, dim, evaluate, same
 from effcc.ir.program import Program
 from effcc.ir.types import TensorType
@@ -70,20 +72,23 @@ def place(program: Program) -> tuple[Program, Plan]:
 
 def _fit(ranges: Mapping[str, tuple[int, int]], lengths: Mapping[str, int]) -> Plan:
     steps = max((hi for _, hi in ranges.values()), default=-1) + 1
-    placed: list[list[tuple[int, int]]] = [[] for _ in range(steps)]  # what stands in the arena at each step
+    alive = np.zeros(steps + 1, dtype=np.int64)  # by how many bytes more live from each step on
+    placed = np.zeros((4, len(ranges)), dtype=np.int64)  # of each that stands: its first step, its last, start, end
     offsets: dict[str, Dim] = {}
-    for name in sorted(ranges, key=lambda n: (-lengths[n], ranges[n], n)):
-        first, last = ranges[name]
-        lives = placed[first : last + 1]
+    for count, name in enumerate(sorted(ranges, key=lambda n: (-lengths[n], ranges[n], n))):
+        (first, last), length = ranges[name], lengths[name]
+        firsts, lasts, starts, ends = placed[:, :count]
+        meet = (firsts <= last) & (lasts >= first)
         offset = 0
-        for start, end in sorted({part for parts in lives for part in parts}):
-            if start < offset + lengths[name]:
-                offset = max(offset, end)
+        for start, end in sorted(zip(starts[meet].tolist(), ends[meet].tolist(), strict=True)):
+            if start >= offset + length:
+                break
+            offset = max(offset, end)
         offsets[name] = offset
-        for parts in lives:
-            parts.append((offset, offset + lengths[name]))
-    arena = max((end for parts in placed for _, end in parts), default=0)
-    return Plan(offsets, arena, max((sum(end - start for start, end in parts) for parts in placed), default=0))
+        placed[:, count] = first, last, offset, offset + length
+        alive[first] += length
+        alive[last + 1] -= length
+    return Plan(offsets, int(placed[3].max(initial=0)), int(alive.cumsum().max(initial=0)))
 
 
 def _slots(ranges: Mapping[str, tuple[int, int]], lengths: Mapping[str, Dim]) -> Plan:

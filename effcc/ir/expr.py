@@ -108,6 +108,8 @@ class Reduce:
 
 
 Expr = Const | Axis | Size | Load | Call | Reduce
+_LEAVES = frozenset((Const, Axis, Size))
+"""Expressions without subexpressions."""
 
 
 def _bits(value: Scalar) -> tuple[str, str]:
@@ -288,20 +290,36 @@ def walk(e: Expr) -> Iterator[Expr]:
     while pending:
         node = pending.pop()
         yield node
-        pending.extend(reversed(children(node)))
+        if type(node) not in _LEAVES:
+            pending.extend(reversed(children(node)))
 
 
 def loads(e: Expr) -> list[Load]:
     """Every load in `e`, in the order of the text."""
-    return [node for node in walk(e) if isinstance(node, Load)]
+    found: list[Load] = []
+    pending = [e]
+    while pending:  # as `walk`, without its turns: what is asked most often of expressions
+        node = pending.pop()
+        if type(node) is Load:
+            found.append(node)
+        if type(node) not in _LEAVES:
+            pending.extend(reversed(children(node)))
+    return found
 
 
 def free_axes(e: Expr) -> frozenset[str]:
     """The axes that occur in `e` and are not bound by a reduction inside it."""
-    if isinstance(e, Axis):
-        return frozenset((e.name,))
-    inside = frozenset[str]().union(*(free_axes(p) for p in children(e)))
-    return inside - frozenset(e.axes) if isinstance(e, Reduce) else inside
+    found: set[str] = set()
+    pending = [e]
+    while pending:
+        node = pending.pop()
+        if type(node) is Axis:
+            found.add(node.name)
+        elif type(node) is Reduce:
+            found.update(frozenset[str]().union(*map(free_axes, children(node))).difference(node.axes))
+        elif type(node) not in _LEAVES:
+            pending.extend(children(node))
+    return frozenset(found)
 
 
 def ends_at(span: Span) -> frozenset[str]:
