@@ -31,7 +31,7 @@ from effcc.fuzz.encoders import EncoderChecks
 from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
 from effcc.fuzz.modules.campaign import MODULES, ModuleReport
-from effcc.fuzz.native import Outcome, Runner
+from effcc.fuzz.native import Native, Outcome, Runner
 from effcc.fuzz.nursery import nursery
 from effcc.fuzz.oracles import Examined, Failure, drawn_schedules, examine, interpreted, judge, native
 from effcc.fuzz.programs.campaign import PROGRAMS, ProgramReport
@@ -47,7 +47,8 @@ ALONE = ("rules", "encoders", "sizes")  # what is checked without a graph
 MLIR_EVERY = 7  # MLIR's engine takes longer than everything else
 TRITON_EVERY = 5  # nor is its interpreter fast
 TRITON_WORK = 20_000  # points of all loops: more would take Triton's interpreter too long
-SANITIZE_EVERY = 6  # batches: compiling for the sanitizers takes three times as long
+SANITIZE_EVERY = 6  # batches: compiling for the sanitizers takes five times as long
+MOST_SANITIZED = 40_000  # letters of source: a fourth of the programs is longer, and takes three fourths of the time
 RACE_EVERY = 3  # batches: on real threads, of which the others are
 
 
@@ -173,7 +174,7 @@ def run(
         Beside(MODULES, modules, seed) as called_modules,
         Beside(PROGRAMS, programs, seed, steadily=True) as called_programs,
         Beside(DAMAGED, packages, seed) as damaged_packages,
-        ThreadPoolExecutor(1) as background,
+        ThreadPoolExecutor(2) as background,
     ):
         warnings.simplefilter("ignore")
         campaign = _Campaign(
@@ -302,17 +303,26 @@ class _Campaign:
         self.compiled += len(programs)
         faults = [f for e in examined if (f := native_with_fault(e)) is not None]
         called = [n for _, n in (*programs, *faults)]
-        outcomes = self.background.submit(runner.run, called, target)
-        at = self.graphs // self.pace.batch % max(len(programs), 1)
-        chosen = [(e, "") for e, _ in programs[at : at + self.pace.deployed]]
+        outcomes = self.background.submit(self._run, called, target, runner)
+        short = [e for e, n in programs if _is_short(n)]  # the optimizing compiler takes its time with others
+        at = self.graphs // self.pace.batch % max(len(short), 1)
+        chosen = [(e, "") for e in short[at : at + self.pace.deployed]]
         if self.pace.deployed:  # and the smallest of those whose sizes, and scratch memory, may grow and shrink
-            growing = [e for e, _ in programs if e.case.variation.symbols]
+            growing = [e for e in short if e.case.variation.symbols]
             kind = KINDS[self.graphs // self.pace.batch % len(KINDS)]
             growing.sort(key=lambda e: (not scratch_grows(e), e.case.graph.updates != (), len(e.case.graph.nodes)))
             chosen += [(e, kind) for e in growing[:1]]
         deployed = self.background.submit(lambda: [self.deployed.judge(e, target, k) for e, k in chosen])
         judged = [*((e, judge) for e, _ in programs), *((e, judge_fault) for e, _ in faults)]
         return _Running(judged, outcomes, deployed, target, runner)
+
+    def _run(self, programs: Sequence[Native], target: Target, runner: Runner) -> list[Outcome]:
+        """Compile and run programs; with sanitizers, of which the compiler makes much, only those that are short."""
+        if runner is not self.sanitized:
+            return runner.run(programs, target)
+        short = iter(runner.run([p for p in programs if _is_short(p)], target))
+        long = iter(self.runner.run([p for p in programs if not _is_short(p)], target))
+        return [next(short if _is_short(p) else long) for p in programs]
 
     def _finish(self, running: _Running | None) -> None:
         """Wait for what runs, and judge it."""
@@ -363,6 +373,10 @@ class _Running:
     deployed: Future[list[Failure | None]]
     target: Target
     runner: Runner
+
+
+def _is_short(program: Native) -> bool:
+    return len(str(program.state.source)) <= MOST_SANITIZED
 
 
 def _drawable() -> list[str]:

@@ -62,7 +62,7 @@ class Request:
     updated: tuple[int, ...]
     strange: bool = False  # inputs do not lie in memory as they were compiled for
     grown: tuple[Array, ...] | None = None  # inputs at large run-time sizes, if there are such
-    limit: tuple[Array, ...] | None = None  # inputs at the largest run-time sizes, if these are bounded
+    limits: tuple[tuple[Array, ...], ...] = ()  # inputs at the least and the largest run-time sizes
     beyond: tuple[tuple[Array, ...], ...] = ()  # inputs at sizes that must be refused
 
 
@@ -267,23 +267,28 @@ def _run_package(request: Request, path: Path) -> list[list[Array]]:
 
 
 def _call_by_c(request: Request, package: Package, found: Sequence[Sequence[Array]]) -> None:
-    """The same calls, one at the largest sizes and some beyond them by the package's C interface (`fuzz.hosts`)."""
+    """The same calls, and some at the least and the largest sizes and beyond them, by the package's C interface
+    (`effcc.fuzz.hosts`)."""
     program = request.state.program
     assert program is not None
     names = [n for k, n in enumerate(program.inputs) if k not in request.weights]
     with Host(package.path, package.manifest, names) as host:
 
-        def called(inputs: Sequence[Array], threads: int) -> tuple[dict[str, Array], dict[str, int], list[Array]]:
-            arrays, sizes = _named(request, inputs)
-            results = host.run(arrays, sizes, threads)
-            return arrays, sizes, [results[n] for n in package.manifest.outputs]
+        def called(inputs: Sequence[Array], threads: int = THREADS) -> list[Array]:
+            results = host.run(*_named(request, inputs), threads)
+            return [results[n] for n in package.manifest.outputs]
 
         for number, (inputs, results) in enumerate(zip(request.calls, found, strict=True)):
-            require_same(called(inputs, 1 + number % THREADS)[2], results, f"by C in call {number + 1}")
-        if request.limit is not None:
-            arrays, _, results = called(request.limit, THREADS)
-            by_python = package.run(arrays)
-            require_same(results, [by_python[n] for n in package.manifest.outputs], "by C at the largest sizes")
+            require_same(called(inputs, 1 + number % THREADS), results, f"by C in call {number + 1}")
+        for inputs in request.limits:
+            arrays, sizes = _named(request, inputs)
+            try:
+                by_python = package.run(arrays)
+            except EffccError:  # a position in the inputs, say, is outside of what is smaller now
+                require_refusal(f"by C the sizes {sizes}", lambda inputs=inputs: called(inputs))  # type: ignore[misc]
+            else:
+                wanted = [by_python[n] for n in package.manifest.outputs]
+                require_same(called(inputs), wanted, f"by C at the sizes {sizes}")
         for inputs in request.beyond:
             arrays, sizes = _named(request, inputs)
             require_refusal(f"the sizes {sizes}", lambda arrays=arrays: package.run(arrays))  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 The host is a few lines of C around the header, compiled without optimization: it hands on pointers and sizes one by
 one, each pointer with the type that the program's tensor has, so that an argument in another place is a compiler error
-or another result.
+or another result. What the model allocates ends where nothing may be touched.
 """
 
 from __future__ import annotations
@@ -26,6 +26,31 @@ _C_TYPES = {
     "int32": "int32_t", "int16": "int16_t", "int8": "int8_t", "uint8": "uint8_t", "bool": "uint8_t",
 }  # fmt: skip
 _HOST = """\
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* Memory that ends at a page which nobody may touch. */
+enum {{ PAGE = 4096, MOST = 256 }};
+static struct {{ void *given, *mapped; size_t bytes; }} held[MOST];
+static void *host_alloc(size_t alignment, size_t bytes) {{
+    size_t pages = (bytes + PAGE - 1) / PAGE * PAGE;
+    char *mapped = mmap(0, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED || mprotect(mapped + pages, PAGE, PROT_NONE)) return 0;
+    char *given = mapped + (pages - bytes) / alignment * alignment;
+    for (int i = 0; i < MOST; ++i)
+        if (!held[i].given) {{
+            held[i].given = given, held[i].mapped = mapped, held[i].bytes = pages + PAGE;
+            break;
+        }}
+    return given;
+}}
+static void host_free(void *given) {{
+    for (int i = 0; given && i < MOST; ++i)
+        if (held[i].given == given) munmap(held[i].mapped, held[i].bytes), held[i].given = 0;
+}}
+#define aligned_alloc host_alloc
+#define free host_free
 #include "{name}.h"
 
 static {name} model;

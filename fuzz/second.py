@@ -58,14 +58,13 @@ def grown(case: Case) -> tuple[Array, ...] | None:
     return _larger(case, {n: _within(graph, n, s) for n, s in sizes.items() if n in graph.size_symbols()})
 
 
-def at_limits(case: Case) -> tuple[Array, ...] | None:
-    """Inputs of the largest run-time sizes; None where sizes have no bounds, or would take long."""
+def at_limits(case: Case) -> tuple[tuple[Array, ...], ...]:
+    """Inputs of the least and of the largest run-time sizes, as far as these are bounded and do not take long."""
     graph, names = case.compiled, case.compiled.size_symbols()
-    largest = {n: graph.ranges[n][1] for n in names}
     if case.graph.updates or not names or any(n.op in TAKE_OFFSETS for n in case.graph.nodes):
-        return None
-    known = {n: s for n, s in largest.items() if s is not None}
-    return _larger(case, known) if len(known) == len(largest) else None
+        return ()
+    found = (_larger(case, {n: s for n in names if (s := graph.ranges[n][end]) is not None}) for end in (0, 1))
+    return tuple(inputs for inputs in found if inputs is not None)
 
 
 def beyond_limits(case: Case) -> tuple[tuple[Array, ...], ...]:
@@ -88,8 +87,11 @@ def beyond_limits(case: Case) -> tuple[tuple[Array, ...], ...]:
 
 
 def _larger(case: Case, sizes: Mapping[str, int]) -> tuple[Array, ...] | None:
-    """Inputs of other run-time sizes, at which nothing is interpreted; None where these would take long."""
+    """Inputs of other run-time sizes, at which nothing is interpreted; None where these would take long, or where some
+    are not given."""
     graph = case.compiled
+    if len(sizes) < len(graph.size_symbols()):
+        return None
     try:
         large = at_sizes(graph, sizes)
     except (EffccError, ValueError, TypeError):

@@ -3,6 +3,7 @@
 python -m benchmarks.fuzz_strength --resume results.jsonl               # all, two minutes each, and without any
 python -m benchmarks.fuzz_strength --sample 30 --minutes 10             # some, always the same
 python -m benchmarks.fuzz_strength --only share-remainder --only NaN    # plants or rooms by name
+python -m benchmarks.fuzz_strength --list late                          # the list planted after the fuzzer was tuned
 python -m benchmarks.fuzz_strength --resume results.jsonl --table       # the table of what is there
 """
 
@@ -15,7 +16,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.fuzz_strength.plants import Plant, read_plants, sample
+from benchmarks.fuzz_strength.plants import LISTS, Plant, read_plants, sample
 from benchmarks.fuzz_strength.trial import UNTOUCHED, Result, attempt
 from benchmarks.table import show
 
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Try what was asked for and is not there yet, a line of JSON each, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", default=[], help="a plant or a room; may be repeated")
+    parser.add_argument("--list", choices=LISTS, default="first", help="which list of plants (default first)")
     parser.add_argument("--sample", type=int, help="so many plants, of all rooms in turn")
     parser.add_argument("--minutes", type=float, default=2.0, help="for each (default 2)")
     parser.add_argument("--seed", type=int, default=0, help="where the fuzzer's programs start")
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true", help="try nothing more")
     parser.add_argument("--untouched", type=int, default=1, help="trials of the package as it is (default 1)")
     options = parser.parse_args(arguments)
-    plants = chosen(read_plants(), options.only)
+    plants = chosen(read_plants(LISTS[options.list]), options.only)
     if options.sample is not None:
         plants = sample(plants, options.sample)
     done = {_key(r): r for r in kept(options.resume)}

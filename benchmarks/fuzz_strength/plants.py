@@ -1,4 +1,5 @@
-"""Planted bugs: patches of a few tokens, as data. The files `plants/*.toml` hold them by room.
+"""Planted bugs: patches of a few tokens, as data. The files `plants/*.toml` hold them by room, `plants/late/*.toml`
+those that were planted after the fuzzer had been tuned to the first list.
 
     [[plant]]
     name = "share-remainder"
@@ -21,6 +22,7 @@ from pathlib import Path
 from random import Random
 
 FOLDER = Path(__file__).parent / "plants"
+LISTS = {"first": FOLDER, "late": FOLDER / "late"}
 
 
 class StaleError(Exception):

@@ -6,6 +6,7 @@ import pytest
 import sympy
 
 from effcc.frontend import sizes
+from effcc.fuzz import sizes as checks
 from effcc.fuzz.sizes import SizeChecks
 
 
@@ -17,3 +18,11 @@ def test_a_comparison_that_is_wrong_where_sizes_are_equal_is_seen(monkeypatch: p
     monkeypatch.setitem(sizes._RELATIONS, sympy.LessThan, ("lt", False))
     failures = SizeChecks(0).some(150)
     assert failures and all("<=" in f.message or ">" in f.message for f in failures)
+
+
+def test_a_quotient_that_c_rounds_towards_zero_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = "return a / b - (a % b != 0 && (a < 0) != (b < 0));"
+    assert right in checks.SIZE_FUNCTIONS
+    monkeypatch.setattr(checks, "SIZE_FUNCTIONS", checks.SIZE_FUNCTIONS.replace(right, "return a / b;"))
+    failures = SizeChecks(0).some(100)
+    assert failures and all("in C, it is" in f.message for f in failures)
