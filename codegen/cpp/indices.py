@@ -203,6 +203,12 @@ class Indices(ABC):
             dividend, divisor = (self.linear(o) for o in e.operands)
             if divisor.value is not None and divisor.value > 0:
                 return self._index(self._scalar_division(e.function, dividend, divisor.value))
+        power = self.linear(e.operands[1]).value if e.function in ("floordiv", "mod") else None
+        if power is not None and power > 0 and power & (power - 1) == 0:
+            quick, number = ("shr", power.bit_length() - 1) if e.function == "floordiv" else ("and", power - 1)
+            return values.call(
+                self.writer, quick, i64, [operands[0], self._index(Linear(constant=number))], self._epoch(e)
+            )
         return values.call(self.writer, e.function, i64, operands, self._epoch(e))
 
     def _atom(self, value: Value) -> Linear:

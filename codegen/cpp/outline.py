@@ -1,7 +1,8 @@
-"""Transcendental functions that one kernel uses many times become calls.
+"""Transcendental functions and divisions that one kernel uses many times become calls.
 
 Written out at every place, a register tile with an activation (22 polynomials of 40 instructions each) takes longer to
-compile than all the rest; a call costs little beside the polynomial.
+compile than all the rest; a call costs little beside the polynomial. Processors divide vectors of integers lane by
+lane: a quotient or a remainder is a branch and a division for each of them.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ _INLINED = 6
 
 _HEAVY = frozenset(name for name, spelling in SPELLINGS.items() if spelling.header not in ("vec.h", "pow.h"))
 
+_DIVISIONS = ("floordiv", "mod")
+
 
 def outline(function: Function) -> Function:
-    """`function` with its frequent transcendental functions called instead of inlined."""
+    """`function` with its frequent transcendental functions and divisions called instead of inlined."""
     places: Counter[tuple[str, Type]] = Counter()
     for line in function.lines:
         match line:
-            case Let(_, Call(name, _, type)) if name in _HEAVY:
+            case Let(_, Call(name, _, type)) if name in _HEAVY or (name in _DIVISIONS and type.lanes > 1):
                 places[name, type] += 1
     frequent = frozenset(called for called, count in places.items() if count > _INLINED)
     return replace(function, called=frequent) if frequent else function

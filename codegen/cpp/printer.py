@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from effcc.codegen.cpp.calls_together import grouped
 from effcc.codegen.cpp.expression_text import Texts, outlined_name
 from effcc.codegen.cpp.short_loops import turns_stay_apart
-from effcc.codegen.cpp.spelling import SPELLINGS, element_name, type_name
+from effcc.codegen.cpp.spelling import element_name, spell, type_name
 from effcc.ir.sharing import is_all_shared
 from effcc.ir.vectors import (
     Array,
@@ -72,12 +72,12 @@ def _parameters(function: Function) -> list[str]:
 def print_called(called: tuple[str, Type]) -> str:
     """The function that is called where `called` is used."""
     name, type = called
-    arity = 2 if "{1}" in SPELLINGS[name].floats else 1
-    operands = ["x", "y"][:arity]
+    template, _ = spell(name, type.dtype)
+    operands = ["x", "y"] if "{1}" in template else ["x"]
     given = ", ".join(f"{type_name(type)} {operand}" for operand in operands)
     return (
         f"static __attribute__((noinline)) {type_name(type)} {outlined_name(name)}({given}) {{ "
-        f"return {name}({', '.join(operands)}); }}"
+        f"return {template.format(*operands)}; }}"
     )
 
 

@@ -11,8 +11,10 @@ import pytest
 
 import effcc.codegen.cpp as room
 from effcc.codegen.cpp.outline import outline
+from effcc.codegen.cpp.printer import print_called
 from effcc.codegen.cpp.vectorize import vectorize
-from effcc.ir.dtypes import f32
+from effcc.ir.dtypes import f32, i64
+from effcc.ir.expr import Expr
 from effcc.ir.interpreter import run_loops, run_vectors
 from effcc.ir.loops import LoopNest, Tile
 from effcc.ir.parser import parse_vectors
@@ -20,10 +22,11 @@ from effcc.ir.printer import print_vectors
 from effcc.ir.vectors import Barrier
 from effcc.ir.verifier import verify_vectors
 from effcc.target import generic
-from tests.codegen.cpp.running import apply, at, axes, loop, names, number, param
+from tests.codegen.cpp.running import apply, at, axes, index, loop, names, number, param
 from tests.codegen.cpp.test_random import random_arrays, random_nest
 
 i, j = names("i j")
+X = at("X", i, j, dtype=i64)
 
 
 @pytest.mark.parametrize(("seed", "isa"), [(0, "avx512"), (1, "scalar"), (2, "avx2"), (3, "avx512")])
@@ -74,6 +77,32 @@ def test_frequent_transcendentals_are_found_among_the_nodes() -> None:
     function = outline(vectorize(nest, generic("avx512")))
     assert sorted(map(str, function.called)) == ["('erf', f32x16)"]
     assert parse_vectors(print_vectors(function)) == function
+
+
+def integers(function: str, divisor: Expr) -> LoopNest:
+    """O = X / Y, or its rest, of vectors of integers."""
+    body = (Tile(axes(("i", 4, "unroll"), ("j", 32, "lanes")), "O", (i, j), "set", apply(function, X, divisor)),)
+    return LoopNest("g", tuple(param(n, i64, 4, 32) for n in "XY"), (param("O", i64, 4, 32),), body)
+
+
+def test_frequent_divisions_of_vectors_are_calls() -> None:
+    function = outline(vectorize(integers("floordiv", at("Y", i, j, dtype=i64)), generic("avx2")))
+    ((name, type),) = function.called
+    assert name == "floordiv"
+    assert "return floor_divide(x, y);" in print_called((name, type))
+
+
+@pytest.mark.parametrize(("function", "quick"), [("floordiv", "shr"), ("mod", "and")])
+def test_vectors_are_divided_by_powers_of_two_without_a_division(function: str, quick: str) -> None:
+    nest = integers(function, index(8))
+    made = vectorize(nest, generic("avx2"))
+    assert f"{quick}(" in print_vectors(made)
+    assert f"{function}(" not in print_vectors(made)
+    least = np.iinfo(np.int64).min
+    x = np.resize(np.array([*range(-17, 17), least, least + 1, -(least + 1)]), (4, 32))
+    arrays = {"X": x, "Y": np.ones_like(x), "O": np.zeros_like(x)}
+    run_vectors(made, arrays, {}, 1)
+    np.testing.assert_array_equal(arrays["O"], run_loops(nest, {"X": x, "Y": arrays["Y"]})["O"])
 
 
 PRINTERS = {"printer", "expression_text", "spelling", "words", "sizes"}
