@@ -30,12 +30,14 @@ LONG = ("models", "fuzz")
 """Folders of long tests: they come first, so that processes that share the tests end together."""
 QUICK = ("budget", "caches", "checkpoints", "compression", "frontend", "models", "reports")
 """Folders of tests about what is computed, not how fast: most of their time would go to g++'s optimizer."""
+QUICK_FILES = ("test_op_table.py", "test_remembered.py")
+"""Files of such tests elsewhere."""
 OPTIMIZED = (
     "test_arithmetic_of_every_magnitude.py", "test_compiled_functions.py", "test_the_cache_trusts_nobody_else.py",
     "test_zoo.py",
 )  # fmt: skip
 """Their tests that compile as users do, like all tests elsewhere: g++ might take liberties at -O3 that it does not take
-at -O1, with aliases or undefined behaviour."""
+at -O0, with aliases or undefined behaviour."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,10 +74,10 @@ def _own_compile_cache(shared_folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def quick_compiler(shared_folder: Path) -> str:
-    """A command that compiles as the compiler does, but with -O1 for -O3."""
+    """A command that compiles as the compiler does, but with -O0 for -O3: of -O1 it takes half of the time."""
     command = shared_folder / "c++"
     with tempfile.NamedTemporaryFile("w", dir=shared_folder, delete=False) as script:
-        script.write('#!/bin/sh\nfor a do shift; [ "$a" = -O3 ] && a=-O1; set -- "$@" "$a"; done\n')
+        script.write('#!/bin/sh\nfor a do shift; [ "$a" = -O3 ] && a=-O0; set -- "$@" "$a"; done\n')
         script.write(f'exec {shlex.join(find_compiler().command)} "$@"\n')
     os.chmod(script.name, 0o700)
     os.replace(script.name, command)
@@ -97,5 +99,6 @@ def _forms_of_its_own() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _compile_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.path.parent.name in QUICK and request.path.name not in OPTIMIZED:
+    quick = request.path.parent.name in QUICK or request.path.name in QUICK_FILES
+    if quick and request.path.name not in OPTIMIZED:
         monkeypatch.setenv("CXX", request.getfixturevalue("quick_compiler"))
