@@ -118,7 +118,6 @@ class Executable:
         known = {*program.inputs, *self._prepared_names}
         self._owned = [n for n in pointers if n not in known]
         assert tuple(pointers) == (*program.inputs, *self._prepared_names, *self._owned)
-        self._table = ctypes.c_void_p * len(pointers)
         self._checked = [i for i, b in enumerate(self._inputs) if b.space != "weight"]
         self._weights = [i for i, b in enumerate(self._inputs) if b.space == "weight"]
         self._written = [i for i, n in enumerate(program.inputs) if n in program.written]
@@ -151,7 +150,7 @@ class Executable:
         owned = [s.allocate() for s in sizes.owned]
         prepared, pointers = self._prepare(given, addresses, sizes)
         pointers.extend([t.data_ptr() for t in owned])
-        self._run("run", self._table.from_buffer(pointers), sizes, given, prepared, owned)
+        self._run("run", pointers, sizes, given, prepared, owned)
         for i in self._written:
             if given[i] is not inputs[i]:
                 inputs[i].copy_(given[i])
@@ -202,7 +201,17 @@ class Executable:
         """The inputs, checked; copied where their strides are not those compiled for, or they are lazily negated."""
         given = list(inputs)
         for i in self._checked:
-            given[i] = self._fit(i, given[i], sizes.inputs[i])
+            tensor, wanted = inputs[i], sizes.inputs[i]
+            as_compiled = (  # in one breath, for nearly all calls; what is wrong or different, `_fit` finds out
+                isinstance(tensor, torch.Tensor)
+                and tensor.shape == wanted.shape
+                and tensor.dtype is wanted.dtype
+                and tensor.is_cpu
+                and tensor.stride() == wanted.strides
+                and not tensor.is_neg()
+            )
+            if not as_compiled:
+                given[i] = self._fit(i, tensor, wanted)
         return given
 
     def _fit(self, position: int, tensor: Any, wanted: _Shape) -> torch.Tensor:
@@ -243,7 +252,7 @@ class Executable:
             tensors = self._in_large_pages(sizes)
             pointers = array("Q", [*addresses, *[t.data_ptr() for t in tensors.values()]])
             made = _Prepared(seen, tensors, pointers)
-            self._run("prepare", self._table(*pointers), sizes, given, made, [])
+            self._run("prepare", pointers, sizes, given, made, [])
             if not self.always_prepare and as_given == addresses and seen.watch.untouched():
                 others = [p for p in self._prepared if not p.seen.where(addresses) and p.seen.alive()]
                 self._prepared = [made, *others[: _KEPT_MODELS - 1]]
@@ -293,7 +302,7 @@ class Executable:
     def _run(
         self,
         stage: str,
-        table: Any,
+        pointers: array[int],
         sizes: _Sizes,
         given: Sequence[torch.Tensor],
         prepared: _Prepared,
@@ -303,7 +312,7 @@ class Executable:
         threads, started = sizes.pace.threads(wanted), time.perf_counter()
         arena = self._arenas.take(sizes.arena_bytes)
         try:
-            base = arena.data_ptr()
+            base, (table, _) = arena.data_ptr(), pointers.buffer_info()
             tensors: dict[str, torch.Tensor] = {}
             for segment in self._stages[stage]:
                 if segment.entry is not None:

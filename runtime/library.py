@@ -27,7 +27,7 @@ from effcc.errors import OutOfRangeError, RefusedValueError, ToolchainError, Zer
 
 ENTRY_POINT = "effcc_run"
 RUN_ARGUMENTS = (
-    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.c_void_p,
     ctypes.POINTER(ctypes.c_int64),
     ctypes.c_void_p,
     ctypes.c_int,

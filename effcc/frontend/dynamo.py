@@ -46,8 +46,13 @@ def bound(
     truths = {k for k, node in enumerate(capture.results(graph_module)) if _is_truth(node)}
     handed_back = {o for o in imported.outputs if isinstance(o, Given)}
 
+    def call_directly(arguments: list[Any]) -> tuple[Any, ...]:
+        given = [arguments[i] for i in tensors]
+        arguments.clear()
+        return tuple(run(*given, *constants))
+
     def call(arguments: list[Any]) -> tuple[Any, ...]:
-        elsewhere = reason(arguments)
+        elsewhere = reason(arguments) if reason is not None else ""
         if elsewhere:
             warn(elsewhere)
             return tuple(fx.Interpreter(graph_module).run(*arguments))
@@ -59,18 +64,22 @@ def bound(
         results = run(*given, *constants, *carriers)
         return tuple(results) if plain else _outputs(imported, results, values, back, truths)
 
-    call._boxed_call = True  # type: ignore[attr-defined]
-    return call
+    # Most graphs take tensors and give tensors; a small one's call is mostly such turns.
+    chosen = call_directly if plain and reason is None and not lone and not read else call
+    chosen._boxed_call = True  # type: ignore[attr-defined]
+    return chosen
 
 
 _CARRIER = torch.zeros(1, dtype=torch.bool)
 """What all carriers of sizes are: one element, as often as the size says."""
 
 
-def _why_in_pytorch(imported: Imported) -> Callable[[list[Any]], str]:
-    """Why PyTorch runs a call, from its arguments; empty where the compiled code does."""
+def _why_in_pytorch(imported: Imported) -> Callable[[list[Any]], str] | None:
+    """Why PyTorch runs a call, from its arguments; empty where the compiled code does. None if that runs all calls."""
     limits, offsets = imported.limits(), list(imported.offsets.items())
     told = [_reading(imported, name) for name in limits.names]
+    if not told and not offsets:
+        return None
 
     def why(arguments: list[Any]) -> str:
         if told and not limits.hold([reading.value(arguments) for reading in told]):
