@@ -14,7 +14,7 @@ from effcc.ir.contraction import contraction
 from effcc.ir.dependences import gathers_rows
 from effcc.ir.dims import elements, same
 from effcc.ir.dtypes import f32
-from effcc.ir.expr import Axis, Reduce, ends_at, walk
+from effcc.ir.expr import Axis, Call, Const, Reduce, ends_at, walk
 from effcc.ir.graph import has_effect
 from effcc.ir.kernel import Statement
 from effcc.passes.fusion.cascade import Cascade, Defined, Opaque
@@ -296,7 +296,9 @@ class _Clustering(_Alone):
         extents = self.cascade.extents
         if self._read_twice(item, into, shared) or self._leaves_cores_idle(item, shared):
             return False
-        if self._turns_rows(item, into):
+        if self._turns_rows(item, into) or (
+            _divides_by_sizes(item.statement) and any(_is_contraction(i.statement) for i in into.items)
+        ):
             return False
         if _is_contraction(item.statement) and self._is_reduced_next(item.statement, into, shared):
             return False
@@ -460,6 +462,15 @@ def _is_packed(statement: Statement) -> bool:
     """Whether it is a product of integers for which there are dot products."""
     product = contraction(statement)
     return product is not None and product.accumulator.is_integer and product.dot is not None
+
+
+def _divides_by_sizes(statement: Statement) -> bool:
+    """Whether it divides index by run-time size for each element: far dearer than to store what a product gives, and
+    the code would be there again for each register of the product's tile."""
+    return any(
+        isinstance(e, Call) and e.function in ("floordiv", "mod") and not isinstance(e.operands[1], Const)
+        for e in walk(statement.value)
+    )
 
 
 def _is_contraction(statement: Statement) -> bool:

@@ -70,3 +70,14 @@ def test_a_graph_of_run_time_sizes_goes_through_all_steps(text: str, size: int) 
         assert print_any(parse_any(print_any(value))) == print_any(value)
     for got, expected in zip(found, run_graph(graph, inputs), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_divides_by_a_size_for_each_element_is_no_epilogue_of_a_product() -> None:
+    graph = parse_graph("""graph @g(%x: f32[4,8], %w: f32[8,s0], %v: f32[2,s0,2]) where s0 in 2.. {
+      %m = matmul %x, %w : f32[4,s0]
+      %r = reshape %v {shape=[4,s0]} : f32[4,s0]
+      %y = add %m, %r : f32[4,s0]
+      return %y
+    }""")
+    program = run_steps(State(graph=graph), Target.parse("avx2"), until="cluster").program
+    assert program is not None and len(program.steps) == 2
