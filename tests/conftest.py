@@ -85,16 +85,16 @@ def quick_compiler(shared_folder: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _forms_of_its_own(request: pytest.FixtureRequest) -> Iterator[None]:
+def _forms_enough() -> Iterator[None]:
     """Let no test come to the limit of forms that Dynamo keeps for one function because others compiled that function
     (`nn.Sequential.forward`) before: past the limit a model runs in eager, where nothing of ours is tested, so that a
     test that does come there fails."""
     import torch
 
-    if request.node.get_closest_marker("compiled_once") is None:
-        torch._dynamo.reset()
     # Not by `monkeypatch`, which takes a default for no value and deletes the option when it undoes the change.
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+    with torch._dynamo.config.patch(
+        recompile_limit=64, accumulated_recompile_limit=4096, fail_on_recompile_limit_hit=True
+    ):
         yield
 
 

@@ -15,7 +15,6 @@ from effcc.runtime.watch import METHODS
 from effcc.runtime.written import why_not
 from tests.reports.weight_changes import CHANGES, WRITES, bits, first
 
-pytestmark = pytest.mark.compiled_once
 SHAPES = {"even": (128, 256), "odd": (1031, 37)}
 HALF_WRITES = [name for name in WRITES if name.startswith(("data", "storage, a byte", "foreach", "no_grad"))]
 
