@@ -63,7 +63,7 @@ def _options(
 
 app.command("compile", epilog="Example: effcc compile model.pt2 -o model.effcc")(compile_model)
 app.command(epilog="Example: effcc run model.effcc inputs.safetensors -o outputs.safetensors")(run)
-app.command(epilog="Example: effcc explain model.pt2 --source")(explain)
+app.command(epilog="Example: effcc explain model.pt2 --html model.html")(explain)
 app.command(epilog="Example: effcc ops --status missing")(ops)
 app.command(epilog="Example: effcc doctor --json")(doctor)
 app.add_typer(cache.app, name="cache", epilog="Example: effcc cache list")

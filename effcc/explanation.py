@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ import torch
 
 from effcc.compression.report import LayerReport, layer_reports, layers_text
 from effcc.driver import State, run_steps
+from effcc.history import History, history_of
 from effcc.ir.dims import evaluate
-from effcc.ir.printer import print_kernel
-from effcc.ir.program import Extern, Launch, Program, size_hints
+from effcc.ir.printer import print_graph, print_kernel, print_loops, print_schedule, show_node
+from effcc.ir.program import Extern, Launch, Program, Step, size_hints
+from effcc.origins import origins
 from effcc.roofline import work
 from effcc.runtime.measure import recalled
 from effcc.sources import Source, read_model
@@ -32,6 +35,8 @@ class KernelReport:
     text: the cascade. location: the ops and lines of the user's model that it stands for. notes: its schedule and why.
     predicted: by the cost model that chose the schedule, where it gives a time. roofline: what the machine's peak and
     bandwidths allow, and `bound_by` which of them limits it. measured: None where it was not measured.
+    schedule, loops: their texts. unit: its C++, a key of the program's `code`. history: each step that made or changed
+    it, with the cascade that came out; empty unless `details` were asked for.
     """
 
     name: str
@@ -44,6 +49,31 @@ class KernelReport:
     roofline: float
     bound_by: str
     predicted: float | None
+    measured: float | None
+    schedule: str = ""
+    loops: str = ""
+    unit: str = ""
+    history: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """One node of the graph: its text, the op, the line of the user's model, and the steps that compute it, by their
+    numbers in `ProgramReport.steps`."""
+
+    text: str
+    op: str
+    location: str
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step of a call: the kernel that it launches, or the number of the call to PyTorch among `externs` (neither:
+    buffers are joined), and its measured seconds."""
+
+    kernel: str
+    extern: int | None
     measured: float | None
 
 
@@ -64,6 +94,8 @@ class ProgramReport:
     memory: `arena` of one call, the `bound` that no placement can undercut (None where sizes are dynamic), `weights`,
     what was `prepared` from them, and `originals`, the weights that only preparing reads (kept all the same).
     fast_math: whether that option was on. rules: how often each rewrite rule fired.
+    nodes: the graph that was fused, and `head` its parameters. steps: what a call does, in order. code: the C++ of
+    kernels, by unit; equal kernels share one.
     """
 
     name: str
@@ -77,6 +109,10 @@ class ProgramReport:
     source: str
     fast_math: bool = False
     rules: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    head: str = ""
+    nodes: tuple[NodeReport, ...] = ()
+    steps: tuple[StepReport, ...] = ()
+    code: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         from effcc.explanation_text import program_text
@@ -99,6 +135,15 @@ class Explanation:
         """Everything, for programs."""
         return dataclasses.asdict(self)
 
+    def html(self, path: str | os.PathLike[str]) -> Path:
+        """Write it as a page that a browser opens, in one file that loads no other; the file is whole or absent.
+
+        Raises InputError where the file cannot be written.
+        """
+        from effcc.page import write_page
+
+        return write_page(self, Path(path))
+
     def __str__(self) -> str:
         from effcc.explanation_text import breaks_text
 
@@ -106,12 +151,15 @@ class Explanation:
         return "\n\n".join([*layers, *map(str, self.programs), *breaks_text(self.graph_breaks)])
 
 
-def explain(compiled: Callable[..., Any], *, measure: bool = True, source: bool = False) -> Explanation:
+def explain(
+    compiled: Callable[..., Any], *, measure: bool = True, source: bool = False, details: bool = False
+) -> Explanation:
     """What effcc made of a callable that `effcc.compile` or torch.compile gave, after its first call.
 
     Of a model whose weights are stored it says how, a line a layer; also before it is compiled.
 
-    measure: run the kernels on random data and say how long each takes. source: keep the generated C++.
+    measure: run the kernels on random data and say how long each takes. source: keep the generated C++ of the whole
+    program as one text. details: tell how each step changed a kernel, too, for which steps run once more.
 
     Raises InputError where effcc has compiled nothing for it.
     """
@@ -123,7 +171,8 @@ def explain(compiled: Callable[..., Any], *, measure: bool = True, source: bool 
     layers = layer_reports(model, recalled(detect())) if isinstance(model, torch.nn.Module) else ()
     reports = []
     for one in programs_of(compiled) if layers else require_programs(compiled):
-        made = report(one.state, one.target, {}, measure=measure, source=source)
+        history = history_of(one.state, one.target) if details else None
+        made = report(one.state, one.target, {}, measure=measure, source=source, history=history)
         between = tuple(ExternReport(extern_name(c), c.reason, c.location, None) for c in one.between)
         reports.append(dataclasses.replace(made, externs=(*made.externs, *between)))
     breaks = {str(k).split("\n")[0]: v for k, v in counters["graph_break"].items()}
@@ -146,16 +195,23 @@ def explain_file(
 
 def explain_source(model: Source, target: Target, *, measure: bool = True, source: bool = False) -> Explanation:
     """What effcc makes of a model that was read; kernels are measured only where this machine can run the code."""
-    state = run_steps(model.state, target, model.start)
+    history = History()
+    state = run_steps(model.state, target, model.start, history.see)
     known = {
         n: torch.from_numpy(a) for n, a in model.weights.items() if a.dtype.kind in "fiub" and a.dtype != np.uint16
     }
-    made = report(state, target, known, measure=measure and target.runs_here(), source=source)
+    made = report(state, target, known, measure=measure and target.runs_here(), source=source, history=history)
     return Explanation((made,), {})
 
 
 def report(
-    state: State, target: Target, weights: Mapping[str, torch.Tensor], *, measure: bool, source: bool
+    state: State,
+    target: Target,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    measure: bool,
+    source: bool,
+    history: History | None = None,
 ) -> ProgramReport:
     """The report on a state that all steps have run on."""
     program, plan = state.program, state.plan
@@ -185,6 +241,10 @@ def report(
                 bound_by=does.bound_by(target, cached),
                 predicted=schedule.seconds * count if schedule.seconds else None,
                 measured=seconds[name] if times else None,
+                schedule=print_schedule(name, schedule),
+                loops=print_loops(state.nests[name]),
+                unit=state.units[name].namespace,
+                history=history.of(name) if history is not None else (),
             )
         )
     externs = [
@@ -205,7 +265,36 @@ def report(
         source=str(state.source) if source else "",
         fast_math=state.fast_math,
         rules=dict(state.fired),
+        head=print_graph(state.graph.with_nodes(()), locations=False) if state.graph is not None else "",
+        nodes=_nodes(state, program),
+        steps=_steps(program.steps, times),
+        code={state.units[name].namespace: state.units[name].text for name in launches},
     )
+
+
+def _nodes(state: State, program: Program) -> tuple[NodeReport, ...]:
+    """The graph's nodes, each with the steps that compute it."""
+    if state.graph is None:
+        return ()
+    steps: dict[int, list[int]] = {}
+    for number, nodes in enumerate(origins(state.graph, program)):
+        for k in nodes:
+            steps.setdefault(k, []).append(number)
+    return tuple(
+        NodeReport(show_node(node, locations=False), node.op, node.location, tuple(steps.get(k, ())))
+        for k, node in enumerate(state.graph.nodes)
+    )
+
+
+def _steps(steps: Sequence[Step], times: Sequence[float]) -> tuple[StepReport, ...]:
+    """What a call does, in order."""
+    found, externs = [], 0
+    for number, step in enumerate(steps):
+        is_extern = isinstance(step, Extern)
+        kernel = step.kernel if isinstance(step, Launch) else ""
+        found.append(StepReport(kernel, externs if is_extern else None, times[number] if times else None))
+        externs += is_extern
+    return tuple(found)
 
 
 def _memory(state: State, program: Program, sizes: Mapping[str, int]) -> dict[str, int | None]:

@@ -56,7 +56,7 @@ def test_the_wheel_holds_effcc_and_nothing_else(wheel: Path) -> None:
     assert names == packaged_files()
 
 
-@pytest.mark.parametrize("suffix", [".py", ".h", ".cpp", ".lark", ".rules", "py.typed"])
+@pytest.mark.parametrize("suffix", [".py", ".h", ".cpp", ".lark", ".rules", ".html", ".css", ".js", "py.typed"])
 def test_the_wheel_holds_files_of_every_kind(wheel: Path, suffix: str) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("effcc/") and name.endswith(suffix) for name in names)

@@ -19,6 +19,10 @@ def explain(
     fast_math: Annotated[
         bool, typer.Option("--fast-math", help="Rewrite also where results may differ by more than roundings.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page for a browser: model, graph, cascade, schedule and C++ side by side."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model's kernels: what fused, which schedule and why, time against the roofline, what PyTorch runs."""
@@ -27,7 +31,9 @@ def explain(
 
     with progress_console.status(f"compiling {model} ..."):
         report = explain_file(model, target=machine, measure=measure, source=source, fast_math=fast_math)
+    if html is not None:
+        progress_console.print(f"wrote {report.html(html)}", markup=False)
     if json:
         print_json(report.as_json())
-    else:
+    elif html is None:
         print(report)

@@ -1,0 +1,65 @@
+"""An explanation as a page: one HTML file with its style and script inside, which loads nothing.
+
+Model lines, graph, cascades, schedules and C++ stand side by side; whoever chooses a kernel or a line in one of them
+sees what belongs to it in the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import string
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effcc.errors import InputError
+from effcc.page.program import Program
+from effcc.runtime.files import aside
+
+if TYPE_CHECKING:
+    from effcc.explanation import Explanation
+
+_FOLDER = Path(__file__).absolute().parent
+
+
+def page_text(explanation: Explanation, title: str = "") -> str:
+    """The page as text."""
+    programs = [Program(report, number) for number, report in enumerate(explanation.programs)]
+    title = title or ", ".join(p.report.name for p in programs) or "nothing compiled"
+    return string.Template(_part("page.html")).substitute(
+        title=escape(f"effcc: {title}"),
+        style=_part("page.css"),
+        script=_part("page.js"),
+        programs="\n".join(p.html() for p in programs),
+        breaks=_breaks(explanation),
+        data=_as_script([p.data() for p in programs]),
+    )
+
+
+def write_page(explanation: Explanation, path: Path, title: str = "") -> Path:
+    """Write the page to a file, which is whole or absent. Raises InputError where it cannot be written."""
+    text = page_text(explanation, title)
+    try:
+        with aside(path, mode=0o666) as staged:
+            staged.write_text(text, encoding="utf-8")
+            os.replace(staged, path)
+    except OSError as error:
+        raise InputError(f"{path}: expected a file that can be written, for the page: {error}") from error
+    return path
+
+
+def _part(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _breaks(explanation: Explanation) -> str:
+    if not explanation.graph_breaks:
+        return ""
+    rows = "".join(f"<li>{count} x {escape(reason)}</li>" for reason, count in explanation.graph_breaks.items())
+    return f"<section><h2>Graph breaks in this process</h2><ul>{rows}</ul></section>"
+
+
+def _as_script(value: Any) -> str:
+    """JSON that may stand in a script element: nothing in it ends the element or opens a comment."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
