@@ -120,7 +120,7 @@ def stats(compiled: Callable[..., Any]) -> Stats:
     return statistics.stats(compiled)
 
 
-def explain(compiled: Callable[..., Any], *, measure: bool = True) -> Explanation:
+def explain(compiled: Callable[..., Any], *, measure: bool = True, details: bool = False) -> Explanation:
     """What effcc made of a compiled callable, and why: see `effcc.explanation.explain`.
 
     >>> model = compile(nn.Softmax(-1))
@@ -131,4 +131,4 @@ def explain(compiled: Callable[..., Any], *, measure: bool = True) -> Explanatio
     """
     from effcc import explanation
 
-    return explanation.explain(compiled, measure=measure)
+    return explanation.explain(compiled, measure=measure, details=details)

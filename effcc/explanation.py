@@ -14,18 +14,22 @@ import numpy as np
 import torch
 
 from effcc.compression.report import LayerReport, layer_reports, layers_text
+from effcc.deviations import Deviation, deviations
 from effcc.driver import State, run_steps
 from effcc.history import History, history_of
+from effcc.ir.contraction import contractions
 from effcc.ir.dims import evaluate
 from effcc.ir.printer import print_graph, print_kernel, print_loops, print_schedule, show_node
 from effcc.ir.program import Extern, Launch, Program, Step, size_hints
 from effcc.origins import origins
-from effcc.roofline import work
+from effcc.roofline import bandwidth, work
 from effcc.runtime.measure import recalled
 from effcc.sources import Source, read_model
 from effcc.statistics import extern_name, require_programs
 from effcc.target import Target, detect
-from effcc.timing import time_steps
+from effcc.timing import start_seconds, time_steps
+from effcc.traffic import traffic
+from effcc.verdict import Facts, verdict
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class KernelReport:
     text: the cascade. location: the ops and lines of the user's model that it stands for. notes: its schedule and why.
     predicted: by the cost model that chose the schedule, where it gives a time. roofline: what the machine's peak and
     bandwidths allow, and `bound_by` which of them limits it. measured: None where it was not measured.
+    verdict: what holds it up, and the next step, in words. deviation: from float64, if `details` were asked for.
     schedule, loops: their texts. unit: its C++, a key of the program's `code`. history: each step that made or changed
     it, with the cascade that came out; empty unless `details` were asked for.
     """
@@ -50,6 +55,8 @@ class KernelReport:
     bound_by: str
     predicted: float | None
     measured: float | None
+    verdict: str = ""
+    deviation: Deviation | None = None
     schedule: str = ""
     loops: str = ""
     unit: str = ""
@@ -95,7 +102,8 @@ class ProgramReport:
     what was `prepared` from them, and `originals`, the weights that only preparing reads (kept all the same).
     fast_math: whether that option was on. rules: how often each rewrite rule fired.
     nodes: the graph that was fused, and `head` its parameters. steps: what a call does, in order. code: the C++ of
-    kernels, by unit; equal kernels share one.
+    kernels, by unit; equal kernels share one. limits: `peak` in operations and `bandwidth` in bytes a second, which the
+    roofline takes; `start` is what a launch takes by itself, in seconds, where kernels were measured.
     """
 
     name: str
@@ -113,6 +121,7 @@ class ProgramReport:
     nodes: tuple[NodeReport, ...] = ()
     steps: tuple[StepReport, ...] = ()
     code: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         from effcc.explanation_text import program_text
@@ -159,7 +168,8 @@ def explain(
     Of a model whose weights are stored it says how, a line a layer; also before it is compiled.
 
     measure: run the kernels on random data and say how long each takes. source: keep the generated C++ of the whole
-    program as one text. details: tell how each step changed a kernel, too, for which steps run once more.
+    program as one text. details: tell how each step changed a kernel, too, for which the steps run once more, and
+    where kernels are measured, how far each is from float64.
 
     Raises InputError where effcc has compiled nothing for it.
     """
@@ -172,7 +182,7 @@ def explain(
     reports = []
     for one in programs_of(compiled) if layers else require_programs(compiled):
         history = history_of(one.state, one.target) if details else None
-        made = report(one.state, one.target, {}, measure=measure, source=source, history=history)
+        made = report(one.state, one.target, {}, measure=measure, source=source, history=history, compare=details)
         between = tuple(ExternReport(extern_name(c), c.reason, c.location, None) for c in one.between)
         reports.append(dataclasses.replace(made, externs=(*made.externs, *between)))
     breaks = {str(k).split("\n")[0]: v for k, v in counters["graph_break"].items()}
@@ -186,21 +196,25 @@ def explain_file(
     measure: bool = True,
     source: bool = False,
     fast_math: bool = False,
+    details: bool = False,
 ) -> Explanation:
     """What effcc makes of a `.pt2` or printed IR file; raises what `effcc.ahead.compile_file` raises for files."""
     model = read_model(path)
     model = dataclasses.replace(model, state=dataclasses.replace(model.state, fast_math=fast_math))
-    return explain_source(model, recalled(target or detect()), measure=measure, source=source)
+    return explain_source(model, recalled(target or detect()), measure=measure, source=source, details=details)
 
 
-def explain_source(model: Source, target: Target, *, measure: bool = True, source: bool = False) -> Explanation:
+def explain_source(
+    model: Source, target: Target, *, measure: bool = True, source: bool = False, details: bool = False
+) -> Explanation:
     """What effcc makes of a model that was read; kernels are measured only where this machine can run the code."""
     history = History()
     state = run_steps(model.state, target, model.start, history.see)
     known = {
         n: torch.from_numpy(a) for n, a in model.weights.items() if a.dtype.kind in "fiub" and a.dtype != np.uint16
     }
-    made = report(state, target, known, measure=measure and target.runs_here(), source=source, history=history)
+    measure = measure and target.runs_here()
+    made = report(state, target, known, measure=measure, source=source, history=history, compare=details)
     return Explanation((made,), {})
 
 
@@ -212,8 +226,9 @@ def report(
     measure: bool,
     source: bool,
     history: History | None = None,
+    compare: bool = False,
 ) -> ProgramReport:
-    """The report on a state that all steps have run on."""
+    """The report on a state that all steps have run on. compare: also with float64, where kernels are measured."""
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
     sizes = size_hints(program)
@@ -224,10 +239,32 @@ def report(
             seconds[step.kernel] += taken  # type: ignore[assignment]
     launches = Counter(s.kernel for s in program.steps if isinstance(s, Launch))
     cached = _working_set(program, sizes) <= target.l3_bytes
+    works = {name: work(program.kernels[name], sizes) for name in launches}
+    moved = traffic(program, works)
+    limits = {"peak": target.peak_flops, "bandwidth": bandwidth(target, cached)}
+    if times:
+        limits["start"] = start_seconds(target)
+    apart = deviations(state, target, sizes, weights) if times and compare else {}
     kernels = []
     for name, count in launches.items():
-        kernel, schedule = program.kernels[name], state.schedules[name]
-        does = work(kernel, sizes)
+        kernel, schedule, does = program.kernels[name], state.schedules[name], works[name]
+        facts = Facts(
+            launches=count,
+            measured=seconds[name] if times else None,
+            compute=does.flops * count / limits["peak"],
+            memory=does.bytes * count / limits["bandwidth"],
+            start=limits.get("start", 0.0),
+            call=sum(times),
+            predicted=schedule.seconds * count if schedule.seconds else None,
+            bytes=does.bytes * count,
+            weights=moved[name].weights,
+            weight_bytes=moved[name].weight_bytes,
+            partner=moved[name].partner,
+            between=moved[name].between.get(moved[name].partner, 0.0),
+            saved_launches=moved[name].pairs[moved[name].partner],
+            integer_dots=target.sums_bytes and moved[name].weight_bytes > 1 and bool(contractions(kernel)),
+            measured_rates=target.measured,
+        )
         kernels.append(
             KernelReport(
                 name=name,
@@ -239,8 +276,10 @@ def report(
                 bytes=does.bytes * count,
                 roofline=does.seconds(target, cached) * count,
                 bound_by=does.bound_by(target, cached),
-                predicted=schedule.seconds * count if schedule.seconds else None,
-                measured=seconds[name] if times else None,
+                predicted=facts.predicted,
+                measured=facts.measured,
+                verdict=verdict(facts),
+                deviation=apart.get(name),
                 schedule=print_schedule(name, schedule),
                 loops=print_loops(state.nests[name]),
                 unit=state.units[name].namespace,
@@ -269,6 +308,7 @@ def report(
         nodes=_nodes(state, program),
         steps=_steps(program.steps, times),
         code={state.units[name].namespace: state.units[name].text for name in launches},
+        limits=limits,
     )
 
 

@@ -96,6 +96,7 @@ def _detail(kernel: KernelReport) -> str:
         more = f" and {len(places) - _SHOWN_LOCATIONS} more" if len(places) > _SHOWN_LOCATIONS else ""
         lines.append("  from: " + "; ".join(places[:_SHOWN_LOCATIONS]) + more)
     lines += [f"  schedule: {note}" for note in kernel.notes]
+    lines += [f"  verdict: {kernel.verdict}"] if kernel.verdict else []
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from effcc.ir.dims import evaluate
@@ -14,20 +14,28 @@ from effcc.target import Target
 
 @dataclass(frozen=True)
 class Work:
-    """Arithmetic operations (a fused multiply-add counts two) and bytes that one launch reads and writes."""
+    """Arithmetic operations (a fused multiply-add counts two) and bytes that one launch reads and writes.
+
+    moved: the bytes of each parameter and output.
+    """
 
     flops: float
     bytes: float
+    moved: Mapping[str, float] = field(default_factory=dict)
 
     def seconds(self, target: Target, cached: bool) -> float:
         """The roofline: all operations at the peak, or all bytes from L3 (`cached`) or memory, whichever takes
         longer."""
-        bandwidth = target.l3_bandwidth if cached else target.memory_bandwidth
-        return max(self.flops / target.peak_flops, self.bytes / bandwidth)
+        return max(self.flops / target.peak_flops, self.bytes / bandwidth(target, cached))
 
     def bound_by(self, target: Target, cached: bool) -> str:
         """Which of the two it is: `compute` or `memory`."""
         return "compute" if self.flops / target.peak_flops >= self.seconds(target, cached) else "memory"
+
+
+def bandwidth(target: Target, cached: bool) -> float:
+    """Bytes a second from L3 (`cached`) or memory."""
+    return target.l3_bandwidth if cached else target.memory_bandwidth
 
 
 def work(kernel: Kernel, sizes: Mapping[str, int]) -> Work:
@@ -43,11 +51,11 @@ def work(kernel: Kernel, sizes: Mapping[str, int]) -> Work:
         for e in (statement.value, *indices):
             for name, times in _reads(e, points, extents):
                 touched[name] = touched.get(name, 0.0) + times
-    moved = 0.0
+    moved = {}
     for p in kernel.signature:
         whole = prod(evaluate(d, sizes) for d in p.type.shape)
-        moved += min(whole, touched.get(p.name, 0.0)) * p.type.dtype.bytes
-    return Work(flops, moved)
+        moved[p.name] = min(whole, touched.get(p.name, 0.0)) * p.type.dtype.bytes
+    return Work(flops, float(sum(moved.values())), moved)
 
 
 def _operations(e: Expr, points: float, extents: Mapping[str, int]) -> float:

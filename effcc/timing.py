@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,9 +13,12 @@ from typing import Any
 import torch
 
 from effcc.codegen.cpp.program import emit_program
-from effcc.driver import State, load
+from effcc.driver import BindExtern, State, load, run_steps
 from effcc.ir.dims import evaluate
-from effcc.ir.program import Buffer, Extern, Step
+from effcc.ir.dtypes import f32
+from effcc.ir.graph import GraphBuilder
+from effcc.ir.program import Buffer, Extern, Program, Step
+from effcc.ir.types import tensor
 from effcc.runtime.executable import TORCH_DTYPES, Executable, ExternCall
 from effcc.target import Target
 
@@ -36,9 +40,22 @@ def time_steps(
     """
     program = state.program
     assert program is not None
-    clocked = Clocked(state, target)
-    inputs = [given[n] if n in given else random_tensor(program.buffer(n), sizes) for n in program.inputs]
-    return clocked.seconds(inputs, budget_s, statistics.median)
+    return Clocked(state, target).seconds(random_inputs(program, sizes, given), budget_s, statistics.median)
+
+
+@functools.cache
+def start_seconds(target: Target) -> float:
+    """What a launch takes here that does next to nothing, between two readings of the clock."""
+    b = GraphBuilder("start")
+    x = b.param("x", tensor(f32, 1))
+    state = run_steps(State(graph=b.build((b.emit("neg", x),))), target)
+    (seconds,) = time_steps(state, target, {}, {}, budget_s=0.1)
+    return seconds
+
+
+def random_inputs(program: Program, sizes: Mapping[str, int], given: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """A program's inputs: those given by name, and random ones."""
+    return [given[n] if n in given else random_tensor(program.buffer(n), sizes) for n in program.inputs]
 
 
 class Clocked:
@@ -73,17 +90,22 @@ class Clocked:
 
 
 def _with_marks(state: State, target: Target, times: list[float]) -> Executable:
+    assert state.program is not None
+    marked: list[Step] = [_MARK]
+    for step in state.program.steps:
+        marked += [step, _MARK]
+    return with_calls(state, target, marked, lambda call: _bind(call, times))
+
+
+def with_calls(state: State, target: Target, steps: Sequence[Step], bind: BindExtern) -> Executable:
+    """The program with other `steps`: its own, and calls between them that look at it. Each launch beside a call has an
+    entry point of its own; the kernels' code stays as it is."""
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
-    marked: list[Step] = [_MARK]
-    for step in program.steps:
-        marked += [step, _MARK]
-    separated = program.with_steps(tuple(marked))
+    separated = program.with_steps(tuple(steps))
     inside = frozenset(b.name for b in program.buffers if b.space == "prepared")
     source = emit_program(separated, state.nests, target, offsets=plan.offsets, no_alias=inside)
-    return load(
-        dataclasses.replace(state, program=separated, source=source), target, externs=lambda call: _bind(call, times)
-    )
+    return load(dataclasses.replace(state, program=separated, source=source), target, externs=bind)
 
 
 def _bind(call: Extern, times: list[float]) -> ExternCall:

@@ -30,7 +30,9 @@ def explain(
     from effcc.explanation import explain_file
 
     with progress_console.status(f"compiling {model} ..."):
-        report = explain_file(model, target=machine, measure=measure, source=source, fast_math=fast_math)
+        report = explain_file(
+            model, target=machine, measure=measure, source=source, fast_math=fast_math, details=html is not None
+        )
     if html is not None:
         progress_console.print(f"wrote {report.html(html)}", markup=False)
     if json:

@@ -65,6 +65,7 @@ class Program:
             "names": self.names,
             "time": [k.measured for k in kernels] + [e.measured for e in externs],
             "share": [k.roofline / k.measured if k.measured else None for k in kernels] + none,
+            "error": [k.deviation.rms if k.deviation and not k.deviation.skipped else None for k in kernels] + none,
             "bytes": [k.bytes for k in kernels] + none,
         }
 
@@ -73,27 +74,28 @@ class Program:
     def _table(self) -> str:
         headings = "".join(
             f"<th>{h}</th>"
-            for h in ("kernel", "launches", "time", "limit", "share", "bound by", "MFLOP", "MB", "predicted")
+            for h in ("kernel", "launches", "time", "limit", "share", "MFLOP", "MB", "predicted", "error", "verdict")
         )
         rows = []
         for k, kernel in enumerate(self.report.kernels):
             share = f"{100 * kernel.roofline / kernel.measured:.0f} %" if kernel.measured else "-"
             cells = [
-                str(kernel.launches), micro(kernel.measured), micro(kernel.roofline), share, kernel.bound_by,
+                str(kernel.launches), micro(kernel.measured), micro(kernel.roofline), share,
                 f"{kernel.flops / 1e6:.2f}", f"{kernel.bytes / 1e6:.3f}", micro(kernel.predicted),
+                _error(kernel), kernel.verdict,
             ]  # fmt: skip
             rows.append((kernel.measured or kernel.roofline, self._row(k, cells)))
         for k, extern in enumerate(self.report.externs, len(self.report.kernels)):
-            cells = ["1", micro(extern.measured), "-", "-", "PyTorch", "-", "-", "-"]
+            cells = ["1", micro(extern.measured), "-", "-", "-", "-", "-", "-", f"run by PyTorch: {extern.reason}"]
             rows.append((extern.measured or 0.0, self._row(k, cells)))
         body = "".join(row for _, row in sorted(rows, key=lambda r: -r[0]))
         return f'<div class="wide"><table><thead><tr>{headings}</tr></thead><tbody>{body}</tbody></table></div>'
 
     def _row(self, k: int, cells: Sequence[str]) -> str:
         name = f'<th scope="row" class="heat">{self._link(k)}</th>'
-        return (
-            f'<tr id="{self._id("row", k)}" data-k="{k}">{name}{"".join(f"<td>{escape(c)}</td>" for c in cells)}</tr>'
-        )
+        *figures, words = map(escape, cells)
+        shown = "".join(f"<td>{f}</td>" for f in figures)
+        return f'<tr id="{self._id("row", k)}" data-k="{k}">{name}{shown}<td class="words">{words}</td></tr>'
 
     # Panes ------------------------------------------------------------------------------------------------------------
 
@@ -206,6 +208,13 @@ class Program:
 def micro(seconds: float | None) -> str:
     """Seconds as microseconds, with their unit."""
     return "-" if seconds is None else f"{seconds * 1e6:,.1f} us"
+
+
+def _error(kernel: KernelReport) -> str:
+    """The root mean square error beside the results'."""
+    if kernel.deviation is None:
+        return "-"
+    return "not compared" if kernel.deviation.skipped else f"{kernel.deviation.rms:.1e}"
 
 
 def _known(location: str) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from effcc.deviations import Deviation
 from effcc.explanation import Explanation, explain_file
 
 
@@ -37,3 +39,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def explanation(model: Path) -> Explanation:
     """What effcc makes of it, without times."""
     return explain_file(model, measure=False)
+
+
+@pytest.fixture(scope="session")
+def timed(explanation: Explanation) -> Explanation:
+    """The same with times and errors that are made up: kernel k takes k + 1 times the limit."""
+    (program,) = explanation.programs
+    kernels = tuple(
+        replace(k, measured=k.roofline * (n + 1), deviation=Deviation(1e-6, 10.0 ** (n - 9)), verdict=f"verdict {n}")
+        for n, k in enumerate(program.kernels)
+    )
+    steps = tuple(replace(s, measured=1e-6) for s in program.steps)
+    return replace(explanation, programs=(replace(program, kernels=kernels, steps=steps),))

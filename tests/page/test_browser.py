@@ -71,3 +71,35 @@ def test_choosing_a_line_chooses_what_belongs_to_it(
     assert seen["wider"] <= 0  # nothing sticks out of the window
     brightness = sum(map(int, re.findall(r"\d+", seen["back"])[:3])) / 3
     assert brightness < 60 if dark else brightness > 200
+
+
+COLOUR = """
+const seen = {};
+for (const what of ["time", "share", "error", "bytes", ""]) {
+  overlay.value = what;
+  overlay.dispatchEvent(new Event("change"));
+  const rows = [...document.querySelectorAll("tr[data-k]")].sort((a, b) => a.dataset.k - b.dataset.k);
+  seen[what] = rows.map((row) => row.querySelector(".heat").style.getPropertyValue("--heat"));
+  seen[what + " told"] = document.getElementById("legend").textContent;
+}
+document.title = JSON.stringify(seen);
+"""
+
+
+def test_the_choice_colours_kernels(timed: Explanation, tmp_path: Path) -> None:
+    seen = browse(timed.html(tmp_path / "page.html"), COLOUR, 1600)
+    (program,) = timed.programs
+    *kernels, call = seen["share"]
+    assert kernels == [f"{round(100 * (1 - 1 / (n + 1)))}%" for n in range(len(program.kernels))]
+    assert call == ""  # PyTorch's call has no limit
+    *kernels, call = seen["error"]
+    assert (kernels[0], kernels[-1]) == ("0%", "100%") and call == ""
+    longest = max(range(len(program.kernels)), key=lambda n: program.kernels[n].measured or 0)
+    assert seen["time"][longest] == "100%"
+    assert "100%" in seen["bytes"]
+    assert set(seen[""]) == {""} and seen[" told"] == "" and "longest" in seen["time told"]
+
+
+def test_without_times_nothing_is_coloured_by_them(explanation: Explanation, tmp_path: Path) -> None:
+    seen = browse(explanation.html(tmp_path / "page.html"), COLOUR, 1600)
+    assert set(seen["time"]) == {""} and seen["time told"] == "not measured"

@@ -139,6 +139,14 @@ def test_equal_kernels_stand_once(page: Element, explanation: Explanation) -> No
         assert code.count(f"namespace {unit} ") == text.count(f"namespace {unit} ")
 
 
+def test_every_kernel_has_its_verdict(timed: Explanation) -> None:
+    rows = read(page_text(timed)).all("tr")[1:]
+    words = {int(r.attributes["data-k"]): r.all("td", cls="words")[0].text for r in rows}
+    (program,) = timed.programs
+    assert words[len(program.kernels)] == "run by PyTorch: sorting is not a cascade"
+    assert all(words[n] == f"verdict {n}" for n in range(len(program.kernels)))
+
+
 def test_the_page_loads_nothing(page: Element) -> None:
     policy = next(e.attributes["content"] for e in page.all("meta") if "http-equiv" in e.attributes)
     assert policy.startswith("default-src 'none';")
