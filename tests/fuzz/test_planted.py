@@ -1,13 +1,17 @@
 """Bugs planted in passes and code generators, one at a time: a short campaign from a fixed seed finds each.
 
-A plant names the graph that shows it, which is asked first. When graphs are drawn otherwise one day, that one may show
-it no more, and the search goes on from the first graph.
+A plant names the graph that shows it, which is asked first: the number from which it is drawn, or its text where few
+draws show it. When graphs are drawn otherwise one day, a number may show it no more; the search then goes on from the
+first graph, and a warning names one that does, since a search takes up to a hundred times as long.
+Rewrite rules are tried beside graphs only where the bug is theirs: a rule that is found wrong by itself would pass for
+any bug.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +24,9 @@ from effcc.codegen.borders import Interior
 from effcc.codegen.cpp import barriers, expression_text, expressions, printer, tiles
 from effcc.fuzz import rules
 from effcc.fuzz.campaign import Pace, Report, run
+from effcc.fuzz.generate import case_of
+from effcc.fuzz.native import Runner
+from effcc.fuzz.oracles import Failure, examine, judge, native
 from effcc.ir import scalars
 from effcc.ir.dtypes import i32
 from effcc.ir.encodings import Storage
@@ -46,6 +53,7 @@ from effcc.ir.expr import (
 from effcc.ir.graph import Graph, Node
 from effcc.ir.kernel import Kernel
 from effcc.ir.loops import For, If, LoopNest, Stmt, Tile
+from effcc.ir.parser import parse_graph
 from effcc.ir.program import Program
 from effcc.ir.schedule import Pack
 from effcc.ir.table import products, segments
@@ -69,28 +77,37 @@ tile = importlib.import_module("effcc.passes.tiling.tile")
 lower = importlib.import_module("effcc.codegen.lower")
 vectorize = importlib.import_module("effcc.codegen.cpp.vectorize")
 
-PACE = Pace(batch=4, deployed=0, modules=False, programs=False, packages=False, rules=10, encoders=0, sizes=0)
+PACE = Pace(batch=4, deployed=0, modules=False, programs=False, packages=False, rules=0, encoders=0, sizes=0)
 
 
 @dataclass(frozen=True)
 class Bug:
-    """A bug: what plants it, and the seed of a graph that shows it."""
+    """A bug: what plants it, and the seed or the text of a graph that shows it."""
 
     plant: Callable[[Patch], None]
-    seed: int
+    graph: int | str
 
 
 PLANTED: dict[str, Bug] = {}
 
 
-def planted(seed: int) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+def planted(graph: int | str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
     """Register a bug under the name of the function that plants it."""
 
     def register(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        PLANTED[plant.__name__.replace("_", " ")] = Bug(plant, seed)
+        PLANTED[plant.__name__.replace("_", " ")] = Bug(plant, graph)
         return plant
 
     return register
+
+
+ATTENTION = """graph @attention(%q: f32[2,40,16], %k: f32[2,40,16], %v: f32[2,40,16]) {
+  %kt = transpose %k {perm=[0, 2, 1]} : f32[2,16,40]
+  %s = matmul %q, %kt : f32[2,40,40]
+  %p = softmax %s {axis=2} : f32[2,40,40]
+  %y = matmul %p, %v : f32[2,40,16]
+  return %y
+}"""
 
 
 def changed_graph(graph: Graph, change: Callable[[Node], Node]) -> Graph:
@@ -106,12 +123,12 @@ def simplify_wrongly(patch: Patch, change: Callable[[Node], Node]) -> None:
     patch.setattr(driver, "simplify_counted", wrong)
 
 
-@planted(seed=48)
+@planted(48)
 def simplify_takes_mod_for_fmod(patch: Patch) -> None:
     simplify_wrongly(patch, lambda n: replace(n, op="fmod") if n.op == "mod" else n)
 
 
-@planted(seed=29)
+@planted(29)
 def simplify_swaps_the_operands_of_sub(patch: Patch) -> None:
     def swap(node: Node) -> Node:
         a_b = node.operands
@@ -120,14 +137,14 @@ def simplify_swaps_the_operands_of_sub(patch: Patch) -> None:
     simplify_wrongly(patch, swap)
 
 
-@planted(seed=8)
+@planted(8)
 def rules_merge_what_is_rounded_between(patch: Patch) -> None:
     everything = load_all()
     merges = tuple(r for r in everything.rules if r.name in ("merge_summands", "merge_factors"))
     patch.setattr(simplify, "load_safe", lambda: RuleSet(merges, everything.order))
 
 
-@planted(seed=1)
+@planted(3)
 def simplify_takes_softmax_over_the_first_axis(patch: Patch) -> None:
     def wrong(node: Node) -> Node:
         return replace(node, attrs={**node.attrs, "axis": 0}) if node.op in ("softmax", "log_softmax") else node
@@ -135,7 +152,7 @@ def simplify_takes_softmax_over_the_first_axis(patch: Patch) -> None:
     simplify_wrongly(patch, wrong)
 
 
-@planted(seed=1)
+@planted(1)
 def inlining_swaps_the_branches_of_where(patch: Patch) -> None:
     def swapped(e: Expr) -> Expr:
         if isinstance(e, Call) and e.function == "where":
@@ -157,7 +174,7 @@ def inlining_swaps_the_branches_of_where(patch: Patch) -> None:
     patch.setattr(fuse, "inline", wrong)
 
 
-@planted(seed=34)
+@planted(34)
 def convolution_misses_the_last_row(patch: Patch) -> None:
     def wrong(position: Expr, size: Any, below: bool, above: bool) -> list[Expr]:
         found = original(position, size, below, False)
@@ -167,7 +184,7 @@ def convolution_misses_the_last_row(patch: Patch) -> None:
     patch.setattr(products, "inside", wrong)
 
 
-@planted(seed=74)
+@planted(ATTENTION)
 def online_softmax_does_not_rescale(patch: Patch) -> None:
     def never(e: Expr) -> Expr:
         return Const(1.0, e.dtype) if isinstance(e, Call) and e.function == "exp" else e
@@ -187,13 +204,13 @@ def online_softmax_does_not_rescale(patch: Patch) -> None:
     patch.setattr(online, "_rescale", wrong)
 
 
-@planted(seed=78)
+@planted(78)
 def maximum_begins_at_zero(patch: Patch) -> None:
     maximum = scalars.REDUCTIONS["max"]
     patch.setitem(scalars.REDUCTIONS, "max", replace(maximum, identity=lambda d: 0.0 if d.is_float else 0))
 
 
-@planted(seed=12)
+@planted(21)
 def layout_changes_what_is_written_only(patch: Patch) -> None:
     def wrong(program: Program, changed: Mapping[str, Any]) -> Program:
         kernels = {
@@ -206,7 +223,7 @@ def layout_changes_what_is_written_only(patch: Patch) -> None:
     patch.setattr(layout, "_retype", wrong)
 
 
-@planted(seed=0)
+@planted(4)
 def packing_shifts_the_columns(patch: Patch) -> None:
     def shifted(e: Expr) -> Expr:
         if isinstance(e, Load) and len(e.index) > 1:
@@ -222,7 +239,7 @@ def packing_shifts_the_columns(patch: Patch) -> None:
     patch.setattr(tile, "pack", wrong)
 
 
-@planted(seed=2)
+@planted(11)
 def memory_forgets_later_readers(patch: Patch) -> None:
     def wrong(program: Program) -> dict[str, tuple[int, int]]:
         return {name: (first, first) for name, (first, _) in original(program).items()}
@@ -256,7 +273,7 @@ def lowering_changes(patch: Patch, change: Callable[[Tile], Tile]) -> None:
     patch.setattr(driver, "lower", wrong)
 
 
-@planted(seed=0)
+@planted(4)
 def lowering_leaves_out_the_end_of_a_tail(patch: Patch) -> None:
     def change(tile: Tile) -> Tile:
         axes = tuple(
@@ -267,17 +284,17 @@ def lowering_leaves_out_the_end_of_a_tail(patch: Patch) -> None:
     lowering_changes(patch, change)
 
 
-@planted(seed=0)
+@planted(3)
 def lowering_sets_where_it_should_add(patch: Patch) -> None:
     lowering_changes(patch, lambda tile: replace(tile, combine="set") if tile.combine == "add" else tile)
 
 
-@planted(seed=1)
+@planted(3)
 def code_does_not_wait_for_other_threads(patch: Patch) -> None:
     patch.setattr(barriers.Pending, "meets", lambda self, step: False)
 
 
-@planted(seed=0)
+@planted(0)
 def code_stores_lanes_beyond_the_tail(patch: Patch) -> None:
     def wrong(writer: Any, storage: Any, index: Any, value: Any, count: Any, *rest: Any, **named: Any) -> None:
         original(writer, storage, index, value, None, *rest, **named)
@@ -286,7 +303,7 @@ def code_stores_lanes_beyond_the_tail(patch: Patch) -> None:
     patch.setattr(tiles, "store_memory", wrong)
 
 
-@planted(seed=0)
+@planted(4)
 def code_addresses_the_next_element(patch: Patch) -> None:
     def wrong(tile: Tile, outputs: Sequence[str]) -> Tile:
         if tile.buffer not in outputs:
@@ -305,18 +322,18 @@ def code_addresses_the_next_element(patch: Patch) -> None:
     patch.setattr(driver, "emit_program", emitted)
 
 
-@planted(seed=0)
+@planted(0)
 def rules_lose_a_sign(patch: Patch) -> None:
     wrong = parse("# -\nrule subtract_negated [exact]:\n    sub(%x, neg(%y))  =>  sub(%x, %y)\n")
     patch.setattr(rules, "load_all", lambda: wrong)
 
 
-@planted(seed=168)
+@planted(168)
 def recurrences_are_rolled_whatever_their_order(patch: Patch) -> None:
     patch.setattr(reroll._Position, "follows", lambda self, other: self.source is other.source)
 
 
-@planted(seed=128)
+@planted(128)
 def hoisting_prepares_what_updates_change(patch: Patch) -> None:
     def wrong(graph: Graph) -> Any:
         split = original(replace(graph, updates=()))
@@ -326,7 +343,7 @@ def hoisting_prepares_what_updates_change(patch: Patch) -> None:
     patch.setattr(driver, "hoist", wrong)
 
 
-@planted(seed=1)
+@planted(2)
 def hoisting_prepares_what_inputs_give(patch: Patch) -> None:
     def wrong(graph: Graph) -> Any:
         known = {p.name for p in graph.params if all(isinstance(d, int) for d in p.type.shape)}
@@ -337,7 +354,7 @@ def hoisting_prepares_what_inputs_give(patch: Patch) -> None:
     patch.setattr(driver, "hoist", wrong)
 
 
-@planted(seed=0)
+@planted(4)
 def outputs_are_stored_row_major_whatever_was_asked(patch: Patch) -> None:
     def wrong(graph: Graph, cascade: Any) -> Any:
         found = original(graph, cascade)
@@ -347,7 +364,7 @@ def outputs_are_stored_row_major_whatever_was_asked(patch: Patch) -> None:
     patch.setattr(programs, "_stored_types", wrong)
 
 
-@planted(seed=1)
+@planted(1)
 def code_loads_lanes_beyond_the_tail(patch: Patch) -> None:
     def wrong(writer: Any, storage: Any, index: Any, count: Any, *rest: Any) -> Any:
         return original(writer, storage, index, None, *rest)
@@ -356,12 +373,12 @@ def code_loads_lanes_beyond_the_tail(patch: Patch) -> None:
     patch.setattr(expressions, "load_memory", wrong)
 
 
-@planted(seed=128)
+@planted(128)
 def updates_read_what_others_have_written(patch: Patch) -> None:
     patch.setattr(programs._ProgramBuilder, "save", lambda self, value: value.name)
 
 
-@planted(seed=57)
+@planted(57)
 def stored_weights_take_the_scale_of_the_first_channel(patch: Patch) -> None:
     def wrong(self: Any, levels: Any, load: Any, place: Any, channel: Any, dtype: Any) -> Expr:
         return original(self, levels, load, place, integer(0), dtype)
@@ -370,7 +387,7 @@ def stored_weights_take_the_scale_of_the_first_channel(patch: Patch) -> None:
     patch.setattr(Coded, "element", wrong)
 
 
-@planted(seed=57)
+@planted(57)
 def codes_that_share_a_byte_swap_places(patch: Patch) -> None:
     def wrong(self: Packed, load: Any, place: Any, shape: Any) -> Expr:
         def swapped(plane: int, index: Any) -> Expr:
@@ -384,7 +401,7 @@ def codes_that_share_a_byte_swap_places(patch: Patch) -> None:
     patch.setattr(Packed, "element", wrong)
 
 
-@planted(seed=257)
+@planted(257)
 def sums_of_encodings_lose_their_last_term(patch: Patch) -> None:
     def shorter(made: Storage) -> Storage:
         values = made.values
@@ -397,12 +414,12 @@ def sums_of_encodings_lose_their_last_term(patch: Patch) -> None:
     patch.setattr(sums, "_decoded", lambda b, node, made: whole(b, node, shorter(made)))
 
 
-@planted(seed=180)
+@planted(180)
 def rows_of_stored_elements_begin_one_late(patch: Patch) -> None:
     patch.setattr(compressed, "Span", lambda axis, start, stop: Span(axis, add(start, integer(1)), stop))
 
 
-@planted(seed=330)
+@planted(330)
 def zero_points_are_not_corrected(patch: Patch) -> None:
     def wrong(*args: Any) -> Any:
         return original(*args)[0], 0
@@ -411,7 +428,7 @@ def zero_points_are_not_corrected(patch: Patch) -> None:
     patch.setattr(integers, "_centred", wrong)
 
 
-@planted(seed=380)
+@planted(54)
 def packing_reverses_neighbours(patch: Patch) -> None:
     def wrong(kernel: Kernel, wanted: Pack) -> tuple[Kernel, Kernel]:
         reading, packing = original(kernel, wanted)
@@ -428,12 +445,12 @@ def packing_reverses_neighbours(patch: Patch) -> None:
     patch.setattr(tile, "pack", wrong)
 
 
-@planted(seed=1)
+@planted(0)
 def tails_of_run_time_size_are_left_out(patch: Patch) -> None:
     patch.setattr(lower_ranges, "modulo", lambda a, b: integer(0))
 
 
-@planted(seed=34)
+@planted(34)
 def borders_begin_a_point_early(patch: Patch) -> None:
     def wrong(*args: Any) -> Mapping[str, Interior]:
         return {a: replace(i, low=max(i.low - 1, 0)) for a, i in original(*args).items()}
@@ -442,7 +459,7 @@ def borders_begin_a_point_early(patch: Patch) -> None:
     patch.setattr(lower, "interiors", wrong)
 
 
-@planted(seed=3)
+@planted(3)
 def vectors_leave_out_the_last_iteration_of_threads(patch: Patch) -> None:
     def wrong(self: Any, loop: For) -> Any:
         count = original(self, loop)
@@ -453,13 +470,13 @@ def vectors_leave_out_the_last_iteration_of_threads(patch: Patch) -> None:
     patch.setattr(vectorize._Vectorizer, "_trips", wrong)
 
 
-@planted(seed=0)
+@planted(1)
 def printed_vectors_take_the_other_branch(patch: Patch) -> None:
     original = expression_text.Texts._select
     patch.setattr(expression_text.Texts, "_select", lambda self, e: original(self, replace(e, a=e.b, b=e.a)))
 
 
-@planted(seed=0)
+@planted(0)
 def claimed_pieces_lose_their_last_iteration(patch: Patch) -> None:
     def wrong(*args: Any) -> Any:
         for line in original(*args):
@@ -469,7 +486,7 @@ def claimed_pieces_lose_their_last_iteration(patch: Patch) -> None:
     patch.setattr(printer._Lines, "text", wrong)
 
 
-@planted(seed=382)
+@planted(382)
 def pieces_of_rows_are_left_out(patch: Patch) -> None:
     def wrong(self: Any, e: Expr) -> Expr:
         return add(floor_div(e, integer(self.length)), integer(1))
@@ -477,7 +494,7 @@ def pieces_of_rows_are_left_out(patch: Patch) -> None:
     patch.setattr(balance._Cut, "_up", wrong)
 
 
-@planted(seed=20)
+@planted(20)
 def groups_begin_a_row_late(patch: Patch) -> None:
     def wrong(*args: Any) -> Any:
         span = original(*args)
@@ -487,13 +504,13 @@ def groups_begin_a_row_late(patch: Patch) -> None:
     patch.setattr(segments, "_span", wrong)
 
 
-@planted(seed=241)
+@planted(241)
 def tasks_of_scatters_leave_rows_to_none(patch: Patch) -> None:
     original = axes._picked
     patch.setattr(axes, "_picked", lambda index, axis, tasks: original(index, axis, tasks + 1))
 
 
-@planted(seed=70)
+@planted(70)
 def triton_takes_the_minimum(patch: Patch) -> None:
     def wrong(*args: Any) -> str:
         return original(*args).replace("tl.maximum(", "tl.minimum(")
@@ -506,19 +523,39 @@ def triton_takes_the_minimum(patch: Patch) -> None:
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug: str, monkeypatch: Patch) -> None:
     PLANTED[bug].plant(monkeypatch)
-    report = campaign(bug, PLANTED[bug].seed, most=1)
-    if not report.failures:
+    graph = PLANTED[bug].graph
+    failures = in_graph(graph) if isinstance(graph, str) else campaign(bug, graph, most=1).failures
+    if not failures:
         report = campaign(bug, seed=0, most=MOST)
-    assert report.failures, f"not found in {report.graphs} graphs"
-    found = report.failures[0]
+        assert report.failures, f"not found in {report.graphs} graphs"
+        failures = report.failures
+        warnings.warn(f"{bug!r} is shown by {failures[0].case.graph.name}, no longer by {graph}", stacklevel=1)
+    found = failures[0]
     assert found.step != "eager"
     assert " at " not in found.message.split(":")[0], f"the plant itself fails: {found.message}"
 
 
+def in_graph(text: str) -> Sequence[Failure]:
+    """What is wrong with one graph, if anything."""
+    target = Target.detect()
+    examined = examine(case_of(parse_graph(text)), target)
+    program = native(examined)
+    if examined.failure is not None or program is None:
+        return [examined.failure] if examined.failure is not None else []
+    with Runner() as runner:
+        failure = judge(examined, runner.run([program], target)[0])
+    return [failure] if failure is not None else []
+
+
+def test_what_shows_a_bug_is_right_without_it() -> None:
+    assert not in_graph(ATTENTION)
+
+
 def campaign(bug: str, seed: int, most: int) -> Report:
+    pace = replace(PACE, rules=10) if bug.startswith("rules") else PACE
     return run(
         10, seed, target=Target.detect(), most=most, others=bug.startswith("triton"), progress=False, reduce_seconds=0,
-        stop_after=1, pace=PACE,
+        stop_after=1, pace=pace,
     )  # fmt: skip
 
 
