@@ -10,9 +10,10 @@ whoever launches the kernel, they are a name in it; and kernels of several stage
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import sympy
 
@@ -106,7 +107,11 @@ def _names(line: Line) -> set[str]:
     return set()
 
 
-_STRIDED = Load | Store | StoreRows | TileLoad | TileStore
+_STRIDED = frozenset({Load, Store, StoreRows, TileLoad, TileStore})
+_NODES = frozenset({*get_args(Value), *get_args(Line), Place})
+
+
+_FIELDS = {kind: tuple(part.name for part in fields(kind)) for kind in _NODES}
 
 
 @dataclass
@@ -119,16 +124,24 @@ class _Lifting(ABC):
 
     def apply(self, node: Any) -> Any:
         """A value or a statement, or several of them, with sizes of its index arithmetic as arguments."""
-        if isinstance(node, tuple):
-            return tuple(map(self.apply, node))
-        if isinstance(node, Call) and node.function in ("quotient", "rest"):
-            return self._division(node)
-        if isinstance(node, Affine):
+        kind = type(node)
+        if kind is tuple:
+            made = tuple(map(self.apply, node))
+            return node if all(map(operator.is_, made, node)) else made
+        if kind is Affine:
             return Affine(tuple((name, self.size(c)) for name, c in node.terms), self.size(node.constant))
-        if not isinstance(node, Value | Line | Place):
+        if kind not in _NODES:
             return node
-        made = replace(node, **{f.name: self.apply(getattr(node, f.name)) for f in fields(node)})
-        return replace(made, stride=self.size(made.stride)) if isinstance(made, _STRIDED) else made
+        if kind is Call and node.function in ("quotient", "rest"):
+            return self._division(node)
+        changed = {}
+        for name in _FIELDS[kind]:
+            part = getattr(node, name)
+            if (made := self.apply(part)) is not part:
+                changed[name] = made
+        if kind in _STRIDED:
+            changed["stride"] = self.size(node.stride)
+        return replace(node, **changed) if changed else node
 
     def _division(self, node: Call) -> Call:
         """A quotient or a rest: both of one value by one number have one symbol, so that it is divided once."""
