@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from effcc.page.plots import plots
+
 if TYPE_CHECKING:
     from effcc.explanation import ExternReport, KernelReport, ProgramReport
 
@@ -53,7 +55,7 @@ class Program:
         return (
             f'<section class="program" data-p="{self.number}"><h2>program {escape(report.name)}</h2>'
             f"<p>for {escape(report.target)}: {len(report.kernels)} kernels, {launches} launches a call{sizes}</p>"
-            f'{self._table()}<p class="chosen" aria-live="polite">Choose a kernel or a line.</p>'
+            f'{self._table()}{plots(report)}<p class="chosen" aria-live="polite">Choose a kernel or a line.</p>'
             f'<div class="panes">{shown}</div></section>'
         )
 
