@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +145,23 @@ class Explanation:
         """Everything, for programs."""
         return dataclasses.asdict(self)
 
-    def html(self, path: str | os.PathLike[str]) -> Path:
+    def html(self, path: str | os.PathLike[str], against: Explanation | None = None) -> Path:
         """Write it as a page that a browser opens, in one file that loads no other; the file is whole or absent.
+
+        against: another compile, of the same model or another version of it: the page tells what changed since.
 
         Raises InputError where the file cannot be written.
         """
         from effcc.page import write_page
 
-        return write_page(self, Path(path))
+        return write_page(self, Path(path), against)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame, as notebooks show it."""
+        from effcc.page import page_text
+
+        frame = 'sandbox="allow-scripts" style="width: 100%; height: 900px; border: 0"'
+        return f'<iframe {frame} srcdoc="{escape(page_text(self))}"></iframe>'
 
     def __str__(self) -> str:
         from effcc.explanation_text import breaks_text

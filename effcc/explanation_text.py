@@ -13,6 +13,7 @@ from rich.text import Text
 from effcc.passes.rules.reader import load_safe
 
 if TYPE_CHECKING:
+    from effcc.comparison import ProgramComparison
     from effcc.explanation import KernelReport, ProgramReport
 
 _SHOWN_LOCATIONS = 6
@@ -76,6 +77,21 @@ def kernel_table(report: ProgramReport, most: int | None = None) -> str:
     target = io.StringIO()
     Console(file=target, width=140, highlight=False, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in target.getvalue().splitlines())
+
+
+def comparison_text(comparison: ProgramComparison) -> str:
+    """A table of the kernels before and after, and the differences of their cascades and schedules."""
+    lines = [f"before: {comparison.before or 'nothing'}", f"after: {comparison.after or 'nothing'}"]
+    for name, (before, after) in comparison.figures.items():
+        shown = (_micro(v) if name == "seconds" else "-" if v is None else f"{v:,.0f}" for v in (before, after))
+        lines.append(f"  {name}{' (us)' if name == 'seconds' else ''}: {' -> '.join(shown)}")
+    for pair in comparison.pairs:
+        names = f"@{pair.before or '-'} -> @{pair.after or '-'}"
+        told = ", ".join(pair.changes) or ("nothing" if pair.before and pair.after else "has no partner")
+        lines.append(f"{names}: {_micro(pair.before_seconds)} -> {_micro(pair.after_seconds)} us; differs in: {told}")
+        for what in ("cascade", "schedule"):
+            lines += [f"    {line}" for line in pair.changes.get(what, "").splitlines()]
+    return "\n".join(lines)
 
 
 def breaks_text(breaks: Mapping[str, int]) -> list[str]:

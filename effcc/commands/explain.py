@@ -21,21 +21,50 @@ def explain(
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write a page for a browser: model, graph, cascade, schedule and C++ side by side."),
+        typer.Option(
+            help="Write a page for a browser instead of printing: model, graph, cascade, schedule and C++ side by "
+            "side, each kernel's error against float64, and plots of where the time goes."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Compare with this model (as it was before), compiled with the same options."),
+    ] = None,
+    against_target: Annotated[
+        str | None, typer.Option(help="The target to compare with; of the same model without --against.")
+    ] = None,
+    against_fast_math: Annotated[
+        bool | None,
+        typer.Option("--against-fast-math/--against-no-fast-math", help="Compare with fast math on, or off."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a model's kernels: what fused, which schedule and why, time against the roofline, what PyTorch runs."""
+    """Show a model's kernels: what fused, which schedule and why, time against the roofline, what PyTorch runs.
+
+    With --against, --against-target or --against-fast-math: what differs from another compile.
+    """
     machine = parse(target)
+    other_machine = parse(against_target) if against_target is not None else machine
+    from effcc.comparison import compare
     from effcc.explanation import explain_file
 
+    compares = not (against is None and against_target is None and against_fast_math is None)
+    details = html is not None
+    other = None
     with progress_console.status(f"compiling {model} ..."):
         report = explain_file(
-            model, target=machine, measure=measure, source=source, fast_math=fast_math, details=html is not None
+            model, target=machine, measure=measure, source=source, fast_math=fast_math, details=details
         )
+        if compares:
+            other = explain_file(
+                against or model,
+                target=other_machine,
+                measure=measure,
+                fast_math=fast_math if against_fast_math is None else against_fast_math,
+            )
     if html is not None:
-        progress_console.print(f"wrote {report.html(html)}", markup=False)
+        progress_console.print(f"wrote {report.html(html, other)}", markup=False)
     if json:
-        print_json(report.as_json())
+        print_json(report.as_json() if other is None else compare(other, report).as_json())
     elif html is None:
-        print(report)
+        print(report if other is None else compare(other, report))

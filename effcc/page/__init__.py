@@ -13,7 +13,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effcc.comparison import compare
 from effcc.errors import InputError
+from effcc.page.compared import compared
 from effcc.page.program import Program
 from effcc.runtime.files import aside
 
@@ -23,23 +25,24 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).absolute().parent
 
 
-def page_text(explanation: Explanation, title: str = "") -> str:
-    """The page as text."""
-    programs = [Program(report, number) for number, report in enumerate(explanation.programs)]
-    title = title or ", ".join(p.report.name for p in programs) or "nothing compiled"
+def page_text(explanation: Explanation, against: Explanation | None = None) -> str:
+    """The page as text. against: another compile, that this one is compared with."""
+    changes = compare(against, explanation).programs if against is not None else ()
+    programs = [Program(report, n, *changes[n : n + 1]) for n, report in enumerate(explanation.programs)]
+    title = ", ".join(p.report.name for p in programs) or "nothing compiled"
     return string.Template(_part("page.html")).substitute(
         title=escape(f"effcc: {title}"),
         style=_part("page.css"),
         script=_part("page.js"),
-        programs="\n".join(p.html() for p in programs),
+        programs="\n".join([*(p.html() for p in programs), *(compared(c, {}) for c in changes[len(programs) :])]),
         breaks=_breaks(explanation),
         data=_as_script([p.data() for p in programs]),
     )
 
 
-def write_page(explanation: Explanation, path: Path, title: str = "") -> Path:
+def write_page(explanation: Explanation, path: Path, against: Explanation | None = None) -> Path:
     """Write the page to a file, which is whole or absent. Raises InputError where it cannot be written."""
-    text = page_text(explanation, title)
+    text = page_text(explanation, against)
     try:
         with aside(path, mode=0o666) as staged:
             staged.write_text(text, encoding="utf-8")

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from effcc.page.compared import compared
 from effcc.page.plots import plots
 
 if TYPE_CHECKING:
+    from effcc.comparison import ProgramComparison
     from effcc.explanation import ExternReport, KernelReport, ProgramReport
 
 PANES = {"model": "Model", "graph": "Graph", "cascade": "Cascade", "schedule": "Schedule", "code": "C++"}
@@ -24,11 +26,12 @@ _DEFINED = re.compile(r"\s*(\w+)\[.*?\] (?:\w+)?= |\s*(\w+) = ")
 
 
 class Program:
-    """A program's report, and its number on the page."""
+    """A program's report, its number on the page, and how it differs from another compile's, where one is given."""
 
-    def __init__(self, report: ProgramReport, number: int) -> None:
+    def __init__(self, report: ProgramReport, number: int, change: ProgramComparison | None = None) -> None:
         self.report = report
         self.number = number
+        self.change = change
         kernels = {kernel.name: k for k, kernel in enumerate(report.kernels)}
         self._of_step = [
             kernels.get(s.kernel, None if s.extern is None else len(kernels) + s.extern) for s in report.steps
@@ -50,13 +53,14 @@ class Program:
             f'<div class="body" tabindex="0">{inside}</div></section>'
             for name, inside in panes.items()
         )
+        change = compared(self.change, {k.name: n for n, k in enumerate(report.kernels)}) if self.change else ""
         launches = sum(k.launches for k in report.kernels)
         sizes = "".join(f"; {escape(n)} = {v}" for n, v in report.sizes.items())
         return (
             f'<section class="program" data-p="{self.number}"><h2>program {escape(report.name)}</h2>'
             f"<p>for {escape(report.target)}: {len(report.kernels)} kernels, {launches} launches a call{sizes}</p>"
             f'{self._table()}{plots(report)}<p class="chosen" aria-live="polite">Choose a kernel or a line.</p>'
-            f'<div class="panes">{shown}</div></section>'
+            f'<div class="panes">{shown}</div>{change}</section>'
         )
 
     def data(self) -> dict[str, Any]:

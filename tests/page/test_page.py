@@ -181,6 +181,11 @@ def test_a_page_is_whole_or_absent(explanation: Explanation, tmp_path: Path) -> 
         explanation.html(tmp_path / "none" / "page.html")
 
 
+def test_a_notebook_shows_it_in_a_frame(explanation: Explanation) -> None:
+    (frame,) = read(explanation._repr_html_()).inside
+    assert (frame.tag, frame.attributes["srcdoc"]) == ("iframe", page_text(explanation))
+
+
 def test_the_command_writes_it(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     result = CliRunner().invoke(app, ["explain", str(model), "--no-measure", "--html", str(path)])
