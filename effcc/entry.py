@@ -120,7 +120,9 @@ def stats(compiled: Callable[..., Any]) -> Stats:
     return statistics.stats(compiled)
 
 
-def explain(compiled: Callable[..., Any], *, measure: bool = True, details: bool = False) -> Explanation:
+def explain(
+    compiled: Callable[..., Any], *, measure: bool = True, details: bool = False, trace: bool = False
+) -> Explanation:
     """What effcc made of a compiled callable, and why: see `effcc.explanation.explain`.
 
     >>> model = compile(nn.Softmax(-1))
@@ -131,4 +133,4 @@ def explain(compiled: Callable[..., Any], *, measure: bool = True, details: bool
     """
     from effcc import explanation
 
-    return explanation.explain(compiled, measure=measure, details=details)
+    return explanation.explain(compiled, measure=measure, details=details, trace=trace)

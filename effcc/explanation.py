@@ -17,6 +17,7 @@ import torch
 from effcc.compression.report import LayerReport, layer_reports, layers_text
 from effcc.deviations import Deviation, deviations
 from effcc.driver import State, run_steps
+from effcc.errors import InputError
 from effcc.history import History, history_of
 from effcc.ir.contraction import contractions
 from effcc.ir.dims import evaluate
@@ -29,6 +30,7 @@ from effcc.sources import Source, read_model
 from effcc.statistics import extern_name, require_programs
 from effcc.target import Target, detect
 from effcc.timing import start_seconds, time_steps
+from effcc.trace import Tick, ticks, trace_events, write_trace
 from effcc.traffic import traffic
 from effcc.verdict import Facts, verdict
 
@@ -104,7 +106,8 @@ class ProgramReport:
     fast_math: whether that option was on. rules: how often each rewrite rule fired.
     nodes: the graph that was fused, and `head` its parameters. steps: what a call does, in order. code: the C++ of
     kernels, by unit; equal kernels share one. limits: `peak` in operations and `bandwidth` in bytes a second, which the
-    roofline takes; `start` is what a launch takes by itself, in seconds, where kernels were measured.
+    roofline takes; `start` is what a launch takes by itself, in seconds, where kernels were measured. ticks: when each
+    thread ran what in one call, if a `trace` was asked for.
     """
 
     name: str
@@ -123,6 +126,7 @@ class ProgramReport:
     steps: tuple[StepReport, ...] = ()
     code: Mapping[str, str] = dataclasses.field(default_factory=dict)
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ticks: tuple[Tick, ...] = ()
 
     def __str__(self) -> str:
         from effcc.explanation_text import program_text
@@ -156,6 +160,20 @@ class Explanation:
 
         return write_page(self, Path(path), against)
 
+    def trace(self, path: str | os.PathLike[str]) -> Path:
+        """Write the ticks of one call as a trace, which ui.perfetto.dev opens; the file is whole or absent.
+
+        Raises InputError where no trace was asked for, kernels were not run, or the file cannot be written.
+        """
+        if not any(p.ticks for p in self.programs):
+            raise InputError(
+                f"{path}: there is nothing to trace; expected an explanation with trace=True, of kernels that this "
+                "machine can run and that were measured"
+            )
+        told = [{k.name: {"model": k.location, "verdict": k.verdict} for k in p.kernels} for p in self.programs]
+        programs = [(p.name, p.ticks, about) for p, about in zip(self.programs, told, strict=True)]
+        return write_trace(trace_events(programs), Path(path))
+
     def _repr_html_(self) -> str:
         """The page in a frame, as notebooks show it."""
         from effcc.page import page_text
@@ -171,7 +189,12 @@ class Explanation:
 
 
 def explain(
-    compiled: Callable[..., Any], *, measure: bool = True, source: bool = False, details: bool = False
+    compiled: Callable[..., Any],
+    *,
+    measure: bool = True,
+    source: bool = False,
+    details: bool = False,
+    trace: bool = False,
 ) -> Explanation:
     """What effcc made of a callable that `effcc.compile` or torch.compile gave, after its first call.
 
@@ -179,7 +202,8 @@ def explain(
 
     measure: run the kernels on random data and say how long each takes. source: keep the generated C++ of the whole
     program as one text. details: tell how each step changed a kernel, too, for which the steps run once more, and
-    where kernels are measured, how far each is from float64.
+    where kernels are measured, how far each is from float64. trace: where kernels are measured, note when each thread
+    runs what.
 
     Raises InputError where effcc has compiled nothing for it.
     """
@@ -192,7 +216,9 @@ def explain(
     reports = []
     for one in programs_of(compiled) if layers else require_programs(compiled):
         history = history_of(one.state, one.target) if details else None
-        made = report(one.state, one.target, {}, measure=measure, source=source, history=history, compare=details)
+        made = report(
+            one.state, one.target, {}, measure=measure, source=source, history=history, compare=details, trace=trace
+        )
         between = tuple(ExternReport(extern_name(c), c.reason, c.location, None) for c in one.between)
         reports.append(dataclasses.replace(made, externs=(*made.externs, *between)))
     breaks = {str(k).split("\n")[0]: v for k, v in counters["graph_break"].items()}
@@ -207,15 +233,23 @@ def explain_file(
     source: bool = False,
     fast_math: bool = False,
     details: bool = False,
+    trace: bool = False,
 ) -> Explanation:
     """What effcc makes of a `.pt2` or printed IR file; raises what `effcc.ahead.compile_file` raises for files."""
     model = read_model(path)
     model = dataclasses.replace(model, state=dataclasses.replace(model.state, fast_math=fast_math))
-    return explain_source(model, recalled(target or detect()), measure=measure, source=source, details=details)
+    machine = recalled(target or detect())
+    return explain_source(model, machine, measure=measure, source=source, details=details, trace=trace)
 
 
 def explain_source(
-    model: Source, target: Target, *, measure: bool = True, source: bool = False, details: bool = False
+    model: Source,
+    target: Target,
+    *,
+    measure: bool = True,
+    source: bool = False,
+    details: bool = False,
+    trace: bool = False,
 ) -> Explanation:
     """What effcc makes of a model that was read; kernels are measured only where this machine can run the code."""
     history = History()
@@ -224,7 +258,7 @@ def explain_source(
         n: torch.from_numpy(a) for n, a in model.weights.items() if a.dtype.kind in "fiub" and a.dtype != np.uint16
     }
     measure = measure and target.runs_here()
-    made = report(state, target, known, measure=measure, source=source, history=history, compare=details)
+    made = report(state, target, known, measure=measure, source=source, history=history, compare=details, trace=trace)
     return Explanation((made,), {})
 
 
@@ -237,8 +271,10 @@ def report(
     source: bool,
     history: History | None = None,
     compare: bool = False,
+    trace: bool = False,
 ) -> ProgramReport:
-    """The report on a state that all steps have run on. compare: also with float64, where kernels are measured."""
+    """The report on a state that all steps have run on. compare: also with float64; trace: also when each thread runs
+    what; both where kernels are measured."""
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
     sizes = size_hints(program)
@@ -319,6 +355,7 @@ def report(
         steps=_steps(program.steps, times),
         code={state.units[name].namespace: state.units[name].text for name in launches},
         limits=limits,
+        ticks=ticks(state, target, sizes, weights) if times and trace else (),
     )
 
 

@@ -164,12 +164,14 @@ def emit_program(
     no_alias: frozenset[str] = frozenset(),
     functions: Mapping[str, Function] | None = None,
     units: Mapping[str, Unit] | None = None,
+    ticks: bool = False,
 ) -> Source:
     """The C++ of a program. `nests` has the loop nest of every kernel by its name in `program.kernels`.
 
     `offsets` places arena buffers, in bytes (default: each buffer's own `offset`); they may depend on size symbols.
     `no_alias` names buffers whose memory no other buffer of the program shares. `functions` are what
-    `vectorize_program` makes of these, and `units` what `kernel_unit` makes of those, where that is known.
+    `vectorize_program` makes of these, and `units` what `kernel_unit` makes of those, where that is known. `ticks` has
+    every thread read the clock after every step (`effcc/ticks.h`).
 
     Raises ScheduleError for a launch without a nest, or an arena buffer without a place.
     """
@@ -177,7 +179,7 @@ def emit_program(
         functions = vectorize_program(program, nests, target, no_alias)
     if units is None:
         units = {name: kernel_unit(function) for name, function in functions.items()}
-    return _Emitter(program, nests, target, offsets or {}, no_alias, functions, units).run()
+    return _Emitter(program, nests, target, offsets or {}, no_alias, functions, units, ticks).run()
 
 
 @dataclass
@@ -189,6 +191,7 @@ class _Emitter:
     no_alias: frozenset[str]
     vectors: Mapping[str, Function]
     texts: Mapping[str, Unit]
+    ticks: bool
 
     def __post_init__(self) -> None:
         self.names = Names(RESERVED)
@@ -197,6 +200,7 @@ class _Emitter:
         self.slots = {name: slot for slot, name in enumerate(pointer_table(self.program))}
         self.functions: dict[str, tuple[str, Function]] = {}  # of each kernel: what it is called by, and its function
         self.entries = entry_points(self.program)
+        self.marks: list[str] = []  # what each reading of the clock ends
         self.checks = CheckTable([s for entry in self.entries for s in entry.launches], self.nests)
 
     def run(self) -> Source:
@@ -208,7 +212,7 @@ class _Emitter:
         names = [f"namespace {self.functions[k][0]} = {u.namespace};" for u in units for k in u.kernels]
         declared_units = [*map(declared, units), *names, *([""] if units else [])]
         parts = [*self._head(headers), *declared_units, *self.checks.text(), *regions, "}  // namespace effcc"]
-        return Source("\n".join(parts) + "\n", units)
+        return Source("\n".join(parts) + "\n", units, tuple(self.marks))
 
     def _sizes(self) -> Iterator[Dim]:
         """The sizes that entry points compute with."""
@@ -235,6 +239,7 @@ class _Emitter:
             *(h for h in ("pow.h", "sizes.h", "copy.h") if h in headers),
             "worker.h",
             "threads.h",
+            *(["ticks.h"] if self.ticks else []),
         ]
         return [*lines, "", *map(include, order), "", "namespace effcc {", ""]
 
@@ -307,12 +312,13 @@ class _Emitter:
 
     def _calls(self, entry: EntryPoint, pointers: Mapping[str, str]) -> list[_CallText]:
         """What an entry point calls, in order, with barriers between steps that must not meet."""
-        found: list[_CallText] = []
+        found: list[_CallText] = self._tick("begin")
         pending = Pending(self.program, self._offset, self.no_alias)
         shared = True  # whether all since threads last waited for each other is some thread's share
         for step in entry.steps:
             if pending.meets(step):
                 found.append(((), (), "me.meet_begun();" if shared else "me.meet();"))
+                found += self._tick("wait")
                 pending.clear()
                 shared = True
             pending.add(step)
@@ -322,7 +328,15 @@ class _Emitter:
                 found.append((step.touched, given, self._launch(step, pointers)))
             else:
                 found += [(touched, (), text) for touched, text in join_calls(step, self.program, pointers)]
+            found += self._tick(step.kernel if isinstance(step, Launch) else "copy")
         return found
+
+    def _tick(self, what: str) -> list[_CallText]:
+        """A reading of the clock, at the end of something, where they are wanted."""
+        if not self.ticks:
+            return []
+        self.marks.append(what)
+        return [((), (), f"tick(me.thread, {len(self.marks) - 1});")]
 
     def _body(self, calls: Sequence[_CallText], pointers: Mapping[str, str]) -> list[str]:
         """The sizes and the pointers that some calls need, and the calls."""

@@ -44,10 +44,15 @@ class Unit:
 
 @dataclass(frozen=True)
 class Source:
-    """A program as C++: its kernels' units, and the text of its entry points. `str` of it is all of them as one."""
+    """A program as C++: its kernels' units, and the text of its entry points. `str` of it is all of them as one.
+
+    ticks: where threads read the clock after each step, what each reading ends: the step's kernel, `wait` for the other
+    threads, `copy`, or `begin` for the first of an entry point.
+    """
 
     entry: str = ""
     kernels: tuple[Unit, ...] = ()
+    ticks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = []

@@ -26,6 +26,10 @@ def explain(
             "side, each kernel's error against float64, and plots of where the time goes."
         ),
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write when each thread ran each kernel in one call, for ui.perfetto.dev."),
+    ] = None,
     against: Annotated[
         Path | None,
         typer.Option(help="Compare with this model (as it was before), compiled with the same options."),
@@ -49,11 +53,16 @@ def explain(
     from effcc.explanation import explain_file
 
     compares = not (against is None and against_target is None and against_fast_math is None)
-    details = html is not None
     other = None
     with progress_console.status(f"compiling {model} ..."):
         report = explain_file(
-            model, target=machine, measure=measure, source=source, fast_math=fast_math, details=details
+            model,
+            target=machine,
+            measure=measure,
+            source=source,
+            fast_math=fast_math,
+            details=html is not None,
+            trace=trace is not None,
         )
         if compares:
             other = explain_file(
@@ -64,6 +73,8 @@ def explain(
             )
     if html is not None:
         progress_console.print(f"wrote {report.html(html, other)}", markup=False)
+    if trace is not None:
+        progress_console.print(f"wrote {report.trace(trace)}", markup=False)
     if json:
         print_json(report.as_json() if other is None else compare(other, report).as_json())
     elif html is None:
