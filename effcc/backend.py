@@ -28,7 +28,7 @@ from effcc.driver import STEPS, Compiled, Options, State, compile_graph, require
 from effcc.errors import EffccError, InputError, UnknownNameError
 from effcc.faults import is_ours, reason_of
 from effcc.frontend import capture
-from effcc.frontend.aten import call_between, import_graph
+from effcc.frontend.aten import Imported, call_between, import_graph
 from effcc.frontend.dynamo import bound
 from effcc.frontend.extern import bind
 from effcc.frontend.float_arguments import name_missing_forms
@@ -74,6 +74,19 @@ def effcc_backend(
 
 CompileStage = Callable[[Graph, capture.Signature, tuple[Extern, ...]], Callable[..., Sequence[Tensor]]]
 """A stage's graph, its signature and the calls that PyTorch runs after it, to what runs it on tensors."""
+Run = Callable[[list[Any]], Sequence[Any]]
+"""A stage in AOTAutograd's convention: it takes the placeholders' values as one list, which it may empty."""
+Watch = Callable[[Run, fx.GraphModule, Imported, capture.Signature, Options], Run]
+"""Stands between PyTorch and a compiled stage: what runs it, the captured graph, what that was imported to, how it is
+called and compiled; to what is run instead."""
+
+_watch: Watch | None = None
+
+
+def watch(watch: Watch | None) -> None:
+    """Have every stage that is compiled from now on run through `watch` (None: no longer); `effcc bisect` does."""
+    global _watch
+    _watch = watch
 
 
 def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen: Options) -> Callable[..., Any]:
@@ -95,23 +108,42 @@ def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen
         made.clear()  # all stages are compiled again
         return reason_of(error, module.print_readable(print_output=False))
 
-    return compile_traced(graph_module, example_inputs, compile_stage, refuse)
+    return compile_traced(graph_module, example_inputs, compile_stage, refuse, _watching(chosen))
+
+
+def _watching(chosen: Options) -> Wrap | None:
+    watch = _watch
+    if watch is None:
+        return None
+    return lambda run, module, imported, signature: watch(run, module, imported, signature, chosen)
+
+
+Wrap = Callable[[Run, fx.GraphModule, Imported, capture.Signature], Run]
 
 
 def compile_traced(
-    graph_module: fx.GraphModule, example_inputs: Sequence[Any], compile_stage: CompileStage, refuse: Refuse
+    graph_module: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    compile_stage: CompileStage,
+    refuse: Refuse,
+    wrap: Wrap | None = None,
 ) -> Callable[..., Any]:
     """From a graph of Dynamo's to a callable: all that effcc's backend does but the compiling of each stage's graph,
-    which `compile_stage` does, and what to do with what that raises, which `refuse` says."""
+    which `compile_stage` does, and what to do with what that raises, which `refuse` says. wrap: what stands between
+    PyTorch and each stage."""
 
     def compile_fx(module: fx.GraphModule, inputs: Sequence[Any], signature: capture.Signature) -> Callable[..., Any]:
-        return compile_captured(module, signature, compile_stage, refuse)
+        return compile_captured(module, signature, compile_stage, refuse, wrap)
 
     return capture.aot_backend(graph_module, example_inputs, compile_fx)
 
 
 def compile_captured(
-    graph_module: fx.GraphModule, signature: capture.Signature, compile_stage: CompileStage, refuse: Refuse
+    graph_module: fx.GraphModule,
+    signature: capture.Signature,
+    compile_stage: CompileStage,
+    refuse: Refuse,
+    wrap: Wrap | None = None,
 ) -> Callable[..., Any]:
     """The same from a captured graph, to a callable in AOTAutograd's convention."""
 
@@ -120,7 +152,8 @@ def compile_captured(
     ) -> Callable[..., Any]:
         after = tuple(call_between(node, reason) for node, reason in between if reason)
         imported = import_graph(module, signature)
-        return bound(imported, lambda graph, s: compile_stage(graph, s, after), signature, module)
+        run = bound(imported, lambda graph, s: compile_stage(graph, s, after), signature, module)
+        return run if wrap is None else wrap(run, module, imported, signature)
 
     def compile_rest(module: fx.GraphModule, signature: capture.Signature) -> Callable[..., Any]:
         return compile_in_stages(module, signature, compile_whole, refuse)

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from effcc.commands import cache
+from effcc.commands.bisect import bisect
 from effcc.commands.compile import compile_model
 from effcc.commands.demo import demo
 from effcc.commands.doctor import doctor
@@ -69,6 +70,10 @@ app.command(epilog="Example: effcc doctor --json")(doctor)
 app.add_typer(cache.app, name="cache", epilog="Example: effcc cache list")
 app.command(epilog="Example: effcc demo --peers")(demo)
 app.command(epilog="Example: effcc fuzz --minutes 10 --seed 1")(fuzz)
+app.command(
+    epilog="Example: effcc bisect train.py --epochs 1",
+    context_settings={"allow_interspersed_args": False},
+)(bisect)
 app.command(epilog="Example: effcc version --json")(version)
 
 

@@ -44,6 +44,7 @@ from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
 from effcc.passes.panels import decode_panels
 from effcc.passes.parts import share_rows
+from effcc.passes.rules.engine import Trace
 from effcc.passes.simplify import simplify_counted
 from effcc.passes.sub_pixel import sub_pixels
 from effcc.passes.tiling.axes import settle, verify_settled
@@ -58,7 +59,7 @@ from effcc.runtime.executable import Executable, ExternCall, Segment
 from effcc.runtime.library import Library
 from effcc.runtime.measure import host_target
 from effcc.runtime.objects import Making
-from effcc.runtime.toolchain import compile_timeout, find_compiler
+from effcc.runtime.toolchain import Compiler, compile_timeout, find_compiler
 from effcc.target import GENERIC, Target, cpu_features
 
 
@@ -98,6 +99,7 @@ class State:
     already, and each has such a schedule. fast_math: see `Options`. fired: how often each rewrite rule did.
     units: the C++ of the vectors, by kernel. prepare_once: whether what depends on weights alone is computed only when
     they change. begin: called with the text of each kernel when it is vectorized, for compiling it while others are.
+    trace: where what rules do is written down.
     """
 
     graph: Graph | None = None
@@ -118,28 +120,62 @@ class State:
     fired: Mapping[str, int] = field(default_factory=dict)
     prepare_once: bool = True
     begin: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
+    trace: Trace | None = field(default=None, compare=False, repr=False)
 
 
 Step = Callable[[State, Target], State]
 
 
+@dataclass(frozen=True)
+class Passes:
+    """A step of several passes, by name, one after the other; `effcc bisect` looks between them."""
+
+    passes: Mapping[str, Step]
+
+    def __call__(self, state: State, target: Target) -> State:
+        for change in self.passes.values():
+            state = change(state, target)
+        return state
+
+
+def passes_of(step: str) -> Mapping[str, Step]:
+    """The passes that a step consists of, by name; the step alone where it is one."""
+    found = STEPS[step]
+    return found.passes if isinstance(found, Passes) else {step: found}
+
+
+def _of_graph(change: Callable[[Graph, Target], Graph], for_gpus: bool = True) -> Step:
+    """A change of the graph. for_gpus: whether it is made for a GPU, too."""
+
+    def step(state: State, target: Target) -> State:
+        assert state.graph is not None
+        skips = not for_gpus and device_of(target) is not None
+        return state if skips else replace(state, graph=change(state.graph, target))
+
+    return step
+
+
 def _simplify(state: State, target: Target) -> State:
     assert state.graph is not None
-    stored = decode_matrices(distribute(spell_out_encodings(state.graph), target))
-    simple = simplify_counted(sub_pixels(stored), state.fast_math)
+    simple = simplify_counted(state.graph, state.fast_math, state.trace)
     return replace(state, graph=simple.graph, fired=simple.fired)
+
+
+def _sum_by_groups(state: State, target: Target) -> State:
+    assert state.graph is not None
+    if device_of(target) is not None:
+        return state
+    graph, choices = sum_by_groups(state.graph, target)
+    return replace(state, graph=graph, encodings=(*state.encodings, *choices))
 
 
 def _hoist(state: State, target: Target) -> State:
     assert state.graph is not None
-    graph, choices = state.graph, state.encodings
-    if device_of(target) is None:
-        graph, choices = sum_by_groups(sum_by_dots(multiply_integers(graph, target), target), target)
-    split = hoist(keep_codes(graph))
+    split = hoist(state.graph)
     prepare = split.prepare
     if prepare is not None and state.fast_math:
         prepare = widen(prepare)
-    return replace(state, graph=split.main, prepare=prepare, encodings=choices)
+    return replace(state, graph=split.main, prepare=prepare)
 
 
 def _encode(state: State, target: Target) -> State:
@@ -174,14 +210,19 @@ def _of_program(change: Callable[[Program], Program]) -> Step:
     return step
 
 
-def _arrange(state: State, target: Target) -> State:
-    assert state.program is not None
-    if device_of(target) is not None:
-        return state
-    panels = decode_panels(state.program, target, state.prepare_once)
-    arranged = share_rows(widen_rows(arrange(panels, target), target), target)
-    arranged = share_inputs(arranged, target)
-    return replace(state, program=turn_columns(cut_long_spans(arranged, target.cores)))
+def _for_cpus(change: Callable[[Program, Target], Program]) -> Step:
+    """A change of the program that no GPU needs."""
+
+    def step(state: State, target: Target) -> State:
+        assert state.program is not None
+        return state if device_of(target) is not None else replace(state, program=change(state.program, target))
+
+    return step
+
+
+def _decode_panels(state: State, target: Target) -> State:
+    once = state.prepare_once
+    return _for_cpus(lambda program, target: decode_panels(program, target, once))(state, target)
 
 
 def _settle(state: State, target: Target) -> State:
@@ -262,22 +303,42 @@ def _emit(state: State, target: Target) -> State:
 
 
 STEPS: dict[str, Step] = {
-    "simplify": _simplify,
-    "hoist": _hoist,
+    "simplify": Passes({
+        "spell_out_encodings": _of_graph(lambda graph, _: spell_out_encodings(graph)),
+        "distribute": _of_graph(distribute),
+        "decode_matrices": _of_graph(lambda graph, _: decode_matrices(graph)),
+        "sub_pixels": _of_graph(lambda graph, _: sub_pixels(graph)),
+        "simplify": _simplify,
+    }),
+    "hoist": Passes({
+        "multiply_integers": _of_graph(multiply_integers, for_gpus=False),
+        "sum_by_dots": _of_graph(sum_by_dots, for_gpus=False),
+        "sum_by_groups": _sum_by_groups,
+        "keep_codes": _of_graph(lambda graph, _: keep_codes(graph)),
+        "hoist": _hoist,
+    }),
     "encode": _encode,
     "cascade": _cascade,
     **{name: _of_cascades(change) for name, change in CASCADE_STEPS.items()},
     "cluster": _cluster,
     **{name: _of_program(change) for name, change in KERNEL_STEPS.items()},
     "in_place": _of_program(store_in_place),
-    "arrange": _arrange,
+    "arrange": Passes({
+        "decode_panels": _decode_panels,
+        "arrange": _for_cpus(arrange),
+        "widen_rows": _for_cpus(widen_rows),
+        "share_rows": _for_cpus(share_rows),
+        "share_inputs": _for_cpus(share_inputs),
+        "cut_long_spans": _for_cpus(lambda program, target: cut_long_spans(program, target.cores)),
+        "turn_columns": _for_cpus(lambda program, _: turn_columns(program)),
+    }),
     "settle": _settle,
     "tile": _tile,
     "place": _place,
     "lower": _lower,
     "vectorize": _vectorize,
     "emit": _emit,
-}
+}  # fmt: skip
 
 
 def show(state: State, step: str) -> str:
@@ -455,17 +516,22 @@ def require_usable(target: Target) -> None:
     CompileCache.default()
 
 
-def build(state: State, target: Target, *, openmp: bool, making: Making | None = None) -> Library:
+def build(
+    state: State, target: Target, *, openmp: bool, making: Making | None = None, compiler: Compiler | None = None
+) -> Library:
     """The library of what was emitted. Where the compiler refuses a kernel, the error says of which lines of the model.
 
     openmp: whether its threads are OpenMP's, as in a process with PyTorch, or its own.
-    making: where some of its kernels are under way.
+    making: where some of its kernels are under way. compiler: which, if not the one that is found.
     """
     program, source = state.program, state.source
     assert program is not None
     try:
         kernels = [unit.text for unit in source.kernels]
-        return CompileCache.default().load(source.entry, target, kernels=kernels, openmp=openmp, making=making)
+        cache = CompileCache.default()
+        return cache.load(
+            source.entry, target, kernels=kernels, openmp=openmp, making=making, compiler=compiler
+        )
     except ToolchainError as error:
         refused = [k for unit in source.kernels if unit.text == facts_of(error).get("unit") for k in unit.kernels]
         places = "; ".join(program.kernels[k].location for k in refused if k in program.kernels)
@@ -479,8 +545,9 @@ def load(
     options: Options = Options(),
     externs: BindExtern | None = None,
     making: Making | None = None,
+    compiler: Compiler | None = None,
 ) -> Executable:
-    """Build the emitted source, or take it from the cache, and make it callable. making: see `build`.
+    """Build the emitted source, or take it from the cache, and make it callable. making, compiler: see `build`.
 
     Raises UnsupportedError for a target whose code this machine cannot run.
     """
@@ -488,7 +555,7 @@ def load(
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
     entries = {(e.stage, e.segment): e.name for e in entry_points(program)}
-    library = build(state, target, openmp=True, making=making) if entries else None
+    library = build(state, target, openmp=True, making=making, compiler=compiler) if entries else None
     stages: dict[str, list[Segment]] = {}
     for stage, steps in (("prepare", program.prepare), ("run", program.steps)):
         stages[stage] = []

@@ -26,7 +26,6 @@ from effcc.fuzz.generate import Case
 from effcc.fuzz.steps import defined_to_the_bit, same_bits
 from effcc.ir.dtypes import DType, f64
 from effcc.ir.graph import Node, Value
-from effcc.ir.interpreter import run_graph
 from effcc.ir.ops import TABLE
 from effcc.passes.tiling.chunk import SUM
 
@@ -67,7 +66,7 @@ class Expected:
 
 def expect(case: Case, trials: int = 3, strength: float = 4.0) -> Expected:
     """Interpret a case in its own dtypes, in float64, and `trials` times disturbed by `strength` units."""
-    own = run_graph(case.graph, case.inputs)
+    own = case.run()
     floats = [
         a.astype(np.float64) for a, p in zip(case.inputs, case.graph.params, strict=True) if p.type.dtype.is_float
     ]
@@ -79,7 +78,7 @@ def expect(case: Case, trials: int = 3, strength: float = 4.0) -> Expected:
                 largest[0] = max(largest[0], float(np.abs(result[np.isfinite(result)]).max(initial=0.0)))
         return results
 
-    wide = run_graph(case.graph, case.inputs, dtype=f64, observe=measure)
+    wide = case.run(f64, observe=measure)
     disturbed = [_disturbed(case, np.random.default_rng([case.seed, k]), strength) for k in range(trials)]
     results = []
     for number, value in enumerate(case.graph.results):
@@ -127,7 +126,7 @@ def _disturbed(case: Case, data: np.random.Generator, strength: float) -> list[A
         pairs = zip(case.graph.params, case.inputs, strict=True)
         inputs = [a.astype(np.float64) if p.type.dtype.is_float else a for p, a in pairs]
         shaken = [shake(p, a) for p, a in zip(case.graph.params, inputs, strict=True)]
-        return run_graph(case.graph, shaken, dtype=f64, observe=observe)
+        return case.run(f64, shaken, observe=observe)
 
 
 def _noise(shape: tuple[int, ...], data: np.random.Generator) -> Array:

@@ -33,8 +33,10 @@ from effcc.ir.encoding import Encoding
 from effcc.ir.encodings.registry import names
 from effcc.ir.encodings.storage import is_sum
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
+from effcc.ir.interpreter import run_graph
 from effcc.ir.op import Op
 from effcc.ir.ops import TABLE
+from effcc.ir.program import Extern, Program
 from effcc.ir.types import TensorType
 from effcc.passes.rules.drawing import Preferences, draw_dtype, draw_number
 
@@ -86,14 +88,42 @@ FOLLOWERS: dict[str, str] = {
 }
 
 
+Call = Callable[[Node | Extern, Sequence[Array], Sequence[TensorType], DType | None], Sequence[Array]]
+"""What a call to PyTorch gives, from its operands and their types; the dtype is what its floating results become."""
+
+
 @dataclass(frozen=True)
 class Case:
-    """A graph with static sizes and row-major tensors, an array for each of its parameters, and a variation of it."""
+    """A graph with static sizes and row-major tensors, an array for each of its parameters, and a variation of it.
+
+    call: what computes the calls to PyTorch. Graphs that are drawn here have none; those of models do
+    (`effcc.bisection`), whose sizes may be symbols and whose tensors may lie in memory in other ways.
+    """
 
     graph: Graph
     inputs: tuple[Array, ...]
     seed: int = 0
     variation: Variation = PLAIN
+    call: Call | None = None
+
+    def run(self, dtype: DType | None = None, inputs: Sequence[Array] | None = None, **how: Any) -> list[Array]:
+        """The results of the graph, interpreted: see `effcc.ir.interpreter.run_graph`."""
+        given = self.inputs if inputs is None else inputs
+        return run_graph(self.graph, given, dtype=dtype, externs=self.for_graph(dtype), **how)
+
+    def for_graph(self, dtype: DType | None) -> Callable[[Node, list[Array]], Sequence[Array]] | None:
+        """`call` as the interpreter of graphs asks for it."""
+        call = self.call
+        return None if call is None else lambda node, arrays: call(node, arrays, [o.type for o in node.operands], dtype)
+
+    def for_program(
+        self, program: Program, dtype: DType | None
+    ) -> Callable[[Extern, list[Array]], Sequence[Array]] | None:
+        """`call` as the interpreter of programs asks for it."""
+        call = self.call
+        if call is None:
+            return None
+        return lambda step, arrays: call(step, arrays, [program.buffer(n).type for n in step.arguments], dtype)
 
     @functools.cached_property
     def compiled(self) -> Graph:
@@ -104,7 +134,7 @@ class Case:
     def work(self) -> int:
         """The points of all index spaces, about: how long it takes to interpret the loops of the case."""
         graph = self.graph
-        return sum(_work(TABLE[n.op], [o.type for o in n.operands], [r.type for r in n.results]) for n in graph.nodes)
+        return sum(points_of(TABLE[n.op], [o.type for o in n.operands], [r.type for r in n.results]) for n in graph.nodes)
 
     def __str__(self) -> str:
         return f"{self.graph.name}: {len(self.graph.nodes)} nodes"
@@ -329,7 +359,7 @@ class _Generator:
         result_types = op.infer_types(tuple(types), attrs)
         if (
             any(int(t.size) > MOST_ELEMENTS for t in (*types, *result_types))
-            or _work(op, types, result_types) > MOST_WORK
+            or points_of(op, types, result_types) > MOST_WORK
         ):
             return False
         limits = bounds(op.name, types, attrs)
@@ -526,7 +556,7 @@ def _in_range(array: Array, dtype: DType) -> bool:
     return bool(np.isfinite(wide).all() and wide.min() > max(info.min, -1e9) and wide.max() < min(info.max, 1e9) - 1)
 
 
-def _work(op: Op, types: Sequence[TensorType], results: Sequence[TensorType]) -> int:
+def points_of(op: Op, types: Sequence[TensorType], results: Sequence[TensorType]) -> int:
     """An estimate of the points of a node's index space: its largest result, once a point of an operand's row."""
     row = int(types[0].shape[-1]) if op.kind == "contraction" and types[0].shape else 1
     return max((int(t.size) for t in results), default=0) * max(row, 1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -30,7 +30,7 @@ from effcc.fuzz.second import second
 from effcc.fuzz.torch_text import torch_function
 from effcc.ir.dims import same_shape
 from effcc.ir.dtypes import f64
-from effcc.ir.graph import Graph
+from effcc.ir.graph import Graph, Node
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.interpreter.evaluate import bind_sizes
 from effcc.ir.parser import parse_any
@@ -322,25 +322,36 @@ def _print(value: Any) -> str:
 def interpreted(examined: Examined) -> Failure | None:
     """Interpret what the last step made; if that is wrong, find the first step whose result is."""
     case, expected, states = examined.case, examined.expected, examined.states
-    problem = _wrong(case, expected, states[-1][1])
+    problem = wrong_after(case, expected, states[-1][1])
     if not problem:
         return None
     for name, state in states:
-        earlier = _wrong(case, expected, replace(state, nests={}) if name != "lower" else state)
+        earlier = wrong_after(case, expected, replace(state, nests={}) if name != "lower" else state)
         if earlier:
             return Failure(case, name, "wrong result", earlier)
     return Failure(case, "lower", "wrong result", problem)
 
 
-def _wrong(case: Case, expected: Expected, state: State) -> str:
+def wrong_after(
+    case: Case, expected: Expected, state: State, observe: Callable[[Any, Mapping[str, Array]], None] | None = None
+) -> str:
+    """How what a step made is wrong, interpreted in float64; empty where it is right. observe: called with what each
+    node or launch has computed, by name."""
+
+    def seen(node: Node, results: list[Array]) -> list[Array]:
+        if observe is not None:
+            observe(node, {r.name: a for r, a in zip(node.results, results, strict=True)})
+        return results
+
     try:
         program = program_of(state.cascades) if state.cascades is not None else state.program
         if program is not None:
-            results = _ran(case, program, nests=state.nests, dtype=f64)
+            results = _ran(case, program, nests=state.nests, dtype=f64, observe=observe)
         else:
             assert state.graph is not None
             inputs = [a.copy() for a in case.inputs]
-            results = run_graph(state.graph, [*inputs, *_prepared(state, case, inputs)], dtype=f64)
+            given = [*inputs, *_prepared(state, case, inputs)]
+            results = run_graph(state.graph, given, dtype=f64, externs=case.for_graph(f64), observe=seen)
     except Exception as error:
         return told(error)
     return compare([np.asarray(r) for r in results], None, expected, interpreted=True)
@@ -349,7 +360,7 @@ def _wrong(case: Case, expected: Expected, state: State) -> str:
 def _ran(case: Case, program: Program, **how: Any) -> list[Array]:
     """What a program's outputs and updated inputs are when it is interpreted."""
     inputs = [a.copy() for a in case.inputs]
-    results = run_program(program, inputs, **how)
+    results = run_program(program, inputs, externs=case.for_program(program, how.get("dtype")), **how)
     held = dict(zip((p.name for p in case.graph.params), inputs, strict=True))
     return [np.asarray(r) for r in (*results, *(held[p.name] for p, _ in case.graph.updates))]
 
@@ -359,7 +370,8 @@ def _prepared(state: State, case: Case, inputs: Sequence[Array]) -> list[Array]:
     if state.prepare is None:
         return []
     given = dict(zip((p.name for p in case.graph.params), inputs, strict=True))  # weights have known sizes
-    return run_graph(state.prepare, [given[p.name] for p in state.prepare.params], dtype=f64)
+    weights = [given[p.name] for p in state.prepare.params]
+    return run_graph(state.prepare, weights, dtype=f64, externs=case.for_graph(f64))
 
 
 def _vectors(examined: Examined) -> Failure | None:

@@ -17,9 +17,11 @@ from effcc.errors import EffccError
 from effcc.fuzz.generate import Array, Case
 from effcc.fuzz.oracles import Failure
 from effcc.ir.graph import Graph, GraphBuilder, Node, Value
-from effcc.ir.interpreter import run_graph
 
 Check = Callable[[Case], Failure | None]
+
+LONG = 24
+"""Nodes beyond which a graph is cut into parts before its nodes are looked at one by one."""
 
 
 def reduce(failure: Failure, check: Check, seconds: float = 30.0) -> Failure:
@@ -28,7 +30,7 @@ def reduce(failure: Failure, check: Check, seconds: float = 30.0) -> Failure:
     smaller = True
     while smaller and time.monotonic() < end:
         smaller = False
-        for changes in (_results, _cuts, _bypasses, _plain_params, _sizes, _numbers):
+        for changes in (_beginnings, _ends, _results, _cuts, _bypasses, _plain_params, _sizes, _numbers):
             found = _first(failure, changes, check, end)
             while found is not None:
                 failure, smaller = found, True
@@ -44,7 +46,7 @@ def _first(failure: Failure, changes: Callable[[Case], Iterator[Case]], check: C
             case = next(proposals, None)
             if case is None:
                 return None
-            run_graph(case.graph, case.inputs)
+            case.run()
             found = check(case)
         except (EffccError, ValueError, IndexError, ZeroDivisionError, TypeError):
             continue  # the proposal is no case
@@ -54,6 +56,23 @@ def _first(failure: Failure, changes: Callable[[Case], Iterator[Case]], check: C
 
 
 # Changes --------------------------------------------------------------------------------------------------------------
+
+
+def _beginnings(case: Case) -> Iterator[Case]:
+    """Of a long graph, the results of a node in the place of all: of the early ones first."""
+    nodes = case.graph.nodes
+    if len(nodes) > LONG:
+        yield from (_kept(case, nodes[len(nodes) * share // 8].results) for share in range(1, 8))
+
+
+def _ends(case: Case) -> Iterator[Case]:
+    """Of a long graph, the last nodes, with what they read of those before them as parameters."""
+    nodes = case.graph.nodes
+    if len(nodes) > LONG:
+        values = _values(case)
+        for share in reversed(range(1, 8)):
+            early = nodes[: len(nodes) * share // 8]
+            yield _rebuilt(case, {r: values[r] for n in early for r in n.results if r not in case.graph.outputs})
 
 
 def _results(case: Case) -> Iterator[Case]:
@@ -126,7 +145,7 @@ def _values(case: Case) -> dict[Value, Array]:
         found.update(zip(node.results, results, strict=True))
         return results
 
-    run_graph(case.graph, case.inputs, observe=keep)
+    case.run(observe=keep)
     return found
 
 

@@ -13,8 +13,11 @@ from effcc.ir.graph import Graph
 from effcc.passes.constant_folding import fold_constants
 from effcc.passes.dead_code import remove_dead_code, share_common_subexpressions
 from effcc.passes.reroll import reroll
-from effcc.passes.rules.engine import Rewritten, rewrite
+from effcc.passes.rules.engine import Rewritten, Trace, rewrite
 from effcc.passes.rules.reader import load_all, load_safe
+
+RULES = "rules"
+"""The pass of simplification, as a trace names it, that applies rules."""
 
 
 def simplify(graph: Graph, fast_math: bool = False) -> Graph:
@@ -22,14 +25,18 @@ def simplify(graph: Graph, fast_math: bool = False) -> Graph:
     return simplify_counted(graph, fast_math).graph
 
 
-def simplify_counted(graph: Graph, fast_math: bool = False) -> Rewritten:
-    """Like `simplify`, with how often each rule fired."""
+def simplify_counted(graph: Graph, fast_math: bool = False, trace: Trace | None = None) -> Rewritten:
+    """Like `simplify`, with how often each rule fired. trace: where all that is done is written down."""
     chosen = load_all() if fast_math else load_safe()
     fired: Counter[str] = Counter()
+    trace = Trace() if trace is None else trace
     while True:
         before = graph
-        rewritten = rewrite(fold_constants(graph), chosen)
+        folded = fold_constants(graph)
+        rewritten = rewrite(folded, chosen, trace)
         fired += rewritten.fired
-        graph = reroll(remove_dead_code(share_common_subexpressions(rewritten.graph)))
+        shared = remove_dead_code(share_common_subexpressions(rewritten.graph))
+        graph = reroll(shared)
+        trace.graphs += [("fold", folded), (RULES, rewritten.graph), ("share", shared), ("reroll", graph)]
         if graph is before:
             return Rewritten(graph, fired)

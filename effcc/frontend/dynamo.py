@@ -70,6 +70,13 @@ def bound(
     return chosen
 
 
+def given_to(imported: Imported, arguments: Sequence[Any]) -> list[Tensor]:
+    """What the graph's parameters are in a call with these arguments, in their order."""
+    tensors = [a for a, known in zip(arguments, imported.inputs, strict=True) if isinstance(known, Value)]
+    lone = [_CARRIER.expand(_reading(imported, name).value(arguments)) for name in imported.lone_sizes]
+    return [*tensors, *imported.constants.values(), *lone]
+
+
 _CARRIER = torch.zeros(1, dtype=torch.bool)
 """What all carriers of sizes are: one element, as often as the size says."""
 

@@ -10,6 +10,7 @@ own inputs, or else the reference would take another branch than any float32 run
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,11 +64,24 @@ def widened(model: nn.Module | Callable[..., Any]) -> Callable[..., Any]:
 
 def run_widened(graph_module: fx.GraphModule, values: Sequence[Any]) -> list[Any]:
     """Run a captured graph in float64 over the placeholders' `values`."""
+    return run_both(graph_module, values)[1].results
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """What a captured graph gave, and what its placeholders held afterwards."""
+
+    results: list[Any]
+    left: list[Any]
+
+
+def run_both(graph_module: fx.GraphModule, values: Sequence[Any]) -> tuple[Ran, Ran]:
+    """A captured graph run by PyTorch over copies of the placeholders' `values`: as it is, and in float64."""
     eager = _EagerRun(graph_module)
-    eager.run(*pytree.tree_map_only(Tensor, torch.clone, list(values)))
-    return list(
-        _WidenedRun(graph_module, eager.seen).run(*widen(pytree.tree_map_only(Tensor, torch.clone, list(values))))
-    )
+    given = pytree.tree_map_only(Tensor, torch.clone, list(values))
+    found = Ran(list(eager.run(*given)), given)
+    widened = widen(pytree.tree_map_only(Tensor, torch.clone, list(values)))
+    return found, Ran(list(_WidenedRun(graph_module, eager.seen).run(*widened)), widened)
 
 
 def widen(tree: Any) -> Any:

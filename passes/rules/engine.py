@@ -42,12 +42,41 @@ class Rewritten:
     fired: Counter[str] = field(default_factory=Counter)
 
 
-def rewrite(graph: Graph, rules: RuleSet) -> Rewritten:
-    """`graph` rewritten by `rules` to a fixpoint, in its regions too, without what became dead."""
+@dataclass(frozen=True)
+class Firing:
+    """One application of a rule, to a node of these results."""
+
+    rule: Rule
+    results: tuple[Value, ...]
+    location: str = ""
+
+
+@dataclass
+class Trace:
+    """What rewriting did, in order; `effcc bisect` asks for it.
+
+    most: after so many firings no rule fires any more, so that the first one at fault can be searched for: up to there
+    all is as without a limit. graphs: what came out of each pass, by its name.
+    """
+
+    most: int | None = None
+    firings: list[Firing] = field(default_factory=list)
+    graphs: list[tuple[str, Graph]] = field(default_factory=list)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no rule may fire any more."""
+        return self.most is not None and len(self.firings) >= self.most
+
+
+def rewrite(graph: Graph, rules: RuleSet, trace: Trace | None = None) -> Rewritten:
+    """`graph` rewritten by `rules` to a fixpoint, in its regions too, without what became dead. trace: where it is
+    written down, and ended early."""
     index = _by_root(rules.rules)
+    trace = Trace() if trace is None else trace
     fired: Counter[str] = Counter()
     for _ in range(_SWEEPS):
-        sweep = _Sweep(graph, index)
+        sweep = _Sweep(graph, index, trace)
         swept = sweep.run()
         if not sweep.fired:
             return Rewritten(remove_dead_code(graph), fired)
@@ -78,8 +107,8 @@ def _by_root(rules: tuple[Rule, ...]) -> Mapping[str, tuple[Candidate, ...]]:
 
 
 class _Sweep:
-    def __init__(self, graph: Graph, index: Mapping[str, tuple[Candidate, ...]]) -> None:
-        self.graph, self.index = graph, index
+    def __init__(self, graph: Graph, index: Mapping[str, tuple[Candidate, ...]], trace: Trace) -> None:
+        self.graph, self.index, self.trace = graph, index, trace
         self.facts = Facts(graph)
         self.fired: Counter[str] = Counter()
         self.nodes: list[Node] = []
@@ -105,7 +134,7 @@ class _Sweep:
         return replace(self.graph, nodes=tuple(self.nodes), outputs=outputs, updates=updates)
 
     def _region(self, region: Graph) -> Graph:
-        inner = _Sweep(region, self.index)
+        inner = _Sweep(region, self.index, self.trace)
         result = inner.run()
         self.fired += inner.fired
         return remove_dead_code(result) if inner.fired else region
@@ -127,7 +156,7 @@ class _Sweep:
 
     def _fire(self, rule: Rule, match: Match) -> Value | None:
         root = match.nodes[0]
-        plan = plan_replacement(rule, match, self.facts)
+        plan = None if self.trace.is_over else plan_replacement(rule, match, self.facts)
         if plan is None:
             return None
         dead = self._dying(match)
@@ -140,6 +169,7 @@ class _Sweep:
                     return None
                 self.results.add(found)
         self.fired[rule.name] += 1
+        self.trace.firings.append(Firing(rule, root.results, root.location))
         for node in dead:
             self.reads.subtract(node.operands)
         placed: dict[int, Value] = {}

@@ -24,6 +24,7 @@ from effcc.ir.types import TensorType
 from effcc.ir.vectors import Function
 
 Externs = Callable[[Extern, list[Array]], Sequence[Array]]
+Observe = Callable[[Step, Mapping[str, Array]], None]
 
 
 def run_program(
@@ -35,12 +36,15 @@ def run_program(
     nests: Mapping[str, LoopNest] | None = None,
     vectors: Mapping[str, Function] | None = None,
     team: int = 1,
+    observe: Observe | None = None,
 ) -> list[Array]:
     """The outputs of a program, then the values of its updates. Inputs that a step writes are changed in place.
 
     `nests`, by kernel name, are run in the place of kernels; `vectors` in the place of both, by a `team` of threads,
-    with the dtypes that they have. Raises InputError on misfitting inputs and, of vectors, where a check of the model's
-    data fails, UnsupportedError on an extern call without a reference and a callback.
+    with the dtypes that they have. `externs(call, arrays)` computes the calls that have no reference;
+    `observe(step, results)` sees what each step has written, by buffer. Raises InputError on misfitting inputs and, of
+    vectors, where a check of the model's data fails, UnsupportedError on an extern call without a reference and a
+    callback.
     """
     if len(inputs) != len(program.inputs):
         raise InputError(f"program @{program.name} expects {len(program.inputs)} inputs, got {len(inputs)}")
@@ -53,6 +57,8 @@ def run_program(
     with np.errstate(all="ignore"):
         for step in (*program.prepare, *program.steps):
             run.step(step)
+            if observe is not None:
+                observe(step, {name: run.load(name, run.types[name]).copy() for name in step.results})
     for name, original in zip(program.inputs, inputs, strict=True):
         if name in program.written and isinstance(original, np.ndarray):
             original[...] = run.load(name, run.types[name])
@@ -137,12 +143,12 @@ class _Run:
     def call(self, step: Extern) -> None:
         arrays = [self.load(name, self.types[name]) for name in step.arguments]
         spec = TABLE.get(step.op)
-        if self.externs is not None:
-            results = list(self.externs(step, arrays))
-        elif spec is not None and spec.reference is not None:
+        if spec is not None and spec.reference is not None:
             regions = {"regions": tuple(self.region(r) for r in step.regions)} if step.regions else {}
             found = spec.reference(*arrays, **step.attrs, **regions)
             results = list(found) if isinstance(found, tuple | list) else [found]
+        elif self.externs is not None:
+            results = list(self.externs(step, arrays))
         else:
             raise UnsupportedError(f"extern {step.op!r} has no NumPy reference; give run_program a callback")
         for name, value in zip(step.results, results, strict=True):

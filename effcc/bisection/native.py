@@ -1,0 +1,339 @@
+"""Of compiled code that is wrong though all steps are right: what about it is.
+
+Asked in this order: whether a call gives the same twice, on one thread and on many; whether it is right where no two
+buffers share memory; whether the first call is right and later ones are not; which kernel, run alone on what the
+interpreter gives it, is wrong; and of that kernel, whether its vectors are (interpreted), whether it is right without
+the compiler's optimizer, and whether plain code is (`target="scalar"`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from effcc.bisection.call import Call
+from effcc.bisection.verdict import Verdict
+from effcc.codegen.cpp.program import emit_program
+from effcc.driver import State, run_steps
+from effcc.errors import EffccError
+from effcc.fuzz.expected import Array
+from effcc.fuzz.oracles import told, wrong_after
+from effcc.fuzz.steps import same_bits
+from effcc.ir.dims import evaluate
+from effcc.ir.dtypes import f64
+from effcc.ir.interpreter import run_kernel, run_vectors
+from effcc.ir.kernel import Kernel
+from effcc.ir.program import Buffer, Launch, Program
+from effcc.passes.memory import Plan
+from effcc.runtime.toolchain import Compiler, find_compiler
+from effcc.target import Target
+
+CALLS = 6
+"""How often a call is made to see whether it always gives the same."""
+MOST_IN_VECTORS = 300_000
+"""Points, beyond which interpreting vectors takes minutes."""
+_ALIGNED = 64
+
+Say = Callable[[str], None]
+
+
+def blame_native(call: Call, say: Say) -> Verdict | None:
+    """What in compiled code makes the call's result wrong; None where it is right."""
+    try:
+        return _blame(call, say)
+    except EffccError as error:
+        return Verdict("step", "build", f"compiled code fails: {told(error)}", told(error), before=call.compiled)
+
+
+def _blame(call: Call, say: Say) -> Verdict | None:
+    state = call.compiled
+    program = state.program
+    assert program is not None
+    say("all steps are right: running compiled code")
+    executable = call.executable(state)
+    first = call.run(executable)
+    again = [call.run(executable) for _ in range(CALLS - 1)]
+    unlike = sum(not same_results(first, other) for other in again)
+    alone = call.wrong(call.run(call.executable(state), threads=1))
+    problem = next((p for p in map(call.wrong, (first, *again)) if p), "")
+    if unlike and _is_race(call, state):
+        ends = "right on one thread" if not alone else "on one thread it is wrong, too"
+        return Verdict(
+            "race", "build", f"a race: {unlike} of {CALLS - 1} further calls with the same inputs give another result; "
+            f"{ends}", problem or "two calls differ", before=state,
+        )  # fmt: skip
+    if not problem:
+        return None
+    if not call.wrong(first):
+        return Verdict("calls", "build", "the first call is right, a later one with the same inputs is not: what is kept "
+                       "from call to call (weights that were packed, states that are updated)", problem, before=state)  # fmt: skip
+    if not alone:
+        return Verdict("race", "build", "wrong on several threads, right on one", problem, before=state)
+    say("looking for buffers that share memory while both are needed")
+    if (found := _blame_memory(call, state, problem)) is not None:
+        return found
+    found = _blame_kernel(call, state, problem, say)
+    return found or Verdict(
+        "kernel", "build", "the program is wrong as a whole, and each of its kernels alone is right", problem,
+        before=state,
+    )  # fmt: skip
+
+
+def same_results(a: list[Array], b: list[Array]) -> bool:
+    """Whether two calls gave the same bits."""
+    return all(x.shape == y.shape and bool(same_bits(x, y).all()) for x, y in zip(a, b, strict=True))
+
+
+def _is_race(call: Call, state: State) -> bool:
+    """Whether calls of fresh code, which keeps nothing from an earlier call, differ."""
+    first, *others = (call.run(call.executable(state)) for _ in range(CALLS))
+    return not all(same_results(first, other) for other in others)
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def _blame_memory(call: Call, state: State, problem: str) -> Verdict | None:
+    """Whether the result is right where each buffer has memory of its own, and which of them must have it."""
+    program, plan = state.program, state.plan
+    assert program is not None and plan is not None
+    names = list(plan.offsets)
+    if not names or call.native(apart(call, state, names)):
+        return None
+    needed = list(names)
+    for name in names:  # those that may share after all
+        without = [n for n in needed if n != name]
+        if without and not call.native(apart(call, state, without)):
+            needed = without
+    places = [(n, int(evaluate(plan.offsets[n], call.sizes))) for n in needed]
+    shown = ", ".join(f"{n} (at byte {at} of the arena)" for n, at in places)
+    sentence = f"the step `place` puts buffers in memory that others still need: right as soon as {shown} lies apart"
+    return Verdict("memory", "place", sentence, problem, before=state, location=_written_by(program, needed[0]))
+
+
+def _written_by(program: Program, buffer: str) -> str:
+    for step in program.steps:
+        if isinstance(step, Launch) and buffer in map(program.memory_of, step.results):
+            return program.kernels[step.kernel].location
+    return ""
+
+
+def apart(call: Call, state: State, names: list[str]) -> State:
+    """The program with memory of their own, behind the arena, for these buffers."""
+    program, plan = state.program, state.plan
+    assert program is not None and plan is not None
+    end = _rounded(int(evaluate(plan.arena_bytes, call.sizes)))
+    offsets = {n: int(evaluate(o, call.sizes)) for n, o in plan.offsets.items()}
+    for name in names:
+        offsets[name] = end
+        type = program.buffer(name).type
+        last = sum(
+            (int(evaluate(n, call.sizes)) - 1) * int(evaluate(s, call.sizes))
+            for n, s in zip(type.shape, type.layout, strict=True)
+        )
+        end += _rounded((max(last, 0) + 1) * type.dtype.bytes)
+    source = emit_program(
+        program, state.nests, call.target, offsets=offsets, functions=state.vectors, units=state.units,
+        no_alias=frozenset(b.name for b in program.buffers if b.space == "prepared"),
+    )  # fmt: skip
+    return replace(state, source=source, plan=Plan(offsets, end, None))
+
+
+def _rounded(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
+
+
+# Kernels --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A launch of the program, and what the interpreter gives the kernel, in its own dtypes."""
+
+    launch: Launch
+    kernel: Kernel
+    arrays: Mapping[str, Array]
+
+
+def _blame_kernel(call: Call, state: State, problem: str, say: Say) -> Verdict | None:
+    """The first launch whose kernel, compiled alone, gives something else than its interpreter."""
+    seen: set[str] = set()
+    for launched in launches(call, state):
+        name = launched.launch.kernel
+        if name in seen:
+            continue
+        seen.add(name)
+        wrong = run_alone(launched, state, call)
+        say(f"  @{name} alone: {'wrong: ' + wrong if wrong else 'right'}")
+        if wrong:
+            kind, why = _why(launched, state, call, say)
+            where = f"the kernel @{name}, compiled, gives something else than its interpreter: {why}"
+            return Verdict(
+                "kernel", kind, where, wrong, location=launched.kernel.location, kernel=name, before=state,
+                details=(f"of the program: {problem}",),
+            )  # fmt: skip
+    return None
+
+
+def launches(call: Call, state: State) -> list[Launched]:
+    """The launches of a program, in order, with what its interpreter hands them."""
+    program = state.program
+    assert program is not None
+    memory: dict[str, Array] = {}
+    found: list[Launched] = []
+    given = dict(zip(program.inputs, call.case.inputs, strict=True))
+    written: dict[str, Array] = {}
+
+    def seen(step: Any, results: Mapping[str, Array]) -> None:
+        if isinstance(step, Launch):
+            kernel = program.kernels[step.kernel]
+            if all(n in written or n in given for n in step.arguments):
+                arrays = {
+                    p.name: _as(written[n] if n in written else given[n], p.type.dtype.numpy)
+                    for p, n in zip(kernel.params, step.arguments, strict=True)
+                }
+                found.append(Launched(step, kernel, arrays))
+        written.update({n: np.array(a, copy=True) for n, a in results.items()})
+        memory.update(written)
+
+    wrong_after(call.case, call.expected, replace(state, nests={}), seen)
+    return found
+
+
+def _as(array: Array, dtype: Any) -> Array:
+    with np.errstate(all="ignore"):
+        return np.asarray(array).astype(dtype)
+
+
+def alone(launched: Launched, state: State, target: Target) -> State:
+    """A program of one launch, under the schedule that it has in the whole."""
+    program, kernel = state.program, launched.kernel
+    assert program is not None
+    buffers = (
+        *(Buffer(p.name, p.type, "input") for p in kernel.params),
+        *(Buffer(o.name, o.type, "output") for o in kernel.outputs),
+    )
+    names = tuple(p.name for p in kernel.params), tuple(o.name for o in kernel.outputs)
+    launch = replace(launched.launch, arguments=names[0], results=names[1])
+    one = Program(
+        program.name, buffers, names[0], names[1], {launch.kernel: kernel}, (launch,), ranges=program.ranges
+    )
+    begun = State(program=one, schedules={launch.kernel: state.schedules[launch.kernel]}, tiled=True)
+    return run_steps(begun, target, "tile")
+
+
+def run_alone(launched: Launched, state: State, call: Call, compiler: Compiler | None = None) -> str:
+    """How a kernel that is compiled alone is wrong; empty where it is right."""
+    kernel = launched.kernel
+    wide = run_kernel(kernel, launched.arrays, call.sizes, dtype=f64)
+    own = run_kernel(kernel, launched.arrays, call.sizes)
+    made = alone(launched, state, call.target)
+    results = _run_native(launched, made, call, compiler)
+    return differs({n: results[n] for n in wide}, own, wide)
+
+
+def _run_native(launched: Launched, made: State, call: Call, compiler: Compiler | None) -> dict[str, Array]:
+    from effcc.bisection.call import laid
+    from effcc.fuzz.eager import to_numpy
+
+    given = [laid(launched.arrays[p.name], p.type, call.sizes) for p in launched.kernel.params]
+    executable = call.executable(made, compiler)
+    executable.threads = call.threads or torch.get_num_threads()
+    results = executable(*given)
+    return {o.name: to_numpy(t) for o, t in zip(launched.kernel.outputs, results, strict=True)}
+
+
+def differs(got: Mapping[str, Array], own: Mapping[str, Array], wide: Mapping[str, Array]) -> str:
+    """How a kernel's results are wrong beside its interpreter's in the kernel's dtypes and in float64, by the project's
+    measure (`effcc.accuracy`)."""
+    from effcc.accuracy import check_output
+
+    for name, exact in wide.items():
+        tensors = [_tensor(a) for a in (exact, own[name], got[name])]
+        report = check_output(name, *tensors)
+        if not report.ok:
+            return str(report)
+    return ""
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    from effcc.fuzz.eager import to_torch
+
+    return to_torch(array)
+
+
+def _why(launched: Launched, state: State, call: Call, say: Say) -> tuple[str, str]:
+    """The room in which a kernel's compiled code goes wrong, and why that is known."""
+    made = alone(launched, state, call.target)
+    points = call.work
+    function = made.vectors[launched.launch.kernel]
+    if points <= MOST_IN_VECTORS:
+        wide = run_kernel(launched.kernel, launched.arrays, call.sizes, dtype=f64)
+        own = run_kernel(launched.kernel, launched.arrays, call.sizes)
+        memory = {p.name: _flat(launched.arrays.get(p.name), p, call) for p in launched.kernel.signature}
+        try:
+            run_vectors(function, memory, call.sizes, 1)
+            seen = {o.name: _seen(memory[o.name], o, call) for o in launched.kernel.outputs}
+            wrong = differs(seen, own, wide)
+        except Exception as error:
+            wrong = told(error)
+        if wrong:
+            return "vectorize", "its vectors, interpreted, are wrong already, so the step `vectorize` (codegen) is at fault"
+    unoptimized = run_alone(launched, state, call, _unoptimized())
+    scalar = _scalar_agrees(launched, state, call)
+    plain = f"code for the target `scalar` is {'right' if scalar else 'wrong, too' if scalar is False else 'not to be had'}"
+    if not unoptimized:
+        return "build", f"right with -O0, wrong with -O3: g++'s optimizer, or code whose meaning is undefined; {plain}"
+    return "emit", f"wrong without g++'s optimizer, too: its C++ (the step `emit`, or a header of the runtime); {plain}"
+
+
+def _scalar_agrees(launched: Launched, state: State, call: Call) -> bool | None:
+    """Whether the kernel is right in plain C++; None where its schedule is for this machine alone."""
+    try:
+        one = alone(launched, state, call.target)
+        assert one.program is not None
+        plain = Target.parse("scalar")
+        made = run_steps(State(program=one.program), plain, "settle")
+        results = _run_native(launched, made, replace(call, target=plain), None)
+    except EffccError:
+        return None
+    own = run_kernel(launched.kernel, launched.arrays, call.sizes)
+    return not differs(results, own, run_kernel(launched.kernel, launched.arrays, call.sizes, dtype=f64))
+
+
+def _flat(array: Array | None, param: Any, call: Call) -> Array:
+    """Memory of a parameter, from its first element to past its last, with the array in it."""
+    shape, strides, size = _lies(param, call)
+    memory = np.zeros(size, param.type.dtype.numpy)
+    if array is not None and array.size:
+        np.lib.stride_tricks.as_strided(memory, shape, [s * memory.itemsize for s in strides])[...] = array
+    return memory
+
+
+def _seen(memory: Array, param: Any, call: Call) -> Array:
+    shape, strides, _ = _lies(param, call)
+    return np.lib.stride_tricks.as_strided(memory, shape, [s * memory.itemsize for s in strides]).copy()
+
+
+def _lies(param: Any, call: Call) -> tuple[list[int], list[int], int]:
+    shape = [int(evaluate(n, call.sizes)) for n in param.type.shape]
+    strides = [int(evaluate(s, call.sizes)) for s in param.type.layout]
+    size = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    return shape, strides, size
+
+
+class _Unoptimized(Compiler):
+    """The compiler, told last not to optimize."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return (*super().flags, "-O0")
+
+
+def _unoptimized() -> Compiler:
+    found = find_compiler()
+    return _Unoptimized(found.command, found.family, f"{found.version} -O0")  # what the cache knows it by

@@ -1,0 +1,114 @@
+"""The folder that a bisection writes: the finding in words, the IR before and after the fault, the reduced program with
+its inputs, and a script that shows the wrong result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from effcc.bisection.call import Call
+from effcc.bisection.verdict import Verdict
+from effcc.driver import STEPS, State, show
+from effcc.fuzz.eager import to_torch
+from effcc.ir.printer import print_graph
+from effcc.sources import GRAPH_STEPS, PROGRAM_STEPS
+from effcc.target import GENERIC
+
+CALLS = 20
+"""How often the script of a race calls the program."""
+
+_SCRIPT = '''"""{title}
+
+    python repro.py
+
+prints the errors of each result, compiled and interpreted, and ends with 1 where one is wrong. The program is
+reduced.ir (`effcc compile reduced.ir --print-after STEP` shows what a step makes of it), its inputs are
+inputs.safetensors.
+"""
+
+from pathlib import Path
+
+from effcc.bisection.replay import replay
+{imports}
+FOLDER = Path(__file__).parent
+
+if __name__ == "__main__":
+    raise SystemExit(replay(FOLDER / "reduced.ir", FOLDER / "inputs.safetensors"{options}))
+'''
+
+
+def write_report(folder: Path, whole: Call, reduced: Call, verdict: Verdict, found: Verdict, lines: list[str]) -> None:
+    """Write the folder, which is made. verdict: of the whole call; found: of the reduced one; lines: the words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "program.ir").write_text(print_graph(whole.case.graph))
+    (folder / "reduced.ir").write_text(print_graph(reduced.case.graph))
+    save_inputs(reduced, folder / "inputs.safetensors")
+    (folder / "repro.py").write_text(repro(reduced, found))
+    for name, state in (("before", found.before), ("after", found.after)):
+        text = printed(found.step, state, name == "after")
+        if text:
+            (folder / f"{name}.ir").write_text(text)
+    step = step_before(found)
+    if step and (folder / "before.ir").exists():
+        lines = [*lines, f"go on from the step before it: effcc compile {folder / 'before.ir'} --from {step}"]
+    (folder / "verdict.txt").write_text("\n".join(lines) + "\n")
+
+
+def save_inputs(call: Call, file: Path) -> None:
+    """The inputs by parameter, and the state of the generator that random numbers come from."""
+    tensors = {p.name: to_torch(a) for p, a in zip(call.case.graph.params, call.case.inputs, strict=True)}
+    if any(n.op == "extern" for n in call.case.graph.nodes):
+        tensors["generator"] = call.generator.clone()
+    save_file({name: t.contiguous() for name, t in tensors.items()}, file)
+
+
+def repro(call: Call, verdict: Verdict) -> str:
+    """The text of the script."""
+    options = ""
+    imports = ""
+    if call.target.name in GENERIC:
+        imports = "from effcc.target import Target\n"
+        options += f", target=Target.parse({call.target.name!r})"
+    if call.fast_math:
+        options += ", fast_math=True"
+    if call.always_prepare:
+        options += ", always_prepare=True"
+    if call.threads is not None:
+        options += f", threads={call.threads}"
+    if verdict.kind in ("race", "calls"):
+        options += f", calls={CALLS}"
+    title = verdict.sentence.replace("\\", "/").replace('"', "'")
+    return _SCRIPT.format(title=f"{title[0].upper()}{title[1:]}.", imports=imports, options=options)
+
+
+def printed(step: str, state: State | None, is_after: bool) -> str:
+    """A state as text; empty for one that has none."""
+    if state is None or (state.graph is None and state.program is None and state.cascades is None):
+        return ""
+    if state.cascades is None and state.program is None:
+        assert state.graph is not None
+        return "\n".join(print_graph(g) for g in (state.prepare, state.graph) if g is not None)
+    return show(state, step if is_after and step in STEPS else "fuse")
+
+
+def step_before(verdict: Verdict) -> str:
+    """The step whose result `before.ir` is, if text of it can be taken up again and nothing of the step at fault has
+    been done to it."""
+    steps = list(STEPS)
+    if verdict.step not in steps or verdict.before is None or verdict.kind == "rule":
+        return ""
+    at = steps.index(verdict.step)
+    before = steps[at - 1] if at else ""
+    alone = verdict.pass_name in ("", verdict.step) or verdict.kind == "memory"
+    return before if before in (*GRAPH_STEPS, *PROGRAM_STEPS) and alone else ""
+
+
+def words(where: str, problem: str, verdict: Verdict) -> list[str]:
+    """The finding, a line each."""
+    lines = [f"wrong: {where}", f"how: {problem}", f"why: {verdict.sentence}"]
+    if verdict.location:
+        lines.append(f"model line: {verdict.location}")
+    return [*lines, *verdict.details]
+
+

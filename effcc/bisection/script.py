@@ -1,0 +1,124 @@
+"""The process in which a script runs under bisection: `python -m effcc.bisection.script FOLDER SETTINGS SCRIPT ARGS`.
+
+It runs the script as Python does, watches every program that effcc compiles, and at the first wrong call ends the
+script and looks for what made it wrong, in this same process: so that whatever the script changed holds. What it found
+goes to `outcome.json` in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+import traceback
+import warnings
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+OUTCOME = "outcome.json"
+PROGRESS = "progress.txt"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command was told. calls: how many of each program are compared (None: all). seconds: for reducing."""
+
+    output: str
+    calls: int | None = None
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it. status: `right`, `wrong`, or `failed`, where the script fails though every program is right.
+
+    lines: the finding in words. programs, compared: how many were compiled, and how many calls were compared; unstable:
+    of these, how many differ by more than eager's roundings, and hang on a comparison or rounding in the model.
+    """
+
+    status: str
+    lines: tuple[str, ...] = ()
+    programs: int = 0
+    compared: int = 0
+    unstable: int = 0
+    step: str = ""
+    rule: str = ""
+    kernel: str = ""
+    kind: str = ""
+    pass_name: str = ""
+    code: int = 0
+
+
+def main() -> None:
+    """Run the script of the command line."""
+    folder, settings, script, *arguments = sys.argv[1:]
+    outcome = run(Path(folder), Settings(**json.loads(settings)), script, arguments)
+    Path(folder, OUTCOME).write_text(json.dumps(asdict(outcome)))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the script may have left threads
+
+
+def run(folder: Path, settings: Settings, script: str, arguments: list[str]) -> Outcome:
+    """Run a script, and bisect the first wrong call in it."""
+    from effcc import backend
+    from effcc.bisection.watch import Found, Watch
+
+    progress = (folder / PROGRESS).open("w", buffering=1)
+
+    def say(line: str) -> None:
+        progress.write(line + "\n")
+        print(f"effcc bisect: {line}", file=sys.stderr, flush=True)
+
+    watch = Watch(settings.calls, say)
+    backend.watch(watch)
+    code = 0
+    sys.argv = [script, *arguments]
+    sys.path[0] = str(Path(script).resolve().parent)
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except Found:
+        pass
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        backend.watch(None)
+    counts = {"programs": len(watch.programs), "compared": watch.compared, "unstable": watch.unstable, "code": code}
+    if watch.wrong is None:
+        return Outcome("failed" if code else "right", **counts)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return replace(_bisected(watch.wrong, settings, say), **counts)
+
+
+def _bisected(wrong: Any, settings: Settings, say: Any) -> Outcome:
+    """What makes a call wrong, with the folder written."""
+    from effcc.bisection.blame import blame
+    from effcc.bisection.report import words, write_report
+    from effcc.bisection.shrink import shrink
+
+    say(str(wrong))
+    verdict = blame(wrong.call, say)
+    if verdict is None:
+        lines = (f"wrong: {wrong}", "compiled again and called with the same inputs, it is right: what was kept from "
+                 "earlier calls, or a race that shows rarely")  # fmt: skip
+        return Outcome("wrong", lines, kind="calls", step="build")
+    say(verdict.sentence)
+    reduced, found = shrink(wrong.call, verdict, settings.seconds, say)
+    lines = words(f"{wrong.program}: call {wrong.number}", wrong.problem, verdict)
+    write_report(Path(settings.output), wrong.call, reduced, verdict, found, lines)
+    return Outcome(
+        "wrong", tuple(lines), step=verdict.step, rule=verdict.rule, kernel=verdict.kernel, kind=verdict.kind,
+        pass_name=verdict.pass_name,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
