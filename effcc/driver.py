@@ -529,9 +529,7 @@ def build(
     try:
         kernels = [unit.text for unit in source.kernels]
         cache = CompileCache.default()
-        return cache.load(
-            source.entry, target, kernels=kernels, openmp=openmp, making=making, compiler=compiler
-        )
+        return cache.load(source.entry, target, kernels=kernels, openmp=openmp, making=making, compiler=compiler)
     except ToolchainError as error:
         refused = [k for unit in source.kernels if unit.text == facts_of(error).get("unit") for k in unit.kernels]
         places = "; ".join(program.kernels[k].location for k in refused if k in program.kernels)

@@ -133,8 +133,8 @@ class Case:
     @property
     def work(self) -> int:
         """The points of all index spaces, about: how long it takes to interpret the loops of the case."""
-        graph = self.graph
-        return sum(points_of(TABLE[n.op], [o.type for o in n.operands], [r.type for r in n.results]) for n in graph.nodes)
+        nodes = self.graph.nodes
+        return sum(points_of(TABLE[n.op], [o.type for o in n.operands], [r.type for r in n.results]) for n in nodes)
 
     def __str__(self) -> str:
         return f"{self.graph.name}: {len(self.graph.nodes)} nodes"

@@ -29,7 +29,7 @@ from effcc.fuzz.schedules import draw_schedules, spread_scatters
 from effcc.fuzz.second import second
 from effcc.fuzz.torch_text import torch_function
 from effcc.ir.dims import same_shape
-from effcc.ir.dtypes import f64
+from effcc.ir.dtypes import DType, f64
 from effcc.ir.graph import Graph, Node
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.interpreter.evaluate import bind_sizes
@@ -333,10 +333,15 @@ def interpreted(examined: Examined) -> Failure | None:
 
 
 def wrong_after(
-    case: Case, expected: Expected, state: State, observe: Callable[[Any, Mapping[str, Array]], None] | None = None
+    case: Case,
+    expected: Expected,
+    state: State,
+    observe: Callable[[Any, Mapping[str, Array]], None] | None = None,
+    dtype: DType | None = f64,
+    **how: Any,
 ) -> str:
-    """How what a step made is wrong, interpreted in float64; empty where it is right. observe: called with what each
-    node or launch has computed, by name."""
+    """How what a step made is wrong, interpreted in float64 (dtype None: in its own dtypes); empty where it is right.
+    observe: called with what each node or launch has computed, by name. how: see `run_program`."""
 
     def seen(node: Node, results: list[Array]) -> list[Array]:
         if observe is not None:
@@ -346,15 +351,15 @@ def wrong_after(
     try:
         program = program_of(state.cascades) if state.cascades is not None else state.program
         if program is not None:
-            results = _ran(case, program, nests=state.nests, dtype=f64, observe=observe)
+            results = _ran(case, program, nests=state.nests, dtype=dtype, observe=observe, **how)
         else:
             assert state.graph is not None
             inputs = [a.copy() for a in case.inputs]
-            given = [*inputs, *_prepared(state, case, inputs)]
-            results = run_graph(state.graph, given, dtype=f64, externs=case.for_graph(f64), observe=seen)
+            given = [*inputs, *_prepared(state, case, inputs, dtype)]
+            results = run_graph(state.graph, given, dtype=dtype, externs=case.for_graph(dtype), observe=seen)
     except Exception as error:
         return told(error)
-    return compare([np.asarray(r) for r in results], None, expected, interpreted=True)
+    return compare([np.asarray(r) for r in results], None, expected, interpreted=dtype is not None)
 
 
 def _ran(case: Case, program: Program, **how: Any) -> list[Array]:
@@ -365,13 +370,13 @@ def _ran(case: Case, program: Program, **how: Any) -> list[Array]:
     return [np.asarray(r) for r in (*results, *(held[p.name] for p, _ in case.graph.updates))]
 
 
-def _prepared(state: State, case: Case, inputs: Sequence[Array]) -> list[Array]:
+def _prepared(state: State, case: Case, inputs: Sequence[Array], dtype: DType | None) -> list[Array]:
     """What `prepare` computes from the weights, for the parameters that `main` has besides the graph's."""
     if state.prepare is None:
         return []
     given = dict(zip((p.name for p in case.graph.params), inputs, strict=True))  # weights have known sizes
     weights = [given[p.name] for p in state.prepare.params]
-    return run_graph(state.prepare, weights, dtype=f64, externs=case.for_graph(f64))
+    return run_graph(state.prepare, weights, dtype=dtype, externs=case.for_graph(dtype))
 
 
 def _vectors(examined: Examined) -> Failure | None:

@@ -28,7 +28,7 @@ os.environ.setdefault("EFFCC_REMEMBER", "0")
 
 LONG = ("models", "fuzz")
 """Folders of long tests: they come first, so that processes that share the tests end together."""
-QUICK = ("budget", "caches", "checkpoints", "compression", "frontend", "models", "reports")
+QUICK = ("bisection", "budget", "caches", "checkpoints", "compression", "frontend", "models", "reports")
 """Folders of tests about what is computed, not how fast: most of their time would go to g++'s optimizer."""
 QUICK_FILES = ("test_op_table.py", "test_remembered.py")
 """Files of such tests elsewhere."""

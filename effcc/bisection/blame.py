@@ -18,7 +18,7 @@ from effcc.bisection.native import blame_native
 from effcc.bisection.verdict import Verdict
 from effcc.driver import State, passes_of
 from effcc.fuzz.expected import Array
-from effcc.fuzz.oracles import told, wrong_after
+from effcc.fuzz.oracles import told
 from effcc.ir.graph import Node
 from effcc.ir.program import Launch
 from effcc.passes.rules.engine import Trace
@@ -48,15 +48,15 @@ def blame(call: Call, say: Say = lambda _: None) -> Verdict | None:
     def wrong(k: int) -> str:
         if k not in problems:
             name, state = steps[k]
-            problems[k] = wrong_after(call.case, call.expected, _as_printed(name, state))
-            say(f"  {name}: {'wrong: ' + problems[k] if problems[k] else 'right'}")
+            problems[k] = call.wrong_after(_as_printed(name, state))
+            say(f"  {name or 'the graph as it was imported'}: {'wrong' if problems[k] else 'right'}")
         return problems[k]
 
     if not wrong(len(steps) - 1):
         return blame_native(call, say)
     first = first_wrong(len(steps), wrong)
-    if first == 0:  # float64 against itself
-        return Verdict("step", "import", "the graph has no meaning in float64", problems[0], before=call.begun)
+    if first == 0:
+        return Verdict("step", "import", "the graph as it was imported is wrong", problems[0], before=call.begun)
     name, before = steps[first][0], steps[first - 1][1]
     return _in_step(call, name, before, steps[first][1], problems[first], say)
 
@@ -94,16 +94,14 @@ def _as_printed(name: str, state: State) -> State:
 def _in_step(call: Call, step: str, before: State, after: State, problem: str, say: Say) -> Verdict:
     """The pass of a step that is at fault, and what in it."""
     passes = passes_of(step)
-    state = before
-    for name, change in passes.items():
+    name, state = step, before
+    for each, change in passes.items():
         changed = change(state, call.target)
-        found = wrong_after(call.case, call.expected, _as_printed(step, changed))
+        found = call.wrong_after(_as_printed(step, changed))
         if found:
-            before, after, problem = state, changed, found
+            name, before, after, problem = each, state, changed, found
             break
         state = changed
-    else:
-        name = step
     part = "" if len(passes) == 1 else f", in its pass `{name}`"
     if name == "simplify":
         return _in_simplification(call, before, problem, say)
@@ -126,7 +124,7 @@ def _in_simplification(call: Call, before: State, problem: str, say: Say) -> Ver
     graphs = [("", before.graph), *whole.graphs]
 
     def wrong_graph(k: int) -> str:
-        return wrong_after(call.case, call.expected, replace(before, graph=graphs[k][1]))
+        return call.wrong_after(replace(before, graph=graphs[k][1]))
 
     name = graphs[first_wrong(len(graphs), wrong_graph)][0]
     count = len(whole.firings)
@@ -139,7 +137,7 @@ def _in_simplification(call: Call, before: State, problem: str, say: Say) -> Ver
     say(f"{count} applications of rules: looking for the first at fault")
 
     def wrong(most: int) -> str:
-        found = wrong_after(call.case, call.expected, traced(most)[0])
+        found = call.wrong_after(traced(most)[0])
         say(f"  the first {most} of {count}: {'wrong' if found else 'right'}")
         return found
 
@@ -152,8 +150,7 @@ def _in_simplification(call: Call, before: State, problem: str, say: Say) -> Ver
     place = f"passes/rules/{rule.theme}.rules:{rule.line}"
     values = ", ".join(f"%{v.name}" for v in firing.results)
     sentence = (
-        f"the rewrite rule `{rule.name}` ({place}) makes the result wrong: application {number} of {count}, "
-        f"to {values}"
+        f"the rewrite rule `{rule.name}` ({place}) makes the result wrong: application {number} of {count}, to {values}"
     )
     return Verdict(
         "rule", "simplify", sentence, problem, location=firing.location, pass_name=RULES, rule=rule.name,
@@ -175,8 +172,8 @@ class _Seen:
 def _first_difference(call: Call, before: State, after: State) -> tuple[str, str, str]:
     """Where two states first compute different values under one name: in words, the model's line, the kernel."""
     was, now = _Seen(), _Seen()
-    wrong_after(call.case, call.expected, before, was)
-    wrong_after(call.case, call.expected, after, now)
+    call.wrong_after(before, was)
+    call.wrong_after(after, now)
     for name, (what, array) in now.values.items():
         if name not in was.values or _alike(was.values[name][1], array):
             continue
@@ -184,7 +181,11 @@ def _first_difference(call: Call, before: State, after: State) -> tuple[str, str
             return f": %{name} = {what.op} ... is the first value that differs", what.location, ""
         if isinstance(what, Launch) and after.program is not None:
             kernel = after.program.kernels[what.kernel]
-            return f" in the kernel @{what.kernel}: {name} is the first buffer that differs", kernel.location, kernel.name
+            return (
+                f" in the kernel @{what.kernel}: {name} is the first buffer that differs",
+                kernel.location,
+                kernel.name,
+            )
         return f": {name} is the first buffer that differs", "", ""
     return "", "", ""
 

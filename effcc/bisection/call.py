@@ -20,9 +20,9 @@ from effcc.frontend.extern import bind
 from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import Array, Expected, expect
 from effcc.fuzz.generate import Case, points_of
-from effcc.fuzz.oracles import compare, told
+from effcc.fuzz.oracles import compare, told, wrong_after
 from effcc.ir.dims import evaluate
-from effcc.ir.dtypes import DType
+from effcc.ir.dtypes import DType, f64
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.interpreter.evaluate import bind_sizes
 from effcc.ir.ops import TABLE
@@ -115,6 +115,11 @@ class Call:
         held = dict(zip(self.case.graph.params, given, strict=True))
         return [to_numpy(t) for t in (*outputs, *(held[p] for p, _ in self.case.graph.updates))]
 
+    def wrong_after(self, state: State, observe: Any = None, **how: Any) -> str:
+        """How what a step made is wrong, interpreted; empty where it is right. In float64, but for a program of which
+        every bit is defined: that is held to its bits."""
+        return wrong_after(self.case, self.expected, state, observe, None if self.expected.exact else f64, **how)
+
     def wrong(self, results: Sequence[Array]) -> str:
         """How results of compiled code are wrong; empty where they are right."""
         return compare(results, None, self.expected, by_elements=True)
@@ -157,7 +162,9 @@ class Drawn:
         names = tuple(r if isinstance(r, str) else r.name for r in call.results)
         random = is_random(call)
         if not random or names not in self._known:
-            given = [laid(np.asarray(a).astype(t.dtype.numpy), t, self._sizes) for a, t in zip(arrays, types, strict=True)]
+            given = [
+                laid(np.asarray(a).astype(t.dtype.numpy), t, self._sizes) for a, t in zip(arrays, types, strict=True)
+            ]
             before = torch.get_rng_state()
             torch.set_rng_state(self._generator)
             try:

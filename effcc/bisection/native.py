@@ -21,13 +21,14 @@ from effcc.codegen.cpp.program import emit_program
 from effcc.driver import State, run_steps
 from effcc.errors import EffccError
 from effcc.fuzz.expected import Array
-from effcc.fuzz.oracles import told, wrong_after
+from effcc.fuzz.oracles import told
 from effcc.fuzz.steps import same_bits
 from effcc.ir.dims import evaluate
 from effcc.ir.dtypes import f64
 from effcc.ir.interpreter import run_kernel, run_vectors
 from effcc.ir.kernel import Kernel
 from effcc.ir.program import Buffer, Launch, Program
+from effcc.ir.types import TensorType
 from effcc.passes.memory import Plan
 from effcc.runtime.toolchain import Compiler, find_compiler
 from effcc.target import Target
@@ -69,8 +70,9 @@ def _blame(call: Call, say: Say) -> Verdict | None:
     if not problem:
         return None
     if not call.wrong(first):
-        return Verdict("calls", "build", "the first call is right, a later one with the same inputs is not: what is kept "
-                       "from call to call (weights that were packed, states that are updated)", problem, before=state)  # fmt: skip
+        kept = "what is kept from call to call (weights that were packed, states that are updated)"
+        sentence = f"the first call is right, a later one with the same inputs is not: {kept}"
+        return Verdict("calls", "build", sentence, problem, before=state)
     if not alone:
         return Verdict("race", "build", "wrong on several threads, right on one", problem, before=state)
     say("looking for buffers that share memory while both are needed")
@@ -183,30 +185,19 @@ def launches(call: Call, state: State) -> list[Launched]:
     """The launches of a program, in order, with what its interpreter hands them."""
     program = state.program
     assert program is not None
-    memory: dict[str, Array] = {}
     found: list[Launched] = []
-    given = dict(zip(program.inputs, call.case.inputs, strict=True))
-    written: dict[str, Array] = {}
 
-    def seen(step: Any, results: Mapping[str, Array]) -> None:
-        if isinstance(step, Launch):
-            kernel = program.kernels[step.kernel]
-            if all(n in written or n in given for n in step.arguments):
-                arrays = {
-                    p.name: _as(written[n] if n in written else given[n], p.type.dtype.numpy)
-                    for p, n in zip(kernel.params, step.arguments, strict=True)
-                }
-                found.append(Launched(step, kernel, arrays))
-        written.update({n: np.array(a, copy=True) for n, a in results.items()})
-        memory.update(written)
+    def enter(launch: Launch, arrays: Mapping[str, Array]) -> None:
+        kernel = program.kernels[launch.kernel]
+        found.append(Launched(launch, kernel, {p.name: _as(arrays[p.name], p.type) for p in kernel.signature}))
 
-    wrong_after(call.case, call.expected, replace(state, nests={}), seen)
+    call.wrong_after(replace(state, nests={}), enter=enter)
     return found
 
 
-def _as(array: Array, dtype: Any) -> Array:
+def _as(array: Array, type: TensorType) -> Array:
     with np.errstate(all="ignore"):
-        return np.asarray(array).astype(dtype)
+        return np.asarray(array).astype(type.dtype.numpy)
 
 
 def alone(launched: Launched, state: State, target: Target) -> State:
@@ -219,9 +210,7 @@ def alone(launched: Launched, state: State, target: Target) -> State:
     )
     names = tuple(p.name for p in kernel.params), tuple(o.name for o in kernel.outputs)
     launch = replace(launched.launch, arguments=names[0], results=names[1])
-    one = Program(
-        program.name, buffers, names[0], names[1], {launch.kernel: kernel}, (launch,), ranges=program.ranges
-    )
+    one = Program(program.name, buffers, names[0], names[1], {launch.kernel: kernel}, (launch,), ranges=program.ranges)
     begun = State(program=one, schedules={launch.kernel: state.schedules[launch.kernel]}, tiled=True)
     return run_steps(begun, target, "tile")
 
@@ -282,10 +271,15 @@ def _why(launched: Launched, state: State, call: Call, say: Say) -> tuple[str, s
         except Exception as error:
             wrong = told(error)
         if wrong:
-            return "vectorize", "its vectors, interpreted, are wrong already, so the step `vectorize` (codegen) is at fault"
+            return (
+                "vectorize",
+                "its vectors, interpreted, are wrong already, so the step `vectorize` (codegen) is at fault",
+            )
     unoptimized = run_alone(launched, state, call, _unoptimized())
     scalar = _scalar_agrees(launched, state, call)
-    plain = f"code for the target `scalar` is {'right' if scalar else 'wrong, too' if scalar is False else 'not to be had'}"
+    plain = (
+        f"code for the target `scalar` is {'right' if scalar else 'wrong, too' if scalar is False else 'not to be had'}"
+    )
     if not unoptimized:
         return "build", f"right with -O0, wrong with -O3: g++'s optimizer, or code whose meaning is undefined; {plain}"
     return "emit", f"wrong without g++'s optimizer, too: its C++ (the step `emit`, or a header of the runtime); {plain}"

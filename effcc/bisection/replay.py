@@ -55,7 +55,9 @@ def replay(
     for number, (value, got) in enumerate(zip(parsed.results, results[0], strict=True)):
         want = call.expected.results[number]
         own, mine = largest_error(want.own, want.wide), largest_error(got, want.wide)
-        print(f"result {number} (%{value.name}): largest error {mine:.3g} compiled, {own:.3g} interpreted in its dtypes")
+        print(
+            f"result {number} (%{value.name}): largest error {mine:.3g} compiled, {own:.3g} interpreted in its dtypes"
+        )
     differ = any(a.tobytes() != b.tobytes() for other in results[1:] for a, b in zip(results[0], other, strict=True))
     problem = next(filter(None, map(call.wrong, results)), "two calls differ" if differ else "")
     print(f"wrong: {problem}" if problem else "right", file=sys.stdout)

@@ -41,14 +41,14 @@ if __name__ == "__main__":
 def write_report(folder: Path, whole: Call, reduced: Call, verdict: Verdict, found: Verdict, lines: list[str]) -> None:
     """Write the folder, which is made. verdict: of the whole call; found: of the reduced one; lines: the words."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "program.ir").write_text(print_graph(whole.case.graph))
-    (folder / "reduced.ir").write_text(print_graph(reduced.case.graph))
+    (folder / "program.ir").write_text(print_graph(whole.case.graph) + "\n")
+    (folder / "reduced.ir").write_text(print_graph(reduced.case.graph) + "\n")
     save_inputs(reduced, folder / "inputs.safetensors")
     (folder / "repro.py").write_text(repro(reduced, found))
     for name, state in (("before", found.before), ("after", found.after)):
         text = printed(found.step, state, name == "after")
         if text:
-            (folder / f"{name}.ir").write_text(text)
+            (folder / f"{name}.ir").write_text(text + "\n")
     step = step_before(found)
     if step and (folder / "before.ir").exists():
         lines = [*lines, f"go on from the step before it: effcc compile {folder / 'before.ir'} --from {step}"]
@@ -110,5 +110,3 @@ def words(where: str, problem: str, verdict: Verdict) -> list[str]:
     if verdict.location:
         lines.append(f"model line: {verdict.location}")
     return [*lines, *verdict.details]
-
-

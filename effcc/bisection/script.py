@@ -15,9 +15,13 @@ import traceback
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from effcc.bisection.blame import Say
+    from effcc.bisection.watch import Wrong
 
 OUTCOME = "outcome.json"
 PROGRESS = "progress.txt"
@@ -90,15 +94,15 @@ def run(folder: Path, settings: Settings, script: str, arguments: list[str]) -> 
         code = 1
     finally:
         backend.watch(None)
-    counts = {"programs": len(watch.programs), "compared": watch.compared, "unstable": watch.unstable, "code": code}
+    counted = Outcome("failed" if code else "right", (), len(watch.programs), watch.compared, watch.unstable, code=code)
     if watch.wrong is None:
-        return Outcome("failed" if code else "right", **counts)
+        return counted
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return replace(_bisected(watch.wrong, settings, say), **counts)
+        return _bisected(watch.wrong, settings, say, counted)
 
 
-def _bisected(wrong: Any, settings: Settings, say: Any) -> Outcome:
+def _bisected(wrong: Wrong, settings: Settings, say: Say, counted: Outcome) -> Outcome:
     """What makes a call wrong, with the folder written."""
     from effcc.bisection.blame import blame
     from effcc.bisection.report import words, write_report
@@ -107,16 +111,18 @@ def _bisected(wrong: Any, settings: Settings, say: Any) -> Outcome:
     say(str(wrong))
     verdict = blame(wrong.call, say)
     if verdict is None:
-        lines = (f"wrong: {wrong}", "compiled again and called with the same inputs, it is right: what was kept from "
-                 "earlier calls, or a race that shows rarely")  # fmt: skip
-        return Outcome("wrong", lines, kind="calls", step="build")
+        again = (
+            "why: compiled again and called with the same inputs it is right, so it is what was kept from earlier "
+            "calls (packed weights, sizes), or a race that shows rarely"
+        )
+        return replace(counted, status="wrong", lines=(f"wrong: {wrong}", again), kind="calls", step="build")
     say(verdict.sentence)
     reduced, found = shrink(wrong.call, verdict, settings.seconds, say)
-    lines = words(f"{wrong.program}: call {wrong.number}", wrong.problem, verdict)
-    write_report(Path(settings.output), wrong.call, reduced, verdict, found, lines)
-    return Outcome(
-        "wrong", tuple(lines), step=verdict.step, rule=verdict.rule, kernel=verdict.kernel, kind=verdict.kind,
-        pass_name=verdict.pass_name,
+    report = words(f"{wrong.program}: call {wrong.number}", wrong.problem, verdict)
+    write_report(Path(settings.output), wrong.call, reduced, verdict, found, report)
+    return replace(
+        counted, status="wrong", lines=tuple(report), step=verdict.step, rule=verdict.rule, kernel=verdict.kernel,
+        kind=verdict.kind, pass_name=verdict.pass_name,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ class Search:
         counted = f"{found.compared} calls of {found.programs} programs compared"
         if found.unstable:
             counted += (
-                f"; {found.unstable} differ from eager by more than its own roundings, as roundings alone may make them "
+                f"; {found.unstable} differ from eager by more than its own roundings, and roundings alone may do that "
                 "(a comparison, rounding or arg-max in the model hangs on a last bit)"
             )
         if found.status == "right":
@@ -54,7 +54,9 @@ class Search:
 def search(script: Path, arguments: list[str], output: Path, calls: int | None, seconds: float) -> Search:
     """Run a script under bisection. Raises InputError where there is no such script."""
     if not script.is_file():
-        raise InputError(f"{script}: expected a Python script, found {'a folder' if script.is_dir() else 'no such file'}")
+        raise InputError(
+            f"{script}: expected a Python script, found {'a folder' if script.is_dir() else 'no such file'}"
+        )
     settings = Settings(str(output.absolute()), calls, seconds)
     with tempfile.TemporaryDirectory(prefix="effcc-bisect-") as scratch:
         folder = Path(scratch)

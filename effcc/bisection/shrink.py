@@ -11,9 +11,8 @@ from effcc.bisection.call import Call
 from effcc.bisection.verdict import Verdict
 from effcc.driver import run_steps
 from effcc.errors import EffccError
-from effcc.fuzz.expected import expect
 from effcc.fuzz.generate import Case
-from effcc.fuzz.oracles import Failure, wrong_after
+from effcc.fuzz.oracles import Failure
 from effcc.fuzz.reduce import reduce
 from effcc.fuzz.second import at_sizes
 
@@ -64,7 +63,7 @@ def _may_be(call: Call, verdict: Verdict) -> bool:
         return False
     if verdict.step != "lower":
         state = replace(state, nests={})
-    return bool(wrong_after(call.case, expect(call.case), state))
+    return bool(call.wrong_after(state))
 
 
 def _known_sizes(call: Call) -> Call | None:

@@ -120,7 +120,7 @@ class Watch:
         given, beside = (_copied(arguments, program.written) for _ in range(2))
         with torch.no_grad():
             eager, wide = run_both(module, given)
-        self.tell(f"{program}: call {number}")
+        self.tell(f"program {program.number}: call {number}")
         torch.set_rng_state(generator)
         other = Ran(list(run(list(beside))), beside)
         torch.set_rng_state(generator)
@@ -133,8 +133,7 @@ class Watch:
         names = _names(program, found)
         unlike = [_unlike(n, a, b) for n, a, b in zip(names, _tensors(other), _tensors(found), strict=True)]
         reports = [
-            check_output(*item)
-            for item in zip(names, _tensors(wide), _tensors(eager), _tensors(found), strict=True)
+            check_output(*item) for item in zip(names, _tensors(wide), _tensors(eager), _tensors(found), strict=True)
         ]
         problem = next((str(r) for r in reports if not r.ok), "")
         differs = next(filter(None, unlike), "")

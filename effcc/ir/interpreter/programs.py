@@ -25,6 +25,7 @@ from effcc.ir.vectors import Function
 
 Externs = Callable[[Extern, list[Array]], Sequence[Array]]
 Observe = Callable[[Step, Mapping[str, Array]], None]
+Enter = Callable[[Launch, Mapping[str, Array]], None]
 
 
 def run_program(
@@ -37,18 +38,20 @@ def run_program(
     vectors: Mapping[str, Function] | None = None,
     team: int = 1,
     observe: Observe | None = None,
+    enter: Enter | None = None,
 ) -> list[Array]:
     """The outputs of a program, then the values of its updates. Inputs that a step writes are changed in place.
 
     `nests`, by kernel name, are run in the place of kernels; `vectors` in the place of both, by a `team` of threads,
     with the dtypes that they have. `externs(call, arrays)` computes the calls that have no reference;
-    `observe(step, results)` sees what each step has written, by buffer. Raises InputError on misfitting inputs and, of
+    `observe(step, results)` sees what each step has written, by buffer; `enter(launch, arrays)` what each launch is
+    handed, by the kernel's parameters. Raises InputError on misfitting inputs and, of
     vectors, where a check of the model's data fails, UnsupportedError on an extern call without a reference and a
     callback.
     """
     if len(inputs) != len(program.inputs):
         raise InputError(f"program @{program.name} expects {len(program.inputs)} inputs, got {len(inputs)}")
-    run = _Run(program, dtype, externs, nests or {}, vectors or {}, team)
+    run = _Run(program, dtype, externs, nests or {}, vectors or {}, team, enter)
     pairs = zip(program.inputs, inputs, strict=True)
     given = {name: as_dtype(array, run.types[name].dtype, dtype, name) for name, array in pairs}
     run.sizes = bind_sizes({name: (run.types[name].shape, a.shape) for name, a in given.items()}, sizes)
@@ -77,6 +80,7 @@ class _Run:
         nests: Mapping[str, LoopNest],
         vectors: Mapping[str, Function],
         team: int,
+        enter: Enter | None,
     ) -> None:
         self.program = program
         self.types = {b.name: b.type for b in program.buffers}
@@ -86,6 +90,7 @@ class _Run:
         self.externs = externs
         self.nests = nests
         self.vectors, self.team = vectors, team
+        self.enter = enter
 
     def load(self, name: str, type: TensorType) -> Array:
         """The buffer's memory, seen through a type."""
@@ -119,6 +124,8 @@ class _Run:
         kernel = self.program.kernels[step.kernel]
         arguments = dict(zip(kernel.signature, step.touched, strict=True))
         arrays = {param.name: self.load(name, param.type) for param, name in arguments.items()}
+        if self.enter is not None:
+            self.enter(step, {name: array.copy() for name, array in arrays.items()})
         if step.kernel in self.vectors:
             self._run_vectors(self.vectors[step.kernel], {p.name: n for p, n in arguments.items()})
             return
