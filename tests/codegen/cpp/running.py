@@ -86,11 +86,11 @@ def run_program(
 ) -> None:
     """Compile a program and run it on arrays, which hold its inputs and outputs under the buffers' names.
 
-    `quick` compiles with -O1: for large sources whose meaning is tested, not their speed.
+    `quick` compiles without optimizing: for large sources whose meaning is tested, not their speed.
     """
     source = emit_program(program, nests, target)
     if quick:
-        flags = ["-O1" if flag == "-O3" else flag for flag in compile_flags(target)]
+        flags = ["-O0" if flag == "-O3" else flag for flag in compile_flags(target)]
         library = Library(compile_library(str(source), cache.folder / f"{uuid.uuid4().hex}.so", flags))
     else:
         library = load(cache, source, target)

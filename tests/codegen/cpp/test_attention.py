@@ -88,17 +88,20 @@ def computed(kernel: Kernel, shape: tuple[int, ...], target: Target, cache: Comp
     return print_loops(nest)
 
 
+def small_tiles(monkeypatch: pytest.MonkeyPatch, queries: int, keys: int = 8) -> None:
+    def small(kernel: Kernel, target: Target, rank: int = 0) -> Any:
+        rows, tiles = online_of(kernel, target, rank)
+        return rows, replace(tiles, queries=queries, keys=keys)
+
+    monkeypatch.setattr(choosing, "online_of", small)
+
+
 @pytest.mark.parametrize("sees", list(SEES.values())[2:], ids=list(SEES)[2:])
 def test_rows_see_what_their_mask_says(
     sees: str, target: Target, cache: CompileCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In tiles that do not divide, of which some are seen by no row, some by all, and rows that see nothing at all."""
-
-    def small(kernel: Kernel, target: Target, rank: int = 0) -> Any:
-        rows, tiles = online_of(kernel, target, rank)
-        return rows, replace(tiles, queries=6, keys=8)
-
-    monkeypatch.setattr(choosing, "online_of", small)
+    small_tiles(monkeypatch, queries=6)
     loops = computed(attention(sees, 2, 27, 30, 8, 12), (2, 27, 30, 8, 12), target, cache)
     assert ("n_end" in loops or "n_first" in loops) == (sees != SEES["what data say"])
 
@@ -108,7 +111,9 @@ def test_any_sizes(shape: tuple[int, ...], target: Target, cache: CompileCache) 
     computed(attention(SEES["a window"], *shape), shape, target, cache)
 
 
-def test_sizes_known_at_run_time(target: Target, cache: CompileCache) -> None:
+def test_sizes_known_at_run_time(target: Target, cache: CompileCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In small tiles: every border of a tile has code of its own, which is long for large ones."""
+    small_tiles(monkeypatch, queries=6)
     shape = (2, 50, 90, 8, 16)
     computed(attention(SEES["up to its own"], 2, "rows", "keys", 8, 16), shape, target, cache)
 
@@ -117,12 +122,7 @@ def test_rows_that_lie_side_by_side_are_lanes_of_scores(
     target: Target, cache: CompileCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The queries of a cache's prefill: what all rows see is asked once, for the tile, and not lane by lane."""
-
-    def small(kernel: Kernel, target: Target, rank: int = 0) -> Any:
-        rows, tiles = online_of(kernel, target, rank)
-        return rows, replace(tiles, queries=16, keys=8)
-
-    monkeypatch.setattr(choosing, "online_of", small)
+    small_tiles(monkeypatch, queries=16)
     computed(attention(SEES["up to its own"], 2, 32, 32, 8, 8, "{256,1,32}"), (2, 32, 32, 8, 8), target, cache)
 
 
