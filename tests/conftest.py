@@ -98,6 +98,17 @@ def _forms_enough() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _guards_not_timed() -> Iterator[None]:
+    """Do not let Dynamo time the guards of what it has compiled: it flushes all caches first, for which each of thousands
+    of small programs takes 20 ms or more, and the number goes to its log alone."""
+    import torch._dynamo.guards
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch._dynamo.guards, "profile_guard_manager", lambda *_: 0.0, raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _compile_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = request.path.parent.name in QUICK or request.path.name in QUICK_FILES
