@@ -81,8 +81,10 @@ def deviations(
 
         return look
 
-    with torch.no_grad():
-        with_calls(state, target, steps, bound)(*random_inputs(program, sizes, given))
+    inputs = random_inputs(program, sizes, given)
+    with torch.no_grad():  # what the program writes to an input is of no use to others
+        written = (t.clone() if n in program.written else t for n, t in zip(program.inputs, inputs, strict=True))
+        with_calls(state, target, steps, bound)(*written)
     return found
 
 

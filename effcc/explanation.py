@@ -29,7 +29,7 @@ from effcc.runtime.measure import recalled
 from effcc.sources import Source, read_model
 from effcc.statistics import extern_name, require_programs
 from effcc.target import Target, detect
-from effcc.timing import start_seconds, time_steps
+from effcc.timing import start_seconds, time_what_runs
 from effcc.trace import Tick, ticks, trace_events, write_trace
 from effcc.traffic import traffic
 from effcc.verdict import Facts, verdict
@@ -107,7 +107,7 @@ class ProgramReport:
     nodes: the graph that was fused, and `head` its parameters. steps: what a call does, in order. code: the C++ of
     kernels, by unit; equal kernels share one. limits: `peak` in operations and `bandwidth` in bytes a second, which the
     roofline takes; `start` is what a launch takes by itself, in seconds, where kernels were measured. ticks: when each
-    thread ran what in one call, if a `trace` was asked for.
+    thread ran what in one call, if a `trace` was asked for. problem: why kernels could not be run.
     """
 
     name: str
@@ -127,6 +127,7 @@ class ProgramReport:
     code: Mapping[str, str] = dataclasses.field(default_factory=dict)
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     ticks: tuple[Tick, ...] = ()
+    problem: str = ""
 
     def __str__(self) -> str:
         from effcc.explanation_text import program_text
@@ -278,7 +279,10 @@ def report(
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
     sizes = size_hints(program)
-    times = time_steps(state, target, sizes, weights) if measure and program.steps else []
+    times: list[float] = []
+    given, problem = weights, ""
+    if measure and program.steps:
+        times, given, problem = time_what_runs(state, target, sizes, weights)
     seconds: Counter[str] = Counter()
     for step, taken in zip(program.steps, times, strict=False):
         if isinstance(step, Launch):
@@ -290,7 +294,7 @@ def report(
     limits = {"peak": target.peak_flops, "bandwidth": bandwidth(target, cached)}
     if times:
         limits["start"] = start_seconds(target)
-    apart = deviations(state, target, sizes, weights) if times and compare else {}
+    apart = deviations(state, target, sizes, given) if times and compare else {}
     kernels = []
     for name, count in launches.items():
         kernel, schedule, does = program.kernels[name], state.schedules[name], works[name]
@@ -355,7 +359,8 @@ def report(
         steps=_steps(program.steps, times),
         code={state.units[name].namespace: state.units[name].text for name in launches},
         limits=limits,
-        ticks=ticks(state, target, sizes, weights) if times and trace else (),
+        ticks=ticks(state, target, sizes, given) if times and trace else (),
+        problem=problem,
     )
 
 

@@ -29,7 +29,17 @@ def program_text(report: ProgramReport) -> str:
     if report.sizes:
         head += "; figures are at " + ", ".join(f"{n} = {v}" for n, v in report.sizes.items())
     parts = [head, kernel_table(report)]
+    parts += [f"nothing was measured: {report.problem}"] if report.problem else []
     parts += [_detail(k) for k in _by_time(report)]
+    parts += about(report)
+    if report.source:
+        parts.append(report.source)
+    return "\n\n".join(parts)
+
+
+def about(report: ProgramReport) -> list[str]:
+    """Paragraphs on what is no kernel's: calls to PyTorch, arithmetic, stored weights, memory, compile time."""
+    parts = []
     if report.externs:
         rows = [f"  {e.operator}: {e.reason}{_at(e.location)}{_took(e.measured)}" for e in report.externs]
         parts.append("run by PyTorch:\n" + "\n".join(rows))
@@ -44,9 +54,7 @@ def program_text(report: ProgramReport) -> str:
         f"prepared from them {memory['prepared']}, of the weights only read to prepare {memory['originals']}"
     )
     parts.append("compile time: " + ", ".join(f"{n} {s:.3f} s" for n, s in report.seconds.items()))
-    if report.source:
-        parts.append(report.source)
-    return "\n\n".join(parts)
+    return parts
 
 
 def _arithmetic(report: ProgramReport) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from effcc.codegen.cpp.program import emit_program
 from effcc.driver import BindExtern, State, load, run_steps
+from effcc.errors import OutOfRangeError, RefusedValueError, ZeroDivisorError
 from effcc.ir.dims import evaluate
 from effcc.ir.dtypes import f32
 from effcc.ir.graph import GraphBuilder
@@ -53,9 +54,31 @@ def start_seconds(target: Target) -> float:
     return seconds
 
 
-def random_inputs(program: Program, sizes: Mapping[str, int], given: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+def time_what_runs(
+    state: State, target: Target, sizes: Mapping[str, int], given: Mapping[str, torch.Tensor]
+) -> tuple[list[float], Mapping[str, torch.Tensor], str]:
+    """What `time_steps` gives, the inputs that it was given for that, and why it gave nothing, where it did not.
+
+    A model may refuse random inputs: zeros are no divisors. Integers are 1 where they cannot be 0.
+    """
+    program = state.program
+    assert program is not None
+    problem = ""
+    for integer in (0, 1):
+        inputs = random_inputs(program, sizes, given, integer)
+        named = dict(zip(program.inputs, inputs, strict=True))
+        try:
+            return time_steps(state, target, sizes, named), named, ""
+        except (OutOfRangeError, RefusedValueError, ZeroDivisorError) as error:
+            problem = problem or str(error)
+    return [], given, f"the model refuses random inputs: {problem}"
+
+
+def random_inputs(
+    program: Program, sizes: Mapping[str, int], given: Mapping[str, torch.Tensor], integer: int = 0
+) -> list[torch.Tensor]:
     """A program's inputs: those given by name, and random ones."""
-    return [given[n] if n in given else random_tensor(program.buffer(n), sizes) for n in program.inputs]
+    return [given[n] if n in given else random_tensor(program.buffer(n), sizes, integer) for n in program.inputs]
 
 
 class Clocked:
@@ -122,12 +145,12 @@ def _bind(call: Extern, times: list[float]) -> ExternCall:
     return mark
 
 
-def random_tensor(buffer: Buffer, sizes: Mapping[str, int]) -> torch.Tensor:
-    """A tensor for an input: normal numbers, zeros for integers, True."""
+def random_tensor(buffer: Buffer, sizes: Mapping[str, int], integer: int = 0) -> torch.Tensor:
+    """A tensor for an input: normal numbers, the same `integer` everywhere, True."""
     shape = [evaluate(d, sizes) for d in buffer.type.shape]
     strides = [evaluate(s, sizes) for s in buffer.type.layout]
     dtype = TORCH_DTYPES[buffer.type.dtype.name]
     made = torch.empty_strided(shape, strides, dtype=dtype)
     if dtype.is_floating_point:
         return made.normal_()
-    return made.fill_(dtype == torch.bool)
+    return made.fill_(True if dtype == torch.bool else integer)

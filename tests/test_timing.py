@@ -29,3 +29,20 @@ def test_a_program_that_counts_its_calls_can_be_timed() -> None:
         compiled(torch.ones(4))
     (program,) = effcc.explain(compiled).programs
     assert all(kernel.measured for kernel in program.kernels)
+
+
+def test_divisors_are_ones_where_zeros_are_refused() -> None:
+    compiled = torch.compile(lambda x, n: x // n + 1, backend="effcc")
+    compiled(torch.arange(8), torch.ones(8, dtype=torch.int64))
+    (program,) = effcc.explain(compiled, details=True, trace=True).programs
+    assert all(kernel.measured and kernel.deviation and not kernel.deviation.rms for kernel in program.kernels)
+    assert program.ticks and not program.problem
+
+
+def test_a_model_that_refuses_all_random_inputs_says_why_it_was_not_measured() -> None:
+    compiled = torch.compile(lambda x, n: x // (n * (n - 1)), backend="effcc")
+    compiled(torch.arange(8), torch.full((8,), 3))
+    explanation = effcc.explain(compiled, details=True, trace=True)
+    (program,) = explanation.programs
+    assert all(kernel.measured is None and kernel.deviation is None for kernel in program.kernels)
+    assert "nothing was measured: the model refuses random inputs: floordiv" in str(explanation)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effcc.comparison import compare
+from effcc.compression.report import layers_text
 from effcc.errors import InputError
 from effcc.page.compared import compared
 from effcc.page.program import Program
@@ -35,6 +36,7 @@ def page_text(explanation: Explanation, against: Explanation | None = None) -> s
         style=_part("page.css"),
         script=_part("page.js"),
         programs="\n".join([*(p.html() for p in programs), *(compared(c, {}) for c in changes[len(programs) :])]),
+        layers=_layers(explanation),
         breaks=_breaks(explanation),
         data=_as_script([p.data() for p in programs]),
     )
@@ -54,6 +56,15 @@ def write_page(explanation: Explanation, path: Path, against: Explanation | None
 
 def _part(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _layers(explanation: Explanation) -> str:
+    """How the model's weights are stored, where it was asked to store some."""
+    if not explanation.layers:
+        return ""
+    return (
+        f'<section><h2>Stored weights</h2><pre class="about">{escape(layers_text(explanation.layers))}</pre></section>'
+    )
 
 
 def _breaks(explanation: Explanation) -> str:

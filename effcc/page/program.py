@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from effcc.explanation_text import about
 from effcc.page.compared import compared
 from effcc.page.plots import plots
 
@@ -55,12 +56,15 @@ class Program:
         )
         change = compared(self.change, {k.name: n for n, k in enumerate(report.kernels)}) if self.change else ""
         launches = sum(k.launches for k in report.kernels)
-        sizes = "".join(f"; {escape(n)} = {v}" for n, v in report.sizes.items())
+        head = f"for {report.target}: {len(report.kernels)} kernels, {launches} launches a call"
+        head += "".join(f"; {n} = {v}" for n, v in report.sizes.items())
+        head += f"; nothing was measured: {report.problem}" if report.problem else ""
         return (
             f'<section class="program" data-p="{self.number}"><h2>program {escape(report.name)}</h2>'
-            f"<p>for {escape(report.target)}: {len(report.kernels)} kernels, {launches} launches a call{sizes}</p>"
+            f"<p>{escape(head)}</p>"
             f'{self._table()}{plots(report)}<p class="chosen" aria-live="polite">Choose a kernel or a line.</p>'
-            f'<div class="panes">{shown}</div>{change}</section>'
+            f'<div class="panes">{shown}</div>{change}'
+            f'<pre class="about">{escape(chr(10).join(about(report)))}</pre></section>'
         )
 
     def data(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import effcc
 from effcc.cli import app
+from effcc.compression.report import ROWS, LayerReport
 from effcc.errors import InputError
 from effcc.explanation import Explanation
 from effcc.page import page_text
@@ -145,6 +146,15 @@ def test_every_kernel_has_its_verdict(timed: Explanation) -> None:
     (program,) = timed.programs
     assert words[len(program.kernels)] == "run by PyTorch: sorting is not a cascade"
     assert all(words[n] == f"verdict {n}" for n in range(len(program.kernels)))
+
+
+def test_what_is_no_kernels_is_told_as_the_text_tells_it(explanation: Explanation, page: Element) -> None:
+    (told,) = page.all("pre", cls="about")
+    assert "memory: arena" in told.text and "compile time: simplify" in told.text
+    assert all(line in str(explanation) for line in told.text.splitlines())
+    stored = LayerReport("part", "int8", 10, 40, 0.1, (1e-6,) * len(ROWS), (2e-6,) * len(ROWS), "")
+    text = page_text(replace(explanation, layers=(stored,)))
+    assert "Stored weights" in text and "10.00 %" in text
 
 
 def test_the_page_loads_nothing(page: Element) -> None:
