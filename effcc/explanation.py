@@ -293,7 +293,8 @@ def report(
     moved = traffic(program, works)
     limits = {"peak": target.peak_flops, "bandwidth": bandwidth(target, cached)}
     if times:
-        limits["start"] = start_seconds(target)
+        quickest = min((seconds[name] / count for name, count in launches.items()), default=0.0)
+        limits["start"] = min(start_seconds(target), quickest)
     apart = deviations(state, target, sizes, given) if times and compare else {}
     kernels = []
     for name, count in launches.items():

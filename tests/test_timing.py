@@ -46,3 +46,12 @@ def test_a_model_that_refuses_all_random_inputs_says_why_it_was_not_measured() -
     (program,) = explanation.programs
     assert all(kernel.measured is None and kernel.deviation is None for kernel in program.kernels)
     assert "nothing was measured: the model refuses random inputs: floordiv" in str(explanation)
+
+
+def test_starting_takes_no_longer_than_the_quickest_launch() -> None:
+    compiled = torch.compile(lambda x: torch.softmax(x @ x, -1), backend="effcc")
+    compiled(torch.ones(32, 32))
+    (program,) = effcc.explain(compiled).programs
+    quickest = min((k.measured or 0.0) / k.launches for k in program.kernels)
+    assert 0 < program.limits["start"] <= quickest
+    assert all("% of a call" not in k.verdict or int(k.verdict.split()[-5]) <= 100 for k in program.kernels)
