@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from math import prod
+from types import MappingProxyType
 
 from effcc.ir.codes import reads_table
 from effcc.ir.contraction import Contraction, factors_of, summands_of
@@ -290,12 +291,14 @@ def window_of(
     packed: Collection[Load],
     target: Target,
     rank: int = 0,
+    lanes: Mapping[str, str] = MappingProxyType({}),
 ) -> WindowSchedule:
-    """The best register tile of windows, with lanes along `axis`; `packed`: what will be packed for them."""
+    """The best register tile of windows, with lanes along `axis`; `packed`: what will be packed for them; `lanes`: see
+    `layouts`."""
     statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
     work = [_operations(kernel.statements[i].value, axis) for i in (*plan.body, *plan.reductions)]
     weighted = any(len(kernel.statements[i].reads) > 1 for i in plan.reductions)
-    layout = layouts(kernel)
+    layout = layouts(kernel, lanes)
     operands = _operands(layout, statements, counts)
     axes = [Axis(a, n) for a, n in counts.items()]
     reads = (load for i in plan.reductions for load in kernel.statements[i].reads)
