@@ -20,7 +20,7 @@ from effcc.runtime import large_pages
 from effcc.runtime.arena import ArenaPool
 from effcc.runtime.fork import Lock, usable_threads
 from effcc.runtime.pace import Pace
-from effcc.runtime.weights import NOTHING, Seen, look
+from effcc.runtime.weights import NOTHING, Seen, chooser, look
 
 TORCH_DTYPES: dict[str, torch.dtype] = {d.name: getattr(torch, d.long_name) for d in NAMED.values()}
 
@@ -120,6 +120,7 @@ class Executable:
         assert tuple(pointers) == (*program.inputs, *self._prepared_names, *self._owned)
         self._checked = [i for i, b in enumerate(self._inputs) if b.space != "weight"]
         self._weights = [i for i, b in enumerate(self._inputs) if b.space == "weight"]
+        self._weights_among = chooser(self._weights)
         self._written = [i for i, n in enumerate(program.inputs) if n in program.written]
         self._results = _results(program, self._owned)
         self._arenas = ArenaPool()
@@ -282,7 +283,7 @@ class Executable:
 
         torch.compile's guards check them as well, but a user may have left these out (`guard_filter_fn`).
         """
-        at = tuple([addresses[i] for i in self._weights])
+        at = self._weights_among(addresses)
         if at in self._settled:
             return
         for i in self._weights:

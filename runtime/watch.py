@@ -72,15 +72,17 @@ class Watch:
     def unchanged(self) -> bool:
         """Whether all bytes are what they were."""
         state = self._state
-        if len(state.compared) and state.compared.digests(self._threads) != state.expected:
-            return False
-        if state.settling == 1:
-            return self._look_again()
-        if state.settling:
-            self._state = replace(state, settling=state.settling - 1)
         if state.pages is None:
+            if state.compared.digests(self._threads) != state.expected:
+                return False
+            if state.settling == 1:
+                return self._look_again()
+            if state.settling:
+                self._state = replace(state, settling=state.settling - 1)
             return True
-        answer = state.pages.written_since(state.tracked, state.mark)
+        digests, answer = state.pages.look(state.tracked, state.mark, state.compared, self._threads)
+        if digests != state.expected:
+            return False
         if answer.lost:
             return self._look_again()
         if answer.suspects:

@@ -21,22 +21,50 @@ using namespace effcc;
 static digest_keys keys;
 
 struct memory { u64 address, bytes; };
-struct work { const memory* ranges; long n, next; digest* results; };
+struct digests { const memory* ranges; long n, next; digest* results; };
+struct scans { int map, pid; const memory* ranges; long n, next; int* found; int any; };
+struct work { digests compared; scans tracked; };
+
+static long claim(long& next) { return __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED); }
+
+// Pieces lie apart, where the hardware fetches nothing ahead: the beginning of the piece after next is asked for.
+static void compute(digests& work, int team) {
+  for (long i; (i = claim(work.next)) < work.n;) {
+    if (i + team < work.n) {
+      const memory& ahead = work.ranges[i + team];
+      for (u64 at = 0; at < ahead.bytes && at < 2048; at += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(ahead.address) + at, 0, 2);
+    }
+    const void* bytes = reinterpret_cast<const void*>(work.ranges[i].address);
+    work.results[i] = digest_of(bytes, static_cast<long>(work.ranges[i].bytes), keys);
+  }
+}
+
+static void scan(scans& work) {
+  for (long i; (i = claim(work.next)) < work.n;) {
+    const u64 begin = work.ranges[i].address, end = begin + work.ranges[i].bytes;
+    work.found[i] = fetch_written(work.map, work.pid, begin, end);
+    if (work.found[i]) __atomic_store_n(&work.any, 1, __ATOMIC_RELAXED);
+  }
+}
 
 extern "C" void effcc_set_keys(const void* random) {
   __builtin_memcpy(&keys, random, sizeof keys);
   for (u64& point : keys.points) point >>= 4;
 }
 
-extern "C" void effcc_digest(const memory* ranges, long n, digest* results, int threads) {
-  work all = {ranges, n, 0, results};
-  parallel(threads, [](int, int, void* context) {
+// The digests of some ranges, and of others whether anything was written: what, by range, as fetch_written says it.
+// The caller begins with what the kernel knows, other threads, while they wake, with the digests.
+extern "C" int effcc_look(const memory* compared, long n, digest* results, int map, int pid, const memory* tracked,
+                          long m, int* found, int threads) {
+  work all = {{compared, n, 0, results}, {map, pid, tracked, m, 0, found, 0}};
+  parallel(threads, [](int thread, int team, void* context) {
     work& all = *static_cast<work*>(context);
-    for (long i; (i = __atomic_fetch_add(&all.next, 1, __ATOMIC_RELAXED)) < all.n;) {
-      const void* bytes = reinterpret_cast<const void*>(all.ranges[i].address);
-      all.results[i] = digest_of(bytes, static_cast<long>(all.ranges[i].bytes), keys);
-    }
+    if (thread == 0) scan(all.tracked);
+    compute(all.compared, team);
+    scan(all.tracked);
   }, &all);
+  return all.tracked.any;
 }
 
 extern "C" int effcc_open_written(int* files) { return open_written(files); }
@@ -46,16 +74,6 @@ extern "C" int effcc_register_written(int file, u64 address, u64 bytes) {
 }
 
 extern "C" int effcc_own_pages(u64 address, u64 bytes) { return own_pages(address, address + bytes); }
-
-// Whether anything was found: what, by range, as fetch_written says it.
-extern "C" int effcc_fetch_written(int map, int pid, const memory* ranges, long n, int* found) {
-  int any = 0;
-  for (long i = 0; i < n; ++i) {
-    found[i] = fetch_written(map, pid, ranges[i].address, ranges[i].address + ranges[i].bytes);
-    any |= found[i] != 0;
-  }
-  return any;
-}
 """
 
 DIGEST_BYTES = 16
@@ -78,10 +96,24 @@ class Ranges:
         """The digest of each range, one after the other."""
         if not self.pairs:
             return b""
-        results = ctypes.create_string_buffer(DIGEST_BYTES * len(self.pairs))
-        threads = usable_threads(threads) if self.bytes > _SERIAL_BYTES else 1
-        watch_library()["digest"](self.array, len(self.pairs), results, threads)
-        return results.raw
+        return look(self, threads)[0]
+
+
+def look(
+    compared: Ranges, threads: int, tracked: Ranges | None = None, map: int = -1, pid: int = 0
+) -> tuple[bytes, list[int]]:
+    """The digest of each range of `compared`, one after the other; and for each range of `tracked` what the record of
+    written pages behind `map`, opened by the process `pid`, says of it (`fetch_written`), empty if nothing was written.
+    """
+    results = ctypes.create_string_buffer(DIGEST_BYTES * len(compared))
+    asked = tracked or NO_RANGES
+    found = (ctypes.c_int * len(asked))()
+    threads = usable_threads(threads) if compared.bytes > _SERIAL_BYTES else 1
+    ranges = (compared.array, len(compared), results, map, pid, asked.array, len(asked), found, threads)
+    return (results.raw, list(found)) if watch_library()["look"](*ranges) else (results.raw, [])
+
+
+NO_RANGES = Ranges(())
 
 
 @cache
@@ -93,11 +125,10 @@ def watch_library() -> dict[str, Any]:
     array, pointer, long, number, word = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_uint64
     functions = {
         "set_keys": ((pointer,), None),
-        "digest": ((array, long, pointer, number), None),
+        "look": ((array, long, pointer, number, number, array, long, array, number), number),
         "open_written": ((array,), number),
         "register_written": ((number, word, word), number),
         "own_pages": ((word, word), number),
-        "fetch_written": ((number, number, array, long, array), number),
     }
     library = CompileCache.default().load(SOURCE, detect(), openmp=True)
     found = {name: library.function(f"effcc_{name}", *signature) for name, signature in functions.items()}

@@ -8,9 +8,10 @@ What holds is this: a call computes with the weights as they were when it began,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -18,7 +19,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from effcc.errors import InputError
 from effcc.runtime.watch import Watch
 
-_T = TypeVar("_T")
 _SETTLING = 3  # calls for which weights that changed are expected to change again
 
 
@@ -33,13 +33,20 @@ def advance(*_: Any) -> None:
     _Epoch.value += 1
 
 
+def chooser(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """What takes the items at `positions` out of a sequence, in a single turn of Python."""
+    if len(positions) < 2:  # `itemgetter` wants one, and gives one item bare
+        return lambda items: tuple([items[i] for i in positions])
+    return itemgetter(*positions)
+
+
 @dataclass(frozen=True)
 class Seen:
-    """What the inputs at some `positions` looked like: addresses, and a watch over their bytes; version counters, too,
+    """What the inputs that are `chosen` looked like: addresses, and a watch over their bytes; version counters, too,
     where there are devices."""
 
     epoch: int
-    positions: tuple[int, ...]
+    chosen: Callable[[Sequence[Any]], tuple[Any, ...]]
     addresses: tuple[int, ...]
     versions: tuple[int, ...] | None
     watch: Watch
@@ -49,20 +56,20 @@ class Seen:
         """Whether these are the same weights with the same values. addresses: `data_ptr()` of each input."""
         if self.epoch != _Epoch.value or not self.where(addresses):
             return False
-        if self.versions is not None and self.versions != _versions(_chosen(inputs, self.positions)):
+        if self.versions is not None and self.versions != _versions(self.chosen(inputs)):
             return False
         return self.watch.unchanged()
 
     def where(self, addresses: Sequence[int]) -> bool:
         """Whether they lie where they lay."""
-        return _chosen(addresses, self.positions) == self.addresses
+        return self.chosen(addresses) == self.addresses
 
     def alive(self) -> bool:
         """Whether the memory of all of them is still theirs."""
         return not any(storage.expired() for storage in self.storages)
 
 
-NOTHING = Seen(-1, (), (), None, Watch(()), ())
+NOTHING = Seen(-1, chooser(()), (), None, Watch(()), ())
 """What was seen where there are no weights to watch."""
 
 
@@ -75,16 +82,13 @@ def look(
 
     Raises InputError for a weight whose storage has been shrunk or freed under it.
     """
-    weights, at = _chosen(inputs, positions), _chosen(addresses, positions)
+    chosen = chooser(positions)
+    weights, at = chosen(inputs), chosen(addresses)
     epoch, versions = _Epoch.value, _versions(weights) if torch.accelerator.is_available() else None
     ranges = [(address, _extent(w)) for address, w in zip(at, weights, strict=True)]
     watch = Watch(ranges, _SETTLING if changed else 0, torch.get_num_threads())
     storages = tuple(StorageWeakRef(w.untyped_storage()) for w in weights)
-    return Seen(epoch, tuple(positions), at, versions, watch, storages)
-
-
-def _chosen(values: Sequence[_T], positions: Sequence[int]) -> tuple[_T, ...]:
-    return tuple([values[i] for i in positions])
+    return Seen(epoch, chosen, at, versions, watch, storages)
 
 
 def _versions(weights: Sequence[torch.Tensor]) -> tuple[int, ...]:

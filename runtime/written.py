@@ -24,7 +24,7 @@ from typing import Literal
 
 from effcc.errors import ToolchainError
 from effcc.runtime.fork import Lock
-from effcc.runtime.watch_library import Ranges, watch_library
+from effcc.runtime.watch_library import NO_RANGES, Ranges, look, watch_library
 
 CHUNK = 8 << 20
 """Bytes of address space that count as written together."""
@@ -98,27 +98,32 @@ class WrittenPages:
 
     def written_since(self, ranges: Ranges, mark: Mark) -> Answer:
         """What was written since the mark; a range is a suspect also where another in its chunk was written."""
+        return self.look(ranges, mark, NO_RANGES, 1)[1]
+
+    def look(self, ranges: Ranges, mark: Mark, compared: Ranges, threads: int) -> tuple[bytes, Answer]:
+        """The digests of the ranges `compared`, on `threads` threads, and at the same time `written_since`."""
         with self._lock:
-            states = self._fetch(ranges)
+            digests, states = look(compared, threads, ranges, self._map, self.pid)
+            self._credited(ranges, states)
             if not states and self._total == mark.total:
-                return Answer(mark)
+                return digests, Answer(mark)
             new = self._mark(ranges)
         suspects = tuple(i for i, (a, b) in enumerate(zip(new.counts, mark.counts, strict=True)) if a != b)
-        return Answer(new, suspects, any(state < 0 for state in states))
+        return digests, Answer(new, suspects, any(state < 0 for state in states))
 
     def _mark(self, ranges: Ranges) -> Mark:
         return Mark(self._total, tuple(self._found[address // CHUNK] for address, _ in ranges.pairs))
 
     def _fetch(self, ranges: Ranges) -> list[int]:
         """For each range 0, 1 if it was written, less if that was lost; all of it credited. Empty if all are 0."""
-        states = (ctypes.c_int * len(ranges))()
-        if not self._native["fetch_written"](self._map, self.pid, ranges.array, len(ranges), states):
-            return []
-        for (address, _), state in zip(ranges.pairs, states, strict=True):
+        return self._credited(ranges, look(NO_RANGES, 1, ranges, self._map, self.pid)[1])
+
+    def _credited(self, ranges: Ranges, states: list[int]) -> list[int]:
+        for (address, _), state in zip(ranges.pairs, states, strict=False):
             if state:
                 self._found[address // CHUNK] += 1
                 self._total += 1
-        return list(states)
+        return states
 
     def _register(self, address: int, size: int, kind: Kind) -> bool:
         if kind == "other" or (kind == "file" and self._native["own_pages"](address, size)):

@@ -61,3 +61,21 @@ def test_a_pooling_window_slides_along_the_image_not_along_its_lanes() -> None:
     found_loops = [n for _, n in nodes(choose(kernel, generic("avx512"))[1].body) if isinstance(n, Loop)]
     assert [n.axis for n in found_loops if n.together == "lanes"] == ["o"]
     assert {n.axis for n in found_loops if n.together == "unroll"} == {found["o"].line, found["o"].tap}
+
+
+BLOCK = """
+    kernel @block(X: f32[64,14,14]{1,896,64}, W: f32[64,384], V: f32[3,3,384]) -> (Z: f32[384,14,14]{1,5376,384})
+        over o=384, y=14, x=14, v=14, u=14, c=64, k=3, l=3 {
+      Y[o,y,x] = sum(c: X[c,y,x] * W[c,o])
+      Z[o,v,u] = sum(k, l: where(v + k >= 1 and v + k < 15 and u + l >= 1 and u + l < 15,
+                                 Y[o,v + k - 1,u + l - 1], 0.0) * V[k,l,o])
+    }
+"""
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512"])
+def test_a_window_over_what_the_kernel_itself_computes_takes_points_together(isa: str) -> None:
+    """The intermediate has its channels innermost, whatever the order of its axes: one load is a vector of them."""
+    chosen = choose(parse_kernel(BLOCK), generic(isa))[1]  # type: ignore[arg-type]
+    loops = [n for _, n in nodes(chosen.body) if isinstance(n, Loop) and n.together == "unroll"]
+    assert max(n.step for n in loops if n.axis == "u") >= 4
