@@ -100,8 +100,8 @@ def _forms_enough() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _guards_not_timed() -> Iterator[None]:
-    """Do not let Dynamo time the guards of what it has compiled: it flushes all caches first, for which each of thousands
-    of small programs takes 20 ms or more, and the number goes to its log alone."""
+    """Do not let Dynamo time the guards of what it has compiled: it flushes all caches first, for which each of
+    thousands of small programs takes 20 ms or more, and the number goes to its log alone."""
     import torch._dynamo.guards
 
     with pytest.MonkeyPatch.context() as patch:

@@ -24,6 +24,7 @@ COMMANDS = [
     "compile",
     "run",
     "explain",
+    "bisect",
     "ops",
     "doctor",
     "cache",

@@ -42,6 +42,31 @@ setTimeout(() => {
 """
 
 
+CODE = """
+choose(document.querySelector(".program"), [0], [], null);
+const pre = document.querySelector(".code .chosen-k pre.text");
+setTimeout(() => {
+  pre.closest(".pane").scrollIntoView();
+  const line = linesOf(pre, ["relu"]).pop();
+  const body = pre.closest(".body");
+  body.scrollTop += line.getBoundingClientRect().top - body.getBoundingClientRect().top - 50;
+  const at = line.getBoundingClientRect();
+  const where = {bubbles: true, clientX: body.getBoundingClientRect().left + 40, clientY: at.top + at.height / 2};
+  pre.dispatchEvent(new MouseEvent("click", where));
+  const found = [...document.querySelectorAll(".cascade .chosen-s")].map((e) => e.textContent.trim());
+  document.title = JSON.stringify([line.toString(), found]);
+}, 300);
+"""
+
+
+def test_choosing_a_line_of_code_chooses_its_statement(explanation: Explanation, tmp_path: Path) -> None:
+    line, found = browse(explanation.html(tmp_path / "page.html"), CODE, 1600)
+    assert explanation.programs[0].kernels[0].name == "linear_relu"
+    assert "relu" in line and "linear" not in line
+    head, *statements = [statement.split("[")[0] for statement in found]
+    assert statements == ["relu"] and head.startswith("kernel @linear_relu(")  # which names it as an output
+
+
 def browse(page: Path, script: str, width: int, *, dark: bool = False) -> Any:
     """What a script that runs on a copy of the page leaves in its title."""
     copy = page.with_name(f"copy-{width}-{dark}.html")
