@@ -6,8 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from effcc.bisection.call import Call
+from effcc.bisection.imported import Imported
 from effcc.bisection.verdict import Verdict
 from effcc.driver import STEPS, State, show
 from effcc.fuzz.eager import to_torch
@@ -53,6 +55,56 @@ def write_report(folder: Path, whole: Call, reduced: Call, verdict: Verdict, fou
     if step and (folder / "before.ir").exists():
         lines = [*lines, f"go on from the step before it: effcc compile {folder / 'before.ir'} --from {step}"]
     (folder / "verdict.txt").write_text("\n".join(lines) + "\n")
+
+
+_IMPORT_SCRIPT = '''"""{title}
+
+    python repro.py
+
+prints the errors of each result against float64, compiled and eager, and ends with 1 where one is wrong.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import device, inf, nan
+
+import effcc
+from effcc.accuracy import check
+from effcc.frontend.widened import reference
+
+FOLDER = Path(__file__).parent
+
+
+{function}
+
+if __name__ == "__main__":
+    held = load_file(FOLDER / "inputs.safetensors")
+    inputs = [{inputs}]
+    call = lambda *given: forward(None, *given)
+    report = check(reference(call, *inputs), call(*inputs), effcc.compile(call)(*inputs))
+    print(report)
+    raise SystemExit(not report.ok)
+'''
+
+
+def write_import_report(folder: Path, whole: Call, alone: Imported | None, verdict: Verdict, lines: list[str]) -> None:
+    """Write the folder of a call that was imported wrongly: its graph, and a script that compiles that call alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "program.ir").write_text(print_graph(whole.case.graph) + "\n")
+    (folder / "verdict.txt").write_text("\n".join(lines) + "\n")
+    reduced = whole if alone is None else alone.call
+    (folder / "reduced.ir").write_text(print_graph(reduced.case.graph) + "\n")
+    if alone is None:
+        save_inputs(whole, folder / "inputs.safetensors")
+        return
+    tensors = {f"x{k}": a.contiguous() for k, a in enumerate(alone.arguments) if isinstance(a, Tensor)}
+    save_file(tensors, folder / "inputs.safetensors")
+    given = [f'held["x{k}"]' if isinstance(a, Tensor) else repr(a) for k, a in enumerate(alone.arguments)]
+    title = f"{verdict.sentence[0].upper()}{verdict.sentence[1:]}."
+    function = alone.module.code.strip()
+    (folder / "repro.py").write_text(_IMPORT_SCRIPT.format(title=title, function=function, inputs=", ".join(given)))
 
 
 def save_inputs(call: Call, file: Path) -> None:

@@ -105,10 +105,18 @@ def run(folder: Path, settings: Settings, script: str, arguments: list[str]) -> 
 def _bisected(wrong: Wrong, settings: Settings, say: Say, counted: Outcome) -> Outcome:
     """What makes a call wrong, with the folder written."""
     from effcc.bisection.blame import blame
-    from effcc.bisection.report import words, write_report
+    from effcc.bisection.imported import blame_import
+    from effcc.bisection.report import words, write_import_report, write_report
     from effcc.bisection.shrink import shrink
 
     say(str(wrong))
+    where = f"{wrong.program}: call {wrong.number}"
+    if wrong.imported:
+        program, call = wrong.program, wrong.call
+        blamed, alone = blame_import(program.module, wrong.arguments, program.options, call.generator, wrong.problem)
+        said = words(where, wrong.problem, blamed)
+        write_import_report(Path(settings.output), call, alone, blamed, said)
+        return replace(counted, status="wrong", lines=tuple(said), step="import", kind="import")
     verdict = blame(wrong.call, say)
     if verdict is None:
         again = (
@@ -118,7 +126,7 @@ def _bisected(wrong: Wrong, settings: Settings, say: Say, counted: Outcome) -> O
         return replace(counted, status="wrong", lines=(f"wrong: {wrong}", again), kind="calls", step="build")
     say(verdict.sentence)
     reduced, found = shrink(wrong.call, verdict, settings.seconds, say)
-    report = words(f"{wrong.program}: call {wrong.number}", wrong.problem, verdict)
+    report = words(where, wrong.problem, verdict)
     write_report(Path(settings.output), wrong.call, reduced, verdict, found, report)
     return replace(
         counted, status="wrong", lines=tuple(report), step=verdict.step, rule=verdict.rule, kernel=verdict.kernel,
