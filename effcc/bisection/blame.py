@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from effcc.bisection.call import Call
-from effcc.bisection.native import blame_native
+from effcc.bisection.native import blame_crash, blame_native
 from effcc.bisection.verdict import Verdict
 from effcc.driver import State, passes_of
 from effcc.fuzz.expected import Array
@@ -35,8 +35,9 @@ _SAME = 1e-6
 Say = Callable[[str], None]
 
 
-def blame(call: Call, say: Say = lambda _: None) -> Verdict | None:
-    """What makes the call's result wrong; None where it is right."""
+def blame(call: Call, say: Say = lambda _: None, crashes: bool = False) -> Verdict | None:
+    """What makes the call's result wrong; None where it is right. crashes: whether the call has ended its process: its
+    compiled code is then run in processes of its own."""
     try:
         states = call.states
     except Exception as error:
@@ -53,7 +54,7 @@ def blame(call: Call, say: Say = lambda _: None) -> Verdict | None:
         return problems[k]
 
     if not wrong(len(steps) - 1):
-        return blame_native(call, say)
+        return blame_crash(call, say) if crashes else blame_native(call, say)
     first = first_wrong(len(steps), wrong)
     if first == 0:
         return Verdict("step", "import", "the graph as it was imported is wrong", problems[0], before=call.begun)

@@ -8,6 +8,8 @@ the compiler's optimizer, and whether plain code is (`target="scalar"`).
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +23,7 @@ from effcc.codegen.cpp.program import emit_program
 from effcc.driver import State, run_steps
 from effcc.errors import EffccError
 from effcc.fuzz.expected import Array
+from effcc.fuzz.isolation import forked
 from effcc.fuzz.oracles import told
 from effcc.fuzz.steps import same_bits
 from effcc.ir.dims import evaluate
@@ -37,6 +40,9 @@ CALLS = 6
 """How often a call is made to see whether it always gives the same."""
 MOST_IN_VECTORS = 300_000
 """Points, beyond which interpreting vectors takes minutes."""
+HANGS = 120.0
+"""Seconds after which compiled code counts as hanging."""
+_CRASH = re.compile(r"crashed with|did not return within")
 _ALIGNED = 64
 
 Say = Callable[[str], None]
@@ -83,6 +89,28 @@ def _blame(call: Call, say: Say) -> Verdict | None:
         "kernel", "build", "the program is wrong as a whole, and each of its kernels alone is right", problem,
         before=state,
     )  # fmt: skip
+
+
+def blame_crash(call: Call, say: Say) -> Verdict | None:
+    """Which kernel crashes, alone and in a process of its own; None where the call does not crash again."""
+    state = call.compiled
+    say("all steps are right: running compiled code in processes of its own")
+    problem = forked(lambda: call.native(state), timeout=HANGS)
+    if not _CRASH.match(problem):
+        return None
+    seen: set[str] = set()
+    for launched in launches(call, state):
+        name = launched.launch.kernel
+        if name in seen:
+            continue
+        seen.add(name)
+        found = forked(functools.partial(run_alone, launched, state, call), timeout=HANGS)
+        say(f"  @{name} alone: {found or 'right'}")
+        if _CRASH.match(found):
+            sentence = f"the kernel @{name}, compiled, {found}"
+            return Verdict("crash", "build", sentence, problem, launched.kernel.location, name, before=state)
+    sentence = f"compiled code {problem}, and none of its kernels alone does"
+    return Verdict("crash", "build", sentence, problem, before=state)
 
 
 def same_results(a: list[Array], b: list[Array]) -> bool:

@@ -107,6 +107,14 @@ def write_import_report(folder: Path, whole: Call, alone: Imported | None, verdi
     (folder / "repro.py").write_text(_IMPORT_SCRIPT.format(title=title, function=function, inputs=", ".join(given)))
 
 
+def write_whole(folder: Path, whole: Call, lines: list[str]) -> None:
+    """Write the folder of a call that is right when it is made alone: the program and its inputs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "program.ir").write_text(print_graph(whole.case.graph) + "\n")
+    (folder / "verdict.txt").write_text("\n".join(lines) + "\n")
+    save_inputs(whole, folder / "inputs.safetensors")
+
+
 def save_inputs(call: Call, file: Path) -> None:
     """The inputs by parameter, and the state of the generator that random numbers come from."""
     tensors = {p.name: to_torch(a) for p, a in zip(call.case.graph.params, call.case.inputs, strict=True)}

@@ -15,9 +15,11 @@ import traceback
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from effcc.errors import FaultWarning
 
 if TYPE_CHECKING:
     from effcc.bisection.blame import Say
@@ -29,19 +31,22 @@ PROGRESS = "progress.txt"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command was told. calls: how many of each program are compared (None: all). seconds: for reducing."""
+    """What the command was told. calls: how many of each program are compared (None: all). seconds: for reducing.
+    crash: the program and the call of it that crashed when the script ran before."""
 
     output: str
     calls: int | None = None
     seconds: float = 60.0
+    crash: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of it. status: `right`, `wrong`, or `failed`, where the script fails though every program is right.
 
-    lines: the finding in words. programs, compared: how many were compiled, and how many calls were compared; unstable:
-    of these, how many differ by more than eager's roundings, and hang on a comparison or rounding in the model.
+    lines: the finding in words. faults: parts that effcc failed to compile, which PyTorch runs. programs, compared: how
+    many were compiled, and how many calls were compared; unstable: of these, how many differ by more than eager's
+    roundings, and hang on a comparison or rounding in the model.
     """
 
     status: str
@@ -55,6 +60,7 @@ class Outcome:
     kind: str = ""
     pass_name: str = ""
     code: int = 0
+    faults: tuple[str, ...] = ()
 
 
 def main() -> None:
@@ -78,8 +84,18 @@ def run(folder: Path, settings: Settings, script: str, arguments: list[str]) -> 
         progress.write(line + "\n")
         print(f"effcc bisect: {line}", file=sys.stderr, flush=True)
 
-    watch = Watch(settings.calls, say)
+    crash = None if settings.crash is None else (settings.crash[0], settings.crash[1])
+    watch = Watch(settings.calls, say, crash)
     backend.watch(watch)
+    faults: list[str] = []
+    shown = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *rest: Any) -> None:
+        if issubclass(category, FaultWarning):
+            faults.append(str(message))
+        shown(message, category, *rest)
+
+    warnings.showwarning = show  # type: ignore[assignment]
     code = 0
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
@@ -117,21 +133,35 @@ def _bisected(wrong: Wrong, settings: Settings, say: Say, counted: Outcome) -> O
         said = words(where, wrong.problem, blamed)
         write_import_report(Path(settings.output), call, alone, blamed, said)
         return replace(counted, status="wrong", lines=tuple(said), step="import", kind="import")
-    verdict = blame(wrong.call, say)
+    verdict = blame(wrong.call, say, crashes=settings.crash is not None)
+    if verdict is None and settings.crash is not None:
+        line = "why: called again alone, it does not crash: what an earlier call did to memory, or a race"
+        return _left_whole(wrong, settings, replace(counted, status="wrong", kind="crash", step="build"), line)
     if verdict is None:
-        again = (
+        line = (
             "why: compiled again and called with the same inputs it is right, so it is what was kept from earlier "
             "calls (packed weights, sizes), or a race that shows rarely"
         )
-        return replace(counted, status="wrong", lines=(f"wrong: {wrong}", again), kind="calls", step="build")
+        return _left_whole(wrong, settings, replace(counted, status="wrong", kind="calls", step="build"), line)
     say(verdict.sentence)
-    reduced, found = shrink(wrong.call, verdict, settings.seconds, say)
+    reduced, found = wrong.call, verdict
+    if verdict.kind != "crash":
+        reduced, found = shrink(wrong.call, verdict, settings.seconds, say)
     report = words(where, wrong.problem, verdict)
     write_report(Path(settings.output), wrong.call, reduced, verdict, found, report)
     return replace(
         counted, status="wrong", lines=tuple(report), step=verdict.step, rule=verdict.rule, kernel=verdict.kernel,
         kind=verdict.kind, pass_name=verdict.pass_name,
     )  # fmt: skip
+
+
+def _left_whole(wrong: Wrong, settings: Settings, outcome: Outcome, line: str) -> Outcome:
+    """A call that is right by itself: its program and inputs are written, there is nothing to show again."""
+    from effcc.bisection.report import write_whole
+
+    lines = [f"wrong: {wrong}", line]
+    write_whole(Path(settings.output), wrong.call, lines)
+    return replace(outcome, lines=tuple(lines))
 
 
 if __name__ == "__main__":

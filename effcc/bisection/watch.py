@@ -80,12 +80,13 @@ class Found(BaseException):
 class Watch:
     """What stands between the script and the programs that are compiled in it.
 
-    most: how many calls of each program are compared (None: all). tell: called with each program, before each call
+    most: how many calls of each program are compared (None: all). crash: the program and the call of it that ended the
+    process when it was made: it is not made again. tell: called with each program, before each call
     that is compared, and with how it went.
     """
 
-    def __init__(self, most: int | None, tell: Callable[[str], None]) -> None:
-        self.most, self.tell = most, tell
+    def __init__(self, most: int | None, tell: Callable[[str], None], crash: tuple[int, int] | None = None) -> None:
+        self.most, self.tell, self.crash = most, tell, crash
         self.programs: list[Watched] = []
         self.compared = 0
         self.unstable = 0
@@ -120,7 +121,12 @@ class Watch:
         given, beside = (_copied(arguments, program.written) for _ in range(2))
         with torch.no_grad():
             eager, wide = run_both(module, given)
-        self.tell(f"program {program.number}: call {number}")
+        self.tell(called(program.number, number))
+        if (program.number, number) == self.crash:
+            call = Call.of(program.imported.graph, given_to(program.imported, given), program.options, generator,
+                           program.role)  # fmt: skip
+            self.wrong = Wrong(program, number, "the process crashes in this call", call, given)
+            raise Found(self.wrong)
         torch.set_rng_state(generator)
         other = Ran(list(run(list(beside))), beside)
         torch.set_rng_state(generator)
@@ -155,6 +161,11 @@ class Watch:
         if any(difference(a, None, call.expected, k, is_eager=True) for k, a in enumerate(imported)):
             return IMPORT
         return COMPILED if call.wrong(_of_graph(program.imported, found)) else NOBODY
+
+
+def called(program: int, number: int) -> str:
+    """What is told before a call is made."""
+    return f"program {program}: call {number}"
 
 
 IMPORT, COMPILED, NOBODY = "import", "compiled", "nobody"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
 
+import effcc.passes.simplify
 from effcc.bisection.search import Search, search
 from effcc.errors import InputError
+from effcc.passes.rules.language import RuleSet
+from effcc.passes.rules.reader import parse
 
 MODEL = """
 import sys
@@ -22,15 +24,16 @@ compiled = torch.compile(model, backend="effcc")
 assert sys.argv[1:] == ["--size", "7"]
 x, y = torch.randn(3, 7), torch.randn(3, 7)
 """
-PLANT = """
+TEXT = """# It adds.
+rule subtract_negated [exact]:
+    sub(%x, neg(%y))  =>  mul(%x, %y)
+"""
+PLANT = f"""
 import effcc.passes.simplify as simplify
 from effcc.passes.rules.language import RuleSet
 from effcc.passes.rules.reader import parse
 
-TEXT = '''# It adds.
-rule subtract_negated [exact]:
-    sub(%x, neg(%y))  =>  mul(%x, %y)
-'''
+TEXT = {TEXT!r}
 simplify.load_safe = lambda: RuleSet(parse(TEXT, "identities").rules)
 """
 
@@ -48,7 +51,9 @@ def test_a_right_script_is_told_to_be_right(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_wrong_rule_is_found_and_can_be_shown_again(tmp_path: Path) -> None:
+def test_a_wrong_rule_is_found_and_can_be_shown_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = bisected(tmp_path, f"{PLANT}\n{MODEL}\ntry:\n    compiled(x, y)\nexcept Exception:\n    pass\n")
     assert not found.is_right
     assert (found.outcome.kind, found.outcome.rule) == ("rule", "subtract_negated")
@@ -57,14 +62,42 @@ def test_a_wrong_rule_is_found_and_can_be_shown_again(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "sub %x, %neg" in (out / "reduced.ir").read_text()
     assert "softmax" not in (out / "reduced.ir").read_text()
-    planted = out / "planted.py"
-    planted.write_text(f"{PLANT}\n{(out / 'repro.py').read_text()}")
-    shown = {
-        f: subprocess.run([sys.executable, f], text=True, capture_output=True) for f in (planted, out / "repro.py")
-    }
-    assert [s.returncode for s in shown.values()] == [1, 0]
-    assert "wrong: result 0" in shown[planted].stdout
-    assert "compiled" in shown[planted].stdout and "interpreted" in shown[planted].stdout
+    assert shown(out) == 0
+    assert "right" in capsys.readouterr().out
+    wrong = RuleSet(parse(TEXT, "identities").rules)
+    monkeypatch.setattr(effcc.passes.simplify, "load_safe", lambda: wrong)
+    assert shown(out) == 1
+    said = capsys.readouterr().out
+    assert "largest error" in said and "compiled" in said and "interpreted" in said
+    assert "wrong: result 0" in said
+
+
+def shown(folder: Path) -> object:
+    """How the script of a folder ends, in this process."""
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(folder / "repro.py"), run_name="__main__")
+    return end.value.code
+
+
+CRASH = """
+from dataclasses import replace
+import effcc.driver as driver
+
+right = driver.kernel_unit
+
+def wrong(function):
+    unit = right(function)
+    return replace(unit, text=unit.text.replace("= exp(", "= (*(volatile float*)8) * exp("))
+
+driver.kernel_unit = wrong
+"""
+
+
+def test_a_crash_is_followed_to_its_kernel(tmp_path: Path) -> None:
+    found = bisected(tmp_path, f"{CRASH}\n{MODEL}\ncompiled(x, y)\n")
+    assert found.outcome.kind == "crash"
+    assert found.outcome.kernel
+    assert "crashed with signal 11" in str(found)
 
 
 def test_what_is_no_script_is_refused(tmp_path: Path) -> None:
