@@ -150,16 +150,17 @@ class Explanation:
         """Everything, for programs."""
         return dataclasses.asdict(self)
 
-    def html(self, path: str | os.PathLike[str], against: Explanation | None = None) -> Path:
+    def html(self, path: str | os.PathLike[str], against: Explanation | None = None, title: str = "") -> Path:
         """Write it as a page that a browser opens, in one file that loads no other; the file is whole or absent.
 
         against: another compile, of the same model or another version of it: the page tells what changed since.
+        title: the page's; default: the programs' names.
 
         Raises InputError where the file cannot be written.
         """
         from effcc.page import write_page
 
-        return write_page(self, Path(path), against)
+        return write_page(self, Path(path), against, title)
 
     def trace(self, path: str | os.PathLike[str]) -> Path:
         """Write the ticks of one call as a trace, which ui.perfetto.dev opens; the file is whole or absent.

@@ -72,7 +72,8 @@ def explain(
                 fast_math=fast_math if against_fast_math is None else against_fast_math,
             )
     if html is not None:
-        progress_console.print(f"wrote {report.html(html, other)}", markup=False)
+        title = model.name if against is None else f"{model.name} against {against.name}"
+        progress_console.print(f"wrote {report.html(html, other, title)}", markup=False)
     if trace is not None:
         progress_console.print(f"wrote {report.trace(trace)}", markup=False)
     if json:

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).absolute().parent
 
 
-def page_text(explanation: Explanation, against: Explanation | None = None) -> str:
-    """The page as text. against: another compile, that this one is compared with."""
+def page_text(explanation: Explanation, against: Explanation | None = None, title: str = "") -> str:
+    """The page as text. against: another compile, that this one is compared with. title: of the page; default: the
+    programs' names."""
     changes = compare(against, explanation).programs if against is not None else ()
     programs = [Program(report, n, *changes[n : n + 1]) for n, report in enumerate(explanation.programs)]
-    title = ", ".join(p.report.name for p in programs) or "nothing compiled"
+    title = title or ", ".join(p.report.name for p in programs) or "nothing compiled"
     return string.Template(_part("page.html")).substitute(
         title=escape(f"effcc: {title}"),
         style=_part("page.css"),
@@ -42,9 +43,9 @@ def page_text(explanation: Explanation, against: Explanation | None = None) -> s
     )
 
 
-def write_page(explanation: Explanation, path: Path, against: Explanation | None = None) -> Path:
+def write_page(explanation: Explanation, path: Path, against: Explanation | None = None, title: str = "") -> Path:
     """Write the page to a file, which is whole or absent. Raises InputError where it cannot be written."""
-    text = page_text(explanation, against)
+    text = page_text(explanation, against, title)
     try:
         with aside(path, mode=0o666) as staged:
             staged.write_text(text, encoding="utf-8")

@@ -200,7 +200,8 @@ def test_the_command_writes_it(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     result = CliRunner().invoke(app, ["explain", str(model), "--no-measure", "--html", str(path)])
     assert result.exit_code == 0, result.output
-    assert read(path.read_text()).all("section", cls="program")
+    page = read(path.read_text())
+    assert page.all("section", cls="program") and page.all("h1")[0].text == "effcc: sorted.pt2"
     assert result.stdout == ""
 
 
