@@ -6,7 +6,8 @@ SHA-256 and size. It is written aside in `staging/`, flushed to disk and renamed
 whatever is killed when; it leaves the same way. A lock per entry (`locks/<key>`) lets several processes that want one
 library compile it once. On every load the digest is checked; what does not match is removed and built again. A library
 is loaded, and looked at, before it becomes an entry. Loading touches the manifest, whose time then says when the entry
-was last used; past the size limit the least recently used entries go.
+was last used; past the size limit the least recently used entries go. A cache is looked through for them while it is
+nearly full, and once a minute: looking takes as long as the cache has entries, of which a build adds a few.
 
 The folder is the user's cache folder, or `EFFCC_CACHE_DIR`; the limit is 2 GiB, or `EFFCC_CACHE_LIMIT` (`500MB`).
 As libraries in it are executed, a folder that other users own, can write to or can exchange is refused
@@ -53,6 +54,8 @@ from effcc.runtime.trust import make_private, require_private, require_private_p
 from effcc.target import GIB, Target
 
 DEFAULT_LIMIT = 2 * GIB
+LOOK_EVERY = 60.0
+"""Seconds for which a process that builds need not see what others have added to a cache with room."""
 _PARTS = ("entries", "objects", "programs", "staging", "locks")
 _ADVICE = "set EFFCC_CACHE_DIR to a folder of your own"
 _EXPORTED = re.compile(r'^extern "C" \w+ (\w+)\(', re.MULTILINE)
@@ -60,6 +63,24 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 Kind = Literal["library", "object", "program"]
+
+
+@dataclass
+class _Room:
+    """Bytes that a cache had left when this process looked through it, those that were added here since, and when."""
+
+    left: int
+    added: int
+    looked: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether what was added surely fits: others may have added as much."""
+        return 2 * self.added < self.left and time.monotonic() - self.looked < LOOK_EVERY
+
+
+_ROOMS: dict[tuple[Path, int], _Room] = {}
+"""By a cache's folder and limit."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +195,17 @@ class CompileCache:
                 except ToolchainError:
                     making.forget()
                     raise
-        self.prune(keep=build.key)
+        self._make_room(build.key, objects)
         return library
+
+    def _make_room(self, built: str, objects: Sequence[bytes]) -> None:
+        """Prune, after a library has been built of objects, unless there is room."""
+        room = _ROOMS.get((self.folder, self.limit))
+        if room is not None:
+            with contextlib.suppress(OSError):  # pruned by another process: it takes no room
+                room.added += os.stat(self._entry_folder(built) / "library.so").st_size + sum(map(len, objects))
+        if room is None or not room.is_known:
+            self.prune(keep=built)
 
     def has(self, source: str, target: Target, *, openmp: bool = False, contract: bool = False) -> bool:
         """Whether `load` with these arguments would find an intact entry."""
@@ -217,6 +247,7 @@ class CompileCache:
             if entry.key != keep and self._remove(entry):
                 removed.append(entry)
                 total -= entry.size
+        _ROOMS[self.folder, self.limit] = _Room(self.limit - total, 0, time.monotonic())
         return removed
 
     def clear(self) -> list[Entry]:

@@ -94,6 +94,22 @@ def test_over_the_limit_the_least_recently_used_go(tmp_path: Path) -> None:
     assert sum(entry.size for entry in tight.entries()) <= tight.limit
 
 
+def test_a_cache_with_room_is_looked_through_once_a_minute(
+    cache: CompileCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    prune = CompileCache.prune
+    monkeypatch.setattr(
+        CompileCache, "prune", lambda self, *a, **named: (looks.append("look"), prune(self, *a, **named))[1]
+    )
+    for number in (1, 2, 3):
+        assert answer(cache, number) == number
+    assert len(looks) == 1
+    monkeypatch.setattr("effcc.runtime.cache.LOOK_EVERY", 0.0)
+    assert answer(cache, 4) == 4
+    assert len(looks) == 2
+
+
 def test_a_library_larger_than_the_limit_still_runs(tmp_path: Path) -> None:
     cache = CompileCache(tmp_path / "cache", limit=1)
     assert [answer(cache, 1), answer(cache, 2)] == [1, 2]
