@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import shlex
@@ -99,13 +100,20 @@ def _forms_enough() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _guards_not_timed() -> Iterator[None]:
-    """Do not let Dynamo time the guards of what it has compiled: it flushes all caches first, for which each of
-    thousands of small programs takes 20 ms or more, and the number goes to its log alone."""
-    import torch._dynamo.guards
+def _pytorch_without_detours() -> Iterator[None]:
+    """Leave out what PyTorch does again and again for nothing that a test sees.
 
+    Dynamo times the guards of what it has compiled, for its log, and flushes all caches first, which takes each of
+    thousands of small programs 20 ms or more. Export registers all composite operators again for every namespace, at
+    every decomposition, in 50 ms.
+    """
+    import torch._dynamo.guards
+    import torch._export.utils
+
+    once = functools.cache(torch._export.utils._materialize_cpp_cia_ops)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch._dynamo.guards, "profile_guard_manager", lambda *_: 0.0, raising=False)
+        patch.setattr(torch._export.utils, "_materialize_cpp_cia_ops", once)
         yield
 
 
