@@ -10,6 +10,7 @@ remembered as long as it lives, so that `effcc.stats` and `effcc.explain` find w
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from effcc.frontend.aten import Imported, call_between, import_graph
 from effcc.frontend.dynamo import bound
 from effcc.frontend.extern import bind
 from effcc.frontend.float_arguments import name_missing_forms
+from effcc.frontend.location import location
 from effcc.frontend.recurrent import let_recurrent_layers_through
 from effcc.frontend.shared_results import compile_with_views
 from effcc.frontend.stages import Refuse, compile_in_stages
@@ -41,6 +43,8 @@ from effcc.runtime.arguments import thread_count
 from effcc.runtime.measure import host_target
 from effcc.target import Target
 from effcc.tuning import require_mode, tuned
+
+log = logging.getLogger(__name__)
 
 OPTIONS = ("fast_math", "mode", "print_after", "target", "threads")
 
@@ -152,6 +156,11 @@ def compile_captured(
     ) -> Callable[..., Any]:
         after = tuple(call_between(node, reason) for node, reason in between if reason)
         imported = import_graph(module, signature)
+        if log.isEnabledFor(logging.INFO):
+            first = next(filter(None, map(location, module.graph.nodes)), "nowhere")
+            log.info("%s graph of %d ops, from %s", signature.role, len(imported.graph.nodes), first)
+        for node, reason in between:
+            log.info("%s runs in PyTorch%s", node.target, f": {reason}" if reason else "")
         run = bound(imported, lambda graph, s: compile_stage(graph, s, after), signature, module)
         return run if wrap is None else wrap(run, module, imported, signature)
 

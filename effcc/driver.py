@@ -7,6 +7,7 @@ for `.pt2` files, printed files and packages, and `effcc.backend` for torch.comp
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from effcc.codegen.cpp.units import NOTHING_EMITTED, Source, Unit, kernel_unit
 from effcc.codegen.lower import lower
 from effcc.codegen.triton import program as triton
 from effcc.errors import ToolchainError, UnknownNameError, UnsupportedError, facts_of, noting
+from effcc.frontend.location import model_line
 from effcc.gpu import device_of
 from effcc.ir.graph import Graph
 from effcc.ir.loops import LoopNest
@@ -59,8 +61,11 @@ from effcc.runtime.executable import Executable, ExternCall, Segment
 from effcc.runtime.library import Library
 from effcc.runtime.measure import host_target
 from effcc.runtime.objects import Making
-from effcc.runtime.toolchain import Compiler, compile_timeout, find_compiler
+from effcc.runtime.toolchain import Compiler, compile_timeout, debug_info, find_compiler
 from effcc.target import GENERIC, Target, cpu_features
+
+log = logging.getLogger(__name__)
+"""`TORCH_LOGS=effcc` shows what was compiled, `TORCH_LOGS=+effcc` each step: PyTorch finds loggers by their module."""
 
 
 @dataclass(frozen=True)
@@ -268,8 +273,11 @@ def _vectorize(state: State, target: Target) -> State:
         return state
     units: dict[int, Unit] = {}
 
-    def done(function: Function) -> None:
-        unit = units[id(function)] = kernel_unit(function)
+    kernels = state.program.kernels
+
+    def done(name: str, function: Function) -> None:
+        place = model_line(kernels[name].location) if debug_info() and name in kernels else None
+        unit = units[id(function)] = kernel_unit(function, place)
         if state.begin is not None:
             state.begin(unit.text)
 
@@ -408,7 +416,9 @@ def run_steps(
                 verify_settled(state.program)
             if name == "tile" and verifying():
                 _verify_schedules(state, target)
-        state = replace(state, seconds={**state.seconds, name: time.perf_counter() - begin})
+        seconds = time.perf_counter() - begin
+        state = replace(state, seconds={**state.seconds, name: seconds})
+        log.debug("step %s: %.1f ms, %s", name, 1e3 * seconds, _Size(state))
         if see is not None:
             see(name, state)
     return state
@@ -449,7 +459,9 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
     known: State | None = recall(key) if key is not None else None
     if known is not None:
         state = replace(known, seconds={"recall": time.perf_counter() - begin})
-        return _loaded(state, target, options, externs)
+        compiled = _loaded(state, target, options, externs)
+        log.info("@%s for %s, recalled: %s, in %.2f s", graph.name, target.name, _Size(state), _total(compiled))
+        return compiled
     with CompileCache.default().making(target) as making:
         begun, start = State(graph=graph, fast_math=options.fast_math, prepare_once=once), None
         if options.schedules is not None:
@@ -460,7 +472,29 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
         compiled = _loaded(state, target, options, externs, making)
     if key is not None:
         remember(key, state)
+    log.info("@%s for %s: %s, in %.2f s", graph.name, target.name, _Size(state), _total(compiled))
+    for name, times in state.fired.items():
+        log.debug("rule %s fired %d times", name, times)
     return compiled
+
+
+def _total(compiled: Compiled) -> float:
+    """Seconds of all steps and of building."""
+    return sum(compiled.state.seconds.values())
+
+
+@dataclass(frozen=True)
+class _Size:
+    """How large what a step made is, for logs: in words, when they are asked for."""
+
+    state: State
+
+    def __str__(self) -> str:
+        program, graph = self.state.program, self.state.graph
+        if program is None:
+            return f"{len(graph.nodes) if graph is not None else 0} ops"
+        calls = f", {len(program.externs)} calls of PyTorch" if program.externs else ""
+        return f"{len(program.steps)} steps, {len(program.kernels)} kernels{calls}"
 
 
 def _loaded(

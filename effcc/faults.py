@@ -8,6 +8,7 @@ is needed to reproduce it. What the user or the machine has to mend (an option, 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import tempfile
@@ -38,6 +39,8 @@ from effcc.ir.printer import print_graph, print_kernel
 from effcc.runtime.cache import CompileCache, cache_folder
 from effcc.target import Target
 
+log = logging.getLogger(__name__)
+
 _THEIRS = (InputError, UnknownNameError, CacheError, EncodingError)
 _PROBE = '#include "effcc/vec.h"\n#include "effcc/threads.h"\nextern "C" int effcc_probe() { return 7; }\n'
 
@@ -63,6 +66,7 @@ def reason_of(error: Exception, graph: str) -> str:
     """Why a part runs in PyTorch, in a sentence; a fault is reported on the way. `graph` is the text it came from."""
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, UnsupportedError):
+        log.info("a part runs in PyTorch: %s", first)
         return first
     file = write_report(error, graph)
     reason = f"a fault of effcc's ({type(error).__name__}: {first}); please send {file}"

@@ -5,8 +5,8 @@ compiled. So what came out of the steps lies beside the kernels (`programs/<key>
 the steps read: the graph's text, where its lines come from, the machine, and effcc's own sources. It is a pickle; like
 the libraries in that folder, it is read only where nobody else could have written it, and whole.
 
-`EFFCC_REMEMBER=0` has every step run again. So do `EFFCC_VERIFY=1`, whoever wants to see what steps give, and encodings
-that are declared outside of effcc: what they make of a weight is in no digest.
+`EFFCC_REMEMBER=0` has every step run again. So do `EFFCC_VERIFY=1`, `EFFCC_DEBUG_INFO=1`, whoever wants to see what
+steps give, and encodings that are declared outside of effcc: what they make of a weight is in no digest.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from effcc.ir.printer import print_graph
 from effcc.ir.verifier import verifying
 from effcc.runtime.cache import CompileCache
 from effcc.runtime.cache_keys import sources_digest, torch_version
+from effcc.runtime.toolchain import debug_info
 from effcc.target import Target
 
 FORMAT = 1
@@ -39,7 +40,8 @@ _PICKLED = ("numpy", "sympy")
 
 def remembering() -> bool:
     """Whether what steps made can be kept and taken again: the environment lets it, and all that they read is known."""
-    return os.environ.get("EFFCC_REMEMBER", "1") != "0" and not verifying() and not foreign()
+    wanted = os.environ.get("EFFCC_REMEMBER", "1") != "0" and not debug_info()
+    return wanted and not verifying() and not foreign()
 
 
 def key_of(graph: Graph, target: Target, **options: bool) -> str:

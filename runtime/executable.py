@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,8 @@ from effcc.runtime.arena import ArenaPool
 from effcc.runtime.fork import Lock, usable_threads
 from effcc.runtime.pace import Pace
 from effcc.runtime.weights import NOTHING, Seen, chooser, look
+
+log = logging.getLogger(__name__)
 
 TORCH_DTYPES: dict[str, torch.dtype] = {d.name: getattr(torch, d.long_name) for d in NAMED.values()}
 
@@ -245,6 +248,9 @@ class Executable:
                 if made.seen.holds(given, addresses):  # another thread was faster
                     return made, self._pointers(made, addresses)
             changed = any(made.seen.where(addresses) for made in self._prepared)
+            if not self.always_prepare:
+                why = "changed" if changed else "are new"
+                log.debug("@%s: its weights %s: what depends on them is computed", self.program.name, why)
             seen = NOTHING if self.always_prepare else look(given, addresses, self._watched, changed)
             as_given = list(addresses)
             for i in self._weights:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import os
 import queue
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,6 +25,8 @@ from effcc.runtime.commands import Interrupt
 from effcc.runtime.fork import Slots
 from effcc.runtime.toolchain import Compiler, compile_flags, compile_object, object_flags
 from effcc.target import Target
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 60.0
 """Seconds that a lock may be held beyond the time that the compiler has."""
@@ -193,4 +197,7 @@ class Making:
 
     def _compile(self, text: str, flags: Sequence[str], folder: Path) -> bytes:
         compiler, timeout = self._recipe.compiler, self._recipe.timeout
-        return compile_object(text, flags, folder, compiler=compiler, timeout=timeout, interrupt=self._interrupt)
+        begin = time.perf_counter()
+        made = compile_object(text, flags, folder, compiler=compiler, timeout=timeout, interrupt=self._interrupt)
+        log.debug("compiled %d letters of C++ in %.2f s", len(text), time.perf_counter() - begin)
+        return made

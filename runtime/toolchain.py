@@ -136,6 +136,12 @@ def compile_timeout() -> float:
     return min(seconds, _LONGEST)
 
 
+def debug_info() -> bool:
+    """Whether `EFFCC_DEBUG_INFO=1` asks for debug information: the code of kernels then stands for lines of the model
+    in gdb, perf and addr2line. Objects are some times as large."""
+    return os.environ.get("EFFCC_DEBUG_INFO") == "1"
+
+
 def compile_flags(target: Target, *, openmp: bool = False, contract: bool = False) -> tuple[str, ...]:
     """The flags for a library of `target`'s code. openmp: threads are OpenMP's. contract: a*b+c may become a fused
     multiply-add.
@@ -154,6 +160,8 @@ def object_flags(target: Target, *, openmp: bool = False, contract: bool = False
     flags += [_FEATURE_FLAGS.get(feature, f"-m{feature}") for feature in target.features]
     if target.isa == "avx512":
         flags.append("-mprefer-vector-width=512")
+    if debug_info():
+        flags.append("-g")
     if openmp:
         flags += ["-DEFFCC_OPENMP", *(["-Xpreprocessor"] if sys.platform == "darwin" else []), "-fopenmp"]
     return tuple(flags)

@@ -31,7 +31,7 @@ LONG = ("models", "fuzz")
 """Folders of long tests: they come first, so that processes that share the tests end together."""
 QUICK = ("bisection", "budget", "caches", "checkpoints", "compression", "frontend", "models", "reports")
 """Folders of tests about what is computed, not how fast: most of their time would go to g++'s optimizer."""
-QUICK_FILES = ("test_op_table.py", "test_remembered.py")
+QUICK_FILES = ("test_op_table.py", "test_logs.py", "test_remembered.py")
 """Files of such tests elsewhere."""
 OPTIMIZED = (
     "test_arithmetic_of_every_magnitude.py", "test_compiled_functions.py", "test_the_cache_trusts_nobody_else.py",

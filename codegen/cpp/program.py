@@ -92,13 +92,14 @@ def vectorize_program(
     nests: Mapping[str, LoopNest],
     target: Target,
     no_alias: frozenset[str] = frozenset(),
-    done: Callable[[Function], None] | None = None,
+    done: Callable[[str, Function], None] | None = None,
     prepare_once: bool = False,
 ) -> dict[str, Function]:
     """The function of vectors for every kernel that is launched, by its name; kernels with equal nests share one.
 
     `nests` has the loop nest of every kernel by its name in `program.kernels`; `no_alias` names buffers whose memory no
-    other buffer of the program shares; `done` is called with each distinct function when it is made; `prepare_once`:
+    other buffer of the program shares; `done` is called with each distinct function when it is made, and the first
+    kernel that it computes; `prepare_once`:
     whether what depends on weights alone is seldom computed, so that its kernels may share their code. Raises
     ScheduleError for a launch without a nest.
     """
@@ -118,7 +119,7 @@ def vectorize_program(
                 made = bring_together(outline(join_loops(vectorize(nest, target, RUN, alone))))
                 same[key] = lift_sizes(made) if name in often else lift_numbers(made)
             if done is not None:
-                done(same[key])
+                done(name, same[key])
         found[name] = same[key]
     return found
 

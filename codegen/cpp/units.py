@@ -64,11 +64,15 @@ class Source:
 NOTHING_EMITTED = Source()
 
 
-def kernel_unit(function: Function) -> Unit:
-    """The unit of a vectorized nest, without what is said of it in a program."""
+def kernel_unit(function: Function, place: tuple[str, int] | None = None) -> Unit:
+    """The unit of a vectorized nest, without what is said of it in a program.
+
+    place: the file and the line of the model that debuggers and profilers shall show for the function's code.
+    """
     called = sorted([*map(print_called, function.called), *map(print_called_at_once, calls_at_once(function))])
     printed = print_function(function)
-    body = "\n".join([*called, *([""] if called else []), printed.text])
+    text = printed.text if place is None else mapped(printed.text, *place)
+    body = "\n".join([*called, *([""] if called else []), text])
     includes = "\n".join(include(h) for h in (
         "vec.h", "guarded.h",
         *(["checks.h"] if function.checks else []),
@@ -80,6 +84,19 @@ def kernel_unit(function: Function) -> Unit:
     inside = [opened(namespace), "", *_pragmas(function), body, "", f"}}  // namespace {namespace}"]
     text = "\n".join([includes, "", "namespace effcc {", *inside, "}  // namespace effcc", ""])
     return Unit(text, namespace, print_declaration(function))
+
+
+def mapped(text: str, file: str, line: int) -> str:
+    """C++ of which every line counts as one line of another file.
+
+    >>> print(mapped("int f() {\\n  return 1; }", "model.py", 7))
+    #line 7 "model.py"
+    int f() {
+    #line 7 "model.py"
+      return 1; }
+    """
+    escaped = file.replace("\\", "\\\\").replace('"', '\\"')
+    return "\n".join(f'#line {line} "{escaped}"\n{each}' for each in text.splitlines())
 
 
 def _pragmas(function: Function) -> list[str]:

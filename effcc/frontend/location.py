@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -19,3 +21,17 @@ def location(node: fx.Node) -> str:
         return ""
     path, line, code = next((f for f in reversed(frames) if not f[0].startswith(_TORCH)), frames[-1])
     return f"{path.rsplit('/', 1)[-1]}:{line}: {code.strip()}"
+
+
+def model_line(locations: str) -> tuple[str, int] | None:
+    """The file, by its whole path where a module of this process has it, and the line of the first of some locations
+    (`model.py:12: y = f(x); model.py:13: ...`); None where there is none."""
+    found = re.match(r"(.*?):(\d+): ?([^;]*)", locations)
+    if found is None:
+        return None
+    name, line, code = found[1], int(found[2]), found[3].strip()
+    paths = {getattr(m, "__file__", None) for m in list(sys.modules.values())}
+    for path in sorted(p for p in paths if isinstance(p, str) and Path(p).name == name):
+        if linecache.getline(path, line).strip().startswith(code):
+            return str(Path(path).absolute()), line
+    return name, line
