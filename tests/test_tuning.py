@@ -108,7 +108,10 @@ def test_ranks_agree_or_are_opposite() -> None:
     assert rank_correlation([replace(t, predicted=1.0) for t in timings]) == 0.0
 
 
-def test_a_model_is_right_when_it_is_tuned(arranged: State, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_model_is_right_when_it_is_tuned(
+    arranged: State, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "CANDIDATES", 2)  # each is timed for a second on all threads
     model, x = nn.Sequential(nn.Linear(24, 40), nn.GELU(), nn.LayerNorm(40)).eval(), torch.randn(9, 24)
     with torch.no_grad():
         for threads in (usual := torch.get_num_threads(), usual + 1):  # each is timed for itself

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,16 @@ from benchmarks.op_database.__main__ import worst
 from benchmarks.op_database.calls import Call, calls, operators
 from benchmarks.op_database.outcome import RIGHT, Outcome, outcome
 from benchmarks.op_database.workers import Task, run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_test_on_the_stack() -> Iterator[None]:
+    """Let PyTorch's database not look for its own `TestCase` on the stack, source lines and all, at every sample."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (torch.testing._internal.common_utils, torch.testing._internal.opinfo.core):
+            patch.setattr(module, "extract_test_fn", lambda: None)
+        yield
+
 
 NATIVE = (
     "add", "div:floor_rounding", "remainder", "pow", "where", "logaddexp", "erf", "nan_to_num", "sum", "std_mean",
