@@ -296,15 +296,7 @@ def walk(e: Expr) -> Iterator[Expr]:
 
 def loads(e: Expr) -> list[Load]:
     """Every load in `e`, in the order of the text."""
-    found: list[Load] = []
-    pending = [e]
-    while pending:  # as `walk`, without its turns: what is asked most often of expressions
-        node = pending.pop()
-        if type(node) is Load:
-            found.append(node)
-        if type(node) not in _LEAVES:
-            pending.extend(reversed(children(node)))
-    return found
+    return [node for node in walk(e) if isinstance(node, Load)]
 
 
 def free_axes(e: Expr) -> frozenset[str]:
