@@ -332,34 +332,45 @@ def interpreted(examined: Examined) -> Failure | None:
     return Failure(case, "lower", "wrong result", problem)
 
 
+Observe = Callable[[Any, Mapping[str, Array]], None]
+
+
 def wrong_after(
     case: Case,
     expected: Expected,
     state: State,
-    observe: Callable[[Any, Mapping[str, Array]], None] | None = None,
+    observe: Observe | None = None,
     dtype: DType | None = f64,
     **how: Any,
 ) -> str:
     """How what a step made is wrong, interpreted in float64 (dtype None: in its own dtypes); empty where it is right.
-    observe: called with what each node or launch has computed, by name. how: see `run_program`."""
+    observe, how: see `results_after`."""
+    try:
+        results = results_after(case, state, observe, dtype, **how)
+    except Exception as error:
+        return told(error)
+    return compare(results, None, expected, interpreted=dtype is not None)
+
+
+def results_after(
+    case: Case, state: State, observe: Observe | None = None, dtype: DType | None = None, **how: Any
+) -> list[Array]:
+    """What a step made of a case, interpreted: its outputs, then what updated inputs hold. observe: called with what
+    each node or launch has computed, by name. how: see `run_program`."""
 
     def seen(node: Node, results: list[Array]) -> list[Array]:
         if observe is not None:
             observe(node, {r.name: a for r, a in zip(node.results, results, strict=True)})
         return results
 
-    try:
-        program = program_of(state.cascades) if state.cascades is not None else state.program
-        if program is not None:
-            results = _ran(case, program, nests=state.nests, dtype=dtype, observe=observe, **how)
-        else:
-            assert state.graph is not None
-            inputs = [a.copy() for a in case.inputs]
-            given = [*inputs, *_prepared(state, case, inputs, dtype)]
-            results = run_graph(state.graph, given, dtype=dtype, externs=case.for_graph(dtype), observe=seen)
-    except Exception as error:
-        return told(error)
-    return compare([np.asarray(r) for r in results], None, expected, interpreted=dtype is not None)
+    program = program_of(state.cascades) if state.cascades is not None else state.program
+    if program is not None:
+        return _ran(case, program, nests=state.nests, dtype=dtype, observe=observe, **how)
+    assert state.graph is not None
+    inputs = [a.copy() for a in case.inputs]
+    given = [*inputs, *_prepared(state, case, inputs, dtype)]
+    results = run_graph(state.graph, given, dtype=dtype, externs=case.for_graph(dtype), observe=seen)
+    return [np.asarray(r) for r in results]
 
 
 def _ran(case: Case, program: Program, **how: Any) -> list[Array]:

@@ -32,12 +32,14 @@ PROGRESS = "progress.txt"
 @dataclass(frozen=True)
 class Settings:
     """What the command was told. calls: how many of each program are compared (None: all). seconds: for reducing.
-    crash: the program and the call of it that crashed when the script ran before."""
+    crash: the program and the call of it that crashed when the script ran before. instead: how programs are run,
+    without being compared (`effcc.bisection.instead`)."""
 
     output: str
     calls: int | None = None
     seconds: float = 60.0
     crash: tuple[int, int] | None = None
+    instead: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Outcome:
 
     lines: the finding in words. faults: parts that effcc failed to compile, which PyTorch runs. programs, compared: how
     many were compiled, and how many calls were compared; unstable: of these, how many differ by more than eager's
-    roundings, and hang on a comparison or rounding in the model.
+    roundings, and hang on a comparison or rounding in the model. names: the programs in words. fired: the rules that
+    were applied to the one that ran interpreted, with their texts' places and the lines of the model.
     """
 
     status: str
@@ -61,6 +64,8 @@ class Outcome:
     pass_name: str = ""
     code: int = 0
     faults: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    fired: tuple[tuple[str, str, str], ...] = ()
 
 
 def main() -> None:
@@ -76,6 +81,7 @@ def main() -> None:
 def run(folder: Path, settings: Settings, script: str, arguments: list[str]) -> Outcome:
     """Run a script, and bisect the first wrong call in it."""
     from effcc import backend
+    from effcc.bisection.instead import Instead
     from effcc.bisection.watch import Found, Watch
 
     progress = (folder / PROGRESS).open("w", buffering=1)
@@ -85,7 +91,8 @@ def run(folder: Path, settings: Settings, script: str, arguments: list[str]) -> 
         print(f"effcc bisect: {line}", file=sys.stderr, flush=True)
 
     crash = None if settings.crash is None else (settings.crash[0], settings.crash[1])
-    watch = Watch(settings.calls, say, crash)
+    instead = None if settings.instead is None else Instead(**settings.instead)
+    watch = Watch(settings.calls, say, crash, instead)
     backend.watch(watch)
     faults: list[str] = []
     shown = warnings.showwarning
@@ -110,7 +117,17 @@ def run(folder: Path, settings: Settings, script: str, arguments: list[str]) -> 
         code = 1
     finally:
         backend.watch(None)
-    counted = Outcome("failed" if code else "right", (), len(watch.programs), watch.compared, watch.unstable, code=code)
+        warnings.showwarning = shown
+    counted = Outcome(
+        "failed" if code else "right",
+        programs=len(watch.programs),
+        compared=watch.compared,
+        unstable=watch.unstable,
+        code=code,
+        faults=tuple(faults),
+        names=tuple(map(str, watch.programs)),
+        fired=tuple((f.rule.name, f"{f.rule.theme}.rules:{f.rule.line}", f.location) for f in watch.fired),
+    )
     if watch.wrong is None:
         return counted
     with warnings.catch_warnings(), np.errstate(all="ignore"):

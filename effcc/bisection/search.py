@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from effcc.bisection.blame import first_wrong
 from effcc.bisection.script import OUTCOME, PROGRESS, Outcome, Settings
+from effcc.driver import STEPS
 from effcc.errors import InputError
 
 CALLED = re.compile(r"^program (\d+): call (\d+)$")
@@ -48,6 +50,8 @@ class Search:
         if found.status == "right":
             none = "" if found.programs else "; the script compiles nothing with effcc"
             return f"all right: {counted}{none}"
+        if found.status == "failed" and found.lines:
+            return "\n".join([*found.lines, counted])
         if found.status == "failed":
             return (
                 f"the script fails (exit code {found.code}), and every program that effcc compiled in it is right: "
@@ -78,9 +82,10 @@ def search(script: Path, arguments: list[str], output: Path, calls: int | None, 
             again = replace(settings, crash=(int(at[1]), int(at[2])))
             _run(folder, again, script, arguments)
         if written.is_file():
-            found = json.loads(written.read_text())
-            listed = {name: tuple(found[name]) for name in ("lines", "faults")}
-            return Search(Outcome(**{**found, **listed}), output)
+            outcome = _outcome(written)
+            if outcome.status == "failed" and outcome.programs:
+                outcome = _by_script(outcome, folder, settings, script, arguments)
+            return Search(outcome, output)
         line = f"the script's process ended with {how}{', after: ' * bool(said)}{said}"
         return Search(Outcome("wrong", (line,), kind="crash", code=code), output)
 
@@ -110,6 +115,75 @@ def _run(folder: Path, settings: Settings, script: Path, arguments: list[str]) -
     ]  # fmt: skip
     environment = {**os.environ, "EFFCC_REMEMBER": "0"}  # what steps make is looked at, not recalled
     return subprocess.run(command, env=environment).returncode
+
+
+def _outcome(written: Path) -> Outcome:
+    found = json.loads(written.read_text())
+    listed = {name: tuple(map(tuple, found[name]) if name == "fired" else found[name]) for name in _LISTS}
+    return Outcome(**{**found, **listed})
+
+
+_LISTS = ("lines", "faults", "names", "fired")
+
+
+def _by_script(outcome: Outcome, folder: Path, settings: Settings, script: Path, arguments: list[str]) -> Outcome:
+    """What makes a script fail whose programs are all right by effcc's measure: asked of the script itself."""
+    fired: dict[int | None, Outcome] = {}
+
+    def fails(compiled: int, step: str | None = None, most: int | None = None) -> bool:
+        how = {"compiled": compiled, "step": step, "most": most}
+        written = folder / OUTCOME
+        written.unlink(missing_ok=True)
+        _say(f"the script again: {_in_words(compiled, step, most)}")
+        _run(folder, replace(settings, instead=how), script, arguments)
+        found = _outcome(written) if written.is_file() else Outcome("failed")
+        fired[most] = found
+        _say("  it fails" if found.status != "right" else "  it passes")
+        return found.status != "right"
+
+    if fails(0):
+        line = (
+            f"the script fails (exit code {outcome.code}), also where PyTorch runs every graph that effcc compiled: "
+            "what it checks lies outside of compiled code, in what PyTorch traced or runs in eager, or in the check"
+        )
+        return replace(outcome, lines=(line,))
+    number = first_wrong(outcome.programs + 1, lambda n: n == outcome.programs or (n > 0 and fails(n)))
+    where = f"the script fails (exit code {outcome.code}) as soon as it runs compiled: {outcome.names[number - 1]}"
+    within = "each of its calls is right by effcc's measure: the script's own is tighter"
+    steps = ["", *[s for s in STEPS if s not in ("vectorize", "emit")]]
+    if not fails(number - 1, steps[-1]):
+        why = "what its last interpretable step, `lower`, gives passes with NumPy: it is compiled code that does not"
+        return replace(outcome, status="wrong", kind="script", step="build", lines=(where, within, why))
+    at = first_wrong(len(steps), lambda k: k == len(steps) - 1 or fails(number - 1, steps[k]))
+    if at == 0:
+        why = "the imported graph, interpreted with NumPy in its own dtypes, fails likewise: roundings that differ"
+        return replace(outcome, status="wrong", kind="script", step="import", lines=(where, within, why))
+    why = f"it fails with what the step `{steps[at]}` makes of it, interpreted, and passes with what went into that"
+    found = replace(outcome, status="wrong", kind="script", step=steps[at])
+    if steps[at] != "simplify":
+        return replace(found, lines=(where, within, why))
+    fails(number - 1, "simplify")
+    rules = fired[None].fired
+    if not rules or fails(number - 1, "simplify", 0):
+        return replace(found, lines=(where, within, why))
+    count = first_wrong(len(rules) + 1, lambda n: n == len(rules) or (n > 0 and fails(number - 1, "simplify", n)))
+    name, place, location = rules[count - 1]
+    rule = f"rewrite rule `{name}` (passes/rules/{place}), application {count} of {len(rules)}"
+    line = f"model line: {location}"
+    return replace(found, rule=name, lines=(where, within, f"{why}: the {rule}", line))
+
+
+def _in_words(compiled: int, step: str | None, most: int | None) -> str:
+    others = f"programs 1 to {compiled} compiled, others by PyTorch" if compiled else "all programs by PyTorch"
+    if step is None:
+        return others
+    made = f"what `{step}` made of it" if step else "as it was imported"
+    rules = "" if most is None else f", of rules the first {most} applications"
+    return f"{others}, program {compiled + 1} interpreted, {made}{rules}"
+
+
+def _say(line: str) -> None:
+    print(f"effcc bisect: {line}", file=sys.stderr, flush=True)
 
 
 def _crash(folder: Path, code: int) -> tuple[str, str]:

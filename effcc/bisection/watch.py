@@ -17,6 +17,7 @@ from torch import Tensor, fx
 
 from effcc.accuracy import check_output
 from effcc.bisection.call import Call
+from effcc.bisection.instead import Instead, run_instead
 from effcc.driver import Options
 from effcc.frontend import capture
 from effcc.frontend.aten import Imported
@@ -27,6 +28,7 @@ from effcc.fuzz.eager import to_numpy
 from effcc.fuzz.expected import difference
 from effcc.fuzz.steps import same_bits
 from effcc.ir.graph import Value
+from effcc.passes.rules.engine import Firing
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,20 @@ class Watch:
     """What stands between the script and the programs that are compiled in it.
 
     most: how many calls of each program are compared (None: all). crash: the program and the call of it that ended the
-    process when it was made: it is not made again. tell: called with each program, before each call
+    process when it was made: it is not made again. instead: how programs are run without
+    being compared. tell: called with each program, before each call
     that is compared, and with how it went.
     """
 
-    def __init__(self, most: int | None, tell: Callable[[str], None], crash: tuple[int, int] | None = None) -> None:
-        self.most, self.tell, self.crash = most, tell, crash
+    def __init__(
+        self,
+        most: int | None,
+        tell: Callable[[str], None],
+        crash: tuple[int, int] | None = None,
+        instead: Instead | None = None,
+    ) -> None:
+        self.most, self.tell, self.crash, self.instead = most, tell, crash, instead
+        self.fired: list[Firing] = []
         self.programs: list[Watched] = []
         self.compared = 0
         self.unstable = 0
@@ -102,6 +112,8 @@ class Watch:
         program = Watched(number, _frame(), signature.role, lines, names, written, module, imported, options)
         self.programs.append(program)
         self.tell(f"compiled {program}")
+        if self.instead is not None:
+            return run_instead(self.instead, number, run, module, imported, signature, options, self.fired)
         calls = itertools.count(1)
 
         def watched(arguments: list[Any]) -> Sequence[Any]:

@@ -173,8 +173,8 @@ def plant_in_text(old: str, new: str) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
         right = effcc.driver.kernel_unit
 
-        def wrong(function: Any) -> Any:
-            unit = right(function)
+        def wrong(*given: Any) -> Any:
+            unit = right(*given)
             return replace(unit, text=unit.text.replace(old, new))
 
         patch.setattr(effcc.driver, "kernel_unit", wrong)

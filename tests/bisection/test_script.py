@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import runpy
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 import effcc.passes.simplify
+from effcc.bisection.script import OUTCOME, Settings, run
 from effcc.bisection.search import Search, search
 from effcc.errors import InputError
 from effcc.passes.rules.language import RuleSet
@@ -85,8 +89,8 @@ import effcc.driver as driver
 
 right = driver.kernel_unit
 
-def wrong(function):
-    unit = right(function)
+def wrong(*given):
+    unit = right(*given)
     return replace(unit, text=unit.text.replace("= exp(", "= (*(volatile float*)8) * exp("))
 
 driver.kernel_unit = wrong
@@ -98,6 +102,49 @@ def test_a_crash_is_followed_to_its_kernel(tmp_path: Path) -> None:
     assert found.outcome.kind == "crash"
     assert found.outcome.kernel
     assert "crashed with signal 11" in str(found)
+
+
+ASSERTS = """
+import torch
+
+def first(x):
+    return x + 1
+
+def second(x, y):
+    return torch.tanh(x), x - (-y)
+
+x, y = torch.randn(50), torch.randn(50)
+first, second = (torch.compile(f, backend="effcc") for f in (first, second))
+assert torch.equal(first(x), x + 1)
+assert torch.equal(second(x, y)[1], x + y)
+"""
+
+
+def run_here(folder: Path, settings: Settings, script: Path, arguments: list[str]) -> int:
+    """A run of the script in this process."""
+    (folder / OUTCOME).write_text(json.dumps(asdict(run(folder, settings, str(script), arguments))))
+    return 0
+
+
+def test_a_script_that_asks_for_equal_bits_is_its_own_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["effcc"])
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr("effcc.bisection.search._run", run_here)
+    near = parse(TEXT.replace("mul(%x, %y)", "add(%y, mul(%x, 1.0000001))"), "identities")
+    monkeypatch.setattr(effcc.passes.simplify, "load_safe", lambda: RuleSet(near.rules))
+    found = bisected(tmp_path, ASSERTS)
+    assert (found.outcome.kind, found.outcome.step, found.outcome.rule) == ("script", "simplify", "subtract_negated")
+    assert "as soon as it runs compiled: program 2" in str(found)
+    assert "application 1 of 1" in str(found)
+
+
+def test_a_script_that_fails_by_itself_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["effcc"])
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr("effcc.bisection.search._run", run_here)
+    found = bisected(tmp_path, ASSERTS + "\nraise SystemExit(3)\n")
+    assert found.outcome.status == "failed"
+    assert "fails (exit code 3), also where PyTorch runs every graph" in str(found)
 
 
 def test_what_is_no_script_is_refused(tmp_path: Path) -> None:
