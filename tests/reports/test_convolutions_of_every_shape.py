@@ -15,6 +15,7 @@ TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3
 POOLS = {1: (F.max_pool1d, F.avg_pool1d), 2: (F.max_pool2d, F.avg_pool2d), 3: (F.max_pool3d, F.avg_pool3d)}
 CASES = 10
 """In one program: they compile together."""
+KINDS = ("plain", "channels", "groups", "transposed", "padded", "pool")
 
 
 class Window(nn.Module):
@@ -23,7 +24,7 @@ class Window(nn.Module):
     def __init__(self, r: random.Random) -> None:
         super().__init__()
         self.spatial = spatial = r.choice([1, 2, 2, 2, 3])
-        self.kind = r.choice(["plain", "channels", "groups", "transposed", "padded", "pool"])
+        self.kind = r.choice(KINDS)
         self.groups = (
             r.choice([3, 16, 17]) if self.kind == "channels" else r.choice([2, 3]) if self.kind == "groups" else 1
         )
@@ -61,13 +62,17 @@ class Window(nn.Module):
 
 
 class Windows(nn.Module):
-    def __init__(self, seed: int) -> None:
+    """So many windows, or one of each kind."""
+
+    def __init__(self, seed: int, one_of_each: bool = False) -> None:
         super().__init__()
         r = random.Random(seed)
         torch.manual_seed(seed)
         self.cases = nn.ModuleList()
-        while len(self.cases) < CASES:
+        while len(self.cases) < (len(KINDS) if one_of_each else CASES):
             case = Window(r)
+            if one_of_each and any(case.kind == other.kind for other in self.cases):
+                continue
             try:
                 case(case.image())
             except RuntimeError:  # PyTorch refuses windows larger than the image, and padding beyond half of a pool's
@@ -92,7 +97,7 @@ class Windows(nn.Module):
 )
 def test_windows_give_what_eager_gives(seed: int, target: str, dynamic: bool) -> None:
     torch._dynamo.reset()
-    windows = Windows(seed)
+    windows = Windows(seed, one_of_each=dynamic)  # code for any sizes takes g++ several times as long
     compiled = torch.compile(windows, backend="effcc", dynamic=dynamic, options={"target": target})
     with torch.no_grad():
         for more in (0, 1) if dynamic else (0,):
