@@ -1,4 +1,5 @@
-"""`effcc bisect` on whole scripts, each in a process of its own, as users run them."""
+"""`effcc bisect` on whole scripts. All but those that crash run in the test's own process: starting Python and PyTorch
+takes longer than all else."""
 
 from __future__ import annotations
 
@@ -32,14 +33,6 @@ TEXT = """# It adds.
 rule subtract_negated [exact]:
     sub(%x, neg(%y))  =>  mul(%x, %y)
 """
-PLANT = f"""
-import effcc.passes.simplify as simplify
-from effcc.passes.rules.language import RuleSet
-from effcc.passes.rules.reader import parse
-
-TEXT = {TEXT!r}
-simplify.load_safe = lambda: RuleSet(parse(TEXT, "identities").rules)
-"""
 
 
 def bisected(folder: Path, text: str) -> Search:
@@ -48,6 +41,21 @@ def bisected(folder: Path, text: str) -> Search:
     return search(script, ["--size", "7"], folder / "out", None, 10)
 
 
+def run_here(folder: Path, settings: Settings, script: Path, arguments: list[str]) -> int:
+    """A run of the script in this process."""
+    (folder / OUTCOME).write_text(json.dumps(asdict(run(folder, settings, str(script), arguments))))
+    return 0
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts run in this process."""
+    monkeypatch.setattr(sys, "argv", ["effcc"])
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr("effcc.bisection.search._run", run_here)
+
+
+@pytest.mark.usefixtures("here")
 def test_a_right_script_is_told_to_be_right(tmp_path: Path) -> None:
     found = bisected(tmp_path, f"{MODEL}\nfor _ in range(3): compiled(x, y)\n")
     assert found.is_right
@@ -55,10 +63,14 @@ def test_a_right_script_is_told_to_be_right(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("here")
 def test_a_wrong_rule_is_found_and_can_be_shown_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = bisected(tmp_path, f"{PLANT}\n{MODEL}\ntry:\n    compiled(x, y)\nexcept Exception:\n    pass\n")
+    with monkeypatch.context() as planted:
+        wrong = RuleSet(parse(TEXT, "identities").rules)
+        planted.setattr(effcc.passes.simplify, "load_safe", lambda: wrong)
+        found = bisected(tmp_path, f"{MODEL}\ntry:\n    compiled(x, y)\nexcept Exception:\n    pass\n")
     assert not found.is_right
     assert (found.outcome.kind, found.outcome.rule) == ("rule", "subtract_negated")
     assert "model line: script.py" in str(found)
@@ -68,7 +80,6 @@ def test_a_wrong_rule_is_found_and_can_be_shown_again(
     assert "softmax" not in (out / "reduced.ir").read_text()
     assert shown(out) == 0
     assert "right" in capsys.readouterr().out
-    wrong = RuleSet(parse(TEXT, "identities").rules)
     monkeypatch.setattr(effcc.passes.simplify, "load_safe", lambda: wrong)
     assert shown(out) == 1
     said = capsys.readouterr().out
@@ -120,16 +131,8 @@ assert torch.equal(second(x, y)[1], x + y)
 """
 
 
-def run_here(folder: Path, settings: Settings, script: Path, arguments: list[str]) -> int:
-    """A run of the script in this process."""
-    (folder / OUTCOME).write_text(json.dumps(asdict(run(folder, settings, str(script), arguments))))
-    return 0
-
-
+@pytest.mark.usefixtures("here")
 def test_a_script_that_asks_for_equal_bits_is_its_own_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["effcc"])
-    monkeypatch.setattr(sys, "path", ["", *sys.path])
-    monkeypatch.setattr("effcc.bisection.search._run", run_here)
     near = parse(TEXT.replace("mul(%x, %y)", "add(%y, mul(%x, 1.0000001))"), "identities")
     monkeypatch.setattr(effcc.passes.simplify, "load_safe", lambda: RuleSet(near.rules))
     found = bisected(tmp_path, ASSERTS)
@@ -138,10 +141,8 @@ def test_a_script_that_asks_for_equal_bits_is_its_own_judge(tmp_path: Path, monk
     assert "application 1 of 1" in str(found)
 
 
-def test_a_script_that_fails_by_itself_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["effcc"])
-    monkeypatch.setattr(sys, "path", ["", *sys.path])
-    monkeypatch.setattr("effcc.bisection.search._run", run_here)
+@pytest.mark.usefixtures("here")
+def test_a_script_that_fails_by_itself_is_told_so(tmp_path: Path) -> None:
     found = bisected(tmp_path, ASSERTS + "\nraise SystemExit(3)\n")
     assert found.outcome.status == "failed"
     assert "fails (exit code 3), also where PyTorch runs every graph" in str(found)
