@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
-from effcc.driver import STEPS, State, build, require_cpu, require_runnable, run_steps, show
+from effcc.driver import STEPS, Options, State, build, require_cpu, require_runnable, run_steps, show
 from effcc.errors import InputError, UnknownNameError, UnsupportedError
 from effcc.faults import without_pytorch
 from effcc.ir.dims import symbol, symbols
@@ -122,6 +122,7 @@ def export(
     Raises InputError for a file that holds no such key, CaptureError where torch.export cannot make one graph of the
     model, and what `compile_file` raises.
     """
+    from effcc.backend import watch_exported
     from effcc.frontend.export import capture
 
     key = read_signing_key(sign) if sign is not None else None
@@ -133,7 +134,13 @@ def export(
     with without_pytorch(machine):
         source = from_captured(captured)
         begun = dataclasses.replace(source.state, fast_math=fast_math)
-        return _compile_package(dataclasses.replace(source, state=begun), machine, Path(path), key, mode=mode)
+        written = _compile_package(dataclasses.replace(source, state=begun), machine, Path(path), key, mode=mode)
+
+    def values() -> list[Any]:
+        return [*captured.state.values(), *captured.call(*args, **(kwargs or {}))]
+
+    watch_exported(captured.graph_module, captured.signature, values, Options(machine, fast_math=fast_math))
+    return written
 
 
 def _compile_package(

@@ -115,6 +115,19 @@ def _compile(graph_module: fx.GraphModule, example_inputs: Sequence[Any], chosen
     return compile_traced(graph_module, example_inputs, compile_stage, refuse, _watching(chosen))
 
 
+def watch_exported(
+    module: fx.GraphModule, signature: capture.Signature, values: Callable[[], list[Any]], chosen: Options
+) -> None:
+    """Where somebody watches, make one call of a graph that was exported, with copies of the placeholders' values: it
+    is compiled for this process as its package was."""
+    wrap = _watching(chosen)
+    if wrap is None or not (chosen.target or host_target()).runs_here():
+        return
+    imported = import_graph(module, signature)
+    run = bound(imported, lambda graph, _: compile_graph(graph, chosen, bind), signature, module)
+    wrap(run, module, imported, signature)([v.clone() if isinstance(v, Tensor) else v for v in values()])
+
+
 def _watching(chosen: Options) -> Wrap | None:
     watch = _watch
     if watch is None:

@@ -94,6 +94,39 @@ def shown(folder: Path) -> object:
     return end.value.code
 
 
+EXPORTS = """
+import sys
+import torch
+import effcc
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.randn(7))
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x, y):
+        self.calls.add_(1)
+        return self.scale * x - (-y)
+
+model = Model().eval()
+shapes = {"x": {0: torch.export.Dim("n")}, "y": {0: torch.export.Dim("n")}}
+effcc.export(model, (torch.randn(3, 7), torch.randn(3, 7)), "model.effcc", dynamic_shapes=shapes)
+assert model.calls.item() == 0
+"""
+
+
+@pytest.mark.usefixtures("here")
+def test_an_exported_program_is_called_with_its_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = bisected(tmp_path, EXPORTS)
+    assert str(found) == "all right: 1 calls of 1 programs compared"
+    assert Path("model.effcc").is_file()
+    wrong = RuleSet(parse(TEXT, "identities").rules)
+    monkeypatch.setattr(effcc.passes.simplify, "load_safe", lambda: wrong)
+    assert bisected(tmp_path, EXPORTS).outcome.rule == "subtract_negated"
+
+
 CRASH = """
 from dataclasses import replace
 import effcc.driver as driver
