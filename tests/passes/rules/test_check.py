@@ -153,3 +153,11 @@ def test_a_rule_that_matches_nothing_is_caught(text):
     assert not verdict.passed
     assert verdict.instances == 0
     assert "at least 100 must match" in verdict.failure
+
+
+def test_an_operand_that_is_rounded_to_a_subnormal_says_nothing_of_a_rule():
+    """Its product is half of what float64 makes of it, and a root of that far from float64's; two roots of it agree."""
+    (rule,) = (r for r in RULES if r.name == "power_of_minus_half")
+    assert try_rule(rule, 100, 2_000_006, 100, 1.0, strays=True).witness is None
+    wrong = only_rule("[approximate(1 ulp)]: pow(%x, -0.5) => mul(rsqrt(%x), 1.000001) if nonnegative(%x)")
+    assert try_rule(wrong, 100, 2_000_006, 100, 1.0, strays=True).witness is not None
