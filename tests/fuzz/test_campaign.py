@@ -23,7 +23,7 @@ from effcc.ir.interpreter import run_graph
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_graph
 from effcc.ir.verifier import verify_graph
-from effcc.passes.rules.engine import Rewritten
+from effcc.passes.rules.engine import Rewritten, Trace
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -89,11 +89,11 @@ def test_a_crash_in_a_child_is_told() -> None:
 def test_the_command_reports_a_planted_bug_and_exits_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = ("sigmoid", "tanh", "gelu", "exp", "sin", "cos", "erf", "neg", "abs", "sqrt", "log1p", "expm1")
 
-    def broken(graph: Graph, fast_math: bool) -> Rewritten:
+    def broken(graph: Graph, fast_math: bool, trace: Trace | None) -> Rewritten:
         def change(node: Node) -> Node:
             return replace(node, op="cosh") if node.op in common and node.result.type.dtype.is_float else node
 
-        simple = simplify(graph, fast_math)
+        simple = simplify(graph, fast_math, trace)
         return replace(simple, graph=simple.graph.with_nodes(tuple(change(n) for n in simple.graph.nodes)))
 
     simplify = driver.simplify_counted

@@ -63,7 +63,7 @@ from effcc.passes.encodings import sums
 from effcc.passes.fusion import online
 from effcc.passes.fusion import program as programs
 from effcc.passes.fusion.cascade import Defined
-from effcc.passes.rules.engine import Rewritten
+from effcc.passes.rules.engine import Rewritten, Trace
 from effcc.passes.rules.language import RuleSet
 from effcc.passes.rules.reader import load_all, parse
 from effcc.passes.tiling import axes
@@ -115,8 +115,8 @@ def changed_graph(graph: Graph, change: Callable[[Node], Node]) -> Graph:
 
 
 def simplify_wrongly(patch: Patch, change: Callable[[Node], Node]) -> None:
-    def wrong(graph: Graph, fast_math: bool) -> Rewritten:
-        simple = original(graph, fast_math)
+    def wrong(graph: Graph, fast_math: bool, trace: Trace | None) -> Rewritten:
+        simple = original(graph, fast_math, trace)
         return replace(simple, graph=changed_graph(simple.graph, change))
 
     original = driver.simplify_counted
