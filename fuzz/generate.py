@@ -318,16 +318,21 @@ class _Generator:
 
     def fresh(self, type: TensorType, weight: bool = False, limits: tuple[int, int] | None = None) -> Value:
         """A parameter with ordinary values, or with integers in limits."""
-        value = self.builder.param("w" if weight else "x", type, weight)
+        value = self._param(type, weight)
         self.arrays[value] = ordinary(type, limits, self.data)
         if limits is not None:
             self.bounded.add(value)
         return value
 
+    def _param(self, type: TensorType, weight: bool) -> Value:
+        """A parameter. Names do not sort as parameters stand: who goes by names computes something else."""
+        count = len(self.builder.params)
+        return self.builder.param("wvba"[count % 4] if weight else "xtqk"[count % 4], type, weight)
+
     def given(self, array: Array, weight: bool = False) -> Value:
         """A parameter with these values."""
         type = TensorType(from_numpy(array.dtype), tuple(int(n) for n in array.shape))
-        value = self.builder.param("w" if weight else "x", type, weight)
+        value = self._param(type, weight)
         self.arrays[value] = array
         self.bounded.add(value)
         self.kept.add(value.name)
