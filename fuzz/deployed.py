@@ -23,7 +23,7 @@ from effcc.driver import Options, State, load
 from effcc.errors import EffccError
 from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import expect
-from effcc.fuzz.generate import Array, Case
+from effcc.fuzz.generate import Array, Case, expanded
 from effcc.fuzz.guarded import guarded
 from effcc.fuzz.hosts import Host
 from effcc.fuzz.nursery import Nurseling
@@ -136,23 +136,28 @@ def _calls(examined: Examined, kind: str) -> list[Case]:
     again, _ = examined.second
     if kind == "package":
         return [case, again, case]
-    weights = case.graph.weights
+    weights, layouts = case.graph.weights, dict(case.variation.layouts)
     changed = [
-        _changed(a, case.seed) if p.name in weights and p.type.dtype.is_float else a
+        _changed(a, case.seed, layouts.get(p.name) == "expanded") if p.name in weights and p.type.dtype.is_float else a
         for p, a in zip(again.graph.params, again.inputs, strict=True)
     ]
     back = [new if p.name in weights else a for p, a, new in zip(case.graph.params, case.inputs, changed, strict=True)]
     return [case, again, replace(again, inputs=tuple(changed)), replace(case, inputs=tuple(back))]
 
 
-def _changed(array: Array, seed: int) -> Array:
-    """A weight after an update: all of it moved, or one element, of which the last one is as good as any."""
-    if seed % 4 == 0 or array.size == 0:
-        return np.roll(array, 1)
-    flat = array.reshape(-1).copy()
-    at = (flat.size - 1, flat.size - 1, seed % flat.size)[seed % 3]
-    flat[at] = flat[at - 1] + np.asarray(1.5, array.dtype)
-    return flat.reshape(array.shape)
+def _changed(array: Array, seed: int, repeats: bool) -> Array:
+    """A weight after an update: all of it moved, or one element, of which the last one is as good as any; repeats:
+    where one element stands for all of an axis, what can be stored there."""
+    if array.size == 0:
+        return array
+    if seed % 4 == 0:
+        made = np.roll(array, 1)
+    else:
+        flat = array.reshape(-1).copy()
+        at = 0 if repeats else (flat.size - 1, flat.size - 1, seed % flat.size)[seed % 3]
+        flat[at] = flat[at - 1] + np.asarray(1.5, array.dtype)
+        made = flat.reshape(array.shape)
+    return expanded(made) if repeats else made
 
 
 # In the process of its own --------------------------------------------------------------------------------------------

@@ -80,8 +80,14 @@ def round_to_even(x):
 
 @triton.jit
 def is_negative(x):
-    """Whether the sign bit is set."""
-    return (x < 0) | ((x == 0) & (1.0 / x < 0))
+    """Whether the sign bit is set, which NaN and zero have as well."""
+    if x.dtype == tl.float64:
+        negative = x.to(tl.int64, bitcast=True) < 0
+    elif x.dtype == tl.float32:
+        negative = x.to(tl.int32, bitcast=True) < 0
+    else:
+        negative = x.to(tl.int16, bitcast=True) < 0
+    return negative
 
 
 @triton.jit
