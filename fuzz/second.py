@@ -37,10 +37,10 @@ def second(case: Case) -> tuple[Case, dict[str, int]] | None:
         graph = at_sizes(case.compiled, sizes) if sizes else case.graph
     except (EffccError, ValueError, TypeError):
         return None
-    layouts = dict(case.variation.layouts)
+    layouts, staying = dict(case.variation.layouts), _staying(graph)
     inputs = []
     for param, array in zip(graph.params, case.inputs, strict=True):
-        if param.name not in graph.weights:
+        if param.name not in staying:
             array = _moved(array, tuple(int(d) for d in param.type.shape))
             array = expanded(array) if layouts.get(param.name) == "expanded" else array
         inputs.append(array)
@@ -96,9 +96,9 @@ def _larger(case: Case, sizes: Mapping[str, int]) -> tuple[Array, ...] | None:
         large = at_sizes(graph, sizes)
     except (EffccError, ValueError, TypeError):
         return None
-    shapes = [tuple(int(d) for d in p.type.shape) for p in large.params]
+    shapes, staying = [tuple(int(d) for d in p.type.shape) for p in large.params], _staying(large)
     inputs = tuple(
-        a if p.name in graph.weights else _moved(a, shape)
+        a if p.name in staying else _moved(a, shape)
         for p, a, shape in zip(large.params, case.inputs, shapes, strict=True)
     )
     whole = [r for n in large.nodes for r in n.results]
@@ -162,6 +162,12 @@ def _evaluated(value: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(value, tuple):
         return tuple(_evaluated(v, sizes) for v in value)
     return evaluate_number(value, sizes)
+
+
+def _staying(graph: Graph) -> frozenset[str]:
+    """The parameters that keep their values: weights, and what decodes, since an encoding's numbers are not any numbers
+    (a group's places must differ)."""
+    return graph.weights | {o.name for n in graph.nodes if n.op == "decode" for o in n.operands}
 
 
 def _moved(array: Array, shape: tuple[int, ...]) -> Array:

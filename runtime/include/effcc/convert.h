@@ -79,9 +79,25 @@ EFFCC_INLINE with_element<V, To> narrow_int(V v) {
     }(index_pack<lanes<V>>{});
 }
 
+// A double that was rounded to a float, and is no longer known to have been one: GCC 12 makes vectors of neighbours that
+// are narrowed and widened again, and takes the result for what was given, unrounded.
+EFFCC_INLINE float rounded(double v) {
+    float r = static_cast<float>(v);
+#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__SSE2__)
+    asm("" : "+x"(r));
+#else
+    asm("" : "+m"(r));
+#endif
+#endif
+    return r;
+}
+
 template <class To, class V>
 EFFCC_INLINE with_element<V, To> cast(V v) {
-    if constexpr (Vector<V> && same<To, i32> && sizeof(element<V>) < 4)
+    if constexpr (same<V, double> && same<To, float>)
+        return rounded(v);
+    else if constexpr (Vector<V> && same<To, i32> && sizeof(element<V>) < 4)
         return widen_int(v);
 #if defined(__AVX2__) && !defined(__AVX512F__)
     else if constexpr (Vector<V> && !floating<element<V>> && sizeof(To) < 4 && sizeof(element<V>) == 4)
