@@ -486,7 +486,7 @@ def claimed_pieces_lose_their_last_iteration(patch: Patch) -> None:
     patch.setattr(printer._Lines, "text", wrong)
 
 
-@planted(382)
+@planted(2039)
 def pieces_of_rows_are_left_out(patch: Patch) -> None:
     def wrong(self: Any, e: Expr) -> Expr:
         return add(floor_div(e, integer(self.length)), integer(1))
