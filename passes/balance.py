@@ -86,6 +86,9 @@ def cut_spans(kernel: Kernel, cores: int, shortest: int = SHORTEST, least: int =
         return None
     ((axis, span),) = kernel.spans.items()
     points = kernel.extents[axis]
+    known = all(isinstance(kernel.extents[a], int) for s in kernel.statements for a in s.axes)
+    if not known and len(kernel.statements) > 1:  # what pieces come to is held for the statements after, in full width
+        return None
     widest = max(prod(elements((kernel.extents[a],)) for a in s.axes if a != row) for s in kernel.statements)
     if not isinstance(points, int) or points * widest < least:
         return None

@@ -93,3 +93,9 @@ def test_a_row_that_holds_half_of_a_matrix() -> None:
         compiled = effcc.compile(product, fullgraph=True, target="avx2")
         torch.testing.assert_close(compiled(x, values, at, ends), product(x, values, at, ends), rtol=1e-4, atol=1e-5)
     assert "_pieces" in str(effcc.explain(compiled, measure=False))
+
+
+def test_rows_of_run_time_width_that_others_read_stay_whole() -> None:
+    """Held for who reads them, they would be as long as is known at run time only."""
+    text = ROWS.replace("[12,40]", "[12,d]").replace("[6,40]", "[6,d]").replace("f=40", "f=d")
+    assert cut_spans(guard_accesses(parse_kernel(text)), 1, 8, least=0) is None
