@@ -27,7 +27,7 @@ struct work { digests compared; scans tracked; };
 
 static long claim(long& next) { return __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED); }
 
-// Pieces lie apart, where the hardware fetches nothing ahead: the beginning of the piece after next is asked for.
+// Pieces lie apart, where the hardware fetches nothing ahead: the beginning of the piece that comes then is asked for.
 static void compute(digests& work, int team) {
   for (long i; (i = claim(work.next)) < work.n;) {
     if (i + team < work.n) {
@@ -99,21 +99,20 @@ class Ranges:
         return look(self, threads)[0]
 
 
+NO_RANGES = Ranges(())
+
+
 def look(
-    compared: Ranges, threads: int, tracked: Ranges | None = None, map: int = -1, pid: int = 0
+    compared: Ranges, threads: int, tracked: Ranges = NO_RANGES, map: int = -1, pid: int = 0
 ) -> tuple[bytes, list[int]]:
     """The digest of each range of `compared`, one after the other; and for each range of `tracked` what the record of
     written pages behind `map`, opened by the process `pid`, says of it (`fetch_written`), empty if nothing was written.
     """
     results = ctypes.create_string_buffer(DIGEST_BYTES * len(compared))
-    asked = tracked or NO_RANGES
-    found = (ctypes.c_int * len(asked))()
+    found = (ctypes.c_int * len(tracked))()
     threads = usable_threads(threads) if compared.bytes > _SERIAL_BYTES else 1
-    ranges = (compared.array, len(compared), results, map, pid, asked.array, len(asked), found, threads)
+    ranges = (compared.array, len(compared), results, map, pid, tracked.array, len(tracked), found, threads)
     return (results.raw, list(found)) if watch_library()["look"](*ranges) else (results.raw, [])
-
-
-NO_RANGES = Ranges(())
 
 
 @cache
