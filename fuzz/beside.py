@@ -11,13 +11,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from threading import Event
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
+from effcc.fuzz.journal import Before, Door, Find, Journal, paths
 from effcc.fuzz.nursery import Nurseling
+from effcc.runtime.files import write_whole
 from effcc.runtime.worker import LostError, answer_requests
 
 TIMEOUT = 240.0  # seconds a case may take
@@ -47,11 +49,17 @@ class Outcomes(Generic[F]):
     failures: list[F] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     seconds: float = 0.0
+    recalled: int = 0  # failures of a campaign that is gone on with, which are the first
 
     def add(self, found: F | str) -> None:
-        """Count one."""
+        """Count one; one that was found before, by a campaign that was killed before it counted it, is found once."""
         self.counts[found if isinstance(found, str) else "failed"] += 1
-        if not isinstance(found, str):
+        if isinstance(found, str):
+            return
+        known = [k for k, f in enumerate(self.failures) if f.case.seed == found.case.seed]
+        if known:
+            self.failures[known[0]] = found
+        else:
             self.failures.append(found)
 
 
@@ -77,6 +85,29 @@ class Kind(Generic[C, F]):
 def answer_cases(draw: Callable[[int], C], judge: Callable[[C], F | str]) -> None:
     """In the process: judge cases, and those of seeds, until the input ends."""
     answer_requests(lambda asked: judge(draw(asked) if isinstance(asked, int) else asked))
+
+
+def facts_of(failure: Any) -> dict[str, Any]:
+    """The fields of a failure besides its case."""
+    return {f.name: getattr(failure, f.name) for f in fields(failure) if f.name != "case"}
+
+
+def recall(kind: Kind[C, F], report: Outcomes[F], before: Before | None, output: Path | None) -> int:
+    """Go on where a campaign ended: counts, failures and files as they were, and the next seed."""
+    if before is None:
+        return report.seed
+    finds = before.of(kind.name)
+    for find in finds:
+        lost: Any = kind.lost(kind.draw(find.seed), "")
+        known = {f.name for f in fields(lost)}
+        report.failures.append(replace(lost, **{n: v for n, v in find.facts.items() if n in known}))
+    report.recalled = sum(f.reduced for f in finds)
+    report.failures.sort(key=lambda f: not any(d.reduced and d.seed == f.case.seed for d in finds))
+    report.files += paths(output, [f for f in finds if f.reduced]) if output is not None else []
+    door = before.doors.get(kind.name, Door(report.seed, {}))
+    report.counts.update(door.counts)
+    report.seconds = door.seconds
+    return door.next
 
 
 class Isolated(Generic[C, F]):
@@ -121,28 +152,89 @@ def run_cases(
     seed: int,
     output: Path | None,
     reduce_seconds: float,
+    journal: Journal | None = None,
+    before: Before | None = None,
 ) -> None:
-    """Judge the cases of `seed` and following for so long, or until `done`."""
-    begin = time.monotonic()
+    """Judge the cases of `seed` and following for so long, or until `done`. before: of the campaign that is gone on
+    with."""
+    seed = recall(kind, report, before, output)
+    begin = time.monotonic() - report.seconds
     with Isolated(kind) as isolated:
+        _reduce_found(kind, report, isolated.judge, output, reduce_seconds, journal)
         while time.monotonic() < begin + 60 * minutes and not done():
             found = isolated.judge(seed)
-            if not isinstance(found, str):
-                report.files += write(kind, found, report.failures, isolated.judge, output, reduce_seconds)
             report.add(found)
+            if not isinstance(found, str):
+                note(kind, found, report, output, journal)
+                _reduce_found(kind, report, isolated.judge, output, reduce_seconds, journal)
             seed += 1
-    report.seconds = time.monotonic() - begin
+            report.seconds = time.monotonic() - begin
+            if journal is not None:
+                journal.done(report.seconds, doors={kind.name: Door(seed, report.counts, report.seconds)})
+
+
+def note(kind: Kind[C, F], failure: F, report: Outcomes[F], output: Path | None, journal: Journal | None) -> None:
+    """Write a failure down as it was found, so that it outlives this process; it is reduced later."""
+    files: tuple[str, ...] = ()
+    if output is not None and not _is_often(failure, [f for f in report.failures if f is not failure]):
+        files = (_script_of(kind, failure, output, failure.case.seed).name,)
+    if journal is not None:
+        journal.find(Find(kind.name, failure.case.seed, facts_of(failure), False, files))
+
+
+def _is_often(failure: Failing, before: Sequence[Failing]) -> bool:
+    """Whether three that are alike were found before."""
+    return sum(failure.resembles(f) for f in before) >= 3
+
+
+def _script_of(kind: Kind[C, F], failure: F, output: Path, seed: int) -> Path:
+    output.mkdir(parents=True, exist_ok=True)
+    return write_whole(output / f"{kind.name}_{seed}.py", kind.script(failure))
+
+
+def _reduce_found(
+    kind: Kind[C, F],
+    report: Outcomes[F],
+    judged: Callable[[C], F | str],
+    output: Path | None,
+    seconds: float,
+    journal: Journal | None,
+) -> None:
+    """Reduce the failures that are not yet, and write them again; of those that are alike three at most."""
+    for number in range(report.recalled, len(report.failures)):
+        failure = report.failures[number]
+        files: tuple[str, ...] = ()
+        if output is not None and not _is_often(failure, report.failures[:number]):
+            seed = failure.case.seed
+            small = reduce(kind, failure, judged, seconds)
+            path = _script_of(kind, small, output, seed)
+            report.files.append(path)
+            files = (path.name,)
+        if journal is not None:
+            journal.find(Find(kind.name, failure.case.seed, facts_of(failure), True, files))
+    report.recalled = len(report.failures)
 
 
 class Beside(Generic[C, F]):
     """Cases judged beside something else: `poll` begins the next if the last is done, `finish` ends it.
 
-    steadily: whether the next begins by itself, without waiting for `poll`.
+    steadily: whether the next begins by itself, without waiting for `poll`. output: the folder of failures, where they
+    are written as they are found. before: of the campaign that is gone on with.
     """
 
-    def __init__(self, kind: Kind[C, F], report: Outcomes[F], seed: int, steadily: bool = False) -> None:
-        self._kind, self._report, self._seed, self._steadily = kind, report, seed, steadily
-        self._begin = time.monotonic()
+    def __init__(
+        self,
+        kind: Kind[C, F],
+        report: Outcomes[F],
+        output: Path | None = None,
+        steadily: bool = False,
+        journal: Journal | None = None,
+        before: Before | None = None,
+    ) -> None:
+        self._kind, self._report, self._steadily = kind, report, steadily
+        self._output, self._journal = output, journal
+        self._seed = recall(kind, report, before, output)
+        self._begin = time.monotonic() - report.seconds
         self._isolated = Isolated(kind)
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
@@ -163,6 +255,11 @@ class Beside(Generic[C, F]):
         """How many have failed so far."""
         return len(self._report.failures)
 
+    @property
+    def door(self) -> tuple[str, Door]:
+        """How far it has come, by the kind's name."""
+        return self._kind.name, Door(self._seed, dict(self._report.counts), time.monotonic() - self._begin)
+
     def poll(self) -> None:
         """Begin the next case, if the last one is done."""
         if self._pending is None or self._pending.done():
@@ -175,20 +272,21 @@ class Beside(Generic[C, F]):
             found = self._isolated.judge(self._seed)
             if not self._ended.is_set():  # else its process was ended
                 self._report.add(found)
+                if not isinstance(found, str):
+                    note(self._kind, found, self._report, self._output, self._journal)
                 self._seed += 1
             if not self._steadily:
                 break
 
-    def finish(self, output: Path | None, reduce_seconds: float) -> None:
-        """Leave the last case if it is not done; reduce and write what failed."""
+    def finish(self, reduce_seconds: float) -> None:
+        """Leave the last case if it is not done; reduce what failed and write it again."""
         self._ended.set()
         while self._pending is not None and not self._pending.done():
             self._isolated.stop()  # again: it may just have begun another
             wait([self._pending], timeout=0.2)
         self._thread.shutdown()
-        for number, failure in enumerate(self._report.failures):
-            before = self._report.failures[:number]
-            self._report.files += write(self._kind, failure, before, self._isolated.judge, output, reduce_seconds)
+        judged = self._isolated.judge
+        _reduce_found(self._kind, self._report, judged, self._output, reduce_seconds, self._journal)
         self._report.seconds = time.monotonic() - self._begin
 
 
@@ -206,21 +304,3 @@ def reduce(kind: Kind[C, F], failure: F, judged: Callable[[C], F | str], seconds
                 failure, again = found, True
                 break
     return failure
-
-
-def write(
-    kind: Kind[C, F],
-    failure: F,
-    before: Sequence[F],
-    judged: Callable[[C], F | str],
-    output: Path | None,
-    seconds: float,
-) -> list[Path]:
-    """The script of a failure, reduced; of three that are alike at most."""
-    if output is None or sum(failure.resembles(f) for f in before) >= 3:
-        return []
-    small = reduce(kind, failure, judged, seconds)
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / f"{kind.name}_{failure.case.seed}.py"
-    path.write_text(kind.script(small))
-    return [path]

@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,12 +24,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from effcc.driver import STEPS
 from effcc.errors import ToolchainError
-from effcc.fuzz.beside import Beside
+from effcc.fuzz.beside import Beside, facts_of
 from effcc.fuzz.damaged import DAMAGED, DamageReport
 from effcc.fuzz.deployed import KINDS, Deployed, scratch_grows
 from effcc.fuzz.encoders import EncoderChecks
 from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
+from effcc.fuzz.journal import Before, Find, Journal, counted, paths
 from effcc.fuzz.modules.campaign import MODULES, ModuleReport
 from effcc.fuzz.native import Native, Outcome, Runner
 from effcc.fuzz.nursery import nursery
@@ -40,6 +41,7 @@ from effcc.fuzz.repro import write_failure
 from effcc.fuzz.rules import RuleChecks
 from effcc.fuzz.sizes import SizeChecks
 from effcc.fuzz.triton import Triton
+from effcc.ir.graph import GraphBuilder
 from effcc.ir.ops import TABLE
 from effcc.target import Target
 
@@ -152,8 +154,13 @@ def run(
     reduce_seconds: float = 20.0,
     stop_after: int | None = None,
     pace: Pace = Pace(),
+    journal: Journal | None = None,
+    before: Before | None = None,
 ) -> Report:
     """Go on for `minutes`, or until `most` graphs, from `seed`; failures go to the folder `output`, if there is one.
+
+    journal: where what is done and found is written down at once. before: of the campaign that is gone on
+    with; its time counts, and its failures are among those that are told.
 
     The same seed gives the same graphs; how many of them depends on the machine. `target`: what to compile for, one
     instruction set after the other by default. `others`: ask MLIR's engine and Triton's interpreter too, where they are
@@ -171,9 +178,9 @@ def run(
         Runner(race=True) as racing,
         Triton() as triton,
         Deployed() as deployed,
-        Beside(MODULES, modules, seed) as called_modules,
-        Beside(PROGRAMS, programs, seed, steadily=True) as called_programs,
-        Beside(DAMAGED, packages, seed) as damaged_packages,
+        Beside(MODULES, modules, output, False, journal, before) as called_modules,
+        Beside(PROGRAMS, programs, output, True, journal, before) as called_programs,
+        Beside(DAMAGED, packages, output, False, journal, before) as damaged_packages,
         ThreadPoolExecutor(2) as background,
     ):
         warnings.simplefilter("ignore")
@@ -182,7 +189,9 @@ def run(
             target, others and _has_mlir(), reduce_seconds, stop_after, pace,
             [b for b, wanted in ((called_modules, pace.modules), (called_programs, pace.programs),
                                  (damaged_packages, pace.packages)) if wanted],
+            journal,
         )  # fmt: skip
+        campaign.go_on_from(before)
         return replace(campaign.run(minutes, most, progress), modules=modules, programs=programs, packages=packages)
 
 
@@ -202,24 +211,52 @@ class _Campaign:
     stop_after: int | None
     pace: Pace
     beside: Sequence[Beside[Any, Any]]
+    journal: Journal | None
+    next: int = 0  # the seed that comes after all batches that are judged
+    batches: int = 0
+    recalled: dict[tuple[Any, ...], Find] = field(default_factory=dict)  # the finds of before
+    before: float = 0.0  # seconds of the campaign that is gone on with
     graphs: int = 0
     nodes: int = 0
     compiled: int = 0
     ops: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    told: Mapping[str, Any] | None = None  # what the journal says of graphs
     begin: float = 0.0
     found: float | None = None
 
+    def go_on_from(self, before: Before | None) -> None:
+        """Take up the counts and failures of the campaign that is gone on with.
+
+        Failures that were not reduced yet are found again: their batch was not done.
+        """
+        self.next = self.seed
+        if before is None:
+            return
+        done = before.graphs
+        if done:
+            self.told = done
+            self.next, self.batches = done["next"], done["batches"]
+            self.graphs, self.nodes, self.compiled = done["graphs"], done["nodes"], done["compiled"]
+            self.ops, self.found = counted(done["ops"]), done["found"]
+        self.before = before.seconds
+        nothing = GraphBuilder("nothing").build(())
+        for find in before.of("graph"):
+            self.recalled[find.key] = find
+            self.failures.append(Failure(Case(nothing, (), find.seed), **find.facts))
+            self.files += paths(self.output, [find]) if self.output is not None else []
+
     def run(self, minutes: float, most: int | None, progress: bool) -> Report:
-        begin = self.begin = time.monotonic()
+        begin = self.begin = time.monotonic() - self.before
         end = begin + minutes * 60
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress) as bar:
             task = bar.add_task("fuzz", total=minutes * 60)
-            number, batches = self.seed, 0
+            number, batches = self.next, 0
             targets = self._targets()
-            pace, seed = self.pace, self.seed
+            pace, seed = self.pace, self.seed + self.batches
+            first = self.batches
             alone: Sequence[tuple[Callable[[int], list[Failure]], int]] = (
                 (RuleChecks(seed).some, pace.rules), (EncoderChecks(seed).some, pace.encoders),
                 (SizeChecks(seed).some, pace.sizes),
@@ -239,13 +276,14 @@ class _Campaign:
                 self._poll()
                 if self._enough():
                     break
-                running = self._start(examined, target, self._runner(batches))
-                number, batches = number + count, batches + 1
+                number, batches = number + len(examined), batches + 1
+                running = self._start(examined, target, self._runner(first + batches - 1), self._done(number))
                 told = f"{self.graphs} graphs, {len(self.ops)} ops, {len(self.failures)} failures"
                 bar.update(task, completed=time.monotonic() - begin, description=told)
             self._finish(running)
+        self._write_down()
         for beside in self.beside:
-            beside.finish(self.output, self.reduce_seconds)
+            beside.finish(self.reduce_seconds)
         if any(beside.failed for beside in self.beside):
             self._note()
         return Report(
@@ -297,7 +335,21 @@ class _Campaign:
             return self.sanitized
         return self.racing if batch % RACE_EVERY == 1 else self.runner
 
-    def _start(self, examined: Sequence[Examined], target: Target, runner: Runner) -> _Running:
+    def _done(self, number: int) -> dict[str, Any]:
+        """What is done once the batch that ends before seed `number` is judged."""
+        return {
+            "next": number, "batches": self.batches, "graphs": self.graphs, "nodes": self.nodes,
+            "compiled": self.compiled, "ops": dict(self.ops), "found": self.found,
+        }  # fmt: skip
+
+    def _write_down(self, done: Mapping[str, Any] | None = None) -> None:
+        """Write the progress to the journal: of graphs, if a batch of them is `done`, and of what runs beside."""
+        if self.journal is not None:
+            self.told = done or self.told
+            doors = dict(beside.door for beside in self.beside)
+            self.journal.done(time.monotonic() - self.begin, self.told, doors)
+
+    def _start(self, examined: Sequence[Examined], target: Target, runner: Runner, done: Mapping[str, Any]) -> _Running:
         """Begin to compile and run what was examined, beside what comes next."""
         programs = [(e, n) for e in examined if (n := native(e)) is not None]
         self.compiled += len(programs)
@@ -314,7 +366,7 @@ class _Campaign:
             chosen += [(e, kind) for e in growing[:1]]
         deployed = self.background.submit(lambda: [self.deployed.judge(e, target, k) for e, k in chosen])
         judged = [*((e, judge) for e, _ in programs), *((e, judge_fault) for e, _ in faults)]
-        return _Running(judged, outcomes, deployed, target, runner)
+        return _Running(judged, outcomes, deployed, target, runner, {**done, "compiled": self.compiled})
 
     def _run(self, programs: Sequence[Native], target: Target, runner: Runner) -> list[Outcome]:
         """Compile and run programs; with sanitizers, of which the compiler makes much, only those that are short."""
@@ -326,7 +378,9 @@ class _Campaign:
 
     def _finish(self, running: _Running | None) -> None:
         """Wait for what runs, and judge it."""
-        if running is not None and not self._enough():
+        if running is None:
+            return
+        if not self._enough():
             for (examined, judged), outcome in zip(running.examined, running.outcomes.result(), strict=True):
                 failure = judged(examined, outcome)
                 if failure is not None and not self._enough():
@@ -335,19 +389,39 @@ class _Campaign:
                 for failure in running.deployed.result():
                     if failure is not None and not self._enough():
                         self._failed(failure, running.target)
+        if not self._enough():
+            self.batches += 1
+            self._write_down({**running.done, "batches": self.batches, "found": self.found})
 
     def _failed(self, failure: Failure, target: Target, runner: Runner | None = None) -> None:
-        """Reduce, unless the like has been seen often; write down."""
+        """Write down, unless the like has been seen often; reduce, and write again."""
         self._note()
+        number = len(self.failures)
+        known = self.recalled.pop(_key(failure), None)
+        if known is not None and (known.reduced or failure.step in ALONE):
+            return  # found, and told, before this campaign was killed
+        if known is not None:
+            number = next(k for k, f in enumerate(self.failures) if _key(f) == known.key)
+            del self.failures[number]
         alike = sum(failure.resembles(f) for f in self.failures)
+        name = f"{failure.step}_{number}" if failure.step in ALONE else ""
+        files = self._written(failure, name, alike < 3, False)
         if alike < 3 and self.reduce_seconds and failure.step not in (*ALONE, "faults"):
             judged = partial(self.check, target=target, sought=failure, runner=runner or self.runner)
             failure = reduce(failure, judged, self.reduce_seconds)
         if failure.step not in ("eager", *ALONE, *list(STEPS)[: list(STEPS).index("tile")]):
             failure = replace(failure, schedules=drawn_schedules(failure.case, target))
-        if alike < 3 and self.output is not None:
-            self.files += write_failure(failure, self.output)
-        self.failures.append(failure)
+        files = self._written(failure, name, alike < 3, True)
+        self.files += [f for f in files if f not in self.files]
+        self.failures.insert(number, failure)
+
+    def _written(self, failure: Failure, name: str, wanted: bool, reduced: bool) -> tuple[Path, ...]:
+        """The files of a failure, if they are wanted, and its line in the journal."""
+        files = write_failure(failure, self.output, name) if wanted and self.output is not None else ()
+        if self.journal is not None:
+            named = tuple(f.name for f in files)
+            self.journal.find(Find("graph", failure.case.seed, facts_of(failure), reduced, named))
+        return files
 
     def check(self, case: Case, target: Target, sought: Failure, runner: Runner) -> Failure | None:
         """How one case fails; the compiler is called only where the failure sought is its."""
@@ -373,6 +447,12 @@ class _Running:
     deployed: Future[list[Failure | None]]
     target: Target
     runner: Runner
+    done: Mapping[str, Any]  # what is, once it is judged
+
+
+def _key(failure: Failure) -> tuple[Any, ...]:
+    """What a failure has in common with its find in the journal."""
+    return Find("graph", failure.case.seed, facts_of(failure)).key
 
 
 def _is_short(program: Native) -> bool:

@@ -25,12 +25,15 @@ from typing import Any, Literal
 from effcc.errors import EffccError
 from effcc.fuzz.hostile import HARMS, Genuine
 from effcc.fuzz.isolation import forked
+from effcc.fuzz.journal import Before, Door, Find, Journal
 from effcc.runtime.package import Package, examined
 
 Kind = Literal["typed", "loaded", "untyped", "crash", "hang", "wrong"]
 BAD: tuple[Kind, ...] = ("untyped", "crash", "hang", "wrong")
 TIMEOUT = 20.0
 MEMORY = 1 << 30
+DOOR = "packages"
+WRITTEN_EVERY = 20  # trials: how often the journal says how many there were
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,19 @@ class PackageReport:
             **{kind: self._of(kind) for kind in ("typed", "loaded", *BAD)},
             "failures": [vars(o) for o in self.failures],
         }
+
+    def flat(self) -> dict[str, int]:
+        """The counts by "harm: outcome"."""
+        return {f"{harm}: {kind}": n for (harm, kind), n in self.counts.items()}
+
+    def go_on_from(self, before: Before, seed: int) -> int:
+        """Take up the counts and failures of a campaign; the next seed."""
+        door = before.doors.get(DOOR, Door(seed, {}))
+        for name, count in door.counts.items():
+            harm, _, kind = name.rpartition(": ")
+            self.counts[harm, next(k for k in ("typed", "loaded", *BAD) if k == kind)] = count
+        self.failures += [Outcome(f.seed, **f.facts) for f in before.of(DOOR) if f.seed < door.next]
+        return door.next
 
     def _of(self, kind: str) -> int:
         return sum(n for (_, k), n in self.counts.items() if k == kind)
@@ -114,10 +130,19 @@ def run_packages(
     trials: int | None = None,
     minutes: float | None = None,
     output: Path | None = None,
+    journal: Journal | None = None,
+    before: Before | None = None,
 ) -> PackageReport:
-    """Try so many hostile packages, or as many as fit in the time; the bad ones are left in `output`."""
+    """Try so many hostile packages, or as many as fit in the time; the bad ones are left in `output`.
+
+    journal: where what is done and found is written at once. before: of the campaign that is gone on with.
+    """
     report = PackageReport()
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    begin = time.monotonic()
+    if before is not None:
+        seed = report.go_on_from(before, seed)
+        begin -= before.seconds
+    deadline = None if minutes is None else begin + 60 * minutes
     with tempfile.TemporaryDirectory(prefix="effcc-fuzz-") as folder:
         while (trials is None or report.trials < trials) and (deadline is None or time.monotonic() < deadline):
             outcome = attempt(genuine, seed, Path(folder))
@@ -126,7 +151,11 @@ def run_packages(
                 output.mkdir(parents=True, exist_ok=True)
                 for made in Path(folder).iterdir():
                     shutil.move(made, output / f"package-{seed}{made.suffix}")
+            if outcome.kind in BAD and journal is not None:
+                journal.find(Find(DOOR, seed, {f: v for f, v in vars(outcome).items() if f != "seed"}, True))
             seed += 1
+            if journal is not None and (seed % WRITTEN_EVERY == 0 or outcome.kind in BAD):
+                journal.done(time.monotonic() - begin, doors={DOOR: Door(seed, report.flat())})
     return report
 
 

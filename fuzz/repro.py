@@ -13,6 +13,7 @@ from effcc.fuzz.torch_text import dtype_text, torch_function
 from effcc.ir.dtypes import from_numpy
 from effcc.ir.graph import Graph
 from effcc.ir.printer import print_graph
+from effcc.runtime.files import write_whole
 
 _SCRIPT = '''"""{title}
 
@@ -47,18 +48,19 @@ if __name__ == "__main__":
 '''
 
 
-def write_failure(failure: Failure, folder: Path) -> tuple[Path, Path]:
-    """Write `fuzz_<seed>.ir` and `repro_<seed>.py` into `folder`, which is made; their paths."""
+def write_failure(failure: Failure, folder: Path, name: str = "") -> tuple[Path, Path]:
+    """Write `fuzz_<name>.ir` and `repro_<name>.py` into `folder`, which is made; name: by default the seed."""
     folder.mkdir(parents=True, exist_ok=True)
     graph, seed = failure.case.graph, failure.case.seed
     function = torch_function(graph)
-    ir, script = folder / f"fuzz_{seed}.ir", folder / f"repro_{seed}.py"
+    ir, script = folder / f"fuzz_{name or seed}.ir", folder / f"repro_{name or seed}.py"
     message = "\n".join(f"# {line}" for line in [str(failure), *failure.message.splitlines()[1:20]])
     varied = failure.case.variation
     given = f"\n# compiled with {varied}:\n" + _commented(print_graph(failure.case.compiled)) if varied.changes else ""
     drawn = f"\n# under these schedules:\n{_commented(failure.schedules)}" if failure.schedules else ""
-    ir.write_text(f"{message}\n{print_graph(graph)}\n{given}{drawn}")
-    script.write_text(
+    write_whole(ir, f"{message}\n{print_graph(graph)}\n{given}{drawn}")
+    write_whole(
+        script,
         _SCRIPT.format(
             title=re.sub(r'[\\"]', "'", str(failure)),
             name=script.name,
@@ -69,7 +71,7 @@ def write_failure(failure: Failure, folder: Path) -> tuple[Path, Path]:
             extra="".join(f"import effcc.frontend.{module}\n" for module in _modules(graph)),
             function=function,
             inputs="\n".join(f"    {tensor_text(a)}," for a in failure.case.inputs),
-        )
+        ),
     )
     return ir, script
 

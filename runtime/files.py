@@ -90,6 +90,14 @@ def aside(path: Path, *, folder: bool = False, mode: int | None = None) -> Itera
         os.close(descriptor)
 
 
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text to a file that others may read, whole or not at all; its path. Raises OSError."""
+    with aside(path, mode=0o666) as staged:
+        staged.write_text(text, encoding="utf-8")
+        os.replace(staged, path)
+    return path
+
+
 def umask() -> int:
     """Which permissions new files of this process do not get."""
     mask = os.umask(0)

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effcc.commands.output import print_json
+from effcc.commands.output import print_json, print_note
+from effcc.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from effcc.fuzz.journal import Before, Begun
+
+DOORS = ("all", "graphs", "programs", "modules", "packages")
 
 
 def fuzz(
-    minutes: Annotated[float, typer.Option(min=0.0, help="How long to go on.")] = 1.0,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="How long to go on; default: 1, or what is left of --resume's.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Where the random programs start.")] = 0,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder that failures are written to, reduced.")
+        Path, typer.Option("--output", "-o", help="The folder that failures are written to, reduced, and the journal.")
     ] = Path("fuzz-failures"),
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on with the campaign whose folder this is, as its journal says."),
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="DOOR", help=f"One door alone: {', '.join(DOORS)}.")] = "all",
     packages: Annotated[
         bool, typer.Option("--packages", help="Load hostile packages instead: damaged ones, and ones that lie.")
     ] = False,
@@ -31,29 +46,61 @@ def fuzz(
 ) -> None:
     """Compile random programs and compare them with the interpreter in float64 and with eager PyTorch.
 
-    Exit code 1 if any of them failed; each is then reduced and written as an IR file and a Python script.
+    Exit code 1 if any of them failed; each is then reduced and written as an IR file and a Python script. What was done
+    and found is in the folder's journal at once: a campaign that was killed goes on with --resume.
     """
+    from effcc.fuzz.journal import Begun, Journal, read_journal
+
+    asked = [name for name, wanted in _flags(packages, modules, programs).items() if wanted]
+    door = _door(only, asked)
+    begun = Begun(seed, 1.0 if minutes is None else minutes, door)
+    before: Before | None = None
+    if resume is not None:
+        before = read_journal(resume)
+        begun, output = before.begun, resume
+        if minutes is not None:
+            begun = replace(begun, minutes=before.seconds / 60 + minutes)
+        print_note(before.told())
+    with Journal(output, begun, before.began if before is not None else None) as journal:
+        report = _runs(begun, output, stop_after, reduce, not json)(journal=journal, before=before)
+    if json:
+        print_json(report.as_json())
+    else:
+        print(report)
+    beside = [getattr(report, part) for part in ("modules", "programs", "packages") if begun.door in ("all", "graphs")]
+    if report.failures or any(part.failures for part in beside):
+        raise typer.Exit(1)
+
+
+def _flags(packages: bool, modules: bool, programs: bool) -> dict[str, bool]:
+    return {"packages": packages, "modules": modules, "programs": programs}
+
+
+def _door(only: str, asked: list[str]) -> str:
+    """The door that is asked for. Raises UnknownNameError and InputError."""
+    if only not in DOORS:
+        raise UnknownNameError("door", only, DOORS, "(--only)")
+    doors = {*asked, *([only] if only != "all" else [])}
+    if len(doors) > 1:
+        raise InputError(f"expected one door alone, got {', '.join(sorted(doors))}")
+    return next(iter(doors), "all")
+
+
+def _runs(begun: Begun, output: Path, stop_after: int | None, reduce: float, shown: bool) -> Callable[..., Any]:
+    """What runs a campaign through its door; it takes the journal and the before of before."""
+    from functools import partial
+
     from effcc.fuzz import campaign
     from effcc.fuzz.modules.campaign import run_modules
     from effcc.fuzz.packages import run_packages, sample
     from effcc.fuzz.programs.campaign import run_programs
 
-    report: Any
-    if packages:
-        report = run_packages(sample(), minutes=minutes, seed=seed, output=output)
-    elif modules:
-        report = run_modules(minutes, seed, output)
-    elif programs:
-        report = run_programs(minutes, seed, output)
-    else:
-        report = campaign.run(
-            minutes=minutes, seed=seed, output=output, reduce_seconds=reduce, stop_after=stop_after, progress=not json
-        )
-    if json:
-        print_json(report.as_json())
-    else:
-        print(report)
-    alone = packages or modules or programs
-    beside = () if alone else (report.modules, report.programs, report.packages)
-    if report.failures or any(part.failures for part in beside):
-        raise typer.Exit(1)
+    how: dict[str, Any] = {"minutes": begun.minutes, "seed": begun.seed, "output": output}
+    if begun.door == "packages":
+        return partial(run_packages, sample(), **how)
+    if begun.door == "modules":
+        return partial(run_modules, **how)
+    if begun.door == "programs":
+        return partial(run_programs, **how)
+    pace = campaign.Pace(modules=False, programs=False, packages=False) if begun.door == "graphs" else campaign.Pace()
+    return partial(campaign.run, **how, reduce_seconds=reduce, stop_after=stop_after, progress=shown, pace=pace)

@@ -24,6 +24,11 @@ def print_error(message: str) -> None:
     print(f"effcc: error: {message}", file=sys.stderr)
 
 
+def print_note(message: str) -> None:
+    """One message on standard error that is no error."""
+    print(f"effcc: {message}", file=sys.stderr)
+
+
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
     """A plain table; the columns named in `right` are aligned to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")

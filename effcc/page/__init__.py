@@ -7,7 +7,6 @@ sees what belongs to it in the others.
 from __future__ import annotations
 
 import json
-import os
 import string
 from html import escape
 from pathlib import Path
@@ -18,7 +17,7 @@ from effcc.compression.report import layers_text
 from effcc.errors import InputError
 from effcc.page.compared import compared
 from effcc.page.program import Program
-from effcc.runtime.files import aside
+from effcc.runtime.files import write_whole
 
 if TYPE_CHECKING:
     from effcc.explanation import Explanation
@@ -47,9 +46,7 @@ def write_page(explanation: Explanation, path: Path, against: Explanation | None
     """Write the page to a file, which is whole or absent. Raises InputError where it cannot be written."""
     text = page_text(explanation, against, title)
     try:
-        with aside(path, mode=0o666) as staged:
-            staged.write_text(text, encoding="utf-8")
-            os.replace(staged, path)
+        write_whole(path, text)
     except OSError as error:
         raise InputError(f"{path}: expected a file that can be written, for the page: {error}") from error
     return path

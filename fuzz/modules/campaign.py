@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from effcc.fuzz.beside import Kind, Outcomes, answer_cases, run_cases
+from effcc.fuzz.journal import Before, Journal
 from effcc.fuzz.modules.case import Case
 from effcc.fuzz.modules.checks import Failure, judge
 from effcc.fuzz.modules.draw import draw
@@ -42,13 +43,24 @@ class ModuleReport(Outcomes[Failure]):
 
 
 def run_modules(
-    minutes: float, seed: int = 0, output: Path | None = None, *, most: int | None = None, reduce_seconds: float = 60.0
+    minutes: float,
+    seed: int = 0,
+    output: Path | None = None,
+    *,
+    most: int | None = None,
+    reduce_seconds: float = 60.0,
+    journal: Journal | None = None,
+    before: Before | None = None,
 ) -> ModuleReport:
-    """Take the modules of `seed` and following through all checks, for so long or until `most` were called."""
+    """Take the modules of `seed` and following through all checks, for so long or until `most` were called.
+
+    journal: where what is done and found is written at once. before: of the campaign that is gone on with.
+    """
     report = ModuleReport(seed)
     run_cases(
-        MODULES, report, lambda: most is not None and report.modules >= most, minutes, seed, output, reduce_seconds
-    )
+        MODULES, report, lambda: most is not None and report.modules >= most, minutes, seed, output, reduce_seconds,
+        journal, before,
+    )  # fmt: skip
     return report
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effcc.fuzz.beside import Kind, Outcomes, answer_cases, run_cases
+from effcc.fuzz.journal import Before, Journal
 from effcc.fuzz.programs.case import Case
 from effcc.fuzz.programs.draw import draw
 from effcc.fuzz.programs.judge import INVALID, KNOWN, PYTORCH, REFUSED, Failure, judge
@@ -48,13 +49,24 @@ class ProgramReport(Outcomes[Failure]):
 
 
 def run_programs(
-    minutes: float, seed: int = 0, output: Path | None = None, *, most: int | None = None, reduce_seconds: float = 60.0
+    minutes: float,
+    seed: int = 0,
+    output: Path | None = None,
+    *,
+    most: int | None = None,
+    reduce_seconds: float = 60.0,
+    journal: Journal | None = None,
+    before: Before | None = None,
 ) -> ProgramReport:
-    """Call the programs of `seed` and following, for so long or until `most` were called."""
+    """Call the programs of `seed` and following, for so long or until `most` were called.
+
+    journal: where what is done and found is written at once. before: of the campaign that is gone on with.
+    """
     report = ProgramReport(seed)
     run_cases(
-        PROGRAMS, report, lambda: most is not None and report.programs >= most, minutes, seed, output, reduce_seconds
-    )
+        PROGRAMS, report, lambda: most is not None and report.programs >= most, minutes, seed, output, reduce_seconds,
+        journal, before,
+    )  # fmt: skip
     return report
 
 
