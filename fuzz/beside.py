@@ -70,7 +70,8 @@ class Kind(Generic[C, F]):
     name: what files begin with. serve: where the function is that answers requests, "package.module:function". draw:
     the case of a seed. smaller: cases that are a little smaller. script: what is written of a failure. lost: the
     failure of a case whose process was. renewed: so many cases, after which the process is a new one, as what Dynamo
-    and modules leave adds up.
+    and modules leave adds up. asked: what the process is asked for the case of a seed; default: the seed. others:
+    whether failures are other compilers'.
     """
 
     name: str
@@ -80,6 +81,8 @@ class Kind(Generic[C, F]):
     script: Callable[[F], str]
     lost: Callable[[C, str], F]
     renewed: int = 40
+    asked: Callable[[int], Any] = int
+    others: bool = False
 
 
 def answer_cases(draw: Callable[[int], C], judge: Callable[[C], F | str]) -> None:
@@ -138,7 +141,8 @@ class Isolated(Generic[C, F]):
         if self._answered % self._kind.renewed == 0:
             self._worker.stop()
         try:
-            found: F | str = self._worker.ask(case, TIMEOUT)
+            asked = self._kind.asked(case) if isinstance(case, int) else case
+            found: F | str = self._worker.ask(asked, TIMEOUT)
         except LostError as lost:
             return self._kind.lost(self._kind.draw(case) if isinstance(case, int) else case, str(lost))
         return found
@@ -254,6 +258,11 @@ class Beside(Generic[C, F]):
     def failed(self) -> int:
         """How many have failed so far."""
         return len(self._report.failures)
+
+    @property
+    def counts_as_failures(self) -> bool:
+        """Whether what fails is effcc's."""
+        return not self._kind.others
 
     @property
     def door(self) -> tuple[str, Door]:

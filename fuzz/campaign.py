@@ -35,6 +35,7 @@ from effcc.fuzz.modules.campaign import MODULES, ModuleReport
 from effcc.fuzz.native import Native, Outcome, Runner
 from effcc.fuzz.nursery import nursery
 from effcc.fuzz.oracles import Examined, Failure, drawn_schedules, examine, interpreted, judge, native
+from effcc.fuzz.peers import PeerReport, kind_of
 from effcc.fuzz.programs.campaign import PROGRAMS, ProgramReport
 from effcc.fuzz.reduce import reduce
 from effcc.fuzz.repro import write_failure
@@ -62,7 +63,8 @@ class Pace:
     how many are run as users run them, each with two calls of the optimizing compiler. modules: whether modules whose
     weights are stored are called beside (`effcc.fuzz.modules`), one after the other; programs: whether PyTorch programs
     are (`effcc.fuzz.programs`), of which one follows the other without waiting for graphs. packages:
-    whether hostile packages are loaded. rules, encoders, sizes: how many rewrite rules, weights for encoders, and
+    whether hostile packages are loaded. against: peers that get PyTorch programs, too (`effcc.fuzz.peers`). rules,
+    encoders, sizes: how many rewrite rules, weights for encoders, and
     functions of sizes are checked beside a batch.
     """
 
@@ -71,6 +73,7 @@ class Pace:
     modules: bool = True
     programs: bool = True
     packages: bool = True
+    against: tuple[str, ...] = ()
     rules: int = 50
     encoders: int = 24
     sizes: int = 100
@@ -91,6 +94,7 @@ class Report:
     modules: ModuleReport = field(default_factory=lambda: ModuleReport(0))
     programs: ProgramReport = field(default_factory=lambda: ProgramReport(0))
     packages: DamageReport = field(default_factory=lambda: DamageReport(0))
+    peers: PeerReport | None = None
     found: float | None = None  # seconds until the first failure, before it was reduced
 
     @property
@@ -123,6 +127,7 @@ class Report:
             "modules": self.modules.as_json(),
             "programs": self.programs.as_json(),
             "packages": self.packages.as_json(),
+            "peers": self.peers.as_json() if self.peers is not None else None,
         }
 
     def __str__(self) -> str:
@@ -133,6 +138,7 @@ class Report:
             str(self.modules),
             str(self.programs),
             str(self.packages),
+            *([str(self.peers)] if self.peers is not None else []),
         ]
         if not self.failures:
             return "\n".join([*lines, "no failures"])
@@ -168,7 +174,8 @@ def run(
     is taken whatever the time.
     """
     modules, programs, packages = ModuleReport(seed), ProgramReport(seed), DamageReport(seed)
-    if pace.deployed or pace.modules or pace.programs or pace.packages:
+    peers = PeerReport(seed)
+    if pace.deployed or pace.modules or pace.programs or pace.packages or pace.against:
         nursery()  # which imports everything meanwhile
     with (
         warnings.catch_warnings(),
@@ -181,6 +188,7 @@ def run(
         Beside(MODULES, modules, output, False, journal, before) as called_modules,
         Beside(PROGRAMS, programs, output, True, journal, before) as called_programs,
         Beside(DAMAGED, packages, output, False, journal, before) as damaged_packages,
+        Beside(kind_of(pace.against or ("inductor",)), peers, output, True, journal, before) as peers_beside,
         ThreadPoolExecutor(2) as background,
     ):
         warnings.simplefilter("ignore")
@@ -188,11 +196,13 @@ def run(
             seed, output, runner, sanitized, racing, triton if others and _has_triton() else None, deployed, background,
             target, others and _has_mlir(), reduce_seconds, stop_after, pace,
             [b for b, wanted in ((called_modules, pace.modules), (called_programs, pace.programs),
-                                 (damaged_packages, pace.packages)) if wanted],
+                                 (damaged_packages, pace.packages), (peers_beside, pace.against)) if wanted],
             journal,
         )  # fmt: skip
         campaign.go_on_from(before)
-        return replace(campaign.run(minutes, most, progress), modules=modules, programs=programs, packages=packages)
+        report = campaign.run(minutes, most, progress)
+        told = peers if pace.against else None
+        return replace(report, modules=modules, programs=programs, packages=packages, peers=told)
 
 
 @dataclass
@@ -284,7 +294,7 @@ class _Campaign:
         self._write_down()
         for beside in self.beside:
             beside.finish(self.reduce_seconds)
-        if any(beside.failed for beside in self.beside):
+        if any(beside.failed for beside in self.beside if beside.counts_as_failures):
             self._note()
         return Report(
             self.seed, self.graphs, self.nodes, self.compiled, time.monotonic() - begin, dict(self.ops),
@@ -294,7 +304,7 @@ class _Campaign:
     def _poll(self) -> None:
         for beside in self.beside:
             beside.poll()
-        if any(beside.failed for beside in self.beside):
+        if any(beside.failed for beside in self.beside if beside.counts_as_failures):
             self._note()
 
     def _note(self) -> None:
@@ -304,7 +314,7 @@ class _Campaign:
 
     def _enough(self, more: int = 0) -> bool:
         """Whether there are as many failures as are wanted, `more` of them not written down yet."""
-        failed = len(self.failures) + sum(beside.failed for beside in self.beside)
+        failed = len(self.failures) + sum(beside.failed for beside in self.beside if beside.counts_as_failures)
         return self.stop_after is not None and failed + more >= self.stop_after
 
     def _targets(self) -> Iterator[Target]:

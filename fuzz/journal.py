@@ -35,15 +35,16 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Begun:
-    """How a campaign was called. door: the one door it goes through, or `all`."""
+    """How a campaign was called. door: the one door it goes through, or `all`. against: peers, by name."""
 
     seed: int
     minutes: float
     door: str = "all"
+    against: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For a line."""
-        return {"seed": self.seed, "minutes": self.minutes, "door": self.door}
+        return {"seed": self.seed, "minutes": self.minutes, "door": self.door, "against": self.against}
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,8 @@ def read_journal(folder: Path) -> Before:
         )
     last = begins[-1]
     began = last["began"]
-    before = Before(Begun(last["seed"], last["minutes"], last["door"]), began, damaged=damaged)
+    begun = Begun(last["seed"], last["minutes"], last["door"], tuple(last["against"]))
+    before = Before(begun, began, damaged=damaged)
     finds: dict[tuple[Any, ...], Find] = {}
     for entry in (e for e in entries if e["began"] == began):
         match entry["what"]:
@@ -237,7 +239,7 @@ def _line(entry: Mapping[str, Any]) -> bytes:
 
 
 _FIELDS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
-    "begun": {"seed": int, "minutes": (int, float), "door": str},
+    "begun": {"seed": int, "minutes": (int, float), "door": str, "against": list},
     "done": {"seconds": (int, float), "graphs": (dict, type(None)), "doors": dict},
     "find": {"door": str, "seed": int, "facts": dict, "reduced": bool, "files": list},
     "ended": {},

@@ -15,7 +15,7 @@ from effcc.errors import InputError, UnknownNameError
 if TYPE_CHECKING:
     from effcc.fuzz.journal import Before, Begun
 
-DOORS = ("all", "graphs", "programs", "modules", "packages")
+DOORS = ("all", "graphs", "programs", "modules", "packages", "peers")
 
 
 def fuzz(
@@ -31,6 +31,13 @@ def fuzz(
         typer.Option(metavar="DIR", help="Go on with the campaign whose folder this is, as its journal says."),
     ] = None,
     only: Annotated[str, typer.Option(metavar="DOOR", help=f"One door alone: {', '.join(DOORS)}.")] = "all",
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="PEERS",
+            help="Other compilers that get PyTorch programs, too: backends of torch.compile, onnxruntime, openvino.",
+        ),
+    ] = "",
     packages: Annotated[
         bool, typer.Option("--packages", help="Load hostile packages instead: damaged ones, and ones that lie.")
     ] = False,
@@ -46,14 +53,22 @@ def fuzz(
 ) -> None:
     """Compile random programs and compare them with the interpreter in float64 and with eager PyTorch.
 
-    Exit code 1 if any of them failed; each is then reduced and written as an IR file and a Python script. What was done
-    and found is in the folder's journal at once: a campaign that was killed goes on with --resume.
+    Exit code 1 if any of them failed (peers' divergences do not count); each is then reduced and written as an IR file
+    and a Python script. What was done and found is in the folder's journal at once: a campaign that was killed goes on
+    with --resume.
     """
     from effcc.fuzz.journal import Begun, Journal, read_journal
 
     asked = [name for name, wanted in _flags(packages, modules, programs).items() if wanted]
     door = _door(only, asked)
-    begun = Begun(seed, 1.0 if minutes is None else minutes, door)
+    peers: tuple[str, ...] = ()
+    if against:
+        from effcc.fuzz.peers import peers_of
+
+        peers = peers_of(against)
+    if bool(peers) != (door == "peers") and door != "all":
+        raise InputError("expected peers (--against inductor, say) with --only peers, or with all doors")
+    begun = Begun(seed, 1.0 if minutes is None else minutes, door, peers)
     before: Before | None = None
     if resume is not None:
         before = read_journal(resume)
@@ -68,7 +83,7 @@ def fuzz(
     else:
         print(report)
     beside = [getattr(report, part) for part in ("modules", "programs", "packages") if begun.door in ("all", "graphs")]
-    if report.failures or any(part.failures for part in beside):
+    if (report.failures and begun.door != "peers") or any(part.failures for part in beside):
         raise typer.Exit(1)
 
 
@@ -93,6 +108,7 @@ def _runs(begun: Begun, output: Path, stop_after: int | None, reduce: float, sho
     from effcc.fuzz import campaign
     from effcc.fuzz.modules.campaign import run_modules
     from effcc.fuzz.packages import run_packages, sample
+    from effcc.fuzz.peers import run_peers
     from effcc.fuzz.programs.campaign import run_programs
 
     how: dict[str, Any] = {"minutes": begun.minutes, "seed": begun.seed, "output": output}
@@ -102,5 +118,8 @@ def _runs(begun: Begun, output: Path, stop_after: int | None, reduce: float, sho
         return partial(run_modules, **how)
     if begun.door == "programs":
         return partial(run_programs, **how)
+    if begun.door == "peers":
+        return partial(run_peers, names=begun.against, **how)
     pace = campaign.Pace(modules=False, programs=False, packages=False) if begun.door == "graphs" else campaign.Pace()
+    pace = replace(pace, against=begun.against)
     return partial(campaign.run, **how, reduce_seconds=reduce, stop_after=stop_after, progress=shown, pace=pace)

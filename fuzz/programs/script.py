@@ -52,13 +52,19 @@ def script(failure: Failure) -> str:
     if case.export:
         calls = dict(case.calls[0])
         how = f'    compiled = effcc.load(effcc.export(other, inputs(**{calls}), "program.effcc"))'
+    return script_of(case, str(failure), failure.message, how, f"program_{case.seed}.py")
+
+
+def script_of(case: Case, title: str, message: str, how: str, name: str) -> str:
+    """A script that shows how a program differs from eager. how: its lines that make `compiled` of the program `other`.
+    name: the script's."""
     between = ""
     if case.change:
         changes = [case.change, re.sub(r"\bprogram\b", "other", case.change)]
         between = "        with torch.no_grad():\n" + "".join(f"            {c}\n" for c in changes)
     return _SCRIPT.format(
-        title=re.sub(r'[\\"]', "'", str(failure)),
-        name=f"program_{case.seed}.py",
+        title=re.sub(r'[\\"]', "'", title),
+        name=name,
         seed=case.seed,
         text=case.text,
         compiled=how,
@@ -66,7 +72,7 @@ def script(failure: Failure) -> str:
         mode=_mode(case),
         backward=_BACKWARD if case.trains else "",
         change=between,
-        message="".join(f"# {line}\n" for line in failure.message.splitlines()[:40]),
+        message="".join(f"# {line}\n" for line in message.splitlines()[:40]),
     )
 
 
