@@ -86,12 +86,12 @@ def test_rows_of_a_block_share_what_they_gather() -> None:
     assert unrolled[0].step == 4, print_schedule("k", schedule)
 
 
-@pytest.mark.parametrize(("l2_kilobytes", "rows"), [(512, 32), (2048, 64)])
+@pytest.mark.parametrize(("l2_kilobytes", "rows"), [(512, 16), (2048, 32)])
 def test_tasks_are_no_wider_than_what_l2_keeps_of_their_rows(l2_kilobytes: int, rows: int) -> None:
-    """Rows of 768 inputs: 64 of them take 192 KB, from which L3 is not far where L2 has 512."""
-    text = KERNELS["csr"].format(rows=128).replace("n=20, p=90", "n=768, p=117964").replace("k=24", "k=768")
-    text = text.replace(",24]", ",768]").replace("[90]", "[117964]").replace("[21]", "[769]").replace("[20]", "[768]")
-    kernel = parse_kernel(text.replace(",20]", ",768]").replace(", 23)", ", 767)"))
+    """Rows of 1536 inputs: 32 of them take 192 KB, from which L3 is not far where L2 has 512."""
+    text = KERNELS["csr"].format(rows=128).replace("n=20, p=90", "n=768, p=235929").replace("k=24", "k=1536")
+    text = text.replace(",24]", ",1536]").replace("[90]", "[235929]").replace("[21]", "[769]").replace("[20]", "[768]")
+    kernel = parse_kernel(text.replace(",20]", ",768]").replace(", 23)", ", 1535)"))
     target = replace(generic("avx2"), cores=2, l1_bytes=32 << 10, l2_bytes=l2_kilobytes << 10)
     _, schedule = choose(kernel, target)
     (tasks,) = schedule.body
@@ -107,6 +107,27 @@ def test_slabs_are_summed_one_after_the_other_where_their_rows_fit_the_nearest_c
         _, schedule = choose(kernel, replace(avx2, l1_bytes=kilobytes << 10))
         loops = [n.axis for _, n in nodes(schedule.body) if isinstance(n, Loop)]
         assert (loops.index("s") < loops.index("n")) == wanted, print_schedule("k", schedule)
+
+
+def test_sums_that_move_through_the_rows_gather_what_fits_the_nearest_cache_before_the_rest() -> None:
+    """Of N:M: some groups of four columns for all results, then the next ones; as computed by the kernel as it is."""
+    text = """
+        kernel @k(X: f32[64,384], I: u8[48,96,2], V: f32[48,96,2], B: f32[48]) -> (Y: f32[64,48])
+            over k=384, m=64, n=48, g=96, s=2 {
+          T[k,m] = X[m,k]
+          R[n,m] = sum(g, s: T[g * 4 + cast<i64>(I[n,g,s] and 3),m] * V[n,g,s])
+          Y[m,n] = R[n,m] + B[n]
+        }"""
+    kernel = parse_kernel(text)
+    random = np.random.default_rng(0)
+    given = {p.name: random.standard_normal(p.type.shape).astype(np.float32) for p in kernel.params if p.name != "I"}
+    given["I"] = random.integers(0, 4, (48, 96, 2)).astype(np.uint8)
+    for kilobytes, wanted in ((32, True), (1 << 10, False)):
+        chosen, schedule = choose(kernel, replace(TARGET, l1_bytes=kilobytes << 10))
+        loops = [n.axis for _, n in nodes(schedule.body) if isinstance(n, Loop)]
+        assert (loops.index("g") < loops.index("n")) == wanted, print_schedule("k", schedule)
+        got = run_loops(lower(chosen, schedule), given)
+        np.testing.assert_allclose(got["Y"], run_kernel(kernel, given)["Y"], rtol=1e-5, atol=1e-5)
 
 
 def test_where_a_span_begins_is_no_window() -> None:
