@@ -44,7 +44,8 @@ OF_RATES = 0.85
 80 % zeros 139 us, csr with 80 % 291, with 90 % 155)."""
 OF_L2 = 0.7
 """What gathered rows reach of the rate at which L2 is read in order (768 x 768 and 3072, csr with 80 % zeros, one Zen 4
-core that reads 105 GB/s in order, 256 bytes a step: 1.8 ns from L1, 2.5 to 3.2 from L2; 64 KB, half of it in L1: 1.9)."""
+core that reads 105 GB/s in order, 256 bytes a step: 1.8 ns from L1, 2.5 to 3.2 from L2; 64 KB, half of it in
+L1: 1.9)."""
 L2_SHARE = 0.25
 """What share of L2 gathered rows keep, while inputs, weights and sums pass through it (3072 x 768, csr with 80 % zeros,
 one Zen 3 core with 512 KB: 98 KB of rows 3.8 ms, as read from L2; 197 KB 6.2 to 8.0, as from L3)."""
@@ -229,8 +230,8 @@ class _Task:
         return sum(prod(elements((d,)) for d in _shape(self.kernel, x)[:-1]) for x in _gathered(s))
 
     def _gathering(self, s: Statement) -> float:
-        """What a step takes to gather rows from the cache in which they stay. Each slab is taken to gather an equal part
-        of them. Those that are gathered in order have left L1 where they do not all fit; of others some are there."""
+        """What a step takes to gather rows from the cache in which they stay. Each slab is taken to gather an equal
+        part of them. Those that are gathered in order have left L1 where not all fit; of others some are there."""
         machine, size = machine_parameters(self.target), self.width * 4
         held = self._rows(s) * size // self._turns(s)
         if held <= self.target.l1_bytes:
