@@ -236,10 +236,10 @@ class _Task:
         held = self._rows(s) * size // self._turns(s)
         if held <= self.target.l1_bytes:
             return 0.0
-        near = size * machine["l2_byte"]
+        near = float(size * machine["l2_byte"])
         if not any(True for _ in self._moving(s)):
             near = near / OF_L2 * (1 - self.target.l1_bytes / held)
-        far = size * byte_time_at_home(self.target, held) if held > self.target.l2_bytes * L2_SHARE else 0
+        far = float(size * byte_time_at_home(self.target, held)) if held > self.target.l2_bytes * L2_SHARE else 0.0
         return max(near, far) / FEMTO
 
     def _steps(self, s: Statement) -> dict[str, int]:
