@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -32,6 +33,7 @@ from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
 from effcc.passes.balance import cut_long_spans
 from effcc.passes.columns import turn_columns
+from effcc.passes.control import compile_control
 from effcc.passes.dequantized import multiply_integers
 from effcc.passes.encodings import Choice, decode_matrices, distribute, encode, spell_out_encodings, sum_by_groups
 from effcc.passes.fusion.fuse import CASCADE_STEPS, KERNEL_STEPS, to_cascades, to_clusters
@@ -230,6 +232,25 @@ def _decode_panels(state: State, target: Target) -> State:
     return _for_cpus(lambda program, target: decode_panels(program, target, once))(state, target)
 
 
+def _control(state: State, target: Target) -> State:
+    """Control flow as steps of the program; its bodies go through the steps up to this one on their own."""
+    assert state.program is not None
+    if device_of(target) is not None or state.tiled:
+        return state
+    found = [state]
+
+    def compile_body(body: Graph) -> Program:
+        begun = State(graph=body, fast_math=state.fast_math, prepare_once=state.prepare_once)
+        made = run_steps(begun, target, until="control")
+        assert made.program is not None
+        fired = Counter(found[-1].fired) + Counter(made.fired)
+        found.append(replace(state, encodings=(*found[-1].encodings, *made.encodings), fired=fired))
+        return made.program
+
+    program = compile_control(state.program, compile_body)
+    return replace(found[-1], program=program)
+
+
 def _settle(state: State, target: Target) -> State:
     assert state.program is not None
     return state if state.tiled else replace(state, program=settle(state.program, target))
@@ -340,6 +361,7 @@ STEPS: dict[str, Step] = {
         "cut_long_spans": _for_cpus(lambda program, target: cut_long_spans(program, target.cores)),
         "turn_columns": _for_cpus(lambda program, _: turn_columns(program)),
     }),
+    "control": _control,
     "settle": _settle,
     "tile": _tile,
     "place": _place,

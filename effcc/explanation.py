@@ -22,7 +22,7 @@ from effcc.history import History, history_of
 from effcc.ir.contraction import contractions
 from effcc.ir.dims import evaluate
 from effcc.ir.printer import print_graph, print_kernel, print_loops, print_schedule, show_node
-from effcc.ir.program import Extern, Launch, Program, Step, size_hints
+from effcc.ir.program import Branch, Extern, Launch, Loop, Program, Step, size_hints, within
 from effcc.origins import origins
 from effcc.roofline import bandwidth, work
 from effcc.runtime.measure import recalled
@@ -288,13 +288,15 @@ def report(
     for step, taken in zip(program.steps, times, strict=False):
         if isinstance(step, Launch):
             seconds[step.kernel] += taken  # type: ignore[assignment]
-    launches = Counter(s.kernel for s in program.steps if isinstance(s, Launch))
+    launches = Counter(s.kernel for s in program.launches)
+    control = [s for s in program.steps if isinstance(s, Branch | Loop)]  # timed as a whole
+    timed = set(launches) - {s.kernel for s in within(control) if isinstance(s, Launch)}
     cached = _working_set(program, sizes) <= target.l3_bytes
     works = {name: work(program.kernels[name], sizes) for name in launches}
     moved = traffic(program, works)
     limits = {"peak": target.peak_flops, "bandwidth": bandwidth(target, cached)}
     if times:
-        quickest = min((seconds[name] / count for name, count in launches.items()), default=0.0)
+        quickest = min((seconds[name] / count for name, count in launches.items() if name in timed), default=0.0)
         limits["start"] = min(start_seconds(target), quickest)
     apart = deviations(state, target, sizes, given) if times and compare else {}
     kernels = []
@@ -302,7 +304,7 @@ def report(
         kernel, schedule, does = program.kernels[name], state.schedules[name], works[name]
         facts = Facts(
             launches=count,
-            measured=seconds[name] if times else None,
+            measured=seconds[name] if times and name in timed else None,
             compute=does.flops * count / limits["peak"],
             memory=does.bytes * count / limits["bandwidth"],
             start=limits.get("start", 0.0),

@@ -21,7 +21,7 @@ from effcc.ir.dims import Dim, symbol
 from effcc.ir.graph import Graph
 from effcc.ir.parser import parse_any, parse_schedules, parts
 from effcc.ir.parser.schedules import WrittenSchedule
-from effcc.ir.program import Launch, Program
+from effcc.ir.program import Program
 from effcc.ir.size_functions import FUNCTIONS
 from effcc.runtime.manifest import (
     NumberArgument,
@@ -149,11 +149,10 @@ def _with_weights(program: Program) -> Program:
     """The program whose kernels know again which parameters are weights, which their text does not say."""
     constant = {b.name for b in program.buffers if b.space in ("weight", "prepared")}
     found: dict[str, set[str]] = {}
-    for step in program.steps:
-        if isinstance(step, Launch):
-            params = [p.name for p in program.kernels[step.kernel].params]
-            weights = {p for p, b in zip(params, step.arguments, strict=True) if b in constant}
-            found[step.kernel] = found.get(step.kernel, weights) & weights
+    for step in program.launches:
+        params = [p.name for p in program.kernels[step.kernel].params]
+        weights = {p for p, b in zip(params, step.arguments, strict=True) if b in constant}
+        found[step.kernel] = found.get(step.kernel, weights) & weights
     kernels = {n: dataclasses.replace(k, weights=frozenset(found.get(n, ()))) for n, k in program.kernels.items()}
     return dataclasses.replace(program, kernels=kernels)
 

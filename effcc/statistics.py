@@ -9,7 +9,7 @@ from typing import Any
 
 from effcc.driver import Compiled
 from effcc.errors import InputError
-from effcc.ir.program import Extern, Launch, size_hints
+from effcc.ir.program import Extern, size_hints
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def summarize(programs: Sequence[Compiled]) -> Stats:
         arena_bytes=arena_bytes,
         live_bytes=live_bytes,
         prepared_bytes=sum(one.executable.prepared_bytes for one in programs),
-        kernels=sum(isinstance(s, Launch) for one in programs for s in one.executable.program.steps),
+        kernels=sum(len(one.executable.program.launches) for one in programs),
         externs=dict(calls),
         seconds=dict(seconds),
     )

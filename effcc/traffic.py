@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from effcc.ir.program import Launch, Program
+from effcc.ir.program import Launch, Program, nested, within
 from effcc.roofline import Work
 
 
@@ -35,9 +35,9 @@ def traffic(program: Program, works: Mapping[str, Work]) -> dict[str, Traffic]:
     """
     found: dict[str, Traffic] = defaultdict(Traffic)
     writers: dict[str, str] = {}
-    readers: Counter[str] = Counter(n for step in program.steps for n in set(step.arguments))
+    readers: Counter[str] = Counter(n for step in within(program.steps) for n in set(step.arguments))
     largest: Counter[str] = Counter()
-    for step in program.steps:
+    for step in nested(program.steps):
         if not isinstance(step, Launch):
             for name in step.results:
                 writers.pop(name, None)

@@ -6,6 +6,7 @@ memory, and the copy at the end is left out, where one kernel computes it and no
     writes:     the kernel copies the whole input and then writes some places (`index_put` into a key-value cache): it
                 writes them alone
     own points: the kernel reads the input only at the point that it computes (`x.add_(y)`, a step of an optimizer)
+    unread:     no step reads the input at all (the result of a branch)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 
 from effcc.ir.expr import Axis, Expr, Load
 from effcc.ir.kernel import Kernel, Param, Statement
-from effcc.ir.program import Buffer, Launch, Program, fresh_name
+from effcc.ir.program import Buffer, Extern, Launch, Program, Step, fresh_name
 
 
 def store_in_place(program: Program) -> Program:
@@ -44,12 +45,17 @@ def _stored(program: Program, copy: Launch) -> Program:
     if old.space not in ("input", "weight") or not _may_share(program, new, old) or len(makers) != 1:
         return program
     (maker,) = makers
-    later = program.steps[program.steps.index(maker) + 1 :]
-    if not isinstance(maker, Launch) or maker.arguments.count(target) != 1 or target in maker.results:
+    computed = isinstance(maker, Launch) or (isinstance(maker, Extern) and maker.regions)
+    if computed and not any(target in s.touched for s in program.steps if s is not copy):
+        return _without(program, copy, new, old)
+    if not isinstance(maker, Launch) or target in maker.results:
         return program
-    if any(target in s.touched for s in later if s is not copy):
+    steps = _ordered(program, maker, copy)
+    if any(target in s.touched for s in steps[steps.index(maker) + 1 :] if s is not copy):
         return program
     kernel = program.kernels[maker.kernel]
+    if maker.arguments.count(target) != 1:
+        return program
     param = kernel.params[maker.arguments.index(target)]
     output = kernel.outputs[maker.results.index(source)]
     made = _writes_alone(kernel, param, output) or (kernel if _reads_own_points(kernel, param, output) else None)
@@ -58,9 +64,16 @@ def _stored(program: Program, copy: Launch) -> Program:
     given = dict(zip((p.name for p in kernel.params), maker.arguments, strict=True))
     name = maker.kernel if made is kernel else _name_of(program, replace(made, name=f"{maker.kernel}_in_place"))
     launch = Launch(name, tuple(given[p.name] for p in made.params), maker.results, maker.checks)
-    steps = tuple(launch if s is maker else s for s in program.steps if s is not copy)
-    buffers = tuple(replace(b, space=old.space, alias=target) if b is new else b for b in program.buffers)
-    return replace(program, steps=steps, buffers=buffers, kernels={**program.kernels, name: replace(made, name=name)})
+    steps = tuple(launch if s is maker else s for s in steps)
+    kernels = {**program.kernels, name: replace(made, name=name)}
+    return _without(replace(program, steps=steps, kernels=kernels), copy, new, old)
+
+
+def _without(program: Program, copy: Launch, new: Buffer, old: Buffer) -> Program:
+    """The program whose buffer `new` is another name of `old`, so that nothing is to be copied."""
+    steps = tuple(s for s in program.steps if s is not copy)
+    buffers = tuple(replace(b, space=old.space, alias=old.name) if b is new else b for b in program.buffers)
+    return replace(program, steps=steps, buffers=buffers)
 
 
 def _may_share(program: Program, new: Buffer, old: Buffer) -> bool:
@@ -68,6 +81,18 @@ def _may_share(program: Program, new: Buffer, old: Buffer) -> bool:
     aliased = {b.alias for b in program.buffers}
     free = new.space == "arena" and not new.alias and not old.alias and not {new.name, old.name} & aliased
     return free and new.type == old.type and old.name not in program.outputs
+
+
+def _ordered(program: Program, maker: Launch, copy: Launch) -> tuple[Step, ...]:
+    """The steps with a launch as late as the copy of its result, if it can be: then others have read the old value."""
+    first, last = program.steps.index(maker), program.steps.index(copy)
+    between = program.steps[first + 1 : last]
+    made, read = set(maker.results), {program.memory_of(n) for n in maker.arguments}
+    needed = any(not made.isdisjoint(s.touched) for s in between)
+    changed = any(program.memory_of(n) in read for s in between for n in s.results)
+    if needed or changed:
+        return program.steps
+    return (*program.steps[:first], *between, maker, *program.steps[last:])
 
 
 def _name_of(program: Program, kernel: Kernel) -> str:

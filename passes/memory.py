@@ -8,13 +8,13 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from effcc.ir.dims import Dim, dim, evaluate, same
-from effcc.ir.program import Program
+from effcc.ir.program import Branch, Loop, Program, Step
 from effcc.ir.types import TensorType
 
 ALIGNMENT = 64
@@ -42,15 +42,63 @@ def storage_bytes(type: TensorType) -> Dim:
 
 
 def live_ranges(program: Program) -> dict[str, tuple[int, int]]:
-    """For each arena buffer, the first and the last step that touches it."""
-    arena = {b.name for b in program.buffers if b.space == "arena"}
-    ranges: dict[str, tuple[int, int]] = {}
-    for position, step in enumerate((*program.prepare, *program.steps)):
-        for name in step.touched:
-            if name in arena:
-                first, _ = ranges.get(name, (position, position))
-                ranges[name] = (first, position)
-    return ranges
+    """For each arena buffer with memory of its own, the first and the last step that touches it or an alias of it, as
+    numbers in the order of the text.
+
+    What a loop and a step outside of it touch lives through all turns of the loop. A condition lives until what it
+    decides is done: where other steps wrote there, threads would have to wait for the last one that reads it.
+    """
+    found = _Lives(program)
+    found.walk((*program.prepare, *program.steps))
+    return found.ranges
+
+
+class _Lives:
+    """The live ranges of what has been walked."""
+
+    def __init__(self, program: Program) -> None:
+        self.ranges: dict[str, tuple[int, int]] = {}
+        self._program = program
+        self._position = 0
+        self._loops: list[tuple[int, int]] = []
+
+    def walk(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if isinstance(step, Branch):
+                self._touch((step.condition,))
+                self.walk(step.then)
+                self.walk(step.orelse)
+                self._touch((step.condition,))
+            elif isinstance(step, Loop):
+                self._loop(step)
+            else:
+                self._touch(step.touched)
+
+    def _loop(self, loop: Loop) -> None:
+        begin, before = self._position, self.ranges
+        self.ranges = {}
+        self.walk(loop.test)
+        self._touch((loop.condition,))
+        self.walk(loop.body)
+        self._touch((loop.condition,))
+        last = self._position - 1
+        self._loops.append((begin, last))
+        inside, self.ranges = self.ranges, before
+        for name, (first, end) in inside.items():
+            self.ranges[name] = (self._begun(before[name][0]), last) if name in before else (first, end)
+
+    def _touch(self, names: Iterable[str]) -> None:
+        for name in map(self._program.memory_of, names):
+            if self._program.buffer(name).space == "arena":
+                first, _ = self.ranges.get(name, (self._position, self._position))
+                self.ranges[name] = (self._begun(first), self._position)
+        self._position += 1
+
+    def _begun(self, first: int) -> int:
+        """Where what is touched after loops lives from: from the begin of the outermost in which it was first."""
+        for begin, last in self._loops:
+            first = begin if begin < first <= last else first
+        return first
 
 
 def plan(program: Program) -> Plan:

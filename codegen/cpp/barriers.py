@@ -35,6 +35,15 @@ class _Places:
             start, end = min(start, self.starts[first]), max(end, self.ends[last - 1])
         self.starts[first:last], self.ends[first:last] = [start], [end]
 
+    def take_all(self, other: _Places) -> None:
+        """Add what others take."""
+        self.names |= other.names
+        self.anywhere |= other.anywhere
+        self.constant |= other.constant
+        self.variable |= other.variable
+        for start, end in zip(other.starts, other.ends, strict=True):
+            self.take(start, end)
+
     def takes(self, start: int, end: int) -> bool:
         """Whether some of a part of the arena is taken."""
         first = bisect_right(self.ends, start)
@@ -60,6 +69,24 @@ class Pending:
         for names, places in ((step.arguments, self._read), (step.results, self._written)):
             for name in names:
                 self._put(name, places)
+
+    def read(self, name: str) -> None:
+        """Let all threads read a buffer beside the steps."""
+        self._put(name, self._read)
+
+    def writes(self, name: str) -> bool:
+        """Whether one of the steps writes what a buffer holds."""
+        return self._shares(name, self._written)
+
+    def add_all(self, other: Pending) -> None:
+        """Let the steps of another run beside these."""
+        self._read.take_all(other._read)
+        self._written.take_all(other._written)
+
+    def copy(self) -> Pending:
+        own = Pending(self._program, self._offset, self._no_alias)
+        own.add_all(self)
+        return own
 
     def meets(self, step: Native) -> bool:
         """Whether a step must wait: it touches what one of the others writes, or writes what one reads."""

@@ -26,13 +26,21 @@ from effcc.errors import ScheduleError, noting
 from effcc.ir.dims import Dim, symbols
 from effcc.ir.loops import LoopNest
 from effcc.ir.printer import print_kernel
-from effcc.ir.program import Buffer, Join, Launch, Native, Program
+from effcc.ir.program import Branch, Buffer, Extern, Join, Launch, Loop, Native, Program, Step, nested, within
 from effcc.ir.sharing import is_all_shared
 from effcc.ir.vectors import Function
 from effcc.target import Target
 
 MOST_CALLS = 128
 """Calls in one function, at most: the compiler's time grows with the square of a function's length."""
+
+_GO_ON = """// Whether a loop's condition holds and no check has failed, as one thread sees it.
+static bool go_on(Call& call, worker& me, bool holds) {
+  if (me.thread == 0) call.goes_on = holds && call.record.first(nullptr) < 0;
+  me.meet();
+  return call.goes_on;
+}
+"""
 
 _CallText = tuple[tuple[str, ...], tuple[Dim, ...], str]
 """The buffers that a call touches, the sizes that it takes, and its text."""
@@ -49,8 +57,8 @@ class EntryPoint:
 
     @property
     def launches(self) -> tuple[Launch, ...]:
-        """Those of its steps that launch a kernel."""
-        return tuple(s for s in self.steps if isinstance(s, Launch))
+        """What it launches, in control flow, too."""
+        return tuple(s for s in within(self.steps) if isinstance(s, Launch))
 
 
 def pointer_table(program: Program) -> tuple[str, ...]:
@@ -134,6 +142,55 @@ def _alone(nest: LoopNest, launches: Sequence[Launch], no_alias: frozenset[str])
     return frozenset(found)
 
 
+@dataclass
+class _Running:
+    """What may still run when a step begins: the steps since threads last waited for each other, and whether all of
+    them are some thread's share."""
+
+    pending: Pending
+    shared: bool = True
+
+    def add(self, step: Native, shared: bool) -> None:
+        self.pending.add(step)
+        self.shared = self.shared and shared
+
+    def meet(self) -> str:
+        """The call that has threads wait for each other."""
+        call = "me.meet_begun();" if self.shared else "me.meet();"
+        self.pending.clear()
+        self.shared = True
+        return call
+
+    def decide(self, condition: str) -> None:
+        """Have all threads read a condition, which no step may change before they have: not even before one that comes
+        late."""
+        self.pending.read(condition)
+        self.shared = False
+
+    def add_all(self, other: _Running) -> None:
+        self.pending.add_all(other.pending)
+        self.shared = self.shared and other.shared
+
+    def copy(self) -> _Running:
+        return _Running(self.pending.copy(), self.shared)
+
+
+@dataclass
+class _Blocks:
+    """The functions that an entry point calls, in order: `static void label(Call& call, worker& me)`."""
+
+    entry: str
+    functions: list[str]
+    labels: int = 0
+
+    def label(self, kind: str) -> str:
+        self.labels += 1
+        return f"{self.entry}_{kind}{self.labels}"
+
+    def add(self, label: str, lines: Sequence[str]) -> None:
+        self.functions += [f"static __attribute__((noinline)) void {label}(Call& call, worker& me) {{", *lines, "}", ""]
+
+
 class _NamedSizes:
     """Sizes that an entry point computes once, by name; numbers, and symbols, are their own."""
 
@@ -208,7 +265,7 @@ class _Emitter:
         units = self._units()
         regions = [text for entry in self.entries for text in self._entry(entry)]
         headers = set(size_headers(self._sizes()))
-        if any(isinstance(s, Join) for entry in self.entries for s in entry.steps):
+        if any(isinstance(s, Join) for entry in self.entries for s in within(entry.steps)):
             headers.add("copy.h")
         names = [f"namespace {self.functions[k][0]} = {u.namespace};" for u in units for k in u.kernels]
         declared_units = [*map(declared, units), *names, *([""] if units else [])]
@@ -271,22 +328,11 @@ class _Emitter:
     # Entry points
 
     def _entry(self, entry: EntryPoint) -> list[str]:
-        used = list(dict.fromkeys(b for s in entry.steps for b in s.touched))
-        names = Names(RESERVED | set(self.sizes) | {name for name, _ in self.functions.values()})
-        pointers = {b: names.fresh(b) for b in used}
-        self.named = _NamedSizes(names)
-        calls = self._calls(entry, pointers)
-        lines: list[str] = []
-        body: list[str] = []
-        if len(calls) <= MOST_CALLS:
-            body = self._body(calls, pointers)
-        else:
-            for k, start in enumerate(range(0, len(calls), MOST_CALLS)):
-                part = f"{entry.name}_part{k}"
-                head = f"static __attribute__((noinline)) void {part}(Call& call, worker& me) {{"
-                lines += [head, *self._body(calls[start : start + MOST_CALLS], pointers), "}", ""]
-                body.append(f"  {part}(call, me);")
-        lines += [
+        self.blocks = _Blocks(entry.name, [])
+        begun = _Running(Pending(self.program, self._offset, self.no_alias))
+        body = self._block(entry.steps, begun, entry.name, self.ticks)
+        lines = [
+            *self.blocks.functions,
             f"static void {entry.name}_region(int thread, int team, void* context) {{",
             "  Call& call = *static_cast<Call*>(context);",
             "  worker me(call.all, thread, team);",
@@ -307,34 +353,91 @@ class _Emitter:
         else:
             lines.append("  return 0;")
         lines += ["}", ""]
+        loops = any(isinstance(s, Loop) for e in self.entries for s in nested(e.steps))
         call = ["struct Call {", "  void** buffers;", "  const i64* sizes;", "  char* arena;", "  crew all;"]
-        call += [*(["  fault_record record;"] if self.checks.checks else []), "};", ""]
+        if self.checks.checks:
+            call += ["  fault_record record;", *(["  bool goes_on = false;"] if loops else [])]
+        call += ["};", "", *(_GO_ON.splitlines() if self.checks.checks and loops else [])]
         return [*(call if entry is self.entries[0] else []), *lines]
 
-    def _calls(self, entry: EntryPoint, pointers: Mapping[str, str]) -> list[_CallText]:
-        """What an entry point calls, in order, with barriers between steps that must not meet."""
-        found: list[_CallText] = self._tick("begin")
-        pending = Pending(self.program, self._offset, self.no_alias)
-        shared = True  # whether all since threads last waited for each other is some thread's share
-        for step in entry.steps:
-            if pending.meets(step):
-                found.append(((), (), "me.meet_begun();" if shared else "me.meet();"))
-                found += self._tick("wait")
-                pending.clear()
-                shared = True
-            pending.add(step)
-            shared = shared and isinstance(step, Launch) and is_all_shared(self.functions[step.kernel][1])
+    def _block(self, steps: Sequence[Step], running: _Running, label: str, ticks: bool = False) -> list[str]:
+        """The lines that run steps; a long list is cut into functions. running: what runs already, and afterwards what
+        still may. ticks: whether each step ends with a reading of the clock."""
+        used = list(dict.fromkeys(b for s in steps for b in s.touched))
+        names = Names(RESERVED | set(self.sizes) | {name for name, _ in self.functions.values()})
+        pointers = {b: names.fresh(b) for b in used}
+        around, self.named = self.named, _NamedSizes(names)
+        calls = self._calls(steps, running, pointers, ticks)
+        if len(calls) <= MOST_CALLS:
+            lines = self._body(calls, pointers)
+        else:
+            lines = []
+            for k, start in enumerate(range(0, len(calls), MOST_CALLS)):
+                part = f"{label}_part{k}"
+                self.blocks.add(part, self._body(calls[start : start + MOST_CALLS], pointers))
+                lines.append(f"  {part}(call, me);")
+        self.named = around
+        return lines
+
+    def _calls(
+        self, steps: Sequence[Step], running: _Running, pointers: Mapping[str, str], ticks: bool
+    ) -> list[_CallText]:
+        """What steps call, in order, with barriers between those that must not meet."""
+        found: list[_CallText] = self._tick("begin", ticks)
+        for step in steps:
+            if isinstance(step, Branch):
+                found += [*self._branch(step, running, pointers), *self._tick("branch", ticks)]
+                continue
+            if isinstance(step, Loop):
+                found += [*self._loop(step, running, pointers), *self._tick("loop", ticks)]
+                continue
+            assert not isinstance(step, Extern)
+            if running.pending.meets(step):
+                found += [((), (), running.meet()), *self._tick("wait", ticks)]
+            running.add(step, isinstance(step, Launch) and is_all_shared(self.functions[step.kernel][1]))
             if isinstance(step, Launch):
                 given = tuple(size for _, size in self.functions[step.kernel][1].sizes if not isinstance(size, str))
                 found.append((step.touched, given, self._launch(step, pointers)))
             else:
                 found += [(touched, (), text) for touched, text in join_calls(step, self.program, pointers)]
-            found += self._tick(step.kernel if isinstance(step, Launch) else "copy")
+            found += self._tick(step.kernel if isinstance(step, Launch) else "copy", ticks)
         return found
 
-    def _tick(self, what: str) -> list[_CallText]:
-        """A reading of the clock, at the end of something, where they are wanted."""
-        if not self.ticks:
+    def _branch(self, step: Branch, running: _Running, pointers: Mapping[str, str]) -> list[_CallText]:
+        """All threads take the way that the condition says."""
+        wait: list[_CallText] = [((), (), running.meet())] if running.pending.writes(step.condition) else []
+        running.decide(step.condition)
+        other = running.copy()
+        then, orelse = self._called("then", step.then, running), self._called("else", step.orelse, other)
+        running.add_all(other)
+        return [*wait, ((step.condition,), (), f"if (*{pointers[step.condition]}) {then} else {orelse}")]
+
+    def _loop(self, step: Loop, running: _Running, pointers: Mapping[str, str]) -> list[_CallText]:
+        """All threads wait for the condition in each turn, and go on or leave together."""
+        end = _Running(Pending(self.program, self._offset, self.no_alias))
+        end.decide(step.condition)
+        body = self._called("body", step.body, end)
+        running.add_all(end)
+        test = self._called("test", step.test, running)
+        running.meet()
+        running.decide(step.condition)
+        holds = f"*{pointers[step.condition]}"
+        if self.checks.checks:  # what failed may have made a condition that always holds
+            holds = f"go_on(call, me, {holds})"
+        return [((step.condition,), (), f"for (;;) {{ {test} me.meet(); if (!{holds}) break; {body} }}")]
+
+    def _called(self, kind: str, block: Sequence[Step], running: _Running) -> str:
+        """The call of a function that runs a block."""
+        label = self.blocks.label(kind)
+        lines = self._block(block, running, label)
+        if not block:
+            return "{}"
+        self.blocks.add(label, lines)
+        return f"{label}(call, me);"
+
+    def _tick(self, what: str, wanted: bool) -> list[_CallText]:
+        """A reading of the clock, at the end of something, where it is wanted."""
+        if not wanted:
             return []
         self.marks.append(what)
         return [((), (), f"tick(me.thread, {len(self.marks) - 1});")]

@@ -21,11 +21,20 @@
 
 A step list without extern calls runs as one native function. Each extern call ends a segment: Python runs the call and
 enters the next segment.
+
+Control flow is made of steps that hold steps. All threads run them together, and decide alike: each reads the one bool
+that a launch has stored.
+
+      if flag {                                   loop {
+        launch @double(x) -> (y)                    launch @less(i, n) -> (flag)
+      } else {                                    } while flag {
+        launch @half(x) -> (y)                      launch @next(i, x) -> (i, x)
+      }                                           }
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -122,9 +131,110 @@ class Extern:
         return (*self.arguments, *self.results)
 
 
-Native = Launch | Join
+@dataclass(frozen=True)
+class Branch:
+    """Run the steps `then` where the buffer `condition`, one bool, holds true, else those of `orelse`."""
+
+    condition: str
+    then: tuple[Step, ...]
+    orelse: tuple[Step, ...]
+    location: str = ""
+
+    @property
+    def blocks(self) -> tuple[tuple[Step, ...], ...]:
+        """The lists of steps in it."""
+        return self.then, self.orelse
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The buffers that it reads, on either way."""
+        return _distinct((self.condition,), *(s.arguments for block in self.blocks for s in block))
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The buffers that it writes, on either way."""
+        return _distinct(*(s.results for block in self.blocks for s in block))
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        return (*self.arguments, *self.results)
+
+    def with_blocks(self, then: tuple[Step, ...], orelse: tuple[Step, ...]) -> Branch:
+        return replace(self, then=then, orelse=orelse)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Run the steps `test`, which write the buffer `condition`, one bool; while it holds true, `body` and `test` again.
+
+    What steps read of an earlier turn they read from a buffer that is written before the loop.
+    """
+
+    condition: str
+    test: tuple[Step, ...]
+    body: tuple[Step, ...]
+    location: str = ""
+
+    @property
+    def blocks(self) -> tuple[tuple[Step, ...], ...]:
+        """The lists of steps in it."""
+        return self.test, self.body
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The buffers that it reads, in any turn."""
+        return _distinct((self.condition,), *(s.arguments for block in self.blocks for s in block))
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The buffers that it writes, in any turn."""
+        return _distinct(*(s.results for block in self.blocks for s in block))
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        return (*self.arguments, *self.results)
+
+    def with_blocks(self, test: tuple[Step, ...], body: tuple[Step, ...]) -> Loop:
+        return replace(self, test=test, body=body)
+
+
+def _distinct(*names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(n for group in names for n in group))
+
+
+Control = Branch | Loop
+"""Steps that hold steps."""
+Native = Launch | Join | Branch | Loop
 """Steps of native code."""
-Step = Launch | Join | Extern
+Step = Launch | Join | Branch | Loop | Extern
+
+
+def nested(steps: Iterable[Step]) -> Iterator[Step]:
+    """The steps, and after each that holds others all of those."""
+    for step in steps:
+        yield step
+        if isinstance(step, Branch | Loop):
+            for block in step.blocks:
+                yield from nested(block)
+
+
+def within(steps: Iterable[Step]) -> Iterator[Launch | Join | Extern]:
+    """The steps that do something, those in control flow among them, in the order of the text."""
+    for step in nested(steps):
+        if not isinstance(step, Branch | Loop):
+            yield step
+
+
+def changed(steps: Iterable[Step], change: Callable[[Launch | Join | Extern], Iterable[Step]]) -> tuple[Step, ...]:
+    """The steps with each that does something, in control flow too, replaced by those that `change` gives."""
+    found: list[Step] = []
+    for step in steps:
+        if isinstance(step, Branch | Loop):
+            first, second = step.blocks
+            found.append(step.with_blocks(changed(first, change), changed(second, change)))
+        else:
+            found += change(step)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -165,6 +275,11 @@ class Program:
     def written(self) -> frozenset[str]:
         """The buffers whose memory a call writes."""
         return frozenset(self.memory_of(n) for step in self.steps for n in step.results)
+
+    @property
+    def launches(self) -> list[Launch]:
+        """What a call launches or may launch, in order: in control flow, too."""
+        return [s for s in within(self.steps) if isinstance(s, Launch)]
 
     @property
     def externs(self) -> list[Extern]:

@@ -123,6 +123,14 @@ def _escapes(one: Cluster, readers: Mapping[str, set[int]], results: frozenset[s
     return lambda name: name in results or bool(readers.get(name, set()) - {one.number})
 
 
+def copying(of: TensorType, to: TensorType) -> Kernel:
+    """The kernel that stores one tensor in another, `update`."""
+    axes = tuple(f"i{n}" for n in range(of.rank))
+    load = Load("x0", tuple(Axis(a) for a in axes), of.dtype)
+    extents = tuple(zip(axes, of.shape, strict=True))
+    return Kernel("copy", (Param("x0", of),), (Param("update", to),), extents, (Statement("update", axes, load),))
+
+
 class _ProgramBuilder:
     """Collects buffers and steps; kernels that are equal but for their name become one."""
 
@@ -194,13 +202,7 @@ class _ProgramBuilder:
             attrs = {**COPY_CALL, "results": ((of.dtype, of.shape),)}
             self.steps.append(Extern("extern", (source,), (into,), attrs, str(COPY_CALL["reason"])))
             return
-        axes = tuple(f"i{n}" for n in range(of.rank))
-        load = Load("x0", tuple(Axis(a) for a in axes), of.dtype)
-        kernel = Kernel(
-            "", (Param("x0", of),), (Param("update", to),),
-            tuple(zip(axes, of.shape, strict=True)), (Statement("update", axes, load),),
-        )  # fmt: skip
-        self.steps.append(Launch(self._name(kernel), (source,), (into,)))
+        self.steps.append(Launch(self._name(replace(copying(of, to), name="")), (source,), (into,)))
 
     def save(self, value: Value) -> str:
         """A buffer that keeps an updated parameter's value from before the updates."""

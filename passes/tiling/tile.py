@@ -10,7 +10,7 @@ from types import MappingProxyType
 from effcc.errors import noting
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser.schedules import WrittenSchedule
-from effcc.ir.program import Buffer, Launch, Program, Step, fresh_name
+from effcc.ir.program import Buffer, Launch, Program, Step, changed, fresh_name
 from effcc.ir.schedule import Pack, Schedule
 from effcc.passes.tiling.choose import choose, packed_for
 from effcc.passes.tiling.pack import pack
@@ -40,7 +40,7 @@ def tile(
     """
     machine = bounds(target)
 
-    often = {s.kernel for s in program.steps if isinstance(s, Launch)}
+    often = {s.kernel for s in program.launches}
 
     def scheduled(kernel: Kernel) -> tuple[Kernel, Schedule]:
         one = written.get(kernel.name)
@@ -81,7 +81,7 @@ def tile(
             arguments[position] = packed[key]
         return replace(launch, arguments=tuple(arguments))
 
-    steps = tuple(pack_for(s) if isinstance(s, Launch) else s for s in program.steps)
+    steps = changed(program.steps, lambda s: [pack_for(s) if isinstance(s, Launch) else s])
     done = replace(program, buffers=tuple(buffers.values()), kernels=kernels, steps=steps, prepare=tuple(prepare))
     require_kernels(written, done)
     return Tiled(done, schedules)

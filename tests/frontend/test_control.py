@@ -1,4 +1,4 @@
-"""Captured control flow gives what eager gives: bodies are compiled, and Python drives them."""
+"""Captured control flow gives what eager gives: bodies are compiled into the program, or Python drives them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_control_flow_is_eagers(function: Callable[..., Any], args: tuple[Tensor
     with torch.no_grad():
         compiled: Any = torch.compile(function, backend="effcc", fullgraph=True, dynamic=dynamic)
         torch.testing.assert_close(compiled(*args), function(*args))
-    assert set(effcc.stats(compiled).externs) <= {"cond", "while", "scan"}
+    assert set(effcc.stats(compiled).externs) <= {"scan"}
 
 
 def test_gradients_pass_through_a_branch() -> None:
@@ -125,10 +125,20 @@ def test_a_branch_is_one_op_with_two_regions() -> None:
     assert texts[0].count("graph @body_") == 2
 
 
-def test_a_package_says_that_control_flow_needs_python(tmp_path: Any) -> None:
-    class Choice(torch.nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x - 1, (x,))
+class Sorting(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda x: x.sort()[0], lambda x: x - 1, (x,))
 
-    with pytest.raises(UnsupportedError, match="cond: control flow"):
-        effcc.export(Choice(), (g(3),), tmp_path / "choice.effcc")
+
+def test_a_body_that_needs_pytorch_is_driven_by_python() -> None:
+    torch.compiler.reset()
+    compiled: Any = torch.compile(Sorting(), backend="effcc", fullgraph=True)
+    for x in (g(4).abs(), -g(4).abs()):
+        torch.testing.assert_close(compiled(x), Sorting()(x))
+    assert set(effcc.stats(compiled).externs) == {"cond"}
+    assert "its body needs PyTorch for aten::sort" in str(effcc.explain(compiled, measure=False))
+
+
+def test_a_package_says_what_a_body_needs_pytorch_for(tmp_path: Any) -> None:
+    with pytest.raises(UnsupportedError, match=r"cond: its body needs PyTorch for aten::sort.*\(at test_control.py"):
+        effcc.export(Sorting(), (g(3),), tmp_path / "sorting.effcc")

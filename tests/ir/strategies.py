@@ -20,7 +20,7 @@ from effcc.ir.graph import Attribute, Graph, GraphBuilder, Value
 from effcc.ir.kernel import Kernel, Param, Scatter, Statement
 from effcc.ir.loops import Alloc, For, If, LoopNest, Stmt, Tile, TileAxis
 from effcc.ir.parser import parse_encoding
-from effcc.ir.program import Buffer, Extern, Launch, Program
+from effcc.ir.program import Branch, Buffer, Extern, Launch, Loop, Program
 from effcc.ir.types import TensorType
 
 S0 = symbol("s0")
@@ -285,7 +285,8 @@ def _branch(draw: st.DrawFn, b: GraphBuilder, x: Value) -> Value:
 
 @st.composite
 def programs(draw: st.DrawFn) -> Program:
-    """Programs that verify: a kernel, launches, an extern call with attributes of every kind, one with regions."""
+    """Programs that verify: a kernel, launches, control flow, an extern call with attributes of every kind, one with
+    regions."""
     kernel = draw(kernels())
     spaces = [(p, "input") for p in kernel.params] + [(p, "output") for p in kernel.outputs]
     buffers = [Buffer(f"b.{p.name}", p.type, space, draw(st.none() | st.integers(0, 4096))) for p, space in spaces]
@@ -295,6 +296,9 @@ def programs(draw: st.DrawFn) -> Program:
     extern = Extern("aten::sort.stable", inputs[:1], ("alias",), attrs, draw(st.text(max_size=8)))
     branch = Extern("cond", inputs[:1], ("alias",), {}, "control flow", regions=(draw(graphs(3)), draw(graphs(3))))
     launch = Launch("k", inputs, ("b.Out",))
+    buffers.append(Buffer("flag", TensorType(boolean, ()), "input"))
+    either = Branch("flag", (launch,), draw(st.sampled_from([(), (Loop("flag", (), (launch, extern)),)])))
+    loop = Loop("flag", draw(st.sampled_from([(), (launch,), (either,)])), (either,))
     kernel_sizes = symbols([d for p in kernel.signature for d in p.type.sizes] + list(kernel.extents.values()))
     prepare = (launch,) if not kernel_sizes and not kernel.given_sizes and draw(st.booleans()) else ()
     updates = ((inputs[0], inputs[0]),) if draw(st.booleans()) else ()
@@ -304,7 +308,7 @@ def programs(draw: st.DrawFn) -> Program:
         inputs,
         ("b.Out",),
         {"k": kernel},
-        (launch, extern, branch),
+        (launch, extern, branch, either, loop),
         prepare,
         updates,
         {"s0": (1, 64)},

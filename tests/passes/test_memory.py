@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from effcc.ir.dims import evaluate, symbol
-from effcc.ir.dtypes import f32
-from effcc.ir.program import Buffer, Extern, Program, Step
+from effcc.ir.dtypes import boolean, f32
+from effcc.ir.program import Branch, Buffer, Extern, Loop, Program, Step
 from effcc.ir.types import TensorType
 from effcc.passes.memory import ALIGNMENT, live_ranges, place, plan, storage_bytes
 
@@ -75,3 +77,47 @@ def test_equal_unknown_sizes_share_a_slot() -> None:
 def test_the_last_element_of_a_strided_tensor_counts() -> None:
     assert storage_bytes(TensorType(f32, (3, 4), (1, 10))) == 4 * (2 + 30 + 1)
     assert storage_bytes(TensorType(f32, (0, 4))) == 0
+
+
+def with_control(*steps: Step) -> Program:
+    """A program whose buffers are all that its steps name: bools where the name is `c`, in the arena."""
+    names = dict.fromkeys(n for s in steps for n in s.touched)
+    types = {n: TensorType(boolean, ()) if n.startswith("c") else TensorType(f32, (40,)) for n in names}
+    return Program("p", tuple(Buffer(n, t, "arena") for n, t in types.items()), (), (), {}, steps)
+
+
+def step(reads: str, writes: str) -> Extern:
+    return Extern("extern", tuple(reads.split()), tuple(writes.split()))
+
+
+def test_what_a_loop_reads_of_before_it_lives_through_its_turns() -> None:
+    turn = (step("x", "a"), step("a", "b"), step("b y", "y"))
+    program = with_control(step("", "x y"), Loop("c", (step("y", "c"),), turn), step("y", "z"))
+    alive = live_ranges(program)
+    begin, last = alive["c"]
+    assert alive["x"] == (0, last) and alive["y"][0] == 0 and alive["y"][1] > last
+    assert begin < alive["a"][0] and alive["b"][1] < last, "what a turn makes for itself lives within it"
+    assert overlapping(program, {}) == []
+
+
+def test_what_is_read_after_a_loop_lives_from_its_begin() -> None:
+    inner = Loop("c1", (step("", "c1"),), (step("t", "u"),))
+    program = with_control(Loop("c", (step("", "c"), step("", "t")), (step("t", "s"), inner)), step("t", "z"))
+    alive = live_ranges(program)
+    assert alive["t"][0] == alive["c"][0] == 0
+    assert alive["t"][1] > alive["c"][1] > alive["c1"][1]
+
+
+def test_the_two_ways_of_a_branch_share_memory() -> None:
+    ways = [(step("", f"{n}1"), step(f"{n}1", f"{n}2"), step(f"{n}2", "")) for n in "ab"]
+    program = with_control(step("", "c"), Branch("c", *ways))
+    alone = with_control(step("", "c"), Branch("c", ways[0], ()))
+    assert plan(program).arena_bytes == plan(alone).arena_bytes
+    assert overlapping(program, {}) == []
+
+
+def test_what_an_alias_holds_is_kept() -> None:
+    program = with_control(step("", "x"), step("", "y"), step("y", "z"), step("x", "z"))
+    aliased = [replace(b, alias="x") if b.name == "y" else b for b in program.buffers]
+    assert live_ranges(replace(program, buffers=tuple(aliased)))["x"] == (0, 3)
+    assert "y" not in plan(replace(program, buffers=tuple(aliased))).offsets

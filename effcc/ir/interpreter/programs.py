@@ -19,7 +19,7 @@ from effcc.ir.interpreter.loops import run_loops
 from effcc.ir.interpreter.vectors import run_vectors
 from effcc.ir.loops import LoopNest
 from effcc.ir.ops import TABLE
-from effcc.ir.program import Extern, Join, Launch, Program, Step
+from effcc.ir.program import Branch, Extern, Join, Launch, Loop, Program, Step
 from effcc.ir.types import TensorType
 from effcc.ir.vectors import Function
 
@@ -44,10 +44,10 @@ def run_program(
 
     `nests`, by kernel name, are run in the place of kernels; `vectors` in the place of both, by a `team` of threads,
     with the dtypes that they have. `externs(call, arrays)` computes the calls that have no reference;
-    `observe(step, results)` sees what each step has written, by buffer; `enter(launch, arrays)` what each launch is
-    handed, by the kernel's parameters. Raises InputError on misfitting inputs and, of
-    vectors, where a check of the model's data fails, UnsupportedError on an extern call without a reference and a
-    callback.
+    `observe(step, results)` sees what each step has written, by buffer (control flow is one step);
+    `enter(launch, arrays)` what each launch is handed, by the kernel's parameters. Raises InputError on misfitting
+    inputs and, of vectors, where a check of the model's data fails, UnsupportedError on an extern call without a
+    reference and a callback.
     """
     if len(inputs) != len(program.inputs):
         raise InputError(f"program @{program.name} expects {len(program.inputs)} inputs, got {len(inputs)}")
@@ -117,8 +117,22 @@ class _Run:
             (joined,) = step.results
             arrays = [self.load(name, self.types[name]) for name in step.arguments]
             self.store(joined, self.types[joined], np.concatenate(arrays, step.axis))
+        elif isinstance(step, Branch):
+            self.steps(step.then if self.holds(step.condition) else step.orelse)
+        elif isinstance(step, Loop):
+            self.steps(step.test)
+            while self.holds(step.condition):
+                self.steps(step.body)
+                self.steps(step.test)
         else:
             self.call(step)
+
+    def steps(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self.step(step)
+
+    def holds(self, condition: str) -> bool:
+        return bool(self.load(condition, self.types[condition]))
 
     def launch(self, step: Launch) -> None:
         kernel = self.program.kernels[step.kernel]

@@ -10,7 +10,7 @@ from effcc.ir.parser.kernels import read_kernel
 from effcc.ir.parser.limits import whole
 from effcc.ir.parser.syntax import Source, Syntax, tokens, trees
 from effcc.ir.parser.types import literal, read_attributes, read_type
-from effcc.ir.program import Buffer, Extern, Join, Launch, Program, Step
+from effcc.ir.program import Branch, Buffer, Extern, Join, Launch, Loop, Program, Step
 
 
 def read_program(source: Source, tree: Syntax) -> Program:
@@ -29,6 +29,10 @@ def read_program(source: Source, tree: Syntax) -> Program:
         return tuple(str(t) for t in tokens)
 
     def step(part: Syntax) -> Step:
+        if part.data in ("either", "repeat"):
+            (condition,) = names(tokens(part))
+            first, second = (tuple(step(s) for s in trees(block)) for block in trees(part, "steps"))
+            return Branch(condition, first, second) if part.data == "either" else Loop(condition, first, second)
         arguments, results = (names(tokens(t)) for t in trees(part, "names"))
         if part.data == "extern":
             op, _, attributes, *regions, _, reason = part.children

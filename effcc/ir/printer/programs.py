@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from effcc.ir.printer.graphs import print_graph, show_attributes, show_ranges
 from effcc.ir.printer.kernels import print_kernel, show_location
-from effcc.ir.program import Buffer, Join, Launch, Program, Step
+from effcc.ir.program import Branch, Buffer, Extern, Join, Launch, Loop, Program, Step
 
 
 def print_program(program: Program, locations: bool = True) -> str:
@@ -30,11 +30,21 @@ def _buffer(buffer: Buffer) -> str:
     return text + (f" alias {buffer.alias}" if buffer.alias else "")
 
 
-def _steps(steps: Iterable[Step], locations: bool) -> list[str]:
-    return ["    " + _step(step, locations) for step in steps]
+def _steps(steps: Iterable[Step], locations: bool, indent: str = "    ") -> list[str]:
+    lines: list[str] = []
+    for step in steps:
+        if isinstance(step, Branch | Loop):
+            first, second = (_steps(block, locations, indent + "  ") for block in step.blocks)
+            is_branch = isinstance(step, Branch)
+            opening, between = (f"if {step.condition}", "else") if is_branch else ("loop", f"while {step.condition}")
+            head = f"{indent}{opening} {{{show_location(step.location, locations)}"
+            lines += [head, *first, f"{indent}}} {between} {{", *second, f"{indent}}}"]
+        else:
+            lines.append(indent + _step(step, locations))
+    return lines
 
 
-def _step(step: Step, locations: bool) -> str:
+def _step(step: Launch | Join | Extern, locations: bool) -> str:
     names = f"({', '.join(step.arguments)})"
     results = f" -> ({', '.join(step.results)})"
     if isinstance(step, Launch):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from effcc.errors import IRTypeError
 from effcc.ir.dims import Dim, dim, symbols
+from effcc.ir.dtypes import boolean
 from effcc.ir.kernel import Param
 from effcc.ir.op import require
-from effcc.ir.program import Buffer, Join, Launch, Program, Step
+from effcc.ir.program import Branch, Buffer, Extern, Join, Launch, Loop, Program, Step, within
 from effcc.ir.verifier.expressions import surely_differ
 from effcc.ir.verifier.kernels import verify_kernel
 
@@ -40,21 +41,47 @@ def _check(program: Program) -> None:
     named = (*program.inputs, *program.outputs, *(name for pair in program.updates for name in pair))
     _require_known(named, buffers)
     _check_prepared(program)
-    roots = {name: program.memory_of(name) for name in buffers}
-    written = {roots[b.name] for b in program.buffers if b.space in ("input", "weight") or b.name in program.inputs}
-    for step in (*program.prepare, *program.steps):
-        _require_known(step.touched, buffers)
+    given = {b.name for b in program.buffers if b.space in ("input", "weight")} | set(program.inputs)
+    written: Set[str] = {program.memory_of(name) for name in given}
+    written = _check_steps(program, program.prepare, written)
+    written = _check_steps(program, program.steps, written)
+    for name in (*program.outputs, *(value for _, value in program.updates)):
+        require(program.memory_of(name) in written, f"buffer {name!r} is returned, but no step writes it")
+
+
+def _check_steps(program: Program, steps: Iterable[Step], written: Set[str]) -> Set[str]:
+    """Check steps where the memory of the buffers `written` holds something; give whose memory does afterwards."""
+    for step in steps:
+        if isinstance(step, Branch):
+            _check_condition(program, step, written)
+            ends = [_check_steps(program, block, written) for block in step.blocks]
+            written = ends[0] & ends[1]
+            continue
+        if isinstance(step, Loop):
+            written = _check_steps(program, step.test, written)
+            _check_condition(program, step, written)
+            _check_steps(program, step.body, written)
+            continue
+        _require_known(step.touched, program.by_name)
         _check_step(program, step)
         for name in step.arguments:
-            require(roots[name] in written, f"buffer {name!r} is read by {_label(step)} before it is written")
-        written.update(roots[name] for name in step.results)
-    for name in (*program.outputs, *(value for _, value in program.updates)):
-        require(roots[name] in written, f"buffer {name!r} is returned, but no step writes it")
+            known = program.memory_of(name) in written
+            require(known, f"buffer {name!r} is read by {_label(step)} before it is written")
+        written = written | {program.memory_of(name) for name in step.results}
+    return written
+
+
+def _check_condition(program: Program, step: Branch | Loop, written: Set[str]) -> None:
+    name = step.condition
+    _require_known((name,), program.by_name)
+    type = program.buffer(name).type
+    require(type.dtype == boolean and type.rank == 0, f"the condition {name!r} must be bool[], got {type}")
+    require(program.memory_of(name) in written, f"the condition {name!r} is read before it is written")
 
 
 def _check_prepared(program: Program) -> None:
     """What is prepared is prepared once, for every size."""
-    for step in program.prepare:
+    for step in within(program.prepare):
         kernel = program.kernels.get(step.kernel) if isinstance(step, Launch) else None
         types = [program.buffer(n).type for n in step.touched]
         extents = kernel.extents.values() if kernel is not None else ()
@@ -78,13 +105,13 @@ def _require_known(names: Iterable[str], buffers: Mapping[str, Buffer]) -> None:
         require(name in buffers, f"{name!r} is no buffer")
 
 
-def _label(step: Step) -> str:
+def _label(step: Launch | Join | Extern) -> str:
     if isinstance(step, Join):
         return "join"
     return f"@{step.kernel}" if isinstance(step, Launch) else f"extern {step.op}"
 
 
-def _check_step(program: Program, step: Step) -> None:
+def _check_step(program: Program, step: Launch | Join | Extern) -> None:
     if isinstance(step, Join):
         _check_join(program, step)
     if not isinstance(step, Launch):
