@@ -72,7 +72,7 @@ def ask_row_by_row(
     for tile in _straight(later):
         for load in _touched(tile, storage):
             rows = _rows(writer, storage, variables, tile, load)
-            if rows is not None and rows.count <= steps and _is_far(writer, rows.storage):
+            if rows is not None and rows.count <= steps and is_far(writer, rows.storage):
                 touched.setdefault((rows.storage.pointer, rows.first), rows)
     lines = sum(-(-r.width // LINE) for r in touched.values())
     if 0 < lines <= SEVERAL:
@@ -152,7 +152,8 @@ def _even(strides: Sequence[int | None], extents: Sequence[int]) -> int | None:
     return step
 
 
-def _is_far(writer: Writer, storage: Memory, part: int = NEAR) -> bool:
+def is_far(writer: Writer, storage: Memory, part: int = NEAR) -> bool:
+    """Whether a buffer is larger than a part of L2, so that it has left it since it was read."""
     size = _size(storage)
     return size is not None and size * storage.dtype.bytes * part >= writer.l2_bytes
 
@@ -199,7 +200,7 @@ def _next_rows(
     few = all(_panels(storage.get(x.buffer), panel) <= PANELS for x in columns)
     for load in loads(tile.value):
         memory = storage.get(load.buffer)
-        if not isinstance(memory, Memory) or memory.local or not _is_far(writer, memory, APART if few else NEAR):
+        if not isinstance(memory, Memory) or memory.local or not is_far(writer, memory, APART if few else NEAR):
             continue
         if any(loads(i) for i in load.index) or points.lanes_axis in frozenset().union(*map(free_axes, load.index)):
             continue

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from effcc.codegen.cpp.expressions import Evaluator
 from effcc.codegen.cpp.linear import Known, minus, shifted, uniform
 from effcc.codegen.cpp.prefetch_rows import ask_for_next_rows, ask_row_by_row
+from effcc.codegen.cpp.prefetch_terms import ask_for_next_terms
 from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.storage import (
     Memory,
@@ -203,6 +204,7 @@ class _Vectorizer:
                 case Tile():
                     lower_tile(self.writer, self.storage, self.in_tiles, self.variables, statement)
                 case For():
+                    ask_for_next_terms(self.writer, self.storage, self.variables, statement)
                     with self._loop(statement):
                         ask_for_next_rows(self.writer, self.storage, self.variables, statement)
                         self._body(statement.body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -116,3 +118,22 @@ def test_codes_of_four_vectors_are_looked_up_together(target: Target, cache: Com
     np.testing.assert_allclose(found, run_kernel(made, arrays)["O"], rtol=1e-5, atol=1e-4)
     together = [f"lookup_codes<{part}, {shift}>" in source_of(nest, target) for part in range(4) for shift in (0, 4)]
     assert all(together) if target.isa == "avx2" else not any(together)
+
+
+def test_a_result_of_gathered_rows_asks_for_the_weights_of_the_next_one() -> None:
+    """In slabs of the rows each takes a piece of the weight's row, and the next one's piece lies a row further; where
+    L2 keeps the weight, or a piece is followed by the next one, nothing is asked for."""
+    text = """
+        kernel @k(X: f32[128,{k}], I: u8[{n},{g},2], V: f32[{n},{g},2]) -> (Y: f32[128,{n}])
+            over k={k}, m=128, n={n}, g={g}, s=2 {{
+          T[k,m] = X[m,k]
+          R[n,m] = sum(g, s: T[g * 4 + cast<i64>(I[n,g,s] and 3),m] * V[n,g,s])
+          Y[m,n] = R[n,m] * 2.0
+        }}"""
+    machine = replace(generic("avx512"), cores=2)
+    asked = {}
+    for n, k in ((768, 1536), (64, 1536), (16384, 64)):
+        made = parse_kernel(text.format(n=n, k=k, g=k // 4))
+        source = source_of(lower(*choose(made, machine)), machine)
+        asked[n] = source.count("__builtin_prefetch(V")
+    assert asked[768] >= 2 and asked[64] == asked[16384] == 0
