@@ -18,9 +18,9 @@ from effcc.codegen.cpp.prefetch_rows import LINE, SEVERAL, is_far
 from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.storage import Memory, Registers, Storage
 from effcc.ir.affine import coefficient
-from effcc.ir.expr import Const, Load, free_axes, loads, substitute_axes
+from effcc.ir.expr import Const, Load, free_axes, integer, loads, substitute_axes
 from effcc.ir.loops import For, Tile
-from effcc.ir.vectors import INDEX, Prefetch
+from effcc.ir.vectors import Prefetch
 
 
 def ask_for_next_terms(writer: Writer, storage: Mapping[str, Storage], variables: Mapping[str, str], loop: For) -> None:
@@ -42,7 +42,7 @@ def ask_for_next_terms(writer: Writer, storage: Mapping[str, Storage], variables
             continue
         asked.add(load)
         width = _width(load, memory, loops)
-        begin = {one.axis: Const(0, INDEX) for one in loops}
+        begin = {one.axis: integer(0) for one in loops}
         start = offset(memory, [at.linear(substitute_axes(i, begin)) for i in load.index])
         moves, turn = dict(start.terms), writer.loops[-1]
         ahead = moves.get(turn, 0) * writer.known[turn].modulus
