@@ -42,7 +42,7 @@ from effcc.fuzz.repro import write_failure
 from effcc.fuzz.rules import RuleChecks
 from effcc.fuzz.sizes import SizeChecks
 from effcc.fuzz.triton import Triton
-from effcc.ir.graph import GraphBuilder
+from effcc.ir.graph import Graph, GraphBuilder
 from effcc.ir.ops import TABLE
 from effcc.target import Target
 
@@ -96,6 +96,7 @@ class Report:
     packages: DamageReport = field(default_factory=lambda: DamageReport(0))
     peers: PeerReport | None = None
     found: float | None = None  # seconds until the first failure, before it was reduced
+    pairs: int = 0  # of operators of which one reads what the other gives
 
     @property
     def graphs_per_minute(self) -> float:
@@ -119,6 +120,7 @@ class Report:
             "graphs_per_minute": self.graphs_per_minute,
             "ops": self.ops,
             "ops_of_table": len(_drawable()),
+            "pairs": self.pairs,
             "by_step": self.by_step,
             "failures": [
                 {"seed": f.case.seed, "step": f.step, "kind": f.kind, "message": f.message} for f in self.failures
@@ -134,7 +136,7 @@ class Report:
         lines = [
             f"{self.graphs} graphs of {self.nodes} nodes in {self.seconds:.0f} s "
             f"({self.graphs_per_minute:.0f} a minute), {self.compiled} of them compiled and run, from seed {self.seed}",
-            f"{len(self.ops)} of {len(_drawable())} ops covered",
+            f"{len(self.ops)} of {len(_drawable())} ops covered, {self.pairs} pairs of them",
             str(self.modules),
             str(self.programs),
             str(self.packages),
@@ -225,6 +227,8 @@ class _Campaign:
     next: int = 0  # the seed that comes after all batches that are judged
     batches: int = 0
     recalled: dict[tuple[Any, ...], Find] = field(default_factory=dict)  # the finds of before
+    pairs: set[tuple[str, str]] = field(default_factory=set)
+    fresh: set[tuple[str, str]] = field(default_factory=set)  # pairs that the journal does not know yet
     before: float = 0.0  # seconds of the campaign that is gone on with
     graphs: int = 0
     nodes: int = 0
@@ -250,7 +254,7 @@ class _Campaign:
             self.next, self.batches = done["next"], done["batches"]
             self.graphs, self.nodes, self.compiled = done["graphs"], done["nodes"], done["compiled"]
             self.ops, self.found = counted(done["ops"]), done["found"]
-        self.before = before.seconds
+        self.before, self.pairs = before.seconds, set(before.pairs)
         nothing = GraphBuilder("nothing").build(())
         for find in before.of("graph"):
             self.recalled[find.key] = find
@@ -298,7 +302,7 @@ class _Campaign:
             self._note()
         return Report(
             self.seed, self.graphs, self.nodes, self.compiled, time.monotonic() - begin, dict(self.ops),
-            tuple(self.failures), tuple(self.files), found=self.found,
+            tuple(self.failures), tuple(self.files), found=self.found, pairs=len(self.pairs),
         )  # fmt: skip
 
     def _poll(self) -> None:
@@ -333,11 +337,18 @@ class _Campaign:
             self.graphs += 1
             self.nodes += len(case.graph.nodes)
             self.ops.update(n.op for n in case.graph.nodes)
+            self._pair(case.graph)
             found = examine(case, target, self.mlir and seed % MLIR_EVERY == 0)
             if self.triton is not None and seed % TRITON_EVERY == 0 and case.work <= TRITON_WORK:
                 found = replace(found, failure=found.failure or self.triton.judge(found))
             done.append(found)
         return done
+
+    def _pair(self, graph: Graph) -> None:
+        """Take note of the pairs of operators of which one reads what the other gives."""
+        new = pairs_of(graph) - self.pairs
+        self.pairs |= new
+        self.fresh |= new
 
     def _runner(self, batch: int) -> Runner:
         """How a batch is run: in turns, with sanitizers, or on real threads."""
@@ -356,8 +367,9 @@ class _Campaign:
         """Write the progress to the journal: of graphs, if a batch of them is `done`, and of what runs beside."""
         if self.journal is not None:
             self.told = done or self.told
+            fresh, self.fresh = sorted(self.fresh), set()
             doors = dict(beside.door for beside in self.beside)
-            self.journal.done(time.monotonic() - self.begin, self.told, doors)
+            self.journal.done(time.monotonic() - self.begin, self.told, doors, fresh)
 
     def _start(self, examined: Sequence[Examined], target: Target, runner: Runner, done: Mapping[str, Any]) -> _Running:
         """Begin to compile and run what was examined, beside what comes next."""
@@ -463,6 +475,12 @@ class _Running:
 def _key(failure: Failure) -> tuple[Any, ...]:
     """What a failure has in common with its find in the journal."""
     return Find("graph", failure.case.seed, facts_of(failure)).key
+
+
+def pairs_of(graph: Graph) -> set[tuple[str, str]]:
+    """Pairs of operators of which the second reads what the first gives."""
+    producers = graph.producers()
+    return {(producers[o].op, n.op) for n in graph.nodes for o in n.operands if o in producers}
 
 
 def _is_short(program: Native) -> bool:

@@ -20,7 +20,7 @@ import os
 import time
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Any
 
 from effcc.errors import InputError
+from effcc.fuzz import branches
 
 NAME = "journal.jsonl"
 VERSION = 1
@@ -73,13 +74,25 @@ class Door:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Moment:
+    """How far a campaign had come after some seconds: cases by door, and what they had reached."""
+
+    seconds: float
+    cases: Mapping[str, int]
+    branches: int
+    ops: int
+    pairs: int
+
+
 @dataclass
 class Before:
     """What a journal says of its last campaign.
 
     seconds: how long it ran. graphs: what `done` lines say of graphs, without which there is none. doors: progress
-    through the others. history: the `done` lines, for curves. damaged: how many lines could not be read. missing: how
-    many files of finds are not there any more.
+    through the others. pairs: operators of which one reads what the other gives. branches: those of passes and codegen
+    that were taken, by their numbers in a layout (`effcc.fuzz.branches`), of `all_branches`. history: how it came so
+    far. damaged: how many lines could not be read. missing: how many files of finds are not there any more.
     """
 
     begun: Begun
@@ -88,7 +101,11 @@ class Before:
     graphs: Mapping[str, Any] = field(default_factory=dict)
     doors: dict[str, Door] = field(default_factory=dict)
     finds: list[Find] = field(default_factory=list)
-    history: list[Mapping[str, Any]] = field(default_factory=list)
+    pairs: set[tuple[str, str]] = field(default_factory=set)
+    branches: set[int] = field(default_factory=set)
+    all_branches: int = 0
+    layout: int = 0
+    history: list[Moment] = field(default_factory=list)
     ended: bool = False
     damaged: int = 0
     missing: int = 0
@@ -96,6 +113,11 @@ class Before:
     def of(self, door: str) -> list[Find]:
         """The finds behind one door."""
         return [f for f in self.finds if f.door == door]
+
+    def cases(self) -> dict[str, int]:
+        """How many cases went through each door."""
+        graphs = {"graph": int(self.graphs["graphs"])} if self.graphs else {}
+        return {**graphs, **{n: sum(d.counts.values()) for n, d in self.doors.items()}}
 
     def told(self) -> str:
         """In a line, with what is damaged."""
@@ -154,11 +176,19 @@ class Journal:
             os.close(self._file)
 
     def done(
-        self, seconds: float, graphs: Mapping[str, Any] | None = None, doors: Mapping[str, Door] | None = None
+        self,
+        seconds: float,
+        graphs: Mapping[str, Any] | None = None,
+        doors: Mapping[str, Door] | None = None,
+        pairs: Iterable[tuple[str, str]] = (),
     ) -> None:
-        """All that was done until now."""
+        """All that was done until now; pairs: those that are new. Branches that are new are added."""
+        marked = None
+        if branches.marking():
+            marked = {"layout": branches.layout(), "all": branches.total(), "new": branches.fresh()}
+        more = {"pairs": [list(p) for p in pairs], "branches": marked}
         told = {n: {"next": d.next, "counts": d.counts, "seconds": d.seconds} for n, d in (doors or {}).items()}
-        self._write({"what": "done", "seconds": seconds, "graphs": graphs, "doors": told})
+        self._write({"what": "done", "seconds": seconds, "graphs": graphs, "doors": told, **more})
 
     def find(self, find: Find) -> None:
         """A failure as it was found, or once more when it is reduced; it is on disk after that."""
@@ -212,11 +242,20 @@ def read_journal(folder: Path) -> Before:
                 before.seconds = entry["seconds"]
                 before.graphs = entry["graphs"] or {}
                 before.doors |= {n: Door(d["next"], d["counts"], d["seconds"]) for n, d in entry["doors"].items()}
-                before.history.append(entry)
+                before.pairs |= {(a, b) for a, b in entry["pairs"]}
+                marked = entry["branches"]
+                if marked is not None:
+                    known = before.branches if marked["layout"] == before.layout else set()
+                    before.branches = known | set(marked["new"])
+                    before.layout, before.all_branches = marked["layout"], marked["all"]
+                ops = len(before.graphs.get("ops", ()))
+                before.history.append(
+                    Moment(before.seconds, before.cases(), len(before.branches), ops, len(before.pairs))
+                )
             case "find":
                 found = Find(entry["door"], entry["seed"], entry["facts"], entry["reduced"], tuple(entry["files"]))
-                known = finds.get(found.key)
-                if known is None or not known.reduced or found.reduced:
+                earlier = finds.get(found.key)
+                if earlier is None or not earlier.reduced or found.reduced:
                     finds[found.key] = found
     before.finds = list(finds.values())
     before.missing = sum(not (folder / name).is_file() for f in before.finds for name in f.files)
@@ -240,7 +279,7 @@ def _line(entry: Mapping[str, Any]) -> bytes:
 
 _FIELDS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "begun": {"seed": int, "minutes": (int, float), "door": str, "against": list},
-    "done": {"seconds": (int, float), "graphs": (dict, type(None)), "doors": dict},
+    "done": {"seconds": (int, float), "graphs": (dict, type(None)), "doors": dict, "pairs": list},
     "find": {"door": str, "seed": int, "facts": dict, "reduced": bool, "files": list},
     "ended": {},
 }

@@ -20,6 +20,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from effcc.fuzz import branches
 from effcc.runtime.worker import LostError
 
 _IMPORTED = (
@@ -138,6 +139,7 @@ def nursery() -> _Nursery:
 
 def main(file: int) -> None:
     """Fork processes, as asked, until the asking process ends."""
+    branches.begin_if_asked()
     for name in _IMPORTED:
         importlib.import_module(name)
     codes: dict[int, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,10 @@ def fuzz(
     programs: Annotated[
         bool, typer.Option("--programs", help="PyTorch programs, called in every way that users call them, alone.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page: branches, operators and pairs reached, failures by kind."),
+    ] = None,
     stop_after: Annotated[int | None, typer.Option(min=1, help="End after so many failures.")] = None,
     reduce: Annotated[float, typer.Option(min=0.0, help="Seconds for reducing a failure; 0 leaves it as found.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -57,6 +62,11 @@ def fuzz(
     and a Python script. What was done and found is in the folder's journal at once: a campaign that was killed goes on
     with --resume.
     """
+    from effcc.fuzz import branches
+
+    if html is not None:
+        with contextlib.suppress(RuntimeError):  # in a process that has imported the compiler, none are marked
+            branches.begin()
     from effcc.fuzz.journal import Begun, Journal, read_journal
 
     asked = [name for name, wanted in _flags(packages, modules, programs).items() if wanted]
@@ -72,12 +82,19 @@ def fuzz(
     before: Before | None = None
     if resume is not None:
         before = read_journal(resume)
+        branches.recall(before.branches, before.layout)
         begun, output = before.begun, resume
         if minutes is not None:
             begun = replace(begun, minutes=before.seconds / 60 + minutes)
         print_note(before.told())
-    with Journal(output, begun, before.began if before is not None else None) as journal:
-        report = _runs(begun, output, stop_after, reduce, not json)(journal=journal, before=before)
+    with contextlib.ExitStack() as pages:
+        pages.callback(branches.end)
+        with Journal(output, begun, before.began if before is not None else None) as journal:
+            if html is not None:
+                from effcc.fuzz.page import Pages
+
+                pages.enter_context(Pages(output, html))  # whose last one is written when the journal is ended
+            report = _runs(begun, output, stop_after, reduce, not json)(journal=journal, before=before)
     if json:
         print_json(report.as_json())
     else:

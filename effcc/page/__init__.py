@@ -52,6 +52,11 @@ def write_page(explanation: Explanation, path: Path, against: Explanation | None
     return path
 
 
+def style() -> str:
+    """The pages' style sheet, light and dark, for other pages."""
+    return _part("page.css")
+
+
 def _part(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
 
