@@ -187,7 +187,8 @@ def _hoist(state: State, target: Target) -> State:
 
 def _encode(state: State, target: Target) -> State:
     assert state.graph is not None
-    split, choices = encode(Hoisted(state.prepare, state.graph), target)
+    once = state.prepare_once and device_of(target) is None
+    split, choices = encode(Hoisted(state.prepare, state.graph), target, once)
     return replace(state, graph=split.main, prepare=split.prepare, encodings=(*state.encodings, *choices))
 
 

@@ -18,10 +18,12 @@ from effcc.ir.encodings.values import Term
 from effcc.ir.expr import Load, Reduce, free_axes
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.encodings.predict import gathered_seconds, scheduled_seconds
+from effcc.passes.encodings.slabs import other_orders, store_in_order
 from effcc.passes.fusion.cascade import Cascade, Defined, squeeze, to_cascade
 from effcc.passes.fusion.encoded import ROWS_WORTH_VECTORS, encoded, meets
 from effcc.passes.fusion.inline import inline_views
 from effcc.passes.hoist import Hoisted
+from effcc.passes.writer import Writer
 from effcc.target import Target
 
 DENSE_SHARE = 0.92
@@ -47,8 +49,12 @@ class Choice:
         return f"{self.weight} ({self.encoding}): {self.decision}, {self.reason}"
 
 
-def encode(split: Hoisted, target: Target) -> tuple[Hoisted, tuple[Choice, ...]]:
-    """The graphs with every `decode` left for products to read through, or moved to where weights are prepared."""
+def encode(split: Hoisted, target: Target, once: bool = False) -> tuple[Hoisted, tuple[Choice, ...]]:
+    """The graphs with every `decode` left for products to read through, or moved to where weights are prepared.
+
+    once: whether what is prepared is so once, and not at every call: then compressed rows may be stored in another
+    order (`effcc.passes.encodings.slabs`).
+    """
     decodes = [n for n in split.main.nodes if n.op == "decode"]
     if not decodes:
         return split, ()
@@ -58,6 +64,14 @@ def encode(split: Hoisted, target: Target) -> tuple[Hoisted, tuple[Choice, ...]]
     for node in decodes:
         constant = all(o.name in split.main.fixed_weights for o in node.operands)
         decision, reason = _decide(node, readers[node.result.name], constant, homes)
+        order = _order(node, readers[node.result.name], homes) if once and constant else None
+        if order is not None:
+            seconds, stored = order
+            decision, reason = (
+                "stored",
+                f"{reason}, {seconds * 1e6:.1f} us with blocks in the order of {stored.encoding}",
+            )
+            split = _in_order(split, node, stored)
         choices.append(Choice(node.operands[-1].name, str(decoded_storage(node).encoding), decision, reason))
         if decision == "decoded":
             split = _decoded(split, node, constant)
@@ -151,6 +165,18 @@ def _decide(node: Node, readers: Sequence[_Reader], constant: bool, homes: Homes
     return ("stored" if encoded_ <= (GATHERING_GAINS if gathers else 1.0) * dense else "decoded"), why
 
 
+def _order(node: Node, readers: Sequence[_Reader], homes: Homes) -> tuple[float, Storage] | None:
+    """The order of a weight's blocks that is predicted to be quicker than the one they are in, and than the decoded
+    weight, and what it takes; None where none is."""
+    if not readers or not all(r.possible for r in readers) or node.attrs["part"]:
+        return None
+    stored, rows = decoded_storage(node), max(r.rows for r in readers)
+    others = other_orders(stored, rows >= ROWS_WORTH_VECTORS, homes.stored)
+    best = min(((stored_seconds(o, rows, homes.stored), o) for o in others), key=lambda made: made[0], default=None)
+    now = min(dense_seconds(stored, rows, homes.decoded), stored_seconds(stored, rows, homes.stored))
+    return best if best is not None and best[0] <= GATHERING_GAINS * now else None
+
+
 def dense_seconds(stored: Storage, rows: int, target: Target) -> float:
     """Predicted time of a product of `rows` rows with the decoded weight."""
     if _is_scheduled(stored, rows, target):
@@ -212,6 +238,24 @@ def _decoded(split: Hoisted, node: Node, constant: bool) -> Hoisted:
         nodes=tuple(n for n in split.main.nodes if n is not node),
     )
     return Hoisted(_with_prepared(split, (whole,), node.operands, (node.result,)), main)
+
+
+def _in_order(split: Hoisted, node: Node, stored: Storage) -> Hoisted:
+    """The weight's blocks in the order of `stored`, in which `prepare` copies them."""
+    taken = (
+        split.main if split.prepare is None else replace(split.main, nodes=(*split.main.nodes, *split.prepare.nodes))
+    )
+    writer = Writer(taken)
+    parts = store_in_order(writer, node, decoded_storage(node), stored)
+    made = tuple(dict.fromkeys(p for p in parts if p not in node.operands))
+    ordered = replace(node, operands=parts, attrs={**node.attrs, "encoding": stored.encoding})
+    main = replace(
+        split.main,
+        params=(*split.main.params, *made),
+        weights=split.main.weights | {p.name for p in made},
+        nodes=tuple(ordered if n is node else n for n in split.main.nodes),
+    )
+    return Hoisted(_with_prepared(split, writer.nodes, node.operands, made), main)
 
 
 def _with_prepared(split: Hoisted, nodes: Sequence[Node], operands: Sequence[Value], results: Sequence[Value]) -> Graph:

@@ -69,21 +69,22 @@ class Compressed(Levels):
 
     @property
     def coordinates(self) -> tuple[tuple[str, DType, tuple[int, ...]], ...]:
-        return (("starts", i32, (self._slabs * self._rows + 1,)), ("columns", i32, (self.total,)))
+        return (("starts", i32, (self.slabs * self.height_in_blocks + 1,)), ("columns", i32, (self.total,)))
 
     @property
-    def _rows(self) -> int:
+    def height_in_blocks(self) -> int:
         """Rows of blocks."""
         return self.shape[0] // self.height
 
     @property
-    def _across(self) -> int:
+    def across(self) -> int:
         """How many blocks lie side by side in a slab; the last one may be narrower."""
         return (self.slab or self.shape[1]) // self.width
 
     @property
-    def _slabs(self) -> int:
-        return -(-self.shape[1] // (self._across * self.width))
+    def slabs(self) -> int:
+        """How many slabs there are; one where it is not cut."""
+        return -(-self.shape[1] // (self.across * self.width))
 
     def at(self, coordinates: Sequence[Array], xp: Any = np) -> Compressed:
         return replace(self, bound=coordinates[0], xp=xp)
@@ -116,7 +117,7 @@ class Compressed(Levels):
         assert self.bound is not None
         starts, blocks = self.xp.asarray(self.bound, dtype=self.xp.int64), self.xp.arange(self.total)
         segment = self.xp.searchsorted(starts[1:], blocks, side="right")
-        return segment % self._rows, segment // self._rows * self._across + blocks - starts[segment]
+        return segment % self.height_in_blocks, segment // self.height_in_blocks * self.across + blocks - starts[segment]
 
     def require_sound(self, coordinates: Sequence[Array]) -> None:
         """Raise EncodingError unless rows begin where the ones before end, and fit the matrix."""
@@ -124,25 +125,25 @@ class Compressed(Levels):
         most, steps = self._most, np.diff(starts)
         if starts[0] != 0 or starts[-1] != self.total or (steps < 0).any() or (steps > most).any():
             raise EncodingError(
-                f"starts of rows must rise from 0 to {self.total}, by at most {self._across}, "
+                f"starts of rows must rise from 0 to {self.total}, by at most {self.across}, "
                 f"got {_first_fault(starts, most)}"
             )
 
     @property
     def _most(self) -> Array:
         """How many blocks each row of each slab has room for."""
-        slabs = np.arange(self._slabs)[:, None]
-        room = np.minimum(self._across, self.shape[1] // self.width - slabs * self._across)
-        return np.broadcast_to(room, (self._slabs, self._rows)).reshape(-1)
+        slabs = np.arange(self.slabs)[:, None]
+        room = np.minimum(self.across, self.shape[1] // self.width - slabs * self.across)
+        return np.broadcast_to(room, (self.slabs, self.height_in_blocks)).reshape(-1)
 
     def select(self, dense: Array) -> list[Array]:
         """The coordinates of the `total` blocks of largest L2 norm; of equals the first."""
         norms = np.square(blocks_of(np.asarray(dense, np.float64), self.height, self.width)).sum(axis=(2, 3))
         chosen = np.sort(np.argsort(-norms, axis=None, kind="stable")[: self.total])
         row, column = np.divmod(chosen, norms.shape[1])
-        segment = column // self._across * self._rows + row
+        segment = column // self.across * self.height_in_blocks + row
         order = np.argsort(segment, kind="stable")
-        starts = np.searchsorted(segment[order], np.arange(self._slabs * self._rows + 1))
+        starts = np.searchsorted(segment[order], np.arange(self.slabs * self.height_in_blocks + 1))
         return [starts.astype(np.int32), column[order].astype(np.int32)]
 
     def pick(self, xp: Any, dense: Array, coordinates: Sequence[Array]) -> Array:
@@ -163,8 +164,8 @@ class Compressed(Levels):
         p = b.axis(self.total, "p")
         inside = (b.axis(self.width, "c"),) if self.width > 1 else ()
         block, row = floor_div(n, integer(self.height)), modulo(n, integer(self.height))
-        slabs = (b.axis(self._slabs, "s"),) if self._slabs > 1 else ()
-        segment = add(multiply(slabs[0], integer(self._rows)), block) if slabs else block
+        slabs = (b.axis(self.slabs, "s"),) if self.slabs > 1 else ()
+        segment = add(multiply(slabs[0], integer(self.height_in_blocks)), block) if slabs else block
         start, stop = (cast(b.load(0, (i,)), i64) for i in (segment, add(segment, integer(1))))
         place = column_of(b.load(1, (p,)), self.shape[1] // self.width, self.width, inside[0] if inside else None)
         value = element((p, *((row,) if self.height > 1 else ()), *inside), n)
