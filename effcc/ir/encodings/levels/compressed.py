@@ -117,7 +117,8 @@ class Compressed(Levels):
         assert self.bound is not None
         starts, blocks = self.xp.asarray(self.bound, dtype=self.xp.int64), self.xp.arange(self.total)
         segment = self.xp.searchsorted(starts[1:], blocks, side="right")
-        return segment % self.height_in_blocks, segment // self.height_in_blocks * self.across + blocks - starts[segment]
+        slab, row = segment // self.height_in_blocks, segment % self.height_in_blocks
+        return row, slab * self.across + blocks - starts[segment]
 
     def require_sound(self, coordinates: Sequence[Array]) -> None:
         """Raise EncodingError unless rows begin where the ones before end, and fit the matrix."""
