@@ -27,11 +27,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from effcc.ir.dims import Dim
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.kernel import Kernel
 from effcc.ir.program import Branch, Buffer, Extern, Launch, Loop, Program, Step, fresh_name, within
 from effcc.ir.types import TensorType
+from effcc.passes.counted import counted, first_number
 from effcc.passes.fusion.program import copying
 
 CompileBody = Callable[[Graph], Program]
@@ -239,4 +241,24 @@ def _while(caller: _Caller, call: Extern) -> list[Step]:
     return [*caller.copies(call.arguments[:carried], call.results), loop]
 
 
-_FORMS: Mapping[str, Callable[[_Caller, Extern], list[Step]]] = {"cond": _cond, "while": _while}
+def _scan(caller: _Caller, call: Extern) -> list[Step]:
+    """A loop that counts steps: each reads its slices where the count says, and stores what is stacked there."""
+    carried, scanned = (int(call.attrs[name]) for name in ("carried", "scanned"))  # type: ignore[arg-type]
+    length: Dim = call.attrs["length"]
+    reverse = bool(call.attrs["reverse"])
+    (region,) = call.regions
+    xs = [caller.parts.buffers[n].type.plain() for n in call.arguments[carried : carried + scanned]]
+    stacked = [caller.parts.buffers[n].type.plain() for n in call.results[carried:]]
+    test, body = counted(region, xs, stacked, length, reverse)
+    count, start = (caller.parts.new(name, body.params[0].type) for name in ("count", "start"))
+    holds = caller.parts.new("holds", TensorType(boolean, ()))
+    given = (count, *call.results, *call.arguments[carried:])
+    begin = caller.body(first_number(length, reverse), (), (start,))
+    loop = Loop(
+        holds, caller.body(test, given, (holds,)), caller.body(body, given, (count, *call.results)), call.location
+    )
+    copies = caller.copies((start, *call.arguments[:carried]), (count, *call.results[:carried]))
+    return [*begin, *copies, loop]
+
+
+_FORMS: Mapping[str, Callable[[_Caller, Extern], list[Step]]] = {"cond": _cond, "while": _while, "scan": _scan}

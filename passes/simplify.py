@@ -1,5 +1,5 @@
-"""Simplification: constants folded, rules applied, equal expressions shared, unrolled loops rolled up, in turn until
-nothing changes.
+"""Simplification: constants folded, decided control flow taken out, rules applied, equal expressions shared, unrolled
+loops rolled up, in turn until nothing changes.
 
 The rules stand in `passes/rules/*.rules`; all themes are applied together, which their common measure allows
 (`effcc.passes.rules.termination`). Folding, sharing and rolling up only make fewer nodes, so the whole ends too.
@@ -12,6 +12,7 @@ from collections import Counter
 from effcc.ir.graph import Graph
 from effcc.passes.constant_folding import fold_constants
 from effcc.passes.dead_code import remove_dead_code, share_common_subexpressions
+from effcc.passes.decided import decide_control
 from effcc.passes.reroll import reroll
 from effcc.passes.rules.engine import Rewritten, Trace, rewrite
 from effcc.passes.rules.reader import load_all, load_safe
@@ -32,7 +33,7 @@ def simplify_counted(graph: Graph, fast_math: bool = False, trace: Trace | None 
     trace = Trace() if trace is None else trace
     while True:
         before = graph
-        folded = fold_constants(graph)
+        folded = decide_control(fold_constants(graph))
         rewritten = rewrite(folded, chosen, trace)
         fired += rewritten.fired
         shared = remove_dead_code(share_common_subexpressions(rewritten.graph))

@@ -373,7 +373,10 @@ class _Walk:
         *given, last = (graphs.get(n, argument) for n, argument in enumerate(args))
         *given, last = (tensors_only(a) if isinstance(a, tuple) else a for a in (*given, last))
         last += regions.further_operands(imported, self.importer, self._constant)
-        made = iter(importer(self.importer, *given, last))
+        try:
+            made = iter(importer(self.importer, *given, last))
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{error} (at {where})") from None
         example = node.meta["val"]
         found = tuple(next(made) if isinstance(e, Tensor) else None for e in example)
         self._require_known(node.target, where, [d for v in found if v is not None for d in v.type.shape])

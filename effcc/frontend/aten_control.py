@@ -13,6 +13,7 @@ import torch
 
 from effcc.errors import UnsupportedError
 from effcc.frontend.importer import Importer, imports
+from effcc.ir.dims import same_shape
 from effcc.ir.graph import Graph, Value
 
 higher_order = torch.ops.higher_order
@@ -22,6 +23,13 @@ higher_order = torch.ops.higher_order
 def cond(m: Importer, condition: Any, then: Graph, orelse: Graph, operands: Sequence[Value]) -> tuple[Value, ...]:
     if not isinstance(condition, Value):
         raise UnsupportedError(f"torch.cond on a size ({condition}); compare tensors, or branch in Python")
+    pairs = zip(then.outputs, orelse.outputs, strict=True)
+    odd = next(((a.type, b.type) for a, b in pairs if not same_shape(a.type.shape, b.type.shape)), None)
+    if odd is not None:
+        raise UnsupportedError(
+            f"torch.cond whose branches give tensors of different shapes, {odd[0]} and {odd[1]}; "
+            "give them one, or take the call out of the model (torch.compiler.disable)"
+        )
     if condition.type.rank:  # one element, as torch has checked
         condition = m.reshape(condition, ())
     return m.node("cond", condition, *operands, regions=(then, orelse)).results

@@ -179,6 +179,7 @@ def index_copy(m: Importer, x: Value, dim: int, index: Value, source: Value) -> 
 @imports(aten.index_fill.int_Scalar, aten.index_fill.int_Tensor)
 def index_fill(m: Importer, x: Value, dim: int, index: Value, value: Operand) -> Value:
     """Unlike the others along one axis, it counts negative positions from the end."""
+    index = m.reshape(index, (1,)) if index.type.rank == 0 else index
     if x.type.rank == 0 or index.type.rank != 1 or index.type.dtype not in (i64, i32):
         raise NotNative("index_fill of this form")
     filled = m.operand(value, x.type.dtype)

@@ -10,6 +10,7 @@ from effcc.fuzz.texts import indented, module_of
 _TEXT = """import torch
 import torch.nn.functional as F
 from torch import inf, nan, nn
+from torch._higher_order_ops import while_loop
 
 from effcc.fuzz.programs.values import indices, laid, tensor
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._higher_order_ops import while_loop
 
 from effcc.fuzz.programs.case import Case, Input
 from effcc.fuzz.programs.places import Places, Unfit
@@ -243,7 +244,7 @@ class _Draw:
 
 _NAMES = {
     "torch": torch, "F": F, "nn": nn, "inf": float("inf"), "nan": float("nan"), "indices": indices, "laid": laid,
-    "tensor": tensor,
+    "tensor": tensor, "while_loop": while_loop,
 }  # fmt: skip
 _INPUTS = ("x", "y", "z", "u", "v", "w", *(f"x{k}" for k in range(100)))
 _MADE = (*"abcdefgh", *(f"a{k}" for k in range(100)))

@@ -258,12 +258,29 @@ F.lp_pool1d({f3}, 2, 2) | torch.cross({f2}, {=}, -1) | torch.linalg.norm({f2}) |
 F.scaled_dot_product_attention({f3}, {=}, {=}, attn_mask={f3}.mT @ {=} > 0)
 """
 
+CONTROL = """
+torch.cond({f}.sum() > {s}, lambda a: a.sin() * 2, lambda a: a.cos().sqrt(), ({f},))
+torch.cond({b}.any(), lambda a, b: a + b, lambda a, b: a.clone(), ({n}, {=}))
+torch.cond({b}.all(), lambda a, b: (a @ b).relu(), lambda a, b: b.t().exp() @ a.t(), ({f2}, {w:-1,-2}))
+torch.cond({n}.max() > {k}, lambda a: a.flip(0) + {&}, lambda a: a.roll(1, 0) * {&}, ({n1+},))
+torch.cond({b}.any(), lambda a: F.softmax(a, -1) @ {w:-1,4}, lambda a: F.linear(a, {w:4,-1}, {w:4}), ({f2+},))
+{new}, {new} = torch.cond({b}.any(), lambda a, b: (a + 1, b), lambda a, b: (b, a * b), ({f}, {=}))
+torch.cond({b}.any(), lambda a: torch.cond(a[0] > 0, lambda a: a + 1, lambda a: -a, (a,)), lambda a: a * 2, ({n1},))
+torch.cond({b}.all(), lambda a: a[{at}] * 2, lambda a: a.sum(0), ({n1+},))
+{new}, {new} = while_loop(lambda i, a: i < {k}, lambda i, a: (i + 1, a * 0.5 + {&f}), (torch.tensor(0), {f} + 0))
+while_loop(lambda a: a.sum() > {s}, lambda a: (a - a.amax(-1, True).relu() - 1,), ({f1+}.clone(),))[0]
+while_loop(lambda i, a, b: i < 4, lambda i, a, b: (i + 1, b + 0, a.sin()), (torch.tensor(0), {f} + 0, {=}.cos()))[2]
+while_loop(lambda i, a: i < {k}, lambda i, a: (i + 1, (a @ {w:9,9}).sin()), (torch.tensor(0), {w:3,9} + 1))[1]
+while_loop(lambda a: a[0] < 3, lambda a: (torch.cond(a[1] > 0, lambda a: a + 1, lambda a: a + 2, (a,)),), ({n1},))[0]
+while_loop(lambda i, a: i < a.shape[0], lambda i, a: (i + 1, a.index_fill(0, i, 2)), (torch.tensor(0), {n1+} + 0))[1]
+"""
+
 THEMES: dict[str, tuple[str, ...]] = {
     name: tuple(c.strip() for line in text.strip().splitlines() for c in line.split(" | ") if c.strip())
     for name, text in (
         ("pointwise", POINTWISE), ("binary", BINARY), ("casts", CASTS), ("views", VIEWS), ("shapes", SHAPES),
         ("reductions", REDUCTIONS), ("options", OPTIONS), ("indexing", INDEXING), ("writes", WRITES),
-        ("layers", LAYERS),
+        ("layers", LAYERS), ("control", CONTROL),
     )
 }  # fmt: skip
 
