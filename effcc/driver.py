@@ -44,6 +44,7 @@ from effcc.passes.in_place import store_in_place
 from effcc.passes.inputs import share_inputs
 from effcc.passes.integers import sum_by_dots
 from effcc.passes.kept_codes import keep_codes
+from effcc.passes.known_places import known_places
 from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
 from effcc.passes.panels import decode_panels
@@ -338,6 +339,7 @@ STEPS: dict[str, Step] = {
         "distribute": _of_graph(distribute),
         "decode_matrices": _of_graph(lambda graph, _: decode_matrices(graph)),
         "sub_pixels": _of_graph(lambda graph, _: sub_pixels(graph)),
+        "known_places": _of_graph(lambda graph, _: known_places(graph)),
         "simplify": _simplify,
     }),
     "hoist": Passes({

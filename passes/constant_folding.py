@@ -38,6 +38,14 @@ def fold_constants(graph: Graph) -> Graph:
     return graph.with_nodes(tuple(nodes)) if changed else graph
 
 
+def known_arrays(graph: Graph) -> dict[Value, Any]:
+    """What depends on constants alone, and is small enough to compute here: its elements, or one number for all."""
+    arrays: dict[Value, Any] = {}
+    for node in graph.nodes:
+        _folded(node, arrays)
+    return arrays
+
+
 def _folded(node: Node, arrays: dict[Value, Any]) -> Node:
     """`node`, or a constant in its place; `arrays` learns what the result is (0-d for one number, however often)."""
     spec = lookup(node.op)

@@ -5,7 +5,8 @@ neither in its type nor in an attribute: what is prepared once holds for all siz
 because moving it would only cost memory:
 
 - views at the border (a transposed weight is read through the transpose; copying it gains nothing),
-- cheap arithmetic on counters and constants (a causal mask is `i <= j` inside the kernel that uses it),
+- cheap arithmetic on counters and constants (a causal mask is `i <= j` inside the kernel that uses it), unless it gives
+  the places at which something is read: their kernel reads a table where it would compute one,
 - decoding of stored weights, unless as a whole: the decoded copy is what storing them compactly avoids. Widening of
   integers, likewise.
 """
@@ -13,9 +14,11 @@ because moving it would only cost memory:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import lookup
+from effcc.passes.constant_folding import LARGEST_EVALUATED
 from effcc.passes.recomputing import cost
 
 
@@ -31,6 +34,7 @@ def hoist(graph: Graph) -> Hoisted:
     """`graph` split in two. `main` keeps the parameters in their order, with the prepared values after them."""
     moves = movable(graph)
     producers = graph.producers()
+    places = _places(graph, producers)
     prepared: dict[Value, None] = {}
     stays: set[Node] = {n for n in graph.nodes if n not in moves}
     # A graph's result is computed at every call: its storage is handed out.
@@ -45,7 +49,7 @@ def hoist(graph: Graph) -> Hoisted:
         node = producers.get(value)
         if node is None or node in stays:
             continue
-        if _worth_moving(node, moves) and not _widens_integers(node):
+        if _worth_moving(node, moves, places) and not _widens_integers(node):
             prepared[value] = None
         else:
             stays.add(node)
@@ -99,11 +103,27 @@ def movable(graph: Graph) -> dict[Node, bool]:
     return found
 
 
-def _worth_moving(node: Node, moves: dict[Node, bool]) -> bool:
+def _worth_moving(node: Node, moves: dict[Node, bool], places: set[Value]) -> bool:
     op = lookup(node.op)
     if op.strided or op.kind == "create":
         return False
-    return moves[node] or cost(op) > 1
+    return moves[node] or cost(op) > 1 or not places.isdisjoint(node.results)
+
+
+def _places(graph: Graph, producers: dict[Value, Node]) -> set[Value]:
+    """Where gathers read, and what those places are views of: small tables."""
+    found: set[Value] = set()
+    pending = [i for n in graph.nodes if lookup(n.op).kind == "gather" for i in n.operands[1:]]
+    while pending:
+        value = pending.pop()
+        size = prod(n for n in value.type.shape if isinstance(n, int))
+        if value in found or not value.type.dtype.is_integer or size > LARGEST_EVALUATED:
+            continue
+        found.add(value)
+        made = producers.get(value)
+        if made is not None and lookup(made.op).strided:
+            pending.append(made.operands[0])
+    return found
 
 
 def _widens_integers(node: Node) -> bool:

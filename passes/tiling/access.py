@@ -21,6 +21,8 @@ SHUFFLED_LOAD = 2 * CONTIGUOUS_LOAD
 (`load_apart`); of elements that are widened as they are loaded, only bytes are."""
 STRIDED_LOAD, GATHERED_LOAD = 12.0, 20.0
 """A load and an insertion for each of 16 lanes, of which some overlap; gathered, an index for each lane besides."""
+STRIDED_STORE = 2 * STRIDED_LOAD
+"""There is one store port, and each lane is taken out of its vector first."""
 
 
 def stride(load: Load, axis: str, layout: Shape) -> Dim | None:
@@ -59,3 +61,9 @@ def lane_cost(load: Load, axis: str, layout: Mapping[str, Shape]) -> float:
     if step in (2, 4) and load.dtype.bytes != 2:
         return int(step) * SHUFFLED_LOAD
     return CONTIGUOUS_LOAD if step == 1 else STRIDED_LOAD
+
+
+def store_cost(place: Load, axis: str, layout: Mapping[str, Shape]) -> float:
+    """Cost of storing one vector along `axis` where `place` would read it, in vector loads."""
+    step = stride(place, axis, layout[place.buffer])
+    return lane_cost(place, axis, layout) if step in (0, 1) else STRIDED_STORE

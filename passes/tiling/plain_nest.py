@@ -11,7 +11,7 @@ from effcc.ir.codes import largest_code, reads_table
 from effcc.ir.dims import Shape, contiguous_strides
 from effcc.ir.expr import Axis, Load, ends_at, walk
 from effcc.ir.kernel import Kernel, Statement
-from effcc.passes.tiling.access import PACKED_LOAD, lane_cost, layouts, stride
+from effcc.passes.tiling.access import PACKED_LOAD, lane_cost, layouts, store_cost, stride
 from effcc.passes.tiling.apart import seconds_apart
 from effcc.passes.tiling.build import TiledAxis, TiledNest
 from effcc.passes.tiling.choice import Choice
@@ -35,8 +35,8 @@ COMBINE_LANES = 6.0
 LOSES_ROWS = 1.5
 """By how many times dearer lanes are along rows that tasks could take one by one: intermediates grow from one row to as
 many as there are lanes, and take more of L1. Loads apart in memory cost more than that."""
-GUARDED_LANES = 2.0
-"""By how many times dearer loads are whose lanes may lie outside of what they read: a mask for each vector."""
+MASK = 1.0
+"""What a load costs besides, in vector loads, whose lanes may lie outside of what they read: a mask for each vector."""
 TASKS_A_CORE = 4
 """Tasks for each core, if there are so many, so that none waits long for the last one."""
 
@@ -241,12 +241,12 @@ def _point_cost(
     for i in (*plan.body, *plan.reductions, *plan.epilogue):
         s = kernel.statements[i]
         shared = windows[axis].shares if axis in windows and i in plan.reductions else shares
-        masked = GUARDED_LANES if axis in guards(s.value) else 1.0
+        mask = MASK if axis in guards(s.value) else 0.0
         reads = sum(
-            (PACKED_LOAD if load in packed else masked * lane_cost(load, axis, layout)) * shared.get(load, 1.0)
+            (PACKED_LOAD if load in packed else mask + lane_cost(load, axis, layout)) * shared.get(load, 1.0)
             for load in s.reads
         )
-        store = lane_cost(Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype), axis, layout)
+        store = store_cost(Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype), axis, layout)
         total += reads / (points if i in plan.epilogue else 1) + store / (1 if i in plan.body else points)
     return total
 

@@ -234,9 +234,9 @@ EAGER: dict[str, Eager] = {
     "repeat": lambda x, repeats: x.repeat(repeats),
     "slice_scatter": lambda x, source, axis, start, end, step: torch.slice_scatter(x, source, axis, start, end, step),
     "embedding": lambda table, index: F.embedding(index, table),
-    "index_select": lambda x, index, axis: torch.index_select(x, axis, index),
+    "index_select": lambda x, index, axis, checked: torch.index_select(x, axis, index),
     "gather": lambda x, index, axis: torch.gather(x, axis, index),
-    "index": lambda x, *indices, axes, checked: torch.ops.aten.index(x, _index_key(x, indices, axes)),
+    "index": lambda x, *indices, axes, wraps, checked: torch.ops.aten.index(x, _index_key(x, indices, axes)),
     "scatter": _scatter,
     "index_put": lambda x, values, *indices, axes, combine, wraps, checked: torch.ops.aten.index_put(
         x, _index_key(x, indices, axes), values, combine == "add"

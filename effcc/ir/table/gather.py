@@ -124,7 +124,7 @@ def _embedding_reference(table: Any, index: Any) -> Any:
     return table[index]
 
 
-def _index_select_reference(x: Any, index: Any, axis: int) -> Any:
+def _index_select_reference(x: Any, index: Any, axis: int, checked: bool) -> Any:
     require_in_range(index, x.shape[axis])
     return np.take(x, index, axis)
 
@@ -193,8 +193,8 @@ def _index(b: FormBuilder) -> None:
     b.define(axes, _guarded(b, index, data))
 
 
-def _index_reference(x: Any, *indices: Any, axes: Any, checked: bool) -> Any:
-    return x[_index_key(x, indices, axes)]
+def _index_reference(x: Any, *indices: Any, axes: Any, wraps: bool, checked: bool) -> Any:
+    return x[_index_key(x, indices, axes, wraps)]
 
 
 def _index_key(x: Any, indices: Sequence[Any], axes: Sequence[int], wraps: bool = True) -> tuple[Any, ...]:
@@ -299,12 +299,12 @@ OPS: list[Op] = [
     Op("embedding", "gather", (2, 2), _infer_embedding, _embedding_reference,
        "row index[i...] of a table[rows, width]", form=_embedding),
     Op("index_select", "gather", (2, 2), _infer_index_select, _index_select_reference,
-       "the positions index[n] of `axis`", {"axis": REQUIRED}, _index_select),
+       "the positions index[n] of `axis`", {"axis": REQUIRED, "checked": True}, _index_select),
     Op("gather", "gather", (2, 2), _infer_gather, _gather_reference,
        "x[i, index[i, j], ...]: the index replaces the position on `axis`", {"axis": REQUIRED}, _gather),
     Op("index", "gather", (2, None), _infer_index, _index_reference,
        "advanced indexing: index tensors, broadcast together, replace `axes`; negative positions count from the end",
-       {"axes": REQUIRED, "checked": True}, _index),
+       {"axes": REQUIRED, "wraps": True, "checked": True}, _index),
     Op("scatter", "scatter", (3, 3), _infer_scatter, _scatter_reference,
        "the first operand, with the third's elements combined in at the positions that index gives on `axis`",
        {"axis": REQUIRED, "combine": "set"}, _scatter),
