@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from effcc.ir.affine import coefficient
@@ -150,18 +150,23 @@ def _reduction(
 
 
 def _points(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape], crossing: str | None) -> _Solved:
-    """Pointwise statements; where an operand is contiguous along another axis, that one is cut into blocks of rows."""
-    statements = _statements(choice.kernel, plan)
+    """Pointwise statements; where an operand is contiguous along another axis, that one is cut into blocks of rows.
+
+    The steps of a scan all run in one task, which is claimed, and whose thread wakes, once for all of them.
+    """
+    statements, counts, turns = _statements(choice.kernel, plan), choice.counts(plan), choice.turns(plan)
+    scans = [a for a in choice.kernel.scans if counts.get(a) == 1]
     found = pointwise_of(
-        layout, statements, choice.counts(plan), axis, crossing, choice.shared,
+        layout, statements, counts | dict.fromkeys(scans, turns), axis, crossing, choice.shared,
         _given(choice, axis), choice.target, choice.rank, choice.once,
     )  # fmt: skip
+    prediction = replace(found.prediction, seconds=found.prediction.seconds / turns) if scans else found.prediction
     at_once, task = found.unroll * found.lanes, found.tile * found.lanes
     if crossing is None or found.block == 1:
-        return _Solved(at_once, task, found.prediction, str(found))
+        return _Solved(at_once, task, prediction, str(found))
     choice.tiles[crossing], choice.inner = found.block, crossing
     strip = TiledAxis(axis, at_once) if task > at_once else None
-    return _Solved(at_once, task, found.prediction, f"{found} along {crossing}", strip)
+    return _Solved(at_once, task, prediction, f"{found} along {crossing}", strip)
 
 
 def _tiled(choice: Choice, plan: NestPlan, axis: str, solved: _Solved, scattered: Sequence[Load]) -> TiledNest:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 
 from effcc.errors import ScheduleError
 from effcc.passes.tiling.constraints import Domain, Problem, evaluate
@@ -59,12 +59,15 @@ MODEL = """
     start_slots = rounds * inner * block * row_slots + min(rounds, claims) * task_slots
     compute = slot * (busy * vector_slots + ceil(busy / unroll) * 2 + start_slots)
 
-    # A transposed operand's lines are moved once for the rows that pass while they are in L1. Each lane has a page of
-    # its own there, and tasks that follow one another along the rows find those pages at hand.
+    # A transposed operand's lines are moved once for rows that pass while they are in L1 or L2: those of a block, or
+    # all that one task (`each_task`) or tasks in turn come to, where their lines have room. Each lane has a page of its
+    # own there, and tasks that follow one another along the rows find those pages at hand.
     transposed * tile * lanes <= pages or block == 1 or tile == 1
-    passing = block * stays
+    held = transposed * lanes * (each_task * tile + (1 - each_task) * vectors)
+    passing = block * max(1, crossed * min(1, max(2 - ceil(held / l1_lines), 0)))
+    passing_l2 = max(passing, block * crossed * min(1, max(2 - ceil(held / l2_lines), 0)))
     cache = l2_byte * busy * lanes * (point_bytes + transposed * max(element_bytes, cache_line / passing))
-    outer = busy * lanes * (point_time + transposed_time * ceil(line / passing))
+    outer = busy * lanes * (point_time + transposed_time * ceil(line / passing_l2))
 
     code = unroll * vector_slots * code_time
 
@@ -79,6 +82,8 @@ vectors at once of gelu, silu and exp, with 15 to 19 instructions each, 8 ran 1 
 checks took g++ 0.6 s with one vector, and 6.6 s with 8.)"""
 PAGES = 64
 """Pages whose addresses a core has at hand: the entries of a first-level TLB."""
+WAYS = 8
+"""Lines that a set of a cache holds."""
 ROW_SLOTS = 10
 """Slots to start a row: its addresses, and the mask of its last vector."""
 
@@ -159,8 +164,6 @@ def pointwise_problem(nest: PointwiseNest, vector_axis: str, crossing: str | Non
     rows = prod(n for a, n in extents.items() if a != vector_axis and a not in nest.whole) // cross
     home = {o.name: byte_time_at_home(target, operand_bytes(o, nest.axes)) for o in nest.operands}
     points = prod(extents.values())
-    # Rows that follow one another in a task find the lines of the last one, if all of a row's lines stay in L1.
-    fits = crossing is not None and len(transposed) * extent * CACHE_LINE <= target.l1_bytes
 
     def point_time(operands: Collection[Operand]) -> int:
         return sum(operand_bytes(o, nest.axes) * home[o.name] for o in operands) // points
@@ -183,7 +186,10 @@ def pointwise_problem(nest: PointwiseNest, vector_axis: str, crossing: str | Non
         "cache_line": CACHE_LINE,
         "element_bytes": nest.element_bytes,
         "line": max((wasted_bytes(o, vector_axis) for o in transposed), default=1),
-        "stays": extents[crossing] if crossing is not None and fits and not blocked else 1,
+        "crossed": extents[crossing] if crossing is not None and not blocked else 1,
+        "each_task": int(crossing in nest.whole),
+        "l1_lines": min((_room(o, vector_axis, target.l1_bytes) for o in transposed), default=1),
+        "l2_lines": min((_room(o, vector_axis, target.l2_bytes) for o in transposed), default=1),
         "point_bytes": sum(operand_bytes(o, nest.axes) for o in straight) // points,
         "point_time": point_time(straight),
         "transposed_time": point_time(transposed),
@@ -191,7 +197,7 @@ def pointwise_problem(nest: PointwiseNest, vector_axis: str, crossing: str | Non
     unroll, block, group = (
         ((fewest,), even_blocks(cross, CACHE_LINE // nest.element_bytes), fewest)
         if blocked
-        else (_unrolled(fewest), (1,), 8 * fewest)
+        else (_unrolled(fewest), (1,), fewest if transposed and crossing in nest.whole else 8 * fewest)
     )
     decided = -(-nest.given // lanes) or (vectors if vector_axis in nest.whole else 0)
     tiles = (decided,) if decided else task_tiles(vectors, rows * cross, target.cores, group)
@@ -201,6 +207,13 @@ def pointwise_problem(nest: PointwiseNest, vector_axis: str, crossing: str | Non
         "block": block,
     }
     return parse_model(MODEL + ROOFLINE_AND_CODE).problem(domains, parameters)
+
+
+def _room(operand: Operand, axis: str, cache_bytes: int) -> int:
+    """How many lines of a cache there are for elements that lie apart along an axis: few in steps of a power of two."""
+    stride = abs(operand.strides.get(axis, 0)) * operand.element_bytes
+    apart = max(gcd(stride, cache_bytes // WAYS), CACHE_LINE)
+    return max(1, cache_bytes // apart)
 
 
 def _unrolled(fewest: int) -> Domain:
