@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from effcc.ir.affine import coefficient
 from effcc.ir.contraction import contraction
 from effcc.ir.dims import Dim, elements
 from effcc.ir.division import fold_division
@@ -31,16 +32,24 @@ LARGEST_EXPRESSION = 160
 
 
 def scalar_cost(e: Expr) -> float:
-    """A rough count of vector instructions for one evaluation; index arithmetic is free."""
+    """A rough count of vector instructions for one evaluation; index arithmetic is free, and so is what was computed
+    before: `where(x < 0, 0, x)` loads x once."""
+    return _cost_of(e, set())
+
+
+def _cost_of(e: Expr, known: set[Expr]) -> float:
+    if e in known:
+        return 0.0
+    known.add(e)
     match e:
         case Load():
             return 1.0
         case Call() if e.dtype.name == "i64" and not loads(e):
             return 0.0
         case Call():
-            return function(e.function).instructions + sum(scalar_cost(o) for o in e.operands)
+            return function(e.function).instructions + sum(_cost_of(o, known) for o in e.operands)
         case Reduce():
-            return scalar_cost(e.body)
+            return _cost_of(e.body, known)
     return 0.0
 
 
@@ -225,15 +234,59 @@ def _pays(item: Defined, readers: list[tuple[Defined, Load]], extents: Mapping[s
         return False  # another kernel then reads a byte, not what is wider; in its own it is in registers
     own = _points(item.statement, extents)
     work = 0.0
-    for reader, load in readers:
+    for reader, among in _by_reader(readers):
         points = _points(reader.statement, extents)
         if reader.statement.spans and item.statement.dtype.is_integer:
-            points = elements(tuple(extents[a] for i in load.index for a in free_axes(i)))  # the same in all lanes
+            apart = {a for load in among for i in load.index for a in free_axes(i)}
+            points = elements(tuple(extents[a] for a in apart))  # the same in all lanes
         if isinstance(reader.statement.value, Reduce) and points > own and cost > 1.0:
             return False
-        work += points
+        if len(among) == 1 and _reads_once(among[0], reader.statement):
+            points = min(points, own)  # what else there is, of a concatenation say, reads elsewhere
+        work += points * _reads_at_once(reader.statement.value, item.target)
     traffic = 3.0
     return cost * (work - own) <= traffic * own or (cost <= 1.0 and len(readers) == 1)
+
+
+def _by_reader(readers: list[tuple[Defined, Load]]) -> list[tuple[Defined, list[Load]]]:
+    found: dict[int, tuple[Defined, list[Load]]] = {}
+    for reader, load in readers:
+        found.setdefault(id(reader), (reader, []))[1].append(load)
+    return list(found.values())
+
+
+def _reads_at_once(e: Expr, target: str) -> int:
+    """At how many places a point reads a buffer: of a condition's two sides, one."""
+
+    def count(e: Expr, known: frozenset[Expr]) -> tuple[int, frozenset[Expr]]:
+        if e in known:
+            return 0, known
+        if isinstance(e, Call) and e.function == "where":
+            condition, *sides = e.operands
+            total, known = count(condition, known)
+            found = [count(side, known) for side in sides]
+            return total + max(n for n, _ in found), frozenset.intersection(*(k for _, k in found)) | {e}
+        total = int(isinstance(e, Load) and e.buffer == target)
+        known |= {e}
+        for part in children(e):
+            n, known = count(part, known)
+            total += n
+        return total, known
+
+    return count(e, frozenset())[0]
+
+
+def _reads_once(load: Load, reader: Statement) -> bool:
+    """Whether no two points of a statement read the same element: each axis moves a dimension of its own."""
+    moved = [free_axes(i) for i in load.index]
+    own = {a for (a,) in (axes for axes in moved if len(axes) == 1)}
+    even = all(coefficient(i, a) for i, axes in zip(load.index, moved, strict=True) for a in axes)
+    return (
+        even
+        and all(len(axes) <= 1 for axes in moved)
+        and not isinstance(reader.value, Reduce)
+        and own >= set(reader.axes)
+    )
 
 
 def _makes_codes(e: Expr) -> bool:
