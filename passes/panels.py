@@ -84,7 +84,7 @@ def _decoded_factor(kernel: Kernel, product: Contraction, copied: bool) -> Opera
         known = all(isinstance(kernel.extents[a], int) for a in free_axes(operand.value))
         activation = innermost in own and not product.left.constant and not product.right.constant
         activation = activation and isinstance(operand.value, Load) and operand.value.dtype.is_float
-        if (computed or activation) and known and any(a in shared for a in own):
+        if (computed or activation) and known and (activation or any(a in shared for a in own)):
             return operand
     return None
 

@@ -66,7 +66,7 @@ MODEL = """
     reloads = rests * (blocks + 1)                 # and read once more by what follows
     m_parts * mr < m + mr ; n_parts * nr < n + nr
     panel = rhs_bytes * depth * nr
-    held = lhs_bytes * rows * depth + panel + rests * acc_bytes * rows * columns
+    held = lhs_bytes * rows * depth + panel * (1 + made_whole * (nt - 1)) + rests * acc_bytes * rows * columns
     held <= l2_bytes
 
     # Parallel work: what the busiest thread does; a task runs its panels `turns` times. Each `max` below has a second
@@ -78,8 +78,9 @@ MODEL = """
     rounds = ceil(tasks / threads)
     busy_panels = turns * max(rounds * nt, ceil(batch * m_blocks * ceil(n / nr) / threads))
 
-    # A panel of B that is made (decoded) by the task that reads it: stored once, for all its rows.
-    nt == 1 or made_slots == 0
+    # A panel of B that is made (decoded) by the task that reads it: stored once, for all its rows. A task has one panel,
+    # or makes all of B (`made_whole`).
+    nt == 1 or made_slots == 0 or made_whole == 1
     made_panel = k_all * vectors * made_slots
 
     # Multiply-add slots of a step of k: multiply-adds, loads, or latency, whichever takes longest. Rows of A come
@@ -316,6 +317,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "out_byte": byte_time_at_home(target, batch * turns * m * n * nest.out_bytes),
         "decode_slots": nest.decode_slots,
         "row_slots": 1 + nest.row_slots,
+        "made_whole": int(nest.made is not None and lane_axis in nest.whole),
         "made_slots": 0 if nest.made is None else nest.made.slots,
         "panel_parts": PANEL_PARTS if nest.rhs == "packed" and nest.made is None else 0,
         "dot_slots": nest.dot_slots,
