@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.layers [NAME...] [--dynamic] [--seconds 1] [--without-inductor]
 
-Sizes are such that a call's fixed costs matter little. One thread, its processor time, best of many calls in one process,
-each side's ten in a row, as what is alone in a program finds its data and its code at hand; a ratio below 1 means that the
-peer is quicker.
+Sizes are such that a call's fixed costs matter little. One thread, its processor time, best of many calls in one
+process, each side's ten in a row, as what is alone in a program finds its data and its code at hand; a ratio below 1
+means that the peer is quicker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CALLS = 10

@@ -2,6 +2,7 @@
 
 python -m benchmarks.zoo                       # all, at the measured sizes
 python -m benchmarks.zoo bert lstm --peers eager,inductor,effcc
+python -m benchmarks.zoo --further             # kinds of networks beyond these
 python -m benchmarks.zoo --tiny --seconds 1    # a quick look at correctness
 """
 
@@ -22,6 +23,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from benchmarks import table
+from benchmarks.further_models import FURTHER
 from benchmarks.models import TINY, ZOO, Model
 from benchmarks.peers import PEERS, Peer
 from benchmarks.race import race
@@ -100,7 +102,8 @@ def like(eager: Any, result: Any) -> Any:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", help="of " + ", ".join(ZOO))
+    parser.add_argument("models", nargs="*", help="of " + ", ".join((*ZOO, *FURTHER)))
+    parser.add_argument("--further", action="store_true", help="all of benchmarks.further_models, if none is named")
     parser.add_argument("--peers", default="eager,effcc", help="of " + ", ".join(PEERS))
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each model's race runs")
     parser.add_argument("--tiny", action="store_true", help="the sizes that tests use")
@@ -109,14 +112,15 @@ def main() -> None:
     parser.add_argument("--processors", action="store_true", help="count the process's CPU time; for one thread")
     parser.add_argument("--json", type=Path, help="also write the figures here, after each model")
     options = parser.parse_args()
-    if unknown := sorted({*options.models} - {*ZOO}):
-        parser.error(f"no model {', '.join(unknown)}; expected some of {', '.join(ZOO)}")
+    zoo = TINY if options.tiny else {**ZOO, **FURTHER}
+    if unknown := sorted({*options.models} - {*zoo}):
+        parser.error(f"no model {', '.join(unknown)}; expected some of {', '.join(zoo)}")
     torch.set_num_threads(options.threads)
-    zoo = TINY if options.tiny else ZOO
     peers = [PEERS[name] for name in options.peers.split(",")]
     peers = [peer for peer in peers if not table.skip_missing(peer)]
     rows: list[Row] = []
-    for name in options.models or [n for n, model in zoo.items() if model.batched or options.batch == 1]:
+    all_of = FURTHER if options.further else TINY if options.tiny else ZOO
+    for name in options.models or [n for n, model in all_of.items() if model.batched or options.batch == 1]:
         print(f"{name} ...", flush=True)
         try:
             entry = zoo[name].of_batch(options.batch)
