@@ -78,8 +78,8 @@ MODEL = """
     rounds = ceil(tasks / threads)
     busy_panels = turns * max(rounds * nt, ceil(batch * m_blocks * ceil(n / nr) / threads))
 
-    # A panel of B that is made (decoded) by the task that reads it: stored once, for all its rows. A task has one panel,
-    # or makes all of B (`made_whole`).
+    # A panel of B that is made (decoded) by the task that reads it: stored once, for all its rows. A task has one
+    # panel, or makes all of B (`made_whole`).
     nt == 1 or made_slots == 0 or made_whole == 1
     made_panel = k_all * vectors * made_slots
 

@@ -24,6 +24,10 @@ def reads(places: str, count: int) -> Graph:
     return parse_graph(f"graph @main(%x: f32[3,5]) {{\n  {text}\n  return %y\n}}")
 
 
+def number(value: int) -> str:
+    return f"%c = constant {{value={value}, dtype=i64}} : i64[]"
+
+
 def ops(graph: Graph) -> set[str]:
     return {node.op for node in graph.nodes}
 
@@ -38,15 +42,15 @@ def check(graph: Graph, found: Graph) -> None:
 @pytest.mark.parametrize(
     ("places", "count", "expected"),
     [
-        ("%c = constant {value=1, dtype=i64} : i64[]; %p = add %i, %c : i64[N]", 4, {"slice"}),
-        ("%c = constant {value=2, dtype=i64} : i64[]; %p = mul %i, %c : i64[N]", 3, {"slice"}),
-        ("%c = constant {value=4, dtype=i64} : i64[]; %p = sub %c, %i : i64[N]", 5, {"slice", "flip"}),
-        ("%c = constant {value=-1, dtype=i64} : i64[]; %p = sub %c, %i : i64[N]", 5, {"slice", "flip"}),
-        ("%c = constant {value=2, dtype=i64} : i64[]; %d = sub %i, %c : i64[N]; %p = abs %d : i64[N]", 6,
+        (f"{number(1)}; %p = add %i, %c : i64[N]", 4, {"slice"}),
+        (f"{number(2)}; %p = mul %i, %c : i64[N]", 3, {"slice"}),
+        (f"{number(4)}; %p = sub %c, %i : i64[N]", 5, {"slice", "flip"}),
+        (f"{number(-1)}; %p = sub %c, %i : i64[N]", 5, {"slice", "flip"}),
+        (f"{number(2)}; %d = sub %i, %c : i64[N]; %p = abs %d : i64[N]", 6,
          {"slice", "flip", "concat"}),
-        ("%c = constant {value=4, dtype=i64} : i64[]; %p = minimum %i, %c : i64[N]", 7, {"slice", "broadcast", "concat"}),
-        ("%c = constant {value=3, dtype=i64} : i64[]; %p = full {shape=[N], value=3, dtype=i64} : i64[N]", 4, {"slice", "broadcast"}),
-        ("%c = constant {value=2, dtype=i64} : i64[]; %p = floordiv %i, %c : i64[N]", 10, {"index_select"}),
+        (f"{number(4)}; %p = minimum %i, %c : i64[N]", 7, {"slice", "broadcast", "concat"}),
+        ("%p = full {shape=[N], value=3, dtype=i64} : i64[N]", 4, {"slice", "broadcast"}),
+        (f"{number(2)}; %p = floordiv %i, %c : i64[N]", 10, {"index_select"}),
     ],
 )  # fmt: skip
 def test_places_in_order_are_views(places: str, count: int, expected: set[str]) -> None:
@@ -59,8 +63,8 @@ def test_places_in_order_are_views(places: str, count: int, expected: set[str]) 
 @pytest.mark.parametrize(
     ("places", "count"),
     [
-        ("%c = constant {value=4, dtype=i64} : i64[]; %p = add %i, %c : i64[N]", 3),  # beyond the end: the call raises
-        ("%c = constant {value=-6, dtype=i64} : i64[]; %p = add %i, %c : i64[N]", 3),
+        (f"{number(4)}; %p = add %i, %c : i64[N]", 3),  # beyond the end: the call raises
+        (f"{number(-6)}; %p = add %i, %c : i64[N]", 3),
     ],
 )
 def test_places_outside_stay_checked(places: str, count: int) -> None:
