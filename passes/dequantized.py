@@ -14,7 +14,9 @@ Under torch.compile nobody knows what a weight's zero points y hold, so no encod
     =  (cast<f32>(sums - sum(q - z, k) * y') - sum(q - z, k) * (y - y')) * (s * scale),    y' = clamp(y, -255, 255)
 
 which is exact where zero points are those of bytes, and else as far off as a sum of floats. (Where y is within 255 of
-2^63, eager's difference of integers wraps; this one does not.)
+2^63, eager's difference of integers wraps; this one does not.) Of a convolution of all channels, the sum over k is one
+over the window: over the channels first, and of these sums over its taps. (Of one in groups, where products have few
+terms, it would take as long as these do.)
 
 How the integers are multiplied is `effcc.passes.integers`.
 """
@@ -30,7 +32,7 @@ from effcc.ir.encodings import Storage
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.dead_code import remove_dead_code
 from effcc.passes.encodings.choose import decoded_storage
-from effcc.passes.integer_convolutions import has_form
+from effcc.passes.integer_convolutions import has_form, has_neighbours
 from effcc.passes.integers import has_dots
 from effcc.passes.ranges import range_of, zero_point
 from effcc.passes.writer import Writer
@@ -86,8 +88,8 @@ def _product(node: Node, graph: Graph, producers: Mapping[Value, Node]) -> _Prod
     if node.op == "linear":
         fits = elements(node.operands[0].type.shape[:-1]) != 1
     else:
-        fits = rows.step.type.rank == 0 and not isinstance(rows.zero, Value) and len(parts) == 2
-        fits = fits and has_form(node, rows.q, parts[0])
+        fits = rows.step.type.rank == 0 and not isinstance(rows.zero, Value)
+        fits = fits and (len(parts) == 2 or has_neighbours(node, parts[0])) and has_form(node, rows.q, parts[0])
     shape = node.operands[1].type.shape
     largest = 128 if len(parts) == 2 else 2 * (128 + _BYTE)
     fits = fits and all(isinstance(n, int) for n in shape) and elements(shape[1:]) * _BYTE * largest < _LARGEST_SUM
@@ -98,7 +100,7 @@ def _weight(node: Node, producers: Mapping[Value, Node]) -> tuple[Value, ...] | 
     """The bytes, scales and, if there are any, zero points that a weight is made of."""
     if node.op == "decode":
         return node.operands if not node.attrs["part"] and _is_whole(decoded_storage(node)) else None
-    if node.op != "mul" or node.result.type.rank != 2 or node.result.type.dtype != f32:
+    if node.op != "mul" or node.result.type.rank < 2 or node.result.type.dtype != f32:
         return None
     values, zero = _wide(node.operands[0], producers), None
     difference = producers.get(values)
@@ -120,11 +122,12 @@ def _wide(value: Value, producers: Mapping[Value, Node]) -> Value:
 
 
 def _of_channels(value: Value, producers: Mapping[Value, Node]) -> Value | None:
-    """Numbers of a matrix's rows, [N], that stand as [N, 1]."""
+    """Numbers of output channels, [N], that stand as [N, 1, ...]."""
     node = producers.get(value)
-    if node is None or node.op != "reshape" or node.operands[0].type.rank != 1 or value.type.rank != 2:
+    if node is None or node.op != "reshape" or node.operands[0].type.rank != 1:
         return None
-    return node.operands[0] if value.type.shape == (*node.operands[0].type.shape, 1) else None
+    behind = (1,) * (value.type.rank - 1)
+    return node.operands[0] if value.type.shape == (*node.operands[0].type.shape, *behind) else None
 
 
 def _is_whole(stored: Storage) -> bool:
@@ -197,8 +200,7 @@ def _write(writer: Writer, node: Node, product: _Product) -> None:
     sums = writer.copy(node, (x, w), f"{name}_sums")
     total = None
     if product.zero is not None:
-        total = writer.emit("sum", x, name=f"{rows.q.name}_sum", axes=(x.type.rank - 1,), keepdim=True)
-        total = writer.emit("cast", total, name=f"{rows.q.name}_sum", dtype=i32)
+        total = _window_sums(writer, node, x) if node.op == "convolution" else _row_sums(writer, x, x.type.rank - 1)
     if isinstance(rows.zero, Value):
         each = writer.emit("sum", w, name=f"{values.name}_sums", axes=(1,), keepdim=False)
         each = writer.emit("cast", each, name=f"{values.name}_sums", dtype=i32)
@@ -213,7 +215,8 @@ def _write(writer: Writer, node: Node, product: _Product) -> None:
     if behind:
         factor = writer.reshape(factor, (*factor.type.shape, *behind), f"{name}_scale")
     if product.zero is not None and total is not None:
-        floats = _without_zeros(writer, name, sums, total, product.zero)
+        zero = writer.reshape(product.zero, (*product.zero.type.shape, *behind), f"{name}_zero")
+        floats = _without_zeros(writer, name, sums, total, zero)
     else:
         floats = writer.emit("cast", sums, name=f"{name}_floats", dtype=f32)
     bias = node.operands[2:]
@@ -221,6 +224,23 @@ def _write(writer: Writer, node: Node, product: _Product) -> None:
     for one in bias:
         shaped = writer.reshape(one, (*one.type.shape, *behind), f"{name}_bias")
         writer.emit("add", scaled, shaped, name=name, result=node.result)
+
+
+def _row_sums(writer: Writer, x: Value, axis: int) -> Value:
+    total = writer.emit("sum", x, name="row_sums", axes=(axis,), keepdim=True)
+    return writer.emit("cast", total, name="row_sums", dtype=i32)
+
+
+def _window_sums(writer: Writer, node: Node, x: Value) -> Value:
+    """The sum of what is in each window of a convolution, [N, 1, ...]: below 2^24 over its channels, f32 holds it."""
+    sums = _row_sums(writer, x, 1)
+    taps = node.operands[1].type.shape[2:]
+    if sums.type.shape[2:] == node.result.type.shape[2:] and set(taps) == {1}:
+        return sums
+    ones = writer.emit("full", name="ones", shape=(1, 1, *taps), value=1.0, dtype=f32)
+    wide = writer.emit("cast", sums, name="channel_sums", dtype=f32)
+    made = writer.copy(node, (wide, ones), "window_sums")
+    return writer.emit("cast", made, name="window_sums", dtype=i32)
 
 
 def _without_zeros(writer: Writer, name: str, sums: Value, total: Value, zero: Value) -> Value:

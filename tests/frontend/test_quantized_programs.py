@@ -150,6 +150,56 @@ def test_compiled_modules_multiply_integers_whatever_zero_points_their_weights_h
     assert _products(compiled) == ["i32"]
 
 
+class Convolution(nn.Module):
+    """A convolution as PT2E's quantizers make it of `nn.Conv2d`."""
+
+    def __init__(self, taps: int, groups: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.taps, self.groups = taps, groups
+        self.values = nn.Buffer(torch.randint(-127, 128, (12, 8 // groups, taps, taps), dtype=torch.int8))
+        self.scale = nn.Buffer(torch.rand(12) * 0.01 + 0.001)
+        self.zero = nn.Buffer(torch.zeros(12, dtype=torch.int64))
+        self.bias = nn.Buffer(torch.randn(12))
+
+    def inputs(self, x: Tensor) -> Tensor:
+        q = ops.quantize_per_tensor(x, 0.0173, 121, 0, 255, torch.uint8)
+        made: Tensor = ops.dequantize_per_tensor(q, 0.0173, 121, 0, 255, torch.uint8)
+        return made
+
+    def multiplied(self, x: Tensor, weight: Tensor) -> Tensor:
+        return nn.functional.conv2d(
+            x, weight, self.bias.to(x.dtype), self.taps - 1 or 1, self.taps // 2, 1, self.groups
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = ops.dequantize_per_channel(self.values, self.scale, self.zero, 0, -128, 127, torch.int8)
+        return torch.relu(self.multiplied(self.inputs(x), weight))
+
+
+@pytest.mark.parametrize(("taps", "groups", "product"), [(1, 1, ["i32"]), (3, 1, ["i32", "f32"]), (3, 4, ["f32"])])
+def test_compiled_convolutions_multiply_integers_whatever_zero_points_their_weights_have(
+    taps: int, groups: int, product: list[str]
+) -> None:
+    """Those of all channels, beside sums of windows; at borders, too, where inputs' zero point stands for 0."""
+    model = Convolution(taps, groups).eval()
+    compiled: Any = torch.compile(model, backend="effcc", dynamic=False)
+    with torch.no_grad():
+        for zero in (0, 3, -128, 127, 300, -5000, 2**40):
+            model.zero.fill_(zero)
+            model.zero[3] = -zero
+            x = torch.randn(2, 8, 7, 9)
+            steps, wide = model.scale.double()[:, None], model.values.double().flatten(1) - model.zero.double()[:, None]
+            weight = (steps * wide).reshape(model.values.shape)
+            expected = torch.relu(model.multiplied(model.inputs(x).double(), weight))
+            largest = model.multiplied(model.inputs(x).abs().double(), weight.abs()).max().item() + 1
+            torch.testing.assert_close(compiled(x).double(), expected, rtol=0, atol=4e-7 * largest)
+    (program,) = programs_of(compiled)
+    assert program.state.graph is not None
+    found = [str(n.result.type.dtype) for n in program.state.graph.nodes if n.op == "convolution"]
+    assert found == product
+
+
 def test_one_row_is_multiplied_by_the_weight_as_floats() -> None:
     model, x = Static(zero=3).eval(), torch.randn(1, 16)
     compiled: Any = torch.compile(model, backend="effcc", dynamic=False)
