@@ -32,9 +32,6 @@ DENSE_SHARE = 0.92
 GATHERING_GAINS = 0.95
 """What is gathered must be predicted to be this much quicker than the dense product: it is predicted less well."""
 
-DECODE_SLOTS = 2
-"""Instructions to make a vector of floats from a vector of stored blocks, beside the multiply-adds that use it."""
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -194,10 +191,7 @@ def stored_seconds(stored: Storage, rows: int, target: Target) -> float:
         return sum(_term_seconds(term, rows, target) for term in stored.values.terms)
     if _is_scheduled(stored, rows, target):
         return scheduled_seconds(stored, stored.shape, stored.dtype, rows, target)
-    kept = float(elements(stored.levels.stored))
     compute = gathered_seconds(stored, rows, target)
-    if not stored.values.is_exact:
-        compute += 2 * DECODE_SLOTS * kept / target.peak_flops
     return max(compute, stored.bytes / _bandwidth(stored.bytes, target))
 
 
