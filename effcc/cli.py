@@ -11,13 +11,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from effcc.commands import cache
+from effcc.commands import cache, fuzz
 from effcc.commands.bisect import bisect
 from effcc.commands.compile import compile_model
 from effcc.commands.demo import demo
 from effcc.commands.doctor import doctor
 from effcc.commands.explain import explain
-from effcc.commands.fuzz import fuzz
 from effcc.commands.ops import ops
 from effcc.commands.output import print_error
 from effcc.commands.run import run
@@ -69,7 +68,7 @@ app.command(epilog="Example: effcc ops --status missing")(ops)
 app.command(epilog="Example: effcc doctor --json")(doctor)
 app.add_typer(cache.app, name="cache", epilog="Example: effcc cache list")
 app.command(epilog="Example: effcc demo --peers")(demo)
-app.command(epilog="Example: effcc fuzz --minutes 10 --seed 1")(fuzz)
+app.add_typer(fuzz.app, name="fuzz", epilog="Example: effcc fuzz --minutes 10 --seed 1")
 app.command(
     epilog="Example: effcc bisect train.py --epochs 1",
     context_settings={"allow_interspersed_args": False},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effcc.commands.output import print_json, print_note
+from effcc.commands.trace import trace
 from effcc.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 
 DOORS = ("all", "graphs", "programs", "modules", "packages", "peers")
 
+app = typer.Typer(invoke_without_command=True)
 
+
+@app.callback()
 def fuzz(
+    context: typer.Context,
     minutes: Annotated[
         float | None, typer.Option(min=0.0, help="How long to go on; default: 1, or what is left of --resume's.")
     ] = None,
@@ -48,6 +53,10 @@ def fuzz(
     programs: Annotated[
         bool, typer.Option("--programs", help="PyTorch programs, called in every way that users call them, alone.")
     ] = False,
+    operators: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Operators learned by `effcc fuzz trace`, in place of those that effcc has."),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a page: branches, operators and pairs reached, failures by kind."),
@@ -62,12 +71,19 @@ def fuzz(
     and a Python script. What was done and found is in the folder's journal at once: a campaign that was killed goes on
     with --resume.
     """
+    if context.invoked_subcommand is not None:
+        return
     from effcc.fuzz import branches
 
     if html is not None:
         with contextlib.suppress(RuntimeError):  # in a process that has imported the compiler, none are marked
             branches.begin()
     from effcc.fuzz.journal import Begun, Journal, read_journal
+
+    if operators is not None:
+        from effcc.fuzz.programs.learned import use
+
+        use(operators)
 
     asked = [name for name, wanted in _flags(packages, modules, programs).items() if wanted]
     door = _door(only, asked)
@@ -140,3 +156,6 @@ def _runs(begun: Begun, output: Path, stop_after: int | None, reduce: float, sho
     pace = campaign.Pace(modules=False, programs=False, packages=False) if begun.door == "graphs" else campaign.Pace()
     pace = replace(pace, against=begun.against)
     return partial(campaign.run, **how, reduce_seconds=reduce, stop_after=stop_after, progress=shown, pace=pace)
+
+
+app.command(epilog="Example: effcc fuzz trace -o calls.trace --operators operators.txt")(trace)

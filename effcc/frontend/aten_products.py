@@ -88,6 +88,8 @@ def convolution(
     m: Importer, x: Value, w: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any, transposed: bool,
     output_padding: Any, groups: int,
 ) -> Value:  # fmt: skip
+    if len({o.type.dtype for o in (x, w, bias) if o is not None}) > 1:
+        raise NotNative("a convolution of unlike dtypes, which eager takes of integers")
     spatial = w.type.rank - 2
     return m.emit(
         "convolution", *((x, w) if bias is None else (x, w, bias)),

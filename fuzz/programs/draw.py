@@ -21,7 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._higher_order_ops import while_loop
 
+from effcc.fuzz.learned.rule import Concrete, Rule
 from effcc.fuzz.programs.case import Case, Input
+from effcc.fuzz.programs.learned import LearnedCall, by_operator
 from effcc.fuzz.programs.places import Places, Unfit
 from effcc.fuzz.programs.table import CALLS, THEMES
 from effcc.fuzz.programs.values import indices, laid, tensor
@@ -32,6 +34,8 @@ WAYS = ("compiled", *("traced",) * 12, "interpreted", *("traced",) * 12)
 """How programs are seen, in turn: the other ways take twenty and sixty times as long as tracing."""
 LINES = 9  # at most
 IN_TURN, TRIES = 3, 6
+LEARNED_EVERY = 3
+"""How many programs there are for one of learned operators: with calls of the table among them."""
 MOST = 5_000  # elements of a tensor in the first calls
 RANK = 5
 SIZES = (1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33)
@@ -76,6 +80,8 @@ class _Draw:
         weights = [random.choice((0.2, 1, 3)) for _ in themes]
         wanted = random.randint(2, LINES)
         refused = False
+        if self.seed % LEARNED_EVERY == LEARNED_EVERY - 1:
+            self._learned_lines(wanted)
         for k in range(IN_TURN):  # every call in its turn, so that few programs see them all
             for _ in range(TRIES):
                 before = len(self.lines)
@@ -164,6 +170,39 @@ class _Draw:
         self.unread = [n for n in self.unread if n not in places.read] + places.fresh
         return False
 
+    def _learned_lines(self, wanted: int) -> None:
+        """Calls of learned operators, every operator in its turn, and calls of the table between them."""
+        among = by_operator()
+        turn = (self.seed // LEARNED_EVERY) * wanted
+        for k in range(wanted if among else 0):
+            of_one = among[(turn + k) * _STRIDE % len(among)]
+            if of_one[0].writes and self.mode.endswith("training") and self.random.random() < 0.7:
+                continue  # what is written cannot be passed gradients through, mostly
+            for _ in range(TRIES):
+                if self.learned_line(self.random.choice(of_one)):
+                    break
+            if self.random.random() < 0.3:
+                self._line(self.random.choice(CALLS))
+
+    def learned_line(self, learned: Rule | Concrete) -> bool:
+        """Append a call of a learned operator; whether eager accepts it, with results as predicted."""
+        before = self._mark()
+        try:
+            call = LearnedCall(self, learned)
+            fresh: list[str] = []
+            for _ in range(call.count):
+                fresh.append(self.fresh(fresh))
+            text = f"{', '.join(fresh)}{',' if call.is_list and len(fresh) == 1 else ''} = {call.text}"
+            self._run(text)
+            call.require_as_predicted([self.envs[0][name] for name in fresh])
+            self._require_of_use(fresh)
+        except (Unfit, TypeError, AttributeError, NotImplementedError, RuntimeError, IndexError, ValueError):
+            self._undo(before)
+            return False
+        self.lines.append(text)
+        self.unread = [n for n in self.unread if n not in call.read] + fresh
+        return True
+
     def _kept_though_refused(self) -> bool:
         text, (self.inputs, self.state, self.learned) = self._refused
         self.lines.append(text)
@@ -242,6 +281,7 @@ class _Draw:
         return next(n for n in _MADE if n not in self.envs[0] and n not in taken)
 
 
+_STRIDE = 101  # of a prime: operators that stand beside each other are alike
 _NAMES = {
     "torch": torch, "F": F, "nn": nn, "inf": float("inf"), "nan": float("nan"), "indices": indices, "laid": laid,
     "tensor": tensor, "while_loop": while_loop,

@@ -91,7 +91,7 @@ class Places:
         wanted = rank if rank is not None and not more else random.choice([r for r in _RANKS if r >= least] or [least])
         sizes = [self._size() for _ in range(wanted)]
         if self._subject and wanted <= (s := draw.value(self._subject)).dim() and random.random() < 0.7:
-            sizes = [self._dim(self._subject, k) for k in range(s.dim() - wanted, s.dim())]
+            sizes = [self.dim(self._subject, k) for k in range(s.dim() - wanted, s.dim())]
         return self._new(sizes, self._dtype(kind))
 
     def _reads(self, name: str) -> str:
@@ -110,7 +110,7 @@ class Places:
         fitting = [n for n in draw.tensors() if self._fits(n, how, kind)]
         if fitting and random.random() < 0.65:
             return self._reads(random.choice(fitting))
-        sizes = [self._dim(self._subject, k) for k in range(subject.dim())]
+        sizes = [self.dim(self._subject, k) for k in range(subject.dim())]
         if how == "&":
             sizes = ["1" if random.random() < 0.2 else s for s in sizes]
             sizes = sizes[random.choice((0, 0, 0, 1, 2)) :]
@@ -188,7 +188,7 @@ class Places:
     def _size(self) -> str:
         return self._random.choice(("n", "n", "m", "m", "1", "2", "3", "4", "n + 1", "2 * m"))
 
-    def _dim(self, name: str, axis: int) -> str:
+    def dim(self, name: str, axis: int) -> str:
         """The size of an axis as an expression of the sizes of calls."""
         draw = self._draw
         seen = [draw.value(name, env).shape[axis] for env in range(len(draw.envs))]
@@ -295,7 +295,7 @@ class Places:
         return self._draw.add_input(f'indices({text}, {below}, "{kind}", {self._random.randrange(1000)})')
 
     def _below(self) -> str:
-        return self._dim(self._subject, self._axis) if self._subject and self._rank() else "3"
+        return self.dim(self._subject, self._axis) if self._subject and self._rank() else "3"
 
     def _index(self) -> str:
         return self._indices([self._random.choice(("n", "3", "2", "m", "1"))], self._below())
@@ -303,7 +303,7 @@ class Places:
     def _index_like(self) -> str:
         if not self._subject:
             return self._indices(["n", "2"], "3", "any")
-        shape = [self._dim(self._subject, k) for k in range(self._rank())]
+        shape = [self.dim(self._subject, k) for k in range(self._rank())]
         kind = self._random.choice(("any", "equal", "distinct"))
         return self._indices(shape, self._below(), kind)
 
@@ -313,7 +313,7 @@ class Places:
 
     def _rows(self) -> str:
         count = self._draw.value(self._subject).numel()
-        return self._indices([self._dim(self._subject, k) for k in range(self._rank())], str(max(count, 1)))
+        return self._indices([self.dim(self._subject, k) for k in range(self._rank())], str(max(count, 1)))
 
     def _k(self) -> str:
         return self._random.choice(("-3", "-1", "0", "1", "2", "2", "3", "5", "True"))

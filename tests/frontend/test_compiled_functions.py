@@ -254,6 +254,17 @@ def test_operands_of_unlike_dtypes_are_refused_by_eagers_kernel(call: Callable[.
         compiled(g(3, 3), g(3, 3), torch.tensor([1]))
 
 
+def test_an_integer_convolution_with_a_bias_of_another_dtype_is_left_to_pytorch() -> None:
+    def convolve(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
+        return F.conv1d(x, w, bias, padding="same")  # without it, eager looks at the bias
+
+    given = torch.arange(8, dtype=torch.int32).view(1, 1, 8), torch.ones(2, 1, 2).int(), torch.tensor([1, 2])
+    with torch.no_grad():
+        compiled: Any = torch.compile(convolve, backend="effcc", fullgraph=True)
+        got = compiled(*given)
+    assert torch.equal(got, convolve(*given)) and got.dtype == torch.int32
+
+
 def test_an_empty_tensor_with_permuted_memory_is_native() -> None:
     def fill(x: Tensor) -> Tensor:
         return torch.empty_permuted((2, 3, 4), (2, 0, 1)).copy_(x) + 1

@@ -61,6 +61,13 @@ def test_a_planted_bug_of_an_importer_is_found_and_reduced(monkeypatch: pytest.M
     assert names["inputs"](4)[0].shape == (4, 3)
 
 
+def test_zeros_that_are_nowhere_in_memory_are_compared_as_zeros() -> None:
+    """A gradient that is zero throughout has no elements in eager."""
+    lines = ("a = x * y", "b = torch.ops.aten.sgn_.default(a)")
+    case = replace(FLIP, lines=lines, results=("b",), mode="training", learned=("y",), way="traced")
+    assert judge(case) == ""
+
+
 def test_a_call_that_eager_refuses_must_be_refused() -> None:
     case = replace(FLIP, lines=("b = x @ y",), results=("b",))
     assert judge(case) == ""
