@@ -32,6 +32,7 @@ from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
 from effcc.fuzz.journal import Before, Find, Journal, counted, paths
 from effcc.fuzz.modules.campaign import MODULES, ModuleReport
+from effcc.fuzz.mutated.corpus import FOLDER, Corpus
 from effcc.fuzz.native import Native, Outcome, Runner
 from effcc.fuzz.nursery import nursery
 from effcc.fuzz.oracles import Examined, Failure, drawn_schedules, examine, interpreted, judge, native
@@ -63,8 +64,9 @@ class Pace:
     how many are run as users run them, each with two calls of the optimizing compiler. modules: whether modules whose
     weights are stored are called beside (`effcc.fuzz.modules`), one after the other; programs: whether PyTorch programs
     are (`effcc.fuzz.programs`), of which one follows the other without waiting for graphs. packages:
-    whether hostile packages are loaded. against: peers that get PyTorch programs, too (`effcc.fuzz.peers`). rules,
-    encoders, sizes: how many rewrite rules, weights for encoders, and
+    whether hostile packages are loaded. against: peers that get PyTorch programs, too (`effcc.fuzz.peers`). mutants:
+    how many of a batch's graphs are mutants (`effcc.fuzz.mutated`), its last. rules, encoders, sizes: how many rewrite
+    rules, weights for encoders, and
     functions of sizes are checked beside a batch.
     """
 
@@ -74,6 +76,7 @@ class Pace:
     programs: bool = True
     packages: bool = True
     against: tuple[str, ...] = ()
+    mutants: int = 0
     rules: int = 50
     encoders: int = 24
     sizes: int = 100
@@ -97,6 +100,9 @@ class Report:
     peers: PeerReport | None = None
     found: float | None = None  # seconds until the first failure, before it was reduced
     pairs: int = 0  # of operators of which one reads what the other gives
+    mutants: int = 0  # of the graphs
+    kept: int = 0  # of the mutants, as they reached something new
+    damaged: tuple[str, ...] = ()  # files of the corpus that could not be read, and why
 
     @property
     def graphs_per_minute(self) -> float:
@@ -121,6 +127,9 @@ class Report:
             "ops": self.ops,
             "ops_of_table": len(_drawable()),
             "pairs": self.pairs,
+            "mutants": self.mutants,
+            "kept": self.kept,
+            "damaged": list(self.damaged),
             "by_step": self.by_step,
             "failures": [
                 {"seed": f.case.seed, "step": f.step, "kind": f.kind, "message": f.message} for f in self.failures
@@ -137,6 +146,9 @@ class Report:
             f"{self.graphs} graphs of {self.nodes} nodes in {self.seconds:.0f} s "
             f"({self.graphs_per_minute:.0f} a minute), {self.compiled} of them compiled and run, from seed {self.seed}",
             f"{len(self.ops)} of {len(_drawable())} ops covered, {self.pairs} pairs of them",
+            f"{self.mutants} of the graphs are mutants, of which {self.kept} reached something new",
+            *([f"{len(self.damaged)} files of the corpus are damaged and left out"] if self.damaged else []),
+            *(f"  {told}" for told in self.damaged),
             str(self.modules),
             str(self.programs),
             str(self.packages),
@@ -199,7 +211,7 @@ def run(
             target, others and _has_mlir(), reduce_seconds, stop_after, pace,
             [b for b, wanted in ((called_modules, pace.modules), (called_programs, pace.programs),
                                  (damaged_packages, pace.packages), (peers_beside, pace.against)) if wanted],
-            journal,
+            journal, Corpus(output / FOLDER if output is not None else None) if pace.mutants else None,
         )  # fmt: skip
         campaign.go_on_from(before)
         report = campaign.run(minutes, most, progress)
@@ -224,6 +236,7 @@ class _Campaign:
     pace: Pace
     beside: Sequence[Beside[Any, Any]]
     journal: Journal | None
+    corpus: Corpus | None
     next: int = 0  # the seed that comes after all batches that are judged
     batches: int = 0
     recalled: dict[tuple[Any, ...], Find] = field(default_factory=dict)  # the finds of before
@@ -231,6 +244,7 @@ class _Campaign:
     fresh: set[tuple[str, str]] = field(default_factory=set)  # pairs that the journal does not know yet
     before: float = 0.0  # seconds of the campaign that is gone on with
     graphs: int = 0
+    mutants: int = 0
     nodes: int = 0
     compiled: int = 0
     ops: Counter[str] = field(default_factory=Counter)
@@ -253,7 +267,7 @@ class _Campaign:
             self.told = done
             self.next, self.batches = done["next"], done["batches"]
             self.graphs, self.nodes, self.compiled = done["graphs"], done["nodes"], done["compiled"]
-            self.ops, self.found = counted(done["ops"]), done["found"]
+            self.ops, self.found, self.mutants = counted(done["ops"]), done["found"], done["mutants"]
         self.before, self.pairs = before.seconds, set(before.pairs)
         nothing = GraphBuilder("nothing").build(())
         for find in before.of("graph"):
@@ -303,6 +317,8 @@ class _Campaign:
         return Report(
             self.seed, self.graphs, self.nodes, self.compiled, time.monotonic() - begin, dict(self.ops),
             tuple(self.failures), tuple(self.files), found=self.found, pairs=len(self.pairs),
+            mutants=self.mutants, kept=self.corpus.kept if self.corpus is not None else 0,
+            damaged=tuple(self.corpus.damaged) if self.corpus is not None else (),
         )  # fmt: skip
 
     def _poll(self) -> None:
@@ -333,14 +349,18 @@ class _Campaign:
         for seed in seeds:
             if time.monotonic() > end or self._enough(sum(e.failure is not None for e in done)):
                 break
-            case = generate(seed)
+            mutated = self.corpus is not None and len(done) >= self.pace.batch - self.pace.mutants
+            case = self.corpus.draw(seed) if mutated and self.corpus is not None else generate(seed)
             self.graphs += 1
+            self.mutants += mutated
             self.nodes += len(case.graph.nodes)
             self.ops.update(n.op for n in case.graph.nodes)
             self._pair(case.graph)
             found = examine(case, target, self.mlir and seed % MLIR_EVERY == 0)
             if self.triton is not None and seed % TRITON_EVERY == 0 and case.work <= TRITON_WORK:
                 found = replace(found, failure=found.failure or self.triton.judge(found))
+            if mutated and self.corpus is not None:
+                self.corpus.see(found)
             done.append(found)
         return done
 
@@ -360,7 +380,7 @@ class _Campaign:
         """What is done once the batch that ends before seed `number` is judged."""
         return {
             "next": number, "batches": self.batches, "graphs": self.graphs, "nodes": self.nodes,
-            "compiled": self.compiled, "ops": dict(self.ops), "found": self.found,
+            "compiled": self.compiled, "ops": dict(self.ops), "found": self.found, "mutants": self.mutants,
         }  # fmt: skip
 
     def _write_down(self, done: Mapping[str, Any] | None = None) -> None:

@@ -98,6 +98,7 @@ class Case:
 
     call: what computes the calls to PyTorch. Graphs that are drawn here have none; those of models do
     (`effcc.bisection`), whose sizes may be symbols and whose tensors may lie in memory in other ways.
+    passes: how the compiler's passes are changed (`effcc.fuzz.mutated.passes`).
     """
 
     graph: Graph
@@ -105,6 +106,7 @@ class Case:
     seed: int = 0
     variation: Variation = PLAIN
     call: Call | None = None
+    passes: tuple[str, ...] = ()
 
     def run(self, dtype: DType | None = None, inputs: Sequence[Array] | None = None, **how: Any) -> list[Array]:
         """The results of the graph, interpreted: see `effcc.ir.interpreter.run_graph`."""

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from effcc.driver import STEPS, State, run_steps
+from effcc.driver import State, run_steps
 from effcc.errors import EffccError, UnsupportedError
 from effcc.fuzz.eager import is_refusal, run_spelled
 from effcc.fuzz.expected import Array, Expected, difference, expect
 from effcc.fuzz.generate import Case
 from effcc.fuzz.isolation import forked
+from effcc.fuzz.mutated.passes import steps_of
 from effcc.fuzz.native import Native, Outcome
 from effcc.fuzz.schedules import draw_schedules, spread_scatters
 from effcc.fuzz.second import second
@@ -107,7 +108,7 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
     found = replace(found, eager=eager)
     states: list[tuple[str, State]] = []
     state = State(graph=case.compiled)
-    for name, step in STEPS.items():
+    for name, step in steps_of(case.passes, case.seed).items():
         try:
             if name == "tile" and has_drawn_schedules(case):
                 program, written = _drawn(state, case, target)
@@ -144,9 +145,12 @@ def has_drawn_schedules(case: Case) -> bool:
 
 def drawn_schedules(case: Case, target: Target) -> str:
     """The text of the schedules that were drawn for a case; empty where there were none."""
-    if not has_drawn_schedules(case):
+    if not has_drawn_schedules(case) or case.passes:
         return ""
-    program, drawn = _drawn(run_steps(State(graph=case.compiled), target, until="settle"), case, target)
+    try:
+        program, drawn = _drawn(run_steps(State(graph=case.compiled), target, until="settle"), case, target)
+    except EffccError as error:
+        return f"none fits: {error}"
     scattered = [k for k in program.kernels.values() if any(s.scatter is not None for s in k.statements)]
     return "\n".join([*map(print_any, scattered), *(print_schedule(name, w.schedule) for name, w in drawn.items())])
 

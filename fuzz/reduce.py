@@ -30,7 +30,7 @@ def reduce(failure: Failure, check: Check, seconds: float = 30.0) -> Failure:
     smaller = True
     while smaller and time.monotonic() < end:
         smaller = False
-        for changes in (_beginnings, _ends, _results, _cuts, _bypasses, _plain_params, _sizes, _numbers):
+        for changes in (_passes, _beginnings, _ends, _results, _cuts, _bypasses, _plain_params, _sizes, _numbers):
             found = _first(failure, changes, check, end)
             while found is not None:
                 failure, smaller = found, True
@@ -56,6 +56,13 @@ def _first(failure: Failure, changes: Callable[[Case], Iterator[Case]], check: C
 
 
 # Changes --------------------------------------------------------------------------------------------------------------
+
+
+def _passes(case: Case) -> Iterator[Case]:
+    """Fewer changes of passes."""
+    if case.passes:
+        yield replace(case, passes=())
+        yield from (replace(case, passes=case.passes[:k] + case.passes[k + 1 :]) for k in range(len(case.passes)))
 
 
 def _beginnings(case: Case) -> Iterator[Case]:
@@ -201,12 +208,12 @@ def _resized(case: Case, size: int, less: int) -> Case:
         made[param] = builder.param(param.name, replace(param.type, shape=shape), param.name in graph.weights)
         inputs.append(np.ascontiguousarray(array[tuple(slice(0, n) for n in shape)]))
     for node in graph.nodes:
-        attrs = {name: smaller(v) if _is_shape(name) else v for name, v in node.attrs.items()}
+        attrs = {name: smaller(v) if is_shape(name) else v for name, v in node.attrs.items()}
         operands = [made[o] for o in node.operands]
         results = _again(builder, node, operands, attrs)
         made.update(zip(node.results, results, strict=True))
     return replace(case, graph=builder.build(tuple(made[v] for v in graph.outputs)), inputs=tuple(inputs))
 
 
-def _is_shape(name: str) -> bool:
+def is_shape(name: str) -> bool:
     return name in ("shape", "sizes", "size", "end")

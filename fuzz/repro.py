@@ -57,6 +57,8 @@ def write_failure(failure: Failure, folder: Path, name: str = "") -> tuple[Path,
     message = "\n".join(f"# {line}" for line in [str(failure), *failure.message.splitlines()[1:20]])
     varied = failure.case.variation
     given = f"\n# compiled with {varied}:\n" + _commented(print_graph(failure.case.compiled)) if varied.changes else ""
+    if failure.case.passes:
+        given += f"\n# with these passes: {', '.join(failure.case.passes)}\n"
     drawn = f"\n# under these schedules:\n{_commented(failure.schedules)}" if failure.schedules else ""
     write_whole(ir, f"{message}\n{print_graph(graph)}\n{given}{drawn}")
     write_whole(

@@ -160,7 +160,9 @@ class Printer:
         condition = self.value(e.operands[0], guards)
         chosen, other = e.operands[1:]
         if isinstance(other, Const) and isinstance(chosen, Load) and chosen.buffer in self.scope.pointers:
-            return self.load(chosen, (*guards, condition), literal(other.value, other.dtype))
+            return self.load(
+                chosen, (*guards, condition), _constant(literal(other.value, other.dtype), other.dtype).text
+            )
         denied = Value(f"{condition.within(COMPARE)} == 0", condition.axes, boolean, COMPARE)
         then = self.value(chosen, (*guards, condition) if self._touches_memory(chosen) else guards)
         orelse = self.value(other, (*guards, denied) if self._touches_memory(other) else guards)

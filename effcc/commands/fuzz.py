@@ -17,7 +17,8 @@ from effcc.errors import InputError, UnknownNameError
 if TYPE_CHECKING:
     from effcc.fuzz.journal import Before, Begun
 
-DOORS = ("all", "graphs", "programs", "modules", "packages", "peers")
+DOORS = ("all", "graphs", "programs", "modules", "packages", "peers", "mutated")
+MUTANTS = 2  # of a batch of graphs, where all doors are open
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -75,7 +76,7 @@ def fuzz(
         return
     from effcc.fuzz import branches
 
-    if html is not None:
+    if html is not None or only == "mutated":
         with contextlib.suppress(RuntimeError):  # in a process that has imported the compiler, none are marked
             branches.begin()
     from effcc.fuzz.journal import Begun, Journal, read_journal
@@ -154,6 +155,11 @@ def _runs(begun: Begun, output: Path, stop_after: int | None, reduce: float, sho
     if begun.door == "peers":
         return partial(run_peers, names=begun.against, **how)
     pace = campaign.Pace(modules=False, programs=False, packages=False) if begun.door == "graphs" else campaign.Pace()
+    if begun.door == "all":
+        pace = replace(pace, mutants=MUTANTS)
+    if begun.door == "mutated":
+        pace = replace(pace, mutants=pace.batch, modules=False, programs=False, packages=False)
+        pace = replace(pace, deployed=0, rules=0, encoders=0, sizes=0)
     pace = replace(pace, against=begun.against)
     return partial(campaign.run, **how, reduce_seconds=reduce, stop_after=stop_after, progress=shown, pace=pace)
 

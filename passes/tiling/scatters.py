@@ -67,7 +67,7 @@ def scatter_schedule(kernel: Kernel, target: Target) -> Schedule:
     (s,) = kernel.statements
     counts = {a: elements((kernel.extents[a],)) for a in s.axes}
     lanes = row_axis(kernel, s)
-    width = target.vector_bytes // s.dtype.bytes
+    width = max(1, target.vector_bytes // s.dtype.bytes)  # a double is wider than what is called scalar
     body: tuple[Node, ...] = (Do(s.target),)
     cut = _shared(kernel, s, target, counts)
     for axis in (*(a for a in reversed(s.axes) if a == lanes), *(a for a in reversed(s.axes) if a != lanes)):
