@@ -98,7 +98,7 @@ class Case:
 
     call: what computes the calls to PyTorch. Graphs that are drawn here have none; those of models do
     (`effcc.bisection`), whose sizes may be symbols and whose tensors may lie in memory in other ways.
-    passes: how the compiler's passes are changed (`effcc.fuzz.mutated.passes`).
+    passes: how the compiler's passes are changed (`effcc.fuzz.changed_passes`).
     """
 
     graph: Graph

@@ -20,11 +20,11 @@ import numpy as np
 
 from effcc.driver import State, run_steps
 from effcc.errors import EffccError, UnsupportedError
+from effcc.fuzz.changed_passes import steps_of
 from effcc.fuzz.eager import is_refusal, run_spelled
 from effcc.fuzz.expected import Array, Expected, difference, expect
 from effcc.fuzz.generate import Case
 from effcc.fuzz.isolation import forked
-from effcc.fuzz.mutated.passes import steps_of
 from effcc.fuzz.native import Native, Outcome
 from effcc.fuzz.schedules import draw_schedules, spread_scatters
 from effcc.fuzz.second import second

@@ -17,9 +17,9 @@ from random import Random
 
 from effcc.errors import EffccError
 from effcc.fuzz import branches
+from effcc.fuzz.changed_passes import draw_passes
 from effcc.fuzz.generate import Case, case_of, generate
 from effcc.fuzz.mutated.graphs import NO_CASE, mutant
-from effcc.fuzz.mutated.passes import draw_passes
 from effcc.fuzz.oracles import Examined
 from effcc.ir.graph import Graph
 from effcc.ir.parser import parse_graph

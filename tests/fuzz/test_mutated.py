@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 from effcc.cli import app
 from effcc.driver import STEPS, passes_of
 from effcc.fuzz import campaign
+from effcc.fuzz import changed_passes as passes
 from effcc.fuzz.campaign import Pace
+from effcc.fuzz.changed_passes import draw_passes, steps_of
 from effcc.fuzz.generate import Case, case_of, generate
 from effcc.fuzz.journal import read_journal
-from effcc.fuzz.mutated import passes
 from effcc.fuzz.mutated.corpus import Corpus, features
 from effcc.fuzz.mutated.draft import Draft
 from effcc.fuzz.mutated.graphs import CHANGES, NO_CASE, mutant
-from effcc.fuzz.mutated.passes import draw_passes, steps_of
 from effcc.fuzz.oracles import Failure, examine
 from effcc.fuzz.reduce import reduce
 from effcc.fuzz.repro import write_failure
