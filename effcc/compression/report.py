@@ -17,7 +17,7 @@ from effcc.compression.modules import encoded_class
 from effcc.frontend.importer import dtype_of
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import Storage, storage
-from effcc.passes.encodings.choose import Homes, dense_seconds, homes, stored_seconds
+from effcc.passes.encodings.choose import Homes, dense_seconds, homes, read_seconds
 from effcc.target import Target
 
 ROWS = (1, 128)
@@ -68,7 +68,7 @@ def _report(name: str, module: Any, held: Stored | None, dense: Storage, machine
     if held is None:
         why = str(getattr(module, "dense_because", "not chosen"))
         return LayerReport(name, "dense", dense.bytes, dense.bytes, None, as_dense, as_dense, why)
-    as_stored = tuple(stored_seconds(held.storage, rows, machine.stored) for rows in ROWS)
+    as_stored = tuple(read_seconds(held.storage, rows, machine.stored) for rows in ROWS)
     pairs = list(zip(ROWS, as_stored, as_dense, strict=True))
     slow = " or ".join(str(rows) for rows, stored, dense_ in pairs if stored > dense_)
     return LayerReport(
