@@ -9,6 +9,7 @@ from effcc.ir.affine import coefficient
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim
 from effcc.ir.expr import Load
 from effcc.ir.kernel import Kernel
+from effcc.passes.tiling.cost import PAGE_BYTES
 
 CONTIGUOUS_LOAD = 1.0
 """The unit: one vector load."""
@@ -21,8 +22,11 @@ SHUFFLED_LOAD = 2 * CONTIGUOUS_LOAD
 (`load_apart`); of elements that are widened as they are loaded, only bytes are."""
 STRIDED_LOAD, GATHERED_LOAD = 12.0, 20.0
 """A load and an insertion for each of 16 lanes, of which some overlap; gathered, an index for each lane besides."""
-STRIDED_STORE = 2 * STRIDED_LOAD
-"""There is one store port, and each lane is taken out of its vector first."""
+FAR = 2.0
+"""By how many times dearer such loads are whose lanes have pages of their own: translations, and sets of L1 that
+their lines share (planes of 64 x 64 pixels across the lanes: 13 ms, gathered along rows 1.3)."""
+APART_STORE = 2.0
+"""By how many times dearer stores are: there is one port, and each lane is taken out of its vector first."""
 
 
 def stride(load: Load, axis: str, layout: Shape) -> Dim | None:
@@ -60,10 +64,15 @@ def lane_cost(load: Load, axis: str, layout: Mapping[str, Shape]) -> float:
         return BROADCAST_LOAD
     if step in (2, 4) and load.dtype.bytes != 2:
         return int(step) * SHUFFLED_LOAD
-    return CONTIGUOUS_LOAD if step == 1 else STRIDED_LOAD
+    if step == 1:
+        return CONTIGUOUS_LOAD
+    far = not isinstance(step, int) or abs(step) * load.dtype.bytes >= PAGE_BYTES
+    return STRIDED_LOAD * (FAR if far else 1.0)
 
 
 def store_cost(place: Load, axis: str, layout: Mapping[str, Shape]) -> float:
     """Cost of storing one vector along `axis` where `place` would read it, in vector loads."""
     step = stride(place, axis, layout[place.buffer])
-    return lane_cost(place, axis, layout) if step in (0, 1) else STRIDED_STORE
+    if step in (0, 1):
+        return lane_cost(place, axis, layout)
+    return APART_STORE * max(lane_cost(place, axis, layout), STRIDED_LOAD)

@@ -12,6 +12,7 @@ from itertools import islice
 from math import prod
 from types import MappingProxyType
 
+from effcc.ir.affine import coefficient
 from effcc.ir.codes import reads_table
 from effcc.ir.contraction import Contraction, factors_of, summands_of
 from effcc.ir.contraction import Operand as Factor
@@ -37,7 +38,7 @@ from effcc.passes.tiling.cost import FAR_BYTES
 from effcc.passes.tiling.dots import is_turned, step_slots, sums_twice
 from effcc.passes.tiling.matrix import matrix_schedules
 from effcc.passes.tiling.nests import NestPlan
-from effcc.passes.tiling.operands import CACHE_LINE, Axis, Operand, operand_bytes
+from effcc.passes.tiling.operands import CACHE_LINE, MANY, Axis, Operand, operand_bytes
 from effcc.passes.tiling.pointwise import PointwiseNest, PointwiseSchedule, schedule_pointwise
 from effcc.passes.tiling.reduction import LIVE_VALUES, ReductionNest, ReductionSchedule, schedule_reduction
 from effcc.passes.tiling.taps import Taps, guards
@@ -50,8 +51,6 @@ FUSED = 1
 """Of a product that is added to a sum, both are one instruction."""
 MASK_REGISTERS = 3
 """Where masks are vectors: the lanes' numbers, zeros, and the mask itself."""
-MANY = 1 << 20
-"""A stride that is uneven or unknown, in elements: as bad as far."""
 
 
 def contraction_of(
@@ -361,10 +360,16 @@ def _operands(
                 step = stride(load, a, layout[load.buffer])
                 strides[a] = MANY if step is None else elements((step,)) if not isinstance(step, int) else step
             key = (load.buffer, tuple(sorted(strides.items())), written)
-            found.setdefault(key, Operand(load.buffer, strides, load.dtype.bytes, written))
+            near = frozenset(a for a, step in strides.items() if step == MANY and _in_row(load, a, layout[load.buffer]))
+            found.setdefault(key, Operand(load.buffer, strides, load.dtype.bytes, written, near=near))
             if MANY in strides.values() and not written:
                 places.setdefault(key, set()).add(load)
     return tuple(replace(o, places=len(places.get(key, (o,)))) for key, o in found.items())
+
+
+def _in_row(load: Load, axis: str, layout: Shape) -> bool:
+    """Whether an axis that moves a load unevenly moves it along a row of neighbours."""
+    return all(step == 1 for i, step in zip(load.index, layout, strict=True) if coefficient(i, axis) is None)
 
 
 @lru_cache(maxsize=4096)

@@ -12,6 +12,8 @@ from effcc.target import Target
 Role = Literal["batch", "m", "n", "k", "kept", "reduced"]
 
 CACHE_LINE = 64
+MANY = 1 << 20
+"""A stride that is uneven or unknown, in elements: as bad as far."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Operand:
     """A buffer that a nest reads or writes: its stride along each axis, in elements (0, or no entry: does not move).
 
     places: at how many places a point reads it, where these are data: each has lanes of its own to gather.
+    near: the axes along which these places are in one row of neighbours, whose lines points share.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Operand:
     element_bytes: int = 4
     written: bool = False
     places: int = 1
+    near: frozenset[str] = frozenset()
 
 
 def extents(axes: Iterable[Axis], role: Role) -> tuple[int, ...]:
@@ -77,6 +81,8 @@ def access_slots(operand: Operand, axis: str, lanes: int) -> int:
 def wasted_bytes(operand: Operand, axis: str) -> int:
     """By how much more than its elements an operand's cache lines are moved when it is walked along an axis alone."""
     stride = abs(operand.strides.get(axis, 0))
+    if axis in operand.near:
+        return 1
     return min(max(stride, 1), max(1, CACHE_LINE // operand.element_bytes))
 
 

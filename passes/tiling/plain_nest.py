@@ -91,8 +91,9 @@ def _lanes_axis(
     """The axis along which a point costs least in the lanes; of equals the last."""
     lanes, counts = choice.target.vector_lanes, choice.counts(plan)
     points = prod(counts[a] for a in plan.reduced)
-    # Rows of their own stay so where a row fills a vector; a window of 3 x 3 does not.
-    fills = any(a not in choice.shared and counts[a] >= lanes for a in candidates)
+    # Rows of their own stay so where a row fills a vector (a window of 3 x 3 does not), and other nests follow.
+    followed = len(_statements(choice.kernel, plan)) < len(choice.kernel.statements)
+    fills = followed and any(a not in choice.shared and counts[a] >= lanes for a in candidates)
 
     def cost(axis: str) -> float:
         extent = counts[axis]
