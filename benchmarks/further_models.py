@@ -27,7 +27,7 @@ class Plain(nn.Module):
         self.model = getattr(model, part) if part else model
 
     def forward(self, *args: Tensor) -> Tensor:
-        found: Tensor = self.model(*args, return_dict=False)[0]
+        found: Tensor = self.model(*args)[0]
         return found
 
 

@@ -56,15 +56,22 @@ imports(aten.avg_pool2d.default)(_avg_pool(2))
 imports(aten.avg_pool3d.default)(_avg_pool(3))
 
 
+def _even_windows(x: Value, sizes: Sequence[int]) -> dict[str, Any] | None:
+    """The windows of an ordinary pooling that gives these sizes; None where adaptive ones differ in width."""
+    given = x.type.shape[x.type.rank - len(sizes) :]
+    if not all(isinstance(n, int) for n in (*given, *sizes)):
+        raise NotNative("adaptive pooling of sizes that are not known")
+    if any(m <= 0 or n % m for n, m in zip(given, sizes, strict=True)):
+        return None
+    width = tuple(n // m for n, m in zip(given, sizes, strict=True))
+    return {"kernel": width, "stride": width, "padding": (0,) * len(sizes)}
+
+
 def _adaptive(spatial: int) -> Import:
     def importer(m: Importer, x: Value, sizes: Sequence[int]) -> Value:
-        """Windows of one width are an ordinary pooling."""
-        given = x.type.shape[x.type.rank - spatial :]
-        if not all(isinstance(n, int) for n in (*given, *sizes)):
-            raise NotNative("adaptive pooling of sizes that are not known")
-        if all(m_ > 0 and n % m_ == 0 for n, m_ in zip(given, sizes, strict=True)):
-            width = tuple(n // m_ for n, m_ in zip(given, sizes, strict=True))
-            return m.emit("avg_pool", x, kernel=width, stride=width, padding=(0,) * spatial)
+        windows = _even_windows(x, sizes)
+        if windows is not None:
+            return m.emit("avg_pool", x, **windows)
         if math.prod(sizes) == 0:
             raise NotNative("adaptive pooling to nothing")
         return m.emit("adaptive_avg_pool", x, sizes=tuple(sizes))
@@ -75,3 +82,15 @@ def _adaptive(spatial: int) -> Import:
 imports(aten.adaptive_avg_pool1d.default)(_adaptive(1))
 imports(aten._adaptive_avg_pool2d.default)(_adaptive(2))
 imports(aten._adaptive_avg_pool3d.default)(_adaptive(3))
+
+
+def _adaptive_max(m: Importer, x: Value, sizes: Sequence[int]) -> tuple[Value, Value]:
+    windows = _even_windows(x, sizes)
+    if windows is None or 0 in windows["kernel"]:
+        raise NotNative("adaptive pooling in windows of different widths")
+    attrs = {**windows, "dilation": (1,) * len(sizes)}
+    return m.emit("max_pool", x, **attrs), m.emit("argmax_pool", x, **attrs)
+
+
+imports(aten.adaptive_max_pool2d.default)(_adaptive_max)
+imports(aten.adaptive_max_pool3d.default)(_adaptive_max)

@@ -516,6 +516,8 @@ def _windows() -> list[Call]:
         for p in (([2, 2],), ([3], [2], [1]), ([3, 2], [2, 1], [1, 1], [2, 1]), ([2, 2], [2, 2], 0, 1, True))
     ]
     calls += [Call(aten.max_pool3d_with_indices.default, (floats(1, 2, 4, 5, 6), [2, 2, 2]))]
+    calls += [Call(aten.adaptive_max_pool2d.default, (floats(1, 2, 4, 6), sizes)) for sizes in ([2, 3], [1, 1])]
+    calls += [Call(aten.adaptive_max_pool3d.default, (floats(1, 2, 4, 2, 6), [2, 1, 3]))]
     pooled, places = aten.max_pool2d_with_indices(x, [2, 2])
     calls += [Call(aten.max_unpool2d.default, (pooled, places, [7, 6]))]
     pooled, places = aten.max_pool3d_with_indices(floats(1, 2, 4, 5, 6), [2, 2, 2])
