@@ -240,6 +240,9 @@ class Indices(ABC):
             if a.lane != 0 or a.vectors:
                 sides = (uniform(difference), values.ZERO)
             return Value(self.writer.let(vectors.Call(e.function, sides, TRUTH), "is"), boolean)
+        alike = self._alike_in_all_lanes(e.function, difference)
+        if alike is not None:
+            return alike
         lanes = self.writer.lanes
         step = difference.lane
         if not difference.vectors and isinstance(step, int) and abs(step) * lanes < 1 << 29:
@@ -253,6 +256,19 @@ class Indices(ABC):
             return Value(self.writer.let(body, "is"), boolean, lanes, 4)
         operands = [self._index(x) for x in (a, b)]
         return values.call(self.writer, e.function, boolean, operands, self._epoch(e))
+
+    def _alike_in_all_lanes(self, function: str, difference: Linear) -> Value | None:
+        """`difference <function> 0` where no vector lies on both sides: `at + lane < 64` with `at` in steps of 16."""
+        strict = {"lt": "lt", "ge": "ge", "le": "lt", "gt": "ge"}.get(function)
+        if strict is None:
+            return None
+        if strict != function:
+            difference = minus(difference, Linear(constant=1))
+        split = fine_part(difference, 1 << 30, self._known())
+        if split is None:
+            return None
+        coarse, _ = split
+        return Value(self.writer.let(vectors.Call(strict, (uniform(coarse), values.ZERO), TRUTH), "is"), boolean)
 
 
 def _decide(function: str, low: int | None, high: int | None) -> bool | None:

@@ -141,6 +141,24 @@ def test_what_a_condition_has_read_is_not_read_again_under_its_mask() -> None:
     assert "load_if" not in source
 
 
+@pytest.mark.parametrize(("first", "functions"), [(32, ("lt", "ge")), (31, ("le", "gt")), (48, ("lt",)), (33, ("lt",))])
+def test_a_condition_on_whose_sides_no_vector_lies_both_is_one_of_all_lanes(
+    first: int, functions: tuple[str, ...], cache: CompileCache
+) -> None:
+    """Pieces of a concatenation, in whole vectors or not."""
+    size = first + (functions[0] == "le")  # of the first piece
+    piece = [at("A", add(w0, w)), at("B", add(add(w0, w), index(-size)))]
+    for function in functions:
+        sides = piece if function in ("lt", "le") else piece[::-1]
+        value = where(compare(function, add(w0, w), index(first)), *sides)
+        body = loop("w0", 96, 16, (Tile((TileAxis("w", 16, "lanes"),), "O", (add(w0, w),), "set", value),))
+        nest = LoopNest("joined", (param("A", f32, size), param("B", f32, 96 - size)), (param("O", f32, 96),), (body,))
+        assert ("load_if" in source_of(nest, generic("avx512"))) == (size % 16 != 0)
+        a, b, o = (np.arange(n, dtype=np.float32) for n in (size, 96 - size, 96))
+        run_nest(nest, {"A": at_page_end(a), "B": at_page_end(-b), "O": o}, generic("avx2"), cache)
+        np.testing.assert_array_equal(o, np.concatenate([a, -b]))
+
+
 def test_causal_masks_and_concatenation(target: Target, cache: CompileCache) -> None:
     masked = where(compare("le", j, i), at("X", i, j), number(float("-inf")))
     joined = where(compare("lt", j, index(13)), at("A", j), at("B", add(j, index(-13))))
