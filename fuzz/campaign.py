@@ -32,7 +32,7 @@ from effcc.fuzz.faults import judge_fault, native_with_fault
 from effcc.fuzz.generate import Case, generate
 from effcc.fuzz.journal import Before, Find, Journal, counted, paths
 from effcc.fuzz.modules.campaign import MODULES, ModuleReport
-from effcc.fuzz.mutated.corpus import FOLDER, Corpus
+from effcc.fuzz.mutated.corpus import FOLDER, Corpus, Exchange
 from effcc.fuzz.native import Native, Outcome, Runner
 from effcc.fuzz.nursery import nursery
 from effcc.fuzz.oracles import Examined, Failure, drawn_schedules, examine, interpreted, judge, native
@@ -176,11 +176,13 @@ def run(
     pace: Pace = Pace(),
     journal: Journal | None = None,
     before: Before | None = None,
+    exchange: Exchange | None = None,
 ) -> Report:
     """Go on for `minutes`, or until `most` graphs, from `seed`; failures go to the folder `output`, if there is one.
 
     journal: where what is done and found is written down at once. before: of the campaign that is gone on
-    with; its time counts, and its failures are among those that are told.
+    with; its time counts, and its failures are among those that are told. exchange: with others' mutants
+    (`effcc.fuzz.mutated.corpus`).
 
     The same seed gives the same graphs; how many of them depends on the machine. `target`: what to compile for, one
     instruction set after the other by default. `others`: ask MLIR's engine and Triton's interpreter too, where they are
@@ -211,7 +213,7 @@ def run(
             target, others and _has_mlir(), reduce_seconds, stop_after, pace,
             [b for b, wanted in ((called_modules, pace.modules), (called_programs, pace.programs),
                                  (damaged_packages, pace.packages), (peers_beside, pace.against)) if wanted],
-            journal, Corpus(output / FOLDER if output is not None else None) if pace.mutants else None,
+            journal, Corpus(output / FOLDER if output is not None else None, exchange) if pace.mutants else None,
         )  # fmt: skip
         campaign.go_on_from(before)
         report = campaign.run(minutes, most, progress)

@@ -20,7 +20,7 @@ import os
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -137,12 +137,19 @@ class Before:
 class Journal:
     """Appends to the journal of a folder, which is made; use it as a context manager.
 
-    began: which campaign is gone on with; a new one begins otherwise. Raises InputError where another process is
+    began: which campaign is gone on with; a new one begins otherwise. relay: called with every line once it is written,
+    and with the names of files that it names. Raises InputError where another process is
     writing to it, or it cannot be written.
     """
 
-    def __init__(self, folder: Path, begun: Begun, began: float | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        begun: Begun,
+        began: float | None = None,
+        relay: Callable[[bytes, Sequence[str]], None] | None = None,
+    ) -> None:
+        self.folder, self._relay = folder, relay
         self._lock = Lock()
         path = folder / NAME
         try:
@@ -203,6 +210,8 @@ class Journal:
                 os.write(self._file, line)
             except OSError as error:
                 raise InputError(f"{self.folder / NAME} cannot be written: {error}") from error
+        if self._relay is not None:
+            self._relay(line, entry.get("files", ()))
 
 
 def read_journal(folder: Path) -> Before:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effcc.commands.output import print_json, print_note
-from effcc.commands.trace import trace
 from effcc.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -62,6 +61,11 @@ def fuzz(
         Path | None,
         typer.Option(metavar="FILE", help="Write a page: branches, operators and pairs reached, failures by kind."),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; local: on one that is begun here."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="How many campaigns run at once, with --ray.")] = 2,
     stop_after: Annotated[int | None, typer.Option(min=1, help="End after so many failures.")] = None,
     reduce: Annotated[float, typer.Option(min=0.0, help="Seconds for reducing a failure; 0 leaves it as found.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -104,6 +108,8 @@ def fuzz(
         if minutes is not None:
             begun = replace(begun, minutes=before.seconds / 60 + minutes)
         print_note(before.told())
+    if ray is not None and (html is not None or door not in ("all", "graphs", "mutated") or stop_after is not None):
+        raise InputError("--ray: expected all doors, graphs or mutated, without --html and --stop-after")
     with contextlib.ExitStack() as pages:
         pages.callback(branches.end)
         with Journal(output, begun, before.began if before is not None else None) as journal:
@@ -111,12 +117,19 @@ def fuzz(
                 from effcc.fuzz.page import Pages
 
                 pages.enter_context(Pages(output, html))  # whose last one is written when the journal is ended
-            report = _runs(begun, output, stop_after, reduce, not json)(journal=journal, before=before)
+            if ray is not None:
+                from effcc.fuzz.distributed import run_distributed
+
+                how = {"reduce_seconds": reduce}
+                report = run_distributed(begun, output, ray, workers, _pace(begun), how, resume is not None)
+            else:
+                report = _runs(begun, output, stop_after, reduce, not json)(journal=journal, before=before)
     if json:
         print_json(report.as_json())
     else:
         print(report)
-    beside = [getattr(report, part) for part in ("modules", "programs", "packages") if begun.door in ("all", "graphs")]
+    graphs = begun.door in ("all", "graphs", "mutated") and ray is None
+    beside = [getattr(report, part) for part in ("modules", "programs", "packages") if graphs]
     if (report.failures and begun.door != "peers") or any(part.failures for part in beside):
         raise typer.Exit(1)
 
@@ -154,14 +167,18 @@ def _runs(begun: Begun, output: Path, stop_after: int | None, reduce: float, sho
         return partial(run_programs, **how)
     if begun.door == "peers":
         return partial(run_peers, names=begun.against, **how)
-    pace = campaign.Pace(modules=False, programs=False, packages=False) if begun.door == "graphs" else campaign.Pace()
-    if begun.door == "all":
-        pace = replace(pace, mutants=MUTANTS)
-    if begun.door == "mutated":
-        pace = replace(pace, mutants=pace.batch, modules=False, programs=False, packages=False)
-        pace = replace(pace, deployed=0, rules=0, encoders=0, sizes=0)
-    pace = replace(pace, against=begun.against)
+    pace = _pace(begun)
     return partial(campaign.run, **how, reduce_seconds=reduce, stop_after=stop_after, progress=shown, pace=pace)
 
 
-app.command(epilog="Example: effcc fuzz trace -o calls.trace --operators operators.txt")(trace)
+def _pace(begun: Begun) -> Any:
+    """What a campaign of graphs has beside them."""
+    from effcc.fuzz.campaign import Pace
+
+    pace = Pace(against=begun.against)
+    if begun.door == "all":
+        return replace(pace, mutants=MUTANTS)
+    pace = replace(pace, modules=False, programs=False, packages=False)
+    if begun.door == "mutated":
+        return replace(pace, mutants=pace.batch, deployed=0, rules=0, encoders=0, sizes=0)
+    return pace

@@ -10,7 +10,7 @@ there is read now and then. A file that cannot be read is left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -26,6 +26,8 @@ from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_graph
 from effcc.runtime.files import write_whole
 
+Exchange = Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, str]]]
+
 FOLDER = "corpus"
 MOST = 2_000  # graphs that are kept
 FRESH = 0.3
@@ -35,10 +37,12 @@ _OWN = Path(__file__).absolute().parent.parent / FOLDER
 
 
 class Corpus:
-    """Makes mutants, and keeps those that reach something new. folder: where they are kept; None: nowhere."""
+    """Makes mutants, and keeps those that reach something new. folder: where they are kept; None: nowhere. exchange:
+    takes the names and texts of those that were kept since it was called last, and gives those that others kept."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None = None, exchange: Exchange | None = None) -> None:
+        self._folder, self._exchange = folder, exchange
+        self._fresh: list[tuple[str, str]] = []
         self._cases: list[Case] = []
         self._names: set[Path] = set()
         self._features: set[tuple[str, str, str]] = set()
@@ -52,7 +56,12 @@ class Corpus:
         return len(self._cases)
 
     def read_shared(self) -> None:
-        """Take what is in the folder by now."""
+        """Take what others have kept by now."""
+        if self._exchange is not None and self._folder is not None:
+            fresh, self._fresh = self._fresh, []
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for name, text in self._exchange(fresh):
+                write_whole(self._folder / name, text)
         if self._folder is not None and self._folder.is_dir():
             self._read(self._folder)
 
@@ -110,7 +119,10 @@ class Corpus:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{case.seed}.ir"
         self._names.add(path)
-        write_whole(path, print_graph(case.graph) + "\n")
+        text = print_graph(case.graph) + "\n"
+        write_whole(path, text)
+        if self._exchange is not None:
+            self._fresh.append((path.name, text))
 
 
 def features(examined: Examined) -> set[tuple[str, str, str]]:
