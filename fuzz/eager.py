@@ -63,7 +63,7 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """A tensor as an array, row-major."""
     if tensor._is_zerotensor():  # zeros that are nowhere in memory: some gradients
         tensor = torch.zeros(tensor.shape, dtype=tensor.dtype)
-    tensor = tensor.detach().contiguous()
+    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
     if tensor.dtype == torch.bfloat16:
         return np.asarray(tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16))
     return np.asarray(tensor.numpy())

@@ -124,6 +124,8 @@ def addcdiv(m: Importer, x: Value, a: Value, b: Value, value: Any = 1) -> Value:
 def _add_scaled(m: Importer, op: str, x: Value, a: Value, b: Value, value: Any) -> Value:
     dtype = result_dtype((x, a, b))
     m.checked(value, dtype)
+    if isinstance(value, float) and not dtype.is_float:
+        value = int(value)  # as eager's kernel takes it
     base, first, second = (m.accurate(o, dtype) for o in (x, a, b))
     if value != 1:
         first = m.elementwise("mul", first, value)

@@ -20,6 +20,7 @@ import islpy as isl
 import torch
 from torch import Tensor, fx
 from torch._C._dynamo.guards import compute_overlapping_tensors
+from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import StorageOverlap, TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -308,6 +309,7 @@ def _noted_writes(graph_module: fx.GraphModule) -> _Writes:
     with ExitStack() as stack:
         fake = next(g.fake_mode for g in given if isinstance(g, FakeTensor))
         stack.enter_context(fake)
+        stack.enter_context(enable_python_dispatcher())  # as Dynamo does: some kernels know no run-time sizes
         if fake.shape_env is not None:
             stack.enter_context(fake.shape_env.ignore_fresh_unbacked_symbols())
         stack.enter_context(torch.no_grad())

@@ -16,7 +16,7 @@ from effcc.fuzz.learned.record_file import read_records
 from effcc.fuzz.learned.sources import SOURCES, Calls
 from effcc.runtime.worker import LostError, Worker, answer_requests
 
-_PATIENCE = 120.0  # seconds for an operator
+_PATIENCE = 300.0  # seconds for an operator
 _PATIENCE_WITH_SOURCES = 900.0
 
 

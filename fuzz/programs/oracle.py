@@ -111,7 +111,7 @@ class Disturbed(TorchDispatchMode):
         source = args[1] if func.overloadpacket is not aten._to_copy else args[0]
         if not isinstance(source, Tensor) or not source.is_floating_point():
             return False
-        if results.is_floating_point() or results.dtype == torch.bool:
+        if results.is_floating_point() or results.is_complex() or results.dtype == torch.bool:
             return False
         info = torch.iinfo(results.dtype)
         wide = source.double()

@@ -254,6 +254,17 @@ def test_operands_of_unlike_dtypes_are_refused_by_eagers_kernel(call: Callable[.
         compiled(g(3, 3), g(3, 3), torch.tensor([1]))
 
 
+@pytest.mark.parametrize("scale", [3.7, -2.5, 0.5])
+def test_a_product_of_integers_is_scaled_by_a_float_without_its_fraction(scale: float) -> None:
+    def scaled(x: Tensor) -> Tensor:
+        return torch.addcmul(x, x, x, value=scale)
+
+    x = torch.arange(-3, 5)
+    with torch.no_grad():
+        compiled: Any = torch.compile(scaled, backend="effcc", fullgraph=True)
+        assert torch.equal(compiled(x), scaled(x))
+
+
 def test_an_integer_convolution_with_a_bias_of_another_dtype_is_left_to_pytorch() -> None:
     def convolve(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         return F.conv1d(x, w, bias, padding="same")  # without it, eager looks at the bias

@@ -6,15 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from effcc.frontend import importer
 from effcc.frontend.importer import Importer, aten
 from effcc.fuzz.beside import reduce
+from effcc.fuzz.eager import to_numpy
 from effcc.fuzz.programs.calling import compiled, eager, observe
 from effcc.fuzz.programs.campaign import PROGRAMS
 from effcc.fuzz.programs.case import Case, Input
 from effcc.fuzz.programs.draw import draw
 from effcc.fuzz.programs.judge import Failure, difference, judge
+from effcc.fuzz.programs.oracle import Disturbed
 from effcc.fuzz.programs.script import script
 from effcc.fuzz.programs.smaller import smaller
 from effcc.ir.graph import Value
@@ -66,6 +69,14 @@ def test_zeros_that_are_nowhere_in_memory_are_compared_as_zeros() -> None:
     lines = ("a = x * y", "b = torch.ops.aten.sgn_.default(a)")
     case = replace(FLIP, lines=lines, results=("b",), mode="training", learned=("y",), way="traced")
     assert judge(case) == ""
+
+
+def test_complex_numbers_on_the_way_are_compared() -> None:
+    """A conjugate is a view in eager, of numbers that are turned where they are read."""
+    x = torch.tensor([1.0, -2.0])
+    with Disturbed(0):
+        turned = (x.to(torch.complex64) * 1j).conj()
+    assert to_numpy(turned).tolist() == [-1j, 2j]
 
 
 def test_a_call_that_eager_refuses_must_be_refused() -> None:

@@ -95,6 +95,23 @@ def test_updates_reach_every_input_that_shares_the_memory(order: tuple[Callable[
         torch.testing.assert_close(states[1], states[0])
 
 
+def test_what_a_graph_of_run_time_sizes_writes_is_seen_though_its_kernels_know_only_numbers() -> None:
+    """`addcmul_` broadcasts by a kernel that takes no symbols."""
+
+    def update(x: Tensor, y: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return (x + 1).addcmul_(y, z), v.mul_(2)
+
+    def inputs() -> tuple[Tensor, ...]:
+        z = torch.arange(6.0)
+        return torch.ones(6, 6), torch.ones(1), z, z[-1:]
+
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(update, backend="effcc", dynamic=True)
+    with pytest.warns(UserWarning, match="memory in common"):
+        got = compiled(*inputs())
+    assert all(torch.equal(a, b) for a, b in zip(got, update(*inputs()), strict=True))
+
+
 def test_a_warning_names_the_inputs() -> None:
     torch.compiler.reset()
     compiled = torch.compile(lambda x, y: x.add_(1) + y, backend="effcc", fullgraph=True)
