@@ -19,8 +19,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+import effcc.fuzz.control
 import effcc.fuzz.crossings
-import effcc.fuzz.structures  # noqa: F401  (both register structures)
+import effcc.fuzz.structures  # noqa: F401  (all register structures)
 from effcc.errors import EffccError
 from effcc.fuzz.exact import draw_exact, draw_sweep
 from effcc.fuzz.functions import draw_functions
@@ -165,6 +166,10 @@ def generate(seed: int, size: Size = Size()) -> Case:
 
 TAKE_OFFSETS = ("segment_reduce", "grouped_matmul")
 """Ops whose offsets come in order, which no draw of numbers does: a structure gives them."""
+
+
+def _run_region(region: Graph, *inputs: Any) -> tuple[Array, ...]:
+    return tuple(run_graph(region, inputs))
 
 
 @functools.cache
@@ -317,6 +322,14 @@ class _Generator:
         if not self._computed(TABLE[op], node.results, operands, dict(node.attrs), special=True):
             raise Refused(f"{op} leaves the range of numbers")
         return node.results[0]
+
+    def call(self, op: str, *operands: Value, regions: tuple[Graph, ...], **attrs: Any) -> tuple[Value, ...]:
+        """Append a node with regions, and give its results; raises Refused as `emit` does."""
+        node = self.builder.node(op, *operands, regions=regions, **attrs)
+        run = [functools.partial(_run_region, region) for region in regions]
+        if not self._computed(TABLE[op], node.results, operands, {**node.attrs, "regions": run}, special=True):
+            raise Refused(f"{op} leaves the range of numbers")
+        return node.results
 
     def fresh(self, type: TensorType, weight: bool = False, limits: tuple[int, int] | None = None) -> Value:
         """A parameter with ordinary values, or with integers in limits."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from effcc.ir.dtypes import DType, f32
-from effcc.ir.graph import Value
+from effcc.ir.graph import Graph, Value
 from effcc.ir.types import TensorType
 
 
@@ -29,6 +29,8 @@ class Sketch(Protocol):
     def dtype(self) -> DType: ...
 
     def emit(self, op: str, *operands: Value, **attrs: Any) -> Value: ...
+
+    def call(self, op: str, *operands: Value, regions: tuple[Graph, ...], **attrs: Any) -> tuple[Value, ...]: ...
 
     def fresh(self, type: TensorType, weight: bool = False, limits: tuple[int, int] | None = None) -> Value: ...
 

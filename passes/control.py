@@ -33,7 +33,7 @@ from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.kernel import Kernel
 from effcc.ir.program import Branch, Buffer, Extern, Launch, Loop, Program, Step, fresh_name, within
 from effcc.ir.types import TensorType
-from effcc.passes.counted import counted, first_number
+from effcc.passes.counted import begun, counted
 from effcc.passes.fusion.program import copying
 
 CompileBody = Callable[[Graph], Program]
@@ -253,7 +253,7 @@ def _scan(caller: _Caller, call: Extern) -> list[Step]:
     count, start = (caller.parts.new(name, body.params[0].type) for name in ("count", "start"))
     holds = caller.parts.new("holds", TensorType(boolean, ()))
     given = (count, *call.results, *call.arguments[carried:])
-    begin = caller.body(first_number(length, reverse), (), (start,))
+    begin = caller.body(begun(stacked, length, reverse), (), (start, *call.results[carried:]))
     loop = Loop(
         holds, caller.body(test, given, (holds,)), caller.body(body, given, (count, *call.results)), call.location
     )

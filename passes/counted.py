@@ -20,10 +20,12 @@ from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.types import TensorType
 
 
-def first_number(length: Dim, reverse: bool) -> Graph:
-    """The number of the first step."""
-    builder = GraphBuilder("first")
-    return builder.build((_number(builder, dim(length - 1) if reverse else 0, "scan.first"),))
+def begun(stacked: Sequence[TensorType], length: Dim, reverse: bool) -> Graph:
+    """The number of the first step, and zeros for what is stacked."""
+    builder = GraphBuilder("begin")
+    first = _number(builder, dim(length - 1) if reverse else 0, "scan.first")
+    zeros = [builder.emit("full", shape=t.shape, value=0, dtype=t.dtype, name="scan.blank") for t in stacked]
+    return builder.build((first, *zeros))
 
 
 def counted(
@@ -35,7 +37,7 @@ def counted(
     state, slices = region.params[:carried], region.params[carried : carried + len(xs)]
     fixed = region.params[carried + len(xs) :]
 
-    def begun(name: str) -> tuple[GraphBuilder, Value, list[Value], list[Value]]:
+    def bodied(name: str) -> tuple[GraphBuilder, Value, list[Value], list[Value]]:
         builder = GraphBuilder(name)
         count = builder.param("scan.count", TensorType(i64, (1,)))
         for value in state:
@@ -46,11 +48,11 @@ def counted(
             builder.adopt(value)
         return builder, count, results, whole
 
-    test, count, _, _ = begun("test")
+    test, count, _, _ = bodied("test")
     end = _number(test, -1 if reverse else length, "scan.end")
     more = test.emit("gt" if reverse else "lt", count, end, name="scan.more")
     tested = test.build((test.emit("reshape", more, shape=(), name="scan.goes_on"),))
-    body, count, results, whole = begun("step")
+    body, count, results, whole = bodied("step")
     instead: dict[Value, Value] = {}
     for n, (x, part) in enumerate(zip(whole, slices, strict=True)):
         row = body.emit("index", x, count, axes=(0,), checked=False, name=f"scan.row{n}")

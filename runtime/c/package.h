@@ -1,4 +1,4 @@
-/* What the headers of all packages share: reading their files, checking them, sizes without overflow. C11 and C++17. */
+/* What the headers of all packages share: reading their files, checking them, sizes without overflow. C99 and C++17. */
 #ifndef EFFCC_PACKAGE_4
 #define EFFCC_PACKAGE_4
 
@@ -12,6 +12,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#if !defined(__cplusplus) && __STDC_VERSION__ < 201112L
+extern void *aligned_alloc(size_t alignment, size_t size); /* which C99 does not declare */
+#endif
 
 /* What functions return besides 0. */
 enum {

@@ -177,7 +177,7 @@ def run_in_c(package: Path, name: str, x: Tensor, results: list[Tensor], folder:
     passed = "z, &turns" if counts else "z"
     text = HOST.replace("MODEL", name).replace("COUNT", str(x.numel())).replace("GIVEN", str(z.numel()))
     (folder / "main.c").write_text(text.replace("RESULTS", passed))
-    flags = ["-std=c99", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
+    flags = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
     subprocess.run(["cc", *flags, "main.c", "-o", "main", "-ldl", "-lm"], cwd=folder, check=True)
     (folder / "x.bin").write_bytes(x.numpy().tobytes())
     subprocess.run(["./main", "."], cwd=folder, check=True, timeout=60)
