@@ -11,7 +11,7 @@ from random import Random
 
 import numpy as np
 
-from effcc.fuzz.sketch import Sketch, floats, size, structure, wide
+from effcc.fuzz.sketch import Sketch, Structure, floats, size, wide
 from effcc.ir.dtypes import boolean, i64
 from effcc.ir.graph import Graph, GraphBuilder, Value
 from effcc.ir.types import TensorType
@@ -20,7 +20,6 @@ _DEEPEST = 2  # bodies within bodies
 _NUMBER = TensorType(i64, ())
 
 
-@structure
 def branch(s: Sketch) -> None:
     """One of two drawn bodies."""
     given = _operands(s)
@@ -30,7 +29,6 @@ def branch(s: Sketch) -> None:
     s.call("cond", holds, *given, regions=bodies)
 
 
-@structure
 def loop(s: Sketch) -> None:
     """Some turns of a drawn body, none at times; the count stands anywhere among what is carried."""
     given = _operands(s)
@@ -46,7 +44,6 @@ def loop(s: Sketch) -> None:
     s.call("while", *operands, regions=(test.build((held,)), body), carried=len(carried))
 
 
-@structure
 def scan(s: Sketch) -> None:
     """A drawn step for each row of a tensor or two: a state goes through, or none, and rows are stacked."""
     given = _operands(s)
@@ -62,6 +59,9 @@ def scan(s: Sketch) -> None:
         "scan", *state, *scanned, *fixed, regions=(body,), carried=len(state), scanned=len(scanned), length=steps,
         reverse=reverse,
     )  # fmt: skip
+
+
+CONTROL: tuple[Structure, ...] = (branch, loop, scan)
 
 
 def _operands(s: Sketch) -> list[Value]:

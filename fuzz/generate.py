@@ -19,10 +19,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-import effcc.fuzz.control
 import effcc.fuzz.crossings
-import effcc.fuzz.structures  # noqa: F401  (all register structures)
+import effcc.fuzz.structures  # noqa: F401  (both register structures)
 from effcc.errors import EffccError
+from effcc.fuzz.control import CONTROL
 from effcc.fuzz.exact import draw_exact, draw_sweep
 from effcc.fuzz.functions import draw_functions
 from effcc.fuzz.operands import bounds, is_deterministic, propose
@@ -48,6 +48,7 @@ MOST_ELEMENTS = 40_000  # of a tensor: the interpreter in float64 sets the pace
 MOST_WORK = 4_000_000  # elements of one index space, in multiplications of a contraction
 LARGEST = 1e4  # magnitude of values that a node may produce
 OF_THEIR_OWN = (("steps", 0.05), ("exact", 0.18), ("functions", 0.26))
+CONTROL_FLOW = 0.04  # of the others: a branch, a loop or a scan, and what follows it
 """Graphs of numbers of every magnitude, up to which share: steps defined to the bit, exact ones, functions."""
 SWEPT = (5, 6)  # of ten graphs: all exact steps of a dtype in one, at odd seeds with drawn schedules
 
@@ -218,12 +219,15 @@ class _Generator:
         own = next((kind for kind, up_to in OF_THEIR_OWN if share < up_to), "")
         if self.seed % 10 in SWEPT:
             own = "sweep"
-        if own:
+        branches = not own and Random(self.seed ^ 0xC0417).random() < CONTROL_FLOW
+        if branches:
+            self.attempt(self.random.choice(CONTROL))
+        elif own:
             self.largest = np.inf
             {"steps": self._steps, "exact": self._exact, "functions": self._functions,
              "sweep": self._sweep}[own]()  # fmt: skip
             return self._finish()
-        if not odd:  # every structure in its turn, so that few graphs see them all
+        elif not odd:  # every structure in its turn, so that few graphs see them all
             self.attempt(STRUCTURES[turn % len(STRUCTURES)])
             if begin < 0.3:
                 self.attempt(self.random.choice(STRUCTURES))
@@ -231,7 +235,7 @@ class _Generator:
             self._chain(self.random.choice(CHAINS))
         elif begin < 0.75:  # and once more, out of step with the even ones
             self.attempt(STRUCTURES[(turn + len(STRUCTURES) // 2) % len(STRUCTURES)])
-        if not odd or 0.3 <= begin < 0.75:
+        if branches or not odd or 0.3 <= begin < 0.75:
             wanted = len(self.builder.nodes) + self.random.choice((0, 0, 1, 2, 4))
         for _ in range(wanted * 6):
             if len(self.builder.nodes) >= wanted:

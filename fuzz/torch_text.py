@@ -28,14 +28,50 @@ Spell = Callable[..., str]
 def torch_function(graph: Graph, name: str = "model") -> str:
     """The text of a function that takes the parameters of `graph` in order and returns a tuple of its results.
 
-    Raises UnsupportedError for an op without a spelling (control flow, and calls to PyTorch).
+    Raises UnsupportedError for an op without a spelling (calls to PyTorch).
     """
     names = _names(graph)
     lines = [f"def {name}({', '.join(names[p] for p in graph.params)}):"]
     for node in graph.nodes:
+        if node.regions:
+            lines += [f"    {line}" for line in _control(node, names)]
+            continue
         lines.append(f"    {', '.join(names[r] for r in node.results)} = {_call(node, names)}")
     lines.append("    return " + "".join(f"{names[v]}, " for v in graph.results).rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _control(node: Node, names: Mapping[Value, str]) -> list[str]:
+    """The lines of control flow: its bodies as functions within, and the Python that calls them."""
+    results = [names[r] for r in node.results]
+    functions = [f"{(results or ['none'])[0]}_{k}" for k in range(len(node.regions))]
+    lines = [
+        line
+        for function, region in zip(functions, node.regions, strict=True)
+        for line in torch_function(region, function).splitlines()
+    ]
+    operands = [names[o] for o in node.operands]
+    given = "".join(f"{r}, " for r in results)
+    if node.op == "cond":
+        return [*lines, f"{given}= ({functions[0]} if {operands[0]} else {functions[1]})({', '.join(operands[1:])})"]
+    carried: Any = node.attrs["carried"]
+    state, rest = operands[:carried], operands[carried:]
+    held = functions[0] + "_state"
+    begun = f"{held} = ({''.join(f'{n}, ' for n in state)})"
+    if node.op == "while":
+        fixed = "".join(f", {n}" for n in rest)
+        turns = [f"while {functions[0]}(*{held}{fixed})[0]:", f"    {held} = {functions[1]}(*{held}{fixed})"]
+        return [*lines, begun, *turns, f"{given}= {held}"]
+    scanned: Any = node.attrs["scanned"]
+    fixed = "".join(f", {n}" for n in rest[scanned:])
+    order = f"range({node.attrs['length']})" + ("[::-1]" if node.attrs["reverse"] else "")
+    at, made = functions[0] + "_at", functions[0] + "_made"
+    rows = "".join(f", {n}[{at}]" for n in rest[:scanned])
+    return [
+        *lines, begun, f"{made} = {{}}", f"for {at} in {order}:",
+        f"    {made}[{at}] = {functions[0]}(*{held}{rows}{fixed})", f"    {held} = {made}[{at}][:{carried}]",
+        f"{given}= (*{held}, *map(torch.stack, zip(*({made}[at][{carried}:] for at in sorted({made})))))",
+    ]  # fmt: skip
 
 
 def dtype_text(dtype: DType) -> str:
