@@ -75,7 +75,7 @@ def changed(x: Tensor, scale: Tensor | None, rotation: Tensor | None, places: in
 def turn(x: Tensor, rotation: Tensor) -> Tensor:
     """x with blocks of its last axis multiplied by a matrix."""
     size = rotation.shape[0]
-    return (x.reshape(*x.shape[:-1], -1, size) @ rotation).reshape(x.shape)
+    return (x.reshape(*x.shape[:-1], x.shape[-1] // size, size) @ rotation).reshape(x.shape)
 
 
 @functools.cache

@@ -86,6 +86,11 @@ def test_pruning_with_data_beats_magnitudes(block: str) -> None:
     assert errors[2] < 0.9 * errors[1]
 
 
+def test_a_batch_of_no_rows_is_turned_as_any_other() -> None:
+    turned = effcc.quantize(nn.Linear(64, 8), "int5", method="hadamard")
+    assert turned(torch.zeros(0, 4, 64)).shape == (0, 4, 8)
+
+
 def test_hadamard_spreads_an_outlier_among_its_block() -> None:
     dense = layer()
     with torch.no_grad():
