@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import sympy
 import torch
 
 from effcc.errors import UnsupportedError
 from effcc.frontend.importer import Importer, imports
 from effcc.ir.dims import same_shape
+from effcc.ir.dtypes import i64
 from effcc.ir.graph import Graph, Value
 
 higher_order = torch.ops.higher_order
@@ -21,6 +23,9 @@ higher_order = torch.ops.higher_order
 
 @imports(higher_order.cond)
 def cond(m: Importer, condition: Any, then: Graph, orelse: Graph, operands: Sequence[Value]) -> tuple[Value, ...]:
+    if isinstance(condition, sympy.Expr):  # a comparison of sizes, 1 where it holds
+        held = m.emit("iota", size=1, start=condition, dtype=i64)
+        condition = m.emit("ne", held, m.emit("full", shape=(1,), value=0, dtype=i64))
     if not isinstance(condition, Value):
         raise UnsupportedError(f"torch.cond on a size ({condition}); compare tensors, or branch in Python")
     pairs = zip(then.outputs, orelse.outputs, strict=True)

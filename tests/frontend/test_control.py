@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._higher_order_ops.map import map as map_
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
+from torch.export import Dim
 
 import effcc
 from effcc.errors import UnsupportedError
@@ -157,3 +158,18 @@ def test_branches_of_different_shapes_run_in_pytorch(tmp_path: Any) -> None:
         torch.testing.assert_close(compiled(x, given), Uneven()(x, given))
     with pytest.raises(UnsupportedError, match=r"torch.cond whose branches give tensors of .*\(at test_control.py"):
         effcc.export(Uneven(), (x, y), tmp_path / "uneven.effcc")
+
+
+class BySize(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.shape[0] > 4, lambda x: x.sin(), lambda x: x * 2, (x,))
+
+
+def test_a_size_that_varies_may_decide(tmp_path: Any) -> None:
+    torch.compiler.reset()
+    path = effcc.export(BySize(), (g(6, 3),), tmp_path / "size.effcc", dynamic_shapes=({0: Dim.DYNAMIC},))
+    package, compiled = effcc.load(path), torch.compile(BySize(), backend="effcc", dynamic=True)
+    for rows in (2, 4, 5, 9):
+        for run in (package, compiled):
+            torch.testing.assert_close(run(g(rows, 3)), BySize()(g(rows, 3)))
+    assert not effcc.stats(compiled).externs
