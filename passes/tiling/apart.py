@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
+from effcc.ir.dims import elements
 from effcc.ir.expr import Axis, Load, walk
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.cost import FEMTO, machine_parameters
 from effcc.passes.tiling.nests import NestPlan
-from effcc.passes.tiling.operands import Operand, access_slots
+from effcc.passes.tiling.operands import MANY, Operand, access_slots
 
 
 def seconds_apart(
@@ -45,7 +46,8 @@ def seconds_apart(
             continue
         used = {e.name for i in load.index for e in walk(i) if isinstance(e, Axis)}
         shared = prod(points for axis, points in tile.items() if axis not in used)
-        once = access_slots(Operand(load.buffer, {lanes: 2}, load.dtype.bytes, written), lanes, width)
+        far = MANY if step is None else max(2, elements((step,)))
+        once = access_slots(Operand(load.buffer, {lanes: far}, load.dtype.bytes, written), lanes, width)
         slots += once * prod(counts[a] for a in box) / width / shared
     machine = machine_parameters(choice.target)
     return slots * machine["slot"] / FEMTO / choice.target.cores

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from effcc.passes.tiling.constraints import Domain
+from effcc.passes.tiling.cost import PAGE_BYTES
 from effcc.target import Target
 
 Role = Literal["batch", "m", "n", "k", "kept", "reduced"]
@@ -67,13 +68,15 @@ def access_slots(operand: Operand, axis: str, lanes: int) -> int:
 
     A load is one slot where neighbours are adjacent, none where all lanes are one element (it is hoisted), as many as
     the stride and as many for shuffles where every second or fourth element is taken, otherwise a scalar load and an
-    insertion for each lane, which of bytes wait for one another, at each of its places; a store takes twice as long
-    as a load, since there is one store port.
+    insertion for each lane, which of bytes wait for one another, at each of its places, and take twice as long where
+    each lane has a page of its own; a store takes twice as long as a load, since there is one store port.
     """
     stride = abs(operand.strides.get(axis, 0))
     if stride == 0:
         return 2 if operand.written else 0
     each = 4 if operand.element_bytes == 1 else 2
+    if stride < MANY and stride * operand.element_bytes >= PAGE_BYTES:
+        each *= 2
     once = 1 if stride == 1 else 2 * stride if stride in (2, 4) and not operand.written else each * lanes
     return 2 * once if operand.written else once * operand.places
 

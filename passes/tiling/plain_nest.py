@@ -240,9 +240,15 @@ def _point_cost(
     """Loads and stores of a nest at one of a row's `points`, with lanes along `axis`, in vector loads; `shares`: what
     counts by a part, as several rows share it.
 
-    What comes once a row (a reduction's result, the epilogue) counts by its share.
+    What comes once a row (a reduction's result, the epilogue) counts by its share; what the nest itself computed is in
+    registers when it reads it, and is stored only where others read it.
     """
     packed = _scattered(kernel, plan, axis, layout)
+    statements = _statements(kernel, plan)
+    own = {s.target for s in statements}
+    stored = {p.name for p in kernel.outputs} | {
+        x.buffer for s in kernel.statements if s not in statements for x in s.reads
+    }
     total = 0.0
     for i in (*plan.body, *plan.reductions, *plan.epilogue):
         s = kernel.statements[i]
@@ -251,8 +257,10 @@ def _point_cost(
         reads = sum(
             (PACKED_LOAD if load in packed else mask + lane_cost(load, axis, layout)) * shared.get(load, 1.0)
             for load in s.reads
+            if load.buffer not in own
         )
-        store = store_cost(Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype), axis, layout)
+        place = Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype)
+        store = store_cost(place, axis, layout) if s.target in stored else 0.0
         total += reads / (points if i in plan.epilogue else 1) + store / (1 if i in plan.body else points)
     return total
 
