@@ -291,9 +291,11 @@ def window_of(
     target: Target,
     rank: int = 0,
     lanes: Mapping[str, str] = MappingProxyType({}),
+    shared: Collection[str] | None = None,
 ) -> WindowSchedule:
     """The best register tile of windows, with lanes along `axis`; `packed`: what will be packed for them; `lanes`: see
-    `layouts`."""
+    `layouts`; `shared`: the axes along which there can be tasks, all that are kept if it is not given."""
+    shared = plan.kept if shared is None else shared
     statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
     work = [_operations(kernel.statements[i].value, axis) for i in (*plan.body, *plan.reductions)]
     weighted = any(len(kernel.statements[i].reads) > 1 for i in plan.reductions)
@@ -310,7 +312,9 @@ def window_of(
             reach=taps.dilation * (counts[taps.tap] - 1) + 1,
             rows=max(prod(counts[a] for a in plan.reduced if a != taps.tap), 1),
             channels=max(counts[axis], 1),
-            lines=max(prod(counts[a] for a in plan.kept if a not in (taps.line, axis)), 1),
+            lines=max(prod(counts[a] for a in plan.kept if a in shared and a not in (taps.line, axis)), 1),
+            lines_each=max(prod(counts[a] for a in plan.kept if a not in (*shared, taps.line, axis)), 1),
+            together=axis not in shared,
             weighted=weighted,
             operations=max(1, round(sum(work)) - weighted),
             bytes=sum(operand_bytes(o, axes) for o in operands),

@@ -201,7 +201,9 @@ def _window_nest(choice: Choice, plan: NestPlan, axis: str, taps: Taps, scattere
     """Windows, channel by channel: lanes are channels, neighbouring points share what they load."""
     kernel = choice.kernel
     counts = {a: choice.count(a) for a in (*plan.kept, *plan.reduced)}
-    window = window_of(kernel, plan, counts, axis, taps, scattered, choice.target, choice.rank, choice.lanes)
+    window = window_of(
+        kernel, plan, counts, axis, taps, scattered, choice.target, choice.rank, choice.lanes, choice.shared
+    )
     width, line = window.lanes * window.vectors, taps.line
     wide = -(-counts[axis] // width) * width
     # Tasks are lines, cut along channels and then along the line itself where lines are few.

@@ -38,10 +38,12 @@ MODEL = """
     left_step = min(left, 1) * (turn + max(left * vectors * taps * operations, left_loads * load_slots * vectors,
                                            latency_slots * taps))
 
-    # Tiles of a line, each with its stores and its start; lines are shared by the threads.
+    # Tiles of a line, each with its stores and its start; lines are shared by the threads, but for those that a task
+    # runs whole, and so are vectors of channels, unless they are `together` in one.
     tiles = ceil(line / points)
     line_slots = rows * (line / points * step + left_step) + line * vectors * store_slots + tiles * tile_slots
-    busy = ceil(lines * ceil(ceil(channels / lanes) / vectors) / threads)
+    parts = ceil(ceil(channels / lanes) / vectors)
+    busy = lines_each * (together * parts * ceil(lines / threads) + (1 - together) * ceil(lines * parts / threads))
     compute = slot * busy * line_slots
     cache = l2_byte * bytes / threads
     outer = bytes * byte_time / threads
@@ -65,7 +67,8 @@ class WindowNest:
 
     line: points of the axis that the register tile lies along; `stride`: how many elements the window moves from one to
     the next; `taps`: of the window along it, which reach over `reach` elements. rows: taps along all other axes.
-    channels: points along the lanes; lines: of all other axes. weighted: whether taps have weights; padded: whether
+    channels: points along the lanes, all in one task if they are `together`; lines: of all other axes that tasks cut,
+    lines_each: of those that each runs whole. weighted: whether taps have weights; padded: whether
     windows may lie partly outside. load_slots: instructions of one load, more than one where lanes lie apart.
     operations: vector instructions of folding one tap. bytes: of everything read and written. element_bytes: of what is
     computed in.
@@ -84,6 +87,8 @@ class WindowNest:
     element_bytes: int = 4
     padded: bool = False
     load_slots: int = 1
+    lines_each: int = 1
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,8 @@ def window_problem(nest: WindowNest, target: Target) -> Problem:
         "rows": nest.rows,
         "channels": nest.channels,
         "lines": nest.lines,
+        "lines_each": nest.lines_each,
+        "together": int(nest.together),
         "weighted": int(nest.weighted),
         "masks": int(nest.padded and target.isa != "avx512"),
         "load_slots": nest.load_slots,
