@@ -496,7 +496,7 @@ def compile_graph(graph: Graph, options: Options = Options(), externs: BindExter
         state = replace(run_steps(begun, target, start, see=options.see), begin=None)
         compiled = _loaded(state, target, options, externs, making)
     if key is not None:
-        remember(key, state)
+        remember(key, replace(state, vectors={}))  # most of it all, and what is made of them is in `units`
     log.info("@%s for %s: %s, in %.2f s", graph.name, target.name, _Size(state), _total(compiled))
     for name, times in state.fired.items():
         log.debug("rule %s fired %d times", name, times)

@@ -56,7 +56,7 @@ def ticks(
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
     source = emit_program(
-        program, state.nests, target, offsets=plan.offsets, functions=state.vectors, units=state.units, ticks=True,
+        program, state.nests, target, offsets=plan.offsets, functions=state.vectors or None, units=state.units, ticks=True,
         no_alias=frozenset(b.name for b in program.buffers if b.space == "prepared"),
     )  # fmt: skip
     watched = replace(state, source=source)
