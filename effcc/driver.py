@@ -309,6 +309,11 @@ def _vectorize(state: State, target: Target) -> State:
     return replace(state, vectors=vectors, units={name: units[id(f)] for name, f in vectors.items()})
 
 
+def with_vectors(state: State, target: Target) -> State:
+    """The state with its functions of vectors, made again where it was recalled without."""
+    return state if state.vectors else _vectorize(state, target)
+
+
 def _unshared(program: Program) -> frozenset[str]:
     """The buffers whose memory no other buffer shares."""
     return frozenset(b.name for b in program.buffers if b.space == "prepared")

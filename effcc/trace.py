@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from effcc.codegen.cpp.program import emit_program, entry_points
-from effcc.driver import State, build, load
+from effcc.driver import State, build, load, with_vectors
 from effcc.errors import InputError
 from effcc.ir.program import Extern
 from effcc.runtime.executable import ExternCall
@@ -53,10 +53,11 @@ def ticks(
     state: State, target: Target, sizes: Mapping[str, int], given: Mapping[str, torch.Tensor]
 ) -> tuple[Tick, ...]:
     """The ticks of one call, in the order in which they began. given: as `effcc.timing.time_steps` takes them."""
+    state = with_vectors(state, target)
     program, plan = state.program, state.plan
     assert program is not None and plan is not None
     source = emit_program(
-        program, state.nests, target, offsets=plan.offsets, functions=state.vectors or None, units=state.units, ticks=True,
+        program, state.nests, target, offsets=plan.offsets, functions=state.vectors, units=state.units, ticks=True,
         no_alias=frozenset(b.name for b in program.buffers if b.space == "prepared"),
     )  # fmt: skip
     watched = replace(state, source=source)

@@ -88,6 +88,17 @@ def test_reports_say_of_remembered_programs_what_they_say_of_new_ones() -> None:
     assert reports[0] == reports[1]
 
 
+def test_a_remembered_program_can_be_traced() -> None:
+    model, x = _mlp(), torch.randn(6, 24)
+    for _ in range(2):
+        torch._dynamo.reset()
+        run = torch.compile(model, backend="effcc")
+        with torch.no_grad():
+            run(x)
+    explained = effcc.explain(run, trace=True)
+    assert any(tick.kind == "kernel" for program in explained.programs for tick in program.ticks)
+
+
 def test_another_option_or_another_constant_is_another_program() -> None:
     model, x = _mlp(), torch.randn(6, 24)
     _compiled(model, x)
