@@ -60,6 +60,8 @@ GENERIC: dict[str, tuple[Isa, tuple[str, ...]]] = {
 """The machines that are the same wherever they are asked for, by the name that users write: what they can do beyond
 their instruction set."""
 
+PAGE_BYTES = 4096
+"""Addresses that differ by a multiple of this share a set of the L1 cache (64 sets of 64 bytes)."""
 _NOMINAL_HZ = 2.5e9  # not the clock of the moment, which would make schedules differ from run to run
 _FMA_UNITS = 2
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA = 158, 0x1023, 18

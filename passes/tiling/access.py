@@ -9,7 +9,7 @@ from effcc.ir.affine import coefficient
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim
 from effcc.ir.expr import Load
 from effcc.ir.kernel import Kernel
-from effcc.passes.tiling.cost import PAGE_BYTES
+from effcc.target import PAGE_BYTES
 
 CONTIGUOUS_LOAD = 1.0
 """The unit: one vector load."""

@@ -31,7 +31,6 @@ from effcc.passes.tiling.cost import (
     LINE_SLOTS,
     LOAD_EIGHTHS,
     PACKED_LOAD_EIGHTHS,
-    PAGE_BYTES,
     PANEL_PARTS,
     ROOFLINE,
     Prediction,
@@ -42,7 +41,7 @@ from effcc.passes.tiling.cost import (
 from effcc.passes.tiling.notation import parse_model
 from effcc.passes.tiling.operands import Axis, extents, parts_of
 from effcc.passes.tiling.solver import Solution, solutions
-from effcc.target import Target
+from effcc.target import PAGE_BYTES, Target
 
 MODEL = """
     # Register tile: accumulators, a row of B, and one broadcast element of A.

@@ -28,7 +28,7 @@ from typing import Protocol, TypeVar
 
 from effcc.passes.tiling.constraints import Expr, evaluate
 from effcc.passes.tiling.notation import Model
-from effcc.target import Target
+from effcc.target import PAGE_BYTES, Target
 
 FEMTO = 10**15
 
@@ -87,8 +87,6 @@ RUNS = 10_000_000
 """Runs of a kernel over which the first call's time is spread, unless it runs once: so many calls are worth as much."""
 START_SECONDS = 2e-6
 """Waking the thread pool and waiting for its last thread."""
-PAGE_BYTES = 4096
-"""Addresses that differ by a multiple of this share a set of the L1 cache (64 sets of 64 bytes)."""
 FAR_BYTES = PAGE_BYTES // 2
 """From here on each step of a loop reads in another page, or every other one."""
 

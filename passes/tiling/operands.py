@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from effcc.passes.tiling.constraints import Domain
-from effcc.passes.tiling.cost import PAGE_BYTES
-from effcc.target import Target
+from effcc.target import PAGE_BYTES, Target
 
 Role = Literal["batch", "m", "n", "k", "kept", "reduced"]
 
