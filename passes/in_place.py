@@ -84,13 +84,15 @@ def _may_share(program: Program, new: Buffer, old: Buffer) -> bool:
 
 
 def _ordered(program: Program, maker: Launch, copy: Launch) -> tuple[Step, ...]:
-    """The steps with a launch as late as the copy of its result, if it can be: then others have read the old value."""
+    """The steps with a launch as late as the copy of its result, where others read the old value in between, and it can
+    wait for them."""
+    (target,) = copy.results
     first, last = program.steps.index(maker), program.steps.index(copy)
     between = program.steps[first + 1 : last]
     made, read = set(maker.results), {program.memory_of(n) for n in maker.arguments}
     needed = any(not made.isdisjoint(s.touched) for s in between)
     changed = any(program.memory_of(n) in read for s in between for n in s.results)
-    if needed or changed:
+    if needed or changed or not any(target in s.touched for s in between):  # where it stands, memory is free sooner
         return program.steps
     return (*program.steps[:first], *between, maker, *program.steps[last:])
 
