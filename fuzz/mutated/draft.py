@@ -13,6 +13,7 @@ from effcc.fuzz.generate import (
     LARGEST,
     MOST_ELEMENTS,
     MOST_WORK,
+    TAKE_OFFSETS,
     Array,
     Case,
     expanded,
@@ -101,6 +102,10 @@ class Draft:
         limits = _limits(graph)
         given = {made[p]: a for p, a in self.arrays.items() if p in made}
         inputs = tuple(_array(p, given.get(p), limits.get(p), data) for p in graph.params)
+        drawn = {p for p, a in zip(graph.params, inputs, strict=True) if a is not given.get(p)}
+        stored = [o for n in graph.nodes if n.op in ("decode", *TAKE_OFFSETS) for o in n.operands]
+        if any(o in drawn and not _is_float(o) for o in stored):
+            raise Refused("positions of what is stored, which no draw of numbers gives")
         variation = draw_variation(graph, random)
         layouts = dict(variation.layouts)
         inputs = tuple(
@@ -128,6 +133,8 @@ class Draft:
         updates = [(p, v) for p, v in updates if p.type == v.type and v not in builder.params]
         changed = {p for p, _ in updates}  # what is handed back of these is theirs before the call, or after it
         outputs = [v for v in outputs if v not in changed]
+        if not outputs:
+            raise Refused("nothing to compare")
         graph = builder.build(tuple(outputs), tuple(updates))
         alive = {o for n in graph.nodes for o in n.operands} | {*graph.results, *(p for p, _ in updates)}
         params = tuple(p for p in graph.params if p in alive)
