@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effcc.commands.output import print_json, print_note
+from effcc.commands.trace import trace
 from effcc.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ DOORS = ("all", "graphs", "programs", "modules", "packages", "peers", "mutated")
 MUTANTS = 2  # of a batch of graphs, where all doors are open
 
 app = typer.Typer(invoke_without_command=True)
+app.command(epilog="Example: effcc fuzz trace -o calls.trace --operators operators.txt")(trace)
 
 
 @app.callback()
