@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from effcc.codegen.mlir.spelling import BITS, TYPES, conversion, spelling
-from effcc.errors import UnsupportedError
+from effcc.errors import EncodingError, UnsupportedError
 from effcc.ir.dims import Shape
 from effcc.ir.dtypes import DType, boolean
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, Reduce, Size, both, compare, integer, loads, walk
@@ -25,8 +25,8 @@ from effcc.ir.scalars import reduction
 def emit_graph(graph: Graph) -> str:
     """The MLIR module of a graph: `func.func @main` from its parameters to its results (outputs, then updates' values).
 
-    Raises UnsupportedError for sizes that are not constants, and for ops without an index form, or whose form scans or
-    scatters.
+    Raises UnsupportedError for sizes that are not constants, for ops without an index form, or whose form scans or
+    scatters, and for stored weights that are sums of several.
     """
     return _Emitter(graph).run()
 
@@ -89,7 +89,10 @@ class _Emitter:
             [Param(v.name, v.type.plain()) for v in node.results],
             node.attrs,
         )
-        form(builder)
+        try:
+            form(builder)
+        except EncodingError as error:
+            raise UnsupportedError(f"MLIR: {error} ({node.location or 'no location'})") from None
         if builder.scans or any(s.scatter is not None or s.spans for s in builder.statements):
             said = "scans or scatters, or has a ragged axis"
             raise UnsupportedError(f"MLIR: {node.op!r} {said}, which linalg.generic does not express")

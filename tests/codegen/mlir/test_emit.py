@@ -10,9 +10,11 @@ from effcc.codegen.mlir.spelling import NO_SPELLING, spelling
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import symbol
 from effcc.ir.dtypes import DType, boolean, f32, f64, i64
+from effcc.ir.encodings import storage
 from effcc.ir.graph import Graph, GraphBuilder
 from effcc.ir.interpreter import run_graph
 from effcc.ir.ops import TABLE
+from effcc.ir.parser import encoding_of, parse_graph
 from effcc.ir.scalars import FUNCTIONS
 from effcc.ir.types import tensor
 from tests.ir.op_samples import Sample, samples
@@ -74,6 +76,16 @@ def test_a_symbolic_size_is_refused_with_what_to_do() -> None:
     x = builder.param("x", tensor(f32, symbol("s0"), 4))
     with pytest.raises(UnsupportedError, match="fixed sizes"):
         emit_graph(builder.build((builder.emit("relu", x),)))
+
+
+def test_a_sum_of_storages_is_refused_by_name() -> None:
+    made = storage(encoding_of("low_rank(2)"), (8, 24))
+    names = [f"%c{n}" for n in range(len(made.components))]
+    params = ", ".join(f"{name}: {c.type}" for name, c in zip(names, made.components, strict=True))
+    decode = f"decode {', '.join(names)} {{encoding=<{made.encoding}>, dtype=f32, shape=[8,24]}} : f32[8,24]"
+    graph = parse_graph(f"graph @main({params}) {{\n  %w = {decode}\n  return %w\n}}")
+    with pytest.raises(UnsupportedError, match="a sum is spelled out"):
+        emit_graph(graph)
 
 
 def test_plain_loads_become_operands_and_guarded_ones_are_extracted_under_their_guard() -> None:
