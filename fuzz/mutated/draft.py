@@ -23,9 +23,11 @@ from effcc.fuzz.generate import (
 from effcc.fuzz.operands import bounds, is_deterministic
 from effcc.fuzz.sketch import Refused
 from effcc.fuzz.variation import draw_variation
+from effcc.ir.dims import Dim
 from effcc.ir.dtypes import boolean
 from effcc.ir.graph import Attribute, Graph, GraphBuilder, Node, Value
 from effcc.ir.ops import TABLE
+from effcc.ir.table.movement import slice_bounds
 from effcc.ir.types import TensorType
 
 MOST_NODES = 60
@@ -149,6 +151,8 @@ class Draft:
                 raise Refused("too large")
             if points_of(TABLE[node.op], types, found) > MOST_WORK:
                 raise Refused("too much work")
+            if node.op == "slice_scatter" and _count(node) != types[1].shape[int(str(node.attrs["axis"]))]:
+                raise Refused("a source that eager does not spread")
             if "eps" in node.attrs and not is_deterministic(TABLE[node.op], types, {**node.attrs, "eps": 0.0}):
                 raise Refused("a norm of one element is whatever rounding leaves")
             if _call(node) not in self._known and not is_deterministic(TABLE[node.op], types, node.attrs):
@@ -182,6 +186,12 @@ class Draft:
         most = LARGEST if _is_float(value) else 1e9
         if not (self.special or finite.all()) or np.abs(wide[finite]).max(initial=0.0) > most:
             raise Refused("leaves the range of numbers")
+
+
+def _count(node: Node) -> Dim:
+    """How many elements along its axis a slice has."""
+    attrs: Any = node.attrs
+    return slice_bounds(node.operands[0].type.shape[attrs["axis"]], attrs["start"], attrs["end"], attrs["step"])[1]
 
 
 def _seen(case: Case) -> list[Array]:
