@@ -45,6 +45,8 @@ def _avg_pool(spatial: int) -> Import:
         m: Importer, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, ceil: bool = False,
         count_padding: bool = True, divisor: int | None = None,
     ) -> Value:  # fmt: skip
+        if not x.type.dtype.is_float:
+            raise NotNative("an average of integers, which PyTorch cuts")
         attrs = _window(kernel, stride, padding, ceil, spatial)
         return m.emit("avg_pool", x, **attrs, count_padding=count_padding, divisor=divisor)
 
