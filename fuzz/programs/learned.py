@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from effcc.fuzz.learned.dtypes import result_dtype
+from effcc.fuzz.learned.explore import left_out
 from effcc.fuzz.learned.formula import Shape, Undefined, shape
 from effcc.fuzz.learned.record import CODES, Array, Name
 from effcc.fuzz.learned.rule import Concrete, Rule
@@ -57,11 +58,7 @@ def forget() -> None:
 
 
 def _known(operator: str) -> bool:
-    try:
-        overload(operator)
-    except AttributeError:
-        return False
-    return True
+    return not left_out(operator)
 
 
 @functools.cache
