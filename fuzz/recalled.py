@@ -89,7 +89,7 @@ def wrong_tensors(tensor: Tensor, type: TensorType) -> Iterator[tuple[str, Tenso
     yield f"as {wider}", tensor.to(wider)
     yield "with an axis more", tensor[None]
     if tensor.dim():
-        yield "with an axis less", tensor.flatten()[:1].reshape(()) if tensor.dim() == 1 else tensor.flatten(0, 1)
+        yield "with an axis less", tensor.new_zeros(()) if tensor.dim() == 1 else tensor.flatten(0, 1)
     for axis, size in enumerate(type.shape):
         if isinstance(size, int) and size:
             yield f"with axis {axis} one longer", torch.cat([tensor, tensor.narrow(axis, 0, 1)], axis)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from effcc.fuzz.journal import Before, Begun
 
 DOORS = ("all", "graphs", "programs", "modules", "packages", "peers", "mutated")
-MUTANTS = 2  # of a batch of graphs, where all doors are open
 
 app = typer.Typer(invoke_without_command=True)
 app.command(epilog="Example: effcc fuzz trace -o calls.trace --operators operators.txt")(trace)
@@ -56,8 +55,12 @@ def fuzz(
         bool, typer.Option("--programs", help="PyTorch programs, called in every way that users call them, alone.")
     ] = False,
     operators: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Operators learned by `effcc fuzz trace`, in place of those that effcc has."),
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw every third program with operators that `effcc fuzz trace` learned; "
+            "`shipped`: those that come with effcc.",
+        ),
     ] = None,
     html: Annotated[
         Path | None,
@@ -88,9 +91,10 @@ def fuzz(
     from effcc.fuzz.journal import Begun, Journal, read_journal
 
     if operators is not None:
+        from effcc.fuzz.learned.rule_file import SHIPPED
         from effcc.fuzz.programs.learned import use
 
-        use(operators)
+        use(SHIPPED if operators == "shipped" else Path(operators))
 
     asked = [name for name, wanted in _flags(packages, modules, programs).items() if wanted]
     door = _door(only, asked)
@@ -179,7 +183,7 @@ def _pace(begun: Begun) -> Any:
 
     pace = Pace(against=begun.against)
     if begun.door == "all":
-        return replace(pace, mutants=MUTANTS)
+        return pace
     pace = replace(pace, modules=False, programs=False, packages=False)
     if begun.door == "mutated":
         return replace(pace, mutants=pace.batch, deployed=0, rules=0, encoders=0, sizes=0)

@@ -23,7 +23,7 @@ from torch._higher_order_ops import while_loop
 
 from effcc.fuzz.learned.rule import Concrete, Rule
 from effcc.fuzz.programs.case import Case, Input
-from effcc.fuzz.programs.learned import LearnedCall, by_operator
+from effcc.fuzz.programs.learned import LearnedCall, are_wanted, by_operator
 from effcc.fuzz.programs.places import Places, Unfit
 from effcc.fuzz.programs.table import CALLS, THEMES
 from effcc.fuzz.programs.values import indices, laid, tensor
@@ -35,7 +35,7 @@ WAYS = ("compiled", *("traced",) * 12, "interpreted", *("traced",) * 12)
 LINES = 9  # at most
 IN_TURN, TRIES = 3, 6
 LEARNED_EVERY = 3
-"""How many programs there are for one of learned operators: with calls of the table among them."""
+"""How many programs there are for one of learned operators, where these are wanted: calls of the table among them."""
 MOST = 5_000  # elements of a tensor in the first calls
 RANK = 5
 SIZES = (1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33)
@@ -80,7 +80,7 @@ class _Draw:
         weights = [random.choice((0.2, 1, 3)) for _ in themes]
         wanted = random.randint(2, LINES)
         refused = False
-        if self.seed % LEARNED_EVERY == LEARNED_EVERY - 1:
+        if are_wanted() and self.seed % LEARNED_EVERY == LEARNED_EVERY - 1:
             self._learned_lines(wanted)
         for k in range(IN_TURN):  # every call in its turn, so that few programs see them all
             for _ in range(TRIES):

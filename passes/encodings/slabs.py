@@ -23,7 +23,7 @@ from dataclasses import replace
 from effcc.ir.dtypes import i32, i64
 from effcc.ir.encoding import Encoding
 from effcc.ir.encodings import Storage, stored_as
-from effcc.ir.encodings.levels.compressed import Compressed
+from effcc.ir.encodings.levels.base import Listed
 from effcc.ir.graph import Node, Value
 from effcc.passes.writer import Writer
 from effcc.target import Target
@@ -37,8 +37,8 @@ _FEWEST = 16
 def other_orders(stored: Storage, many_rows: bool, target: Target) -> Iterator[Storage]:
     """The same weight in orders that may be quicker to read: slabs whose gathered rows take L1, or twice as much, for
     products of many rows; whole rows where it is stored in slabs."""
-    levels = stored.levels
-    if not isinstance(levels, Compressed) or _of_blocks(stored) is None:
+    levels = stored.levels.listed
+    if levels is None or _of_blocks(stored) is None:
         return
     if levels.slab is not None:
         yield _ordered(stored, None)
@@ -51,9 +51,10 @@ def other_orders(stored: Storage, many_rows: bool, target: Target) -> Iterator[S
 
 def store_in_order(writer: Writer, node: Node, stored: Storage, wanted: Storage) -> tuple[Value, ...]:
     """The components of the weight that `node` decodes, in the order that `wanted` has."""
-    assert isinstance(stored.levels, Compressed) and isinstance(wanted.levels, Compressed)
+    levels, ordered = stored.levels.listed, wanted.levels.listed
+    assert levels is not None and ordered is not None
     starts, columns, *values = node.operands
-    order, begins = _Order(writer, stored.levels, wanted.levels).of(starts, columns)
+    order, begins = _Order(writer, levels, ordered).of(starts, columns)
 
     def moved(value: Value) -> Value:
         return writer.emit("index_select", value, order, name=value.name, axis=0)
@@ -67,7 +68,7 @@ def store_in_order(writer: Writer, node: Node, stored: Storage, wanted: Storage)
 class _Order:
     """Where blocks go: integers are i64, and N is the number of rows of blocks."""
 
-    def __init__(self, writer: Writer, levels: Compressed, wanted: Compressed) -> None:
+    def __init__(self, writer: Writer, levels: Listed, wanted: Listed) -> None:
         self.writer, self.levels, self.wanted = writer, levels, wanted
         self.count, self.rows = levels.total, levels.height_in_blocks
 
@@ -159,13 +160,13 @@ def _ordered(stored: Storage, slab: int | None) -> Storage:
 def _of_blocks(stored: Storage) -> tuple[bool, ...] | None:
     """Of each array of values, whether it holds stored blocks, one after the other, or is the same for any number of
     them; None where one is neither, as codes that share bytes are."""
-    levels = stored.levels
-    if not isinstance(levels, Compressed) or stored.values.terms or levels.total < _FEWEST:
+    levels = stored.levels.listed
+    if levels is None or stored.values.terms or levels.total < _FEWEST:
         return None
-    fewer = replace(levels, total=levels.total // 2)
+    fewer = levels.of_total(levels.total // 2)
     found = []
     for (*_, shape), (*_, other) in zip(
-        *(stored.values.components(one, stored.dtype) for one in (levels, fewer)), strict=True
+        *(stored.values.components(one, stored.dtype) for one in (stored.levels, fewer)), strict=True
     ):
         if shape != other and shape != levels.stored:
             return None

@@ -273,7 +273,9 @@ def test_the_shipped_operators_are_enough_and_whole() -> None:
     assert SHIPPED.read_text().splitlines()[1].startswith("# effcc fuzz trace --from opdb,models")
 
 
-def test_programs_of_learned_operators_are_such_as_eager_runs() -> None:
+def test_programs_of_learned_operators_are_such_as_eager_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("torch.ops.aten." in line for line in draw(LEARNED_EVERY - 1).lines), "nobody asked for them"
+    monkeypatch.setenv(programs.FILE, str(SHIPPED))
     called = 0
     for seed in range(LEARNED_EVERY - 1, 12 * LEARNED_EVERY, LEARNED_EVERY):
         case = draw(seed)

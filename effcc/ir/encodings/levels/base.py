@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,6 +29,30 @@ from effcc.ir.form import FormBuilder, call, constant
 Array = Any
 Element = Callable[[Sequence[Expr], Expr], Expr]
 """A stored element as an expression: of its place in the stored array, and of its channel (the first coordinate)."""
+
+
+class Listed(Protocol):
+    """Levels whose stored blocks are listed, those of a row together, whole rows or slab by slab."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def slab(self) -> int | None: ...
+    @property
+    def stored(self) -> tuple[int, ...]: ...
+    @property
+    def height_in_blocks(self) -> int: ...
+    @property
+    def across(self) -> int: ...
+    @property
+    def slabs(self) -> int: ...
+    def of_total(self, total: int) -> Levels:
+        """The same with another number of stored blocks."""
+        ...
 
 
 class Levels(ABC):
@@ -50,6 +74,11 @@ class Levels(ABC):
     def block(self) -> tuple[int, int]:
         """Rows and columns of the blocks that coordinates choose."""
         return (1, 1)
+
+    @property
+    def listed(self) -> Listed | None:
+        """Themselves, where stored blocks are listed row by row; None for any other."""
+        return None
 
     @property
     def count(self) -> int:

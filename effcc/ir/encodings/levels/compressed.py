@@ -60,6 +60,13 @@ class Compressed(Levels):
         return (self.height, self.width)
 
     @property
+    def listed(self) -> Compressed:
+        return self
+
+    def of_total(self, total: int) -> Compressed:
+        return replace(self, total=total)
+
+    @property
     def count(self) -> int:
         return self.total
 
