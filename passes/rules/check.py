@@ -135,7 +135,8 @@ def _check_rule(rule: Rule, wanted: int, seed: int, most: int, near: float, stra
             for applied in (made, dynamic):
                 if applied is None:
                     continue
-                problem = _disagreement(rule, applied, inputs, expected, wide, strays)
+                computed = strays or _has_subnormals(made.before, list(inputs.values()))
+                problem = _disagreement(rule, applied, inputs, expected, wide, computed)
                 if problem is not None:
                     return Verdict(rule, found, draws, problem, witness=(made.before, tuple(inputs.values())))
             on_symbols += dynamic is not None
@@ -275,6 +276,16 @@ def _reassociated(
         bound = _SLACK * (float(info.eps) * scale + float(info.tiny))
         near = (np.abs(value - wide) <= bound) & (np.abs(got_wide - wide) <= _SLACK * (2.0**-52 * scale + 1e-300))
     return near | (value == reference) | (np.isnan(value) & np.isnan(reference))
+
+
+def _has_subnormals(graph: Graph, arrays: list[Any]) -> bool:
+    """Whether what is computed on the way to the result is subnormal somewhere, and so lost most of its digits."""
+    inner = tuple(r for n in graph.nodes for r in n.results if r.type.dtype.is_float and r not in graph.outputs)
+    for array in run_graph(graph.with_nodes(graph.nodes, inner), arrays):
+        magnitude = np.abs(array.astype(np.float64))
+        if ((magnitude > 0) & (magnitude < float(ml_dtypes.finfo(array.dtype).tiny))).any():
+            return True
+    return False
 
 
 def _largest(graph: Graph, arrays: list[Any]) -> float:
