@@ -43,9 +43,13 @@ def test_ci_runs_command_2_as_readme_has_it() -> None:
     assert found.stdout.strip() == command(2)
 
 
+APART = ("peers", "distributed")
+"""Extras that are not installed for tests: what needs them is skipped without."""
+
+
 def test_every_dependency_is_pinned() -> None:
     extras = PROJECT["optional-dependencies"]
-    tested = [requirement for extra in extras if extra != "peers" for requirement in extras[extra]]
+    tested = [requirement for extra in extras if extra not in APART for requirement in extras[extra]]
     pinned = {distribution(name) for name in PINS}
     for requirement in [*PROJECT["dependencies"], *tested]:
         assert distribution(requirement) in pinned | {"effcc"}, requirement
@@ -59,7 +63,7 @@ def test_pins_are_of_public_releases() -> None:
 def test_dev_holds_every_other_extra_that_tests_need() -> None:
     extras = PROJECT["optional-dependencies"]
     (own,) = (requirement for requirement in extras["dev"] if requirement.startswith("effcc["))
-    assert set(own.removeprefix("effcc[").removesuffix("]").split(",")) == set(extras) - {"dev", "peers"}
+    assert set(own.removeprefix("effcc[").removesuffix("]").split(",")) == set(extras) - {"dev", *APART}
 
 
 @pytest.mark.parametrize("folder", ["passes", "codegen", "runtime", "fuzz"])
