@@ -86,6 +86,15 @@ _UNARY_FLOAT: dict[str, Callable[..., Any]] = {
     "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "round": _round,
 }  # fmt: skip
 
+
+def _power(a: Any, b: Any) -> Any:
+    """a^b; of integers with a negative b what is left of 1 / a^-b: 0 but for a = 1 and a = -1."""
+    if np.result_type(a, b).kind not in "iu":
+        return np.power(a, b)
+    whole = np.power(a, np.where(b < 0, b & 1, b).astype(np.asarray(b).dtype))
+    return np.where((b < 0) & (np.abs(a) != 1), np.zeros_like(whole), whole)
+
+
 FUNCTIONS: dict[str, ScalarFunction] = {
     f.name: f
     for f in [
@@ -104,7 +113,7 @@ FUNCTIONS: dict[str, ScalarFunction] = {
         ScalarFunction("floordiv", 2, np.floor_divide),
         ScalarFunction("mod", 2, np.mod),
         ScalarFunction("fmod", 2, np.fmod),
-        ScalarFunction("pow", 2, np.power),
+        ScalarFunction("pow", 2, _power),
         ScalarFunction("atan2", 2, np.arctan2, domain="float"),
         ScalarFunction("copysign", 2, np.copysign, domain="float", instructions=1.0),
         ScalarFunction("maximum", 2, np.maximum, associative=True, commutative=True, instructions=1.0),

@@ -48,8 +48,8 @@ sum cumsum prod cumprod mm bmm mv dot addmm baddbmm index_add scatter_add pow gc
 square trace convolution
 """
 _SUMS_OF_TERMS = """
-sum mean cumsum mm bmm addmm baddbmm mv dot addmv convolution index_add index_add_ scatter_add scatter_add_
-avg_pool1d avg_pool2d _adaptive_avg_pool2d trace nansum addbmm addr linear
+sum mean cumsum mm bmm addmm baddbmm mv dot addmv convolution convolution_backward index_add index_add_
+scatter_add scatter_add_ avg_pool1d avg_pool2d _adaptive_avg_pool2d trace nansum addbmm addr linear
 """
 
 
@@ -170,7 +170,8 @@ class Disturbed(TorchDispatchMode):
 
 
 def _magnitude(t: Tensor) -> Tensor:
-    return t.abs() if t.is_floating_point() else t
+    """In doubles, where a sum of magnitudes does not overflow."""
+    return t.abs().double() if t.is_floating_point() else t
 
 
 def _try(func: Any, args: Any, kwargs: Any) -> Any:

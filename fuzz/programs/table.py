@@ -252,7 +252,7 @@ F.scaled_dot_product_attention({f3}, {=}, {=}) | F.scaled_dot_product_attention(
 F.mse_loss({f}, {=}) | F.l1_loss({f}, {=}, reduction="none") | F.smooth_l1_loss({f}, {=})
 F.cross_entropy({f2}, {f2}.argmax(1)) | F.nll_loss(F.log_softmax({f2}, 1), {f2}.argmin(1), reduction="sum")
 F.binary_cross_entropy_with_logits({f}, torch.sigmoid({=})) | F.kl_div({f}, torch.softmax({=}, -1), reduction="none")
-F.huber_loss({f}, {=}) | F.dropout({f}, 0.0) | F.unfold({f4}, 2) | torch.cdist({f2}, {=})
+F.huber_loss({f}, {=}) | F.dropout({f}, 0.0) | F.unfold({f4}, 2) | torch.cdist({f2}, {=}, 1.0)
 F.pairwise_distance({f2}, {=}) | F.prelu({f2+}, {w:1}) | F.hardsigmoid({f}) | F.local_response_norm({f3}, 2)
 F.lp_pool1d({f3}, 2, 2) | torch.cross({f2}, {=}, -1) | torch.linalg.norm({f2}) | F.embedding_bag({ix2}, {f2})
 F.scaled_dot_product_attention({f3}, {=}, {=}, attn_mask={f3}.mT @ {=} > 0)
