@@ -76,7 +76,8 @@ def gathered_schedule(kernel: Kernel, target: Target) -> Schedule:
     lanes = target.vector_lanes
     row = next(s.axes[-1] for s in kernel.statements if s.reduction is not None)
     vectors = -(-elements((kernel.extents[row],)) // lanes)
-    widths = [n * lanes for n in range(1, min(vectors, MOST_VECTORS) + 1)]
+    fewest = 1 if lanes > 1 else min(vectors, 2)  # a loop over one point would hold no result of its own
+    widths = [n * lanes for n in range(fewest, min(vectors, MOST_VECTORS) + 1)]
     tasks = [_Task(kernel, target, row, n) for n in widths]
     best = min((t for task in tasks for t in (task, *task.by_slabs())), key=lambda task: task.seconds)
     notes = (f"{row}: {best.width} rows a task, turned in its cache",)

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+import effcc
 from effcc.codegen.lower import lower
 from effcc.ir.interpreter import run_kernel, run_loops
 from effcc.ir.parser import parse_graph, parse_kernel
@@ -154,3 +156,16 @@ def test_a_row_of_slabs_is_predicted_by_the_elements_that_are_stored() -> None:
     }
     whole, cut = (choose(kernels[slabs], TARGET)[1].seconds for slabs in (1, 6))
     assert whole <= cut < 2 * whole
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_rows_are_gathered_without_vectors(width: int) -> None:
+    """A task of one row had its sums set where they should be added up, and PyTorch ran it."""
+    table, places = torch.randn(3, width), torch.tensor([[2, 0], [0, 1], [0, 2]])
+
+    def bags(table: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.embedding(places, table).bfloat16().sum(1)
+
+    run = torch.compile(bags, backend="effcc", options={"target": "scalar"}, dynamic=False)
+    torch.testing.assert_close(run(table, places), bags(table, places))
+    assert "run by PyTorch: nothing" in str(effcc.explain(run, measure=False))
