@@ -65,6 +65,8 @@ OF_INTEGERS = _packets(_OF_INTEGERS)
 """Operators that are defined to the bit if their operands and results are integers."""
 SUMS = _packets(_SUMS_OF_TERMS)
 """Operators that are sums of terms: how far off they may be goes by the terms' magnitudes, which may cancel out."""
+SUMS_AS_STORED = {aten.convolution_backward}
+"""Those whose partial sums PyTorch rounds to the results' dtype, be it of 16 bits."""
 TRIALS = 5
 _UNITS = {torch.float16: 2.0, torch.bfloat16: 2.0}
 
@@ -142,15 +144,15 @@ class Disturbed(TorchDispatchMode):
         wanted = tree_leaves(sizes) if sizes is not None else [None] * len(tree_leaves(results))
         for out, size in zip(tree_leaves(results), wanted, strict=True):
             if isinstance(out, Tensor) and out.is_floating_point() and out.numel() and not _overlaps(out):
-                self._move(out, size, largest)
+                self._move(out, size, largest, func.overloadpacket in SUMS_AS_STORED)
         return results
 
-    def _move(self, out: Tensor, size: Any, terms: int) -> None:
+    def _move(self, out: Tensor, size: Any, terms: int, as_stored: bool) -> None:
         eps = torch.finfo(out.dtype).eps
         noise = self._noise(out)
         change = out.double() * noise * eps * _UNITS.get(out.dtype, 4.0)
         if size is not None:
-            inner = max(eps if out.dtype == torch.float64 else 2.0**-23, 1e-16)
+            inner = max(eps if out.dtype == torch.float64 or as_stored else 2.0**-23, 1e-16)
             change = change + size.double() * noise * inner * (4 + math.sqrt(terms))
             # A sum that overflows on the way is an infinity in one order and NaN in another.
             kinds = torch.tensor([math.nan, math.inf, -math.inf], dtype=out.dtype)
