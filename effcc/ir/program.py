@@ -34,6 +34,7 @@ that a launch has stored.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -132,10 +133,35 @@ class Extern:
 
 
 @dataclass(frozen=True)
-class Branch:
-    """Run the steps `then` where the buffer `condition`, one bool, holds true, else those of `orelse`."""
+class _Blocks(ABC):
+    """Lists of steps that run as the buffer `condition`, one bool, says."""
 
     condition: str
+
+    @property
+    @abstractmethod
+    def blocks(self) -> tuple[tuple[Step, ...], ...]:
+        """The lists of steps in it."""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The buffers that it reads, on any way, in any turn."""
+        return _distinct((self.condition,), *(s.arguments for block in self.blocks for s in block))
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The buffers that it writes, on any way, in any turn."""
+        return _distinct(*(s.results for block in self.blocks for s in block))
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        return (*self.arguments, *self.results)
+
+
+@dataclass(frozen=True)
+class Branch(_Blocks):
+    """Run the steps `then` where the buffer `condition`, one bool, holds true, else those of `orelse`."""
+
     then: tuple[Step, ...]
     orelse: tuple[Step, ...]
     location: str = ""
@@ -145,32 +171,17 @@ class Branch:
         """The lists of steps in it."""
         return self.then, self.orelse
 
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The buffers that it reads, on either way."""
-        return _distinct((self.condition,), *(s.arguments for block in self.blocks for s in block))
-
-    @property
-    def results(self) -> tuple[str, ...]:
-        """The buffers that it writes, on either way."""
-        return _distinct(*(s.results for block in self.blocks for s in block))
-
-    @property
-    def touched(self) -> tuple[str, ...]:
-        return (*self.arguments, *self.results)
-
     def with_blocks(self, then: tuple[Step, ...], orelse: tuple[Step, ...]) -> Branch:
         return replace(self, then=then, orelse=orelse)
 
 
 @dataclass(frozen=True)
-class Loop:
+class Loop(_Blocks):
     """Run the steps `test`, which write the buffer `condition`, one bool; while it holds true, `body` and `test` again.
 
     What steps read of an earlier turn they read from a buffer that is written before the loop.
     """
 
-    condition: str
     test: tuple[Step, ...]
     body: tuple[Step, ...]
     location: str = ""
@@ -179,20 +190,6 @@ class Loop:
     def blocks(self) -> tuple[tuple[Step, ...], ...]:
         """The lists of steps in it."""
         return self.test, self.body
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The buffers that it reads, in any turn."""
-        return _distinct((self.condition,), *(s.arguments for block in self.blocks for s in block))
-
-    @property
-    def results(self) -> tuple[str, ...]:
-        """The buffers that it writes, in any turn."""
-        return _distinct(*(s.results for block in self.blocks for s in block))
-
-    @property
-    def touched(self) -> tuple[str, ...]:
-        return (*self.arguments, *self.results)
 
     def with_blocks(self, test: tuple[Step, ...], body: tuple[Step, ...]) -> Loop:
         return replace(self, test=test, body=body)
