@@ -135,8 +135,7 @@ def _check_rule(rule: Rule, wanted: int, seed: int, most: int, near: float, stra
             for applied in (made, dynamic):
                 if applied is None:
                     continue
-                computed = strays or _has_subnormals(made.before, list(inputs.values()))
-                problem = _disagreement(rule, applied, inputs, expected, wide, computed)
+                problem = _disagreement(rule, applied, inputs, expected, wide, strays)
                 if problem is not None:
                     return Verdict(rule, found, draws, problem, witness=(made.before, tuple(inputs.values())))
             on_symbols += dynamic is not None
@@ -201,7 +200,7 @@ def _disagreement(
         wrong = ~_identical(got, expected)
     elif rule.claim.kind == "approximate":
         near = _within(got, wide, rule.claim.ulp)
-        if computed:
+        if computed or (not near.all() and _has_subnormals(made.before, arrays)):
             near |= _within(got, expected.astype(np.float64), 2 * rule.claim.ulp + 0.5)
         near &= _alike(got, expected, rule.claim.ulp)
         wrong = ~(near | _identical(got, expected))
