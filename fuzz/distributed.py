@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -203,7 +203,7 @@ def run_distributed(
         files = [stack.enter_context(_appended(folder)) for folder in folders]
 
         def start(worker: int) -> Any:
-            mine = Begun(begun.seed + worker * STRIDE, begun.minutes, begun.door, begun.against)
+            mine = replace(begun, seed=begun.seed + worker * STRIDE)
             return task.remote(worker, mine, asdict(pace), how or {}, _before(folders[worker]), hub)
 
         def take() -> dict[int, int]:

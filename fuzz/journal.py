@@ -21,7 +21,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -36,16 +36,18 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Begun:
-    """How a campaign was called. door: the one door it goes through, or `all`. against: peers, by name."""
+    """How a campaign was called. door: the one door it goes through, or `all`. against: peers, by name. operators: the
+    file of learned operators that programs are drawn with, `shipped` for effcc's own; empty for none."""
 
     seed: int
     minutes: float
     door: str = "all"
     against: tuple[str, ...] = ()
+    operators: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For a line."""
-        return {"seed": self.seed, "minutes": self.minutes, "door": self.door, "against": self.against}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def read_journal(folder: Path) -> Before:
         )
     last = begins[-1]
     began = last["began"]
-    begun = Begun(last["seed"], last["minutes"], last["door"], tuple(last["against"]))
+    begun = Begun(last["seed"], last["minutes"], last["door"], tuple(last["against"]), last.get("operators", ""))
     before = Before(begun, began, damaged=damaged)
     finds: dict[tuple[Any, ...], Find] = {}
     for entry in (e for e in entries if e["began"] == began):

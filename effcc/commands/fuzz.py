@@ -90,12 +90,6 @@ def fuzz(
             branches.begin()
     from effcc.fuzz.journal import Begun, Journal, read_journal
 
-    if operators is not None:
-        from effcc.fuzz.learned.rule_file import SHIPPED
-        from effcc.fuzz.programs.learned import use
-
-        use(SHIPPED if operators == "shipped" else Path(operators))
-
     asked = [name for name, wanted in _flags(packages, modules, programs).items() if wanted]
     door = _door(only, asked)
     peers: tuple[str, ...] = ()
@@ -105,7 +99,8 @@ def fuzz(
         peers = peers_of(against)
     if bool(peers) != (door == "peers") and door != "all":
         raise InputError("expected peers (--against inductor, say) with --only peers, or with all doors")
-    begun = Begun(seed, 1.0 if minutes is None else minutes, door, peers)
+    drawn = operators if operators in (None, "shipped") else str(Path(operators).resolve())
+    begun = Begun(seed, 1.0 if minutes is None else minutes, door, peers, drawn or "")
     before: Before | None = None
     if resume is not None:
         before = read_journal(resume)
@@ -113,7 +108,14 @@ def fuzz(
         begun, output = before.begun, resume
         if minutes is not None:
             begun = replace(begun, minutes=before.seconds / 60 + minutes)
+        if drawn is not None:
+            begun = replace(begun, operators=drawn)
         print_note(before.told())
+    if begun.operators:
+        from effcc.fuzz.learned.rule_file import SHIPPED
+        from effcc.fuzz.programs.learned import use
+
+        use(SHIPPED if begun.operators == "shipped" else Path(begun.operators))
     if ray is not None and (html is not None or door not in ("all", "graphs", "mutated") or stop_after is not None):
         raise InputError("--ray: expected all doors, graphs or mutated, without --html and --stop-after")
     with contextlib.ExitStack() as pages:

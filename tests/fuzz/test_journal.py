@@ -176,3 +176,10 @@ def test_programs_that_failed_are_written_as_they_are_found(tmp_path: Path, monk
         run_cases(PROGRAMS, report, lambda: report.programs >= 4, 1.0, 0, tmp_path, 1.0, journal, before)
     assert [f.case.seed for f in report.failures] == [1, 3] and report.counts["failed"] == 2
     assert [f.name for f in report.files] == ["program_1.py", "program_3.py"]
+
+
+@pytest.mark.parametrize("begun", [BEGUN, Begun(7, 2.0, "programs", operators="shipped")])
+def test_a_journal_says_how_its_campaign_was_called(begun: Begun, tmp_path: Path) -> None:
+    with Journal(tmp_path, begun):
+        pass
+    assert read_journal(tmp_path).begun == begun
