@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from typing import TypeGuard
 
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
@@ -152,11 +153,12 @@ def computed_where_written(s: Statement) -> bool:
         return True
     picking = picks_places(s)
     guards = [i.operands[0] for i in s.scatter.index if isinstance(i, Call) and i.function == "where"]
-    plain = all(isinstance(i, Axis | Const | Size) or _guarded(i) for i in s.scatter.index)
+    plain = all(isinstance(i, Axis | Const | Size) or guarded(i) for i in s.scatter.index)
     return plain and all(is_check(c) or _picks(c, picking) for guard in guards for c in _conjuncts(guard))
 
 
-def _guarded(index: Expr) -> bool:
+def guarded(index: Expr) -> TypeGuard[Call]:
+    """Whether a scatter's index is `where(condition, place, -1)`: nowhere, where the condition does not hold."""
     return isinstance(index, Call) and index.function == "where" and index.operands[2] == Const(-1, i64)
 
 

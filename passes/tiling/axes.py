@@ -20,10 +20,10 @@ from math import prod
 
 from effcc.errors import IRTypeError, noting
 from effcc.gpu import device_of
-from effcc.ir.dependences import computed_where_written, picks_places
+from effcc.ir.dependences import computed_where_written, guarded, picks_places
 from effcc.ir.dims import elements
 from effcc.ir.dtypes import boolean, i64
-from effcc.ir.expr import Axis, Call, Const, Expr, both, modulo
+from effcc.ir.expr import Axis, Call, Const, Expr, both, modulo, where
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.program import Program, fresh_name
 from effcc.passes.tiling.merge import merge_axes
@@ -103,8 +103,7 @@ def _pays(kernel: Kernel, s: Statement, tasks: int, target: Target) -> bool:
 
 
 def _picked(index: Expr, axis: str, tasks: int) -> Expr:
-    """The index where it is one of a task's, else nowhere."""
-    assert isinstance(index, Call)
-    condition, place, nowhere = index.operands
+    """The index where it is one of a task's, else nowhere. One that is known to be inside has no guard."""
+    guards, place = (index.operands[:1], index.operands[1]) if guarded(index) else ((), index)
     own = Call("eq", (modulo(place, Const(tasks, i64)), Axis(axis)), boolean)
-    return Call("where", (both(condition, own), place, nowhere), i64)
+    return where(both(*guards, own), place, Const(-1, i64))

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from math import prod
 
-from effcc.ir.dependences import picks_places, shared_axes
+from effcc.ir.dependences import guarded, picks_places, shared_axes
 from effcc.ir.dims import elements
-from effcc.ir.expr import Axis, Call, Expr, free_axes
+from effcc.ir.expr import Axis, Expr, Load, free_axes, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.schedule import PARALLEL, SERIAL, Do, Loop, Node, Schedule
 from effcc.passes.tiling.access import layouts, stride
@@ -92,8 +92,8 @@ def seconds_of(s: Statement, counts: dict[str, int]) -> float:
 
 
 def meeting(s: Statement) -> list[int]:
-    """The positions of a scatter's index that are data, where its points may meet."""
-    return [p for p, i in enumerate(_index(s)) if isinstance(i, Call) and i.function == "where"]
+    """The positions of a scatter's index that are data, where its points may meet, or guarded."""
+    return [p for p, i in enumerate(_index(s)) if guarded(i) or any(isinstance(e, Load) for e in walk(i))]
 
 
 def rows(s: Statement) -> set[str]:
