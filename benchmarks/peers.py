@@ -5,6 +5,7 @@
     inductor-max-autotune   the same with max-autotune and freezing
     effcc                   torch.compile(model, backend="effcc")
     effcc-avx2              the same with options={"target": "avx2"}, where the CPU has more
+    effcc-max-autotune      the same with mode="max-autotune": how far the default's predictions are from the best found
     effcc-package           effcc.load of an exported package: no guards of torch.compile, as with the runtimes below
     onnxruntime, openvino   over an ONNX export; `pip install onnx onnxscript onnxruntime openvino`
     capture                 no compiler: what torch.compile costs before any backend starts
@@ -75,6 +76,10 @@ def _effcc_avx2(model: nn.Module, args: tuple[Tensor, ...]) -> Run:
     return _torch_compile(model, backend="effcc", options={"target": "avx2"})
 
 
+def _effcc_max_autotune(model: nn.Module, args: tuple[Tensor, ...]) -> Run:
+    return _torch_compile(model, backend="effcc", mode="max-autotune")
+
+
 def _effcc_package(model: nn.Module, args: tuple[Tensor, ...]) -> Run:
     path = Path(tempfile.mkdtemp(prefix="effcc-peers-")) / "model.effcc"
     effcc.export(model, args, path)
@@ -123,6 +128,7 @@ PEERS: dict[str, Peer] = {
         Peer("inductor-max-autotune", _inductor_max_autotune),
         Peer("effcc", _effcc),
         Peer("effcc-avx2", _effcc_avx2),
+        Peer("effcc-max-autotune", _effcc_max_autotune),
         Peer("effcc-package", _effcc_package),
         Peer("capture", _capture_only),
         Peer("onnxruntime", _onnxruntime, ("onnx", "onnxscript", "onnxruntime")),
