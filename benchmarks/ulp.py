@@ -176,7 +176,7 @@ Written by `python -m benchmarks.ulp` ({compiler}, {libc}).
   input found worst is looked at again in long double.
 - *Special values wrong* counts inputs whose NaN, infinity or sign of zero is not as the C library's.
 - sin, cos and tan call the C library beyond |x| = 2^17 (2^13 without FMA); there every {FAR_STRIDE}st float is taken.
-- pow takes two arguments and calls the C library: 2^26 random pairs, half of any bits, half with finite results.
+- pow takes two arguments: 2^26 random pairs, half of any bits, half with finite results.
 - sigmoid's truth is 1 / (1 + e^-x) in double, also where a float e^-x would overflow.
 - *Cycles* are core cycles an element, least of 2000 runs over 2048 floats in the first cache.
 

@@ -127,11 +127,22 @@ EFFCC_INLINE int_of<V> bits_over_sqrt_half(V v) {
 }
 
 template <class V>
-EFFCC_INLINE log_parts<V> reduce_log(V x) {
+struct exponent_parts {
+    V n, f;  // x = 2^n (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)
+};
+
+// Of 0 < x < inf, exactly.
+template <class V>
+EFFCC_INLINE exponent_parts<V> split_exponent(V x) {
     auto denormal = x < broadcast<V>(0x1p-126f);
     int_of<V> b = bits_over_sqrt_half(select(denormal, x * broadcast<V>(0x1p23f), x));
     V n = convert<f32>(b >> 23) - select(denormal, broadcast<V>(23), broadcast<V>(0));
-    V f = from_bits<V>((b & 0x7fffff) + 0x3f3504f3) - broadcast<V>(1);
+    return {n, from_bits<V>((b & 0x7fffff) + 0x3f3504f3) - broadcast<V>(1)};
+}
+
+template <class V>
+EFFCC_INLINE log_parts<V> reduce_log(V x) {
+    auto [n, f] = split_exponent(x);
     return {f, n, log_rest(f)};
 }
 
