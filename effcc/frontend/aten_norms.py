@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import sympy
+
 from effcc.frontend.aten_reductions import reduce
 from effcc.frontend.importer import HALVES, Importer, NotNative, aten, imports
+from effcc.ir.dims import number, product
 from effcc.ir.dtypes import bf16, f32
 from effcc.ir.graph import Value
 from effcc.ir.op import normalize_axis
+from effcc.ir.size_functions import FUNCTIONS
 
 
 @imports(aten._softmax.default)
@@ -163,14 +167,10 @@ def batch_norm_functional(
     """Batch norm that also gives the new running statistics, `(1 - momentum) * old + momentum * batch`."""
     if not training:
         return (*batch_norm_inference(m, x, weight, bias, mean, variance, momentum, eps), mean, variance)
-    count = 1
-    for axis in (0, *range(2, x.type.rank)):
-        size = x.type.shape[axis]
-        if not isinstance(size, int):
-            raise NotNative("running statistics of a batch of unknown size")
-        count *= size
+    count = product((x.type.shape[0], *x.type.shape[2:]))
+    correction = number(FUNCTIONS["ratio"](count, sympy.Max(count - 1, 1)))
     result, batch_mean, inverse, batch_variance = _batch_norm(m, x, weight, bias, eps, (mean, variance))
-    unbiased = m.elementwise("mul", batch_variance, count / max(count - 1, 1))
+    unbiased = m.elementwise("mul", batch_variance, correction)
     return (
         result,
         batch_mean,

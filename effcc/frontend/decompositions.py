@@ -17,6 +17,7 @@ from torch._decomp import core_aten_decompositions, decomposition_table, get_dec
 from torch.fx.experimental import proxy_tensor
 
 from effcc.frontend import recurrent
+from effcc.frontend.borders import border_decompositions
 from effcc.frontend.composites import composites
 from effcc.frontend.decomposed_quantization import quantized_decompositions
 from effcc.frontend.embedding_bags import embedding_bag
@@ -105,6 +106,7 @@ def _table(known: int) -> Table:
     table[aten._embedding_bag.default] = embedding_bag
     table[aten.one_hot.default] = one_hot
     table[aten._transformer_encoder_layer_fwd.default] = encoder_layer
+    table.update(border_decompositions())
     table.update(composites())
     table.update(foreach_decompositions())
     for op in _KEPT_WHOLE:

@@ -203,7 +203,7 @@ def guard_accesses(kernel: Kernel, ranges: Ranges = NO_RANGES) -> Kernel:
         s = _without_proved_checks(s, indices, box, ranges)
         if s.dtype == i64 and s.scatter is None and s.reduction is None and s.target not in again:
             indices[s.target] = replace(s, value=read_through(s.value, indices))
-        statements.append(replace(s, value=_guarded(s.value, shapes, box, ())))
+        statements.append(replace(s, value=_guarded(s.value, shapes, box, (), ranges)))
         if s.scatter is not None and not _inside(s.scatter.index, shapes[s.target], box, (), ranges, least=-1):
             raise IRTypeError(
                 f"kernel {kernel.name!r}: cannot prove that the scatter into {s.target!r} stays inside it"
@@ -241,27 +241,27 @@ def _without_proved_checks(
 
 
 def _guarded(
-    e: Expr, shapes: Mapping[str, tuple[Dim, ...]], box: Mapping[str, Dim], conditions: tuple[tuple[Expr, bool], ...]
+    e: Expr,
+    shapes: Mapping[str, tuple[Dim, ...]],
+    box: Mapping[str, Dim],
+    conditions: tuple[tuple[Expr, bool], ...],
+    ranges: Ranges,
 ) -> Expr:
     if isinstance(e, Call) and e.function == "where":
         c, a, b = e.operands
         branches = (
-            _guarded(c, shapes, box, conditions),
-            _guarded(a, shapes, box, (*conditions, (c, False))),
-            _guarded(b, shapes, box, (*conditions, (c, True))),
+            _guarded(c, shapes, box, conditions, ranges),
+            _guarded(a, shapes, box, (*conditions, (c, False)), ranges),
+            _guarded(b, shapes, box, (*conditions, (c, True)), ranges),
         )
         return rebuild(e, branches)
-    parts = tuple(_guarded(p, shapes, box, conditions) for p in children(e))
+    parts = tuple(_guarded(p, shapes, box, conditions, ranges) for p in children(e))
     made = rebuild(e, parts) if parts else e
     if isinstance(made, Load):
-        shape = shapes[made.buffer]
-        if not _inside(made.index, shape, box, conditions):
-            bounds = [
-                c
-                for i, size in zip(made.index, shape, strict=True)
-                for c in (compare("ge", i, integer(0)), compare("lt", i, integer(size)))
-            ]
-            return where(both(*bounds), made, constant(0, made))
+        pairs = tuple(zip(made.index, shapes[made.buffer], strict=True))
+        hard = [(i, size) for i, size in pairs if not _inside((i,), (size,), box, conditions, ranges)]
+        bounds = [c for i, n in hard for c in (compare("ge", i, integer(0)), compare("lt", i, integer(n)))]
+        return where(both(*bounds), made, constant(0, made)) if bounds else made
     return made
 
 

@@ -4,7 +4,8 @@
 //
 //   load_if<V>(mask, p, fill = 0)          consecutive elements, only where mask
 //   load_mask_if<V>(mask, p)               the same for bools, as a mask
-//   load_apart<V>(p, stride)               p[0], p[stride], ...; a stride of 2 or 4 takes as many loads, and shuffles
+//   load_apart<V>(p, stride)               p[0], p[stride], ...; a stride of 2 or 4 takes as many loads, and shuffles;
+//                                          one of -1 a load and a shuffle
 //   load_apart_if<V>(mask, p, stride)      the same, only where mask
 //   store_if(mask, p, v), store_mask_if(mask, p, m)
 //   store_spread(p, stride, v, count)      the first count lanes to p[0], p[stride], ...: a short loop, as 16 stores a
@@ -42,14 +43,35 @@ EFFCC_INLINE V load_if(M mask, const S* p, element<V> fill = 0) {
         return __builtin_ia32_loadups512_mask(
             p, broadcast<V>(fill), __builtin_ia32_cmpd512_mask(mask_cast<V>(mask), i32x<16>{}, 4, -1));
 #endif
+#if defined(__AVX2__)
+    if constexpr (detail::same<V, f32x<8>> && detail::same<S, f32>) {
+        using floats = float __attribute__((vector_size(32)));
+        auto wide = mask_cast<V>(mask);
+        V read = __builtin_ia32_maskloadps256(reinterpret_cast<const floats*>(p), __builtin_bit_cast(i32x<8>, wide));
+        return select(wide, read, broadcast<V>(fill));
+    }
+#endif
     V v = broadcast<V>(fill);
     for (int i = 0; i < lanes<V>; ++i)
         if (lane(mask, i)) set_lane(v, i, load<element<V>>(p + i));
     return v;
 }
 
+namespace detail {
+
+template <Vector V>
+EFFCC_INLINE V reversed(V v) {
+    return [&]<int... I>(indices<I...>) __attribute__((always_inline)) {
+        return __builtin_shufflevector(v, v, (lanes<V> - 1 - I)...);
+    }(index_pack<lanes<V>>{});
+}
+
+}  // namespace detail
+
 template <class V, class S>
 EFFCC_INLINE V load_apart(const S* p, i64 stride) {
+    if constexpr (detail::Vector<V>)
+        if (__builtin_constant_p(stride) && stride == -1) return detail::reversed(load<V>(p - (lanes<V> - 1)));
     if constexpr (detail::Vector<V> && detail::same<S, element<V>>) {
         if (__builtin_constant_p(stride) && stride == 4 && lanes<V> >= 8) {
             // Of every four vectors the first lanes of fours; the last vector begins three elements early.
@@ -76,6 +98,10 @@ template <class V, class M, class S>
 EFFCC_INLINE V load_apart_if(M mask, const S* p, i64 stride) {
     if (all(mask)) return load_apart<V>(p, stride);
     V v = broadcast<V>(0);
+    if (!any(mask)) return v;
+    if constexpr (detail::Vector<V> && detail::Vector<M>)
+        if (__builtin_constant_p(stride) && stride == -1)
+            return detail::reversed(load_if<V>(detail::reversed(mask), p - (lanes<V> - 1)));
 #pragma GCC unroll 1
     for (int i = 0; i < lanes<V>; ++i)
         if (lane(mask, i)) set_lane(v, i, load<element<V>>(p + i * stride));
