@@ -72,9 +72,10 @@ def index_put(
 ) -> Value:  # fmt: skip
     """Writes at index tensors, or under one mask that covers the leading axes of `x` with a single value."""
     masks = [i for i in indices if i is not None and i.type.dtype == boolean]
-    if len(masks) == len(indices) == 1 and values.type.size == 1 and not accumulate:
+    if len(masks) == len(indices) == 1 and values.type.size == 1 and not (accumulate and x.type.dtype == boolean):
         mask = m.reshape(masks[0], (*masks[0].type.shape, *(1,) * (x.type.rank - masks[0].type.rank)))
-        return m.emit("where", mask, m.reshape(m.cast(values, x.type.dtype), ()), x)
+        value = m.reshape(m.cast(values, x.type.dtype), ())
+        return m.emit("where", mask, m.emit("add", x, value) if accumulate else value, x)
     if values.type.dtype != x.type.dtype:
         raise NotNative("eager refuses values of another dtype, but for one under a mask")
     axes, tensors = _index_tensors(m, indices)

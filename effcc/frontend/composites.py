@@ -7,6 +7,7 @@ infinite and theirs is not. The norms of weights are the other way round: eager 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -142,6 +143,34 @@ def _with_wide_statistics(overload: Any) -> Callable[..., Any]:
     return batch_norm
 
 
+def _without_nan(choose: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The larger or smaller of two, and the other where one is NaN."""
+
+    def extreme(x: Tensor, y: Tensor) -> Tensor:
+        dtype = torch.result_type(x, y)
+        x, y = x.to(dtype), y.to(dtype)
+        if not dtype.is_floating_point:
+            return choose(x, y)
+        return torch.where(x.isnan(), y, torch.where(y.isnan(), x, choose(x, y)))
+
+    return extreme
+
+
+def angle(x: Tensor) -> Any:
+    """Of real numbers: pi below 0, 0 elsewhere, and NaN where x is."""
+    if x.is_complex():
+        return NotImplemented
+    numbers = x if x.dtype.is_floating_point else x.to(torch.get_default_dtype())
+    turned = torch.where(numbers < 0, math.pi, torch.zeros_like(numbers)).to(numbers.dtype)
+    return torch.where(numbers.isnan(), numbers, turned)
+
+
+def dist(x: Tensor, y: Tensor, p: float = 2) -> Any:
+    """The norm of a difference, which eager rounds before it."""
+    dtype = torch.result_type(x, y)
+    return (x - y).norm(p) if dtype.is_floating_point else NotImplemented
+
+
 def composites() -> dict[Any, Callable[..., Any]]:
     """Overload -> how it is written."""
     losses = (
@@ -155,6 +184,10 @@ def composites() -> dict[Any, Callable[..., Any]]:
         **{overload: _rounded_first(overload) for overload in losses},
         **{overload: _product_with_logarithm(overload) for overload in logarithms},
         **{overload: _with_wide_statistics(overload) for overload in batch_norms},
+        aten.angle.default: angle,
+        aten.dist.default: dist,
+        aten.fmax.default: _without_nan(torch.maximum),
+        aten.fmin.default: _without_nan(torch.minimum),
         aten.logit.default: logit,
         aten.select_scatter.default: select_scatter,
         aten.pow.Tensor_Scalar: pow_of_truths,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import effcc
+from benchmarks.op_database.outcome import effcc_externs
 from effcc.errors import FaultWarning, OutOfRangeError
 
 
@@ -61,3 +62,15 @@ def test_an_index_of_run_time_size_covers_a_part() -> None:
             torch.testing.assert_close(compiled(x, index, source), model(x, index, source))
         with pytest.raises(RuntimeError, match="no larger than self"):
             compiled(x[:, :4], index, source)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_one_value_under_a_mask_is_no_scatter(accumulate: bool) -> None:
+    def model(x: Tensor, mask: Tensor, value: Tensor) -> Tensor:
+        return torch.ops.aten.index_put(x, [mask], value, accumulate)  # type: ignore[no-any-return]
+
+    compiled = effcc.compile(model, fullgraph=True)
+    x, mask = torch.arange(20, dtype=torch.int8).view(5, 2, 2), torch.arange(10).view(5, 2) % 3 == 0
+    value = torch.tensor([120], dtype=torch.int8)  # sums wrap around
+    assert torch.equal(compiled(x, mask, value), model(x, mask, value))
+    assert not effcc_externs(compiled)
