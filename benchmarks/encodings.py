@@ -145,8 +145,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="for each row of the table")
     parser.add_argument("--table", action="store_true", help="one layer of 14 schemes, a line for each")
     options = parser.parse_args()
-    here = measured(Target.detect())
-    target = here if options.target == "host" else here.with_isa(options.target)
+    target = Target.detect() if options.target == "host" else Target.detect().with_isa(options.target)
+    target = measured(target)
     if options.table:
         compact(options, target)
         return

@@ -70,9 +70,10 @@ _MEMORY_BANDWIDTH_LIMIT = 60e9
 
 
 class Rates(TypedDict):
-    """How fast a machine is: FLOP/s and bytes/s over all cores together."""
+    """How fast a machine is: FLOP/s, vector instructions/s and bytes/s over all cores together."""
 
     peak_flops: float
+    instructions: float
     l2_bandwidth: float
     l3_bandwidth: float
     memory_bandwidth: float
@@ -81,6 +82,9 @@ class Rates(TypedDict):
 @dataclass(frozen=True)
 class Target:
     """A machine: sizes in bytes, rates in FLOP/s (a fused multiply-add counts two) and bytes/s over all cores together.
+
+    `instructions` are those in vectors that codes take to become numbers and be multiplied: shifts, masks, conversions
+    and multiply-adds by turns, of which there are more in a second than of multiply-adds alone on some machines.
 
     `l1_bytes` (data) and `l2_bytes` are of one core, `l3_bytes` is shared by all. `features` are named as in
     /proc/cpuinfo and hold only those that generated code may rely on. `measured` tells whether the rates were measured
@@ -100,6 +104,7 @@ class Target:
     l2_bytes: int
     l3_bytes: int
     peak_flops: float
+    instructions: float
     l2_bandwidth: float
     l3_bandwidth: float
     memory_bandwidth: float
@@ -154,6 +159,7 @@ class Target:
             vector_registers=VECTOR_REGISTERS[isa],
             features=tuple(dict.fromkeys(features)),
             peak_flops=default_rates(isa, self.cores)["peak_flops"],
+            instructions=default_rates(isa, self.cores)["instructions"],
             measured=False,
         )
 
@@ -165,12 +171,14 @@ class Target:
 def default_rates(isa: Isa, cores: int) -> Rates:
     """Rates to plan with until a machine is measured.
 
-    The peak is `cores * 2.5 GHz * 2 FMA units * lanes * 2`; bandwidths are 100, 40 and 15 GB/s a core for L2, L3 and
-    memory, memory's no more than 60 GB/s together: the middle of what servers of the last ten years give.
+    The peak is `cores * 2.5 GHz * 2 FMA units * lanes * 2`, instructions are two a cycle; bandwidths are 100, 40 and 15
+    GB/s a core for L2, L3 and memory, memory's no more than 60 GB/s together: the middle of what servers of the last
+    ten years give.
     """
     lanes = VECTOR_BYTES[isa] // 4
     return {
         "peak_flops": cores * _NOMINAL_HZ * _FMA_UNITS * lanes * 2,
+        "instructions": cores * _NOMINAL_HZ * _FMA_UNITS,
         "l2_bandwidth": cores * _L2_BANDWIDTH_PER_CORE,
         "l3_bandwidth": cores * _L3_BANDWIDTH_PER_CORE,
         "memory_bandwidth": min(cores * _MEMORY_BANDWIDTH_PER_CORE, _MEMORY_BANDWIDTH_LIMIT),

@@ -1,7 +1,8 @@
 """The rates that this machine really reaches, measured once and remembered in the cache folder.
 
 Tiling ranks schedules by a roofline, and a roofline is only as good as the machine's own figures: the fused
-multiply-adds a second that registers allow, and the bytes a second that stream from L2, L3 and memory, all cores busy.
+multiply-adds a second that registers allow, the instructions where others stand beside them, and the bytes a second
+that stream from L2, L3 and memory, all cores busy.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from effcc.runtime.cache import CompileCache
 from effcc.runtime.files import aside
 from effcc.target import GIB, MIB, Rates, Target, cpu_model, detect
 
-_FORMAT = 1
+_FORMAT = 2
 _PROBE = Path(__file__).absolute().parent / "probe.cpp"
 
 
@@ -63,7 +64,7 @@ def _probe(target: Target, cache: CompileCache) -> dict[str, float]:
     probe = library.function(
         "effcc_probe", (ctypes.c_int, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_double)), ctypes.c_int
     )
-    rates = (ctypes.c_double * 4)()
+    rates = (ctypes.c_double * len(Rates.__annotations__))()
     if probe(target.cores, (ctypes.c_int64 * 3)(*_working_sets(target)), rates) != 0:
         raise ToolchainError("the machine could not be measured: the probe got too little memory or too few threads")
     return dict(zip(Rates.__annotations__, map(float, rates), strict=True))
@@ -83,6 +84,7 @@ def _with_rates(target: Target, rates: dict[str, float]) -> Target:
     return replace(
         target,
         peak_flops=rates["peak_flops"],
+        instructions=rates["instructions"],
         l2_bandwidth=rates["l2_bandwidth"],
         l3_bandwidth=rates["l3_bandwidth"],
         memory_bandwidth=rates["memory_bandwidth"],

@@ -1,4 +1,4 @@
-// Measures a machine: fused multiply-adds in registers, and reads that stream from L2, L3 and memory, on all cores at
+// Measures a machine: fused multiply-adds in registers, alone and beside what makes numbers of codes, and reads that stream from L2, L3 and memory, on all cores at
 // once. Compiled by effcc.runtime.measure with the flags that generated code gets.
 
 #include <pthread.h>
@@ -12,20 +12,28 @@
 #else
 #define EFFCC_FLOAT_REGISTER "x"
 #endif
+#if defined(__AVX2__)
+#define EFFCC_CODE_REGISTER "x"
+#else
+#define EFFCC_CODE_REGISTER "r"
+#endif
 
 namespace {
 
 #if defined(__AVX512F__)
 typedef float vector __attribute__((vector_size(64)));
+typedef int integers __attribute__((vector_size(64)));
 #elif defined(__AVX2__)
 typedef float vector __attribute__((vector_size(32)));
+typedef int integers __attribute__((vector_size(32)));
 #else
 typedef float vector;
+typedef int integers;
 #endif
 constexpr int64_t lanes = sizeof(vector) / sizeof(float);
 constexpr int chains = 12;  // independent sums: more than latency times throughput, fewer than AVX2's 16 registers
 
-enum Kind { fma, read };
+enum Kind { fma, decode, read };
 
 struct Job {
   Kind kind;
@@ -63,6 +71,31 @@ vector multiply_add(int64_t repeats, vector factor, vector addend) {
   return total;
 }
 
+#if defined(__AVX2__)
+#define EFFCC_CONVERT(i) __builtin_convertvector(i, vector)
+#else
+#define EFFCC_CONVERT(i) (vector)(i)
+#endif
+// A number of four bits of a code, times a factor: a shift, a mask, a conversion and a multiply-add. The code hides
+// behind `asm`, so that nothing of it is known before.
+#define EFFCC_DECODE(c) {                                         \
+    integers code = codes;                                        \
+    asm volatile("" : "+" EFFCC_CODE_REGISTER(code));             \
+    sum##c += EFFCC_CONVERT((code >> (1 + c % 4)) & 15) * factor; \
+  }
+constexpr int decoded_instructions = 4;
+
+vector multiply_codes(int64_t repeats, vector factor, integers codes) {
+  EFFCC_EACH(EFFCC_DECLARE)
+  for (int64_t i = 0; i < repeats; ++i) {
+    EFFCC_EACH(EFFCC_DECODE)
+    EFFCC_EACH(EFFCC_KEEP)
+  }
+  vector total = {};
+  EFFCC_EACH(EFFCC_TOTAL)
+  return total;
+}
+
 vector sum_all(const vector *data, int64_t vectors, int64_t repeats) {
   EFFCC_EACH(EFFCC_DECLARE)
   for (int64_t r = 0; r < repeats; ++r) {
@@ -82,10 +115,17 @@ void *work(void *argument) {
   vector factor = {}, addend = {};
   factor += one;
   addend += 1e-3f;
+  integers codes = {};
+  codes += 77;
   asm volatile("" : "+" EFFCC_FLOAT_REGISTER(factor), "+" EFFCC_FLOAT_REGISTER(addend));
   pthread_barrier_wait(job.barrier);
   const double start = now();
-  job.result = job.kind == fma ? multiply_add(job.repeats, factor, addend) : sum_all(job.data, job.vectors, job.repeats);
+  if (job.kind == fma)
+    job.result = multiply_add(job.repeats, factor, addend);
+  else if (job.kind == decode)
+    job.result = multiply_codes(job.repeats, factor, codes);
+  else
+    job.result = sum_all(job.data, job.vectors, job.repeats);
   job.seconds = now() - start;
   return nullptr;
 }
@@ -128,12 +168,14 @@ double best_rate(Job *jobs, int threads, double units_per_repeat, double round_s
 }  // namespace
 
 // `bytes` holds three sizes a thread: one that fits L2, one that fits L3 only, one that fits neither. `rates` receives
-// FLOP/s and the three bandwidths in bytes/s, over all threads together. Returns 0, or 1 if memory or threads ran out.
+// FLOP/s, vector instructions/s and the three bandwidths in bytes/s, over all threads together. Returns 0, or 1 if memory or threads ran out.
 extern "C" int effcc_probe(int threads, const int64_t *bytes, double *rates) {
   Job *jobs = (Job *)aligned_alloc(64, (sizeof(Job) * threads + 63) / 64 * 64);
   if (!jobs) return 1;
   for (int t = 0; t < threads; ++t) jobs[t].kind = fma;
   rates[0] = best_rate(jobs, threads, 2.0 * chains * lanes * threads, 0.03, 4);
+  for (int t = 0; t < threads; ++t) jobs[t].kind = decode;
+  rates[1] = best_rate(jobs, threads, (double)decoded_instructions * chains * threads, 0.03, 4);
 
   const int64_t each = (bytes[2] + 4095) / 4096 * 4096;
   void *memory = mmap(nullptr, each * threads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -148,9 +190,9 @@ extern "C" int effcc_probe(int threads, const int64_t *bytes, double *rates) {
       jobs[t].data = (const vector *)((char *)memory + t * each);
       jobs[t].vectors = bytes[level] / (int64_t)sizeof(vector) / chains * chains;
     }
-    rates[1 + level] = best_rate(jobs, threads, (double)jobs[0].vectors * (int64_t)sizeof(vector) * threads, 0.03, 4);
+    rates[2 + level] = best_rate(jobs, threads, (double)jobs[0].vectors * (int64_t)sizeof(vector) * threads, 0.03, 4);
   }
   munmap(memory, each * threads);
   free(jobs);
-  return !(rates[0] > 0 && rates[1] > 0 && rates[2] > 0 && rates[3] > 0);
+  return !(rates[0] > 0 && rates[1] > 0 && rates[2] > 0 && rates[3] > 0 && rates[4] > 0);
 }

@@ -167,7 +167,7 @@ def test_doctor_measures_the_machine(cache_dir: Path) -> None:
     assert found["compiler"]["version"]
     assert found["cache"]["folder"] == str(cache_dir)
     text = plain(runner.invoke(app, ["doctor"]).stdout)
-    assert re.search(r"peak \d+ GFLOP/s in float32, all cores \(measured\)", text)
+    assert re.search(r"peak \d+ GFLOP/s in float32, \d+ billion vector instructions/s, all cores \(measured\)", text)
 
 
 def test_doctor_without_a_compiler_says_which_package_to_install(

@@ -16,25 +16,18 @@ from effcc.codegen.cpp.loads import place
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.storage import Memory
 from effcc.ir import vectors
-from effcc.ir.codes import FEW_CODES, largest_code, tabled
+from effcc.ir.codes import FEW_CODES, largest_code, worth_a_table
 from effcc.ir.dtypes import boolean, f32, i32, i64, u8
 from effcc.ir.expr import Call, Const, Expr, Load
 from effcc.ir.vectors import Lookup, LookupCodes, Permute, Select, value_type
 
-FEWEST_STEPS = 2
-"""A lookup takes the place of at least so many instructions."""
-
 
 def looked_up(writer: Writer, e: Call, value: Callable[[Expr], Value]) -> Value | None:
     """`e` by table, if it is a function of a code; None where it is not, or computing it is as quick."""
-    if writer.lanes != FEW_CODES or not e.dtype.is_float or values.computed(e.dtype).bytes != i32.bytes:
-        return None
-    found = tabled(e)
+    found = worth_a_table(e) if writer.lanes == FEW_CODES else None
     if found is None:
         return None
     code, steps = found
-    if len(steps) < FEWEST_STEPS or code.dtype != i32 or any(s.dtype.bytes != i32.bytes for s in steps):
-        return None
     index = value(code)
     if index.lanes == 1:
         return None

@@ -107,7 +107,7 @@ def diagnose(again: bool = False) -> Diagnosis:
 def _print_report(found: Diagnosis) -> None:
     target = found.target
     giga = {name: f"{getattr(target, name) / 1e9:.0f}" for name in
-            ("peak_flops", "l2_bandwidth", "l3_bandwidth", "memory_bandwidth")}  # fmt: skip
+            ("peak_flops", "instructions", "l2_bandwidth", "l3_bandwidth", "memory_bandwidth")}  # fmt: skip
     caches = (format_bytes(size) for size in (target.l1_bytes, target.l2_bytes, target.l3_bytes))
     l1, l2, l3 = caches
     kind = "measured" if target.measured else "assumed, not measured"
@@ -121,7 +121,11 @@ def _print_report(found: Diagnosis) -> None:
         ("CPU", f"{cpu_model()}, {target.cores} cores"),
         ("code for", f"{target.isa}: {', '.join(target.features) or 'no special features'}"),
         ("caches", f"L1 {l1} and L2 {l2} a core, L3 {l3}"),
-        ("peak", f"{giga['peak_flops']} GFLOP/s in float32, all cores ({kind})"),
+        (
+            "peak",
+            f"{giga['peak_flops']} GFLOP/s in float32, {giga['instructions']} billion vector instructions/s, "
+            f"all cores ({kind})",
+        ),
         (
             "bandwidth",
             f"{giga['l2_bandwidth']} GB/s from L2, {giga['l3_bandwidth']} from L3, "

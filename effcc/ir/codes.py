@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
-from effcc.ir.dtypes import boolean, u8
+from effcc.ir.dtypes import boolean, i32, i64, u8
 from effcc.ir.expr import Call, Const, Expr, Load
 
 FEW_CODES = 16
 """So many numbers a table in registers has."""
+FEWEST_STEPS = 2
+"""A lookup takes the place of at least so many instructions."""
 
 
 def largest_code(e: Expr) -> int | None:
@@ -55,10 +57,27 @@ def tabled(e: Expr) -> tuple[Expr, tuple[Call, ...]] | None:
     return None
 
 
+def worth_a_table(e: Expr) -> tuple[Expr, tuple[Call, ...]] | None:
+    """`tabled`, where looking a float up in a register of `FEW_CODES` of them spares instructions; else None."""
+    if not isinstance(e, Call) or not e.dtype.is_float or (found := tabled(e)) is None:
+        return None
+    code, steps = found
+    plain = code.dtype == i32 and all(s.dtype.bytes == i32.bytes for s in steps)
+    return found if plain and len(steps) >= FEWEST_STEPS else None
+
+
 def reads_table(load: Load) -> bool:
     """Whether a load takes an element that a code of few values chooses: such a table is held in registers."""
     most = largest_code(load.index[0]) if len(load.index) == 1 else None
     return most is not None and most < FEW_CODES
+
+
+def unmasked(index: Expr) -> Expr:
+    """The index of a table's element without what a shuffle, which reads its low bits alone, does not need."""
+    match index:
+        case Call("cast", (inner,), dtype) if dtype == i64:
+            index = inner
+    return index.operands[0] if isinstance(index, Call) and _masks(index) else index
 
 
 def _masks(e: Call) -> bool:

@@ -12,10 +12,12 @@ arithmetic, but not perfectly. `code`, which some models have, is no part of tha
 unrolled instructions takes in the first call, spread over all calls, so that code is short where length gains nothing.
 
 Issue time is counted in *slots*: one slot is what a core takes for one vector multiply-add when nothing else holds it
-up (half a cycle with two such units). The constants below are those of server cores since 2013; where a reason gives
-only the order of magnitude (calls, stores), the number is what packed products of 32 to 128 rows showed on one AVX-512
-machine: tiles are ranked as measured (rank correlation 0.8 to 0.9 over 24 tiles), the chosen one within 2 % of the
-best.
+up (half a cycle with two such units). Some machines have fewer units for multiply-adds than for other vector
+instructions (Zen 4 with AVX-512: one and two a cycle); `issue` is what one takes in a loop that makes numbers of codes
+and multiplies them, and reductions are counted in it. The constants below are those of server cores since 2013; where
+a reason gives only the order of magnitude (calls, stores), the number is what packed products of 32 to 128 rows showed
+on one AVX-512 machine: tiles are ranked as measured (rank correlation 0.8 to 0.9 over 24 tiles), the chosen one within
+2 % of the best.
 """
 
 from __future__ import annotations
@@ -129,6 +131,7 @@ def machine_parameters(target: Target, element_bytes: int = 4) -> dict[str, int]
         "l2_bytes": target.l2_bytes,
         "threads": target.cores,
         "slot": max(1, round(slot)),
+        "issue": max(1, round(min(slot, FEMTO * target.cores / target.instructions))),
         "l2_byte": _byte_time(target, target.l2_bandwidth),
         "latency_slots": FMA_LATENCY_SLOTS,
         "call_slots": CALL_SLOTS,

@@ -13,7 +13,7 @@ from math import prod
 from types import MappingProxyType
 
 from effcc.ir.affine import coefficient
-from effcc.ir.codes import reads_table
+from effcc.ir.codes import FEW_CODES, reads_table, unmasked, worth_a_table
 from effcc.ir.contraction import Contraction, factors_of, summands_of
 from effcc.ir.contraction import Operand as Factor
 from effcc.ir.dependences import is_copy, is_made_anew, online_axis
@@ -47,8 +47,8 @@ from effcc.target import Target
 
 STORE_SLOTS = 2
 """Slots to store a vector: there is one store port."""
-FUSED = 1
-"""Of a product that is added to a sum, both are one instruction."""
+LOOKUP, LONG_LOOKUP = 1.0, 4.0
+"""Instructions to look elements up in a table that one register holds, or two."""
 MASK_REGISTERS = 3
 """Where masks are vectors: the lanes' numbers, zeros, and the mask itself."""
 
@@ -164,7 +164,7 @@ def _apart(kernel: Kernel, factor: Factor, innermost: str, steps: int, target: T
 def joins_of(s: Statement, groups: int, axis: str) -> Joins:
     """What it takes to add a product's sums up, of so many groups, as a statement does; lanes along `axis`."""
     loads_ = len({x for x in s.reads if axis in free_axes(x)}) - 1
-    return Joins(groups, max(1, round(_operations(s.value, axis)) - FUSED), loads_)
+    return Joins(groups, max(1, round(_operations(s.value, axis))), loads_)
 
 
 def _decode_slots(factor: Factor, axis: str) -> int:
@@ -225,7 +225,7 @@ def pointwise_of(
     nest = PointwiseNest(
         axes,
         _operands(layout, statements, counts),
-        max(1, round(sum(_operations(s.value, axis) for s in statements))),
+        max(1, round(sum(_operations(s.value, axis, target.vector_lanes) for s in statements))),
         element_bytes=_widest(statements),
         whole=frozenset(counts).difference(shared),
         given=given,
@@ -257,7 +257,7 @@ def reduction_of(
     nest = ReductionNest(
         tuple(Axis(a, max(n, 1), "reduced" if a in reduced else "kept") for a, n in counts.items()),
         _operands(layout, statements, counts),
-        max(1, round(sum(_operations(s.value, axis) for s in statements))),
+        max(1, round(sum(_operations(s.value, axis, target.vector_lanes) for s in statements))),
         live_values=max(LIVE_VALUES, 2 * together, sums * together + 1),
         element_bytes=_widest(statements),
         whole=frozenset(counts).difference(shared),
@@ -297,7 +297,7 @@ def window_of(
     `layouts`; `shared`: the axes along which there can be tasks, all that are kept if it is not given."""
     shared = plan.kept if shared is None else shared
     statements = [kernel.statements[i] for i in (*plan.body, *plan.reductions, *plan.epilogue)]
-    work = [_operations(kernel.statements[i].value, axis) for i in (*plan.body, *plan.reductions)]
+    work = [_operations(kernel.statements[i].value, axis, target.vector_lanes) for i in (*plan.body, *plan.reductions)]
     weighted = any(len(kernel.statements[i].reads) > 1 for i in plan.reductions)
     layout = layouts(kernel, lanes)
     operands = _operands(layout, statements, counts)
@@ -316,7 +316,7 @@ def window_of(
             lines_each=max(prod(counts[a] for a in plan.kept if a not in (*shared, taps.line, axis)), 1),
             together=axis not in shared,
             weighted=weighted,
-            operations=max(1, round(sum(work)) - weighted),
+            operations=max(1, round(sum(work))),
             bytes=sum(operand_bytes(o, axes) for o in operands),
             element_bytes=_widest(statements),
             padded=any(guards(kernel.statements[i].value) for i in plan.reductions),
@@ -327,24 +327,29 @@ def window_of(
     )
 
 
-def _operations(e: Expr, axis: str, known: set[Expr] | None = None) -> float:
-    """Vector instructions of an expression with lanes along `axis`: what is the same in all lanes is computed apart,
+def _operations(e: Expr, axis: str, lanes: int = FEW_CODES, known: set[Expr] | None = None) -> float:
+    """Vector instructions of an expression with `lanes` along `axis`: what is the same in all lanes is computed apart,
     and what is written twice, `known` by then, once."""
     known = set() if known is None else known
     if isinstance(e, Reduce):
-        # Where several products are added up, the first of them is added as it is multiplied, too.
-        *others, first = summands_of(e.body)
-        return _operations(e.body, axis, known) + (0.0 if others and factors_of(first) else 1.0)
+        # A product is added as it is multiplied; of several that are added up, this one is the first.
+        *_, first = summands_of(e.body)
+        multiplied = factors_of(first) is not None and first.dtype.is_float
+        return _operations(e.body, axis, lanes, known) + (0.0 if multiplied else 1.0)
     if axis not in free_axes(e) or e in known:
         return 0.0
     known.add(e)
     match e:
         case Load() if reads_table(e):
-            return function("where").instructions + _operations(e.index[0], axis, known)
+            code = unmasked(e.index[0])
+            return (LOOKUP if lanes >= FEW_CODES else LONG_LOOKUP) + _operations(code, axis, lanes, known)
         case Call() if e.dtype.name == "i64" and not loads(e):
             return 0.0
+        case Call() if lanes == FEW_CODES and (found := worth_a_table(e)) is not None:
+            return LOOKUP + _operations(found[0], axis, lanes, known)
         case Call():
-            return function(e.function).instructions + sum(_operations(o, axis, known) for o in e.operands)
+            own = function(e.function).instructions
+            return own + sum(_operations(o, axis, lanes, known) for o in e.operands)
     return 0.0
 
 

@@ -13,7 +13,7 @@ operation:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -54,12 +54,14 @@ MODEL = """
     rounds = ceil(tasks / threads)
     busy_groups = max(rounds * together * inner * tile, ceil(inner * rows * groups / threads))
 
-    # Issue slots of a vector: instructions, or the latency of combining it into one of the accumulators.
-    step = max(own_slots + ceil(shared_slots / together), ceil(latency_slots / (accumulators * together)))
-    combine = combine_slots + accumulators
+    # Issue slots of a vector: instructions, plain loads, which issue beside them, or the latency of combining it into
+    # one of the accumulators, whichever takes longest.
+    step = max(own_slots + ceil(shared_slots / together), own_loads + ceil(shared_loads / together),
+               ceil(latency_slots / (accumulators * together)))
+    combine = ceil(combine_slots / together) + accumulators    # of rows that run together at the same time
     busy = busy_groups * steps
     finish = busy_groups * combine + min(rounds, claims) * task_slots
-    compute = slot * (passes * busy * step + ceil(busy / accumulators) * 2 + finish)
+    compute = issue * (passes * busy * step + ceil(busy / accumulators) * 2 + finish)
 
     # Later passes find the row in L1 or L2 unless it is longer.
     again = min(1, row_bytes * lane_rows / l1_bytes)
@@ -68,7 +70,7 @@ MODEL = """
     cache = l2_byte * busy_bytes * (1 + later_passes * again)
     outer = busy_bytes * byte_time * (1 + later_passes * gone)
 
-    code = accumulators * (own_slots * together + shared_slots) * code_time
+    code = accumulators * ((own_slots + own_loads) * together + shared_slots + shared_loads) * code_time
 
     # Threads claim tasks: the last one keeps the others waiting, for a sixteenth of it on average.
     wait = max(compute, cache, outer) / (16 * rounds)
@@ -179,8 +181,9 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
     others = rows // (1 if across else extent_of[vector_axis])
     fewest = vectors_at_once(lanes, target)
     shared = [o for o in read_each_step if nest.sharing and not o.strides.get(nest.sharing, 0)]
-    shared_slots = sum(access_slots(o, vector_axis, lanes) for o in shared)
-    own_slots = nest.operations + sum(access_slots(o, vector_axis, lanes) for o in read_each_step if o not in shared)
+    own = [o for o in read_each_step if o not in shared]
+    shared_slots, shared_loads = _slots_and_loads(shared, vector_axis, lanes)
+    own_slots, own_loads = _slots_and_loads(own, vector_axis, lanes)
     parameters = machine | {
         "steps": length // extent_of[vector_axis] * vectors if across else length,
         "groups": 1 if across else vectors,
@@ -190,8 +193,10 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
         "fewest": fewest,
         "lane_rows": 1 if across else lanes,
         "live_values": nest.live_values,
-        "own_slots": own_slots,
+        "own_slots": nest.operations + own_slots,
+        "own_loads": own_loads,
         "shared_slots": shared_slots,
+        "shared_loads": shared_loads,
         "combine_slots": (
             _combine_slots(lanes) + SPAN_SLOTS * nest.ragged if across else 4 + round(STORE_SLOTS * nest.stores)
         ),
@@ -237,6 +242,12 @@ def _as_schedule(nest: ReductionNest, vector_axis: str, problem: Problem, soluti
 
 def _is_reduced(nest: ReductionNest, axis: str) -> bool:
     return any(a.name == axis and a.role == "reduced" for a in nest.axes)
+
+
+def _slots_and_loads(operands: Iterable[Operand], axis: str, lanes: int) -> tuple[int, int]:
+    """Issue slots to read operands whose lanes lie apart, and plain loads of others."""
+    slots = [access_slots(o, axis, lanes) for o in operands]
+    return sum(s for s in slots if s > 1), sum(s for s in slots if s == 1)
 
 
 def _combine_slots(lanes: int) -> int:

@@ -19,6 +19,7 @@ def test_rates_are_measured_once_and_recalled(cache: CompileCache, monkeypatch: 
     assert found.measured
     assert found.peak_flops > 1e9
     assert found.l2_bandwidth > 1e9
+    assert found.instructions > 1e8
     assert found.memory_bandwidth > 1e8
     assert found.memory_bandwidth < found.l2_bandwidth
     monkeypatch.setattr(measure, "_probe", None)  # a second measurement would fail
