@@ -151,7 +151,7 @@ def index_add(m: Importer, x: Value, dim: int, index: Value, source: Value, alph
         raise NotNative("index_add of this form")
     axis = normalize_axis(dim, x.type.rank)
     wanted = (*x.type.shape[:axis], index.type.shape[0], *x.type.shape[axis + 1 :])
-    if not same_shape(source.type.shape, wanted):
+    if source.type.dtype != x.type.dtype or not same_shape(source.type.shape, wanted):
         raise NotNative("index_add of a source that does not surely fit, which eager refuses")
     added = source if alpha == 1 else m.elementwise("mul", source, alpha)
     if x.type.rank == 1:  # which eager adds one by one, rounding each sum
@@ -172,7 +172,7 @@ def index_copy(m: Importer, x: Value, dim: int, index: Value, source: Value) -> 
         raise NotNative("index_copy of this form")
     axis = normalize_axis(dim, x.type.rank)
     wanted = (*x.type.shape[:axis], index.type.shape[0], *x.type.shape[axis + 1 :])
-    if not same_shape(source.type.shape, wanted):
+    if source.type.dtype != x.type.dtype or not same_shape(source.type.shape, wanted):
         raise NotNative("index_copy of a source that does not surely fit, which eager refuses")
     return _put(m, x, axis, index, source)
 

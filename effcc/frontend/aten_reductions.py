@@ -10,7 +10,7 @@ import torch
 
 from effcc.frontend.aten_pointwise import as_bool
 from effcc.frontend.importer import Import, Importer, NotNative, aten, dtype_of, imports
-from effcc.ir.dims import dim
+from effcc.ir.dims import Dim, dim
 from effcc.ir.dtypes import f64, i64
 from effcc.ir.graph import Value
 from effcc.ir.op import normalize_axis
@@ -69,11 +69,15 @@ def _extreme(op: str) -> Import:
 
 def _extreme_of_all(op: str) -> Import:
     def importer(m: Importer, x: Value) -> Value:
-        if not m.facts.not_negative(dim(x.type.size - 1)):
-            raise NotNative("the extreme of what may have no elements, which eager refuses")
+        _require_elements(m, x.type.size)
         return reduce(m, op, x, None)
 
     return importer
+
+
+def _require_elements(m: Importer, count: Dim) -> None:
+    if not m.facts.not_negative(dim(count - 1)):
+        raise NotNative("the extreme of what may have no elements, which eager refuses")
 
 
 imports(aten.amax.default)(_extreme("max"))
@@ -83,8 +87,10 @@ imports(aten.min.default)(_extreme_of_all("min"))
 
 
 def _extreme_and_index(op: str, argument: str) -> Import:
-    def importer(m: Importer, x: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
-        axes = _axes(x, dim)
+    def importer(m: Importer, x: Value, axis: int, keepdim: bool = False) -> tuple[Value, Value]:
+        axes = _axes(x, axis)
+        for reduced in axes or ():
+            _require_elements(m, x.type.shape[reduced])
         return reduce(m, op, x, axes, keepdim), reduce(m, argument, x, axes, keepdim)
 
     return importer

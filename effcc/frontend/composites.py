@@ -45,9 +45,21 @@ def _rounded_first(overload: Any) -> Callable[..., Tensor]:
     return loss
 
 
+_CELU = decomposition_table[aten.celu.default]
 _LOGIT = decomposition_table[aten.logit.default]
 _SELECT_SCATTER = decomposition_table[aten.select_scatter.default]
 _CROSS_ENTROPY = _rounded_first(aten.binary_cross_entropy.default)
+_SMOOTH_L1 = _rounded_first(aten.smooth_l1_loss.default)
+
+
+def smooth_l1_loss(x: Tensor, target: Tensor, reduction: int = _MEAN, beta: float = 1.0) -> Any:
+    """The loss; below 0, beta is left to eager, which refuses it."""
+    return NotImplemented if beta < 0 else _SMOOTH_L1(x, target, reduction, beta)
+
+
+def celu(x: Tensor, alpha: Any = 1.0) -> Any:
+    """alpha * expm1(x / alpha) below 0; an alpha of 0 is left to eager, which refuses it."""
+    return NotImplemented if alpha == 0 else _CELU(x, alpha)
 
 
 def mse_loss_backward(grad: Tensor, x: Tensor, target: Tensor, reduction: int) -> Tensor:
@@ -175,7 +187,6 @@ def composites() -> dict[Any, Callable[..., Any]]:
     """Overload -> how it is written."""
     losses = (
         aten.mse_loss.default,
-        aten.smooth_l1_loss.default,
         aten.huber_loss.default,
     )
     batch_norms = (aten._native_batch_norm_legit.no_stats, aten._native_batch_norm_legit_functional.default)
@@ -185,6 +196,7 @@ def composites() -> dict[Any, Callable[..., Any]]:
         **{overload: _product_with_logarithm(overload) for overload in logarithms},
         **{overload: _with_wide_statistics(overload) for overload in batch_norms},
         aten.angle.default: angle,
+        aten.celu.default: celu,
         aten.dist.default: dist,
         aten.fmax.default: _without_nan(torch.maximum),
         aten.fmin.default: _without_nan(torch.minimum),
@@ -193,6 +205,7 @@ def composites() -> dict[Any, Callable[..., Any]]:
         aten.pow.Tensor_Scalar: pow_of_truths,
         aten.binary_cross_entropy.default: binary_cross_entropy,
         aten.mse_loss_backward.default: mse_loss_backward,
+        aten.smooth_l1_loss.default: smooth_l1_loss,
         aten.soft_margin_loss.default: soft_margin_loss,
         aten.soft_margin_loss_backward.default: soft_margin_loss_backward,
         aten._weight_norm_interface.default: weight_norm,

@@ -118,3 +118,24 @@ def test_coordinates_that_are_no_numbers_raise_nothing() -> None:
     x, grid = torch.randn(1, 2, 4, 4), torch.zeros(1, 3, 3, 2)
     grid[0, 0, 0, 0], grid[0, 1, 1, 1] = float("nan"), 1e30
     assert torch.compile(sample, backend="effcc")(x, grid).shape == sample(x, grid).shape
+
+
+REFUSED: dict[str, Callable[[Tensor], object]] = {
+    "smooth_l1_loss with a negative beta": lambda x: F.smooth_l1_loss(x, x * 2, beta=-1.0),
+    "celu with an alpha of 0": lambda x: F.celu(x, 0.0),
+    "the maximum along an axis without elements": lambda x: x[:0].max(0),
+    "the minimum of rows of which data leave none": lambda x: x[x[:, 0] > 1e9].min(0),
+    "index_add of another dtype": lambda x: x.index_add(0, torch.tensor([0]), x[:1].double()),
+    "index_copy of another dtype": lambda x: x.index_copy(0, torch.tensor([0]), x[:1].double()),
+    "a convolution with a dilation of 0": lambda x: F.conv2d(x[None, None], x[None, None, :2, :2], dilation=0),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_eager_refuses_and_capture_does_not(name: str) -> None:
+    function, x = REFUSED[name], table()
+    with pytest.raises((IndexError, RuntimeError)) as expected:
+        function(x)
+    with pytest.raises((IndexError, RuntimeError)) as found:
+        torch.compile(function, backend="effcc")(x)
+    assert str(expected.value).partition("\n")[0] in str(found.value)
