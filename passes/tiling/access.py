@@ -19,7 +19,7 @@ BROADCAST_LOAD = 0.5
 """One element for all lanes: it stays in a register over many vectors."""
 SHUFFLED_LOAD = 2 * CONTIGUOUS_LOAD
 """A vector of elements of which every second or fourth is wanted, by that number: they are loaded, and shuffled
-(`load_apart`); of elements that are widened as they are loaded, only bytes are."""
+(`load_apart`); of elements widened as they are loaded, only bytes are. Neighbours read backwards are one load."""
 STRIDED_LOAD, GATHERED_LOAD = 12.0, 20.0
 """A load and an insertion for each of 16 lanes, of which some overlap; gathered, an index for each lane besides."""
 FAR = 2.0
@@ -66,6 +66,8 @@ def lane_cost(load: Load, axis: str, layout: Mapping[str, Shape]) -> float:
         return int(step) * SHUFFLED_LOAD
     if step == 1:
         return CONTIGUOUS_LOAD
+    if step == -1:
+        return SHUFFLED_LOAD
     far = not isinstance(step, int) or abs(step) * load.dtype.bytes >= PAGE_BYTES
     return STRIDED_LOAD * (FAR if far else 1.0)
 

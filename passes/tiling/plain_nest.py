@@ -272,7 +272,8 @@ def _crossing(kernel: Kernel, statements: Sequence[Statement], axis: str, layout
     stores = [Load(s.target, tuple(Axis(a) for a in s.axes), s.dtype) for s in statements if s.target in layout]
     for load in [*(x for s in statements for x in s.reads), *stores]:
         steps = {a: stride(load, a, layout[load.buffer]) for a in kernel.extents}
-        if steps[axis] not in (0, 1, None):
+        uneven = steps[axis] is None and all(x is load for x in walk(load) if isinstance(x, Load))
+        if uneven or steps[axis] not in (0, 1, None):
             found = next((a for a, step in steps.items() if step == 1), None)
             if found is not None:
                 return found

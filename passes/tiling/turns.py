@@ -74,7 +74,7 @@ def turned_nest(choice: Choice, plan: NestPlan, along: str, crossing: str, layou
 
 
 def _distance(step: Dim | None) -> float:
-    """How many elements apart a step's ends lie; farther than all known ones where only a call tells."""
+    """How many elements apart a step's ends lie; farther than all known ones where only a call or the place tells."""
     return abs(step) if isinstance(step, int) else inf
 
 
