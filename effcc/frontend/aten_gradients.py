@@ -20,12 +20,29 @@ def _known(sizes: Sequence[Any]) -> list[int]:
 def _spread(
     m: Importer, grad: Value, w: Value, sizes: Sequence[int], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Value:
-    """The transposed convolution of `grad` whose result has the spatial `sizes`."""
+    """The transposed convolution of `grad` whose result has the spatial `sizes`. With one tap, that is a product at
+    every point of `grad`, and zeros between."""
+    if all(taps == 1 for taps in w.type.shape[2:]) and not any(padding) and any(n > 1 for n in stride):
+        one, none = (1,) * len(sizes), (0,) * len(sizes)
+        return _apart(m, convolution(m, grad, w, None, one, none, one, True, none, groups), sizes, stride)
     extra = []
     for d, size in enumerate(sizes):
         reach = dilation[d] * (_known(w.type.shape)[2 + d] - 1) + 1
         extra.append(size - ((_known(grad.type.shape[2:])[d] - 1) * stride[d] - 2 * padding[d] + reach))
     return convolution(m, grad, w, None, stride, padding, dilation, True, tuple(extra), groups)
+
+
+def _apart(m: Importer, x: Value, sizes: Sequence[int], stride: Sequence[int]) -> Value:
+    """The spatial `sizes`, with the points of `x` at every `stride`th place and 0 between."""
+    lead, points = x.type.shape[:2], _known(x.type.shape[2:])
+    low = (0, 0, *(0 for _ in points for _ in range(2)))
+    high = (0, 0, *(n for step in stride for n in (0, step - 1)))
+    padded = m.emit("pad", m.reshape(x, (*lead, *(n for p in points for n in (p, 1)))), low=low, high=high, value=0)
+    found = m.reshape(padded, (*lead, *(p * step for p, step in zip(points, stride, strict=True))))
+    for d, size in enumerate(sizes):
+        if found.type.shape[2 + d] != size:
+            found = m.slice(found, 2 + d, 0, size)
+    return found
 
 
 def _weight_gradient(
@@ -35,17 +52,25 @@ def _weight_gradient(
     batch.
 
     Channels of x become the batch, and the batch the channels, within each group; stride and dilation change places.
+    x is padded before, to just what the taps reach: what is summed over all its points has no borders then.
     """
+    rank = x.type.rank
+    reached = [
+        dilation[d] * (taps - 1) + stride[d] * (points - 1) + 1
+        for d, (taps, points) in enumerate(zip(_known(w.type.shape[2:]), _known(grad.type.shape[2:]), strict=True))
+    ]
+    high = tuple(n - size - p for n, size, p in zip(reached, _known(x.type.shape[2:]), padding, strict=True))
+    if any(padding) or any(high):  # made with channels innermost, along which lanes lie
+        last = m.transpose(x, (*range(2, rank), 0, 1))
+        last = m.emit("pad", last, low=(*padding, 0, 0), high=(*high, 0, 0), value=0)
+        x = m.transpose(last, (rank - 2, rank - 1, *range(rank - 2)))
     batch, channels, *area = _known(x.type.shape)
-    rank, inner = x.type.rank, channels // groups
+    inner, none = channels // groups, (0,) * len(area)
     grouped = m.reshape(x, (batch, groups, inner, *area))
     swapped = m.transpose(grouped, (2, 1, 0, *range(3, rank + 1)))
     swapped = m.reshape(swapped, (inner, groups * batch, *area))
     kernel = m.transpose(grad, (1, 0, *range(2, rank)))
-    found = convolution(m, swapped, kernel, None, dilation, padding, stride, False, (0,) * len(area), groups)
-    for d, taps in enumerate(_known(w.type.shape)[2:]):
-        if found.type.shape[2 + d] != taps:
-            found = m.slice(found, 2 + d, 0, taps)
+    found = convolution(m, swapped, kernel, None, dilation, none, stride, False, none, groups)
     return m.transpose(found, (1, 0, *range(2, rank)))
 
 

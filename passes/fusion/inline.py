@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import inf, prod
 
 from effcc.ir.affine import coefficient
 from effcc.ir.contraction import contraction
@@ -83,7 +84,8 @@ def _inline_padding(cascade: Cascade, wanted: set[str], multiply_defined: set[st
     for item in cascade.items:
         if isinstance(item, Defined):
             for load in item.statement.reads:
-                under_windows[load.buffer] = under_windows.get(load.buffer, True) and _is_window(item.statement, load)
+                slides = _is_window(item.statement, load, cascade.extents)
+                under_windows[load.buffer] = under_windows.get(load.buffer, True) and slides
             product = contraction(item.statement)
             if product is not None and product.dot is not None and product.accumulator.is_integer:
                 solid |= {product.left.data.buffer, product.right.data.buffer}
@@ -104,7 +106,7 @@ def _inline_widening(cascade: Cascade, solid: set[str]) -> Cascade:
             found = contraction(item.statement)
             values = () if found is None else (found.left.value, found.right.value)
             for load in item.statement.reads:
-                by_window = found is None and _is_window(item.statement, load)
+                by_window = found is None and _is_window(item.statement, load, cascade.extents)
                 kinds = {load.dtype.is_float} if by_window else {False} if load in values else set()
                 taken[load.buffer] = taken.get(load.buffer, kinds) & kinds
     return _inline_where(
@@ -124,13 +126,19 @@ def _widens_to_float(e: Expr) -> bool | None:
     return None
 
 
-def _is_window(statement: Statement, load: Load) -> bool:
-    """Whether a reduction reads at places that a kept axis moves and reduced axes reach out from."""
+def _is_window(statement: Statement, load: Load, extents: Mapping[str, Dim]) -> bool:
+    """Whether a reduction reads at places that a kept axis moves and reduced axes reach out from: less far than it
+    moves, as the gradient of a convolution's weight does not, whose taps are kept and whose points are summed."""
     if statement.reduction is None:
         return False
     kept, reduced = set(statement.axes), set(statement.reduction.axes)
     axes = [{e.name for e in walk(i) if isinstance(e, Axis)} for i in load.index]
-    return any(a & kept and a & reduced for a in axes)
+    return any(_reaches(a & kept, extents) >= _reaches(a & reduced, extents) for a in axes if a & kept and a & reduced)
+
+
+def _reaches(axes: set[str], extents: Mapping[str, Dim]) -> float:
+    """How many points axes have together; those of unknown extent have more than any."""
+    return prod(n if isinstance(n := extents[a], int) else inf for a in axes)
 
 
 def _alive(cascade: Cascade, wanted: set[str]) -> Cascade:

@@ -13,6 +13,7 @@ from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.program import Buffer, Launch, Program, Step, changed, fresh_name
 from effcc.ir.schedule import Pack, Schedule
 from effcc.passes.tiling.choose import choose, packed_for
+from effcc.passes.tiling.merge import merge_axes
 from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.written import bounds, check, require_kernels
 from effcc.target import Target
@@ -73,7 +74,8 @@ def tile(
                 if packer not in packers:
                     label = fresh_name("pack", {**program.kernels, **kernels})
                     packers[packer] = label
-                    kernels[label], schedules[label] = scheduled(replace(packer, name=label, weights=frozenset()))
+                    merged = merge_axes(replace(packer, name=label, weights=frozenset()))
+                    kernels[label], schedules[label] = scheduled(merged)
                 name = fresh_name(f"{source}.packed", buffers)
                 buffers[name] = Buffer(name, packer.outputs[0].type, "prepared")
                 prepare.append(Launch(packers[packer], (source,), (name,)))

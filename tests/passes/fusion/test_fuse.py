@@ -288,3 +288,16 @@ def test_padding_is_read_through_by_windows() -> None:
     assert (1, 4, 7, 7) not in sizes
     assert not any(set(s.axes) and s.value.dtype == f32 and k.extents[s.axes[-1]] == 7
                    for k in program.kernels.values() for s in k.statements)  # fmt: skip
+
+
+def test_padding_is_stored_where_points_are_summed_and_taps_kept() -> None:
+    """The gradient of a filter: loops over what is summed would be cut at its borders, for every few taps."""
+
+    def body(b: GraphBuilder) -> tuple[Value, ...]:
+        x, grad = b.param("x", tensor(f32, 4, 1, 6, 6)), b.param("grad", tensor(f32, 8, 1, 6, 6))
+        padded = b.emit("pad", x, low=(0, 0, 1, 1), high=(0, 0, 1, 1), value=0.0)
+        return (b.emit("convolution", padded, grad, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1),)
+
+    program = fused(build(body))
+    (summed,) = (s for k in program.kernels.values() for s in k.statements if s.reduction is not None)
+    assert "where" not in str(summed.value)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effcc.driver import State, run_steps
 from effcc.errors import IRTypeError
 from effcc.gpu import parse
 from effcc.ir.interpreter import run_kernel
-from effcc.ir.parser import parse_kernel
+from effcc.ir.parser import parse_graph, parse_kernel
 from effcc.ir.program import Buffer, Launch, Program
 from effcc.ir.verifier import verify_kernel
 from effcc.passes.tiling.axes import settle, verify_settled
@@ -122,3 +123,13 @@ def test_axes_are_settled_once_and_the_verifier_says_where_they_are_not():
         settled = settle(program, target)
         verify_settled(settled)
         assert settle(settled, target) == settled
+
+
+def test_a_filter_is_packed_along_all_that_it_sums_at_once():
+    graph = parse_graph("""graph @layer(%x: f32[1,64,20,20], weight %w: f32[64,64,3,3]) {
+      %y = convolution %x, %w {stride=[1,1], padding=[1,1], dilation=[1,1], groups=1} : f32[1,64,20,20]
+      return %y
+    }""")
+    program = run_steps(State(graph=graph), generic("avx512"), until="tile").program
+    packers = [program.kernels[s.kernel] for s in program.prepare]
+    assert [dict(k.axes) for k in packers] == [{"o_panel": 2, "c_k_k1": 576, "o_lane": 32}]
