@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.progress import track
 
 from benchmarks import workers
-from benchmarks.pytorch_tests.tests import CONTROL, FAILED, STATUSES, Outcome
+from benchmarks.pytorch_tests.tests import FAILED, STATUSES, Outcome, judged
 
 FILES = (
     "inductor/test_torchinductor.py",
@@ -71,21 +71,19 @@ def tests_of(path: Path) -> list[str]:
 
 
 def outcomes(path: Path, chosen: Sequence[str], timeout: float, processes: int) -> Iterator[Outcome]:
-    """What each test came to; those that fail come last, compared with what capture alone gives."""
-    failed = {}
-    for one in _with_backend("effcc", path, chosen, timeout, processes):
-        if one.status in FAILED:
-            failed[one.test] = one
+    """What each test came to; those that end their process or hang come last, for the control has to run apart."""
+    crashed = {}
+    for one in _outcomes(path, chosen, False, timeout, processes):
+        if one.status == "crash":
+            crashed[one.test] = one
         else:
             yield one
-    for control in _with_backend(CONTROL, path, list(failed), timeout, processes):
-        one = failed[control.test]
-        alike = (control.status, control.place) == (one.status, one.place)
-        yield dataclasses.replace(one, status="alike") if alike else one
+    for control in _outcomes(path, list(crashed), True, timeout, processes):
+        yield judged(crashed[control.test], control)
 
 
-def _with_backend(backend: str, path: Path, chosen: Sequence[str], timeout: float, processes: int) -> Iterator[Outcome]:
-    tasks = [{"file": str(path), "test": test, "backend": backend} for test in chosen]
+def _outcomes(path: Path, chosen: Sequence[str], control: bool, timeout: float, processes: int) -> Iterator[Outcome]:
+    tasks = [{"file": str(path), "test": test, "control": control} for test in chosen]
     for task, answers, failed in workers.run(_WORK, tasks, timeout, processes):
         if failed:
             yield Outcome(task["test"], "crash", failed)

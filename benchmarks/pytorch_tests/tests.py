@@ -110,6 +110,18 @@ def outcome(module: ModuleType, test: str, backend: str = "effcc") -> Outcome:
     return Outcome(test, status, "", "", externs, seconds)
 
 
+def compared(module: ModuleType, test: str) -> Outcome:
+    """Run a test with effcc in Inductor's place; what fails, once more with a backend that compiles nothing."""
+    found = outcome(module, test)
+    return judged(found, outcome(module, test, CONTROL)) if found.status in FAILED else found
+
+
+def judged(found: Outcome, control: Outcome) -> Outcome:
+    """What a failed test came to, from what it did without a compiler."""
+    alike = (control.status, control.place) == (found.status, found.place)
+    return dataclasses.replace(found, status="alike") if alike else found
+
+
 Error = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 

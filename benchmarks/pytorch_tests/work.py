@@ -30,8 +30,10 @@ def _answers(task: Task) -> Iterator[Answer]:
     module = _load(Path(task["file"]))
     if task["test"] is None:
         yield from ({"test": name} for name in tests.names(module))
-        return
-    yield dataclasses.asdict(tests.outcome(module, task["test"], task["backend"]))
+    elif task["control"]:
+        yield dataclasses.asdict(tests.outcome(module, task["test"], tests.CONTROL))
+    else:
+        yield dataclasses.asdict(tests.compared(module, task["test"]))
 
 
 if __name__ == "__main__":
