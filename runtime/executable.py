@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from effcc.errors import CaptureError, InputError
+from effcc.errors import CaptureError, EffccError, InputError, RefusedValueError
 from effcc.ir.dims import Dim, evaluate
 from effcc.ir.dtypes import NAMED
 from effcc.ir.expr import Load, walk
@@ -353,11 +353,7 @@ class Executable:
                 continue
             place = tensor(name)
             if place.shape != result.shape:
-                raise CaptureError(
-                    f"{segment.extern.attrs.get('target', segment.extern.op)} {segment.extern.location}: PyTorch told "
-                    f"that it gives {list(place.shape)}, and it gave {list(result.shape)}; leave it out of what is "
-                    "compiled (torch.compiler.disable)"
-                )
+                raise _of_another_shape(segment.extern, list(place.shape), list(result.shape))
             place.copy_(result)
 
     def _in_arena(self, buffer: Buffer, arena: torch.Tensor, sizes: Mapping[str, int]) -> torch.Tensor:
@@ -394,6 +390,21 @@ def _tensor_at(memory: torch.Tensor, start: int, wanted: _Shape) -> torch.Tensor
     """
     own = memory.untyped_storage()[start : start + wanted.bytes]
     return torch.empty(0, dtype=wanted.dtype).set_(own, 0, wanted.shape, wanted.strides)
+
+
+def _of_another_shape(extern: Extern, told: list[int], given: list[int]) -> EffccError:
+    """The error for a result that is not as capture has it: where its sizes are data, the model asserted them."""
+    name = str(extern.attrs.get("target", extern.op))
+    where = f"{name} {extern.location}"
+    namespace, _, rest = name.partition("::")
+    packet, _, overload = rest.rpartition(".")
+    target = getattr(getattr(getattr(torch.ops, namespace), packet, None), overload, None)
+    if torch.Tag.dynamic_output_shape in getattr(target, "tags", ()):
+        return RefusedValueError(f"{where}: the model asserts that it gives {told}, and it gave {given}")
+    return CaptureError(
+        f"{where}: PyTorch told that it gives {told}, and it gave {given}; leave it out of what is compiled "
+        "(torch.compiler.disable)"
+    )
 
 
 def _beginning_its_storage(tensor: torch.Tensor) -> torch.Tensor:

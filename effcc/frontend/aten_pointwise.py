@@ -69,7 +69,6 @@ imports(aten.maximum.default)(_binary("maximum"))
 imports(aten.minimum.default)(_binary("minimum"))
 imports(aten.bitwise_left_shift.Tensor, aten.__lshift__.Scalar, aten.__lshift__.Tensor)(_binary("shl"))
 imports(aten.bitwise_right_shift.Tensor, aten.__rshift__.Scalar, aten.__rshift__.Tensor)(_binary("shr"))
-imports(torch.ops.prims.div.default)(_binary("div"))
 for _name in _COMPARISONS:
     imports(*_overloads(_name, "Tensor", "Scalar"))(_binary(_name))
 
@@ -155,6 +154,12 @@ def div_mode(m: Importer, a: Operand, b: Operand, rounding_mode: str | None = No
     inexact = m.emit("ne", m.emit("mul", down, y), x)
     negative = m.emit("ne", m.emit("lt", x, zero), m.emit("lt", y, zero))
     return m.emit("where", m.emit("and", inexact, negative), m.emit("add", down, m.constant(1, dtype)), down)
+
+
+@imports(torch.ops.prims.div.default)
+def prims_div(m: Importer, a: Operand, b: Operand) -> Value:
+    """a / b in the operands' dtype; of integers towards zero."""
+    return m.elementwise("div", a, b) if result_dtype((a, b)).is_float else div_mode(m, a, b, "trunc")
 
 
 @imports(aten.floor_divide.default)

@@ -172,7 +172,7 @@ def _binary() -> list[Call]:
     shift = integers(3, low=0, high=3)
     for packet in (aten.__lshift__, aten.__rshift__):
         calls += [Call(packet.Tensor, (i, shift)), Call(packet.Scalar, (i, 2))]
-    calls += [Call(torch.ops.prims.div.default, (a, a + 5))]
+    calls += [Call(torch.ops.prims.div.default, (a, a + 5)), Call(torch.ops.prims.div.default, (i - 9, i * 0 + 2))]
     calls += [Call(aten.true_divide.Tensor, (a, i)), Call(aten.true_divide.Scalar, (i, 3))]
     calls += [Call(aten.bitwise_left_shift.Tensor, (i, shift)), Call(aten.bitwise_right_shift.Tensor, (i, shift))]
     for e in (0, 1, 2, 3, 0.5, -0.5, -1, -2, 2.5):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effcc.errors import OutOfRangeError
+from effcc.errors import OutOfRangeError, RefusedValueError
 
 ROWS, WIDTH = 5, 12
 VALUES = (4, 0, 5, -1, -5, -6, 9_000_000, -(1 << 63))
@@ -139,3 +139,17 @@ def test_what_eager_refuses_and_capture_does_not(name: str) -> None:
     with pytest.raises((IndexError, RuntimeError)) as found:
         torch.compile(function, backend="effcc")(x)
     assert str(expected.value).partition("\n")[0] in str(found.value)
+
+
+def test_a_size_that_the_model_asserts_and_data_do_not_give_is_refused() -> None:
+    def function(x: Tensor) -> Tensor:
+        places = x.nonzero()
+        torch._check(places.size(0) == 4)
+        return places + 3
+
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(function, backend="effcc", fullgraph=True)
+        x = torch.tensor([0, 1, 3, 4, 2, 0])
+        assert torch.equal(compiled(x), function(x))
+        with pytest.raises(RefusedValueError, match=r"asserts that it gives \[4, 1\], and it gave \[1, 1\]"):
+            compiled(torch.tensor([0, 1, 0, 0, 0, 0]))
