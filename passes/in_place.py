@@ -123,13 +123,21 @@ def _writes_alone(kernel: Kernel, param: Param, output: Param) -> Kernel | None:
 
 
 def _reads_own_points(kernel: Kernel, param: Param, output: Param) -> bool:
-    """Whether `param` is read only where the same element of `output` is computed, which nothing reads again."""
+    """Whether `param` is read only where the same element of `output` is computed, which is read again at most where
+    other elements are computed from it, each at its own point."""
     written = [s for s in kernel.statements if s.target == output.name]
     first = written[0]
-    loads = [(s, x) for s in kernel.statements for x in s.reads if x.buffer in (param.name, output.name)]
     if len(written) != 1 or first.reduction is not None or first.scatter is not None or kernel.scans:
         return False
-    return all(s is first and _same_place(kernel, first, x, param, output) for s, x in loads)
+    for s in kernel.statements:
+        again = [x for x in s.reads if x.buffer == output.name]
+        if any(s is not first or not _same_place(kernel, first, x, param, output) for x in s.reads
+               if x.buffer == param.name):  # fmt: skip
+            return False
+        own = s.reduction is None and s.scatter is None and tuple(map(Axis, s.axes))
+        if again and (s is first or any(x.index != own for x in again)):
+            return False
+    return True
 
 
 def _same_place(kernel: Kernel, statement: Statement, load: Load, param: Param, output: Param) -> bool:

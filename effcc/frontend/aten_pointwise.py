@@ -108,6 +108,12 @@ def mul(m: Importer, a: Operand, b: Operand) -> Value:
     return m.elementwise("and", a, b) if dtype == boolean else m.scaled("mul", a, b, dtype)
 
 
+@imports("prims.fma.default")
+def fma(m: Importer, a: Operand, b: Operand, c: Operand) -> Value:
+    """a * b + c, rounded twice as eager's is: what Dynamo makes of `addcmul_` with a factor, in steps of optimizers."""
+    return add(m, mul(m, a, b), c)
+
+
 @imports(aten.addcmul.default)
 def addcmul(m: Importer, x: Value, a: Value, b: Value, value: Any = 1) -> Value:
     """x + value * a * b, from left to right as eager does it: `value * a` may overflow or save `a * b` from it."""
