@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports
+from effcc.frontend.importer import HALVES, Importer, NotNative, Operand, aten, imports
 from effcc.ir.dims import product, same_shape
 from effcc.ir.dtypes import boolean, i32, i64
 from effcc.ir.graph import Value
@@ -143,6 +143,14 @@ def scatter_reduce(
         raise NotNative(f"scatter_reduce with {reduction}, include_self={include_self}")
     combine = _REDUCTIONS[reduction]
     return _accumulated(m, x, lambda base, added: _scatter(m, base, dim, index, added, combine), source)
+
+
+@imports(aten.scatter.reduce, aten.scatter.value_reduce)
+def scatter_with(m: Importer, x: Value, dim: int, index: Value, source: Operand, reduce: str) -> Value:
+    """`scatter_reduce` by its older name, which rounds half types after each step."""
+    if x.type.dtype in HALVES:
+        raise NotNative("eager rounds each step of it to a half type")
+    return _scatter(m, x, dim, index, source, {"add": "add", "multiply": "mul"}[reduce])
 
 
 @imports(aten.index_add.default)

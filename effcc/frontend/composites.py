@@ -177,6 +177,23 @@ def angle(x: Tensor) -> Any:
     return torch.where(numbers.isnan(), numbers, turned)
 
 
+def signbit(x: Tensor) -> Any:
+    """Whether numbers are below 0; -0 is, and a NaN by its sign."""
+    if x.is_complex():
+        return NotImplemented
+    return torch.copysign(torch.ones_like(x), x) < 0 if x.dtype.is_floating_point else x < 0
+
+
+def round_decimals(x: Tensor, *, decimals: int) -> Any:
+    """round(x 10^d) / 10^d, or round(x / 10^-d) 10^-d, each step rounded; half types and a power that x's dtype lacks
+    are left to eager."""
+    power = 10 ** abs(decimals)
+    if x.dtype not in (torch.float32, torch.float64) or power > torch.finfo(x.dtype).max:
+        return NotImplemented
+    factor = torch.scalar_tensor(float(power), dtype=x.dtype)
+    return (x * factor).round() / factor if decimals >= 0 else (x / factor).round() * factor
+
+
 def dist(x: Tensor, y: Tensor, p: float = 2) -> Any:
     """The norm of a difference, which eager rounds before it."""
     dtype = torch.result_type(x, y)
@@ -201,6 +218,8 @@ def composites() -> dict[Any, Callable[..., Any]]:
         aten.fmax.default: _without_nan(torch.maximum),
         aten.fmin.default: _without_nan(torch.minimum),
         aten.logit.default: logit,
+        aten.round.decimals: round_decimals,
+        aten.signbit.default: signbit,
         aten.select_scatter.default: select_scatter,
         aten.pow.Tensor_Scalar: pow_of_truths,
         aten.binary_cross_entropy.default: binary_cross_entropy,

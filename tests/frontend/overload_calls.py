@@ -418,6 +418,9 @@ def _indexing() -> list[Call]:
         Call(aten.scatter_reduce.two, (y, 0, index, source, "mean")),
         Call(aten.scatter_reduce.two, (y, 0, index, source, "amax"), {"include_self": False}),
     ]
+    for combine in ("add", "multiply"):
+        calls.append(Call(aten.scatter.reduce, (y, 0, index, source), {"reduce": combine}))
+        calls.append(Call(aten.scatter.value_reduce, (y, 0, index, 2.5), {"reduce": combine}))
     calls += [Call(aten.index_add.default, (x, 1, torch.tensor([0, 2, 2]), floats(5, 3, 3)), {"alpha": 0.5})]
     calls += [Call(aten.index_copy.default, (x, 1, torch.tensor([0, 2]), floats(5, 2, 3)))]
     calls += [Call(aten.index_fill.int_Scalar, (x, 1, torch.tensor([0, -1]), 2.5))]

@@ -26,7 +26,7 @@ def _no_test_on_the_stack() -> Iterator[None]:
 
 NATIVE = (
     "add", "div:floor_rounding", "remainder", "pow", "where", "logaddexp", "erf", "nan_to_num", "sum", "std_mean",
-    "fmax", "angle", "dist",
+    "fmax", "angle", "dist", "signbit", "round:decimals_3",
     "logsumexp", "argmax", "cumsum", "aminmax", "matmul", "addmm", "einsum", "cat", "diff", "as_strided", "tril",
     "gather", "index_put", "scatter_add", "nn.functional.pad:reflect", "nn.functional.conv2d", "clone",
     "nn.functional.layer_norm", "nn.functional.cross_entropy",
