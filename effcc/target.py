@@ -64,6 +64,7 @@ PAGE_BYTES = 4096
 """Addresses that differ by a multiple of this share a set of the L1 cache (64 sets of 64 bytes)."""
 _NOMINAL_HZ = 2.5e9  # not the clock of the moment, which would make schedules differ from run to run
 _FMA_UNITS = 2
+_FMA_CYCLES = 5
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA = 158, 0x1023, 18
 _L2_BANDWIDTH_PER_CORE, _L3_BANDWIDTH_PER_CORE, _MEMORY_BANDWIDTH_PER_CORE = 100e9, 40e9, 15e9
 _MEMORY_BANDWIDTH_LIMIT = 60e9
@@ -74,6 +75,7 @@ class Rates(TypedDict):
 
     peak_flops: float
     instructions: float
+    chained: float
     l2_bandwidth: float
     l3_bandwidth: float
     memory_bandwidth: float
@@ -85,6 +87,7 @@ class Target:
 
     `instructions` are those in vectors that codes take to become numbers and be multiplied: shifts, masks, conversions
     and multiply-adds by turns, of which there are more in a second than of multiply-adds alone on some machines.
+    `chained` are multiply-adds of which each waits for the one before.
 
     `l1_bytes` (data) and `l2_bytes` are of one core, `l3_bytes` is shared by all. `features` are named as in
     /proc/cpuinfo and hold only those that generated code may rely on. `measured` tells whether the rates were measured
@@ -105,6 +108,7 @@ class Target:
     l3_bytes: int
     peak_flops: float
     instructions: float
+    chained: float
     l2_bandwidth: float
     l3_bandwidth: float
     memory_bandwidth: float
@@ -151,6 +155,7 @@ class Target:
             return self
         allowed = REQUIRED_FEATURES[isa] + OPTIONAL_FEATURES[isa]
         features = REQUIRED_FEATURES[isa] + tuple(f for f in self.features if f in allowed)
+        planned = default_rates(isa, self.cores)
         return replace(
             self,
             name=isa,
@@ -158,8 +163,9 @@ class Target:
             vector_bytes=VECTOR_BYTES[isa],
             vector_registers=VECTOR_REGISTERS[isa],
             features=tuple(dict.fromkeys(features)),
-            peak_flops=default_rates(isa, self.cores)["peak_flops"],
-            instructions=default_rates(isa, self.cores)["instructions"],
+            peak_flops=planned["peak_flops"],
+            instructions=planned["instructions"],
+            chained=planned["chained"],
             measured=False,
         )
 
@@ -171,14 +177,15 @@ class Target:
 def default_rates(isa: Isa, cores: int) -> Rates:
     """Rates to plan with until a machine is measured.
 
-    The peak is `cores * 2.5 GHz * 2 FMA units * lanes * 2`, instructions are two a cycle; bandwidths are 100, 40 and 15
-    GB/s a core for L2, L3 and memory, memory's no more than 60 GB/s together: the middle of what servers of the last
-    ten years give.
+    The peak is `cores * 2.5 GHz * 2 FMA units * lanes * 2`, instructions are two a cycle, and a chained
+    multiply-add takes 5; bandwidths are 100, 40 and 15 GB/s a core for L2, L3 and memory, memory's no more than 60 GB/s
+    together: the middle of what servers of the last ten years give.
     """
     lanes = VECTOR_BYTES[isa] // 4
     return {
         "peak_flops": cores * _NOMINAL_HZ * _FMA_UNITS * lanes * 2,
         "instructions": cores * _NOMINAL_HZ * _FMA_UNITS,
+        "chained": cores * _NOMINAL_HZ / _FMA_CYCLES,
         "l2_bandwidth": cores * _L2_BANDWIDTH_PER_CORE,
         "l3_bandwidth": cores * _L3_BANDWIDTH_PER_CORE,
         "memory_bandwidth": min(cores * _MEMORY_BANDWIDTH_PER_CORE, _MEMORY_BANDWIDTH_LIMIT),

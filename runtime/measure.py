@@ -1,8 +1,8 @@
 """The rates that this machine really reaches, measured once and remembered in the cache folder.
 
 Tiling ranks schedules by a roofline, and a roofline is only as good as the machine's own figures: the fused
-multiply-adds a second that registers allow, the instructions where others stand beside them, and the bytes a second
-that stream from L2, L3 and memory, all cores busy.
+multiply-adds a second that registers allow, the instructions where others stand beside them, multiply-adds that
+wait for one another, and the bytes a second that stream from L2, L3 and memory, all cores busy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from effcc.runtime.cache import CompileCache
 from effcc.runtime.files import aside
 from effcc.target import GIB, MIB, Rates, Target, cpu_model, detect
 
-_FORMAT = 2
+_FORMAT = 3
 _PROBE = Path(__file__).absolute().parent / "probe.cpp"
 
 
@@ -85,6 +85,7 @@ def _with_rates(target: Target, rates: dict[str, float]) -> Target:
         target,
         peak_flops=rates["peak_flops"],
         instructions=rates["instructions"],
+        chained=rates["chained"],
         l2_bandwidth=rates["l2_bandwidth"],
         l3_bandwidth=rates["l3_bandwidth"],
         memory_bandwidth=rates["memory_bandwidth"],

@@ -33,7 +33,7 @@ typedef int integers;
 constexpr int64_t lanes = sizeof(vector) / sizeof(float);
 constexpr int chains = 12;  // independent sums: more than latency times throughput, fewer than AVX2's 16 registers
 
-enum Kind { fma, decode, read };
+enum Kind { fma, decode, chain, read };
 
 struct Job {
   Kind kind;
@@ -96,6 +96,18 @@ vector multiply_codes(int64_t repeats, vector factor, integers codes) {
   return total;
 }
 
+// A multiply-add in every turn, which waits for the one before.
+vector multiply_add_in_turn(int64_t repeats, vector factor, vector addend) {
+  EFFCC_DECLARE(0)
+  for (int64_t i = 0; i < repeats; ++i) {
+    for (int turn = 0; turn < chains; ++turn) {
+      EFFCC_MULTIPLY_ADD(0)
+      EFFCC_KEEP(0)
+    }
+  }
+  return sum0;
+}
+
 vector sum_all(const vector *data, int64_t vectors, int64_t repeats) {
   EFFCC_EACH(EFFCC_DECLARE)
   for (int64_t r = 0; r < repeats; ++r) {
@@ -124,6 +136,8 @@ void *work(void *argument) {
     job.result = multiply_add(job.repeats, factor, addend);
   else if (job.kind == decode)
     job.result = multiply_codes(job.repeats, factor, codes);
+  else if (job.kind == chain)
+    job.result = multiply_add_in_turn(job.repeats, factor, addend);
   else
     job.result = sum_all(job.data, job.vectors, job.repeats);
   job.seconds = now() - start;
@@ -168,7 +182,7 @@ double best_rate(Job *jobs, int threads, double units_per_repeat, double round_s
 }  // namespace
 
 // `bytes` holds three sizes a thread: one that fits L2, one that fits L3 only, one that fits neither. `rates` receives
-// FLOP/s, vector instructions/s and the three bandwidths in bytes/s, over all threads together. Returns 0, or 1 if memory or threads ran out.
+// FLOP/s, vector instructions/s, chained multiply-adds/s and the three bandwidths in bytes/s, over all threads together. Returns 0, or 1 if memory or threads ran out.
 extern "C" int effcc_probe(int threads, const int64_t *bytes, double *rates) {
   Job *jobs = (Job *)aligned_alloc(64, (sizeof(Job) * threads + 63) / 64 * 64);
   if (!jobs) return 1;
@@ -176,6 +190,8 @@ extern "C" int effcc_probe(int threads, const int64_t *bytes, double *rates) {
   rates[0] = best_rate(jobs, threads, 2.0 * chains * lanes * threads, 0.03, 4);
   for (int t = 0; t < threads; ++t) jobs[t].kind = decode;
   rates[1] = best_rate(jobs, threads, (double)decoded_instructions * chains * threads, 0.03, 4);
+  for (int t = 0; t < threads; ++t) jobs[t].kind = chain;
+  rates[2] = best_rate(jobs, threads, (double)chains * threads, 0.03, 4);
 
   const int64_t each = (bytes[2] + 4095) / 4096 * 4096;
   void *memory = mmap(nullptr, each * threads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -190,9 +206,11 @@ extern "C" int effcc_probe(int threads, const int64_t *bytes, double *rates) {
       jobs[t].data = (const vector *)((char *)memory + t * each);
       jobs[t].vectors = bytes[level] / (int64_t)sizeof(vector) / chains * chains;
     }
-    rates[2 + level] = best_rate(jobs, threads, (double)jobs[0].vectors * (int64_t)sizeof(vector) * threads, 0.03, 4);
+    rates[3 + level] = best_rate(jobs, threads, (double)jobs[0].vectors * (int64_t)sizeof(vector) * threads, 0.03, 4);
   }
   munmap(memory, each * threads);
   free(jobs);
-  return !(rates[0] > 0 && rates[1] > 0 && rates[2] > 0 && rates[3] > 0 && rates[4] > 0);
+  for (int rate = 0; rate < 6; ++rate)
+    if (!(rates[rate] > 0)) return 1;
+  return 0;
 }

@@ -104,13 +104,13 @@ class Evaluator(Indices):
     def _call(self, e: Call) -> Value:
         if e.dtype == i64 and self._is_arithmetic(e):
             return self._index(self.linear(e))
+        table = looked_up(self.writer, e, self.value)
+        if table is not None:
+            return table
         if e.function == "where":
             return self._where(e)
         if (one_more := _one_more(e)) is not None:
             return self.value(one_more)
-        table = looked_up(self.writer, e, self.value)
-        if table is not None:
-            return table
         if e.function == "cast":
             return self._cast(e)
         if e.function in CHECKS:

@@ -16,7 +16,7 @@ from effcc.codegen.cpp.loads import place
 from effcc.codegen.cpp.scope import Value, Writer
 from effcc.codegen.cpp.storage import Memory
 from effcc.ir import vectors
-from effcc.ir.codes import FEW_CODES, largest_code, worth_a_table
+from effcc.ir.codes import FEW_CODES, largest_code, tabled
 from effcc.ir.dtypes import boolean, f32, i32, i64, u8
 from effcc.ir.expr import Call, Const, Expr, Load
 from effcc.ir.vectors import Lookup, LookupCodes, Permute, Select, value_type
@@ -24,25 +24,33 @@ from effcc.ir.vectors import Lookup, LookupCodes, Permute, Select, value_type
 
 def looked_up(writer: Writer, e: Call, value: Callable[[Expr], Value]) -> Value | None:
     """`e` by table, if it is a function of a code; None where it is not, or computing it is as quick."""
-    found = worth_a_table(e) if writer.lanes == FEW_CODES else None
+    found = tabled(e) if writer.lanes == FEW_CODES else None
     if found is None:
         return None
-    code, steps = found
+    code, _ = found
     index = value(code)
     if index.lanes == 1:
         return None
-    table = Value(values.lane_numbers(values.type_of(writer, i32)), i32, writer.lanes)
-    for step in reversed(steps):
-        table = _step(writer, step, table)
+    numbers = Value(values.lane_numbers(values.type_of(writer, i32)), i32, writer.lanes)
+    table = _made_of(writer, e, {code: numbers})
     body = Lookup(values.node(writer, table), values.node(writer, index))
     return Value(writer.let(body), e.dtype, writer.lanes)
 
 
-def _step(writer: Writer, e: Call, operand: Value) -> Value:
-    if e.function == "cast":
-        return values.convert(writer, operand, e.dtype)
-    operands = [values.constant(o.value, o.dtype) if isinstance(o, Const) else operand for o in e.operands]
-    return values.call(writer, e.function, e.dtype, operands)
+def _made_of(writer: Writer, e: Expr, made: dict[Expr, Value]) -> Value:
+    """The value of an expression of numbers, and of what is made already."""
+    if isinstance(e, Const):
+        return values.constant(e.value, e.dtype)
+    if e not in made:
+        assert isinstance(e, Call)
+        operands = [_made_of(writer, o, made) for o in e.operands]
+        if e.function == "cast":
+            made[e] = values.convert(writer, operands[0], e.dtype)
+        elif e.function == "where":
+            made[e] = values.select(writer, operands[0], operands[1], operands[2])
+        else:
+            made[e] = values.call(writer, e.function, e.dtype, operands)
+    return made[e]
 
 
 def element_of_table(

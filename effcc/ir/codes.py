@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from effcc.ir.dtypes import boolean, i32, i64, u8
-from effcc.ir.expr import Call, Const, Expr, Load
+from effcc.ir.expr import Call, Const, Expr, Load, walk
 
 FEW_CODES = 16
 """So many numbers a table in registers has."""
@@ -38,32 +38,68 @@ def largest_code(e: Expr) -> int | None:
     return None
 
 
-def tabled(e: Expr) -> tuple[Expr, tuple[Call, ...]] | None:
-    """What an expression that is a function of one code of at most `FEW_CODES` values is a function of, and the steps
-    that make it of that, outermost first; None for any other. Of the code's integer, only the low four bits count.
+def tabled(e: Expr) -> tuple[Expr, int] | None:
+    """What a float is a function of that is computed of one code of at most `FEW_CODES` values, in lanes of four bytes,
+    and the calls that this takes; None for any other, and where looking it up spares nothing. Of the integer it is a
+    function of, only the low four bits count.
+
+    >>> from effcc.ir.dtypes import f32
+    >>> from effcc.ir.expr import Axis, cast
+    >>> code = Call("and", (cast(Load("Q", (Axis("j"),), u8), i32), Const(15, i32)), i32)
+    >>> sign = Call("gt", (Call("and", (code, Const(8, i32)), i32), Const(0, i32)), boolean)
+    >>> size = Call("cast", (Call("and", (code, Const(7, i32)), i32),), f32)
+    >>> tabled(Call("where", (sign, Call("neg", (size,), f32), size), f32)) == (code.operands[0], 7)
+    True
     """
-    steps: list[Call] = []
-    while isinstance(e, Call) and e.dtype != boolean:
-        data = [o for o in e.operands if not isinstance(o, Const)]
-        if len(data) != 1:
-            return None
-        if _masks(e):
-            return data[0], (*steps, e)
-        most = largest_code(e)
-        if most is not None and most < FEW_CODES:
-            return (e, tuple(steps)) if steps else None
-        steps.append(e)
-        e = data[0]
+    if not isinstance(e, Call) or not e.dtype.is_float or e.dtype.bytes != i32.bytes:
+        return None
+    largest = _codes_of(e)
+    for code in (x for x in walk(largest[0]) if _is_few(x)) if largest else ():
+        index = code
+        while isinstance(index, Call) and _masks(index):
+            index = index.operands[0]
+        calls = _calls_above(e, index) if index.dtype == i32 else None
+        if calls is not None:
+            return (index, calls) if calls >= FEWEST_STEPS else None
     return None
 
 
-def worth_a_table(e: Expr) -> tuple[Expr, tuple[Call, ...]] | None:
-    """`tabled`, where looking a float up in a register of `FEW_CODES` of them spares instructions; else None."""
-    if not isinstance(e, Call) or not e.dtype.is_float or (found := tabled(e)) is None:
-        return None
-    code, steps = found
-    plain = code.dtype == i32 and all(s.dtype.bytes == i32.bytes for s in steps)
-    return found if plain and len(steps) >= FEWEST_STEPS else None
+def _codes_of(e: Call) -> list[Expr]:
+    """The integers of few values, each as large as it is, of which and of numbers an expression is computed; none where
+    it is computed of other things, too."""
+    found, pending, seen = dict[Expr, None](), [e], set[int]()
+    while pending:
+        at = pending.pop()
+        for part in at.operands:
+            if isinstance(part, Const) or id(part) in seen:
+                continue
+            seen.add(id(part))
+            if _is_few(part):
+                found[part] = None
+            elif isinstance(part, Call) and (part.dtype == boolean or part.dtype.bytes == i32.bytes):
+                pending.append(part)
+            else:
+                return []
+    return list(found)
+
+
+def _is_few(e: Expr) -> bool:
+    """Whether it is a computed integer of few values."""
+    return isinstance(e, Call) and e.dtype == i32 and (most := largest_code(e)) is not None and most < FEW_CODES
+
+
+def _calls_above(e: Expr, index: Expr) -> int | None:
+    """How many calls make an expression of `index` and of numbers; None where it is made of other things, too."""
+    found, pending = set[Expr](), [e]
+    while pending:
+        at = pending.pop()
+        if at == index or isinstance(at, Const) or at in found:
+            continue
+        if not isinstance(at, Call):
+            return None
+        found.add(at)
+        pending.extend(at.operands)
+    return len(found)
 
 
 def reads_table(load: Load) -> bool:

@@ -132,6 +132,7 @@ def machine_parameters(target: Target, element_bytes: int = 4) -> dict[str, int]
         "threads": target.cores,
         "slot": max(1, round(slot)),
         "issue": max(1, round(min(slot, FEMTO * target.cores / target.instructions))),
+        "latency": max(1, round(FEMTO * target.cores / target.chained)),
         "l2_byte": _byte_time(target, target.l2_bandwidth),
         "latency_slots": FMA_LATENCY_SLOTS,
         "call_slots": CALL_SLOTS,

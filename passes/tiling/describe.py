@@ -13,7 +13,7 @@ from math import prod
 from types import MappingProxyType
 
 from effcc.ir.affine import coefficient
-from effcc.ir.codes import FEW_CODES, reads_table, unmasked, worth_a_table
+from effcc.ir.codes import FEW_CODES, reads_table, tabled, unmasked
 from effcc.ir.contraction import Contraction, factors_of, summands_of
 from effcc.ir.contraction import Operand as Factor
 from effcc.ir.dependences import is_copy, is_made_anew, online_axis
@@ -345,7 +345,7 @@ def _operations(e: Expr, axis: str, lanes: int = FEW_CODES, known: set[Expr] | N
             return (LOOKUP if lanes >= FEW_CODES else LONG_LOOKUP) + _operations(code, axis, lanes, known)
         case Call() if e.dtype.name == "i64" and not loads(e):
             return 0.0
-        case Call() if lanes == FEW_CODES and (found := worth_a_table(e)) is not None:
+        case Call() if lanes == FEW_CODES and (found := tabled(e)) is not None:
             return LOOKUP + _operations(found[0], axis, lanes, known)
         case Call():
             own = function(e.function).instructions

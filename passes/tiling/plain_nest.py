@@ -59,7 +59,7 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     if axis in windows:
         return _window_nest(choice, plan, axis, windows[axis], scattered)
     sharing = _sharing(kernel, plan, axis, layout, pinned)
-    beside = _beside(choice, plan, axis, layout) if sharing is None else None
+    beside = _beside(choice, plan, axis, layout) or _waiting(choice, plan, axis) if sharing is None else None
     crossing = None if plan.reductions else _crossing(kernel, _statements(kernel, plan), axis, layout)
     for along, across in ((axis, crossing), (crossing, axis)) if not scattered else ():
         if along is not None and across is not None and turns(choice, plan, along, across, layout):
@@ -333,6 +333,16 @@ def _beside(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape])
     open_ = [a for a in rows if choice.count(a) > 1 and any(a not in _axes(x) for x in dear)]
     others = [x for i in plan.reductions for x in choice.kernel.statements[i].reads if x not in dear]
     return next((a for a in reversed(open_) if all(a in _axes(x) or reads_table(x) for x in others)), None)
+
+
+def _waiting(choice: Choice, plan: NestPlan, axis: str) -> str | None:
+    """An axis of rows, open to tasks, whose sums run beside each other where lanes are so few rows that a sum alone
+    would wait for itself: what is gathered for a block of rows, say."""
+    if not plan.reductions or axis not in plan.kept or not 1 < choice.count(axis) <= choice.target.vector_lanes:
+        return None
+    kernel, pinned = choice.kernel, _pinned(choice.kernel)
+    rows = [a for a in plan.kept if a in _free(choice) and a not in pinned and a != axis]
+    return next((a for a in reversed(rows) if isinstance(kernel.extents[a], int) and choice.count(a) > 1), None)
 
 
 def _read_apart(choice: Choice, plan: NestPlan, axis: str, layout: dict[str, Shape]) -> list[Load]:

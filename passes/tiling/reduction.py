@@ -30,6 +30,7 @@ from effcc.passes.tiling.cost import (
 )
 from effcc.passes.tiling.notation import parse_model
 from effcc.passes.tiling.operands import (
+    MANY,
     Axis,
     Operand,
     access_slots,
@@ -54,14 +55,17 @@ MODEL = """
     rounds = ceil(tasks / threads)
     busy_groups = max(rounds * together * inner * tile, ceil(inner * rows * groups / threads))
 
-    # Issue slots of a vector: instructions, plain loads, which issue beside them, or the latency of combining it into
-    # one of the accumulators, whichever takes longest.
+    # Issue slots of a vector: instructions, plain loads, which issue beside them, the latency of adding to one of the
+    # accumulators, or finding where data say that it reads, in half of that time, whichever takes longest.
     step = max(own_slots + ceil(shared_slots / together), own_loads + ceil(shared_loads / together),
-               ceil(latency_slots / (accumulators * together)))
+               ceil(latency / (issue * accumulators * together)), ceil(places * latency / (issue * 2)))
     combine = ceil(combine_slots / together) + accumulators    # of rows that run together at the same time
     busy = busy_groups * steps
     finish = busy_groups * combine + min(rounds, claims) * task_slots
-    compute = issue * (passes * busy * step + ceil(busy / accumulators) * 2 + finish)
+    # Turning the loop, where rows are parts of vectors once for all that run together; else vectors side by side gain
+    # more than that (codes of four are looked up together).
+    turns = ceil(busy / (accumulators * max(1, rows_apart * together)))
+    compute = issue * (passes * busy * step + turns * 2 + finish)
 
     # Later passes find the row in L1 or L2 unless it is longer.
     again = min(1, row_bytes * lane_rows / l1_bytes)
@@ -191,12 +195,14 @@ def reduction_problem(nest: ReductionNest, vector_axis: str, target: Target) -> 
         "rows": others // inner,
         "inner": inner,
         "fewest": fewest,
-        "lane_rows": 1 if across else lanes,
+        "rows_apart": int(not across),
+        "lane_rows": 1 if across else min(lanes, extent_of[vector_axis]),
         "live_values": nest.live_values,
         "own_slots": nest.operations + own_slots,
         "own_loads": own_loads,
         "shared_slots": shared_slots,
         "shared_loads": shared_loads,
+        "places": sum(_is_placed(o, vector_axis) for o in read_each_step),
         "combine_slots": (
             _combine_slots(lanes) + SPAN_SLOTS * nest.ragged if across else 4 + round(STORE_SLOTS * nest.stores)
         ),
@@ -248,6 +254,11 @@ def _slots_and_loads(operands: Iterable[Operand], axis: str, lanes: int) -> tupl
     """Issue slots to read operands whose lanes lie apart, and plain loads of others."""
     slots = [access_slots(o, axis, lanes) for o in operands]
     return sum(s for s in slots if s > 1), sum(s for s in slots if s == 1)
+
+
+def _is_placed(operand: Operand, axis: str) -> bool:
+    """Whether data say where an operand is read, one element for all lanes: its place is computed beside vectors."""
+    return not operand.strides.get(axis, 0) and MANY in operand.strides.values()
 
 
 def _combine_slots(lanes: int) -> int:

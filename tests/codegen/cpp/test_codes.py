@@ -44,6 +44,25 @@ def test_codes_are_looked_up_where_a_vector_has_sixteen_lanes() -> None:
     assert "lookup(" not in narrow, "a table of sixteen numbers takes two registers and a blend"
 
 
+def test_what_is_computed_of_a_code_in_many_steps_is_looked_up(target: Target, cache: CompileCache) -> None:
+    """A float of four bits, e2m1: its sign, exponent and mantissa are parts of one code, and a table is quicker."""
+    code = "(cast<i32>(Q[n,j]) and 15)"
+    normal = f"(shr({code}, 1) and 3) > 0"
+    whole = f"({code} and 1 or where({normal}, 2, 0))"
+    size = f"cast<f32>(shl({whole}, (shr({code}, 1) and 3) - where({normal}, 1, 0))) * 0.5"
+    number = f"where(({code} and 8) > 0, -({size}), {size})"
+    head = "kernel @k(x: f32[40], Q: u8[9,40]) -> (O: f32[9]) over n=9, j=40"
+    made = parse_kernel(f"{head} {{ O[n] = sum(j: x[j] * {number}) }}")
+    wide, narrow = (source_of(lower(*choose(made, generic(t))), generic(t)) for t in ("avx512", "avx2"))
+    assert "lookup(" in wide and "& 8" not in wide.split("for (i64 j")[-1].split("lookup(")[-1]
+    assert "lookup(" not in narrow
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.standard_normal(40, np.float32), "Q": rng.integers(0, 256, (9, 40), np.uint8)}
+    found = np.full(9, np.nan, np.float32)
+    run_nest(lower(*choose(made, target)), {**arrays, "O": found}, target, cache)
+    np.testing.assert_allclose(found, run_kernel(made, arrays)["O"], rtol=1e-5, atol=1e-5)
+
+
 def test_short_tables_are_held_in_registers() -> None:
     for form in ("table", "table of four"):
         made = sum_codes(split_axes(kernel(form)))
