@@ -19,6 +19,8 @@ DRAWS = 40  # at most for them
 BEYOND = 100  # drafts just beyond what conditions allow, of rules that have any
 NEAR = 0.7
 """How often each condition of such a draft proposes nothing."""
+ALIKE, ALIKE_DRAWS = 10, 60
+"""Instances, and drafts at most, whose axes are all as long as each other."""
 
 
 class RuleChecks:
@@ -41,6 +43,9 @@ class RuleChecks:
                 verdict = try_rule(rule, INSTANCES, seed + 1_000_003, BEYOND, NEAR)
                 if verdict.witness is None and any(isinstance(a, Tensor) for c in rule.conditions for a in c.args):
                     verdict = try_rule(rule, BEYOND, seed + 2_000_003, BEYOND, 1.0, strays=True)
+            if verdict.witness is None:
+                near = NEAR if seed % 2 else 0.0
+                verdict = try_rule(rule, ALIKE, seed + 3_000_003, ALIKE_DRAWS, near, size=2 + seed // 2 % 2)
             self._done += 1
             if verdict.witness is not None:
                 graph, inputs = verdict.witness

@@ -5,17 +5,21 @@ python -m benchmarks.fuzz_strength --sample 30 --minutes 10             # some, 
 python -m benchmarks.fuzz_strength --only share-remainder --only NaN    # plants or rooms by name
 python -m benchmarks.fuzz_strength --list late                          # the list planted after the fuzzer was tuned
 python -m benchmarks.fuzz_strength --resume results.jsonl --table       # the table of what is there
+python -m benchmarks.fuzz_strength --doors all --resume doors.jsonl     # door by door: as many cases as campaigns have
+python -m benchmarks.fuzz_strength --doors rules,programs --only rules  # these doors alone
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.fuzz_strength.doors import EACH_MINUTE, Doors
 from benchmarks.fuzz_strength.plants import LISTS, Plant, read_plants, sample
 from benchmarks.fuzz_strength.trial import UNTOUCHED, Result, attempt
 from benchmarks.table import show
@@ -31,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="where the fuzzer's programs start")
     parser.add_argument("--resume", type=Path, help="keep results in this file, and go on from those that are there")
     parser.add_argument("--table", action="store_true", help="try nothing more")
+    parser.add_argument(
+        "--doors", default="", help=f"one by one, instead of campaigns: all, near, or of {', '.join(EACH_MINUTE)}"
+    )
     parser.add_argument("--untouched", type=int, default=1, help="trials of the package as it is (default 1)")
     options = parser.parse_args(arguments)
     plants = chosen(read_plants(LISTS[options.list]), options.only)
@@ -41,18 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.only:
         jobs += [(None, options.seed + 1_000_000 * n) for n in range(options.untouched)]
     results = []
-    for plant, seed in jobs:
-        about = (plant.name, plant.digest) if plant is not None else (UNTOUCHED, "")
-        found = done.get((*about, seed, options.minutes))
-        if found is None and not options.table:
-            found = attempt(plant, seed, options.minutes)
-            print(
-                f"{found.plant}: {found.outcome} {found.seconds:.0f} s {found.door} {found.step} {found.message[:90]}"
-            )
-            if options.resume is not None:
-                with open(options.resume, "a") as file:
-                    file.write(json.dumps(dataclasses.asdict(found)) + "\n")
-        results += [found] if found is not None else []
+    with contextlib.ExitStack() as stack:
+        doors = stack.enter_context(Doors()) if options.doors and not options.table else None
+        for plant, seed in jobs:
+            about = (plant.name, plant.digest) if plant is not None else (UNTOUCHED, "")
+            found = done.get((*about, seed, options.minutes, options.doors))
+            if found is None and not options.table:
+                if doors is not None:
+                    found = doors.attempt(plant, seed, options.minutes, options.doors)
+                else:
+                    found = attempt(plant, seed, options.minutes)
+                said = f"{found.seconds:.0f} s {found.door} {found.step} {found.message[:90]}"
+                print(f"{found.plant}: {found.outcome} {said}", flush=True)
+                if options.resume is not None:
+                    with open(options.resume, "a") as file:
+                        file.write(json.dumps(dataclasses.asdict(found)) + "\n")
+            results += [found] if found is not None else []
     print_table(results, options.minutes)
 
 
@@ -78,8 +89,8 @@ def kept(file: Path | None) -> Iterator[Result]:
             continue
 
 
-def _key(result: Result) -> tuple[str, str, int, float]:
-    return result.plant, result.digest, result.seed, result.minutes
+def _key(result: Result) -> tuple[str, str, int, float, str]:
+    return result.plant, result.digest, result.seed, result.minutes, result.doors
 
 
 def print_table(results: Sequence[Result], minutes: float) -> None:

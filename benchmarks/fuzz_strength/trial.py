@@ -31,7 +31,8 @@ class Result:
     counted as found), `import` (the package with the plant in it cannot even be imported), `stale`.
 
     seconds: until the first failure, else as long as it went on. door, step: where that was. programs: how many graphs
-    were drawn until then.
+    were drawn until then. doors: if it went door by door, the doors that were asked for (`doors.py`); seconds are then
+    those of processors, and programs what that door had drawn.
     """
 
     plant: str
@@ -45,6 +46,7 @@ class Result:
     step: str = ""
     message: str = ""
     programs: int = 0
+    doors: str = ""
 
     @property
     def is_found(self) -> bool:

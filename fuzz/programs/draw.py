@@ -25,6 +25,7 @@ from effcc.fuzz.learned.rule import Concrete, Rule
 from effcc.fuzz.programs.case import Case, Input
 from effcc.fuzz.programs.learned import LearnedCall, are_wanted, by_operator
 from effcc.fuzz.programs.places import Places, Unfit
+from effcc.fuzz.programs.plainly import plain_control_flow
 from effcc.fuzz.programs.table import CALLS, THEMES
 from effcc.fuzz.programs.values import indices, laid, tensor
 
@@ -34,6 +35,10 @@ WAYS = ("compiled", *("traced",) * 12, "interpreted", *("traced",) * 12)
 """How programs are seen, in turn: the other ways take twenty and sixty times as long as tracing."""
 LINES = 9  # at most
 IN_TURN, TRIES = 3, 6
+LINES_TRACED, IN_TURN_TRACED = 12, 6
+"""The same of programs that are traced: a line more takes little there, a program more a twentieth of a second."""
+COSTLY = 0.3
+"""How often branches and loops are drawn, beside other themes: Dynamo takes half a second to trace one."""
 LEARNED_EVERY = 3
 """How many programs there are for one of learned operators, where these are wanted: calls of the table among them."""
 MOST = 5_000  # elements of a tensor in the first calls
@@ -70,25 +75,30 @@ class _Draw:
         random = self.random
         self.mode = random.choice(MODES)
         self.export = self.mode == "no_grad" and random.random() < 0.12
+        self.way = "compiled" if self.export else WAYS[self.seed % len(WAYS)]
         dynamic = False if self.export else random.choice((False, False, False, True, True, None))
         count = 1 if dynamic is False else 2
         calls = [self._sizes() for _ in range(count)]
+        if self.way == "traced" and dynamic is not False:  # sizes that are no symbols, or one, fit no other call
+            calls[0] = dict(zip("nm", random.sample(sorted({*SIZES} - {1}), 2), strict=True))
         self.envs: list[dict[str, Any]] = [dict(_NAMES, **c, self=SimpleNamespace()) for c in calls]
         self.sizes: list[dict[str, int]] = calls
         self.calm = self.mode.endswith("training") or random.random() < 0.6
         themes = list(THEMES)
-        weights = [random.choice((0.2, 1, 3)) for _ in themes]
-        wanted = random.randint(2, LINES)
+        weights = [random.choice((0.2, 1, 3)) * (COSTLY if t == "control" else 1) for t in themes]
+        traced = self.way == "traced"
+        wanted = random.randint(2, LINES_TRACED if traced else LINES)
         refused = False
         if are_wanted() and self.seed % LEARNED_EVERY == LEARNED_EVERY - 1:
             self._learned_lines(wanted)
-        for k in range(IN_TURN):  # every call in its turn, so that few programs see them all
+        in_turn = IN_TURN_TRACED if traced else IN_TURN
+        for k in range(in_turn):  # every call in its turn, so that few programs see them all
             for _ in range(TRIES):
                 before = len(self.lines)
-                self._line(CALLS[(IN_TURN * self.seed + k) % len(CALLS)])
+                self._line(CALLS[(in_turn * self.seed + k) % len(CALLS)])
                 if len(self.lines) > before:
                     break
-        for _ in range(12 * LINES):
+        for _ in range(12 * wanted):
             if len(self.lines) >= wanted or refused:
                 break
             theme = random.choices(themes, weights)[0]
@@ -112,7 +122,7 @@ class _Draw:
         return Case(
             self.seed, tuple(self.inputs), tuple(self.state), tuple(self.lines), self._results(),
             tuple(tuple(c.items()) for c in calls), dynamic, self.mode, tuple(self.learned), change, self.export,
-            random.choice(TARGETS), "compiled" if self.export else WAYS[self.seed % len(WAYS)],
+            random.choice(TARGETS), self.way,
         )  # fmt: skip
 
     def _elements(self, sizes: Mapping[str, int]) -> int:
@@ -135,7 +145,7 @@ class _Draw:
     def _results(self) -> tuple[str, ...]:
         random = self.random
         made = [n for n in self.envs[0] if n in self.unread or _is_made(n)]
-        chosen = [n for n in self.unread if n in self.envs[0]][-4:]
+        chosen = [n for n in self.unread if n in self.envs[0]]
         others = [n for n in (*made, *(i.name for i in self.inputs)) if n not in chosen]
         while others and (not chosen or (len(chosen) < 5 and random.random() < 0.25)):
             chosen.append(others.pop(random.randrange(len(others))))
@@ -211,6 +221,8 @@ class _Draw:
     def _run(self, text: str) -> None:
         for env in self.envs:
             with contextlib.ExitStack() as stack:
+                if self.way == "traced":
+                    stack.enter_context(plain_control_flow())
                 if self.mode.startswith("autocast"):
                     stack.enter_context(torch.autocast("cpu", torch.bfloat16))
                 if not self.mode.endswith("training"):

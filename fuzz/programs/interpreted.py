@@ -82,4 +82,6 @@ def _laid(array: Array, type: TensorType, sizes: Mapping[str, int]) -> Tensor:
     """A new tensor that lies in memory as its type says."""
     strides = [int(evaluate(s, sizes)) for s in type.layout]
     held = torch.empty_strided(array.shape, strides, dtype=TORCH_DTYPES[type.dtype.name])
-    return held.copy_(to_torch(array))
+    once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)  # of an axis whose elements are one
+    held[once].copy_(to_torch(array)[once])
+    return held

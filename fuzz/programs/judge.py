@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import traceback
 import warnings
@@ -85,6 +86,9 @@ def judge(case: Case) -> Failure | str:
 
 
 def _judge_traced(case: Case, loaded: Any) -> Failure | str:
+    if case.dynamic is not False and not case.trains and len(case.calls) > 1:
+        with contextlib.suppress(Untraceable):
+            return _judge_at_sizes(case, loaded)
     traced = Traced(case, loaded)
     expected = traced.in_eager()
     if any(isinstance(e, Raised) for e in expected):
@@ -97,6 +101,10 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
         return INVALID
     if difference(expected, got, []) is None:
         return ""
+    if any("cond(" in line or "while_loop(" in line for line in case.lines):
+        expected = traced.in_eager(plain=False)
+        if any(isinstance(e, Raised) for e in expected):
+            return INVALID
     trials = [_sound(traced.in_eager(Disturbed(seed, strict=not case.trains))) for seed in range(TRIALS)]
     found = difference(expected, got, trials, _only_finite(case, loaded))
     if found is None:
@@ -106,6 +114,41 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
         return KNOWN
     other = None if isinstance(got[-1], Raised) else difference(expected, traced.traced_in_eager(), trials)
     return PYTORCH if other is not None and other[0] == found[0] else failure
+
+
+def _judge_at_sizes(case: Case, loaded: Any) -> Failure | str:
+    """All calls of a program by one graph, with symbols for the sizes that the first one has."""
+    first, trace = Traced(case, loaded), None
+    for number, sizes in enumerate(case.calls):
+        call = Traced(case, loaded, number)
+        expected = call.in_eager()
+        if any(isinstance(e, Raised) for e in expected):
+            if number == 0:
+                return INVALID
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FaultWarning)
+            if trace is None:
+                try:
+                    trace = first.traced_at_sizes()
+                except Untraceable:
+                    raise
+                except Exception as error:  # whatever importing raises is what is seen
+                    told = _raised(expected[0], Raised("importing", error)) if expected else None
+                    return Failure(case, *told) if told is not None else INVALID
+            got = call.at_sizes(trace)
+        if got is None or difference(expected, got, []) is None:
+            continue
+        trials = [_sound(call.in_eager(Disturbed(seed))) for seed in range(TRIALS)]
+        found = difference(expected, got, trials, _only_finite(case, loaded))
+        if found is None:
+            continue
+        failure = Failure(case, found[0], f"call {number + 1} at {dict(sizes)}: {found[1]}")
+        if known(failure):
+            return KNOWN
+        other = difference(expected, call.traced_in_eager_at_sizes(trace), trials)
+        return PYTORCH if other is not None and other[0] == found[0] else failure
+    return ""
 
 
 def _disturbed(case: Case, loaded: Any) -> list[list[Seen | Raised]]:

@@ -67,6 +67,10 @@ SUMS = _packets(_SUMS_OF_TERMS)
 """Operators that are sums of terms: how far off they may be goes by the terms' magnitudes, which may cancel out."""
 SUMS_AS_STORED = {aten.convolution_backward}
 """Those whose partial sums PyTorch rounds to the results' dtype, be it of 16 bits."""
+EITHER_ZERO = _packets("""
+maximum minimum fmax fmin clamp clamp_ clamp_min clamp_max clamp_min_ clamp_max_ hardtanh max min amax amin aminmax
+""")
+"""Operators that choose one of their operands' elements, and of zeros of both signs either."""
 TRIALS = 5
 _UNITS = {torch.float16: 2.0, torch.bfloat16: 2.0}
 
@@ -94,12 +98,13 @@ class Disturbed(TorchDispatchMode):
         tainted = any(self.tainted(t) for t in given)
         if _exact(func, args, kwargs, given, self._strict):
             results = func(*args, **kwargs)
-            tainted |= self._leave_open(func, args, results)
+            tainted |= self._leave_open(func, args, results) or self._leave_zeros_open(func, given, results)
         else:
             results = self._disturb(func, args, kwargs, given)
             tainted = True
         if tainted:
             written = [args[0]] if func._schema.is_mutable and args and isinstance(args[0], Tensor) else []
+            written += _statistics(func, args)
             for out in (*tree_leaves(results), *written, *tree_leaves(kwargs.get("out"))):
                 if isinstance(out, Tensor) and out.layout == torch.strided:
                     storage = out.untyped_storage()
@@ -125,6 +130,22 @@ class Disturbed(TorchDispatchMode):
             results.copy_(torch.where(open_, drawn, results))
         return True
 
+    def _leave_zeros_open(self, func: Any, given: Sequence[Tensor], results: Any) -> bool:
+        """Give zeros any sign where an operator may choose it; whether there are such. (Eager's vectors and what is
+        left of them choose differently.)"""
+        if func.overloadpacket not in EITHER_ZERO:
+            return False
+        found = [r for r in tree_leaves(results) if isinstance(r, Tensor) and r.is_floating_point()]
+        if not any(bool((r == 0).any()) for r in found):
+            return False
+        if not any(t.is_floating_point() and bool(((t == 0) & t.signbit()).any()) for t in given):
+            return False
+        for out in found:
+            if self._noisy and not _overlaps(out):
+                negative = torch.rand(out.shape, generator=self._generator) < 0.5
+                out.copy_(torch.where(out == 0, torch.where(negative, -0.0, 0.0).to(out.dtype), out))
+        return True
+
     def _disturb(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor]) -> Any:
         if not self._noisy:
             return func(*args, **kwargs)
@@ -139,13 +160,30 @@ class Disturbed(TorchDispatchMode):
         elif (
             not mutable and any(t.is_floating_point() for t in given) and not func._schema.name.startswith("aten::rand")
         ):
-            args, kwargs = tree_map_only(Tensor, self._shaken, (args, kwargs))
+            kept = {id(t) for t in _statistics(func, args)}
+            args, kwargs = tree_map_only(Tensor, lambda t: t if id(t) in kept else self._shaken(t), (args, kwargs))
         results = func(*args, **kwargs)
+        if not mutable:
+            self._widen(func, args, kwargs, given, results)
         wanted = tree_leaves(sizes) if sizes is not None else [None] * len(tree_leaves(results))
         for out, size in zip(tree_leaves(results), wanted, strict=True):
             if isinstance(out, Tensor) and out.is_floating_point() and out.numel() and not _overlaps(out):
                 self._move(out, size, largest, func.overloadpacket in SUMS_AS_STORED)
+        for held in _statistics(func, args):
+            self._move(held, None, largest, False)
         return results
+
+    def _widen(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor], results: Any) -> None:
+        """Make results of 16 bits those of operands that are shaken in f32: an operator that takes differences inside
+        makes much of f32's own roundings, which operands of 16 bits cannot show."""
+        random = func._schema.name.startswith("aten::rand")
+        if func.overloadpacket in SUMS or random or not any(t.dtype in _UNITS for t in given):
+            return
+        wide = _try(func, *tree_map_only(Tensor, lambda t: self._shaken(_in_f32(t)), (args, kwargs)))
+        for out, other in zip(tree_leaves(results), tree_leaves(wide), strict=False):
+            both = isinstance(out, Tensor) and isinstance(other, Tensor) and other.shape == out.shape
+            if both and out.dtype in _UNITS and not _overlaps(out):
+                out.copy_(other)
 
     def _move(self, out: Tensor, size: Any, terms: int, as_stored: bool) -> None:
         eps = torch.finfo(out.dtype).eps
@@ -174,6 +212,18 @@ class Disturbed(TorchDispatchMode):
 def _magnitude(t: Tensor) -> Tensor:
     """In doubles, where a sum of magnitudes does not overflow."""
     return t.abs().double() if t.is_floating_point() else t
+
+
+def _statistics(func: Any, args: Any) -> list[Tensor]:
+    """The running statistics that a batch norm writes, which its schema does not say."""
+    name = func._schema.name
+    if "batch_norm" not in name or "backward" in name or not (len(args) > 5 and (args[5] is True or "update" in name)):
+        return []
+    return [t for t in args[3:5] if isinstance(t, Tensor) and t.is_floating_point() and not _overlaps(t)]
+
+
+def _in_f32(t: Tensor) -> Tensor:
+    return t.float() if t.dtype in _UNITS else t
 
 
 def _try(func: Any, args: Any, kwargs: Any) -> Any:

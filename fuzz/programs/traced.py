@@ -6,9 +6,11 @@ caller sees beside numbers (memory, strides, refusals, other sizes) is seen thro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,6 +23,7 @@ from effcc.fuzz.programs.calling import Raised, Seen, calling_mode
 from effcc.fuzz.programs.case import Case
 from effcc.fuzz.programs.interpreted import interpret_captured
 from effcc.fuzz.programs.oracle import Disturbed
+from effcc.fuzz.programs.plainly import plain_control_flow
 from effcc.fuzz.programs.values import tensor
 
 
@@ -29,24 +32,24 @@ class Untraceable(Exception):
 
 
 class Traced:
-    """The first call of a program as a function of its state and inputs, which it does not write: it gives the results,
-    the gradients if the program trains, and what it left in its arguments."""
+    """A call of a program, the first by default, as a function of its state and inputs, which it does not write: it
+    gives the results, the gradients if the program trains, and what it left in its arguments."""
 
-    def __init__(self, case: Case, loaded: Any) -> None:
+    def __init__(self, case: Case, loaded: Any, number: int = 0) -> None:
         self._case = case
         self._program: nn.Module = loaded.Program()
         self._names = list(self._program.state_dict())
         held = self._program.state_dict(keep_vars=True)
         self._learned = [t.requires_grad for t in held.values()] + [i.name in case.learned for i in case.inputs]
-        self._given = [t.detach() for t in (*held.values(), *loaded.inputs(**dict(case.calls[0])))]
+        self._given = [t.detach() for t in (*held.values(), *loaded.inputs(**dict(case.calls[number])))]
         self._told: list[str] = []
         self._traced: fx.GraphModule | None = None
         self._weights: list[Tensor] = []  # of the results' elements in the sum that gradients are taken of
 
-    def in_eager(self, disturbed: Disturbed | None = None) -> list[Seen | Raised]:
-        """All that is given, by eager."""
+    def in_eager(self, disturbed: Disturbed | None = None, plain: bool = True) -> list[Seen | Raised]:
+        """All that is given, by eager; plain: with Python's branches and loops."""
         given = [t.clone() for t in self._given]
-        with disturbed or nullcontext():
+        with disturbed or nullcontext(), plain_control_flow() if plain else nullcontext():
             try:
                 found = self(*given)
             except Exception as error:  # whatever is raised is what is seen
@@ -70,11 +73,40 @@ class Traced:
             return [Raised("the call", error)]
         return [Seen(n, t) for n, t in zip(self._told, found, strict=True)]
 
+    def traced_at_sizes(self) -> AtSizes:
+        """Traced and imported with symbols for its sizes. Raises Untraceable, and what importing raises."""
+        traces = []
+        try:
+            traces.append(_trace(self, self._given, "symbolic"))
+            if any(_writes(node) for node in traces[0].graph.nodes):
+                traces.append(_trace(functionalize(traces[0]), self._given, "symbolic"))
+        except Exception as error:  # what is raised there is PyTorch's
+            raise Untraceable(str(error)) from error
+        return AtSizes(traces, interpret_captured(traces[-1]))
+
+    def at_sizes(self, trace: AtSizes) -> list[Seen | Raised] | None:
+        """The same, by the graph of another call; None if that may not be called with these sizes."""
+        if not trace.takes(self._given):
+            return None
+        try:
+            found = trace.run([t.clone() for t in self._given])
+        except Exception as error:  # whatever is raised is what is seen
+            return [Raised("the call", error)]
+        return [Seen(n, t) for n, t in zip(self._told, found, strict=True)]
+
     def traced_in_eager(self) -> list[Seen | Raised]:
         """The same once more, by PyTorch's kernels in the order of the trace: where that differs, tracing does."""
         assert self._traced is not None
         given = [*(t.clone() for t in self._given), *self._weights]
         return [Seen(n, t) for n, t in zip(self._told, self._traced(*given), strict=True)]
+
+    def traced_in_eager_at_sizes(self, trace: AtSizes) -> list[Seen | Raised]:
+        """The same by PyTorch's kernels, in the order of another call's trace."""
+        try:
+            found = trace.in_eager([t.clone() for t in self._given])
+        except Exception as error:  # whatever is raised is what is seen
+            return [Raised("the call", error)]
+        return [Seen(n, t) for n, t in zip(self._told, found, strict=True)]
 
     def __call__(self, *given: Tensor) -> list[Tensor]:
         trains = self._case.trains
@@ -103,8 +135,43 @@ class Traced:
         return [t.detach() for _, t in found]
 
 
-def _trace(run: Callable[..., Any], given: Sequence[Tensor]) -> fx.GraphModule:
-    return make_fx(run, compile_decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)(*given)
+@dataclass(frozen=True)
+class AtSizes:
+    """A call's traces with symbols for sizes, the last of which was imported, and what runs that."""
+
+    traces: Sequence[fx.GraphModule]
+    run: Callable[[list[Any]], Sequence[Any]]
+
+    def takes(self, given: Sequence[Tensor]) -> bool:
+        """Whether all that tracing and importing took for granted of sizes holds of these."""
+        return all(_guards_hold(trace, given) for trace in self.traces)
+
+    def in_eager(self, given: Sequence[Tensor]) -> Sequence[Any]:
+        """What the trace gives by PyTorch's kernels."""
+        return self.traces[-1](*given)
+
+
+def _guards_hold(trace: fx.GraphModule, given: Sequence[Tensor]) -> bool:
+    examples = [node.meta["val"] for node in trace.graph.find_nodes(op="placeholder")]
+    if any(e.dim() != t.dim() for e, t in zip(examples, given, strict=True)):
+        return False
+    known: dict[Any, int] = {}
+    sizes = []
+    for example, of in zip(examples, given, strict=True):
+        for wanted, size in zip(example.shape, of.shape, strict=True):
+            symbolic = isinstance(wanted, torch.SymInt)
+            sizes += [wanted] if symbolic else []
+            if size != (known.setdefault(wanted.node.expr, size) if symbolic else wanted):
+                return False  # sizes that were equal in the first call are one symbol
+    if not sizes:
+        return True
+    return bool(sizes[0].node.shape_env.evaluate_guards_for_args(examples, list(given), ignore_static=False))
+
+
+def _trace(
+    run: Callable[..., Any], given: Sequence[Tensor], mode: Literal["fake", "symbolic"] = "fake"
+) -> fx.GraphModule:
+    return make_fx(run, compile_decompositions(), tracing_mode=mode, _allow_non_fake_inputs=True)(*given)
 
 
 def _writes(node: fx.Node) -> bool:
@@ -112,10 +179,13 @@ def _writes(node: fx.Node) -> bool:
 
 
 def can_be_traced(case: Case, loaded: Any) -> bool:
-    """Whether tracing shows what a case is about: no package, inputs that do not share memory, and no state that an
-    operator writes which is taken apart before that is seen."""
-    tensors: Sequence[Any] = loaded.inputs(**dict(case.calls[0]))
-    kept: Callable[[Any], int] = lambda t: t.untyped_storage().data_ptr()  # noqa: E731
+    """Whether tracing shows what a case is about: no package, no inputs that share memory and of which any is written,
+    and no state that an operator writes which is taken apart before that is seen."""
+    tensors: Sequence[Any] = [t for t in loaded.inputs(**dict(case.calls[0])) if t.numel()]
     if case.export or any("batch_norm(" in line for line in case.lines):
         return False
-    return len({kept(t) for t in tensors if t.numel()}) == len([t for t in tensors if t.numel()])
+    shared = len({t.untyped_storage().data_ptr() for t in tensors}) < len(tensors)
+    return not (shared and any(_IN_PLACE.search(line) for line in case.lines))
+
+
+_IN_PLACE = re.compile(r"\w_\(|\] *[-+*/&|^@]*= |[-+*/&|^@]= |out=")

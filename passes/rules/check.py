@@ -28,7 +28,6 @@ import warnings
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from random import Random
 from typing import Any
 
 import ml_dtypes
@@ -40,7 +39,7 @@ from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_graph
 from effcc.passes.rules.algebra import decide
 from effcc.passes.rules.arithmetic import computes, run_forms
-from effcc.passes.rules.drawing import AnyMagnitude
+from effcc.passes.rules.drawing import EVENLY, AnyMagnitude, Preferences
 from effcc.passes.rules.engine import rewrite
 from effcc.passes.rules.instances import Fill, Instance, instance, nonfinite, ordinary, special, tame, vast
 from effcc.passes.rules.language import Rule, RuleSet, operations
@@ -97,23 +96,28 @@ def check_rule(rule: Rule, wanted: int = WANTED, seed: int = 0) -> Verdict:
 
 
 def try_rule(
-    rule: Rule, wanted: int, seed: int, draws: int = _DRAWS, near: float = 0.0, strays: bool = False
+    rule: Rule, wanted: int, seed: int, draws: int = _DRAWS, near: float = 0.0, strays: bool = False, size: int = 0
 ) -> Verdict:
-    """The verdict of instances alone, so many or those of so many draws; near: how often drafts lie beyond what a
-    condition allows, strays: whether by who computes an operand (`effcc.passes.rules.instances`)."""
+    """The verdict of instances alone, so many or those of so many draws.
+
+    near: how often drafts lie beyond what a condition allows, strays: whether by who computes an operand
+    (`effcc.passes.rules.instances`). size: of every axis, if one is said, with every dtype as likely as others: of axes
+    that are as long as each other, a rule that takes the wrong one still gives the right shape, and fires.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing, overflow: what special values are for
-        return _check_rule(rule, wanted, seed, draws, near, strays)
+        return _check_rule(rule, wanted, seed, draws, near, strays, size)
 
 
-def _check_rule(rule: Rule, wanted: int, seed: int, most: int, near: float, strays: bool) -> Verdict:
+def _check_rule(rule: Rule, wanted: int, seed: int, most: int, near: float, strays: bool, size: int) -> Verdict:
     if rule.claim.kind == "reorders":
         other = {o.op for side in (rule.pattern, rule.replacement) for o in operations(side)} - _SUMS_OF_PRODUCTS
         if other:
             listed = ", ".join(sorted(other))
             return Verdict(rule, 0, 0, f"  only sums of products can be in another order, not {listed}")
     key = zlib.crc32(rule.name.encode()) ^ seed
-    random = AnyMagnitude(key) if rule.claim.is_safe else Random(key)
+    drawn = AnyMagnitude if rule.claim.is_safe else Preferences
+    random = drawn(key, (size,), EVENLY) if size else drawn(key)
     numbers = np.random.default_rng(key)
     often = 8 if strays else 3 if near else 1  # drafts beyond conditions are seldom instances
     fills = _FILLS[rule.claim.kind] * often

@@ -19,6 +19,7 @@ Known = list[TensorType | None]
 Attrs = dict[str, Any]
 
 _DTYPES = ["f32"] * 6 + ["f64", "f64", "f16", "bf16", "i64", "i32", "u8", "bool"]
+EVENLY = ("f32", "f64", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool")
 _SIZES = [0] + [1] * 5 + [2] * 6 + [3] * 4 + [4] * 2 + [5]
 _NUMBERS = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, -2.5, 0.1, 4.0, 8.0, 1e-5, 100.0]
 
@@ -30,17 +31,17 @@ MAGNITUDES = (
 """Numbers whose products or exponentials overflow and underflow, and those that rounding idioms add and take away."""
 
 
-class AnyMagnitude(Random):
-    """Randomness that also draws constants of every magnitude, and those that undo one another."""
-
-
 class Preferences(Random):
     """Randomness that prefers the sizes and dtypes of its choice to those that suit rules; repeat one to prefer it."""
 
-    def __init__(self, seed: int, sizes: Sequence[int], dtypes: Sequence[str]) -> None:
+    def __init__(self, seed: int, sizes: Sequence[int] = _SIZES, dtypes: Sequence[str] = _DTYPES) -> None:
         super().__init__(seed)
         self.sizes = sizes
         self.dtypes = dtypes
+
+
+class AnyMagnitude(Preferences):
+    """Randomness that also draws constants of every magnitude, and those that undo one another."""
 
 
 def draw(op: Op, known: Known, attrs: Attrs, random: Random) -> tuple[list[TensorType], Attrs]:

@@ -336,6 +336,8 @@ def _filled(
         if "max" in specials:
             chosen = random.random(count) < share / 2
             values[chosen] = random.choice(np.array([info.min, info.max, 0, 1], t.dtype.numpy), int(chosen.sum()))
+            chosen = random.random(count) < share / 4
+            values[chosen] = _near_powers(t.dtype, int(chosen.sum()), random)
         return values.reshape(shape)
     with np.errstate(all="ignore"):
         values = (random.standard_normal(count) * scale).astype(t.dtype.numpy)
@@ -343,6 +345,13 @@ def _filled(
         table = np.array([_special(name, t.dtype) for name in specials]).astype(t.dtype.numpy)
         values[chosen] = table[random.integers(0, len(specials), int(chosen.sum()))]
     return values.reshape(shape)
+
+
+def _near_powers(dtype: DType, count: int, random: np.random.Generator) -> np.ndarray:
+    """Integers beside powers of two, of both signs: what a float of fewer digits does not hold."""
+    bits = 8 * dtype.numpy.itemsize
+    near = np.left_shift(np.int64(1), random.integers(0, bits, count)) + random.integers(-1, 2, count)
+    return (near * random.choice((-1, 1), count)).astype(dtype.numpy)
 
 
 def _special(name: str, dtype: DType) -> float:

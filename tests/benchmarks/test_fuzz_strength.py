@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fuzz_strength.__main__ import kept, main
+from benchmarks.fuzz_strength.doors import EACH_MINUTE, Doors, chosen_doors
 from benchmarks.fuzz_strength.plants import LISTS, Plant, StaleError, read_plants, sample
 from benchmarks.fuzz_strength.trial import ROOT, attempt
 
@@ -67,3 +68,22 @@ def test_results_are_kept_and_a_line_that_was_cut_off_is_left_out(
     assert "graphs build 1" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no plant and no room is called 'nothing'"):
         main(["--only", "nothing", "--table"])
+
+
+def test_doors_that_are_near_a_plant_come_first_and_all_of_them_come() -> None:
+    (rule,) = [p for p in read_plants() if p.name == "not-less-of-floats"]
+    assert chosen_doors(rule, "all")[0] == "rules" and sorted(chosen_doors(rule, "all")) == sorted(EACH_MINUTE)
+    assert chosen_doors(rule, "sizes,graphs") == ("sizes", "graphs")
+    with pytest.raises(SystemExit, match="'walls'"):
+        chosen_doors(rule, "walls")
+    assert all(chosen_doors(p, "near") for folder in LISTS.values() for p in read_plants(folder))
+
+
+@pytest.mark.slow  # a process that imports PyTorch, as every trial's is forked from it
+def test_a_trial_door_by_door_tells_found_from_missed_and_what_cannot_be_imported() -> None:
+    with Doors() as doors:
+        found = doors.attempt(_plant("-(b // -a)"), 0, 0.1, "sizes")
+        assert (found.outcome, found.door) == ("found", "sizes")
+        assert doors.attempt(_plant("-((-a) // b)"), 0, 0.1, "sizes").outcome == "missed"
+        assert doors.attempt(_plant("-(-a // b"), 0, 0.1, "sizes").outcome in ("import", "crash")
+        assert doors.attempt(_plant("a // b", "not there"), 0, 0.1, "sizes").outcome == "stale"

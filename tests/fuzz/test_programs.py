@@ -7,19 +7,24 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch._higher_order_ops import while_loop
 
 from effcc.frontend import importer
 from effcc.frontend.importer import Importer, aten
 from effcc.fuzz.beside import reduce
 from effcc.fuzz.eager import to_numpy
-from effcc.fuzz.programs.calling import compiled, eager, observe
+from effcc.fuzz.programs import traced
+from effcc.fuzz.programs.calling import Seen, compiled, eager, observe
 from effcc.fuzz.programs.campaign import PROGRAMS
 from effcc.fuzz.programs.case import Case, Input
 from effcc.fuzz.programs.draw import draw
 from effcc.fuzz.programs.judge import Failure, difference, judge
 from effcc.fuzz.programs.oracle import Disturbed
+from effcc.fuzz.programs.plainly import plain_control_flow
 from effcc.fuzz.programs.script import script
 from effcc.fuzz.programs.smaller import smaller
+from effcc.fuzz.programs.traced import Traced
 from effcc.ir.graph import Value
 
 FLIP = Case(
@@ -96,6 +101,63 @@ def test_results_that_share_memory_are_told_from_copies() -> None:
     assert (
         difference(observe(case, case.load(), eager), observe(case, case.load(), compiled(case, "eager")), []) is None
     )
+
+
+def test_other_calls_of_a_traced_program_run_its_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = tuple((("n", n),) for n in (7, 5, 3, 0))
+    case = replace(FLIP, lines=("b = x[-5:] * 2",), results=("b",), calls=calls, dynamic=True, way="traced")
+    loaded = case.load()
+    trace = Traced(case, loaded).traced_at_sizes()
+    again = Traced(case, loaded, 1)
+    assert again.in_eager() and again.at_sizes(trace), "as many as are sliced: what tracing took for granted holds"
+    assert judge(case) == ""
+
+    fixed = replace(case, lines=("b = x * 2 if x.shape[0] == 7 else x",))
+    other = Traced(fixed, fixed.load(), 1)
+    assert other.at_sizes(Traced(fixed, fixed.load()).traced_at_sizes()) is None, "the trace holds for 7 alone"
+
+    def as_many_as_first(given: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [2 * given[1][-min(7, len(given[1])) :], *given]
+
+    monkeypatch.setattr(traced, "interpret_captured", lambda module: as_many_as_first)
+    found = judge(case)
+    assert isinstance(found, Failure) and "call 1 at {'n': 7}" in found.message and found.kind == "shapes"
+
+
+def test_branches_and_loops_in_eager_go_without_dynamo(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, seen = torch.tensor([1.0, 2.0]), []
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: seen.append(a))
+    with plain_control_flow():
+        assert torch.cond(x.sum() > 2, lambda a: a + 1, lambda a: a - 1, (x,)).tolist() == [2.0, 3.0]
+        assert while_loop(lambda a: a.sum() < 9, lambda a: (a * 2,), (x,))[0].tolist() == [4.0, 8.0]
+        with pytest.raises(RuntimeError, match="same types"):
+            torch.cond(x.sum() > 2, lambda a: a + 1, lambda a: a[:1] - 1, (x,))
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    ("line", "numbers"),
+    [
+        ("b = F.layer_norm(x.half(), (3,), p, p, eps=1e-12)", "flat"),  # f32's own roundings, a million times
+        (
+            "b = x.half().clamp_min(0.0)",
+            "zeros",
+        ),  # of either sign, which eager's vectors and scalars choose differently
+    ],
+)
+def test_what_eager_leaves_open_is_told(line: str, numbers: str) -> None:
+    given = (Input("x", f'tensor((n, 3), torch.float32, "{numbers}", 1)'),)
+    state = (("p0", 'nn.Buffer(tensor((3,), torch.float16, "normal", 50))'),)
+    case = replace(FLIP, inputs=given, state=state, lines=(line.replace("p,", "self.p0,"),), results=("b",))
+    loaded = case.load()
+    expected = observe(case, loaded, eager)
+    trials = [observe(case, loaded, eager, Disturbed(seed)) for seed in range(5)]
+    first = expected[0]
+    assert isinstance(first, Seen) and trials[0][0].inexact
+    p, x = loaded.Program().p0.double(), loaded.inputs(4)[0].half().double()
+    one = -first.value if numbers == "zeros" else F.layer_norm(x, (3,), p, p, eps=1e-12).half()
+    assert difference([first], [replace(first, value=one)], [t[:1] for t in trials]) is None
+    assert difference([first], [replace(first, value=first.value + 1)], [t[:1] for t in trials]) is not None
 
 
 def test_smaller_programs_are_other_programs() -> None:

@@ -161,3 +161,15 @@ def test_an_operand_that_is_rounded_to_a_subnormal_says_nothing_of_a_rule():
     assert try_rule(rule, 100, 2_000_006, 100, 1.0, strays=True).witness is None
     wrong = only_rule("[approximate(1 ulp)]: pow(%x, -0.5) => mul(rsqrt(%x), 1.000001) if nonnegative(%x)")
     assert try_rule(wrong, 100, 2_000_006, 100, 1.0, strays=True).witness is not None
+
+
+def test_axes_that_are_as_long_as_each_other_show_which_one_a_rule_takes() -> None:
+    """Elsewhere the wrong axes give another shape, and the rule does not fire."""
+    rule = only_rule("[approximate(0 ulp)]: max(max(%x) {axes=a}) {axes=b} => max(%x) {axes=united_axes(%x, a, b)}")
+    assert try_rule(rule, 60, 0, 400, size=2).witness is not None
+
+
+def test_integers_beside_powers_of_two_are_among_those_that_are_tried() -> None:
+    """2^24 + 1 is no f32."""
+    rule = only_rule("[exact]: cast(cast(%x) {dtype=f32}) {dtype=e} => cast(%x) {dtype=e}")
+    assert any(try_rule(rule, 6, seed, 40, size=2).witness is not None for seed in range(3))
