@@ -69,6 +69,7 @@ SUMS_AS_STORED = {aten.convolution_backward}
 """Those whose partial sums PyTorch rounds to the results' dtype, be it of 16 bits."""
 EITHER_ZERO = _packets("""
 maximum minimum fmax fmin clamp clamp_ clamp_min clamp_max clamp_min_ clamp_max_ hardtanh max min amax amin aminmax
+max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d adaptive_max_pool3d
 """)
 """Operators that choose one of their operands' elements, and of zeros of both signs either."""
 TRIALS = 5
