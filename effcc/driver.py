@@ -38,6 +38,7 @@ from effcc.passes.dequantized import multiply_integers
 from effcc.passes.encodings import Choice, decode_matrices, distribute, encode, spell_out_encodings, sum_by_groups
 from effcc.passes.fusion.fuse import CASCADE_STEPS, KERNEL_STEPS, to_cascades, to_clusters
 from effcc.passes.fusion.program import Cascades, program_of
+from effcc.passes.group_norms import by_channels
 from effcc.passes.halves import widen_rows
 from effcc.passes.hoist import Hoisted, hoist
 from effcc.passes.in_place import store_in_place
@@ -345,6 +346,7 @@ STEPS: dict[str, Step] = {
         "decode_matrices": _of_graph(lambda graph, _: decode_matrices(graph)),
         "sub_pixels": _of_graph(lambda graph, _: sub_pixels(graph)),
         "known_places": _of_graph(lambda graph, _: known_places(graph)),
+        "by_channels": _of_graph(by_channels, for_gpus=False),
         "simplify": _simplify,
     }),
     "hoist": Passes({

@@ -25,6 +25,8 @@ PARALLELISM = 4
 """Points of the shared axes, for each core, below which a kernel may leave cores idle."""
 SMALL = 8192
 """Points of a kernel that is done before other cores would have begun."""
+LONG = 256
+"""By how many times more points a statement is long beside a cluster."""
 MOST_BUFFERS = 128
 """Buffers that the statements of a kernel read or write, at most: a function of thousands takes a compiler minutes."""
 TASK_VECTORS = 2
@@ -296,6 +298,8 @@ class _Clustering(_Alone):
         extents = self.cascade.extents
         if self._read_twice(item, into, shared) or self._leaves_cores_idle(item, shared):
             return False
+        if self._follows_few(item, into, shared):
+            return False
         if self._turns_rows(item, into) or (
             _divides_by_sizes(item.statement) and any(_is_contraction(i.statement) for i in into.items)
         ):
@@ -377,6 +381,15 @@ class _Clustering(_Alone):
         alone = elements(tuple(extents[a] for a in self._own_axes(item)))
         wanted = min(alone, PARALLELISM * self.target.cores)
         return self._points((item,)) > SMALL and elements(tuple(extents[a] for a in shared)) < wanted
+
+    def _follows_few(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
+        """Whether a long statement would take a cluster's few points for its tasks: a norm of an image after what was
+        made of its channels' sums. Alone, it has tasks along the image, too.
+        """
+        few = self._points(into.items)
+        wanted = PARALLELISM * self.target.cores * self.target.vector_lanes
+        long = few <= SMALL and LONG * few <= self._points((item,))
+        return long and elements(tuple(self.cascade.extents[a] for a in shared)) < wanted
 
     def _all_known(self, into: Cluster) -> bool:
         return all(isinstance(self.cascade.extents[a], int) for m in into.items for a in m.statement.axes)

@@ -1,6 +1,7 @@
 """Axes that views had merged are taken apart: where an index reads `k // 32` and `k % 32`, k becomes two axes.
 
-Every access is then affine again: lanes, packing and layouts see strides where they would see divisions.
+Every access is then affine again: lanes, packing and layouts see strides where they would see divisions. Not for a
+statement of few points (the sums of a group's channels, at `o - o % 8 + c`): longer ones would lose a long axis.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from effcc.ir.dims import Dim
+from effcc.ir.dims import Dim, elements
 from effcc.ir.division import fold_division
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
@@ -24,11 +25,14 @@ from effcc.ir.expr import (
     modulo,
     multiply,
     transform,
+    walk,
 )  # fmt: skip
 from effcc.ir.kernel import Kernel, Param, Scatter, Statement
 from effcc.ir.types import TensorType
 from effcc.passes.fusion.cascade import Cascade, Defined
 
+FEW = 64
+"""A statement with so many times fewer points than another one of its kernel reads at divided places as they are."""
 LIMIT = 8
 """So many cuts of one kernel at most: each takes apart one merged dimension, and tensors have few."""
 
@@ -51,7 +55,8 @@ def _divided(kernel: Kernel) -> tuple[str, int] | None:
     }  # their stores name dimensions as they are
     whole = {a for s in kernel.statements if s.target in scattered for a in s.axes}
     divisors: dict[str, set[int]] = {}
-    for e in kernel.expressions():
+    least = max((_points(kernel, s) for s in kernel.statements), default=0) / FEW
+    for e in (e for s in kernel.statements if _points(kernel, s) >= least for e in walk(s.value)):
         match e:
             case Call("floordiv" | "mod", (Axis(name=name), Const(value=c))):
                 divisors.setdefault(name, set()).add(int(c))
@@ -62,6 +67,11 @@ def _divided(kernel: Kernel) -> tuple[str, int] | None:
         if isinstance(extent, int) and 1 < c < extent and extent % c == 0 and axis not in solid:
             return axis, c
     return None
+
+
+def _points(kernel: Kernel, s: Statement) -> int:
+    axes = (*s.axes, *(s.reduction.axes if s.reduction is not None else ()))
+    return elements(tuple(kernel.extents[a] for a in axes))
 
 
 def _split(kernel: Kernel, axis: str, c: int) -> Kernel:

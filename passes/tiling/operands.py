@@ -68,14 +68,16 @@ def access_slots(operand: Operand, axis: str, lanes: int) -> int:
     A load is one slot where neighbours are adjacent, none where all lanes are one element (it is hoisted), as many as
     the stride and as many for shuffles where every second or fourth element is taken, otherwise a scalar load and an
     insertion for each lane, which of bytes wait for one another, at each of its places, and take twice as long where
-    each lane has a page of its own; a store takes twice as long as a load, since there is one store port.
+    each lane has a page of its own; a store takes twice as long as a load, since there is one store port, and twice
+    that where the lanes' lines share one set of L1: lines leave it before they are full (a product's 32 columns of
+    128 x 128 pixels: 115 to 150 cycles a vector, beside 64 that were predicted without this).
     """
     stride = abs(operand.strides.get(axis, 0))
     if stride == 0:
         return 2 if operand.written else 0
     each = 4 if operand.element_bytes == 1 else 2
     if stride < MANY and stride * operand.element_bytes >= PAGE_BYTES:
-        each *= 2
+        each *= 4 if operand.written and stride * operand.element_bytes % PAGE_BYTES == 0 else 2
     once = 1 if stride == 1 else 2 * stride if stride in (2, 4) and not operand.written else each * lanes
     return 2 * once if operand.written else once * operand.places
 

@@ -187,9 +187,10 @@ _SHAPES: dict[str, Callable[[], list[Sample]]] = {
         for k in (0, 1)
     ],
     "group_norm": lambda: [
-        Sample("group_norm", (tensor(f32, 2, 6, *s), *[tensor(f32, 6)] * k), {"groups": g, "eps": 1e-3})
+        Sample("group_norm", (tensor(f32, 2, 6, *s), *[tensor(f32, 6)] * k), {"groups": g, "by_channel": by})
         for s in ((), (5,), (3, 2))
         for g, k in ((2, 2), (6, 0), (1, 1))
+        for by in (False, True)
         if s or g < 6
     ],
     "batch_norm": lambda: [

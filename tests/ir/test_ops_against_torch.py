@@ -208,7 +208,7 @@ EAGER: dict[str, Eager] = {
     "log_softmax": lambda x, axis: torch.log_softmax(x, axis),
     "layer_norm": lambda x, *affine, axes, eps, safe: F.layer_norm(x, x.shape[-axes:], *affine, eps=eps),
     "rms_norm": lambda x, *affine, axes, eps: F.rms_norm(x, x.shape[-axes:], *affine, eps=eps),
-    "group_norm": lambda x, *affine, groups, eps: F.group_norm(x, groups, *affine, eps=eps),
+    "group_norm": lambda x, *affine, groups, eps, by_channel: F.group_norm(x, groups, *affine, eps=eps),
     "batch_norm": lambda x, mean, var, *affine, eps: F.batch_norm(x, mean, var, *affine, eps=eps),
     "linear": F.linear,
     "einsum": lambda *xs, spec: torch.einsum(spec, *xs),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from effcc.ir.dims import Dim, dim, product, same, same_shape, show
-from effcc.ir.expr import Axis, Call, Expr, Load, Size, add, cast, floor_div, integer, multiply, where
+from effcc.ir.expr import Axis, Call, Expr, Load, Size, add, cast, floor_div, integer, modulo, multiply, where
 from effcc.ir.form import FormBuilder, call, constant
 from effcc.ir.op import REQUIRED, Op, Types, normalize_axis, require
 from effcc.ir.table.products import require_one_dtype, require_vector, wide
@@ -189,8 +189,14 @@ def _infer_group_norm(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
 
 
 def _group_norm(b: FormBuilder) -> None:
+    """With `by_channel`, sums are each channel's first (`effcc.passes.group_norms`)."""
+    channels, groups = b.operands[0].type.shape[1], b.attrs["groups"]
+    size = channels // groups if isinstance(channels, int) else dim(channels / groups)
+    (_by_channel if b.attrs["by_channel"] else _by_group)(b, size)
+
+
+def _by_group(b: FormBuilder, size: Dim) -> None:
     shape, groups = b.operands[0].type.shape, b.attrs["groups"]
-    size = shape[1] // groups if isinstance(shape[1], int) else dim(shape[1] / groups)
     n, g = rows = (b.axis(shape[0], "n"), b.axis(groups, "g"))
     c, *rest = reduced = (b.axis(size, "c"), *b.axes(shape[2:], "r"))
     x = b.load(0, (n, add(multiply(g, integer(size)), c), *rest))
@@ -205,11 +211,30 @@ def _group_norm(b: FormBuilder) -> None:
     b.define(axes, _affine(normal, [b.load(k, (channel,)) for k in range(1, len(b.operands))]))
 
 
-def _group_norm_reference(x: Any, *affine: Any, groups: int, eps: float) -> Any:
+def _by_channel(b: FormBuilder, size: Dim) -> None:
+    """A group's sums are added up for each of its channels, at `o - o % size + c`."""
+    shape = b.operands[0].type.shape
+    n, o = rows = (b.axis(shape[0], "n"), b.axis(shape[1], "o"))
+    reduced, member = b.axes(shape[2:], "r"), b.axis(size, "c")
+    x = cast(b.load(0, (*rows, *reduced)), b.operands[0].type.dtype.accumulator)
+    first = call("sub", o, modulo(o, integer(size)))
+
+    def group_mean(value: Expr) -> Load:
+        alone = b.temporary(rows, b.reduce("sum", reduced, value))
+        total = b.temporary(rows, b.reduce("sum", (member,), Load(alone.buffer, (n, add(first, member)), alone.dtype)))
+        return b.temporary(rows, call("div", total, _count(product((size, *shape[2:])), total)))
+
+    deviation = call("sub", x, group_mean(x))
+    scale = _inverse_root(b, rows, group_mean(call("mul", deviation, deviation)))
+    normal = call("mul", deviation, scale)
+    b.define((*rows, *reduced), _affine(normal, [b.load(k, (o,)) for k in range(1, len(b.operands))]))
+
+
+def _group_norm_reference(x: Any, *affine: Any, groups: int, eps: float, by_channel: bool) -> Any:
     a = wide(x).reshape(x.shape[0], groups, -1)
     normal = (a - a.mean(axis=2, keepdims=True)) / np.sqrt(a.var(axis=2, keepdims=True) + eps)
-    by_channel = [p.reshape(1, -1, *(1,) * (x.ndim - 2)) for p in affine]
-    return _affine_reference(normal.reshape(x.shape), by_channel).astype(x.dtype)
+    scale_and_shift = [p.reshape(1, -1, *(1,) * (x.ndim - 2)) for p in affine]
+    return _affine_reference(normal.reshape(x.shape), scale_and_shift).astype(x.dtype)
 
 
 def _infer_batch_norm(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
@@ -255,7 +280,7 @@ OPS: list[Op] = [
        {"axes": 1, "eps": 1e-5}, _rms_norm),
     Op("group_norm", "norm", (1, 3), _infer_group_norm, _group_norm_reference,
        "layer norm over groups of channels of x[n, c, ...], scaled and shifted (Wu and He, arXiv:1803.08494)",
-       {"groups": REQUIRED, "eps": 1e-5}, _group_norm),
+       {"groups": REQUIRED, "eps": 1e-5, "by_channel": False}, _group_norm),
     Op("batch_norm", "norm", (3, 5), _infer_batch_norm, _batch_norm_reference,
        "(x - mean) / sqrt(var + eps) with given statistics per channel of x[n, c, ...], times a scale, plus a shift",
        {"eps": 1e-5}, _batch_norm),
