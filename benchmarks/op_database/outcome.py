@@ -152,6 +152,7 @@ def _copied(tree: Any) -> Any:
         if tensor.layout != torch.strided:
             return tensor.detach().clone().requires_grad_(tensor.requires_grad)
         made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+        torch.empty(0, dtype=tensor.dtype).set_(made.untyped_storage()).zero_()  # `as_strided` reads between elements
         if 0 in tensor.stride():  # expanded: its elements share memory
             made = tensor.detach().clone()
         else:
