@@ -166,6 +166,7 @@ EFFCC_INLINE with_element<H, f32> widen_f16(H h) {
 #elif defined(__F16C__)
     using shorts = short __attribute__((vector_size(16)));
     if constexpr (lanes<H> == 8) return __builtin_ia32_vcvtph2ps256(__builtin_bit_cast(shorts, h));
+    if constexpr (lanes<H> == 1) return __builtin_ia32_vcvtph2ps(shorts{short(h)})[0];
     if constexpr (lanes<H> == 4) {
         using half = short __attribute__((vector_size(8)));
         return __builtin_ia32_vcvtph2ps(__builtin_shufflevector(__builtin_bit_cast(half, h), half{}, 0, 1, 2, 3, 4, 5, 6, 7));
