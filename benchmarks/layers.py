@@ -101,6 +101,7 @@ def cases() -> dict[str, Callable[[], Case]]:
         "depthwise3x3": lambda: (nn.Conv2d(192, 192, 3, padding=1, groups=192), (n(4, 192, 56, 56),)),
         "transposed4x4": lambda: (nn.ConvTranspose2d(128, 64, 4, 2, 1), (n(1, 128, 56, 56),)),
         "transposed2x2": lambda: (nn.ConvTranspose2d(128, 64, 2, 2), (n(1, 128, 56, 56),)),
+        "transposed3x3": lambda: (nn.ConvTranspose2d(128, 64, 3, 2, 1, 1), (n(1, 128, 56, 56),)),
         "transposed1d": lambda: (nn.ConvTranspose1d(256, 128, 16, 8, 4), (n(1, 256, 300),)),
         "convnext": lambda: (_ConvNeXt(96), (n(2, 96, 56, 56),)),
         "diffusion-residual": lambda: (_Residual(64), (n(2, 64, 64, 64),)),

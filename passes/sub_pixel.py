@@ -7,16 +7,18 @@ the sum over t is a plain convolution of x with s filters for each o, whose resu
 deconvolution layer the same as a convolutional layer?", 2016; arXiv:1609.07009). Written as the table's form, every
 result asks of all taps whether they are reached, which one of s an axis is.
 
-Only where s divides the filter's size: filters are not padded, since 0 times an infinite input is not 0.
+Where s does not divide the filter's size, some r have one tap less, and each has a convolution of its own: filters are
+not padded, since 0 times an infinite input is not 0. (3 x 3 taps of stride 2 are 4, 2, 2 and 1.)
 """
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 from typing import cast
 
 from effcc.ir.dims import dim
-from effcc.ir.graph import Graph, Node
+from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.dead_code import remove_dead_code
 from effcc.passes.writer import Writer
 
@@ -43,29 +45,16 @@ def _comes_apart(node: Node) -> bool:
     weight = node.operands[1].type
     further = cast(Sizes, node.attrs["output_padding"] or (0,) * len(stride))
     plain = weight.encoding is None and set(dilation) == {1} and max(stride) > 1
-    fits = all(isinstance(k, int) and k % s == 0 for k, s in zip(weight.shape[2:], stride, strict=True))
+    fits = all(isinstance(k, int) and k >= s for k, s in zip(weight.shape[2:], stride, strict=True))
     return plain and fits and all(o <= p for o, p in zip(further, padding, strict=True))
 
 
 def _write(writer: Writer, node: Node) -> None:
-    x, w, *bias = node.operands
+    w = node.operands[1]
     name, stride = node.result.name, cast(Sizes, node.attrs["stride"])
-    spatial = len(stride)
-    inputs, outputs, *size = (cast(int, n) for n in w.type.shape)
-    taps = [k // s for k, s in zip(size, stride, strict=True)]
-    apart = writer.reshape(w, (inputs, outputs, *(n for pair in zip(taps, stride, strict=True) for n in pair)), name)
-    places = range(spatial)
-    turned = writer.emit("flip", apart, name=name, axes=tuple(2 + 2 * d for d in places))
-    order = (*(3 + 2 * d for d in places), 1, 0, *(2 + 2 * d for d in places))
-    filters = writer.emit("transpose", turned, name=name, perm=order)
-    filters = writer.reshape(filters, (prod(stride) * outputs, inputs, *taps), name)
-    if bias:
-        repeated = writer.emit("broadcast", bias[0], name=name, shape=(prod(stride), outputs))
-        bias = [writer.reshape(repeated, (prod(stride) * outputs,), name)]
-    side_by_side = writer.emit(
-        "convolution", x, filters, *bias, name=name, groups=1,
-        stride=(1,) * spatial, dilation=(1,) * spatial, padding=tuple(t - 1 for t in taps),
-    )  # fmt: skip
+    spatial, places, outputs = len(stride), range(len(stride)), cast(int, w.type.shape[1])
+    divides = all(cast(int, k) % s == 0 for k, s in zip(w.type.shape[2:], stride, strict=True))
+    side_by_side = _at_once(writer, node) if divides else _one_by_one(writer, node)
     batch, _, *rows = side_by_side.type.shape
     found = writer.reshape(side_by_side, (batch, *stride, outputs, *rows), name)
     order = (0, 1 + spatial, *(n for d in places for n in (2 + spatial + d, 1 + d)))
@@ -78,6 +67,51 @@ def _write(writer: Writer, node: Node) -> None:
             "slice", found, name=name, axis=axis, start=pad, end=dim(length + pad), step=1,
             result=node.result if last else None,
         )  # fmt: skip
+
+
+def _at_once(writer: Writer, node: Node) -> Value:
+    """The convolution whose filters are those of all places r: [n, s.. o, q..]."""
+    x, w, *bias = node.operands
+    name, stride = node.result.name, cast(Sizes, node.attrs["stride"])
+    spatial, places = len(stride), range(len(stride))
+    inputs, outputs, *size = (cast(int, n) for n in w.type.shape)
+    taps = [k // s for k, s in zip(size, stride, strict=True)]
+    apart = writer.reshape(w, (inputs, outputs, *(n for pair in zip(taps, stride, strict=True) for n in pair)), name)
+    turned = writer.emit("flip", apart, name=name, axes=tuple(2 + 2 * d for d in places))
+    order = (*(3 + 2 * d for d in places), 1, 0, *(2 + 2 * d for d in places))
+    filters = writer.emit("transpose", turned, name=name, perm=order)
+    filters = writer.reshape(filters, (prod(stride) * outputs, inputs, *taps), name)
+    if bias:
+        repeated = writer.emit("broadcast", bias[0], name=name, shape=(prod(stride), outputs))
+        bias = [writer.reshape(repeated, (prod(stride) * outputs,), name)]
+    return writer.emit(
+        "convolution", x, filters, *bias, name=name, groups=1,
+        stride=(1,) * spatial, dilation=(1,) * spatial, padding=tuple(t - 1 for t in taps),
+    )  # fmt: skip
+
+
+def _one_by_one(writer: Writer, node: Node) -> Value:
+    """A convolution for each place r, with the taps that r has; those with fewer reach one point less at the end."""
+    x, w, *bias = node.operands
+    name, stride = node.result.name, cast(Sizes, node.attrs["stride"])
+    size = tuple(cast(int, k) for k in w.type.shape[2:])
+    ones = (1,) * len(stride)
+    parts = []
+    for place in product(*map(range, stride)):
+        filters, high = w, [0, 0]
+        for axis, (k, s, r) in enumerate(zip(size, stride, place, strict=True), 2):
+            filters = writer.emit("slice", filters, name=name, axis=axis, start=r, end=k, step=s)
+            high.append(-(-k // s) - -(-(k - r) // s))
+        filters = writer.emit("flip", filters, name=name, axes=tuple(range(2, filters.type.rank)))
+        filters = writer.emit("transpose", filters, name=name, perm=(1, 0, *range(2, filters.type.rank)))
+        longer = writer.emit("pad", x, name=name, low=(0,) * len(high), high=tuple(high)) if any(high) else x
+        padding = tuple(cast(int, taps) - 1 for taps in filters.type.shape[2:])
+        parts.append(
+            writer.emit(
+                "convolution", longer, filters, *bias, name=name, groups=1, stride=ones, dilation=ones, padding=padding
+            )
+        )
+    return writer.emit("concat", *parts, name=name, axis=1)
 
 
 __all__ = ["sub_pixels"]
