@@ -1,19 +1,19 @@
 """effcc in the place of PyTorch's backends, in this process.
 
 Whatever calls `compile_fx`, Inductor by its name or by default, the backends "eager" and "aot_eager", Dynamo's counters
-of graphs (which run what was captured) or functorch's `nop` (a compiler that compiles nothing) gets the backend chosen.
+of graphs (which run what was captured) or `aot_module_simplified` as a test's own backend gets the backend chosen.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
 import torch._dynamo.testing
+import torch._functorch.aot_autograd
 import torch._inductor.compile_fx
 from torch._dynamo.backends import registry
 from torch._dynamo.backends.debugging import aot_eager
@@ -55,7 +55,7 @@ def in_place() -> Iterator[None]:
         patch.object(torch._inductor.compile_fx, "compile_fx", _compile),
         patch.dict(registry._COMPILER_FNS, dict.fromkeys(_REPLACED, _compile)),
         patch.object(torch._dynamo.testing.CompileCounter, "__call__", _count),
-        patch.object(importlib.import_module("functorch.compile"), "nop", _compile),
+        patch.object(torch._functorch.aot_autograd, "aot_module_simplified", _compile),
     ):
         yield
 
