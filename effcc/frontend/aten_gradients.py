@@ -8,6 +8,7 @@ from typing import Any
 from effcc.frontend.aten_products import convolution
 from effcc.frontend.aten_reductions import reduce
 from effcc.frontend.importer import Importer, NotNative, aten, imports
+from effcc.ir.dims import dim
 from effcc.ir.graph import Value
 
 
@@ -64,11 +65,11 @@ def _weight_gradient(
         last = m.transpose(x, (*range(2, rank), 0, 1))
         last = m.emit("pad", last, low=(*padding, 0, 0), high=(*high, 0, 0), value=0)
         x = m.transpose(last, (rank - 2, rank - 1, *range(rank - 2)))
-    batch, channels, *area = _known(x.type.shape)
+    batch, (channels, *area) = x.type.shape[0], _known(x.type.shape[1:])
     inner, none = channels // groups, (0,) * len(area)
     grouped = m.reshape(x, (batch, groups, inner, *area))
     swapped = m.transpose(grouped, (2, 1, 0, *range(3, rank + 1)))
-    swapped = m.reshape(swapped, (inner, groups * batch, *area))
+    swapped = m.reshape(swapped, (inner, dim(groups * batch), *area))
     kernel = m.transpose(grad, (1, 0, *range(2, rank)))
     found = convolution(m, swapped, kernel, None, dilation, none, stride, False, none, groups)
     return m.transpose(found, (1, 0, *range(2, rank)))

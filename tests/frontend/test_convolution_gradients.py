@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from effcc.accuracy import check
 from effcc.backend import programs_of
@@ -46,3 +49,28 @@ def test_all_gradients_are_right(
     check(wide, gradients(grad, x, w), compiled(grad, x, w)).require("gradients")
     (program,) = (p.state.program for p in programs_of(compiled))
     assert program is not None and not any(isinstance(s, Extern) for s in program.steps)
+
+
+def test_a_batch_of_run_time_size_is_summed_over() -> None:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=2),
+        nn.Conv2d(8, 6, 1, stride=2),
+    ]  # fmt: skip
+    model = nn.Sequential(*layers)
+
+    def gradients(run: Callable[..., Tensor], model: nn.Module, x: Tensor) -> list[Tensor | None]:
+        model.zero_grad()
+        run(x).square().mean().backward()
+        return [p.grad for p in model.parameters()]
+
+    torch.compiler.reset()
+    own, wide, eager = copy.deepcopy(model), copy.deepcopy(model).double(), model
+    compiled = torch.compile(own, backend="effcc")
+    for batch in (4, 6, 3):
+        torch._dynamo.mark_dynamic(x := torch.randn(batch, 3, 12, 12), 0)
+        found = gradients(compiled, own, x)
+        check(gradients(wide, wide, x.double()), gradients(eager, eager, x), found).require(f"batch {batch}")
+    programs = [p.state.program for p in programs_of(compiled)]
+    assert len(programs) == 2
+    assert not any(isinstance(s, Extern) for p in programs if p is not None for s in p.steps)
