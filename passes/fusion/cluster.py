@@ -298,7 +298,7 @@ class _Clustering(_Alone):
         extents = self.cascade.extents
         if self._read_twice(item, into, shared) or self._leaves_cores_idle(item, shared):
             return False
-        if self._follows_few(item, into, shared):
+        if self._follows_few(item, into, shared) or _sums_interleaved(item, into):
             return False
         if self._turns_rows(item, into) or (
             _divides_by_sizes(item.statement) and any(_is_contraction(i.statement) for i in into.items)
@@ -475,6 +475,19 @@ def _is_packed(statement: Statement) -> bool:
     """Whether it is a product of integers for which there are dot products."""
     product = contraction(statement)
     return product is not None and product.accumulator.is_integer and product.dot is not None
+
+
+def _sums_interleaved(item: Defined, into: Cluster) -> bool:
+    """Whether a sum would join what puts results of several sources in turn, read at `(i + 1) // 2`: lanes are then
+    where the sources have theirs, and a sum's are where its other operands have them."""
+    if item.statement.reduction is None:
+        return False
+    indices = (i for m in into.items for load in m.statement.reads for i in load.index)
+    return any(
+        isinstance(e, Call) and e.function == "floordiv" and not isinstance(e.operands[0], Axis)
+        for i in indices
+        for e in walk(i)
+    )
 
 
 def _divides_by_sizes(statement: Statement) -> bool:
