@@ -73,7 +73,8 @@ def _part(graph: Graph, joins: bool) -> Part:
 
 def _read_encoded(part: Part) -> Part:
     cascade, gathered = read_encoded(part.cascade, part.results)
-    return replace(part, cascade=cascade, gathered=gathered)
+    # A result keeps its axes of one point; the sum of codes that its scale was taken out of has none.
+    return replace(part, cascade=squeeze(cascade, part.results | part.opaque), gathered=gathered)
 
 
 def _inline(part: Part) -> Part:

@@ -183,3 +183,27 @@ def test_a_weight_read_along_its_rows_is_decoded_once() -> None:
     named = dict(zip(("x", "c", "v"), arrays, strict=True))
     (got,) = run_program(program, [named[name] for name in program.inputs])
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_sum_that_a_scale_is_taken_out_of_has_no_axis_of_one_row() -> None:
+    """The result is a row, [1,N]; what is summed for it is not: else its scale would be a nest of its own."""
+    text = """
+    graph @g(%x: f32[1,64], weight %q: i8[32,64], weight %s: f32[32]) {
+      %w = decode %q, %s {encoding=<int8>, dtype=f32, shape=[32,64]} : f32[32,64]
+      %y = linear %x, %w : f32[1,32]
+      return %y
+    }
+    """
+    target = generic("avx512")
+    program = fuse(parse_graph(text), target)
+    (kernel,) = program.kernels.values()
+    assert 1 not in kernel.extents.values(), print_kernel(kernel)
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x": rng.standard_normal((1, 64), np.float32),
+        "q": rng.integers(-9, 9, (32, 64), np.int8),
+        "s": rng.standard_normal(32, np.float32),
+    }
+    (expected,) = run_graph(parse_graph(text), list(arrays.values()))
+    (found,) = run_program(program, [arrays[name] for name in program.inputs])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
