@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
 import torch._dynamo.testing
-import torch._functorch.aot_autograd
 import torch._inductor.compile_fx
 from torch._dynamo.backends import registry
 from torch._dynamo.backends.debugging import aot_eager
@@ -55,7 +55,7 @@ def in_place() -> Iterator[None]:
         patch.object(torch._inductor.compile_fx, "compile_fx", _compile),
         patch.dict(registry._COMPILER_FNS, dict.fromkeys(_REPLACED, _compile)),
         patch.object(torch._dynamo.testing.CompileCounter, "__call__", _count),
-        patch.object(torch._functorch.aot_autograd, "aot_module_simplified", _compile),
+        patch.object(importlib.import_module("functorch.compile"), "aot_module_simplified", _compile),
     ):
         yield
 
