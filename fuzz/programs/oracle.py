@@ -114,9 +114,9 @@ class Disturbed(TorchDispatchMode):
 
     def _leave_open(self, func: Any, args: Any, results: Any) -> bool:
         """Give any integers where floats that fit none were cast, which C++ leaves open; whether there are such."""
-        if func.overloadpacket not in (aten._to_copy, aten.copy_, aten.copy):
-            return False
-        source = args[1] if func.overloadpacket is not aten._to_copy else args[0]
+        if func.overloadpacket not in (aten._to_copy, aten.to, aten.type_as, aten.copy_, aten.copy):
+            return False  # in inference mode, casts are seen before they are taken apart
+        source = args[1] if func.overloadpacket in (aten.copy_, aten.copy) else args[0]
         if not isinstance(source, Tensor) or not source.is_floating_point():
             return False
         if results.is_floating_point() or results.is_complex() or results.dtype == torch.bool:
