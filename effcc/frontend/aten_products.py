@@ -90,6 +90,8 @@ def convolution(
 ) -> Value:  # fmt: skip
     if len({o.type.dtype for o in (x, w, bias) if o is not None}) > 1:
         raise NotNative("a convolution of unlike dtypes, which eager takes of integers")
+    if not all(isinstance(n, int) for n in (*stride, *padding, *dilation, *output_padding)):
+        raise NotNative("a convolution whose steps depend on a size that is known when it is called")
     if any(d < 1 for d in dilation) or any(s < 1 for s in stride) or any(p < 0 for p in padding):
         raise NotNative("a convolution whose steps eager refuses")
     spatial = w.type.rank - 2

@@ -86,7 +86,7 @@ class Disturbed(TorchDispatchMode):
     def __init__(self, seed: int, strict: bool = True, noisy: bool = True) -> None:
         super().__init__()
         self._generator = torch.Generator().manual_seed(seed)
-        self._strict, self._noisy = strict, noisy
+        self._strict, self._noisy, self._wider = strict, noisy, seed % 2 == 1
         self._tainted: dict[int, Any] = {}
 
     def tainted(self, value: Tensor) -> bool:
@@ -175,15 +175,20 @@ class Disturbed(TorchDispatchMode):
         return results
 
     def _widen(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor], results: Any) -> None:
-        """Make results of 16 bits those of operands that are shaken in f32: an operator that takes differences inside
-        makes much of f32's own roundings, which operands of 16 bits cannot show."""
+        """Make results those of wider operands, where such may be another number of digits: of 16 bits, as computed in
+        f32 of operands that are shaken there (an operator that takes differences inside makes much of f32's own
+        roundings, which operands of 16 bits cannot show); of f32, in every second run as computed in f64, in which
+        squares do not overflow."""
+        halves = any(t.dtype in _UNITS for t in given)
+        floats = self._wider and any(t.dtype == torch.float32 for t in given)
         random = func._schema.name.startswith("aten::rand")
-        if func.overloadpacket in SUMS or random or not any(t.dtype in _UNITS for t in given):
+        if func.overloadpacket in SUMS or random or not (halves or floats):
             return
-        wide = _try(func, *tree_map_only(Tensor, lambda t: self._shaken(_in_f32(t)), (args, kwargs)))
+        widened = _in_f64 if floats else lambda t: self._shaken(_in_f32(t))
+        wide = _try(func, *tree_map_only(Tensor, widened, (args, kwargs)))
         for out, other in zip(tree_leaves(results), tree_leaves(wide), strict=False):
             both = isinstance(out, Tensor) and isinstance(other, Tensor) and other.shape == out.shape
-            if both and out.dtype in _UNITS and not _overlaps(out):
+            if both and (out.dtype in _UNITS or out.dtype == torch.float32) and not _overlaps(out):
                 out.copy_(other)
 
     def _move(self, out: Tensor, size: Any, terms: int, as_stored: bool) -> None:
@@ -221,6 +226,10 @@ def _statistics(func: Any, args: Any) -> list[Tensor]:
     if "batch_norm" not in name or "backward" in name or not (len(args) > 5 and (args[5] is True or "update" in name)):
         return []
     return [t for t in args[3:5] if isinstance(t, Tensor) and t.is_floating_point() and not _overlaps(t)]
+
+
+def _in_f64(t: Tensor) -> Tensor:
+    return t.double() if t.dtype in _UNITS or t.dtype == torch.float32 else t
 
 
 def _in_f32(t: Tensor) -> Tensor:

@@ -124,6 +124,13 @@ def test_other_calls_of_a_traced_program_run_its_one_graph(monkeypatch: pytest.M
     assert isinstance(found, Failure) and "call 1 at {'n': 7}" in found.message and found.kind == "shapes"
 
 
+def test_a_convolution_that_is_padded_by_a_size_of_the_call_is_no_fault() -> None:
+    line = "b = F.conv1d(x[None], x[None], padding=x.shape[1] // 2)"
+    given = (Input("x", 'tensor((n, n + 1), torch.float32, "normal", 1)'),)
+    case = replace(FLIP, inputs=given, lines=(line,), results=("b",), state=(), dynamic=True, way="interpreted")
+    assert judge(replace(case, calls=((("n", 4),), (("n", 6),)))) == ""
+
+
 def test_branches_and_loops_in_eager_go_without_dynamo(monkeypatch: pytest.MonkeyPatch) -> None:
     x, seen = torch.tensor([1.0, 2.0]), []
     monkeypatch.setattr(torch, "compile", lambda *a, **k: seen.append(a))
