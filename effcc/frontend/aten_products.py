@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import sympy
+
 from effcc.frontend.importer import Import, Importer, NotNative, aten, imports
 from effcc.ir.dtypes import i32
 from effcc.ir.graph import Value
@@ -90,9 +92,10 @@ def convolution(
 ) -> Value:  # fmt: skip
     if len({o.type.dtype for o in (x, w, bias) if o is not None}) > 1:
         raise NotNative("a convolution of unlike dtypes, which eager takes of integers")
-    if not all(isinstance(n, int) for n in (*stride, *padding, *dilation, *output_padding)):
-        raise NotNative("a convolution whose steps depend on a size that is known when it is called")
-    if any(d < 1 for d in dilation) or any(s < 1 for s in stride) or any(p < 0 for p in padding):
+    refused = [*(n < 1 for n in (*dilation, *stride)), *(p < 0 for p in padding)]
+    if any(isinstance(r, sympy.core.relational.Relational) for r in refused):
+        raise NotNative("a convolution whose steps depend on a size, so that eager may refuse them")
+    if any(refused):
         raise NotNative("a convolution whose steps eager refuses")
     spatial = w.type.rank - 2
     return m.emit(
