@@ -125,6 +125,9 @@ def convolution_backward(
     db: Value | None = None
     if wanted[0] and transposed:
         dx = convolution(m, grad, w, None, stride, padding, dilation, False, output_padding, groups)
+        for d, size in enumerate(x.type.shape[2:]):  # more points where the result was padded by a stride or more
+            if dx.type.shape[2 + d] != size:
+                dx = m.slice(dx, 2 + d, 0, size)
     elif wanted[0]:
         dx = _spread(m, grad, w, _known(x.type.shape[2:]), stride, padding, dilation, groups)
     if wanted[1]:
