@@ -287,7 +287,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
     machine = machine_parameters(target, nest.accumulator_bytes)
     lanes = machine["lanes"]
     vector = max(lanes, target.vector_lanes)  # generated code counts vectors of every type in lanes of f32
-    kc = _blocks(k, lanes) if nest.block_k and nest.made is None else (k,)
+    kc = _blocks(k, 1 if k_inner else lanes) if nest.block_k and nest.made is None else (k,)
     m_parts = (1,) if row_axis in nest.whole else parts_of(m, target.cores)
     n_parts = _column_parts(nest, n, vector, target) if lane_axis not in nest.whole else (1,)
     # Where not even the smallest block fits L2 (a very long k that may not be blocked, or long axes within it), that
