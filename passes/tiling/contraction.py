@@ -382,12 +382,13 @@ def _ceil(a: int, b: int) -> int:
 
 
 def _blocks(k: int, multiple: int) -> Domain:
-    """Block sizes that split k into a few to many nearly equal blocks; multiples of `multiple`, or k itself."""
+    """Block sizes that split k into a few to many nearly equal blocks; multiples of `multiple`, or k itself. Where
+    further axes are within a block, it may be one point."""
     sizes = {k}
     for count in BLOCKS:
         size = -(-k // count)
         size = -(-size // multiple) * multiple
-        if size < k and size >= 2 * multiple:
+        if size < k and (size >= 2 * multiple or multiple == 1):
             sizes.add(size)
     return tuple(sorted(sizes))
 

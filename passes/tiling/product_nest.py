@@ -91,7 +91,7 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
             choice.rank,
         )
 
-    chosen = solved(counts, _may_rest(choice, plan))
+    chosen = solved(counts, _may_rest(choice, plan, reduced[0]))
     beside = [a for a in row_axes if a in kept and isinstance(kernel.extents[a], int) and counts[a] > 1]
     stacked = _stacked(solved, counts, row_axis, beside[-1], chosen) if beside else None
     if stacked is not None:
@@ -244,14 +244,14 @@ def _even(panels: int, most: int) -> int:
     return next((n for n in range(most, most // 2, -1) if panels % n == 0), most)
 
 
-def _may_rest(choice: Choice, plan: NestPlan) -> bool:
+def _may_rest(choice: Choice, plan: NestPlan, blocked: str) -> bool:
     """Whether partial sums may rest in the cache between blocks of k: a task then holds all its sums there, so it does
-    nothing else, all axes that it runs whole would make it longer, and how long k is must be known.
+    nothing else, all axes that it runs whole would make it longer, and how long the `blocked` axis is must be known.
     """
     kernel = choice.kernel
     alone = len(plan.body) == 0 and len(plan.reductions) == 1 and choice.sequential is None
     alone = alone and len(plan.reductions) + len(plan.epilogue) == len(kernel.statements)
-    known = all(isinstance(kernel.extents[a], int) for a in plan.reduced)
+    known = isinstance(kernel.extents[blocked], int)
     return alone and known and set(plan.kept) <= {*choice.shared, *(a for a in plan.kept if kernel.extents[a] == 1)}
 
 
