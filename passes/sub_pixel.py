@@ -24,6 +24,9 @@ from effcc.passes.writer import Writer
 
 Sizes = tuple[int, ...]
 
+_MOST = 8
+"""Convolutions that one comes apart into at most."""
+
 
 def sub_pixels(graph: Graph) -> Graph:
     """The graph with such convolutions written as plain ones."""
@@ -46,15 +49,21 @@ def _comes_apart(node: Node) -> bool:
     further = cast(Sizes, node.attrs["output_padding"] or (0,) * len(stride))
     plain = weight.encoding is None and set(dilation) == {1} and max(stride) > 1
     fits = all(isinstance(k, int) and k >= s for k, s in zip(weight.shape[2:], stride, strict=True))
+    fits = fits and (_divides(node) or prod(stride) <= _MOST)
     return plain and fits and all(o <= p for o, p in zip(further, padding, strict=True))
+
+
+def _divides(node: Node) -> bool:
+    """Whether the stride divides the filter's size along every axis."""
+    stride = cast(Sizes, node.attrs["stride"])
+    return all(cast(int, k) % s == 0 for k, s in zip(node.operands[1].type.shape[2:], stride, strict=True))
 
 
 def _write(writer: Writer, node: Node) -> None:
     w = node.operands[1]
     name, stride = node.result.name, cast(Sizes, node.attrs["stride"])
     spatial, places, outputs = len(stride), range(len(stride)), cast(int, w.type.shape[1])
-    divides = all(cast(int, k) % s == 0 for k, s in zip(w.type.shape[2:], stride, strict=True))
-    side_by_side = _at_once(writer, node) if divides else _one_by_one(writer, node)
+    side_by_side = _at_once(writer, node) if _divides(node) else _one_by_one(writer, node)
     batch, _, *rows = side_by_side.type.shape
     found = writer.reshape(side_by_side, (batch, *stride, outputs, *rows), name)
     order = (0, 1 + spatial, *(n for d in places for n in (2 + spatial + d, 1 + d)))
@@ -91,27 +100,29 @@ def _at_once(writer: Writer, node: Node) -> Value:
 
 
 def _one_by_one(writer: Writer, node: Node) -> Value:
-    """A convolution for each place r, with the taps that r has; those with fewer reach one point less at the end."""
+    """A convolution for each place r, with the taps that r has; what those with fewer taps do not reach is 0."""
     x, w, *bias = node.operands
     name, stride = node.result.name, cast(Sizes, node.attrs["stride"])
     size = tuple(cast(int, k) for k in w.type.shape[2:])
     ones = (1,) * len(stride)
     parts = []
     for place in product(*map(range, stride)):
-        filters, high = w, [0, 0]
+        filters, fewer = w, []
         for axis, (k, s, r) in enumerate(zip(size, stride, place, strict=True), 2):
             filters = writer.emit("slice", filters, name=name, axis=axis, start=r, end=k, step=s)
-            high.append(-(-k // s) - -(-(k - r) // s))
-        filters = writer.emit("flip", filters, name=name, axes=tuple(range(2, filters.type.rank)))
-        filters = writer.emit("transpose", filters, name=name, perm=(1, 0, *range(2, filters.type.rank)))
-        longer = writer.emit("pad", x, name=name, low=(0,) * len(high), high=tuple(high)) if any(high) else x
-        padding = tuple(cast(int, taps) - 1 for taps in filters.type.shape[2:])
-        parts.append(
-            writer.emit(
-                "convolution", longer, filters, *bias, name=name, groups=1, stride=ones, dilation=ones, padding=padding
-            )
-        )
-    return writer.emit("concat", *parts, name=name, axis=1)
+            fewer.append(-(-k // s) - -(-(k - r) // s))
+        found = writer.emit(
+            "convolution", x, filters, name=name, groups=1, transposed=True, stride=ones, dilation=ones,
+            padding=(0,) * len(ones), output_padding=(0,) * len(ones),
+        )  # fmt: skip
+        low, high = (0,) * found.type.rank, (0, 0, *fewer)
+        parts.append(writer.emit("pad", found, name=name, low=low, high=high) if any(fewer) else found)
+    together = writer.emit("concat", *parts, name=name, axis=1)
+    if not bias:
+        return together
+    repeated = writer.emit("broadcast", bias[0], name=name, shape=(prod(stride), cast(int, w.type.shape[1])))
+    each = writer.reshape(repeated, (prod(stride) * cast(int, w.type.shape[1]), *ones), name)
+    return writer.emit("add", together, each, name=name)
 
 
 __all__ = ["sub_pixels"]

@@ -26,48 +26,11 @@ def _spread(
     if all(taps == 1 for taps in w.type.shape[2:]) and not any(padding) and any(n > 1 for n in stride):
         one, none = (1,) * len(sizes), (0,) * len(sizes)
         return _apart(m, convolution(m, grad, w, None, one, none, one, True, none, groups), sizes, stride)
-    divided = all(k % n == 0 for k, n in zip(_known(w.type.shape[2:]), stride, strict=True))  # see `passes.sub_pixel`
-    if not divided and set(dilation) == {1} and groups == 1 and len(sizes) == 2:
-        return _in_phases(m, grad, w, sizes, stride, padding)
     extra = []
     for d, size in enumerate(sizes):
         reach = dilation[d] * (_known(w.type.shape)[2 + d] - 1) + 1
         extra.append(size - ((_known(grad.type.shape[2:])[d] - 1) * stride[d] - 2 * padding[d] + reach))
     return convolution(m, grad, w, None, stride, padding, dilation, True, tuple(extra), groups)
-
-
-def _in_phases(
-    m: Importer, grad: Value, w: Value, sizes: Sequence[int], stride: Sequence[int], padding: Sequence[int]
-) -> Value:
-    """The transposed convolution of `grad`, stride by stride: results whose places are alike modulo the stride read the
-    same taps, and are a plain transposed convolution with these; all phases are then put side by side.
-
-        y[s q + r - padding] = sum(t: grad[q - t] * w[s t + r])
-    """
-    points, taps = _known(grad.type.shape[2:]), _known(w.type.shape[2:])
-    lengths = [max(p + -(-k // s) - 1, -(-(n + o) // s))
-               for p, k, s, n, o in zip(points, taps, stride, sizes, padding, strict=True)]  # fmt: skip
-    one, none = (1, 1), (0, 0)
-
-    def phase(first: int, second: int) -> Value:
-        if first >= taps[0] or second >= taps[1]:
-            shape = (grad.type.shape[0], w.type.shape[1], *lengths)
-            return m.broadcast(m.constant(0.0, grad.type.dtype), shape)
-        some = m.slice(m.slice(w, 2, first, taps[0], stride[0]), 3, second, taps[1], stride[1])
-        found = convolution(m, grad, some, None, one, none, one, True, none, 1)
-        high = (0, 0, *(n - int(own) for n, own in zip(lengths, found.type.sizes[2:], strict=True)))
-        return m.emit("pad", found, low=(0, 0, 0, 0), high=high, value=0) if any(high) else found
-
-    rows = []
-    for first in range(stride[0]):
-        row = [m.unit(phase(first, second), 4) for second in range(stride[1])]
-        rows.append(m.unit(m.emit("concat", *row, axis=4) if len(row) > 1 else row[0], 3))
-    both = m.emit("concat", *rows, axis=3) if len(rows) > 1 else rows[0]
-    lead = both.type.shape[:2]
-    found = m.reshape(both, (*lead, *(n * s for n, s in zip(lengths, stride, strict=True))))
-    for d, (size, begin) in enumerate(zip(sizes, padding, strict=True)):
-        found = m.slice(found, 2 + d, begin, begin + size)
-    return found
 
 
 def _apart(m: Importer, x: Value, sizes: Sequence[int], stride: Sequence[int]) -> Value:
