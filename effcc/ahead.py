@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
-from effcc.driver import STEPS, Options, State, build, require_cpu, require_runnable, run_steps, show
+from effcc.driver import Options, build, require_cpu, require_runnable
 from effcc.errors import InputError, UnknownNameError, UnsupportedError
 from effcc.faults import without_pytorch
 from effcc.ir.dims import symbol, symbols
@@ -40,6 +40,7 @@ from effcc.runtime.signature import KeyFile, read_signing_key
 from effcc.runtime.spell_manifest import spell_buffer, spell_size
 from effcc.runtime.write_package import require_writable, write_package
 from effcc.sources import Source, from_captured, read_model, read_schedules
+from effcc.steps import STEPS, State, run_steps, show
 from effcc.target import Target, detect, physical_cores
 from effcc.tuning import require_mode, tuned
 

@@ -25,7 +25,7 @@ from torch._dynamo.exc import ShortenTraceback
 from torch._dynamo.external_utils import wrap_inline
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from effcc.driver import STEPS, Compiled, Options, State, compile_graph, require_usable, show
+from effcc.driver import Compiled, Options, compile_graph, require_usable
 from effcc.errors import EffccError, InputError, UnknownNameError
 from effcc.faults import is_ours, reason_of
 from effcc.frontend import capture
@@ -41,6 +41,7 @@ from effcc.ir.graph import Graph
 from effcc.ir.program import Extern
 from effcc.runtime.arguments import thread_count
 from effcc.runtime.measure import host_target
+from effcc.steps import STEPS, State, show
 from effcc.target import Target
 from effcc.tuning import require_mode, tuned
 

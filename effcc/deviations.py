@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from effcc.driver import State
 from effcc.ir.dims import evaluate
 from effcc.ir.dtypes import f64
 from effcc.ir.interpreter.kernels import run_kernel
@@ -22,6 +21,7 @@ from effcc.ir.kernel import Kernel, Param
 from effcc.ir.program import Extern, Launch, Step
 from effcc.roofline import work
 from effcc.runtime.executable import ExternCall
+from effcc.steps import State
 from effcc.target import Target
 from effcc.timing import random_inputs, with_calls
 

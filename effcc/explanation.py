@@ -16,7 +16,6 @@ import torch
 
 from effcc.compression.report import LayerReport, layer_reports, layers_text
 from effcc.deviations import Deviation, deviations
-from effcc.driver import State, run_steps
 from effcc.errors import InputError
 from effcc.history import History, history_of
 from effcc.ir.contraction import contractions
@@ -28,6 +27,7 @@ from effcc.roofline import bandwidth, work
 from effcc.runtime.measure import recalled
 from effcc.sources import Source, read_model
 from effcc.statistics import extern_name, require_programs
+from effcc.steps import State, run_steps
 from effcc.target import Target, detect
 from effcc.timing import start_seconds, time_what_runs
 from effcc.trace import Tick, ticks, trace_events, write_trace

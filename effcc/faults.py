@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from effcc.driver import STEPS, State, show
 from effcc.errors import (
     CacheError,
     EffccError,
@@ -37,6 +36,7 @@ from effcc.errors import (
 from effcc.ir.kernel import Kernel
 from effcc.ir.printer import print_graph, print_kernel
 from effcc.runtime.cache import CompileCache, cache_folder
+from effcc.steps import STEPS, State, show
 from effcc.target import Target
 
 log = logging.getLogger(__name__)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from effcc.driver import State, run_steps
 from effcc.ir.kernel import Kernel
 from effcc.ir.printer import print_kernel
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 

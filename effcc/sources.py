@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import sympy
 
-from effcc.driver import State
 from effcc.errors import CaptureError, EncodingError, InputError, UnsupportedError
 from effcc.ir.dims import Dim, symbol
 from effcc.ir.graph import Graph
@@ -29,6 +28,7 @@ from effcc.runtime.manifest import (
 from effcc.runtime.nesting import Nesting
 from effcc.runtime.spell_manifest import Leaf, spell_constant, spell_nesting, spell_size
 from effcc.runtime.write_package import is_package
+from effcc.steps import State
 
 GRAPH_STEPS = ("simplify", "hoist", "encode")
 PROGRAM_STEPS = ("cluster", "split", "online", "fuse", "in_place", "arrange", "settle", "tile", "place")

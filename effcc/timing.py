@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from effcc.codegen.cpp.program import emit_program
-from effcc.driver import BindExtern, State, load, run_steps
+from effcc.driver import BindExtern, load
 from effcc.errors import OutOfRangeError, RefusedValueError, ZeroDivisorError
 from effcc.ir.dims import evaluate
 from effcc.ir.dtypes import f32
@@ -21,6 +21,7 @@ from effcc.ir.graph import GraphBuilder
 from effcc.ir.program import Buffer, Extern, Program, Step
 from effcc.ir.types import tensor
 from effcc.runtime.executable import TORCH_DTYPES, Executable, ExternCall
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 _MARK = Extern("extern", (), (), reason="the clock is read here")

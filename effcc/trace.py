@@ -18,11 +18,12 @@ from typing import Any
 import torch
 
 from effcc.codegen.cpp.program import emit_program, entry_points
-from effcc.driver import State, build, load, with_vectors
+from effcc.driver import build, load
 from effcc.errors import InputError
 from effcc.ir.program import Extern
 from effcc.runtime.executable import ExternCall
 from effcc.runtime.files import aside
+from effcc.steps import State, with_vectors
 from effcc.target import Target
 from effcc.timing import random_inputs
 

@@ -21,7 +21,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from effcc.driver import State, run_steps
 from effcc.errors import CacheError, EffccError, UnknownNameError
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_schedule
@@ -37,6 +36,7 @@ from effcc.runtime.files import aside
 from effcc.runtime.toolchain import compile_timeout
 from effcc.runtime.trust import make_private, require_private_part
 from effcc.runtime.worker import LostError, Worker, answer_requests
+from effcc.steps import State, run_steps
 from effcc.target import Target, cpu_model
 from effcc.timing import Clocked, random_tensor
 

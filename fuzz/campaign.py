@@ -22,7 +22,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from effcc.driver import STEPS
 from effcc.errors import ToolchainError
 from effcc.fuzz.beside import Beside, facts_of
 from effcc.fuzz.damaged import DAMAGED, DamageReport
@@ -45,6 +44,7 @@ from effcc.fuzz.sizes import SizeChecks
 from effcc.fuzz.triton import Triton
 from effcc.ir.graph import Graph, GraphBuilder
 from effcc.ir.ops import TABLE
+from effcc.steps import STEPS
 from effcc.target import Target
 
 ALONE = ("rules", "encoders", "sizes")  # what is checked without a graph

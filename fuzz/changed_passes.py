@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
-from effcc.driver import STEPS, Passes, State, Step, passes_of
 from effcc.ir.expr import Call, Expr, transform
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.program import Program
+from effcc.steps import STEPS, Passes, State, Step, passes_of
 from effcc.target import Target
 
 OPTIONAL = (

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from effcc.ahead import build_package
-from effcc.driver import Options, State, load
+from effcc.driver import Options, load
 from effcc.errors import EffccError
 from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import expect
@@ -43,6 +43,7 @@ from effcc.runtime.executable import Executable
 from effcc.runtime.package import Package
 from effcc.runtime.worker import LostError, answer_requests
 from effcc.sources import Source
+from effcc.steps import State
 from effcc.target import Target
 
 KINDS = ("executable", "package")

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from effcc.driver import State
 from effcc.errors import OutOfRangeError, RefusedValueError, ZeroDivisorError
 from effcc.fuzz.generate import Case
 from effcc.fuzz.native import Native, Outcome
@@ -23,6 +22,7 @@ from effcc.fuzz.oracles import Examined, Failure, native
 from effcc.ir.dtypes import f64
 from effcc.ir.graph import Node
 from effcc.ir.interpreter import run_graph, run_program
+from effcc.steps import State
 
 FAULTS_EVERY = 3
 """So often a case with an index or a divisor among its inputs is also called with a fault in it."""

@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
-from effcc.driver import State
 from effcc.errors import ToolchainError
 from effcc.fuzz.worker import LENGTH, Again, Answer, Job
 from effcc.ir.dims import evaluate
@@ -36,6 +35,7 @@ from effcc.ir.types import TensorType
 from effcc.runtime.arrays import allocate, storage_bytes
 from effcc.runtime.commands import run_command
 from effcc.runtime.toolchain import INCLUDE_DIR, compile_flags, compile_library, find_compiler
+from effcc.steps import State
 from effcc.target import Target
 
 Array = np.ndarray[Any, Any]

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from effcc.driver import State, run_steps
 from effcc.errors import EffccError, UnsupportedError
 from effcc.fuzz.changed_passes import steps_of
 from effcc.fuzz.eager import is_refusal, run_spelled
@@ -41,6 +40,7 @@ from effcc.ir.program import Program
 from effcc.ir.verifier import verify_any
 from effcc.passes.fusion.program import program_of
 from effcc.passes.tiling.axes import verify_settled
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 TEXT_EVERY = 47  # parsing takes as long as all the steps

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from effcc.driver import State, run_steps
 from effcc.errors import ToolchainError, UnsupportedError
 from effcc.fuzz.oracles import Examined, Failure, compare, interpreted, told
 from effcc.gpu import device_of, machine
@@ -23,6 +22,7 @@ from effcc.ir.verifier import verify_program
 from effcc.passes.tiling.written import device_bounds
 from effcc.runtime.arrays import allocate
 from effcc.runtime.triton_run import Storage, TritonInterpreter, run_triton
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 TARGETS = ("sm_80", "gfx942", "sm_90")  # warps of 32 and of 64 threads

@@ -12,11 +12,11 @@ import typer.main
 from typer.testing import CliRunner
 
 from effcc.cli import app
-from effcc.driver import STEPS
 from effcc.errors import CacheError
 from effcc.fuzz.packages import Outcome
 from effcc.ir.ops import TABLE
 from effcc.runtime.cache import CompileCache
+from effcc.steps import STEPS
 from effcc.target import detect
 
 runner = CliRunner()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cProfile
 import pstats
 
-from effcc.driver import STEPS, State
 from effcc.ir.parser import parse_graph
+from effcc.steps import STEPS, State
 from effcc.target import generic
 
 

@@ -11,9 +11,9 @@ import torch
 
 from effcc import deviations as module
 from effcc.deviations import Deviation, deviations
-from effcc.driver import State, run_steps
 from effcc.ir.parser import parse_graph
 from effcc.runtime.measure import host_target
+from effcc.steps import State, run_steps
 
 GRAPH = """graph @two(%x: f32[8,16], weight %w: f32[4,16]) {
   %p = linear %x, %w : f32[8,4]

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import effcc
-from effcc import driver
+from effcc import steps
 from effcc.ahead import compile_file
-from effcc.driver import STEPS
 from effcc.errors import (
     CaptureError,
     EffccError,
@@ -31,6 +30,7 @@ from effcc.errors import (
 )
 from effcc.runtime.objects import Making
 from effcc.sources import GRAPH_STEPS, PROGRAM_STEPS
+from effcc.steps import STEPS
 
 
 def small_model() -> nn.Module:
@@ -170,7 +170,7 @@ def test_a_package_s_kernels_are_compiled_while_others_are_on_their_way(
 ) -> None:
     begun: list[str] = []
     before_all_were_known: list[int] = []
-    add, emit = Making.add, driver.emit_program
+    add, emit = Making.add, steps.emit_program
 
     def added(self: Making, text: str) -> None:
         begun.append(text)
@@ -181,7 +181,7 @@ def test_a_package_s_kernels_are_compiled_while_others_are_on_their_way(
         return emit(*args, **options)
 
     monkeypatch.setattr(Making, "add", added)
-    monkeypatch.setattr(driver, "emit_program", emitted)
+    monkeypatch.setattr(steps, "emit_program", emitted)
     compile_file(exported, tmp_path / "file.effcc")
     begun.clear()
     effcc.export(small_model(), (torch.zeros(3, 24),), tmp_path / "module.effcc")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from effcc.driver import State, run_steps
 from effcc.history import history_of
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_kernel
 from effcc.origins import origins
+from effcc.steps import State, run_steps
 from effcc.target import generic
 
 GRAPH = """graph @both(%x: f32[64,32], weight %w: f32[48,32], weight %v: f32[48,48]) {

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 import effcc
 from effcc.cli import app
-from effcc.driver import State, run_steps
 from effcc.errors import InputError
 from effcc.ir.parser import parse_graph
 from effcc.runtime.measure import host_target
+from effcc.steps import State, run_steps
 from effcc.trace import Tick, ticks
 
 runner = CliRunner()

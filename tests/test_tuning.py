@@ -15,10 +15,10 @@ from torch import nn
 
 import effcc
 from effcc import tuning
-from effcc.driver import State, run_steps
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_schedule
 from effcc.runtime.worker import LostError, Worker
+from effcc.steps import State, run_steps
 from effcc.target import Target
 from effcc.tuning import Timing, rank_correlation, tuned
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from effcc.driver import State, run_steps
 from effcc.ir.parser import parse_graph
 from effcc.roofline import work
+from effcc.steps import State, run_steps
 from effcc.target import generic
 from effcc.traffic import traffic
 from effcc.verdict import Facts, verdict

@@ -16,13 +16,13 @@ import numpy as np
 from effcc.bisection.call import Call
 from effcc.bisection.native import blame_crash, blame_native
 from effcc.bisection.verdict import Verdict
-from effcc.driver import State, passes_of
 from effcc.fuzz.expected import Array
 from effcc.fuzz.oracles import told
 from effcc.ir.graph import Node
 from effcc.ir.program import Launch
 from effcc.passes.rules.engine import Trace
 from effcc.passes.simplify import RULES
+from effcc.steps import State, passes_of
 
 MOST_IN_LOOPS = 1_000_000
 """Points of all index spaces, beyond which interpreting loops takes minutes."""

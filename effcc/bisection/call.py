@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effcc.driver import Options, State, load, run_steps
+from effcc.driver import Options, load
 from effcc.frontend.extern import bind
 from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import Array, Expected, expect
@@ -31,6 +31,7 @@ from effcc.ir.types import TensorType
 from effcc.runtime.executable import TORCH_DTYPES, Executable
 from effcc.runtime.measure import host_target
 from effcc.runtime.toolchain import Compiler
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 

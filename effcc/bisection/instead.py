@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from effcc.bisection.call import Call, laid
-from effcc.driver import Options, State, run_steps
+from effcc.driver import Options
 from effcc.frontend import capture
 from effcc.frontend.aten import Imported
 from effcc.frontend.dynamo import bound
@@ -23,6 +23,7 @@ from effcc.fuzz.eager import to_torch
 from effcc.fuzz.oracles import results_after
 from effcc.ir.graph import Graph
 from effcc.passes.rules.engine import Firing, Trace
+from effcc.steps import State, run_steps
 
 
 @dataclass(frozen=True)

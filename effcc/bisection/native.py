@@ -22,7 +22,6 @@ from effcc.accuracy import check_output
 from effcc.bisection.call import Call, laid
 from effcc.bisection.verdict import Verdict
 from effcc.codegen.cpp.program import emit_program
-from effcc.driver import State, run_steps
 from effcc.errors import EffccError
 from effcc.fuzz.eager import to_numpy, to_torch
 from effcc.fuzz.expected import Array
@@ -37,6 +36,7 @@ from effcc.ir.program import Buffer, Launch, Program
 from effcc.ir.types import TensorType
 from effcc.passes.memory import Plan
 from effcc.runtime.toolchain import Compiler, find_compiler
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 CALLS = 6

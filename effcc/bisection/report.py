@@ -11,10 +11,10 @@ from torch import Tensor
 from effcc.bisection.call import Call
 from effcc.bisection.imported import Imported
 from effcc.bisection.verdict import Verdict
-from effcc.driver import STEPS, State, show
 from effcc.fuzz.eager import to_torch
 from effcc.ir.printer import print_graph
 from effcc.sources import GRAPH_STEPS, PROGRAM_STEPS
+from effcc.steps import STEPS, State, show
 from effcc.target import GENERIC
 
 CALLS = 20

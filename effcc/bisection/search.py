@@ -15,8 +15,8 @@ from typing import Any
 
 from effcc.bisection.blame import first_wrong
 from effcc.bisection.script import OUTCOME, PROGRESS, Outcome, Settings
-from effcc.driver import STEPS
 from effcc.errors import InputError
+from effcc.steps import STEPS
 
 CALLED = re.compile(r"^program (\d+): call (\d+)$")
 """What the process says before it makes a call (`effcc.bisection.watch.called`)."""

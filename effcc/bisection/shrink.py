@@ -9,12 +9,12 @@ from dataclasses import replace
 from effcc.bisection.blame import blame
 from effcc.bisection.call import Call
 from effcc.bisection.verdict import Verdict
-from effcc.driver import run_steps
 from effcc.errors import EffccError
 from effcc.fuzz.generate import Case
 from effcc.fuzz.oracles import Failure
 from effcc.fuzz.reduce import reduce
 from effcc.fuzz.second import at_sizes
+from effcc.steps import run_steps
 
 COMPILED = ("vectorize", "emit", "build")
 """What only compiled code shows."""

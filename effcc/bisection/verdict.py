@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effcc.driver import State
+from effcc.steps import State
 
 
 @dataclass(frozen=True)

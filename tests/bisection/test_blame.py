@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import effcc.driver
 import effcc.passes.simplify
+import effcc.steps
 from effcc.bisection.blame import blame, first_wrong
 from effcc.bisection.call import Call
 from effcc.bisection.shrink import shrink
-from effcc.driver import State, passes_of
 from effcc.fuzz.generate import Case
 from effcc.ir import expr
 from effcc.ir.kernel import Kernel
@@ -26,6 +25,7 @@ from effcc.passes.fusion.cascade import Opaque
 from effcc.passes.memory import Plan
 from effcc.passes.rules.language import RuleSet
 from effcc.passes.rules.reader import load_safe, parse
+from effcc.steps import State, passes_of
 from effcc.target import Target
 
 GRAPH = """
@@ -142,42 +142,42 @@ def plant_in_arranging(patch: pytest.MonkeyPatch) -> None:
 
 
 def plant_in_tiling(patch: pytest.MonkeyPatch) -> None:
-    right = effcc.driver.tile
+    right = effcc.steps.tile
 
     def wrong(*given: Any) -> Any:
         found = right(*given)
         return replace(found, program=break_kernels(found.program))
 
-    patch.setattr(effcc.driver, "tile", wrong)
+    patch.setattr(effcc.steps, "tile", wrong)
 
 
 def plant_in_lowering(patch: pytest.MonkeyPatch) -> None:
-    right = effcc.driver.lower
-    patch.setattr(effcc.driver, "lower", lambda kernel, schedule: right(changed(kernel, "tanh(", "sin("), schedule))
+    right = effcc.steps.lower
+    patch.setattr(effcc.steps, "lower", lambda kernel, schedule: right(changed(kernel, "tanh(", "sin("), schedule))
 
 
 def plant_in_memory(patch: pytest.MonkeyPatch) -> None:
     """All buffers of the arena at its begin."""
-    right = effcc.driver.place
+    right = effcc.steps.place
 
     def wrong(program: Program) -> tuple[Program, Plan]:
         placed, plan = right(program)
         return placed, replace(plan, offsets=dict.fromkeys(plan.offsets, 0))
 
-    patch.setattr(effcc.driver, "place", wrong)
+    patch.setattr(effcc.steps, "place", wrong)
 
 
 def plant_in_text(old: str, new: str) -> Plant:
     """In the C++ of kernels."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        right = effcc.driver.kernel_unit
+        right = effcc.steps.kernel_unit
 
         def wrong(*given: Any) -> Any:
             unit = right(*given)
             return replace(unit, text=unit.text.replace(old, new))
 
-        patch.setattr(effcc.driver, "kernel_unit", wrong)
+        patch.setattr(effcc.steps, "kernel_unit", wrong)
 
     return plant
 

@@ -129,15 +129,15 @@ def test_an_exported_program_is_called_with_its_example(tmp_path: Path, monkeypa
 
 CRASH = """
 from dataclasses import replace
-import effcc.driver as driver
+import effcc.steps as steps
 
-right = driver.kernel_unit
+right = steps.kernel_unit
 
 def wrong(*given):
     unit = right(*given)
     return replace(unit, text=unit.text.replace("= exp(", "= (*(volatile float*)8) * exp("))
 
-driver.kernel_unit = wrong
+steps.kernel_unit = wrong
 """
 
 

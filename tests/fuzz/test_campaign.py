@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from effcc import driver
+from effcc import steps
 from effcc.cli import app
 from effcc.fuzz import campaign
 from effcc.fuzz.expected import difference, expect
@@ -96,8 +96,8 @@ def test_the_command_reports_a_planted_bug_and_exits_with_1(tmp_path: Path, monk
         simple = simplify(graph, fast_math, trace)
         return replace(simple, graph=simple.graph.with_nodes(tuple(change(n) for n in simple.graph.nodes)))
 
-    simplify = driver.simplify_counted
-    monkeypatch.setattr(driver, "simplify_counted", broken)
+    simplify = steps.simplify_counted
+    monkeypatch.setattr(steps, "simplify_counted", broken)
     monkeypatch.setattr(campaign, "reduce", lambda failure, check, seconds: failure)
     result = CliRunner().invoke(app, ["fuzz", "--minutes", "0", "--seed", "5", "--output", str(tmp_path), "--json"])
     assert result.exit_code == 1, result.output

@@ -8,13 +8,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from effcc.driver import State, run_steps
 from effcc.fuzz.exact import exactness
 from effcc.fuzz.expected import difference, expect
 from effcc.fuzz.functions import ULPS, functions_of, ulp_errors
 from effcc.fuzz.generate import OF_THEIR_OWN, SWEPT, Case, generate
 from effcc.fuzz.oracles import eager_results
 from effcc.ir.parser import parse_graph
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from effcc.driver import State, run_steps
 from effcc.fuzz.expected import Expected
 from effcc.fuzz.faults import faulty, judge_fault
 from effcc.fuzz.generate import Case, case_of
 from effcc.fuzz.native import Outcome
 from effcc.fuzz.oracles import Examined
 from effcc.ir.parser import parse_graph
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 ROWS = """graph @rows(%x: f32[5,3], %i: i64[2]) {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from effcc import driver
+from effcc import steps
 from effcc.cli import app
 from effcc.errors import InputError
 from effcc.fuzz import beside, campaign
@@ -115,8 +115,8 @@ def test_a_campaign_that_is_killed_goes_on_and_loses_no_find(tmp_path: Path, mon
             time.sleep(600)
         return failure
 
-    simplify = driver.simplify_counted
-    monkeypatch.setattr(driver, "simplify_counted", broken)
+    simplify = steps.simplify_counted
+    monkeypatch.setattr(steps, "simplify_counted", broken)
     monkeypatch.setattr(campaign, "reduce", forever)
     for made in ("native", "native_with_fault"):  # no compiled code: the error comes before
         monkeypatch.setattr(campaign, made, lambda examined: None)

@@ -10,7 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from effcc.cli import app
-from effcc.driver import STEPS, passes_of
 from effcc.fuzz import campaign
 from effcc.fuzz import changed_passes as passes
 from effcc.fuzz.campaign import Pace
@@ -27,6 +26,7 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_graph
 from effcc.ir.verifier import verify_graph
+from effcc.steps import STEPS, passes_of
 from effcc.target import Target
 
 PARENT = """graph @g(%x: f32[4,6], weight %w: f32[5,6], %i: i64[3]) {

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from effcc import driver
+from effcc import steps
 from effcc.codegen import lower_ranges
 from effcc.codegen.borders import Interior
 from effcc.codegen.cpp import barriers, expression_text, expressions, printer, tiles
@@ -119,8 +119,8 @@ def simplify_wrongly(patch: Patch, change: Callable[[Node], Node]) -> None:
         simple = original(graph, fast_math, trace)
         return replace(simple, graph=changed_graph(simple.graph, change))
 
-    original = driver.simplify_counted
-    patch.setattr(driver, "simplify_counted", wrong)
+    original = steps.simplify_counted
+    patch.setattr(steps, "simplify_counted", wrong)
 
 
 @planted(48)
@@ -269,8 +269,8 @@ def lowering_changes(patch: Patch, change: Callable[[Tile], Tile]) -> None:
         nest = original(*args)
         return replace(nest, body=changed_tiles(nest.body, change))
 
-    original = driver.lower
-    patch.setattr(driver, "lower", wrong)
+    original = steps.lower
+    patch.setattr(steps, "lower", wrong)
 
 
 @planted(4)
@@ -318,8 +318,8 @@ def code_addresses_the_next_element(patch: Patch) -> None:
             broken[name] = replace(nest, body=changed_tiles(nest.body, change))
         return original(program, broken, *rest, **{**named, "functions": None})
 
-    original = driver.emit_program
-    patch.setattr(driver, "emit_program", emitted)
+    original = steps.emit_program
+    patch.setattr(steps, "emit_program", emitted)
 
 
 @planted(0)
@@ -339,8 +339,8 @@ def hoisting_prepares_what_updates_change(patch: Patch) -> None:
         split = original(replace(graph, updates=()))
         return replace(split, main=replace(split.main, updates=graph.updates))
 
-    original = driver.hoist
-    patch.setattr(driver, "hoist", wrong)
+    original = steps.hoist
+    patch.setattr(steps, "hoist", wrong)
 
 
 @planted(2)
@@ -350,8 +350,8 @@ def hoisting_prepares_what_inputs_give(patch: Patch) -> None:
         updated = {p.name for p, _ in graph.updates}
         return original(replace(graph, weights=graph.weights | known - updated))
 
-    original = driver.hoist
-    patch.setattr(driver, "hoist", wrong)
+    original = steps.hoist
+    patch.setattr(steps, "hoist", wrong)
 
 
 @planted(4)
@@ -515,8 +515,8 @@ def triton_takes_the_minimum(patch: Patch) -> None:
     def wrong(*args: Any) -> str:
         return original(*args).replace("tl.maximum(", "tl.minimum(")
 
-    original = driver.triton.emit_program
-    patch.setattr(driver.triton, "emit_program", wrong)
+    original = steps.triton.emit_program
+    patch.setattr(steps.triton, "emit_program", wrong)
 
 
 @pytest.mark.slow

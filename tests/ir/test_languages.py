@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effcc.driver import State, run_steps
 from effcc.ir.dims import evaluate
 from effcc.ir.dtypes import f64
 from effcc.ir.graph import Graph
@@ -13,6 +12,7 @@ from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.parser import parse_any, parse_graph, parse_loops, parse_program
 from effcc.ir.printer import print_any, print_graph, print_loops, print_program
 from effcc.ir.verifier import verify_any
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 MODELS = {

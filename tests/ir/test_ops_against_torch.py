@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effcc.driver import State, run_steps
 from effcc.frontend.importer import TORCH_DTYPES
 from effcc.frontend.recurrent import recurrent
 from effcc.frontend.requirements import require
@@ -20,6 +19,7 @@ from effcc.ir.dtypes import boolean
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.ops import lookup
 from effcc.ir.parser import parse_graph
+from effcc.steps import State, run_steps
 from effcc.target import Target
 from tests.ir.op_samples import Sample, all_samples
 from tests.ir.test_ops import assert_close, reference

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effcc.driver import State, run_steps
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_program
 from effcc.ir.program import Branch, Launch, Loop, Program, nested, within
 from effcc.ir.verifier import verify_program
+from effcc.steps import State, run_steps
 from effcc.target import generic
 
 TYPES = "(%x: f32[8,8], %w: f32[64,8], %v: f32[64,8])"

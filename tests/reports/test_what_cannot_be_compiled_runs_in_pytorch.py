@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from effcc import driver, export
+from effcc import export, steps
 from effcc.errors import FaultWarning, ToolchainError, UnsupportedError, noting
 from effcc.explanation import Explanation, explain
 from effcc.frontend.importer import REGISTRY
@@ -98,13 +98,13 @@ def two_lines(x: Tensor) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-Step = Callable[[driver.State, Any], driver.State]
+Step = Callable[[steps.State, Any], steps.State]
 
 
 def fails_at_exponentials(step: Step) -> Step:
     """A step with a planted fault, which says where it was, as the steps do."""
 
-    def broken(state: driver.State, target: Any) -> driver.State:
+    def broken(state: steps.State, target: Any) -> steps.State:
         kernels = state.program.kernels.values() if state.program is not None else ()
         places = [k.location for k in kernels if "exp(" in print_kernel(k)]
         nodes = state.graph.nodes if state.graph is not None and state.program is None else ()
@@ -118,7 +118,7 @@ def fails_at_exponentials(step: Step) -> Step:
 
 
 def fails_always(step: Step) -> Step:
-    def broken(state: driver.State, target: Any) -> driver.State:
+    def broken(state: steps.State, target: Any) -> steps.State:
         raise RecursionError("planted")
 
     return broken
@@ -127,7 +127,7 @@ def fails_always(step: Step) -> Step:
 def refused_by_the_compiler(step: Step) -> Step:
     """Emits a kernel with an exponential that no compiler takes."""
 
-    def broken(state: driver.State, target: Any) -> driver.State:
+    def broken(state: steps.State, target: Any) -> steps.State:
         made = step(state, target)
         kernels = tuple(
             dataclasses.replace(unit, text=f"int planted = nonsense;\n{unit.text}") if "exp(" in unit.text else unit
@@ -151,14 +151,14 @@ def check_reported(monkeypatch: pytest.MonkeyPatch, kernels: bool) -> None:
     file.unlink()
 
 
-@pytest.mark.parametrize("step", list(driver.STEPS))
+@pytest.mark.parametrize("step", list(steps.STEPS))
 def test_a_fault_of_any_step(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(driver.STEPS, step, fails_at_exponentials(driver.STEPS[step]))
+    monkeypatch.setitem(steps.STEPS, step, fails_at_exponentials(steps.STEPS[step]))
     check_reported(monkeypatch, kernels=True)
 
 
 def test_a_fault_of_nobody_knows_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(driver.STEPS, "tile", fails_always(driver.STEPS["tile"]))
+    monkeypatch.setitem(steps.STEPS, "tile", fails_always(steps.STEPS["tile"]))
     check_reported(monkeypatch, kernels=False)
 
 
@@ -171,14 +171,14 @@ def test_a_fault_of_an_importer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kernel_that_the_compiler_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(driver.STEPS, "emit", refused_by_the_compiler(driver.STEPS["emit"]))
+    monkeypatch.setitem(steps.STEPS, "emit", refused_by_the_compiler(steps.STEPS["emit"]))
     check_reported(monkeypatch, kernels=True)
 
 
 def test_in_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The backward half too."""
     monkeypatch.setenv("EFFCC_CACHE_DIR", str(tmp_path))
-    monkeypatch.setitem(driver.STEPS, "emit", refused_by_the_compiler(driver.STEPS["emit"]))
+    monkeypatch.setitem(steps.STEPS, "emit", refused_by_the_compiler(steps.STEPS["emit"]))
     torch._dynamo.reset()
     x, y = (torch.linspace(-1, 1, 32).reshape(4, 8).requires_grad_() for _ in range(2))
     with pytest.warns(FaultWarning):
@@ -206,7 +206,7 @@ def test_a_package_is_refused_with_a_file_to_send(
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return two_lines(x)
 
-    monkeypatch.setitem(driver.STEPS, "emit", planted(driver.STEPS["emit"]))
+    monkeypatch.setitem(steps.STEPS, "emit", planted(steps.STEPS["emit"]))
     with pytest.raises(UnsupportedError, match=r"please send (\S+)\. Under") as caught:
         export(Model(), (torch.randn(4, 8),), tmp_path / "model.effcc")
     file = Path(str(caught.value).split("please send ")[1].split(". Under")[0])

@@ -12,7 +12,6 @@ import pytest
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
-from effcc.driver import State, run_steps
 from effcc.errors import OutOfRangeError, ZeroDivisorError
 from effcc.ir.dtypes import DTYPES
 from effcc.ir.interpreter import run_graph, run_vectors
@@ -21,6 +20,7 @@ from effcc.ir.verifier.vectors import verify_vectors
 from effcc.passes.tiling.choose import choose
 from effcc.runtime.arrays import aligned, allocate, enter
 from effcc.runtime.cache import CompileCache
+from effcc.steps import State, run_steps
 from effcc.target import Target, generic
 from tests.codegen.cpp.running import load
 

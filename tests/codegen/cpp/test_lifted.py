@@ -11,13 +11,13 @@ from effcc.codegen.cpp.lifted import MOST_NUMBERS, lift_numbers, lift_sizes
 from effcc.codegen.cpp.units import kernel_unit
 from effcc.codegen.cpp.vectorize import vectorize
 from effcc.codegen.lower import lower
-from effcc.driver import State, run_steps
 from effcc.ir.interpreter import run_vectors
 from effcc.ir.parser import parse_graph, parse_kernel, parse_vectors
 from effcc.ir.printer import print_vectors
 from effcc.ir.vectors import Function
 from effcc.ir.verifier import verify_vectors
 from effcc.passes.tiling.choose import choose
+from effcc.steps import State, run_steps
 from effcc.target import generic
 
 SIZES = [(64, 64, 32), (80, 20, 16), (64, 128, 32)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effcc.driver import State, run_steps
 from effcc.ir.encodings import storage
 from effcc.ir.encodings.registry import DECLARATIONS, declared
 from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_program
 from effcc.ir.parser import encoding_of, parse_graph
+from effcc.steps import State, run_steps
 from effcc.target import generic
 
 N, K = 8, 24

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effcc.driver import State, run_steps
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.parser import parse_any, parse_graph
 from effcc.ir.printer import print_any
 from effcc.ir.verifier import verify_any
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 ROWS_OF_SCORES = """graph @rows(%x: f32[4,s0], %v: f32[s0,1]) where s0 in 2.. {

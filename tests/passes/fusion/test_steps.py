@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effcc.driver import STEPS, State, run_steps, show
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.parser import parse_graph, parse_program
 from effcc.ir.printer import print_program
 from effcc.ir.verifier import verify_program
+from effcc.steps import STEPS, State, run_steps, show
 from effcc.target import generic
 
 ATTENTION = """graph @attention(%q: f32[2,6,4], %k: f32[2,9,4], %v: f32[2,9,5]) {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effcc.driver import State, run_steps
 from effcc.errors import IRTypeError
 from effcc.gpu import parse
 from effcc.ir.interpreter import run_kernel
@@ -14,6 +13,7 @@ from effcc.ir.program import Buffer, Launch, Program
 from effcc.ir.verifier import verify_kernel
 from effcc.passes.tiling.axes import settle, verify_settled
 from effcc.passes.tiling.merge import merge_axes
+from effcc.steps import State, run_steps
 from effcc.target import generic
 
 

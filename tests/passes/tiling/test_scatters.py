@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effcc.driver import State, run_steps
 from effcc.ir.interpreter import run_kernel
 from effcc.ir.parser import parse_graph, parse_kernel
 from effcc.ir.schedule import Loop, Schedule
 from effcc.passes.tiling.axes import in_tasks
+from effcc.steps import State, run_steps
 from effcc.target import Target
 
 ROWS = """graph @rows(%x: f64[6,s0], %t: i64[6,1]) where s0 in 2.. {
