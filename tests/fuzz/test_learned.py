@@ -295,7 +295,7 @@ def test_most_calls_drawn_from_rules_are_accepted() -> None:
     drawn = accepted = 0
     for number, of_one in enumerate(programs.by_operator()[::7]):
         one = drawing._Draw(Random(number), number)
-        one.mode, one.export, one.calm = "no_grad", False, True
+        one.mode, one.way, one.export, one.calm = "no_grad", "traced", False, True
         one.envs, one.sizes = [dict(drawing._NAMES, self=None)], [{}]
         drawn += 1
         with torch.no_grad():
