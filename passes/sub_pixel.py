@@ -13,6 +13,7 @@ not padded, since 0 times an infinite input is not 0. (3 x 3 taps of stride 2 ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from math import prod
 from typing import cast
@@ -99,26 +100,51 @@ def _at_once(writer: Writer, node: Node) -> Value:
     )  # fmt: skip
 
 
+def _unstrided(writer: Writer, x: Value, filters: Value, fewer: Sequence[int], name: str) -> Value:
+    """A transposed convolution of stride 1, and as many zeros at the end of each axis as there are `fewer` taps."""
+    ones, none = (1,) * len(fewer), (0,) * len(fewer)
+    found = writer.emit(
+        "convolution", x, filters, name=name, groups=1, transposed=True, stride=ones, dilation=ones, padding=none,
+        output_padding=none,
+    )  # fmt: skip
+    return _longer(writer, found, fewer, name)
+
+
+def _turned(writer: Writer, x: Value, filters: Value, bias: Sequence[Value], fewer: Sequence[int], name: str) -> Value:
+    """The same of run-time sizes, with filters turned and zeros after x: no place asks for borders of its own."""
+    ones, places = (1,) * len(fewer), tuple(range(2, 2 + len(fewer)))
+    turned = writer.emit(
+        "transpose", writer.emit("flip", filters, name=name, axes=places), name=name, perm=(1, 0, *places)
+    )
+    padding = tuple(cast(int, taps) - 1 for taps in filters.type.shape[2:])
+    return writer.emit(
+        "convolution", _longer(writer, x, fewer, name), turned, *bias, name=name, groups=1, stride=ones, dilation=ones,
+        padding=padding,
+    )  # fmt: skip
+
+
+def _longer(writer: Writer, x: Value, by: Sequence[int], name: str) -> Value:
+    low, high = (0,) * x.type.rank, (0, 0, *by)
+    return writer.emit("pad", x, name=name, low=low, high=high) if any(by) else x
+
+
 def _one_by_one(writer: Writer, node: Node) -> Value:
     """A convolution for each place r, with the taps that r has; what those with fewer taps do not reach is 0."""
     x, w, *bias = node.operands
     name, stride = node.result.name, cast(Sizes, node.attrs["stride"])
     size = tuple(cast(int, k) for k in w.type.shape[2:])
-    ones = (1,) * len(stride)
+    ones, known = (1,) * len(stride), all(isinstance(n, int) for n in x.type.shape)
     parts = []
     for place in product(*map(range, stride)):
         filters, fewer = w, []
         for axis, (k, s, r) in enumerate(zip(size, stride, place, strict=True), 2):
             filters = writer.emit("slice", filters, name=name, axis=axis, start=r, end=k, step=s)
             fewer.append(-(-k // s) - -(-(k - r) // s))
-        found = writer.emit(
-            "convolution", x, filters, name=name, groups=1, transposed=True, stride=ones, dilation=ones,
-            padding=(0,) * len(ones), output_padding=(0,) * len(ones),
-        )  # fmt: skip
-        low, high = (0,) * found.type.rank, (0, 0, *fewer)
-        parts.append(writer.emit("pad", found, name=name, low=low, high=high) if any(fewer) else found)
+        parts.append(
+            _unstrided(writer, x, filters, fewer, name) if known else _turned(writer, x, filters, bias, fewer, name)
+        )
     together = writer.emit("concat", *parts, name=name, axis=1)
-    if not bias:
+    if not bias or not known:
         return together
     repeated = writer.emit("broadcast", bias[0], name=name, shape=(prod(stride), cast(int, w.type.shape[1])))
     each = writer.reshape(repeated, (prod(stride) * cast(int, w.type.shape[1]), *ones), name)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from effcc.ir.graph import Graph
 from effcc.ir.interpreter import run_graph
@@ -77,3 +78,13 @@ def test_plain_convolutions_compute_the_same(graph: Graph) -> None:
 )
 def test_others_are_left_as_they_are(graph: Graph) -> None:
     assert sub_pixels(graph) is graph
+
+
+def test_sizes_may_be_known_at_run_time_only() -> None:
+    torch._dynamo.reset()
+    model = torch.nn.ConvTranspose2d(3, 4, 3, 2, 1, 1).eval()
+    compiled = torch.compile(model, backend="effcc", fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for size in ((5, 7), (4, 6), (9, 3)):
+            image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+            torch.testing.assert_close(compiled(image), model(image), rtol=1e-5, atol=1e-5)
