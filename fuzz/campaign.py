@@ -142,10 +142,11 @@ class Report:
         }
 
     def __str__(self) -> str:
+        drawable = _drawable()
         lines = [
             f"{self.graphs} graphs of {self.nodes} nodes in {self.seconds:.0f} s "
             f"({self.graphs_per_minute:.0f} a minute), {self.compiled} of them compiled and run, from seed {self.seed}",
-            f"{len(self.ops)} of {len(_drawable())} ops covered, {self.pairs} pairs of them",
+            f"{sum(op in self.ops for op in drawable)} of {len(drawable)} ops covered, {self.pairs} pairs of them",
             f"{self.mutants} of the graphs are mutants, of which {self.kept} reached something new",
             *([f"{len(self.damaged)} files of the corpus are damaged and left out"] if self.damaged else []),
             *(f"  {told}" for told in self.damaged),
