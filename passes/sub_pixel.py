@@ -111,7 +111,8 @@ def _unstrided(writer: Writer, x: Value, filters: Value, fewer: Sequence[int], n
 
 
 def _turned(writer: Writer, x: Value, filters: Value, bias: Sequence[Value], fewer: Sequence[int], name: str) -> Value:
-    """The same of run-time sizes, with filters turned and zeros after x: no place asks for borders of its own."""
+    """The same with a bias, of run-time sizes, too: filters are turned and zeros are after x, so that no place asks for
+    borders of its own."""
     ones, places = (1,) * len(fewer), tuple(range(2, 2 + len(fewer)))
     turned = writer.emit(
         "transpose", writer.emit("flip", filters, name=name, axes=places), name=name, perm=(1, 0, *places)
@@ -129,11 +130,15 @@ def _longer(writer: Writer, x: Value, by: Sequence[int], name: str) -> Value:
 
 
 def _one_by_one(writer: Writer, node: Node) -> Value:
-    """A convolution for each place r, with the taps that r has; what those with fewer taps do not reach is 0."""
+    """A convolution for each place r, with the taps that r has; what those with fewer taps do not reach is 0.
+
+    A bias is added to all of them where zeros come after them, but for half types, whose results are rounded once.
+    """
     x, w, *bias = node.operands
     name, stride = node.result.name, cast(Sizes, node.attrs["stride"])
     size = tuple(cast(int, k) for k in w.type.shape[2:])
-    ones, known = (1,) * len(stride), all(isinstance(n, int) for n in x.type.shape)
+    rounds = bool(bias) and x.type.dtype != x.type.dtype.accumulator
+    ones, apart = (1,) * len(stride), not rounds and all(isinstance(n, int) for n in x.type.shape)
     parts = []
     for place in product(*map(range, stride)):
         filters, fewer = w, []
@@ -141,10 +146,10 @@ def _one_by_one(writer: Writer, node: Node) -> Value:
             filters = writer.emit("slice", filters, name=name, axis=axis, start=r, end=k, step=s)
             fewer.append(-(-k // s) - -(-(k - r) // s))
         parts.append(
-            _unstrided(writer, x, filters, fewer, name) if known else _turned(writer, x, filters, bias, fewer, name)
+            _unstrided(writer, x, filters, fewer, name) if apart else _turned(writer, x, filters, bias, fewer, name)
         )
     together = writer.emit("concat", *parts, name=name, axis=1)
-    if not bias or not known:
+    if not bias or not apart:
         return together
     repeated = writer.emit("broadcast", bias[0], name=name, shape=(prod(stride), cast(int, w.type.shape[1])))
     each = writer.reshape(repeated, (prod(stride) * cast(int, w.type.shape[1]), *ones), name)
