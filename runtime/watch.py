@@ -1,8 +1,9 @@
 """A watch over ranges of memory: whether all of their bytes are what they were when it began.
 
-Two ways to know, by piece. Whole pages of private memory are tracked by the kernel where it does that
+Two ways to know, by piece. Pages of private memory are tracked by the kernel where it does that
 (`effcc.runtime.written`); what was perhaps written is compared by a digest of all its bytes. All else is compared by
-the digest at every call: small pieces, the ends of large ones, memory that is shared, and systems without the record.
+the digest at every call: small pieces that lie alone or in pages that other things are written to, memory that is
+shared, and systems without the record.
 Either way every write counts, wherever it is and whoever did it. A difference is missed with a probability below 2^-62.
 
 `EFFCC_WATCH=checksum` keeps to the digest; `EFFCC_WATCH=pages` raises where the kernel keeps no record.
@@ -12,16 +13,18 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from effcc.errors import ToolchainError, UnknownNameError
-from effcc.runtime.watch_library import DIGEST_BYTES, Ranges
-from effcc.runtime.written import CHUNK, Mark, WrittenPages, why_not, written_pages
+from effcc.runtime.watch_library import DIGEST_BYTES, NO_RANGES, SERIAL_BYTES, Ranges, Turn
+from effcc.runtime.written import CHUNK, FEWEST_PAGES, Mark, WrittenPages, joined, why_not, written_pages
 
 METHODS = ("pages", "checksum")
-_FEWEST_PAGES = 8  # that are tracked: a digest of fewer costs less than asking
+_SERIAL_PAGES = 1 << 13  # that one thread asks for; more are worth several
+_HITS = 3  # so often what lies beside a piece in its pages may be written before the piece is compared instead
 
 
 def method() -> tuple[str, str]:
@@ -42,17 +45,21 @@ def method() -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _State:
-    """Who looks at which piece: `compared` by digest, each time; `tracked` by `pages`, since `mark`.
+    """Who looks at which piece: `compared` by digest, each time; `inside` by `pages`, which knows since `mark` of the
+    pages `tracked`, one range for each piece.
 
     settling: how many more times to find nothing changed before pages are tracked.
+    turn: what asks for all of it at once, where that is little.
     """
 
     compared: Ranges
     expected: bytes
     settling: int
     pages: WrittenPages | None
+    inside: Ranges
     tracked: Ranges
     mark: Mark
+    turn: Turn | None
 
 
 class Watch:
@@ -66,12 +73,22 @@ class Watch:
     def __init__(self, ranges: Sequence[tuple[int, int]], settling: int = 0, threads: int = 1) -> None:
         self._threads = threads
         self._pieces = Ranges(_pieces(ranges))
-        self._may_track = any(map(_is_paged, self._pieces.pairs)) and method()[0] == "pages"
+        self._may_track = bool(_worth_tracking(self._pieces.pairs)) and method()[0] == "pages"
+        self._hits: Counter[tuple[int, int]] = Counter()
         self._digests, self._state = self._look(settling if self._may_track else 0)
 
     def unchanged(self) -> bool:
         """Whether all bytes are what they were."""
         state = self._state
+        if state.turn is None or state.settling:
+            return self._unchanged(state, False)
+        quiet = state.turn.unchanged()  # changes nothing that others know: no lock
+        if quiet and (state.pages is None or state.pages.clearings == state.mark.clearings):
+            return True
+        return self._unchanged(state, quiet)
+
+    def _unchanged(self, state: _State, quiet: bool) -> bool:
+        """Whether all bytes are what they were; quiet: nothing was written that the record has not told to somebody."""
         if state.pages is None:
             if state.compared.digests(self._threads) != state.expected:
                 return False
@@ -80,18 +97,33 @@ class Watch:
             if state.settling:
                 self._state = replace(state, settling=state.settling - 1)
             return True
-        digests, answer = state.pages.look(state.tracked, state.mark, state.compared, self._threads)
-        if digests != state.expected:
-            return False
+        answer = state.pages.settled(state.tracked, state.mark, state.turn) if quiet and state.turn else None
+        if answer is None:
+            digests, answer = state.pages.look(state.tracked, state.mark, state.compared, self._threads)
+            if digests != state.expected:
+                return False
         if answer.lost:
             return self._look_again()
         if answer.suspects:
-            suspects = Ranges([state.tracked.pairs[i] for i in answer.suspects])
+            suspects = Ranges([state.inside.pairs[i] for i in answer.suspects])
             if suspects.digests(self._threads) != _select(self._digests, suspects):
                 return False
         if answer.mark is not state.mark:
-            self._state = replace(state, mark=answer.mark)
+            self._state = self._calmer(replace(state, mark=answer.mark), answer.suspects)
         return True
+
+    def _calmer(self, state: _State, suspects: Sequence[int]) -> _State:
+        """The state after what lies beside some pieces was written: where that is so again and again, they are
+        compared."""
+        shared = [pair for i in suspects if not _is_paged(pair := state.inside.pairs[i])]
+        self._hits.update(shared)
+        busy = {pair for pair in shared if self._hits[pair] >= _HITS}
+        if not busy:
+            return state
+        kept = [i for i, pair in enumerate(state.inside.pairs) if pair not in busy]
+        mark = replace(state.mark, counts=tuple(state.mark.counts[i] for i in kept))
+        inside, tracked = (Ranges([r.pairs[i] for i in kept]) for r in (state.inside, state.tracked))
+        return self._watched(state.pages, inside, tracked, mark, self._digests)
 
     @property
     def tracks(self) -> bool:
@@ -99,23 +131,43 @@ class Watch:
         return len(self._state.tracked) > 0
 
     def untouched(self) -> bool:
-        """Whether none of the tracked pages was written meanwhile, be it with what was there before."""
+        """Whether none of the pages that are wholly watched was written meanwhile, be it with what was there before."""
         state = self._state
-        return state.pages is None or not state.pages.written_since(state.tracked, state.mark).suspects
+        if state.pages is None:
+            return True
+        suspects = state.pages.written_since(state.tracked, state.mark).suspects
+        return not any(_is_paged(state.inside.pairs[i]) for i in suspects)
 
     def _look(self, settling: int = 0) -> tuple[dict[tuple[int, int], bytes], _State]:
         """The digest of each piece, and how it is watched from before that was read."""
         pages = written_pages() if self._may_track and not settling else None
-        tracked = Ranges(())
+        inside, tracked, mark = NO_RANGES, NO_RANGES, Mark(0, ())
         if pages is not None:
-            paged = Ranges([p for p in self._pieces.pairs if _is_paged(p)])
-            tracked = Ranges([p for p, good in zip(paged.pairs, pages.track(paged), strict=True) if good])
-        mark = pages.mark(tracked) if pages is not None else Mark(0, ())
+            wanted = [p for p in _worth_tracking(self._pieces.pairs) if self._hits[p] < _HITS]
+            good = pages.track(Ranges(list(map(_pages_of, wanted))))
+            inside = Ranges([p for p, tracks in zip(wanted, good, strict=True) if tracks])
+            tracked = Ranges(list(map(_pages_of, inside.pairs)))
+            mark = pages.mark(tracked)
         found = self._pieces.digests(self._threads)
         digests = {pair: found[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)] for i, pair in enumerate(self._pieces.pairs)}
-        others = set(self._pieces.pairs).difference(tracked.pairs)
+        return digests, self._watched(pages, inside, tracked, mark, digests, settling)
+
+    def _watched(
+        self,
+        pages: WrittenPages | None,
+        inside: Ranges,
+        tracked: Ranges,
+        mark: Mark,
+        digests: Mapping[tuple[int, int], bytes],
+        settling: int = 0,
+    ) -> _State:
+        """The state where `inside` is tracked, and all else compared."""
+        others = set(self._pieces.pairs).difference(inside.pairs)
         compared = Ranges([pair for pair in self._pieces.pairs if pair in others])
-        return digests, _State(compared, _select(digests, compared), settling, pages, tracked, mark)
+        expected, turn = _select(digests, compared), None
+        if self._pieces.pairs and compared.bytes <= SERIAL_BYTES and tracked.bytes <= _SERIAL_PAGES * mmap.PAGESIZE:
+            turn = Turn(compared, expected) if pages is None else pages.turn(tracked, compared, expected)
+        return _State(compared, expected, settling, pages, inside, tracked, mark, turn)
 
     def _look_again(self) -> bool:
         """Whether all bytes are what they were, by their digests; from now on they are watched anew."""
@@ -133,24 +185,30 @@ def _select(digests: Mapping[tuple[int, int], bytes], ranges: Ranges) -> bytes:
 def _pieces(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The bytes of the ranges, each once: whole pages, cut where chunks end, apart from what lies before and after."""
     found: list[tuple[int, int]] = []
-    for begin, end in _joined(ranges):
+    for begin, end in joined(ranges):
         first, last = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
-        cuts = [begin, end]
-        if last - first >= _FEWEST_PAGES * mmap.PAGESIZE:
+        cuts = [begin, *range((begin // CHUNK + 1) * CHUNK, end, CHUNK), end]
+        if last - first >= FEWEST_PAGES * mmap.PAGESIZE:
             cuts = [begin, first, *range((first // CHUNK + 1) * CHUNK, last, CHUNK), last, end]
         found += [(a, b - a) for a, b in pairwise(cuts) if b > a]
     return found
 
 
-def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Begin and end of what the ranges cover together, in order, without overlap."""
-    found: list[tuple[int, int]] = []
-    for begin, size in sorted(r for r in ranges if r[1]):
-        if found and begin <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], begin + size))
-        else:
-            found.append((begin, begin + size))
+def _worth_tracking(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The pieces of whole pages that are large, and those whose pages lie side by side with such: asking for both
+    costs no more."""
+    found = []
+    for begin, end in joined(map(_pages_of, pieces)):
+        together = [p for p in pieces if begin <= p[0] < end]
+        if any(size >= FEWEST_PAGES * mmap.PAGESIZE and _is_paged((a, size)) for a, size in together):
+            found += together
     return found
+
+
+def _pages_of(piece: tuple[int, int]) -> tuple[int, int]:
+    """The whole pages that hold a piece."""
+    begin, end = piece[0] // mmap.PAGESIZE * mmap.PAGESIZE, -(-(piece[0] + piece[1]) // mmap.PAGESIZE) * mmap.PAGESIZE
+    return begin, end - begin
 
 
 def _is_paged(piece: tuple[int, int]) -> bool:

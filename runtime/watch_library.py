@@ -22,7 +22,7 @@ static digest_keys keys;
 
 struct memory { u64 address, bytes; };
 struct digests { const memory* ranges; long n, next; digest* results; };
-struct scans { int map, pid; const memory* ranges; long n, next; int* found; int any; };
+struct scans { int map; const u64* own; const memory* ranges; long n, next; int* found; int any; };
 struct work { digests compared; scans tracked; };
 
 static long claim(long& next) { return __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED); }
@@ -43,7 +43,7 @@ static void compute(digests& work, int team) {
 static void scan(scans& work) {
   for (long i; (i = claim(work.next)) < work.n;) {
     const u64 begin = work.ranges[i].address, end = begin + work.ranges[i].bytes;
-    work.found[i] = fetch_written(work.map, work.pid, begin, end);
+    work.found[i] = fetch_written(work.map, work.own, begin, end);
     if (work.found[i]) __atomic_store_n(&work.any, 1, __ATOMIC_RELAXED);
   }
 }
@@ -55,9 +55,9 @@ extern "C" void effcc_set_keys(const void* random) {
 
 // The digests of some ranges, and of others whether anything was written: what, by range, as fetch_written says it.
 // The caller begins with what the kernel knows, other threads, while they wake, with the digests.
-extern "C" int effcc_look(const memory* compared, long n, digest* results, int map, int pid, const memory* tracked,
-                          long m, int* found, int threads) {
-  work all = {{compared, n, 0, results}, {map, pid, tracked, m, 0, found, 0}};
+extern "C" int effcc_look(const memory* compared, long n, digest* results, int map, const u64* own,
+                          const memory* tracked, long m, int* found, int threads) {
+  work all = {{compared, n, 0, results}, {map, own, tracked, m, 0, found, 0}};
   parallel(threads, [](int thread, int team, void* context) {
     work& all = *static_cast<work*>(context);
     if (thread == 0) scan(all.tracked);
@@ -67,7 +67,30 @@ extern "C" int effcc_look(const memory* compared, long n, digest* results, int m
   return all.tracked.any;
 }
 
-extern "C" int effcc_open_written(int* files) { return open_written(files); }
+// What is looked at in one turn: n ranges with their digests, and m of pages.
+struct turn {
+  const memory* compared;
+  const digest* expected;
+  long n;
+  const memory* tracked;
+  long m;
+  const u64* own;
+  long map;
+};
+
+// Whether all digests are the expected ones, and no page was written.
+extern "C" int effcc_unchanged(const turn* look) {
+  for (long i = 0; i < look->n; i++) {
+    const void* bytes = reinterpret_cast<const void*>(look->compared[i].address);
+    const digest now = digest_of(bytes, static_cast<long>(look->compared[i].bytes), keys);
+    if (now.lanes[0] != look->expected[i].lanes[0] || now.lanes[1] != look->expected[i].lanes[1]) return 0;
+  }
+  for (const memory* range = look->tracked; range != look->tracked + look->m; range++)
+    if (!untouched(static_cast<int>(look->map), look->own, range->address, range->address + range->bytes)) return 0;
+  return 1;
+}
+
+extern "C" int effcc_open_written(int* files, const u64** own) { return open_written(files, own); }
 
 extern "C" int effcc_register_written(int file, u64 address, u64 bytes) {
   return register_written(file, address, address + bytes);
@@ -78,7 +101,7 @@ extern "C" int effcc_own_pages(u64 address, u64 bytes) { return own_pages(addres
 
 DIGEST_BYTES = 16
 _KEY_BYTES = 2 * 4 * 512 + 64  # what digest.h's keys hold
-_SERIAL_BYTES = 1 << 17  # that are digested sooner by one thread; more wakes others, whom the program needs next anyway
+SERIAL_BYTES = 1 << 17  # that are digested sooner by one thread; more wakes others, whom the program needs next anyway
 
 
 class Ranges:
@@ -103,16 +126,36 @@ NO_RANGES = Ranges(())
 
 
 def look(
-    compared: Ranges, threads: int, tracked: Ranges = NO_RANGES, map: int = -1, pid: int = 0
+    compared: Ranges, threads: int, tracked: Ranges = NO_RANGES, map: int = -1, own: int = 0
 ) -> tuple[bytes, list[int]]:
     """The digest of each range of `compared`, one after the other; and for each range of `tracked` what the record of
-    written pages behind `map`, opened by the process `pid`, says of it (`fetch_written`), empty if nothing was written.
-    """
+    written pages behind `map` says of it (`fetch_written`; own: the address that it gave), empty if nothing was
+    written."""
     results = ctypes.create_string_buffer(DIGEST_BYTES * len(compared))
     found = (ctypes.c_int * len(tracked))()
-    threads = usable_threads(threads) if compared.bytes > _SERIAL_BYTES else 1
-    ranges = (compared.array, len(compared), results, map, pid, tracked.array, len(tracked), found, threads)
+    threads = usable_threads(threads) if compared.bytes > SERIAL_BYTES else 1
+    ranges = (compared.array, len(compared), results, map, own, tracked.array, len(tracked), found, threads)
     return (results.raw, list(found)) if watch_library()["look"](*ranges) else (results.raw, [])
+
+
+class Turn:
+    """What is looked at in one turn of native code, microseconds where it is little: the ranges `compared`, whose
+    digests are `expected`, and those whose pages a record tracks, with its file and its address `own`."""
+
+    def __init__(
+        self, compared: Ranges, expected: bytes, tracked: Ranges = NO_RANGES, file: int = -1, own: int = 0
+    ) -> None:
+        digests = (ctypes.c_uint64 * (len(expected) // 8)).from_buffer_copy(expected)
+        self._held = (compared.array, digests, tracked.array)
+        compared_at, expected_at, tracked_at = map(ctypes.addressof, self._held)
+        words = (compared_at, expected_at, len(compared), tracked_at, len(tracked), own, file)
+        self._table = (ctypes.c_int64 * len(words))(*words)
+        self._place, self._unchanged = ctypes.addressof(self._table), watch_library()["unchanged"]
+
+    def unchanged(self) -> bool:
+        """Whether all bytes are what they were, and no page was written since somebody last protected it."""
+        made: int = self._unchanged(self._place)
+        return made == 1
 
 
 @cache
@@ -124,8 +167,9 @@ def watch_library() -> dict[str, Any]:
     array, pointer, long, number, word = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_uint64
     functions = {
         "set_keys": ((pointer,), None),
-        "look": ((array, long, pointer, number, number, array, long, array, number), number),
-        "open_written": ((array,), number),
+        "look": ((array, long, pointer, number, pointer, array, long, array, number), number),
+        "unchanged": ((pointer,), number),
+        "open_written": ((array, pointer), number),
         "register_written": ((number, word, word), number),
         "own_pages": ((word, word), number),
     }

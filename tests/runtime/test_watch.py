@@ -106,6 +106,41 @@ def test_a_write_between_two_looks_counts_even_if_undone() -> None:
 
 
 @needs_pages
+def test_a_write_that_another_watch_found_first_is_seen_without_asking_the_kernel_again() -> None:
+    data = zeros(32 * PAGE)
+    first, second = over(data), over(data)
+    assert first.unchanged() and second.unchanged()
+    data[9 * PAGE] = 1
+    assert not first.unchanged()
+    record = second._state.pages
+    assert record is not None and second._state.turn is not None and second._state.turn.unchanged()
+    assert not second.unchanged()
+    data[9 * PAGE] = 0
+    assert second.unchanged() and first.unchanged()
+    before = record.clearings
+    assert all(w.unchanged() for w in (first, second, first, second)) and record.clearings == before
+
+
+@needs_pages
+def test_pieces_of_pages_where_other_things_are_written_are_compared_in_the_end() -> None:
+    data = np.zeros(40 * PAGE, np.uint8)
+    start = -data.ctypes.data % PAGE
+    watch = over(data[start + 100 : start + 32 * PAGE + 100])
+    whole = {(data.ctypes.data + start + PAGE, 31 * PAGE)}
+    ends = {(data.ctypes.data + start + 100, PAGE - 100), (data.ctypes.data + start + 32 * PAGE, 100)}
+    assert set(watch._state.inside.pairs) == whole | ends
+    for value in range(1, 5):
+        data[start + 99] = data[start + 32 * PAGE + 100] = value
+        assert watch.untouched() and watch.unchanged()
+    assert set(watch._state.inside.pairs) == whole and set(watch._state.compared.pairs) == ends
+    for at in (100, PAGE - 1, PAGE, 32 * PAGE - 1, 32 * PAGE, 32 * PAGE + 99):
+        data[start + at] ^= 1
+        assert not watch.unchanged()
+        data[start + at] ^= 1
+        assert watch.unchanged()
+
+
+@needs_pages
 def test_shared_memory_is_compared_and_private_memory_tracked(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(32 * PAGE))
     with (tmp_path / "file").open("r+b") as file:
@@ -186,7 +221,8 @@ def test_threads_that_ask_all_see_a_write(each_method: str) -> None:
 
 @needs_pages
 def test_a_record_that_does_not_tell_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WrittenPages, "_fetch", lambda self, ranges: [])
+    fetch = WrittenPages._fetch
+    monkeypatch.setattr(WrittenPages, "_fetch", lambda self, ranges: fetch(self, ranges) and [])
     with pytest.raises(ToolchainError, match="record of written pages is not right about a store"):
         WrittenPages()
 
