@@ -24,7 +24,7 @@ from effcc.codegen.lower_values import (
     previous,
 )
 from effcc.errors import ScheduleError
-from effcc.ir.dependences import computed_where_written
+from effcc.ir.dependences import carries, computed_where_written, keeps_step
 from effcc.ir.dots import TILE_SIDE
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, both, free_axes, loads, walk
 from effcc.ir.kernel import Kernel, Statement, span_of_index
@@ -192,7 +192,10 @@ class _Lowering:
         """Buffers, which are read inside, around accumulators, which are results when their loops are over."""
         held = [self._definition(name) for name in node.targets]
         buffers = [s for s in held if self._is_buffer(node, s)]
-        sums = [s for s in held if s not in buffers]
+        carried = [s for s in held if s not in buffers and s.reduction is None and carries(self.kernel, s)]
+        sums = [s for s in held if s not in buffers and s not in carried]
+        if carried:
+            return self._hold_steps(carried, replace(node, targets=tuple(s.target for s in sums)), at, ranges, scope)
 
         def inside(scope: Scope) -> list[Stmt]:
             if sums:
@@ -200,6 +203,21 @@ class _Lowering:
             return self._block(node.body, at, ranges, scope)
 
         return self._hold_buffers(buffers, node, ranges, scope, inside) if buffers else inside(scope)
+
+    def _hold_steps(
+        self, carried: Sequence[Statement], node: Hold, at: Path, ranges: Ranges, scope: Scope
+    ) -> list[Stmt]:
+        """Registers for one step of a scan around its loop; whatever else is held is held inside."""
+        inside = scope.inside()
+        out: list[Stmt] = []
+        for s in carried:
+            order = self.cutter.order((a for a in s.axes if ranges[a].placed), ranges)
+            name = self.cutter.register(s.target, "step")
+            out.append(Alloc(name, s.dtype, tuple(t.extent for t in tiles_of(order, ranges)), "register"))
+            inside.carried[s.target] = name, order
+        return out + (
+            self._hold(node, at, ranges, inside) if node.targets else self._block(node.body, at, ranges, inside)
+        )
 
     def _is_buffer(self, node: Hold, s: Statement) -> bool:
         """A block of a GPU's registers is a buffer where it holds more than the sums of the loops right inside."""
@@ -236,16 +254,17 @@ class _Lowering:
         return s
 
     def _local(self, s: Statement, ranges: Ranges) -> Local:
-        """The buffer of what is left of a statement's axes, the axis in the lanes of most of its users innermost; on a
-        GPU, of its blocks of points."""
+        """The buffer of what is left of a statement's axes, of a scan's one step where no more is read, the axis in the
+        lanes of most of its users innermost; on a GPU, of its blocks of points."""
         if self.cutter.in_blocks:
             blocks = [(p, a, ranges[a]) for p, a in enumerate(self.cutter.order(s.axes, ranges))]
             kept = [(p, a, len(r.trail) - 1, r.tile.extent) for p, a, r in blocks if r.tile is not None]
             return Local(self.cutter.register(s.target, "block"), tuple(kept))
         kept = []
+        step = keeps_step(self.kernel, s)
         for position, axis in enumerate(s.axes):
             r = ranges[axis]
-            if r.placed:
+            if r.placed or axis == step:
                 continue
             if r.most is None:
                 raise ScheduleError(
@@ -422,6 +441,11 @@ class _Lowering:
             tile = Tile(tiles, s.target, at, combine, value)
             masked = self.cutter.in_blocks or not computed_where_written(s)
             return [tile] if masked else _where_written(tile)
+        if s.target in scope.carried:
+            name, order = scope.carried[s.target]
+            index = tuple(Axis(t.name) for t in tiles_of(order, ranges))
+            carried = Tile(tiles, name, index, "set", value)
+            return [carried, *self._put(s, tiles, Load(name, index, s.dtype), ranges, scope)]
         out: list[Stmt] = []
         if read and not (self.cutter.in_blocks and s.target in scope.locals):
             name = self.cutter.register(s.target, "reg")

@@ -49,7 +49,8 @@ class Scope:
 
     registers: those computed at the current points, with the axes that index them. locals: those held in the cache.
     resting: reductions whose partial results rest around here. accumulators: those that are being computed. factors:
-    what rests is multiplied with in this turn, by what computes that.
+    what rests is multiplied with in this turn, by what computes that. carried: the registers of results of which only
+    the step before is read, by target, with the axes that index them.
     """
 
     registers: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -57,11 +58,17 @@ class Scope:
     resting: dict[str, Local | Accumulator] = field(default_factory=dict)
     accumulators: dict[str, Accumulator] = field(default_factory=dict)
     factors: dict[Expr, Local] = field(default_factory=dict)
+    carried: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def inside(self) -> Scope:
         """The scope of a block within."""
         return Scope(
-            dict(self.registers), dict(self.locals), dict(self.resting), dict(self.accumulators), dict(self.factors)
+            dict(self.registers),
+            dict(self.locals),
+            dict(self.resting),
+            dict(self.accumulators),
+            dict(self.factors),
+            dict(self.carried),
         )
 
 
@@ -98,6 +105,9 @@ class Values:
         """
 
         def place(node: Load) -> Expr:
+            if node.buffer in scope.carried:  # the step before, until the present one is computed
+                name, order = scope.carried[node.buffer]
+                return Load(name, tuple(Axis(t.name) for t in tiles_of(order, ranges)), node.dtype)
             if node.buffer in scope.registers and node == self.own[node.buffer]:
                 name, order = scope.registers[node.buffer]
                 return Load(name, tuple(Axis(t.name) for t in tiles_of(order, ranges)), node.dtype)

@@ -28,6 +28,7 @@ from effcc.ir.vectors import Function
 from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
 from effcc.passes.balance import cut_long_spans
+from effcc.passes.carried import carry_steps
 from effcc.passes.columns import turn_columns
 from effcc.passes.control import compile_control
 from effcc.passes.dequantized import multiply_integers
@@ -327,6 +328,7 @@ STEPS: dict[str, Step] = {
     "in_place": _of_program(store_in_place),
     "arrange": Passes({
         "decode_panels": _decode_panels,
+        "carry_steps": _for_cpus(lambda program, _: carry_steps(program)),
         "arrange": _for_cpus(arrange),
         "widen_rows": _for_cpus(widen_rows),
         "share_rows": _for_cpus(share_rows),

@@ -21,11 +21,20 @@ from effcc.target import Target
 
 OPTIONAL = (
     "decode_matrices", "sub_pixels", "simplify", "multiply_integers", "sum_by_dots", "sum_by_groups", "keep_codes",
-    "inline", "codes", "online", "in_place", "arrange", "widen_rows", "share_rows", "share_inputs", "cut_long_spans",
-    "turn_columns",
+    "inline", "codes", "online", "in_place", "carry_steps", "arrange", "widen_rows", "share_rows", "share_inputs",
+    "cut_long_spans", "turn_columns",
 )  # fmt: skip
 """Passes that programs can do without."""
-REPEATED = ("sub_pixels", "simplify", "inline", "share_rows", "share_inputs", "cut_long_spans", "turn_columns")
+REPEATED = (
+    "sub_pixels",
+    "simplify",
+    "inline",
+    "carry_steps",
+    "share_rows",
+    "share_inputs",
+    "cut_long_spans",
+    "turn_columns",
+)
 """Passes that may run again on what they gave."""
 SWAPPED = ("widen_rows", "share_rows", "share_inputs", "cut_long_spans")
 """Passes that may run behind the next one."""

@@ -16,6 +16,7 @@ from effcc.codegen.cpp.joined_loops import join_loops
 from effcc.codegen.cpp.joins import join_calls
 from effcc.codegen.cpp.lifted import lift_numbers, lift_sizes
 from effcc.codegen.cpp.outline import outline
+from effcc.codegen.cpp.rounded_once import round_once
 from effcc.codegen.cpp.sizes import size_headers, size_text
 from effcc.codegen.cpp.spelling import element_name
 from effcc.codegen.cpp.units import RUN, Source, Unit, declared, include, kernel_unit
@@ -124,7 +125,7 @@ def vectorize_program(
         if key not in same:
             kernel = program.kernels.get(name)
             with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
-                made = bring_together(outline(join_loops(vectorize(nest, target, RUN, alone))))
+                made = bring_together(outline(join_loops(round_once(vectorize(nest, target, RUN, alone)))))
                 same[key] = lift_sizes(made) if name in often else lift_numbers(made)
             if done is not None:
                 done(name, same[key])

@@ -195,6 +195,51 @@ def is_made_anew(kernel: Kernel, s: Statement) -> bool:
     return is_copy(kernel, s) or is_decoded(kernel, s)
 
 
+def carries(kernel: Kernel, s: Statement) -> str | None:
+    """The scan axis of which nothing but the present step of `s` and each point's own step before it are read, so that
+    one step's room is enough for what is read. None where more is, or where nothing is carried.
+    """
+    scans = [a for a in s.axes if a in kernel.scans]
+    if len(kernel.scans) != 1 or not scans or s.reduction is not None or s.scatter is not None:
+        return None
+    if sum(other.target == s.target for other in kernel.statements) > 1:
+        return None
+    (scan,) = scans
+    position, read = kernel.statements.index(s), set()
+    for n, reader in enumerate(kernel.statements):
+        for load in reader.reads:
+            if load.buffer == s.target:
+                back = _steps_back(load, s, scan)
+                if back not in (0, 1) or scan not in reader.all_axes or (back == 1 and n > position):
+                    return None
+                read.add(back)
+    return scan if 1 in read else None
+
+
+def keeps_step(kernel: Kernel, s: Statement) -> str | None:
+    """The scan axis of which a buffer of `s` holds one step: what carries its results, which are no output."""
+    return None if s.target in {p.name for p in kernel.outputs} else carries(kernel, s)
+
+
+def _steps_back(load: Load, s: Statement, scan: str) -> int | None:
+    """How many steps of a scan before the present one a statement's own point is read; None for other points."""
+    index = dict(zip(s.axes, load.index, strict=True))
+    away = distance(index.pop(scan), scan)
+    return None if away is None or any(i != Axis(a) for a, i in index.items()) else -away
+
+
+def distance(index: Expr, axis: str) -> int | None:
+    """c of an index `axis + c`; None if it is not of that form."""
+    match index:
+        case Axis(name) if name == axis:
+            return 0
+        case Call("add", (Axis(name), Const(value))) if name == axis:
+            return int(value)
+        case Call("sub", (Axis(name), Const(value))) if name == axis:
+            return -int(value)
+    return None
+
+
 def gathers_rows(s: Statement) -> bool:
     """Whether it sums rows at places that are data."""
     row = tuple(map(Axis, s.axes[-1:]))

@@ -29,7 +29,8 @@ Every construct has one meaning, whatever stands around it:
 - `lanes`, `unroll` and `block` say that a tile's points are computed together: in the lanes of vectors, in registers of
   their own, as a block of a GPU's program. A rest is then a smaller tile, or a masked one where its size is not known.
 - `hold S in local { ... }` gives S a buffer as large as what is left of its axes there; `registers`, one for the points
-  computed together there. Of a reduction, it begins at the operator's identity, and what is reduced in a `hold` further
+  computed together there. Of a scan whose every step reads the one before, it keeps one step, and stands around the
+  scan's loop. Of a reduction, it begins at the operator's identity, and what is reduced in a `hold` further
   in joins it at the end of that: so partial sums rest in registers, in a block in the cache, or in both; it is read
   after its innermost hold. A result that nothing holds is in registers where it was computed, for the statements that
   follow there.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from effcc.ir.dependences import keeps_step
 from effcc.ir.expr import Axis
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.schedule import PARALLEL, SERIAL, Do, Hold, Loop, Node
@@ -88,10 +89,13 @@ class _Builder:
         sequential = self.outline.sequential
         if sequential is None:
             return self._parallel(self._hold(self.held, self._phase("inside")))
-        steps = self._hold([s for s in self.held if sequential.axis in s.axes], self._phase("inside"))
+        carried = [s for s in self.held if keeps_step(self.kernel, s) == sequential.axis]
+        steps = self._hold(
+            [s for s in self.held if sequential.axis in s.axes and s not in carried], self._phase("inside")
+        )
         if self.outline.stepwise:
             return (self._turns(sequential, self._parallel(steps)),)
-        outside = [s for s in self.held if sequential.axis not in s.axes]
+        outside = [s for s in self.held if sequential.axis not in s.axes or s in carried]
         turns = (*self._phase("before"), self._turns(sequential, steps), *self._phase("after"))
         return self._parallel(self._hold(outside, turns))
 
@@ -113,7 +117,8 @@ class _Builder:
     # What is held ---------------------------------------------------------------------------------------------------
 
     def _held(self) -> list[Statement]:
-        """The statements whose results several nests touch, or that accumulate over turns or blocks."""
+        """The statements whose results several nests touch, that accumulate over turns or blocks, or that the next
+        turn reads."""
         outputs = {p.name for p in self.kernel.outputs}
         memory = outputs if self.kernel.scans or not self.outline.together else set()
         found: dict[str, Statement] = {}
@@ -121,7 +126,7 @@ class _Builder:
             homes = [nest for nest in self.nests if self._touches(nest, s.target)]
             blocked = any(nest.block is not None and position in nest.plan.reductions for nest in homes)
             between = len(homes) > 1 and s.target not in memory and not self._stays(s)
-            if blocked or self._accumulates(s) or between:
+            if blocked or self._accumulates(s) or between or keeps_step(self.kernel, s) is not None:
                 found.setdefault(s.target, s)
         return list(found.values())
 

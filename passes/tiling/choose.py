@@ -21,6 +21,7 @@ from effcc.passes.tiling.panel_nest import decoded, panel_nest
 from effcc.passes.tiling.plain_nest import plain_nest
 from effcc.passes.tiling.product_nest import product_nest, product_of
 from effcc.passes.tiling.scaled_nest import scaled_nest, with_groups
+from effcc.passes.tiling.scanned_rows import scanned_rows
 from effcc.passes.tiling.scatters import scatter_schedule, scatters, sections
 from effcc.target import Target
 
@@ -52,6 +53,9 @@ def choose(kernel: Kernel, target: Target, rank: int = 0, once: bool = False) ->
     choice.tiles = dict.fromkeys(choice.shared, 1)
     nests = _nests(choice)
     parallel = tuple(TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests))
+    along = scanned_rows(kernel, target) if rank == 0 else None
+    if along is not None and along.seconds < choice.seconds:
+        return kernel, along
     body = build(kernel, Outline(parallel, choice.sequential), nests)
     return packed_for(kernel, Schedule(body, tuple(dict.fromkeys(choice.packs)), choice.seconds, tuple(choice.notes)))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from effcc.errors import IRTypeError, UnknownNameError
+from effcc.ir.dependences import distance
 from effcc.ir.dims import symbols
 from effcc.ir.dtypes import DType
-from effcc.ir.expr import Axis, Call, Const, Expr, Load, Span
+from effcc.ir.expr import Load, Span
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.op import require
 from effcc.ir.printer.kernels import show_statement
@@ -116,19 +117,7 @@ def _reads_earlier_point(kernel: Kernel, statement: Statement, source: Statement
     index = dict(zip(source.axes, load.index, strict=True))
     for scan in kernel.scans:
         if scan in index and scan in statement.axes:
-            distance = _distance(index[scan], scan)
-            if distance != 0:
-                return distance is not None and distance < 0
+            away = distance(index[scan], scan)
+            if away != 0:
+                return away is not None and away < 0
     return False
-
-
-def _distance(index: Expr, axis: str) -> int | None:
-    """c of an index `axis + c`; None if it is not of that form."""
-    match index:
-        case Axis(name) if name == axis:
-            return 0
-        case Call("add", (Axis(name), Const(value))) if name == axis:
-            return int(value)
-        case Call("sub", (Axis(name), Const(value))) if name == axis:
-            return -int(value)
-    return None

@@ -15,7 +15,7 @@ from math import prod
 
 from effcc.errors import ScheduleError
 from effcc.ir.contraction import contraction
-from effcc.ir.dependences import is_made_anew, online_axis, shared_axes
+from effcc.ir.dependences import carries, is_made_anew, keeps_step, online_axis, shared_axes
 from effcc.ir.dots import TILE_ROW_BYTES, TILE_SIDE
 from effcc.ir.expr import Axis, Load, ends_at, free_axes, loads
 from effcc.ir.kernel import Kernel, Statement
@@ -269,24 +269,35 @@ class _Verifier:
             s = self.kernel.definition(target)
             if s is None:
                 raise Misfit(f"{target!r} is held, but no statement of kernel @{self.kernel.name} defines it", path)
+            self._step(s, hold, path, around)
             if hold.space == "local":
                 total += self._local(s, path, around)
+            elif not blocks and s.reduction is None and carries(self.kernel, s) is not None:
+                total += self._vectors(s, hold, path, around)
             elif s.reduction is not None and not blocks:
                 found = self._accumulators(s, hold, path, around)
                 total += found if hold.space == "registers" else 0
             elif not blocks:
-                raise Misfit(f"{target} is no reduction: on a CPU it is held in local, or stays where it is used", path)
+                raise Misfit(f"{target} is no reduction, and no next step of a scan reads it: on a CPU it is held in "
+                             "local, or stays where it is used", path)  # fmt: skip
             else:
                 total += self._registers(s, hold, path, around)
         self._fits(hold, total, path)
+
+    def _step(self, s: Statement, hold: Hold, path: Path, around: _Around) -> None:
+        """What the next step of a scan reads outlives its own."""
+        step = carries(self.kernel, s) if hold.space == "registers" else keeps_step(self.kernel, s)
+        if step is not None and around.places(step) is not None:
+            raise Misfit(f"the next step of {step} reads {s.target}: hold it around `for {step} by 1`", path)
 
     def _local(self, s: Statement, path: Path, around: _Around) -> int:
         """The bytes of a local buffer."""
         if any(n.space == "local" for _, n in around.holds(s.target)):
             raise Misfit(f"{s.target} is held in local already", path)
         points = 1
+        step = keeps_step(self.kernel, s)
         for axis in s.axes:
-            if around.places(axis) is None:
+            if around.places(axis) is None and axis != step:
                 extent = around.left(axis) or self.kernel.extents[axis]
                 if not isinstance(extent, int):
                     raise Misfit(
@@ -310,7 +321,11 @@ class _Verifier:
     def _accumulators(self, s: Statement, hold: Hold, path: Path, around: _Around) -> int:
         """The vectors of a reduction's accumulators."""
         assert s.reduction is not None
-        open_axes = [a for a in s.axes if around.places(a) is None]
+        return self._vectors(s, hold, path, around)
+
+    def _vectors(self, s: Statement, hold: Hold, path: Path, around: _Around) -> int:
+        """The vectors of what a hold in registers keeps at the points around it; of a scan, of one step."""
+        open_axes = [a for a in s.axes if around.places(a) is None and a != carries(self.kernel, s)]
         if open_axes:
             raise Misfit(
                 f"{s.target} would have an accumulator for every point of {', '.join(open_axes)}: "
