@@ -45,6 +45,7 @@ from effcc.passes.kept_codes import keep_codes
 from effcc.passes.known_places import known_places
 from effcc.passes.layout import arrange
 from effcc.passes.memory import Plan, place
+from effcc.passes.packed_at_call import pack_at_calls
 from effcc.passes.panels import decode_panels
 from effcc.passes.parts import share_rows
 from effcc.passes.rules.engine import Trace
@@ -330,6 +331,7 @@ STEPS: dict[str, Step] = {
         "decode_panels": _decode_panels,
         "carry_steps": _for_cpus(lambda program, _: carry_steps(program)),
         "arrange": _for_cpus(arrange),
+        "pack_at_calls": _for_cpus(pack_at_calls),
         "widen_rows": _for_cpus(widen_rows),
         "share_rows": _for_cpus(share_rows),
         "share_inputs": _for_cpus(share_inputs),

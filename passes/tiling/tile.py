@@ -18,6 +18,9 @@ from effcc.passes.tiling.pack import pack
 from effcc.passes.tiling.written import bounds, check, require_kernels
 from effcc.target import Target
 
+CONSTANT = ("weight", "prepared")
+"""Where buffers lie that are packed once; others are packed at every call, just before they are read."""
+
 
 @dataclass(frozen=True)
 class Tiled:
@@ -43,11 +46,11 @@ def tile(
 
     often = {s.kernel for s in program.launches}
 
-    def scheduled(kernel: Kernel) -> tuple[Kernel, Schedule]:
+    def scheduled(kernel: Kernel, at_call: bool = False) -> tuple[Kernel, Schedule]:
         one = written.get(kernel.name)
         if one is not None:
             return packed_for(kernel, check(one, kernel, machine))
-        return choose(kernel, target, once=prepare_once and kernel.name not in often)
+        return choose(kernel, target, once=prepare_once and not at_call and kernel.name not in often)
 
     kernels: dict[str, Kernel] = {}
     schedules: dict[str, Schedule] = {}
@@ -57,33 +60,36 @@ def tile(
     buffers = {b.name: b for b in program.buffers}
     prepare: list[Step] = list(program.prepare)
     packed: dict[tuple[str, Kernel], str] = {}
-    packers: dict[Kernel, str] = {}
+    packers: dict[tuple[Kernel, bool], str] = {}
 
     @cache
     def packer_of(kernel: str, wanted: Pack) -> Kernel:
         return pack(program.kernels[kernel], wanted)[1]
 
-    def pack_for(launch: Launch) -> Launch:
+    def pack_for(launch: Launch) -> list[Launch]:
+        """The launch, reading what is packed; before it, those that pack what may differ at every call."""
         arguments = list(launch.arguments)
+        before: list[Launch] = []
         for wanted in schedules[launch.kernel].packs:
             position = [p.name for p in program.kernels[launch.kernel].params].index(wanted.buffer)
             source = launch.arguments[position]
             packer = packer_of(launch.kernel, wanted)
             key = (source, packer)
-            if key not in packed:
-                if packer not in packers:
+            at_call = program.by_name[program.memory_of(source)].space not in CONSTANT
+            if key not in packed or at_call:
+                if (packer, at_call) not in packers:
                     label = fresh_name("pack", {**program.kernels, **kernels})
-                    packers[packer] = label
+                    packers[packer, at_call] = label
                     merged = merge_axes(replace(packer, name=label, weights=frozenset()))
-                    kernels[label], schedules[label] = scheduled(merged)
+                    kernels[label], schedules[label] = scheduled(merged, at_call)
                 name = fresh_name(f"{source}.packed", buffers)
-                buffers[name] = Buffer(name, packer.outputs[0].type, "prepared")
-                prepare.append(Launch(packers[packer], (source,), (name,)))
+                buffers[name] = Buffer(name, packer.outputs[0].type, "arena" if at_call else "prepared")
+                (before if at_call else prepare).append(Launch(packers[packer, at_call], (source,), (name,)))
                 packed[key] = name
             arguments[position] = packed[key]
-        return replace(launch, arguments=tuple(arguments))
+        return [*before, replace(launch, arguments=tuple(arguments))]
 
-    steps = changed(program.steps, lambda s: [pack_for(s) if isinstance(s, Launch) else s])
+    steps = changed(program.steps, lambda s: pack_for(s) if isinstance(s, Launch) else [s])
     done = replace(program, buffers=tuple(buffers.values()), kernels=kernels, steps=steps, prepare=tuple(prepare))
     require_kernels(written, done)
     return Tiled(done, schedules)

@@ -1,0 +1,53 @@
+"""Products of two activations in bfloat16: which factor is packed at each call, and that it is packed anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from effcc.ir.dtypes import bf16
+from effcc.ir.interpreter import run_program
+from effcc.ir.parser import parse_program
+from effcc.ir.program import Launch, Program
+from effcc.ir.verifier import verify_program
+from effcc.passes.packed_at_call import pack_at_calls
+from effcc.passes.tiling.tile import tile
+from effcc.target import Target
+
+TARGET = Target.parse("avx512_bf16")
+
+
+def program(b: str = "B[k,n]", shape: str = "40,48", m: int = 64, k: int = 40) -> Program:
+    return parse_program(f"""
+        program @main(a, b) -> (y) {{
+          buffer a: bf16[8,{m},{k}] in input
+          buffer b: bf16[{shape}] in input
+          buffer y: f32[8,{m},48] in output
+          kernel @product(A: bf16[8,{m},{k}], B: bf16[{shape}]) -> (Y: f32[8,{m},48])
+            over g=8, m={m}, n=48, k={k} {{
+            Y[g,m,n] = sum(k: cast<f32>(A[g,m,k]) * cast<f32>({b}))
+          }}
+          main {{ launch @product(a, b) -> (y) }}
+        }}""")
+
+
+def steps(p: Program) -> list[tuple[str, ...]]:
+    return [(s.kernel, *s.arguments) for s in p.steps if isinstance(s, Launch)]
+
+
+@pytest.mark.parametrize(("b", "shape"), [("B[k,n]", "40,48"), ("B[n,k]", "48,40")])
+def test_the_factor_with_lanes_is_packed_before_each_product(b: str, shape: str) -> None:
+    given = program(b, shape)
+    tiled = tile(pack_at_calls(given, TARGET), TARGET, prepare_once=True).program
+    verify_program(tiled)
+    assert steps(tiled) == [("pack", "b"), ("product", "a", "b.packed")] and not tiled.prepare
+    random = np.random.default_rng(0)
+    x = [random.standard_normal([int(d) for d in given.buffer(n).type.shape]).astype(bf16.numpy) for n in "ab"]
+    np.testing.assert_allclose(run_program(tiled, x)[0], run_program(given, x)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_few_rows_and_other_machines_multiply_what_is_stored() -> None:
+    few = program(m=8)
+    assert pack_at_calls(few, TARGET) is few
+    plain = program()
+    assert pack_at_calls(plain, Target.parse("avx2")) is plain
