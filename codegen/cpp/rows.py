@@ -14,29 +14,35 @@ from effcc.codegen.cpp.combine import Combine
 from effcc.codegen.cpp.linear import Linear, minus
 from effcc.codegen.cpp.points import Points
 from effcc.codegen.cpp.storage import Memory, Storage
-from effcc.ir.dtypes import f32
+from effcc.ir.dtypes import bf16, f32
 from effcc.ir.loops import TileAxis
 from effcc.ir.vectors import StoreRows
 
 WIDTH = 4
 """So many neighbours, at least, are stored together."""
+PAIR = 2
+"""Neighbours that dot products of packed lanes want side by side."""
 WHOLE = (8, 16)
 """Lanes of vectors of which as many are transposed as a whole."""
 
 
 def neighbours(points: Points, combine: Combine, target: Storage) -> TileAxis | None:
     """The unrolled axis along which the target's elements are neighbours, where its lanes are apart; None if not so."""
-    if combine.fold is not None or not isinstance(target, Memory) or target.dtype != f32:
+    if combine.fold is not None or not isinstance(target, Memory) or target.dtype not in (f32, bf16):
         return None
     if points.lanes_axis is None or points.writer.lanes % WIDTH:
         return None
     unrolled = points.unrolled()
     for axis in unrolled:
-        if axis.extent % WIDTH == 0 and axis.limit is None and axis.name in points.kept:
+        pair = target.dtype == bf16 and axis.extent == PAIR
+        many = pair or (target.dtype == f32 and axis.extent % WIDTH == 0)
+        if many and axis.limit is None and axis.name in points.kept:
             points.at.point.update({a.name: 0 for a in (*unrolled, points.axes[points.lanes_axis])})
             here = _place(points, target)
             points.at.point[axis.name] = 1
             next_ = _place(points, target)
+            if pair and here.lane != PAIR:
+                continue
             if here.lane not in (0, 1) and not here.vectors and minus(next_, here).value == 1:
                 return axis
     return None
@@ -45,10 +51,10 @@ def neighbours(points: Points, combine: Combine, target: Storage) -> TileAxis | 
 def store_rows(points: Points, combine: Combine, target: Memory, along: TileAxis, chunks: Sequence[int]) -> None:
     """Compute the tile's vectors and store them as rows of neighbours along an axis."""
     lanes = points.writer.lanes
-    over = _following(points, target, along) if along.extent < lanes else None
+    over = _following(points, target, along) if PAIR < along.extent < lanes else None
     others = [a for a in points.unrolled() if a is not along and a is not over]
     extent = along.extent * (over.extent if over is not None else 1)
-    width = lanes if lanes in WHOLE and extent % lanes == 0 else WIDTH
+    width = lanes if lanes in WHOLE and extent % lanes == 0 else min(extent, WIDTH)
 
     def move_to(position: int) -> None:
         points.at.point[along.name] = position % along.extent

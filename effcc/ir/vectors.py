@@ -458,7 +458,8 @@ class Store:
 class StoreRows:
     """`do store_rows(O[k], a, b, c, d, stride=[96], count=n)`: lane i of a, b, c, d side by side, from i * stride on.
 
-    Four vectors, or as many as one has lanes. Of the first `count` lanes only, if it is given.
+    Four vectors, or as many as one has lanes; of bf16, which they are rounded to, two. Of the first `count` lanes only,
+    if it is given.
     """
 
     place: Place

@@ -19,6 +19,7 @@ from effcc.passes.tiling.chunk import SUM, chunk_of
 from effcc.passes.tiling.cost import Prediction
 from effcc.passes.tiling.describe import pointwise_of, reduction_of, window_of
 from effcc.passes.tiling.few_rows import rows_together
+from effcc.passes.tiling.interleaved import interleaved
 from effcc.passes.tiling.nests import NestPlan
 from effcc.passes.tiling.pack import pack_along, packable
 from effcc.passes.tiling.reduction import ROWS_TOGETHER
@@ -54,6 +55,9 @@ def plain_nest(choice: Choice, plan: NestPlan) -> TiledNest:
     if not candidates:
         return TiledNest(plan, {})
     layout, windows = layouts(kernel, choice.lanes), taps_of(kernel, plan)
+    pairs = interleaved(choice, plan, layout)
+    if pairs is not None:
+        return pairs
     axis = _lanes_axis(choice, plan, candidates, layout, windows)
     scattered = _scattered(kernel, plan, axis, layout)
     if axis in windows:

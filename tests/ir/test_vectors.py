@@ -264,6 +264,8 @@ def computed(text: str, dtype: Any = np.float32, **arrays: Any) -> Any:
          [1, 2, 3, 4, 1, 2, 3, 4]),
         ("let a: f32x8 = load<f32x8>(X[0]) do store_rows(O[0], a, a, a, a, a, a, a, a, stride=[8], count=[1])",
          [1] * 8),
+        ("do store_rows(H[0], f32x4(1.005), f32x4(3.0), stride=[2], count=[1]) do store(O[0], load<f32x2>(H[0]))",
+         [1.0078125, 3]),
         ("do store(H[0], f32(1.005)) do store(O[0], load<f32>(H[0]))", [1.0078125]),
         ("do store(O[0], convert<f32>(saturate([9000000000])))", [1 << 30]),
         ("do store(O[0], select(lt(load<f32x4>(X[0]), f32x4(3.0)), f32x4(1.0), f32x4(0.0)))", [1, 1]),

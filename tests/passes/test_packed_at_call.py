@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effcc.codegen.cpp.vectorize import vectorize
+from effcc.codegen.lower import lower
 from effcc.ir.dtypes import bf16
 from effcc.ir.interpreter import run_program
 from effcc.ir.parser import parse_program
+from effcc.ir.printer import print_vectors
 from effcc.ir.program import Launch, Program
 from effcc.ir.verifier import verify_program
 from effcc.passes.packed_at_call import pack_at_calls
@@ -51,3 +54,10 @@ def test_few_rows_and_other_machines_multiply_what_is_stored() -> None:
     assert pack_at_calls(few, TARGET) is few
     plain = program()
     assert pack_at_calls(plain, Target.parse("avx2")) is plain
+
+
+def test_pairs_are_stored_side_by_side() -> None:
+    tiled = tile(pack_at_calls(program("B[n,k]", "48,40"), TARGET), TARGET, prepare_once=True)
+    pack = tiled.program.kernels["pack"]
+    text = print_vectors(vectorize(lower(pack, tiled.schedules["pack"]), TARGET))
+    assert "store_rows(packed[" in text and "stride=[2]" in text and "do store(" not in text

@@ -200,7 +200,7 @@ class _Reader:
                     how = self._how(named)
                     where, value = self.place(plain[0]), self.value(plain[1])
                     return Store(where, value, how.stride, how.index, how.mask, how.count, fold)
-                case "store_rows", count if count > 4:
+                case "store_rows", count if count > 2:
                     how = self._how(named)
                     rows = tuple(self.value(t) for t in plain[1:])
                     return StoreRows(self.place(plain[0]), rows, how.stride, how.count)

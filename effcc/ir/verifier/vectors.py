@@ -188,9 +188,10 @@ class _Block:
         require(place.buffer not in self.read_only, f"buffer {place.buffer!r} is only read")
         if isinstance(line, StoreRows):
             first = line.values[0].type
-            many = len(line.values) in (4, first.lanes)
+            many = len(line.values) in ((2,) if place.dtype == bf16 else (4, first.lanes))
             require(many and all(v.type == first for v in line.values), "rows of equal types, 4 or one for each lane")
-            require(place.dtype == f32 and first.dtype == f32 and first.lanes % 4 == 0, f"rows of f32, got {first}")
+            fits = place.dtype in (f32, bf16) and first.dtype == f32
+            require(fits and first.lanes % 4 == 0, f"rows of f32 (of bf16 two), got {first}")
             self._count(line.count)
             return
         load_type(place.dtype, line.value.type.element)

@@ -11,6 +11,7 @@
 //   store_spread(p, stride, v, count)      the first count lanes to p[0], p[stride], ...: a short loop, as 16 stores a
 //                                          vector, written out for every row of a register tile, compile slowly
 //   store_rows(p, stride, a, b, c, d, count)   p[i * stride + 0 .. 3] = a[i], b[i], c[i], d[i] for the first count lanes i
+//   store_rows(p, stride, a, b, count)     p[i * stride + 0 .. 1] = a[i], b[i], of bf16, which they are rounded to
 //   store_rows(p, stride, {a, ...}, count)     the same for as many vectors as one has lanes
 //   first_lanes<V>(count)                  a mask of the first count lanes; count may be anything
 //   scatter_fold(mask, p, index, v, f)     p[index[lane]] = f(p[index[lane]], v[lane]) in lane order, only where mask
@@ -165,6 +166,14 @@ EFFCC_INLINE void store_rows(f32* p, i64 stride, V a, V b, V c, V d, i64 count =
     detail::store_fourths(p + stride, step, detail::pairs<2, false>(ab, cd), count - 1);
     detail::store_fourths(p + 2 * stride, step, detail::pairs<0, false>(ab2, cd2), count - 2);
     detail::store_fourths(p + 3 * stride, step, detail::pairs<2, false>(ab2, cd2), count - 3);
+}
+
+template <class V>
+EFFCC_INLINE void store_rows(bf16* p, i64 stride, V a, V b, i64 count = lanes<V>) {
+    using U = with_element<V, u32>;
+    const U pairs = detail::cast<u32>(narrow_bf16(a)) | detail::cast<u32>(narrow_bf16(b)) << 16;
+    if (count >= lanes<V> && stride == 2) return store(reinterpret_cast<u32*>(p), pairs);
+    for (i64 i = 0; i < lanes<V> && i < count; ++i) store(reinterpret_cast<u32*>(p + i * stride), lane(pairs, i));
 }
 
 namespace detail {

@@ -171,6 +171,21 @@ void rows() {
     }
 }
 
+// Pairs of bf16: whole vectors, and the first lanes up to a guard.
+template <class V>
+void stored_pairs() {
+    const V a = opaque(iota<V>(1)), b = opaque(iota<V>(101));
+    for (int k = 0; k <= lanes<V>; ++k)
+        for (int stride : {2, 5}) {
+            const int size = k == 0 ? 0 : (k - 1) * stride + 2;
+            bf16* p = guarded.last<bf16>(size);
+            for (int i = 0; i < size; ++i) p[i].bits = 7;
+            store_rows(p, stride, a, b, opaque(k));
+            for (int i = 0; i < size; ++i)
+                CHECK(i % stride < 2 ? load<f32>(p + i) == float(i / stride + 1 + 100 * (i % stride)) : p[i].bits == 7);
+        }
+}
+
 // What was narrowed on the way to a tail: the compiler may not merge both into one store that faults.
 template <class W, class N>
 void narrowed_tails() {
@@ -200,6 +215,9 @@ int main() {
     rows<f32x<4>>();
     rows<f32x<8>>();
     rows<f32x<16>>();
+    stored_pairs<f32x<4>>();
+    stored_pairs<f32x<8>>();
+    stored_pairs<f32x<16>>();
     tails<float, float>();
     tails<f32x<4>, float>();
     tails<f32x<8>, float>();
