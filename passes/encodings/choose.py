@@ -18,6 +18,7 @@ from effcc.ir.encodings.values import Term
 from effcc.ir.expr import Load, Reduce, free_axes
 from effcc.ir.graph import Graph, Node, Value
 from effcc.passes.encodings.predict import gathered_seconds, scheduled_seconds
+from effcc.passes.encodings.recode import recodings, store_recoded
 from effcc.passes.encodings.slabs import other_orders, store_in_order
 from effcc.passes.fusion.cascade import Cascade, Defined, squeeze, to_cascade
 from effcc.passes.fusion.encoded import ROWS_WORTH_VECTORS, encoded, meets
@@ -29,9 +30,9 @@ from effcc.target import Target
 DENSE_SHARE = 0.92
 """What share of the peak a dense product reaches."""
 
-LOOK_SECONDS = 8e-6
+LOOK_SECONDS = 4.5e-6
 """What it takes a call to see whether the weights that it has copies of have changed, however many they are (Zen 4, one
-row times 768 x 768: dense 38.6 us, decoded once 47.4)."""
+row times 768 x 768: dense 43.7 us, decoded once 48.2)."""
 
 GATHERING_GAINS = 0.95
 """What is gathered must be predicted to be this much quicker than the dense product: it is predicted less well."""
@@ -66,14 +67,11 @@ def encode(split: Hoisted, target: Target, once: bool = False) -> tuple[Hoisted,
     for node in decodes:
         constant = all(o.name in split.main.fixed_weights for o in node.operands)
         decision, reason = _decide(node, readers[node.result.name], constant, homes, looking)
-        order = _order(node, readers[node.result.name], homes) if once and constant else None
+        order = _order(node, readers[node.result.name], homes, looking) if once and constant else None
         if order is not None:
-            seconds, stored = order
-            decision, reason = (
-                "stored",
-                f"{reason}, {seconds * 1e6:.1f} us with blocks in the order of {stored.encoding}",
-            )
-            split = _in_order(split, node, stored)
+            seconds, stored, how = order
+            decision, reason = "stored", f"{reason}, {seconds * 1e6:.1f} us {how} {stored.encoding}"
+            split = _stored_anew(split, node, stored)
         choices.append(Choice(node.operands[-1].name, str(decoded_storage(node).encoding), decision, reason))
         if decision == "decoded":
             split = _decoded(split, node, constant)
@@ -171,15 +169,18 @@ def _decide(
     return ("stored" if encoded_ <= (GATHERING_GAINS if gathers else 1.0) * dense else "decoded"), why
 
 
-def _order(node: Node, readers: Sequence[_Reader], homes: Homes) -> tuple[float, Storage] | None:
-    """The order of a weight's blocks that is predicted to be quicker than the one they are in, and than the decoded
-    weight, and what it takes; None where none is."""
+def _order(node: Node, readers: Sequence[_Reader], homes: Homes, looking: float) -> tuple[float, Storage, str] | None:
+    """How a weight is stored that is predicted to be quicker than as it is, and than decoded: in another order of its
+    blocks, or in other codes; what it takes, and in words which of the two. None where nothing is."""
     if not readers or not all(r.possible for r in readers) or node.attrs["part"]:
         return None
     stored, rows = decoded_storage(node), max(r.rows for r in readers)
-    others = other_orders(stored, rows >= ROWS_WORTH_VECTORS, homes.stored)
-    best = min(((stored_seconds(o, rows, homes.stored), o) for o in others), key=lambda made: made[0], default=None)
-    now = min(dense_seconds(stored, rows, homes.decoded), stored_seconds(stored, rows, homes.stored))
+    many = rows >= ROWS_WORTH_VECTORS
+    others = [(o, "with blocks in the order of") for o in other_orders(stored, many, homes.stored)]
+    others += [(o, "copied to") for o in recodings(stored) if not many]
+    made = ((stored_seconds(o, rows, homes.stored) + looking, o, how) for o, how in others)
+    best = min(made, key=lambda found: found[0], default=None)
+    now = min(dense_seconds(stored, rows, homes.decoded) + looking, stored_seconds(stored, rows, homes.stored))
     return best if best is not None and best[0] <= GATHERING_GAINS * now else None
 
 
@@ -248,13 +249,14 @@ def _decoded(split: Hoisted, node: Node, constant: bool) -> Hoisted:
     return Hoisted(_with_prepared(split, (whole,), node.operands, (node.result,)), main)
 
 
-def _in_order(split: Hoisted, node: Node, stored: Storage) -> Hoisted:
-    """The weight's blocks in the order of `stored`, in which `prepare` copies them."""
+def _stored_anew(split: Hoisted, node: Node, stored: Storage) -> Hoisted:
+    """The weight as `stored`, so that `prepare` copies it."""
     taken = (
         split.main if split.prepare is None else replace(split.main, nodes=(*split.main.nodes, *split.prepare.nodes))
     )
-    writer = Writer(taken)
-    parts = store_in_order(writer, node, decoded_storage(node), stored)
+    writer, given = Writer(taken), decoded_storage(node)
+    store = store_in_order if given.levels.listed is not None else store_recoded
+    parts = store(writer, node, given, stored)
     made = tuple(dict.fromkeys(p for p in parts if p not in node.operands))
     ordered = replace(node, operands=parts, attrs={**node.attrs, "encoding": stored.encoding})
     main = replace(

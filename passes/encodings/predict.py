@@ -12,6 +12,7 @@ AVX-512 core, predicted and measured: csr with 80 % zeros 684 and 664 us, 90 % 3
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
@@ -23,6 +24,7 @@ from effcc.ir.program import Launch
 from effcc.ir.scalars import function
 from effcc.ir.types import TensorType
 from effcc.passes.fusion import fuse
+from effcc.passes.fusion.encoded import ROWS_WORTH_VECTORS
 from effcc.passes.inputs import share_inputs
 from effcc.passes.panels import decode_panels
 from effcc.passes.tiling.axes import settle
@@ -38,6 +40,9 @@ OPERATION_SECONDS = 7e-11
 operations, nf4 0.21 for 4, bfp, whose scale is a power of two that is computed, 1.16 for 19)."""
 LANES = 8
 """How many elements a compiler decodes at once where no scale is shared by a group (int5 0.17 ns, fp8 0.11)."""
+STREAM_SHARE = 0.75
+"""What share of L3's bandwidth a product of few rows reaches that streams its weight (Zen 4, one core, one row times
+768 x 768: 64 to 74 GB/s, where the probe reads 95)."""
 TURN_SHARE = 0.4
 """What share of L2's bandwidth a copy reaches that turns what it copies."""
 
@@ -45,6 +50,8 @@ TURN_SHARE = 0.4
 @lru_cache(maxsize=1024)
 def scheduled_seconds(stored: Storage | None, shape: tuple[int, ...], dtype: DType, rows: int, target: Target) -> float:
     """Predicted time of a product of `rows` rows with a weight of `shape`, as it is `stored`; None: dense."""
+    if rows < ROWS_WORTH_VECTORS:
+        target = replace(target, l3_bandwidth=STREAM_SHARE * target.l3_bandwidth)
     fused = fuse(_product(stored, shape, dtype, max(rows, 1)), target)
     program = tile(settle(share_inputs(decode_panels(fused, target), target), target), target)
     return sum(program.schedules[s.kernel].seconds for s in program.program.steps if isinstance(s, Launch))

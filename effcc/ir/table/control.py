@@ -15,6 +15,7 @@ from effcc.errors import EncodingError, IRTypeError
 from effcc.ir.dims import dim, same_shape, show
 from effcc.ir.dtypes import boolean
 from effcc.ir.encodings import Storage, stored_as
+from effcc.ir.encodings.elements import element_parts, element_type, elements_of, form_elements
 from effcc.ir.encodings.groups import form_part, groups_of, part_of_groups
 from effcc.ir.form import FormBuilder
 from effcc.ir.op import REQUIRED, Op, Types, require
@@ -134,6 +135,8 @@ def _infer_decode(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
     found = _stored(operands, attrs)
     if not attrs["part"]:
         return TensorType(attrs["dtype"], found.shape)
+    if attrs["part"] in element_parts(found):
+        return element_type(found, attrs["part"])
     groups = groups_of(found)
     require(groups is not None, f"a weight stored as {found.encoding} is no integers with a scale for each group")
     assert groups is not None
@@ -143,12 +146,16 @@ def _infer_decode(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
 
 def _decode_reference(*components: Any, encoding: Any, dtype: Any, shape: Sequence[int], whole: bool, part: str) -> Any:
     found = stored_as(encoding, shape, dtype, [c.shape for c in components])
-    return part_of_groups(found, components, part) if part else found.decode(components)
+    if not part:
+        return found.decode(components)
+    return (elements_of if part in element_parts(found) else part_of_groups)(found, components, part)
 
 
 def _decode(b: FormBuilder) -> None:
     found = _stored(tuple(o.type for o in b.operands), b.attrs)
-    if b.attrs["part"]:
+    if b.attrs["part"] in element_parts(found):
+        form_elements(b, found, b.attrs["part"])
+    elif b.attrs["part"]:
         form_part(b, found, b.attrs["part"])
     else:
         found.form(b, b.attrs["whole"])
@@ -174,6 +181,7 @@ OPS: list[Op] = [
        {"target": REQUIRED, "template": REQUIRED, "results": REQUIRED, "reason": "no-op", "why": ""}),
     Op("decode", "opaque", (1, None), _infer_decode, _decode_reference,
        "the dense tensor that the operands, components of `encoding`, stand for; `whole`: as an array of its own, not "
-       "for products to read through; `part`: of a matrix of integers with scales by group, which one it is instead",
+       "for products to read through; `part`: which array it is instead, of what is stored or of a matrix of integers "
+       "with scales by group",
        {"encoding": REQUIRED, "dtype": REQUIRED, "shape": REQUIRED, "whole": False, "part": ""}, _decode),
 ]  # fmt: skip

@@ -100,7 +100,7 @@ def test_what_does_not_fit_the_cache_together_comes_from_memory() -> None:
 
     (stored, decoded), (stored16, decoded16) = predicted(1), predicted(16)
     assert stored16 == stored
-    assert decoded16 > 2 * decoded
+    assert decoded16 > 1.7 * decoded
 
 
 def test_four_bits_are_read_as_stored_by_one_row_on_either_machine() -> None:

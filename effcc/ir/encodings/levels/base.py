@@ -117,6 +117,10 @@ class Levels(ABC):
     def position(self, place: Sequence[Expr]) -> Expr:
         """The column of `rows` that the element at a place of the stored array is in."""
 
+    def channel_of(self, place: Sequence[Expr]) -> Expr | None:
+        """The channel (row of the matrix) of the element at a place; None where a place alone does not say it."""
+        return None
+
     @property
     def row_length(self) -> int:
         """How many columns `rows` has."""

@@ -72,6 +72,9 @@ class Block(Levels):
         first = multiply(j, integer(self.width))
         return add(first, inside[0]) if inside else first
 
+    def channel_of(self, place: Sequence[Expr]) -> Expr:
+        return add(multiply(place[0], integer(self.height)), place[2])
+
     def from_rows(self, rows: Array) -> Array:
         blocks = rows.reshape(self.stored[0], self.height, self.count, self.width)
         return np.ascontiguousarray(np.moveaxis(blocks, 1, 2)).reshape(self.stored)
@@ -117,10 +120,10 @@ class Block(Levels):
         """Zeros, then each stored element to its place."""
         n, k = b.axis(self.shape[0], "n"), b.axis(self.shape[1], "k")
         axes = b.axes(self.stored, "j")
-        block, j, row, *inside = axes
-        value = element(axes, add(multiply(block, integer(self.height)), row))
+        block, j, _, *inside = axes
+        channel = self.channel_of(axes)
+        value = element(axes, channel)
         b.define((n, k), constant(0, value))
-        channel = add(multiply(block, integer(self.height)), row)
         b.define(
             axes, value, scatter=Scatter((channel, self._column(b, block, j, inside[0] if inside else None)), "set")
         )

@@ -36,6 +36,9 @@ class Dense(Levels):
             total = add(multiply(total, integer(size)), index)
         return total
 
+    def channel_of(self, place: Sequence[Expr]) -> Expr:
+        return place[0]
+
     def from_rows(self, rows: Array) -> Array:
         return rows.reshape(self.shape)
 

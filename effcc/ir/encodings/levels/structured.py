@@ -54,6 +54,9 @@ class Structured(Levels):
         _, g, s = place
         return add(multiply(g, integer(self.kept)), s)
 
+    def channel_of(self, place: Sequence[Expr]) -> Expr:
+        return place[0]
+
     def from_rows(self, rows: Array) -> Array:
         return rows.reshape(self.stored)
 
