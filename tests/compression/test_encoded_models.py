@@ -172,7 +172,16 @@ VALUES = [d.samples[-1] for d in DECLARATIONS.values() if d.kind == "values"]
 
 
 @pytest.mark.parametrize(
-    "scheme", [*VALUES, "int8", 'int8(per="tensor")', "block(4,1) . int8", "block(2,2) . int8", "block(2,2)"]
+    "scheme",
+    [
+        *VALUES,
+        "int8",
+        'int8(per="tensor")',
+        "block(4,1) . int8",
+        "block(2,2) . int8",
+        "block(2,2)",
+        'block(2,2) . f16(per="channel")',
+    ],
 )
 def test_the_gradient_of_a_component_is_that_of_decoding(scheme: str) -> None:
     """Decoding is linear in each floating component: a step changes it by the gradient times the step."""

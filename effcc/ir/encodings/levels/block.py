@@ -76,8 +76,8 @@ class Block(Levels):
         return add(multiply(place[0], integer(self.height)), place[2])
 
     def from_rows(self, rows: Array) -> Array:
-        blocks = rows.reshape(self.stored[0], self.height, self.count, self.width)
-        return np.ascontiguousarray(np.moveaxis(blocks, 1, 2)).reshape(self.stored)
+        blocks = rows.reshape(self.stored[0], self.height, self.count, self.width).swapaxes(1, 2)
+        return (np.ascontiguousarray(blocks) if isinstance(blocks, np.ndarray) else blocks).reshape(self.stored)
 
     def select(self, dense: Array) -> list[Array]:
         """The coordinates of the `count` blocks of largest L2 norm in each row of blocks; of equals the first."""

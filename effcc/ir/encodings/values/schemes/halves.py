@@ -104,8 +104,18 @@ class HalfNumbers(Code):
         return cast(code, wide)
 
 
+class ScaledHalves(Coded):
+    """Half floats times scales; gradients pass to both."""
+
+    def gradients(self, xp: Any, levels: Levels, arrays: Sequence[Array], upstream: Array) -> list[Array | None]:
+        _, *rest = super().gradients(xp, levels, arrays, upstream)
+        scales = self.scale.numbers(arrays[1:], self._grid_shape(levels), xp)
+        spread = self.grid.spread(scales, range(levels.row_length), xp)
+        return [levels.from_rows(levels.rows(upstream) * spread), *rest]
+
+
 def _make_f16(**given: Any) -> Values:
-    return Coded(HalfNumbers(), grid_of(given), stored_of(given)) if _shares(given) else Halves(f16)
+    return ScaledHalves(HalfNumbers(), grid_of(given), stored_of(given)) if _shares(given) else Halves(f16)
 
 
 def _shares(given: Mapping[str, Any]) -> bool:
