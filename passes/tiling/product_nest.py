@@ -32,6 +32,8 @@ ROWS_AT_MOST = 28
 """Rows of the tallest register tile: 28 rows of one vector fill 32 registers."""
 STACKING_GAINS = 0.97
 """Several lines in one tile must be predicted to be this much quicker: lines left over have code of their own."""
+APART = 4
+"""Elements that are so far from one another share a cache line with too few of those that follow."""
 STORE_CONTIGUOUS, STORE_STRIDED = 0.02, 0.3
 """One vector of a product's result, in vector loads: a store comes once for a whole reduction of some 50 steps and
 more; apart, it is as many stores as there are lanes."""
@@ -64,7 +66,8 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
     rows_of = product.right if columns_of is product.left else product.left
     row_axes = product.columns if columns_of is product.left else product.rows
     row_axis = max(reversed(row_axes), key=lambda a: _rows_gained(choice, plan, a))
-    reduced = _reduced_order(product.depth, rows_of.loads, layout)
+    apart_rows = [x for x in dict.fromkeys(rows_of.loads) if _lies_apart(kernel, x, row_axis, product.depth, layout)]
+    reduced = _reduced_order(product.depth, columns_of.loads if apart_rows else rows_of.loads, layout)
     if packed is not None:
         reduced = (*(a for a in reduced if a != packed.depth), packed.depth)
     kept = [a for a in plan.kept if a not in (lane_axis, row_axis)]
@@ -100,6 +103,8 @@ def product_nest(choice: Choice, plan: NestPlan, product: Contraction) -> TiledN
         order = (*kept, lane_axis, over, row_axis, *reduced)
     packs = (pack_along(x, lane_axis, chosen.nr, (*kept, row_axis, *reduced)) for x in dict.fromkeys(constant))
     choice.packs += packs
+    if stacked is None and (chosen.mc % chosen.mr == 0 or chosen.mc >= counts[row_axis]):
+        choice.packs += (pack_along(x, row_axis, chosen.mr, (*kept, *reduced)) for x in apart_rows)
     made = makes_panels(kernel, columns_of)
     if lane_axis in choice.shared and made:
         choice.tiles[lane_axis] = chosen.nr
@@ -265,6 +270,15 @@ def _load_cost(kernel: Kernel, load: Load, axis: str, layout: dict[str, Shape]) 
     if load.buffer in kernel.weights and packable(kernel, load, axis):
         return PACKED_LOAD
     return lane_cost(load, axis, layout)
+
+
+def _lies_apart(kernel: Kernel, load: Load, row_axis: str, reduced: Sequence[str], layout: dict[str, Shape]) -> bool:
+    """Whether what a constant factor with rows has at a step, and at the next one, lies in as many cache lines: the
+    taps of every eighth result, say, of which a line holds two."""
+    if load.buffer not in kernel.weights or not packable(kernel, load, row_axis):
+        return False
+    steps = [stride(load, a, layout[load.buffer]) for a in (row_axis, *reduced)]
+    return all(isinstance(n, int) and (abs(n) >= APART or n == 0) for n in steps) and any(steps[1:])
 
 
 def _store_cost(statement: Statement, axis: str, layout: dict[str, Shape]) -> float:
