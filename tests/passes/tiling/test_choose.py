@@ -151,8 +151,8 @@ def test_rows_run_on_their_own_that_are_read_at_places_which_are_data() -> None:
 def test_a_constant_factor_whose_rows_lie_apart_is_packed_for_them() -> None:
     """The taps of every eighth result: at each step a row's element lies in another cache line."""
     text = """
-        kernel @k(X: f32[256,300], W: f32[256,128,{taps}]) -> (Y: f32[128,300]) over o=128, y=300, c=256, k=2 {{
-          Y[o,y] = sum(c, k: X[c,y] * W[c,o,{at}])
+        kernel @k(X: f32[256,301], W: f32[256,128,{taps}]) -> (Y: f32[128,300]) over o=128, y=300, c=256, k=2 {{
+          Y[o,y] = sum(c, k: X[c,y + k] * W[c,o,{at}])
         }}"""
     spread = schedule(text.format(taps=16, at="k * 8"), frozenset({"W"}))
     (rows,) = (n for a, n in loops(spread, "unroll") if a == "o")
