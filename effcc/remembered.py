@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from effcc.ir.dims import hints
 from effcc.ir.encodings.registry import foreign
 from effcc.ir.graph import Graph
 from effcc.ir.printer import print_graph
@@ -52,6 +53,7 @@ def key_of(graph: Graph, target: Target, **options: bool) -> str:
         "locations": _locations(graph),
         "target": repr(target),
         "options": options,
+        "hints": dict(hints()),
         "effcc": sources_digest(),
         "packages": _packages(),
     }

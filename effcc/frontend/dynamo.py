@@ -21,7 +21,7 @@ from effcc.errors import UnsupportedError
 from effcc.frontend import capture
 from effcc.frontend.aten import Given, Imported
 from effcc.frontend.readings import Reading
-from effcc.ir.dims import evaluate_number, symbols
+from effcc.ir.dims import evaluate_number, hinted, symbols
 from effcc.ir.graph import Graph, Value
 
 Run = Callable[..., Sequence[Tensor]]
@@ -35,7 +35,8 @@ def bound(
 
     graph_module: what `imported` was made of.
     """
-    run = compile_graph(imported.graph, signature)
+    with hinted(imported.hints):
+        run = compile_graph(imported.graph, signature)
     reason, warn = _why_in_pytorch(imported), _once()
     tensors = [i for i, known in enumerate(imported.inputs) if isinstance(known, Value)]
     constants = tuple(imported.constants.values())

@@ -7,7 +7,10 @@ thousands of sizes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TypeAlias
 
 import sympy
@@ -128,11 +131,35 @@ def contiguous_strides(shape: Shape) -> Shape:
     return tuple(reversed(strides))
 
 
+_HINTS: ContextVar[Mapping[str, int]] = ContextVar("hints", default=MappingProxyType({}))
+
+
+@contextmanager
+def hinted(hints: Mapping[str, int]) -> Iterator[None]:
+    """Within it, size symbols count as these numbers where what is quickest is estimated: what they are in a call.
+
+    >>> with hinted({"s0": 4}):
+    ...     elements((symbol("s0"), symbol("s1")))
+    512
+    """
+    token = _HINTS.set(MappingProxyType(dict(hints)))
+    try:
+        yield
+    finally:
+        _HINTS.reset(token)
+
+
+def hints() -> Mapping[str, int]:
+    """What `hinted` says here."""
+    return _HINTS.get()
+
+
 def elements(shape: Shape, hint: Mapping[str, int] | None = None) -> int:
-    """The number of elements of a shape, symbols at their hints (default 128).
+    """The number of elements of a shape, symbols at their hints (those of `hinted`, else 128).
 
     A size that would be below 0 there (of a window that is larger than what it slides over) counts as 0.
     """
-    names = {s.name: 128 for s in symbols(shape)}
+    known = _HINTS.get()
+    names = {s.name: known.get(s.name, 128) for s in symbols(shape)}
     names.update(hint or {})
     return math.prod(max(evaluate(size, names), 0) for size in shape)
