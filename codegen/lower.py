@@ -24,7 +24,7 @@ from effcc.codegen.lower_values import (
     previous,
 )
 from effcc.errors import ScheduleError
-from effcc.ir.dependences import carries, computed_where_written, keeps_step
+from effcc.ir.dependences import both_ways, carries, computed_where_written, is_made_anew, keeps_step
 from effcc.ir.dots import TILE_SIDE
 from effcc.ir.expr import Axis, Call, Const, Expr, Load, both, free_axes, loads, walk
 from effcc.ir.kernel import Kernel, Statement, span_of_index
@@ -179,12 +179,29 @@ class _Lowering:
                 place = partial(self.values.value, ranges=ranges, scope=scope)
                 out, ranges = opened(span, self.kernel, ranges, self.cutter, place)
         mask = self.cutter.mask
-        if mask is not None and node.axis == mask.axis and not node.together and not ranges[node.axis].trail:
+        free = node.axis not in self.kernel.spans and not node.together and not ranges[node.axis].trail
+        if mask is not None and node.axis == mask.axis and free and self._may_pass_over(node, at):
             place = partial(self.values.value, ranges=ranges, scope=scope)
             out, seen = needed(mask, self.kernel, node.step, ranges, self.cutter, place)
         return out + self.cutter.cut(
             node.axis, node.step, node.together, ranges, lambda inner: self._block(node.body, at, inner, scope), seen
         )
+
+    def _may_pass_over(self, node: Loop, at: Path) -> bool:
+        """Whether nothing is begun or finished in a loop: what is not seen then adds nothing to sums around it."""
+        held: set[str] = set()
+        body = self.schedule.body
+        for number in at:
+            inner = body[number]
+            assert not isinstance(inner, Do)
+            held |= set(inner.targets) if isinstance(inner, Hold) else set()
+            body = inner.body
+        inside = [self.kernel.statements[self.positions[p]] for p, n in nodes(node.body, at) if isinstance(n, Do)]
+        crossed = both_ways(self.kernel)
+        walked = crossed.axes if crossed is not None else {node.axis}
+        sums = {s.target for s in inside if s.reduction is not None and walked & set(s.reduction.axes)}
+        points = {s.target for s in inside if walked <= set(s.axes) or is_made_anew(self.kernel, s)} - self.outputs
+        return all(s.target in (held if s.target in sums else points) for s in inside)
 
     # What is held ---------------------------------------------------------------------------------------------------
 

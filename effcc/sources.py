@@ -31,7 +31,7 @@ from effcc.runtime.write_package import is_package
 from effcc.steps import State
 
 GRAPH_STEPS = ("simplify", "hoist", "encode")
-PROGRAM_STEPS = ("cluster", "split", "online", "fuse", "in_place", "arrange", "settle", "tile", "place")
+PROGRAM_STEPS = ("cluster", "split", "online", "fuse", "both_ways", "in_place", "arrange", "settle", "tile", "place")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from effcc.ir.vectors import Function
 from effcc.ir.verifier import verify_if_asked, verify_schedule, verifying
 from effcc.ir.verifier.schedules import Machine
 from effcc.passes.balance import cut_long_spans
+from effcc.passes.both_ways import sum_both_ways
 from effcc.passes.carried import carry_steps
 from effcc.passes.columns import turn_columns
 from effcc.passes.control import compile_control
@@ -326,6 +327,7 @@ STEPS: dict[str, Step] = {
     **{name: _of_cascades(change) for name, change in CASCADE_STEPS.items()},
     "cluster": _cluster,
     **{name: _of_program(change) for name, change in KERNEL_STEPS.items()},
+    "both_ways": _for_cpus(sum_both_ways),
     "in_place": _of_program(store_in_place),
     "arrange": Passes({
         "decode_panels": _decode_panels,

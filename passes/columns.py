@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from effcc.ir.contraction import Contraction, Operand, contraction
-from effcc.ir.dependences import is_copy, online_axis
+from effcc.ir.dependences import is_copy, walked_axis
 from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.program import Program
@@ -33,7 +33,7 @@ def turn_columns(program: Program) -> Program:
 
 def with_columns(kernel: Kernel) -> Kernel:
     """The kernel reading such operands from copies; equal to what it was where it has none."""
-    axis = online_axis(kernel)
+    axis = walked_axis(kernel)
     if axis is None:
         return kernel
     done: list[Statement] = []

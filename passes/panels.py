@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from effcc.ir.contraction import Contraction, Operand, contraction
-from effcc.ir.dependences import is_made_anew, online_axis, shared_axes
+from effcc.ir.dependences import is_made_anew, shared_axes, walked_axis
 from effcc.ir.dims import elements
 from effcc.ir.expr import Load, free_axes
 from effcc.ir.kernel import Kernel, Statement
@@ -59,7 +59,7 @@ def with_panels(kernel: Kernel, copied: bool = False) -> Kernel:
 
     copied: also weights that are stored as they are multiplied.
     """
-    if online_axis(kernel) is not None or kernel.scans or kernel.spans:
+    if walked_axis(kernel) is not None or kernel.scans or kernel.spans:
         return kernel
     done: list[Statement] = []
     for s in kernel.statements:

@@ -13,19 +13,22 @@ from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports
 from effcc.ir.dims import Dim, same
 from effcc.ir.graph import Value
 
-_SWAPPED = (0, 1, 3, 2)
-
 
 def _scores(m: Importer, q: Value, k: Value, mask: Value | None, causal: bool, scale: Operand) -> Value:
     """`scale * q k^T + mask`; -inf above the diagonal where `causal`."""
-    scores = m.elementwise("mul", m.emit("matmul", q, m.transpose(k, _SWAPPED)), scale)
+    scores = m.elementwise("mul", m.emit("matmul", q, _turned(m, k)), scale)
     if mask is not None:
         scores = m.elementwise("add", scores, m.cast(mask, scores.type.dtype))
     if causal:
         lowest = m.constant(-math.inf, scores.type.dtype)
-        row, column = m.unit(m.emit("iota", size=q.type.shape[2]), 1), m.emit("iota", size=k.type.shape[2])
+        row, column = m.unit(m.emit("iota", size=q.type.shape[-2]), 1), m.emit("iota", size=k.type.shape[-2])
         scores = m.emit("where", m.emit("le", column, row), scores, lowest)
     return scores
+
+
+def _turned(m: Importer, x: Value) -> Value:
+    """Matrices with rows as columns."""
+    return m.transpose(x, (*range(x.type.rank - 2), x.type.rank - 1, x.type.rank - 2))
 
 
 def _factor(m: Importer, q: Value, scale: float | None, dropout: float) -> Operand:
@@ -49,6 +52,15 @@ def _for_every_head(m: Importer, x: Value, heads: Dim) -> Value:
         raise NotNative("attention whose numbers of heads do not divide")
     spread = m.broadcast(m.reshape(x, (batch, own, 1, length, width)), (batch, own, heads // own, length, width))
     return m.reshape(spread, (batch, heads, length, width))
+
+
+def _in_groups(m: Importer, x: Value, heads: Dim) -> Value:
+    """What belongs to queries, with their heads in groups that share one of so many heads of keys: an axis more."""
+    batch, own, *rest = x.type.shape
+    if same(own, 1):
+        return m.unit(x, 1)
+    assert isinstance(own, int) and isinstance(heads, int)
+    return m.reshape(x, (batch, heads, own // heads, *rest))
 
 
 @imports(aten._scaled_dot_product_flash_attention_for_cpu.default)
@@ -92,14 +104,22 @@ def attention_backward(
     (Dao et al., arXiv:2205.14135).
     """
     factor, dtype, wide = _factor(m, q, scale, dropout), q.type.dtype, q.type.dtype.accumulator
-    if not same(q.type.shape[1], k.type.shape[1]):
-        raise NotNative("the gradient of attention with grouped heads")
+    heads, read = k.type.shape[1], q.type.shape[1]
     grad, q, k, v, out, log_sum = (m.cast(x, wide) for x in (grad, q, k, v, out, log_sum))
+    shape, columns = q.type.shape, "abmn,abmd->abnd"
+    if not same(heads, read):
+        if not isinstance(heads, int) or not isinstance(read, int) or read % heads:
+            raise NotNative("the gradient of attention whose numbers of heads do not divide")
+        grad, q, out, log_sum = (_in_groups(m, x, heads) for x in (grad, q, out, log_sum))
+        k, v = m.unit(k, 2), m.unit(v, 2)
+        if attn_mask is not None and attn_mask.type.rank == 4:
+            attn_mask = _in_groups(m, attn_mask, heads)
+        columns = "abgmn,abgmd->abnd"
     scores = _scores(m, q, k, attn_mask, causal, factor)
-    weights = m.emit("exp", m.elementwise("sub", scores, m.unit(log_sum, 3)))
-    dv = m.emit("matmul", m.transpose(weights, _SWAPPED), grad)
-    rows = reduce(m, "sum", m.emit("mul", grad, out), (3,), keepdim=True)
-    inner = m.emit("mul", weights, m.emit("sub", m.emit("matmul", grad, m.transpose(v, _SWAPPED)), rows))
-    dq = m.elementwise("mul", m.emit("matmul", inner, k), factor)
-    dk = m.elementwise("mul", m.emit("matmul", m.transpose(inner, _SWAPPED), q), factor)
+    weights = m.emit("exp", m.elementwise("sub", scores, m.unit(log_sum, log_sum.type.rank)))
+    dv = m.emit("einsum", weights, grad, spec=columns)
+    rows = reduce(m, "sum", m.emit("mul", grad, out), (grad.type.rank - 1,), keepdim=True)
+    inner = m.emit("mul", weights, m.emit("sub", m.emit("matmul", grad, _turned(m, v)), rows))
+    dq = m.reshape(m.elementwise("mul", m.emit("matmul", inner, k), factor), shape)
+    dk = m.elementwise("mul", m.emit("einsum", inner, q, spec=columns), factor)
     return m.cast(dq, dtype), m.cast(dk, dtype), m.cast(dv, dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import TypeGuard
 
 from effcc.ir.dtypes import i64
@@ -254,3 +255,85 @@ def online_axis(kernel: Kernel) -> str | None:
         if s.reduction is not None and s.reduction.rescale is not None:
             return s.reduction.axes[0]
     return None
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The axes of a matrix that is summed both ways: those of its rows, outermost first, and that of its columns."""
+
+    rows: tuple[str, ...]
+    columns: str
+
+    @property
+    def axes(self) -> frozenset[str]:
+        return frozenset({*self.rows, self.columns})
+
+
+def both_ways(kernel: Kernel) -> Crossing | None:
+    """The axes of rows and of columns of a matrix that a kernel computes, never stores, and sums along both:
+
+        S[m,n] = sum(k: Q[m,k] * K[n,k]);  X[m,f] = sum(n: S[m,n] * A[n,f]);  Y[n,g] = sum(m: S[m,n] * B[m,g])
+
+    None for all other kernels, and where sizes of sums are known at run time only. What follows a sum follows one of
+    them, at its own points, and no point reads a sum: so tiles of the matrix can come in any order, each made once, if
+    the sums rest in the cache.
+    """
+    if kernel.scans or kernel.spans or online_axis(kernel) is not None:
+        return None
+    definitions = {s.target: s for s in kernel.statements}
+    for s in kernel.statements:
+        for x in s.reads if s.reduction is not None else ():
+            made = definitions.get(x.buffer)
+            over = s.reduction.axes if s.reduction is not None else ()
+            if made is None or len(made.axes) < 2 or made.axes[-2] not in over or made.axes[-1] in over:
+                continue
+            found = Crossing(tuple(a for a in made.axes if a in over), made.axes[-1])
+            if set(over) == set(found.rows) and _sums_both_ways(kernel, definitions, found):
+                return found
+    return None
+
+
+def _sums_both_ways(kernel: Kernel, definitions: Mapping[str, Statement], crossing: Crossing) -> bool:
+    rows, columns = frozenset(crossing.rows), frozenset({crossing.columns})
+    outputs = {p.name for p in kernel.outputs}
+    points: dict[str, frozenset[str]] = {}
+    finished: dict[str, frozenset[str]] = {}
+    along: set[frozenset[str]] = set()
+    for s in kernel.statements:
+        over = frozenset(s.reduction.axes if s.reduction is not None else ())
+        own = crossing.axes & set(s.axes)
+        read = {x.buffer for x in s.reads}
+        elsewhere = any(x.index != tuple(map(Axis, definitions[x.buffer].axes)) for x in s.reads if x.buffer in points)
+        if s.scatter is not None or elsewhere or (read & points.keys() and read & finished.keys()):
+            return False
+        if own == crossing.axes:
+            if s.target in outputs or read & finished.keys():
+                return False
+            points[s.target] = frozenset(s.axes)
+        elif read & points.keys():
+            if over not in (rows, columns) or own != crossing.axes - over or _operator(s) != "sum":
+                return False
+            along.add(over)
+            finished[s.target] = frozenset(s.axes)
+        elif read & finished.keys():
+            if over or own not in (rows, columns):
+                return False
+            finished[s.target] = frozenset(s.axes)
+        elif not is_made_anew(kernel, s):
+            return False
+    sums = {a for axes in finished.values() for a in axes} | crossing.axes
+    known = all(isinstance(kernel.extents[a], int) for a in sums.difference(shared_axes(kernel)))
+    return known and along == {rows, columns} and len(set(points.values())) == 1
+
+
+def _operator(s: Statement) -> str:
+    return s.reduction.operator if s.reduction is not None else ""
+
+
+def walked_axis(kernel: Kernel) -> str | None:
+    """The axis whose tiles a kernel walks within each tile of rows: the online one, or the columns of a matrix that it
+    sums both ways."""
+    axis = online_axis(kernel)
+    if axis is None and (crossed := both_ways(kernel)) is not None:
+        return crossed.columns
+    return axis

@@ -8,16 +8,19 @@ comparisons of index arithmetic, in which a single element (a position, say) cou
     0 <= m - n    and    0 <= n - m + 63
 
 For a box of rows each gives a bound of the keys that any row of it sees, and of those that all of them see.
+
+A kernel that sums a matrix both ways (attention's gradients) has such conditions, too: its points are 0 where they
+fail.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from effcc.ir.affine import affine
-from effcc.ir.dependences import online_axis
+from effcc.ir.dependences import both_ways, online_axis
 from effcc.ir.dims import elements
 from effcc.ir.dtypes import boolean, i64
 from effcc.ir.expr import (
@@ -61,25 +64,35 @@ class Mask:
 
 
 def mask_of(kernel: Kernel) -> Mask | None:
-    """What rows of a one-pass kernel see along its sequential axis; None where no condition of positions decides.
+    """What rows of a one-pass kernel see along the axis that it walks; None where no condition of positions decides.
 
     Points that are not seen may be passed over: what is computed over the axis is scores, their maximum, and sums of
     their exponentials, each of which is 0 there. What they are multiplied with does not count then, even where it is
     infinite or NaN.
     """
     axis = online_axis(kernel)
+    definitions = {s.target: s for s in kernel.statements}
+    if axis is None and (crossed := both_ways(kernel)) is not None:
+        sums = (r for s in kernel.statements if (r := s.reduction) is not None and crossed.axes & set(r.axes))
+        return _mask(crossed.columns, (dict.fromkeys(_zero_unless(r.body, definitions)) for r in sums))
     if axis is None or kernel.scans or axis in kernel.spans:
         return None
-    definitions = {s.target: s for s in kernel.statements}
     outputs = {p.name for p in kernel.outputs}
+    if any(axis in s.axes and s.target in outputs for s in kernel.statements if not _reduces(s, axis)):
+        return None
+    needed = (_needed(s, definitions) for s in kernel.statements if _reduces(s, axis))
+    return _mask(axis, map(dict.fromkeys, needed))
+
+
+def _reduces(s: Statement, axis: str) -> bool:
+    return s.reduction is not None and axis in s.reduction.axes
+
+
+def _mask(axis: str, needed: Iterable[Mapping[Expr, None]]) -> Mask | None:
+    """The conditions that all of several need."""
     seen: dict[Expr, None] | None = None
-    for s in kernel.statements:
-        if s.reduction is None or axis not in s.reduction.axes:
-            if axis in s.axes and s.target in outputs:
-                return None
-            continue
-        needs = dict.fromkeys(_needed(s, definitions))
-        seen = needs if seen is None else {c: None for c in seen if c in needs}
+    for needs in needed:
+        seen = dict(needs) if seen is None else {c: None for c in seen if c in needs}
     bounds = {c: b for c in seen or () if (b := bound_of(c, axis)) is not None}
     return Mask(axis, frozenset(bounds), tuple(dict.fromkeys(bounds.values()))) if bounds else None
 
@@ -97,6 +110,26 @@ def _needed(s: Statement, definitions: Mapping[str, Statement]) -> Iterator[Expr
                     assert made is not None
                     at = dict(zip(made.axes, load.index, strict=True))
                     yield from _lowest_unless(substitute_axes(scores, at), definitions)
+
+
+def _zero_unless(e: Expr, definitions: Mapping[str, Statement]) -> Iterator[Expr]:
+    """The conditions at whose failure a value is 0, if what it is multiplied with is finite."""
+    match e:
+        case Call("mul", (a, b)):
+            yield from _zero_unless(a, definitions)
+            yield from _zero_unless(b, definitions)
+        case Call("cast", (a,)):
+            yield from _zero_unless(a, definitions)
+        case Call("exp", (Call("sub", (scores, _)),)):
+            yield from _lowest_unless(scores, definitions)
+        case Call("where", (condition, a, Const(value=0))):
+            yield from _parts(condition)
+            yield from _zero_unless(a, definitions)
+        case Load() if e.buffer in definitions and definitions[e.buffer].scatter is None:
+            made = definitions[e.buffer]
+            if made.reduction is None:
+                value = substitute_axes(made.value, dict(zip(made.axes, e.index, strict=True)))
+                yield from _zero_unless(value, definitions)
 
 
 def _lowest_unless(e: Expr, definitions: Mapping[str, Statement]) -> Iterator[Expr]:

@@ -63,11 +63,13 @@ class Outline:
     """The loops around all nests: `parallel`, outermost first, and `sequential`, a tiled reduced axis or a scan axis.
 
     `stepwise`: the parallel loops stand inside the sequential one, along a scan, and threads meet after each step.
+    `around`: tiled axes whose loops stand around the sequential one, and are summed over as well, outermost first.
     `together`: what becomes of tiles' points on a GPU, `block`. `stages`: the loads of how many turns are in flight.
     """
 
     parallel: tuple[TiledAxis, ...]
     sequential: TiledAxis | None = None
+    around: tuple[TiledAxis, ...] = ()
     stepwise: bool = False
     together: str = ""
     stages: int = 1
@@ -81,7 +83,7 @@ def build(kernel: Kernel, outline: Outline, nests: Sequence[TiledNest]) -> tuple
 class _Builder:
     def __init__(self, kernel: Kernel, outline: Outline, nests: Sequence[TiledNest]) -> None:
         self.kernel, self.outline, self.nests = kernel, outline, nests
-        cuts = [*outline.parallel, *([outline.sequential] if outline.sequential is not None else [])]
+        cuts = [*outline.parallel, *outline.around, *([outline.sequential] if outline.sequential is not None else [])]
         self.placed = {t.axis for t in cuts if t.tile == 1 or outline.together}
         self.held = self._held()
 
@@ -95,9 +97,26 @@ class _Builder:
         )
         if self.outline.stepwise:
             return (self._turns(sequential, self._parallel(steps)),)
+        if self.outline.around:
+            return self._parallel(self._both_ways(sequential, self.outline.around))
         outside = [s for s in self.held if sequential.axis not in s.axes or s in carried]
         turns = (*self._phase("before"), self._turns(sequential, steps), *self._phase("after"))
         return self._parallel(self._hold(outside, turns))
+
+    def _both_ways(self, sequential: TiledAxis, around: tuple[TiledAxis, ...]) -> tuple[Node, ...]:
+        """Loops around the sequential one: its sums rest until its end, sums over the outer ones until all is done."""
+        outer = {t.axis for t in around}
+        walked = {sequential.axis, *outer}
+        inside = [nest for nest in self.nests if nest.plan.phase == "inside"]
+        summed = [s for s in self.held if s.reduction is not None and walked & set(s.reduction.axes)]
+        per_turn = [s for s in self.held if s not in summed and any(self._computes(nest, s) for nest in inside)]
+        per_row = [s for s in self.held if s not in per_turn and outer <= set(s.axes)]
+        rest = [s for s in self.held if s not in per_turn and s not in per_row]
+        turns = self._turns(sequential, self._hold(per_turn, self._phase("inside")))
+        body = self._hold(per_row, (turns, *self._phase("turn")))
+        for axis in reversed(around):
+            body = (self._turns(axis, body),)
+        return self._hold(rest, (*body, *self._phase("after")))
 
     def _parallel(self, body: tuple[Node, ...]) -> tuple[Node, ...]:
         for t in reversed(self.outline.parallel):
@@ -140,14 +159,17 @@ class _Builder:
         reads = (x for other in self.kernel.statements for x in other.reads if x.buffer == s.target)
         return self.placed >= set(s.axes) and all(x.index == own for x in reads)
 
+    def _computes(self, nest: TiledNest, s: Statement) -> bool:
+        return any(self.kernel.statements[i] is s for i in nest.positions)
+
     def _touches(self, nest: TiledNest, target: str) -> bool:
         statements = (self.kernel.statements[i] for i in nest.positions)
         return any(s.target == target or any(x.buffer == target for x in s.reads) for s in statements)
 
     def _accumulates(self, s: Statement) -> bool:
         """Whether partial results survive from one turn of the sequential loop to the next."""
-        sequential = self.outline.sequential
-        return sequential is not None and s.reduction is not None and sequential.axis in s.reduction.axes
+        walked = {t.axis for t in (self.outline.sequential, *self.outline.around) if t is not None}
+        return s.reduction is not None and bool(walked & set(s.reduction.axes))
 
     def _hold(self, statements: Sequence[Statement], body: tuple[Node, ...]) -> tuple[Node, ...]:
         if not statements:

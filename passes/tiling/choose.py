@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import lcm
 
-from effcc.ir.dependences import is_made_anew, online_axis, shared_axes, step_axes
+from effcc.ir.dependences import both_ways, is_made_anew, online_axis, shared_axes, step_axes
 from effcc.ir.dims import elements
 from effcc.ir.kernel import Kernel
 from effcc.ir.schedule import Schedule
+from effcc.passes.tiling.both_ways import tiles_both_ways
 from effcc.passes.tiling.build import Outline, TiledAxis, TiledNest, build
 from effcc.passes.tiling.choice import Choice
 from effcc.passes.tiling.copies import copied, copy_nest
@@ -46,6 +47,8 @@ def choose(kernel: Kernel, target: Target, rank: int = 0, once: bool = False) ->
         return kernel, scatter_schedule(kernel, target)
     if online_axis(kernel) is not None:
         return _in_one_pass(kernel, target, rank)
+    if both_ways(kernel) is not None:
+        return _both_ways(kernel, target, rank)
     found = _in_steps(kernel, target, rank)
     if found is not None:
         return found
@@ -99,6 +102,24 @@ def _in_one_pass(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Sch
     return packed_for(kernel, Schedule(body, tuple(dict.fromkeys(choice.packs)), tiles.prediction.seconds, notes))
 
 
+def _both_ways(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Schedule]:
+    """The schedule of a kernel that sums a matrix both ways: each task walks it in tiles of rows and of columns."""
+    crossed = both_ways(kernel)
+    assert crossed is not None
+    tiles = tiles_both_ways(kernel, target, rank)
+    cut = {**dict.fromkeys(crossed.rows, 1), crossed.rows[-1]: tiles.queries}
+    around = tuple(TiledAxis(a, n) for a, n in cut.items())
+    sequential = TiledAxis(crossed.columns, tiles.keys)
+    choice = Choice(kernel, target.one_core(), shared_axes(kernel), sequential, cut, rank=rank)
+    choice.tiles = dict.fromkeys(choice.shared, 1)
+    nests = _nests(choice, crossed.rows)
+    parallel = tuple(TiledAxis(a, choice.tiles[a]) for a in _parallel_order(choice, nests))
+    body = build(kernel, Outline(parallel, choice.sequential, around), nests)
+    walked = f"{crossed.rows[-1]} x {crossed.columns}: tiles of {tiles.queries} x {tiles.keys}"
+    notes = (f"{walked}, bound by {tiles.prediction.bound_by}", *choice.notes)
+    return packed_for(kernel, Schedule(body, tuple(dict.fromkeys(choice.packs)), tiles.prediction.seconds, notes))
+
+
 def _in_steps(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Schedule] | None:
     """The schedule of a scan whose steps several threads share; None where they need not, cannot, or lose by it."""
     if len(kernel.scans) != 1 or target.cores == 1 or shared_axes(kernel):
@@ -124,9 +145,9 @@ def _in_steps(kernel: Kernel, target: Target, rank: int) -> tuple[Kernel, Schedu
     return packed_for(kernel, Schedule(body, tuple(dict.fromkeys(choice.packs)), seconds, notes))
 
 
-def _nests(choice: Choice) -> tuple[TiledNest, ...]:
+def _nests(choice: Choice, around: tuple[str, ...] = ()) -> tuple[TiledNest, ...]:
     """The kernel's nests: those with products first, whose register tiles the others go by."""
-    plans = plan_nests(choice.kernel, choice.sequential.axis if choice.sequential is not None else None)
+    plans = plan_nests(choice.kernel, choice.sequential.axis if choice.sequential is not None else None, around)
     plans = with_groups(choice, plans)
     nests: dict[int, TiledNest] = {}
     for n in sorted(

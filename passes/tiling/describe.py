@@ -16,7 +16,7 @@ from effcc.ir.affine import coefficient
 from effcc.ir.codes import FEW_CODES, reads_table, tabled, unmasked
 from effcc.ir.contraction import Contraction, factors_of, summands_of
 from effcc.ir.contraction import Operand as Factor
-from effcc.ir.dependences import is_copy, is_made_anew, online_axis
+from effcc.ir.dependences import is_copy, is_made_anew, walked_axis
 from effcc.ir.dims import Shape, elements
 from effcc.ir.dots import TILE_ROW_BYTES
 from effcc.ir.dtypes import boolean
@@ -191,7 +191,7 @@ def _is_copied(kernel: Kernel, factor: Factor) -> bool:
 def _made(kernel: Kernel, buffer: str, axis: str) -> Made | None:
     """What it takes to make panels of a factor that the kernel decodes for itself, lanes along `axis`."""
     s = kernel.definition(buffer)
-    if s is None or not is_made_anew(kernel, s) or online_axis(kernel) is not None:
+    if s is None or not is_made_anew(kernel, s) or walked_axis(kernel) is not None:
         return None
     read = {x.buffer for x in s.reads}
     stored = sum(elements(p.type.shape) * p.type.dtype.bytes for p in kernel.params if p.name in read)

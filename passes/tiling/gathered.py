@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from effcc.ir.affine import coefficient
-from effcc.ir.dependences import gathers_rows, online_axis, shared_axes
+from effcc.ir.dependences import gathers_rows, shared_axes, walked_axis
 from effcc.ir.dims import elements
 from effcc.ir.expr import Axis, Call, Expr, Load, Reduce, ends_at, free_axes
 from effcc.ir.kernel import Kernel, Statement
@@ -61,7 +61,7 @@ SLAB_SHARES = (0.25, 0.5, 0.75, 2, 4)
 
 def is_gathered(kernel: Kernel) -> bool:
     """Whether a kernel computes of rows, in which each point is its own, and sums some that it gathers."""
-    if kernel.scans or online_axis(kernel) is not None or len(kernel.statements) < 2:
+    if kernel.scans or walked_axis(kernel) is not None or len(kernel.statements) < 2:
         return False
     sums = [s for s in kernel.statements if s.reduction is not None]
     if not sums or any(s.scatter is not None for s in kernel.statements) or not all(map(gathers_rows, sums)):

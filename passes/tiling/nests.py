@@ -35,8 +35,16 @@ class NestPlan:
         return next((s for i in self.reductions if (s := kernel.statements[i].spans)), ())
 
 
-def phases(kernel: Kernel, sequential: str | None) -> list[str]:
-    """For each statement, whether it runs `before`, `inside` or `after` the loop over the sequential axis."""
+PHASES = ("before", "inside", "turn", "after")
+
+
+def phases(kernel: Kernel, sequential: str | None, around: tuple[str, ...] = ()) -> list[str]:
+    """For each statement, whether it runs `before`, `inside` or `after` the loop over the sequential axis.
+
+    around: the axes of loops around that one, in which what follows their own points runs at the end of each `turn`.
+    """
+    if sequential is not None and around:
+        return _phases_of_turns(kernel, frozenset({sequential, *around}), around)
     if sequential is None:
         return ["inside"] * len(kernel.statements)
     inside: set[str] = set()
@@ -56,15 +64,30 @@ def phases(kernel: Kernel, sequential: str | None) -> list[str]:
     return found
 
 
-def plan_nests(kernel: Kernel, sequential: str | None = None) -> list[NestPlan]:
+def _phases_of_turns(kernel: Kernel, walked: frozenset[str], around: tuple[str, ...]) -> list[str]:
+    finished: set[str] = set()
+    found = []
+    for s in kernel.statements:
+        if {x.buffer for x in s.reads} & finished:
+            finished.add(s.target)
+            found.append("turn" if set(around) <= set(s.axes) else "after")
+            continue
+        if s.reduction is not None and walked & set(s.reduction.axes):
+            finished.add(s.target)
+        found.append("inside")
+    return found
+
+
+def plan_nests(kernel: Kernel, sequential: str | None = None, around: tuple[str, ...] = ()) -> list[NestPlan]:
     """The kernel's statements gathered into nests, in order: a statement joins the last nest when loops agree."""
     plans: list[NestPlan] = []
-    when = phases(kernel, sequential)
-    order = sorted(range(len(when)), key=lambda i: ("before", "inside", "after").index(when[i]))
+    when = phases(kernel, sequential, around)
+    walked = frozenset(a for a in (sequential, *around) if a is not None)
+    order = sorted(range(len(when)), key=lambda i: PHASES.index(when[i]))
     for position in order:
         statement = kernel.statements[position]
         last = plans[-1] if plans and plans[-1].phase == when[position] else None
-        if last is None or not _join(kernel, last, position, statement, sequential):
+        if last is None or not _join(kernel, last, position, statement, walked):
             plans.append(_open(position, statement, when[position]))
     return plans
 
@@ -76,7 +99,7 @@ def _open(position: int, statement: Statement, phase: str) -> NestPlan:
     return NestPlan(statement.axes, body=[position], phase=phase)
 
 
-def _join(kernel: Kernel, nest: NestPlan, position: int, statement: Statement, sequential: str | None) -> bool:
+def _join(kernel: Kernel, nest: NestPlan, position: int, statement: Statement, walked: frozenset[str]) -> bool:
     """Add the statement to the nest if it runs over the same loops and reads only what is finished there."""
     statements = kernel.statements
     members = [statements[i] for i in (*nest.body, *nest.reductions, *nest.epilogue)]
@@ -89,7 +112,7 @@ def _join(kernel: Kernel, nest: NestPlan, position: int, statement: Statement, s
                 return False
     late = {statements[i].target for i in (*nest.reductions, *nest.epilogue)}
     reads = {load.buffer for load in statement.reads}
-    accumulates = sequential is not None and sequential in nest.reduced
+    accumulates = bool(walked & set(nest.reduced))
     reduce = statement.reduction
     if reduce is None:
         own = frozenset(statement.axes)

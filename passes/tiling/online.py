@@ -156,8 +156,8 @@ def online_problem(nest: OnlineNest, target: Target) -> Problem:
     machine = machine_parameters(target)
     lanes = target.vector_lanes
     height = (target.vector_registers - 3) // 2
-    queries = _tiles(nest.rows, height, target.cores, MOST_QUERIES)
-    keys = (KEYS_DYNAMIC,) if nest.fixed else _tiles(nest.keys, 2 * lanes, target.cores, MOST_KEYS)
+    queries = tiles_of(nest.rows, height, target.cores, MOST_QUERIES)
+    keys = (KEYS_DYNAMIC,) if nest.fixed else tiles_of(nest.keys, 2 * lanes, target.cores, MOST_KEYS)
     parameters = machine | {
         "batch": nest.batch,
         "rows": nest.rows,
@@ -195,7 +195,7 @@ def online_of(kernel: Kernel, target: Target, rank: int = 0) -> tuple[str | None
     return rows, list(islice(online_schedules(nest_of(kernel, axis, rows), target), rank + 1))[-1]
 
 
-def _tiles(extent: int, step: int, cores: int, most: int) -> Domain:
+def tiles_of(extent: int, step: int, cores: int, most: int) -> Domain:
     """Tiles of an extent: nearly even parts, and whole steps."""
     parts = {-(-extent // count) for count in parts_of(extent, cores)}
     steps = {step * n for n in (1, 2, 3, 4, 6, 8, 12, 16)}

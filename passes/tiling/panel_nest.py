@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from effcc.ir.contraction import Operand
-from effcc.ir.dependences import is_copy, is_decoded, is_made_anew, online_axis
+from effcc.ir.dependences import is_copy, is_decoded, is_made_anew, walked_axis
 from effcc.ir.expr import Call, Const, free_axes, walk
 from effcc.ir.kernel import Kernel, Statement
 from effcc.passes.tiling.build import TiledNest
@@ -15,7 +15,7 @@ from effcc.passes.tiling.pack import pack_along, packable
 def makes_panels(kernel: Kernel, factor: Operand) -> bool:
     """Whether a factor of a product is what the kernel decodes or copies for itself."""
     s = kernel.definition(factor.data.buffer)
-    return s is not None and is_made_anew(kernel, s) and online_axis(kernel) is None
+    return s is not None and is_made_anew(kernel, s) and walked_axis(kernel) is None
 
 
 def decoded(choice: Choice, plan: NestPlan) -> Statement | None:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from effcc.accuracy import check
 from effcc.backend import _REGISTRY, effcc_backend, programs_of
 from effcc.faults import FaultWarning
-from effcc.ir.dependences import online_axis
+from effcc.ir.dependences import both_ways, online_axis
 from effcc.ir.program import Launch, Program
 from effcc.passes.in_place import _is_copy as is_copy
 
@@ -49,6 +49,32 @@ def test_attention_takes_one_pass_for_both_of_its_results() -> None:
     assert forward is not None
     assert sum(online_axis(k) is not None for k in forward.kernels.values()) == 1
     assert sum(any(s.reduction is not None for s in k.statements) for k in forward.kernels.values()) == 1
+
+
+@pytest.mark.parametrize("heads", [4, 2])
+def test_gradients_of_attention_take_one_pass(heads: int) -> None:
+    """Tiles of rows and columns are computed once, for all three; `heads` of keys, which four of queries share."""
+    torch.manual_seed(0)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=heads < 4)
+
+    leaves = [torch.randn(2, 70, n, 16, requires_grad=True) for n in (4, heads, heads)]
+    upstream = torch.randn(2, 4, 70, 16)
+    torch.compiler.reset()
+    compiled = torch.compile(attend, backend="effcc")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = gradients(compiled, leaves, upstream)
+    wide = [x.detach().double().requires_grad_() for x in leaves]
+    exact = gradients(attend, wide, upstream.double())
+    check(exact, gradients(attend, copy.deepcopy(leaves), upstream), found).require("attention")
+    backward = programs_of(compiled)[1].state.program
+    assert backward is not None and not backward.externs
+    assert sum(both_ways(k) is not None for k in backward.kernels.values()) == 1
+    largest = max(b.type.size for b in backward.buffers if b.space == "arena")  # type: ignore[type-var]
+    assert largest < 70 * 70
 
 
 def test_steps_of_a_small_network_follow_eagers() -> None:

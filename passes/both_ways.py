@@ -1,0 +1,220 @@
+"""A matrix summed both ways is computed once, tile by tile, and never stored: attention's gradients in one pass.
+
+    kernel a:  E[m,n] = exp(sum(k: Q[m,k] * K[n,k]) - L[m]);  V'[n,f] = sum(m: E[m,n] * O'[m,f])
+    kernel b:  D[m,n] = E[m,n] * (sum(f: O'[m,f] * V[n,f]) - R[m]);  Q'[m,k] = sum(n: D[m,n] * K[n,k])
+    kernel c:  K'[n,k] = sum(m: D[m,n] * Q[m,k])
+
+become one kernel that holds E and D in the cache for a tile of rows and columns, and adds that to all three sums:
+(FlashAttention-2's backward pass, arXiv:2307.08691; nothing here knows attention). For 12 heads of 2048 tokens, E and D
+are 400 MB. Where conditions of positions make tiles zero, as causal masks do, they are passed over.
+
+Tasks are along the axes that all of it shares (batch and heads), so there have to be enough of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from effcc.ir.contraction import contractions
+from effcc.ir.dependences import both_ways, shared_axes
+from effcc.ir.dims import Dim, elements, same
+from effcc.ir.expr import Axis, Load
+from effcc.ir.kernel import Kernel, Param, Statement
+from effcc.ir.program import Launch, Program, Step, fresh_name
+from effcc.passes.fusion.kernels import rename
+from effcc.passes.fusion.polyhedra import check_dependences
+from effcc.target import Target
+
+LEAST_POINTS = 64 * 64
+"""Points of a matrix that is worth it: a smaller one does not leave the cache."""
+IDLE = 1.25
+"""By how much the threads' longest share of the tasks may exceed the mean."""
+
+
+def sum_both_ways(program: Program, target: Target) -> Program:
+    """The program with the kernels joined that share such matrices."""
+    for matrix in [n for n in _between(program) if _is_of_products(program, n)]:
+        joined = _grown(program, matrix) if any(b.name == matrix for b in program.buffers) else None
+        if joined is not None and _worth(joined.kernel, target):
+            program = _with_one(program, joined)
+    used = {s.kernel for s in (*program.prepare, *program.launches) if isinstance(s, Launch)}
+    return replace(program, kernels={n: k for n, k in program.kernels.items() if n in used})
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """The kernel that does what `launches` do, without a name, and the statements that compute what they wrote."""
+
+    launches: Sequence[Launch]
+    kernel: Kernel
+    arguments: tuple[str, ...]
+    results: tuple[str, ...]
+    places: Mapping[str, Statement]
+
+
+def _grown(program: Program, matrix: str) -> _Joined | None:
+    """What computes and reads a matrix, together with what reads others of the same points, as one kernel."""
+    between = _between(program)
+    touched = {matrix}
+    while True:
+        launches = [s for s in program.steps if isinstance(s, Launch) and touched & set(s.touched)]
+        joined = _joined(program, launches)
+        if joined is None:
+            return None
+        points = set(joined.places[matrix].axes[-2:])
+        more = {n for n in joined.results if points <= set(joined.places[n].axes)}
+        if not more or not more <= between.keys():
+            return None if more else joined
+        touched |= more
+
+
+def _between(program: Program) -> dict[str, None]:
+    """The buffers that one launch of a call writes and others read, and nothing else touches, in order."""
+    aliased = {b.alias for b in program.buffers if b.alias}
+    kept = {*program.outputs, *aliased, *(n for pair in program.updates for n in pair)}
+    found: dict[str, None] = {}
+    for b in program.buffers:
+        if b.space != "arena" or b.alias or b.name in kept or b.type.rank < 2:
+            continue
+        touching = [s for s in program.steps if b.name in (*s.arguments, *s.results)]
+        launches = [s for s in touching if isinstance(s, Launch)]
+        makers = [s for s in launches if b.name in s.results]
+        known = all(isinstance(n, int) for n in b.type.shape) and elements(b.type.shape[-2:]) >= LEAST_POINTS
+        if known and len(makers) == 1 and 1 < len(launches) == len(touching):
+            found[b.name] = None
+    return found
+
+
+def _is_of_products(program: Program, buffer: str) -> bool:
+    """Whether a buffer has the axes of a product of rows and columns in the kernel that computes it."""
+    maker = next(s for s in program.steps if isinstance(s, Launch) and buffer in s.results)
+    kernel = program.kernels[maker.kernel]
+    output = kernel.outputs[maker.results.index(buffer)].name
+    own = {frozenset(s.axes) for s in kernel.statements if s.target == output}
+    return any(c.is_outer and frozenset((*c.batch, *c.rows, *c.columns)) in own for c in contractions(kernel).values())
+
+
+def _worth(kernel: Kernel, target: Target) -> bool:
+    """Whether it is such a kernel, with tasks for all threads, and caches have room for each one's sums."""
+    crossing = both_ways(kernel)
+    if crossing is None:
+        return False
+    shared = shared_axes(kernel)
+    tasks = elements(tuple(kernel.extents[a] for a in shared))
+    sums = [s for s in kernel.statements if s.reduction is not None and set(s.reduction.axes) == set(crossing.rows)]
+    held = sum(elements(tuple(kernel.extents[a] for a in s.axes if a not in shared)) * s.dtype.bytes for s in sums)
+    if held > (target.l2_bytes + target.l3_bytes // target.cores) // 2:
+        return False
+    return tasks > 1 and -(-tasks // target.cores) * target.cores <= IDLE * tasks
+
+
+# One kernel of several -----------------------------------------------------------------------------------------------
+
+
+def _joined(program: Program, launches: Sequence[Launch]) -> _Joined | None:
+    """Several kernels as one; None where what they share is not read point by point, or something is checked."""
+    own = {n for s in launches for n in s.results}
+    read = {n for s in program.steps if s not in launches for n in s.arguments} | set(program.outputs)
+    read |= {n for pair in program.updates for n in pair}
+    places: dict[str, Statement] = {}  # by buffer, what computes it
+    params: dict[tuple[str, Param], str] = {}
+    outputs: dict[str, Param] = {}
+    axes: dict[str, Dim] = {}
+    weights: set[str] = set()
+    statements: list[Statement] = []
+    for launch in launches:
+        kernel = program.kernels[launch.kernel]
+        if launch.checks or kernel.scans or kernel.spans or any(s.scatter is not None for s in kernel.statements):
+            return None
+        named = _named(kernel, dict(zip((p.name for p in kernel.params), launch.arguments, strict=True)), places)
+        if named is None:
+            return None
+        for axis, extent in kernel.axes:
+            if axis in named and not same(axes[named[axis]], extent):
+                return None
+            axes.setdefault(named.setdefault(axis, fresh_name(axis, axes)), extent)
+        buffers: dict[str, str] = {}
+        for p, argument in zip(kernel.params, launch.arguments, strict=True):
+            if argument in places:
+                buffers[p.name] = places[argument].target
+                continue
+            weight = p.name in kernel.weights
+            key = (argument, replace(p, name=""))
+            buffers[p.name] = params.setdefault(key, f"{'w' if weight else 'x'}{len(params)}")
+            weights |= {buffers[p.name]} if weight else set()
+        taken = {s.target for s in statements} | set(params.values())
+        for s in kernel.statements:
+            if s.target not in buffers:
+                buffers[s.target] = fresh_name(s.target, taken)
+                taken.add(buffers[s.target])
+        renamed = [rename(s, named, buffers) for s in kernel.statements]
+        statements += renamed
+        for p, result in zip(kernel.outputs, launch.results, strict=True):
+            made = [s for s in renamed if s.target == buffers[p.name]]
+            places[result] = made[-1]
+            if result in read:
+                outputs[result] = replace(p, name=buffers[p.name])
+    if any(argument in own for argument, _ in params):
+        return None  # read before it is written: it holds what was there before
+    location = "; ".join(dict.fromkeys(x for s in launches if (x := program.kernels[s.kernel].location)))
+    kernel = Kernel(
+        "", tuple(replace(p, name=name) for (_, p), name in params.items()), tuple(outputs.values()),
+        tuple(axes.items()), tuple(statements), location=location, weights=frozenset(weights),
+    )  # fmt: skip
+    return _Joined(launches, kernel, tuple(argument for argument, _ in params), tuple(outputs), places)
+
+
+def _named(kernel: Kernel, given: Mapping[str, str], places: Mapping[str, Statement]) -> dict[str, str] | None:
+    """What axes are called where they walk results of the other kernels; None where these are not read at one point."""
+    named: dict[str, str] = {}
+    for load in (x for s in kernel.statements for x in s.reads):
+        made = places.get(given.get(load.buffer, ""))
+        if made is None:
+            continue
+        if not _alike(load, made):
+            return None
+        for index, axis in zip(load.index, made.axes, strict=True):
+            assert isinstance(index, Axis)
+            if named.setdefault(index.name, axis) != axis:
+                return None
+    return named if len(set(named.values())) == len(named) else None
+
+
+def _alike(load: Load, made: Statement) -> bool:
+    plain = [i.name for i in load.index if isinstance(i, Axis)]
+    return len(plain) == len(load.index) == len(made.axes) == len(set(plain))
+
+
+# Its place in the program ---------------------------------------------------------------------------------------------
+
+
+def _with_one(program: Program, joined: _Joined) -> Program:
+    """The program with one launch in place of several, or as it is where what they read comes of what they write."""
+    launches, kernel, arguments, results = joined.launches, joined.kernel, joined.arguments, joined.results
+    first, last = program.steps.index(launches[0]), program.steps.index(launches[-1])
+    before: list[Step] = []
+    after: list[Step] = []
+    read: set[str] = set()  # by launches that have been passed, and by what comes after
+    written = {n for s in launches for n in s.results}
+    for step in program.steps[first:last]:
+        late = {*step.arguments, *step.results} & written or set(step.results) & read
+        if step not in launches and not late:
+            before.append(step)
+            continue
+        read |= set(step.arguments)
+        if step not in launches:
+            after.append(step)
+            written |= set(step.results)
+    if {n for s in after for n in s.results} & set(arguments):
+        return program
+    check_dependences(kernel, shared_axes(kernel))
+    alike = (n for n, k in program.kernels.items() if replace(k, name="", location="") == replace(kernel, location=""))
+    name = next(alike, None) or fresh_name(f"{kernel.statements[0].target}_both_ways", program.kernels)
+    kernels = {**program.kernels, name: program.kernels.get(name, replace(kernel, name=name))}
+    steps = (
+        *program.steps[:first], *before, Launch(name, arguments, results), *after, *program.steps[last + 1 :],
+    )  # fmt: skip
+    gone = {n for s in launches for n in s.results} - set(results)
+    buffers = tuple(b for b in program.buffers if b.name not in gone)
+    return replace(program, kernels=kernels, steps=steps, buffers=buffers)
