@@ -21,8 +21,8 @@ from effcc.target import Target
 
 OPTIONAL = (
     "decode_matrices", "sub_pixels", "simplify", "multiply_integers", "sum_by_dots", "sum_by_groups", "keep_codes",
-    "inline", "codes", "online", "both_ways", "in_place", "carry_steps", "arrange", "pack_at_calls", "widen_rows", "share_rows",
-    "share_inputs", "cut_long_spans", "turn_columns",
+    "inline", "codes", "online", "both_ways", "in_place", "carry_steps", "arrange", "pack_at_calls", "widen_rows",
+    "share_rows", "share_inputs", "cut_long_spans", "turn_columns",
 )  # fmt: skip
 """Passes that programs can do without."""
 REPEATED = (
