@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,7 @@ class _Campaign:
         with Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress) as bar:
             task = bar.add_task("fuzz", total=minutes * 60)
             number, batches = self.next, 0
-            targets = self._targets()
+            targets = islice(self._targets(), self.batches, None)
             pace, seed = self.pace, self.seed + self.batches
             first = self.batches
             alone: Sequence[tuple[Callable[[int], list[Failure]], int]] = (

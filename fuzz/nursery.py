@@ -6,7 +6,6 @@ again whenever it is renewed.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import pickle
@@ -95,13 +94,20 @@ class Nurseling:
 
 
 class _Nursery:
-    """The process that the others are forked from."""
+    """The process that the others are forked from; with `alike` a fork of this one, in place of a fresh one."""
 
-    def __init__(self) -> None:
+    def __init__(self, alike: bool = False) -> None:
         self._socket, other = socket.socketpair()
-        command = [sys.executable, "-W", "ignore", "-c", f"from {__name__} import main; main({other.fileno()})"]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[other.fileno()])
         self._lock = Lock()
+        if alike and os.fork() == 0:
+            self._socket.close()
+            try:
+                main(other.detach())
+            finally:
+                os._exit(0)
+        if not alike:
+            command = [sys.executable, "-W", "ignore", "-c", f"from {__name__} import main; main({other.fileno()})"]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[other.fileno()])
         other.close()
 
     def fork(self, serve: str, environment: Mapping[str, str]) -> tuple[int, socket.socket]:
@@ -128,10 +134,19 @@ class _Nursery:
         return answer
 
 
-@functools.cache
+_begun: list[_Nursery] = []
+
+
 def nursery() -> _Nursery:
     """The nursery of this process; the first call begins it."""
-    return _Nursery()
+    if not _begun:
+        _begun.append(_Nursery())
+    return _begun[0]
+
+
+def begin_forked() -> None:
+    """Begin this process's nursery as a fork of it, which has imported everything already and has no threads."""
+    _begun.append(_Nursery(alike=True))
 
 
 # In its process -------------------------------------------------------------------------------------------------------

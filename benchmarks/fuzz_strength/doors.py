@@ -11,6 +11,7 @@ import compileall
 import contextlib
 import importlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,18 +32,21 @@ from benchmarks.fuzz_strength.trial import PARTS, ROOT, UNTOUCHED, Result
 
 EACH_MINUTE = {
     "sizes": 550, "encoders": 130, "rules": 275, "traced": 120, "compiled": 120, "packages": 100, "graphs": 88,
-    "modules": 6, "deployed": 88,
+    "modules": 6,
 }  # fmt: skip
 """Cases that a campaign has in a minute, by door, on two quiet cores. traced, compiled: programs, of which the one door
-judges those that are traced, the other those that are called in other ways; deployed: graphs, of which an eighth is."""
+judges those that are traced, the other those that are called in other ways; graphs: an eighth of them deployed, too."""
+SHARES = (0.1, 0.4, 1.0)
+"""A first share of each door's cases comes before the second of any: most of what is found shows early."""
+FIRST_GRAPHS = 16  # whose processes end before the next are drawn, three times as many each time
 NEAREST = (
     ("effcc/frontend/sizes", "sizes traced"), ("effcc/frontend/conditions", "sizes traced"),
     ("effcc/frontend", "traced compiled modules"), ("effcc/ir/encodings", "encoders modules graphs"),
     ("effcc/compression", "modules compiled"), ("passes/rules", "rules traced graphs"),
-    ("passes/hoist", "compiled deployed"), ("passes", "graphs traced"), ("effcc/ir", "traced graphs"),
-    ("runtime/include/effcc/digest", "deployed modules compiled"), ("runtime/include", "graphs traced"),
-    ("runtime/c", "sizes deployed"), ("runtime", "deployed modules programs packages"), ("codegen", "graphs traced"),
-    ("effcc", "compiled deployed modules"),
+    ("passes/hoist", "compiled graphs"), ("passes", "graphs traced"), ("effcc/ir", "traced graphs"),
+    ("runtime/include/effcc/digest", "graphs modules compiled"), ("runtime/include", "graphs traced"),
+    ("runtime/c", "sizes graphs"), ("runtime", "graphs modules compiled packages"), ("codegen", "graphs traced"),
+    ("effcc", "compiled graphs modules"),
 )  # fmt: skip
 """By the beginning of a plant's file: the doors that come first, as they reach it soonest."""
 HANGS = 1200.0  # seconds of a trial, after which it is ended
@@ -187,15 +192,22 @@ def _try(asked: dict[str, Any], told: Path) -> None:
     _tell(told, outcome="import")
     importlib.import_module("effcc.fuzz.campaign")
     importlib.import_module("effcc.backend")
+    begin_forked = importlib.import_module("effcc.fuzz.nursery").begin_forked
     if not str(sys.modules["effcc"].__file__).startswith(folder):
         raise RuntimeError(f"effcc was imported from {sys.modules['effcc'].__file__}")
-    for door in asked["doors"]:
-        _tell(told, outcome="missed", door=door, seconds=_used())
-        for count, found in enumerate(_DOORS[door](asked["seed"], round(EACH_MINUTE[door] * asked["minutes"])), 1):
-            if found:
-                step, message = found
-                _tell(told, outcome="found", seconds=_used(), step=step, message=message[:300], programs=count)
-                return
+    begin_forked()  # as everything is imported here already
+    wanted = {door: round(EACH_MINUTE[door] * asked["minutes"]) for door in asked["doors"]}
+    cases = {door: enumerate(_DOORS[door](asked["seed"], count), 1) for door, count in wanted.items()}
+    done = dict.fromkeys(wanted, 0)
+    for share in SHARES:
+        for door, count in wanted.items():
+            _tell(told, outcome="missed", door=door, seconds=_used())
+            for number, found in islice(cases[door], max(0, math.ceil(share * count) - done[door])):
+                done[door] = number
+                if found:
+                    step, message = found
+                    _tell(told, outcome="found", seconds=_used(), step=step, message=message[:300], programs=number)
+                    return
     _tell(told, door="", seconds=_used())
 
 
@@ -213,7 +225,8 @@ def _checks(name: str, at_once: int) -> Callable[[int, int], Iterator[Found | No
         module, kind = name.split(":")
         some = getattr(importlib.import_module(module), kind)(seed).some
         for _ in range(0, count, at_once):
-            yield next(((f.step, f"{f.kind}: {f.message}") for f in some(at_once)), None)
+            wrong = [(f.step, f"{f.kind}: {f.message}") for f in some(at_once)]
+            yield from wrong[:1] or [None] * at_once
 
     return checked
 
@@ -239,25 +252,31 @@ def _modules(seed: int, count: int) -> Iterator[Found | None]:
 def _packages(seed: int, count: int) -> Iterator[Found | None]:
     from effcc.fuzz.damaged import AT_A_TIME, Trials, judge
 
-    return _each(lambda n: judge(Trials(n)), range(seed, seed + count // AT_A_TIME))
+    for found in _each(lambda n: judge(Trials(n)), range(seed, seed + count // AT_A_TIME)):
+        yield from [None] * (AT_A_TIME - 1)
+        yield found
 
 
-def _graphs(deployed: int) -> Callable[[int, int], Iterator[Found | None]]:
-    def drawn(seed: int, count: int) -> Iterator[Found | None]:
-        from effcc.fuzz.campaign import Pace, run
+def _graphs(seed: int, count: int) -> Iterator[Found | None]:
+    from effcc.fuzz.campaign import Pace, run
+    from effcc.fuzz.journal import Before, Begun
 
-        pace = Pace(deployed=deployed, modules=False, programs=False, packages=False, rules=0, encoders=0, sizes=0)
-        report = run(1e6, seed, most=count, progress=False, reduce_seconds=0, stop_after=1, pace=pace)
-        yield from [None] * max(report.graphs - 1, 0)
+    pace = Pace(modules=False, programs=False, packages=False, rules=0, encoders=0, sizes=0)
+    done, more = 0, FIRST_GRAPHS
+    while done < count:
+        more = min(more, count - done)
+        so_far = {"next": seed + done, "batches": -(-done // pace.batch), "ops": {}, "found": None}
+        before = Before(Begun(seed, 0), 0, graphs=so_far | dict.fromkeys(("graphs", "nodes", "compiled", "mutants"), 0))
+        report = run(1e6, seed, most=more, progress=False, reduce_seconds=0, stop_after=1, pace=pace, before=before)
+        yield from [None] * (more - 1)
         yield next(((f.step, f"seed {f.case.seed}, {f.kind}: {f.message}") for f in report.failures), None)
-
-    return drawn
+        done, more = done + more, 3 * more
 
 
 _DOORS: dict[str, Callable[[int, int], Iterator[Found | None]]] = {
     "sizes": _checks("effcc.fuzz.sizes:SizeChecks", 50), "encoders": _checks("effcc.fuzz.encoders:EncoderChecks", 12),
     "rules": _checks("effcc.fuzz.rules:RuleChecks", 10), "traced": _programs(True), "compiled": _programs(False),
-    "packages": _packages, "graphs": _graphs(0), "modules": _modules, "deployed": _graphs(1),
+    "packages": _packages, "graphs": _graphs, "modules": _modules,
 }  # fmt: skip
 
 if __name__ == "__main__":
