@@ -267,7 +267,10 @@ def _graphs(seed: int, count: int) -> Iterator[Found | None]:
         more = min(more, count - done)
         so_far = {"next": seed + done, "batches": -(-done // pace.batch), "ops": {}, "found": None}
         before = Before(Begun(seed, 0), 0, graphs=so_far | dict.fromkeys(("graphs", "nodes", "compiled", "mutants"), 0))
-        report = run(1e6, seed, most=more, progress=False, reduce_seconds=0, stop_after=1, pace=pace, before=before)
+        report = run(
+            1e6, seed, most=more, progress=False, reduce_seconds=0, stop_after=1, pace=pace, before=before,
+            others=done > 0,  # Triton's interpreter takes seconds to start
+        )  # fmt: skip
         yield from [None] * (more - 1)
         yield next(((f.step, f"seed {f.case.seed}, {f.kind}: {f.message}") for f in report.failures), None)
         done, more = done + more, 3 * more

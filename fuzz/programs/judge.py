@@ -6,7 +6,7 @@ import contextlib
 import re
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from effcc.fuzz.programs.calling import Raised, Seen, Through, compiled, eager, 
 from effcc.fuzz.programs.case import Case
 from effcc.fuzz.programs.known import known
 from effcc.fuzz.programs.oracle import TRIALS, Disturbed, same_bits, within
-from effcc.fuzz.programs.traced import Traced, Untraceable, can_be_traced
+from effcc.fuzz.programs.traced import Traced, Untraceable, can_be_traced, has_control_flow
 
 INVALID = "invalid"
 REFUSED = "refused"
@@ -67,8 +67,8 @@ def judge(case: Case) -> Failure | str:
             got = observe(case, loaded, through)
         if difference(expected, got, []) is None:
             return ""  # bit by bit as eager: how far off it may be does not matter
-        trials = _disturbed(case, loaded) if isinstance(expected[0], Seen) else []
-        found = difference(expected, got, trials, case.way == "interpreted" and _only_finite(case, loaded))
+        trials = _disturbed(case, loaded) if isinstance(expected[0], Seen) else ()
+        found, seen = lasting(expected, got, trials, case.way == "interpreted" and _only_finite(case, loaded))
         if found is None:
             return ""
         if case.export and _is_refusal(got):
@@ -79,7 +79,7 @@ def judge(case: Case) -> Failure | str:
         torch._dynamo.reset()
         if case.export and _fails_in_pytorch(case, loaded):
             return PYTORCH
-        other = difference(expected, observe(case, loaded, compiled(case, "aot_eager")), trials)
+        other = difference(expected, observe(case, loaded, compiled(case, "aot_eager")), seen)
         if other is not None and other[0] == found[0]:
             return PYTORCH
         return failure
@@ -101,18 +101,18 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
         return INVALID
     if difference(expected, got, []) is None:
         return ""
-    if any("cond(" in line or "while_loop(" in line for line in case.lines):
+    if has_control_flow(case):
         expected = traced.in_eager(plain=False)
         if any(isinstance(e, Raised) for e in expected):
             return INVALID
-    trials = [_sound(traced.in_eager(Disturbed(seed, strict=not case.trains))) for seed in range(TRIALS)]
-    found = difference(expected, got, trials, _only_finite(case, loaded))
+    trials = (_sound(traced.in_eager(Disturbed(seed, strict=not case.trains))) for seed in range(TRIALS))
+    found, seen = lasting(expected, got, trials, _only_finite(case, loaded))
     if found is None:
         return ""
     failure = Failure(case, *found)
     if known(failure):
         return KNOWN
-    other = None if isinstance(got[-1], Raised) else difference(expected, traced.traced_in_eager(), trials)
+    other = None if isinstance(got[-1], Raised) else difference(expected, traced.traced_in_eager(), seen)
     return PYTORCH if other is not None and other[0] == found[0] else failure
 
 
@@ -138,21 +138,21 @@ def _judge_at_sizes(case: Case, loaded: Any) -> Failure | str:
             got = call.at_sizes(trace)
         if got is None or difference(expected, got, []) is None:
             continue
-        trials = [_sound(call.in_eager(Disturbed(seed))) for seed in range(TRIALS)]
-        found = difference(expected, got, trials, _only_finite(case, loaded))
+        trials = (_sound(call.in_eager(Disturbed(seed))) for seed in range(TRIALS))
+        found, seen = lasting(expected, got, trials, _only_finite(case, loaded))
         if found is None:
             continue
         failure = Failure(case, found[0], f"call {number + 1} at {dict(sizes)}: {found[1]}")
         if known(failure):
             return KNOWN
-        other = difference(expected, call.traced_in_eager_at_sizes(trace), trials)
+        other = difference(expected, call.traced_in_eager_at_sizes(trace), seen)
         return PYTORCH if other is not None and other[0] == found[0] else failure
     return ""
 
 
-def _disturbed(case: Case, loaded: Any) -> list[list[Seen | Raised]]:
-    modes = [Disturbed(seed, strict=not case.trains) for seed in range(TRIALS)]
-    return [_sound(observe(case, loaded, eager, mode)) for mode in modes]
+def _disturbed(case: Case, loaded: Any) -> Iterator[list[Seen | Raised]]:
+    modes = (Disturbed(seed, strict=not case.trains) for seed in range(TRIALS))
+    return (_sound(observe(case, loaded, eager, mode)) for mode in modes)
 
 
 def _only_finite(case: Case, loaded: Any) -> bool:
@@ -184,6 +184,23 @@ def _fails_in_pytorch(case: Case, loaded: Any) -> bool:
     except Exception:  # whatever is raised is PyTorch's
         return True
     return False
+
+
+def lasting(
+    expected: Sequence[Seen | Raised],
+    got: Sequence[Seen | Raised],
+    trials: Iterable[Sequence[Seen | Raised]],
+    wider: bool = False,
+) -> tuple[tuple[str, str] | None, list[Sequence[Seen | Raised]]]:
+    """What is wrong still after all disturbed runs, and those. A run more only allows more, so none is made once
+    nothing is wrong."""
+    seen: list[Sequence[Seen | Raised]] = []
+    for trial in trials:
+        seen.append(trial)
+        found = difference(expected, got, seen, wider)
+        if found is None:
+            return None, seen
+    return difference(expected, got, seen, wider), seen
 
 
 def difference(

@@ -6,6 +6,7 @@ caller sees beside numbers (memory, strides, refusals, other sizes) is seen thro
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from effcc.fuzz.programs.case import Case
 from effcc.fuzz.programs.interpreted import interpret_captured
 from effcc.fuzz.programs.oracle import Disturbed
 from effcc.fuzz.programs.plainly import plain_control_flow
+from effcc.fuzz.programs.recorded import Unrecorded, record
 from effcc.fuzz.programs.values import tensor
 
 
@@ -61,9 +63,7 @@ class Traced:
         """The same, by the imported graph. Raises Untraceable where there is none."""
         given = [*(t.clone() for t in self._given), *self._weights]
         try:
-            graph_module = _trace(self, given)
-            if any(_writes(node) for node in graph_module.graph.nodes):
-                graph_module = _trace(functionalize(graph_module), given)
+            graph_module = self._recorded(given)
         except Exception as error:  # what is raised there is PyTorch's
             raise Untraceable(str(error)) from error
         self._traced = graph_module
@@ -72,6 +72,15 @@ class Traced:
         except Exception as error:  # whatever is raised is what is seen
             return [Raised("the call", error)]
         return [Seen(n, t) for n, t in zip(self._told, found, strict=True)]
+
+    def _recorded(self, given: Sequence[Tensor]) -> fx.GraphModule:
+        if not has_control_flow(self._case):
+            with contextlib.suppress(Unrecorded):
+                return record(self, given)
+        graph_module = _trace(self, given)
+        if any(_writes(node) for node in graph_module.graph.nodes):
+            graph_module = _trace(functionalize(graph_module), given)
+        return graph_module
 
     def traced_at_sizes(self) -> AtSizes:
         """Traced and imported with symbols for its sizes. Raises Untraceable, and what importing raises."""
@@ -176,6 +185,11 @@ def _trace(
 
 def _writes(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def has_control_flow(case: Case) -> bool:
+    """Whether a program calls PyTorch's branches and loops."""
+    return any("cond(" in line or "while_loop(" in line for line in case.lines)
 
 
 def can_be_traced(case: Case, loaded: Any) -> bool:
