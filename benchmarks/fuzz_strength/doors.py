@@ -31,7 +31,7 @@ from benchmarks.fuzz_strength.plants import Plant, StaleError
 from benchmarks.fuzz_strength.trial import PARTS, ROOT, UNTOUCHED, Result
 
 EACH_MINUTE = {
-    "sizes": 550, "encoders": 130, "rules": 275, "traced": 120, "compiled": 120, "packages": 100, "graphs": 88,
+    "sizes": 550, "encoders": 130, "rules": 275, "traced": 180, "compiled": 180, "packages": 100, "graphs": 88,
     "modules": 6,
 }  # fmt: skip
 """Cases that a campaign has in a minute, by door, on two quiet cores. traced, compiled: programs, of which the one door
@@ -236,7 +236,7 @@ def _programs(traced: bool) -> Callable[[int, int], Iterator[Found | None]]:
         from effcc.fuzz.programs.draw import WAYS, draw
         from effcc.fuzz.programs.judge import judge
 
-        seeds = [n for n in range(seed, seed + count) if (WAYS[n % len(WAYS)] == "traced") is traced]
+        seeds = [n for n in range(seed, seed + count) if (WAYS[n % len(WAYS)] in ("traced", "recorded")) is traced]
         return _each(lambda n: judge(draw(n)), seeds)
 
     return judged

@@ -30,7 +30,7 @@ def inputs({sizes}):
     return {names},
 """
 
-WAYS = ("compiled", "interpreted", "traced")
+WAYS = ("compiled", "interpreted", "traced", "recorded")
 MODES = ("no_grad", "training", "inference", "autocast", "autocast_training")
 
 
@@ -51,7 +51,7 @@ class Case:
     the inputs that gradients are wanted of. change: a statement about `program` that is run after each call. export:
     whether a package is called instead of what is compiled. target: as effcc takes it. way: one of `WAYS`: whether its
     graphs are compiled, or interpreted as they are imported (`effcc.fuzz.programs.interpreted`), those of Dynamo's
-    trace or of one that takes less time (`effcc.fuzz.programs.traced`).
+    trace or of one that takes less time (`effcc.fuzz.programs.traced`), of known sizes if they are recorded.
     """
 
     seed: int

@@ -31,12 +31,17 @@ from effcc.fuzz.programs.values import indices, laid, tensor
 
 MODES = ("no_grad",) * 5 + ("training",) * 4 + ("inference", "autocast", "autocast_training")
 TARGETS = ("host", "host", "host", "avx2", "scalar")
-WAYS = ("compiled", *("traced",) * 12, "interpreted", *("traced",) * 12)
-"""How programs are seen, in turn: the other ways take twenty and sixty times as long as tracing."""
-LINES = 9  # at most
-IN_TURN, TRIES = 3, 6
-LINES_TRACED, IN_TURN_TRACED = 12, 6
-"""The same of programs that are traced: a line more takes little there, a program more a twentieth of a second."""
+WAYS = (
+    "compiled", *("recorded", "traced", "recorded") * 4, "interpreted", *("recorded", "recorded", "traced") * 4,
+)  # fmt: skip
+"""How programs are seen, in turn: a recorded one takes half as long as a traced one (some of which go through Dynamo),
+the other ways five and twenty times as long."""
+LINES = {"recorded": 24, "traced": 12}  # at most; 9 in other ways
+IN_TURN = {"recorded": 12, "traced": 6}  # of the table's calls; 3 in other ways
+TRIES = 6
+NOT_RECORDED = re.compile(r"\b(cond|while_loop|batch_norm|equal|cov|corrcoef|one_hot)\(")
+"""What is not the same when it is recorded as it runs: PyTorch's branches and loops, state written under cover, what
+makes Python's numbers of elements."""
 COSTLY = 0.3
 """How often branches and loops are drawn, beside other themes: Dynamo takes half a second to trace one."""
 LEARNED_EVERY = 3
@@ -74,9 +79,11 @@ class _Draw:
     def case(self) -> Case:
         random = self.random
         self.mode = random.choice(MODES)
-        self.export = self.mode == "no_grad" and random.random() < 0.12
-        self.way = "compiled" if self.export else WAYS[self.seed % len(WAYS)]
-        dynamic = False if self.export else random.choice((False, False, False, True, True, None))
+        self.way = WAYS[self.seed % len(WAYS)]
+        self.export = self.mode == "no_grad" and random.random() < 0.12 and self.way != "recorded"
+        self.way = "compiled" if self.export else self.way
+        dynamic = random.choice((False, False, False, True, True, None))
+        dynamic = False if self.export or self.way == "recorded" else dynamic
         count = 1 if dynamic is False else 2
         calls = [self._sizes() for _ in range(count)]
         if self.way == "traced" and dynamic is not False:  # sizes that are no symbols, or one, fit no other call
@@ -86,12 +93,11 @@ class _Draw:
         self.calm = self.mode.endswith("training") or random.random() < 0.6
         themes = list(THEMES)
         weights = [random.choice((0.2, 1, 3)) * (COSTLY if t == "control" else 1) for t in themes]
-        traced = self.way == "traced"
-        wanted = random.randint(2, LINES_TRACED if traced else LINES)
+        wanted = random.randint(2, LINES.get(self.way, 9))
         refused = False
         if are_wanted() and self.seed % LEARNED_EVERY == LEARNED_EVERY - 1:
             self._learned_lines(wanted)
-        in_turn = IN_TURN_TRACED if traced else IN_TURN
+        in_turn = IN_TURN.get(self.way, 3)
         for k in range(in_turn):  # every call in its turn, so that few programs see them all
             for _ in range(TRIES):
                 before = len(self.lines)
@@ -155,6 +161,8 @@ class _Draw:
 
     def _line(self, template: str) -> bool:
         """Append a call; True where eager refuses the sizes or dtypes of what is drawn, which is left in `_refused`."""
+        if self.way == "recorded" and NOT_RECORDED.search(template):
+            return False
         before = self._mark()
         places = Places(self)
         try:

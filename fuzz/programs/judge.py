@@ -56,7 +56,7 @@ def judge(case: Case) -> Failure | str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = case.load()
-        if case.way == "traced" and can_be_traced(case, loaded):
+        if case.way in ("traced", "recorded") and can_be_traced(case, loaded):
             return _judge_traced(case, loaded)
         expected = observe(case, loaded, eager)
         if not expected:

@@ -142,7 +142,7 @@ class Places:
         draw, random = self._draw, self._random
         shape = f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
         shared = [i for i in draw.inputs if i.name not in draw.learned and "indices" not in i.text]
-        if shared and not draw.export and random.random() < 0.08:
+        if shared and not draw.export and draw.way != "recorded" and random.random() < 0.08:
             other = random.choice(shared).name
             held = draw.value(other)
             views = [other, f"{other}[:]", f"{other}.detach()"]

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.func import functionalize
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from effcc.frontend.decompositions import compile_decompositions
 
@@ -54,6 +54,7 @@ class _Recording(TorchDispatchMode):
         self._constants = nn.Module()
         self._graph = fx.Graph(self._constants)
         self._known: dict[int, tuple[Tensor, fx.Node]] = {}
+        self._seen: dict[fx.Node, Any] = {}  # how what a node gives lies in memory
         for number, tensor in enumerate(given):
             self._keep(self._graph.placeholder(f"arg{number}_1"), tensor)
 
@@ -61,6 +62,10 @@ class _Recording(TorchDispatchMode):
         """The graph that gives these results."""
         self._graph.output([self._node(r) for r in results])
         self._graph.eliminate_dead_code()
+        if not any(_writes(node.target) for node in self._graph.nodes):  # else it is recorded once more
+            for node in self._graph.nodes:
+                if node in self._seen:
+                    node.meta["val"] = tree_map_only(_Lies, self._fake_of, self._seen[node])
         return fx.GraphModule(self._constants, self._graph)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -83,7 +88,7 @@ class _Recording(TorchDispatchMode):
         if isinstance(results, Tensor):
             self._keep(node, results)
         else:
-            node.meta["val"] = tree_map(lambda r: self._seen(r) if isinstance(r, Tensor) else r, results)
+            self._seen[node] = tree_map_only(Tensor, _Lies, results)
             for number, result in enumerate(results):
                 if isinstance(result, Tensor):
                     self._keep(self._graph.call_function(operator.getitem, (node, number)), result)
@@ -91,7 +96,7 @@ class _Recording(TorchDispatchMode):
 
     def _keep(self, node: fx.Node, tensor: Tensor) -> None:
         """Take note of what computes a tensor, which must not end before its number is used again."""
-        node.meta["val"] = self._seen(tensor)
+        self._seen[node] = _Lies(tensor)
         self._known[id(tensor)] = tensor, node
 
     def _node(self, tensor: Tensor) -> fx.Node:
@@ -101,7 +106,13 @@ class _Recording(TorchDispatchMode):
             self._keep(self._graph.get_attr(name), tensor)
         return self._known[id(tensor)][1]
 
-    def _seen(self, tensor: Tensor) -> Tensor:
-        """A tensor without elements that is as this one."""
-        with self._fake:
-            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+    def _fake_of(self, lies: _Lies) -> Tensor:
+        empty = torch.empty_strided(lies.shape, lies.strides, dtype=lies.dtype, device="meta")
+        return FakeTensor(self._fake, empty, torch.device("cpu"))
+
+
+class _Lies:
+    """How a tensor lies in memory."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.shape, self.strides, self.dtype = tensor.shape, tensor.stride(), tensor.dtype

@@ -77,7 +77,7 @@ torch.broadcast_tensors({t}, {&t})[0] | {t1+}.view({t}.shape[0], -1) | {t2+}.unf
 SHAPES = """
 torch.cat([{t1+}, {=t}], {d}) | torch.cat([{t1+}, {=}, {=}], {d}) | torch.stack([{t}, {=t}], {D}) | {t}.repeat({reps})
 {t1+}.repeat_interleave(2, {d}) | {t1+}.roll({k}, {d}) | {t2+}.roll((1, -2), (0, 1)) | {t2}.rot90() | {t}.tile(2)
-torch.tril({t2+}) | torch.triu({t2+}, {k}) | torch.diag_embed({t1+}) | F.pad({t1+}, (1, {k}))
+torch.tril({t2+}, {k}) | torch.triu({t2+}, {k}) | torch.diag_embed({t1+}) | F.pad({t1+}, (1, {k}))
 F.pad({f1+}, (-1, 2), value={s}) | F.pad({f3}, (1, 1), mode="reflect") | F.pad({f3}, (1, 2), mode="replicate")
 F.pad({f3}, (1, 1), mode="circular") | torch.hstack([{t1+}, {=}]) | torch.vstack([{t1+}, {=}])
 torch.meshgrid({t1}, {t1}, indexing="ij")[0] | torch.block_diag({f2}, {f2}) | torch.cartesian_prod({t1}, {t1})
