@@ -27,8 +27,8 @@ index_fill index_fill_ index_copy index_copy_ masked_scatter masked_scatter_ mas
 repeat tril triu constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d put
 put_ index_put index_put_ _index_put_impl_ repeat_interleave diag_embed slice_scatter select_scatter
 diagonal_scatter as_strided_scatter embedding channel_shuffle pixel_shuffle pixel_unshuffle block_diag im2col
-unfold_copy lift_fresh lift_fresh_copy detach split_with_sizes _local_scalar_dense upsample_nearest1d
-upsample_nearest2d scalar_tensor fill fill_ zero_ zeros ones full empty arange eye zeros_like ones_like
+unfold_copy unsafe_split unsafe_split_with_sizes lift_fresh lift_fresh_copy detach split_with_sizes
+_local_scalar_dense upsample_nearest1d upsample_nearest2d scalar_tensor fill fill_ zero_ zeros ones full empty arange eye zeros_like ones_like
 full_like empty_like new_zeros new_ones new_full new_empty new_empty_strided
 """
 _COMPARISONS = """
@@ -50,6 +50,7 @@ square trace convolution
 _SUMS_OF_TERMS = """
 sum mean cumsum mm bmm addmm baddbmm mv dot addmv convolution convolution_backward index_add index_add_
 scatter_add scatter_add_ avg_pool1d avg_pool2d _adaptive_avg_pool2d trace nansum addbmm addr linear
+index_put index_put_ _index_put_impl_ _unsafe_index_put put put_ addmm_ baddbmm_ addmv_ addbmm_ addr_
 """
 
 
