@@ -5,6 +5,7 @@ again PASS     a pass runs once more on what it gave
 swap PASS      a pass changes its place with the next one of its step
 commute        operands of sums and products in kernels in each other's places
 reorder        neighbouring statements of a kernel, of which neither reads the other, in each other's places
+set NAME=VALUE a threshold of what pays (`effcc.fuzz.thresholds`)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
+from effcc.fuzz.thresholds import SET, thresholds
 from effcc.ir.expr import Call, Expr, transform
 from effcc.ir.kernel import Kernel, Statement
 from effcc.ir.program import Program
@@ -67,7 +69,15 @@ def steps_of(changes: Sequence[str], seed: int) -> Mapping[str, Step]:
             found[name] = Passes(passes)
         if name == AFTER:
             found |= {n: _of_kernels(_KERNEL_CHANGES[n], seed) for n in KERNELS if n in changes}
-    return found
+    return {name: _with_thresholds(step, changes) for name, step in found.items()}
+
+
+def _with_thresholds(step: Step, changes: Sequence[str]) -> Step:
+    def changed(state: State, target: Target) -> State:
+        with thresholds(changes):
+            return step(state, target)
+
+    return changed if any(c.startswith(SET) for c in changes) else step
 
 
 def _changed(passes: Mapping[str, Step], changes: Sequence[str]) -> dict[str, Step]:

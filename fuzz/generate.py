@@ -28,6 +28,7 @@ from effcc.fuzz.functions import draw_functions
 from effcc.fuzz.operands import bounds, is_deterministic, propose
 from effcc.fuzz.sketch import STRUCTURES, Refused, Sketch
 from effcc.fuzz.steps import draw_steps
+from effcc.fuzz.thresholds import draw_thresholds
 from effcc.fuzz.variation import PLAIN, Variation, draw_variation, varied
 from effcc.ir.dtypes import DTYPES, DType, boolean, from_numpy
 from effcc.ir.encoding import Encoding
@@ -50,6 +51,8 @@ LARGEST = 1e4  # magnitude of values that a node may produce
 OF_THEIR_OWN = (("steps", 0.05), ("exact", 0.18), ("functions", 0.26))
 CONTROL_FLOW = 0.04  # of the others: a branch, a loop or a scan, and what follows it
 """Graphs of numbers of every magnitude, up to which share: steps defined to the bit, exact ones, functions."""
+WITH_THRESHOLDS = 0.3
+"""How many graphs go through passes whose thresholds are set (`effcc.fuzz.thresholds`)."""
 SWEPT = (5, 6)  # of ten graphs: all exact steps of a dtype in one, at odd seeds with drawn schedules
 
 # Structures that whole passes exist for: ops with attributes and, where they matter, the shapes of their operands, a
@@ -491,7 +494,9 @@ class _Generator:
         layouts = {n: "gaps" if n in self.kept and x == "expanded" else x for n, x in variation.layouts}
         variation = replace(variation, layouts=tuple(layouts.items()))
         inputs = [expanded(a) if layouts.get(p.name) == "expanded" else a for p, a in zip(params, inputs, strict=True)]
-        return Case(graph, tuple(inputs), self.seed, variation)
+        set_apart = Random(self.seed ^ 0x7E55)
+        passes = draw_thresholds(set_apart) if set_apart.random() < WITH_THRESHOLDS else ()
+        return Case(graph, tuple(inputs), self.seed, variation, passes=passes)
 
     def _more_updates(self, results: Sequence[Value]) -> None:
         """Parameters that take the value of a result of their type."""

@@ -27,6 +27,7 @@ from effcc.fuzz.isolation import forked
 from effcc.fuzz.native import Native, Outcome
 from effcc.fuzz.schedules import draw_schedules, spread_scatters
 from effcc.fuzz.second import second
+from effcc.fuzz.thresholds import SET, thresholds
 from effcc.fuzz.torch_text import torch_function
 from effcc.ir.dims import same_shape
 from effcc.ir.dtypes import DType, f64
@@ -145,10 +146,11 @@ def has_drawn_schedules(case: Case) -> bool:
 
 def drawn_schedules(case: Case, target: Target) -> str:
     """The text of the schedules that were drawn for a case; empty where there were none."""
-    if not has_drawn_schedules(case) or case.passes:
+    if not has_drawn_schedules(case) or any(not c.startswith(SET) for c in case.passes):
         return ""
     try:
-        program, drawn = _drawn(run_steps(State(graph=case.compiled), target, until="settle"), case, target)
+        with thresholds(case.passes):
+            program, drawn = _drawn(run_steps(State(graph=case.compiled), target, until="settle"), case, target)
     except EffccError as error:
         return f"none fits: {error}"
     scattered = [k for k in program.kernels.values() if any(s.scatter is not None for s in k.statements)]

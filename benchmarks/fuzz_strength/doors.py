@@ -217,7 +217,8 @@ Found = tuple[str, str]  # the kind or step of a failure, and its message
 def _each(judge: Callable[[int], Any], seeds: Iterable[int]) -> Iterator[Found | None]:
     for seed in seeds:
         found = judge(seed)
-        yield None if isinstance(found, str) else (found.kind, f"seed {seed}: {found.message}")
+        told = "" if isinstance(found, str) else getattr(found, "kind", "") or found.step
+        yield (told, f"seed {seed}: {found.message}") if told else None
 
 
 def _checks(name: str, at_once: int) -> Callable[[int, int], Iterator[Found | None]]:

@@ -90,7 +90,7 @@ class Corpus:
         except NO_CASE:
             case, changes = replace(parent, seed=seed), ()
         graph = replace(case.graph, name="_".join(["mutant", *changes]))
-        return replace(case, graph=graph, passes=draw_passes(random))
+        return replace(case, graph=graph, passes=(*draw_passes(random), *case.passes))
 
     def _parent(self, random: Random) -> Case:
         if not self._cases or random.random() < FRESH:

@@ -79,10 +79,11 @@ def judge(case: Case) -> Failure | str:
         torch._dynamo.reset()
         if case.export and _fails_in_pytorch(case, loaded):
             return PYTORCH
-        other = difference(expected, observe(case, loaded, compiled(case, "aot_eager")), seen)
-        if other is not None and other[0] == found[0]:
-            return PYTORCH
-        return failure
+        found = not_excused(
+            expected, got, seen, observe(case, loaded, compiled(case, "aot_eager")),
+            case.way == "interpreted" and _only_finite(case, loaded),
+        )  # fmt: skip
+        return PYTORCH if found is None else Failure(case, *found)
 
 
 def _judge_traced(case: Case, loaded: Any) -> Failure | str:
@@ -109,11 +110,12 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
     found, seen = lasting(expected, got, trials, _only_finite(case, loaded))
     if found is None:
         return ""
+    if not isinstance(got[-1], Raised):
+        found = not_excused(expected, got, seen, traced.traced_in_eager(), _only_finite(case, loaded))
+        if found is None:
+            return PYTORCH
     failure = Failure(case, *found)
-    if known(failure):
-        return KNOWN
-    other = None if isinstance(got[-1], Raised) else difference(expected, traced.traced_in_eager(), seen)
-    return PYTORCH if other is not None and other[0] == found[0] else failure
+    return KNOWN if known(failure) else failure
 
 
 def _judge_at_sizes(case: Case, loaded: Any) -> Failure | str:
@@ -142,11 +144,11 @@ def _judge_at_sizes(case: Case, loaded: Any) -> Failure | str:
         found, seen = lasting(expected, got, trials, _only_finite(case, loaded))
         if found is None:
             continue
+        found = not_excused(expected, got, seen, call.traced_in_eager_at_sizes(trace), _only_finite(case, loaded))
+        if found is None:
+            return PYTORCH
         failure = Failure(case, found[0], f"call {number + 1} at {dict(sizes)}: {found[1]}")
-        if known(failure):
-            return KNOWN
-        other = difference(expected, call.traced_in_eager_at_sizes(trace), seen)
-        return PYTORCH if other is not None and other[0] == found[0] else failure
+        return KNOWN if known(failure) else failure
     return ""
 
 
@@ -211,24 +213,52 @@ def difference(
 ) -> tuple[str, str] | None:
     """The first thing that is not as it must be: its kind and a sentence. wider: where what was computed may be finite
     though eager's is not, as it was computed in float64."""
+    return next((told for _, told in differences(expected, got, trials, wider)), None)
+
+
+def not_excused(
+    expected: Sequence[Seen | Raised],
+    got: Sequence[Seen | Raised],
+    trials: Sequence[Sequence[Seen | Raised]],
+    pytorch: Sequence[Seen | Raised],
+    wider: bool = False,
+) -> tuple[str, str] | None:
+    """The first difference of a kind that PyTorch's own compilation does not show at the same place."""
+    excused = {(number, told[0]) for number, told in differences(expected, pytorch, trials)}
+    found = differences(expected, got, trials, wider)
+    return next((told for number, told in found if (number, told[0]) not in excused), None)
+
+
+def differences(
+    expected: Sequence[Seen | Raised],
+    got: Sequence[Seen | Raised],
+    trials: Sequence[Sequence[Seen | Raised]],
+    wider: bool = False,
+) -> Iterator[tuple[int, tuple[str, str]]]:
+    """All that is not as it must be, with its place in what is expected; what comes after an error is not looked at."""
     for number, want in enumerate(expected):
         if number >= len(got):
-            return "structure", f"{want.where} is missing"
+            yield number, ("structure", f"{want.where} is missing")
+            return
         have = got[number]
         if isinstance(have, Raised):
-            return _raised(want, have)
+            problem = _raised(want, have)
+            if problem is not None:
+                yield number, problem
+            return
         if isinstance(want, Raised):
-            return "accepts", f"{want.where} raises nothing, eager raises {_told(want.error)}"
+            yield number, ("accepts", f"{want.where} raises nothing, eager raises {_told(want.error)}")
+            return
         if have.where != want.where:
-            return "structure", f"expected to see {want.where}, not {have.where}"
+            yield number, ("structure", f"expected to see {want.where}, not {have.where}")
+            return
         others = [t[number] for t in trials if number < len(t)]
         seen = [o for o in others if isinstance(o, Seen) and o.where == want.where]
         problem = _compared(want, have, seen, len(seen) < len(trials), wider)
         if problem is not None:
-            return problem[0], f"{want.where}: {problem[1]}"
+            yield number, (problem[0], f"{want.where}: {problem[1]}")
     if len(got) > len(expected):
-        return "structure", f"{got[len(expected)].where} is seen, too"
-    return None
+        yield len(expected), ("structure", f"{got[len(expected)].where} is seen, too")
 
 
 _FAMILIES = (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError, ZeroDivisionError)

@@ -68,6 +68,8 @@ SUMS = _packets(_SUMS_OF_TERMS)
 """Operators that are sums of terms: how far off they may be goes by the terms' magnitudes, which may cancel out."""
 SUMS_AS_STORED = {aten.convolution_backward}
 """Those whose partial sums PyTorch rounds to the results' dtype, be it of 16 bits."""
+MEANS_WITHIN = _packets("var_mean std_mean var std native_layer_norm native_group_norm native_batch_norm")
+"""Operators that subtract a running mean: what is an infinity in one order is NaN in another."""
 EITHER_ZERO = _packets("""
 maximum minimum fmax fmin clamp clamp_ clamp_min clamp_max clamp_min_ clamp_max_ hardtanh max min amax amin aminmax
 max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d adaptive_max_pool3d
@@ -170,7 +172,8 @@ class Disturbed(TorchDispatchMode):
         wanted = tree_leaves(sizes) if sizes is not None else [None] * len(tree_leaves(results))
         for out, size in zip(tree_leaves(results), wanted, strict=True):
             if isinstance(out, Tensor) and out.is_floating_point() and out.numel() and not _overlaps(out):
-                self._move(out, size, largest, func.overloadpacket in SUMS_AS_STORED)
+                packet = func.overloadpacket
+                self._move(out, size, largest, packet in SUMS_AS_STORED, packet in MEANS_WITHIN)
         for held in _statistics(func, args):
             self._move(held, None, largest, False)
         return results
@@ -192,13 +195,14 @@ class Disturbed(TorchDispatchMode):
             if both and (out.dtype in _UNITS or out.dtype == torch.float32) and not _overlaps(out):
                 out.copy_(other)
 
-    def _move(self, out: Tensor, size: Any, terms: int, as_stored: bool) -> None:
+    def _move(self, out: Tensor, size: Any, terms: int, as_stored: bool, means: bool = False) -> None:
         eps = torch.finfo(out.dtype).eps
         noise = self._noise(out)
         change = out.double() * noise * eps * _UNITS.get(out.dtype, 4.0)
         if size is not None:
             inner = max(eps if out.dtype == torch.float64 or as_stored else 2.0**-23, 1e-16)
             change = change + size.double() * noise * inner * (4 + math.sqrt(terms))
+        if size is not None or means:
             # A sum that overflows on the way is an infinity in one order and NaN in another.
             kinds = torch.tensor([math.nan, math.inf, -math.inf], dtype=out.dtype)
             drawn = kinds[torch.randint(0, 3, out.shape, generator=self._generator)]

@@ -14,6 +14,7 @@ from effcc.fuzz import campaign
 from effcc.fuzz import changed_passes as passes
 from effcc.fuzz.campaign import Pace
 from effcc.fuzz.changed_passes import draw_passes, steps_of
+from effcc.fuzz.thresholds import THRESHOLDS, draw_thresholds, thresholds
 from effcc.fuzz.generate import Case, case_of, generate
 from effcc.fuzz.journal import read_journal
 from effcc.fuzz.mutated.corpus import Corpus, features
@@ -26,6 +27,7 @@ from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_graph
 from effcc.ir.verifier import verify_graph
+from effcc.ir.table import movement
 from effcc.steps import STEPS, passes_of
 from effcc.target import Target
 
@@ -144,3 +146,25 @@ def test_the_door_of_mutants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert graphs["mutants"] == graphs["graphs"] > 0
     assert "1 files of the corpus are damaged and left out" in result.stdout and "broken.ir" in result.stdout
     assert list((tmp_path / "corpus").glob("[0-9]*.ir"))
+
+
+def test_every_threshold_is_one_and_is_left_as_it_was() -> None:
+    drawn = {c.partition("=")[0] for seed in range(60) for c in draw_thresholds(Random(seed))}
+    assert drawn == {f"set {name}" for name in THRESHOLDS}
+    with thresholds(tuple(f"set {name}={values[0]}" for name, values in THRESHOLDS.items())):
+        assert movement.MOST_PIECES == 2
+        with thresholds(("set ir.table.movement.MOST_PIECES=3",)):
+            assert movement.MOST_PIECES == 3
+        assert movement.MOST_PIECES == 2
+    assert movement.MOST_PIECES == 16
+
+
+def test_a_threshold_changes_what_is_made_and_not_what_it_computes() -> None:
+    operands = ", ".join(f"%x{k}: f32[1]" for k in range(7))
+    names = ", ".join(f"%x{k}" for k in range(7))
+    graph = parse_graph(f"graph @joined({operands}) {{ %y = concat {names} {{axis=0}} : f32[7] return %y }}")
+    case = case_of(graph, seed=2)
+    plain = examine(case, Target.detect())
+    grouped = examine(replace(case, passes=("set ir.table.movement.MOST_PIECES=2",)), Target.detect())
+    assert plain.failure is None and grouped.failure is None
+    assert str(plain.state.source) != str(grouped.state.source)

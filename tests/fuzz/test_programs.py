@@ -171,3 +171,21 @@ def test_smaller_programs_are_other_programs() -> None:
     for seed in range(0, 40, 10):
         case = draw(seed)
         assert case not in list(smaller(case))
+
+
+def test_writing_sums_is_bounded_by_their_terms() -> None:
+    """Terms that cancel out leave what the order of their additions makes of them."""
+    lines = ("x.index_put_((z,), y, accumulate=True)", "b = torch.ops.aten.unsafe_split.Tensor(x, 1)[0]")
+    inputs = (
+        Input("x", 'tensor((1,), torch.float32, "normal", 1)'), Input("y", 'tensor((64,), torch.float32, "large", 2)'),
+        Input("z", 'indices((64,), 1, "equal", 3)'),
+    )  # fmt: skip
+    case = replace(FLIP, inputs=inputs, lines=lines, results=("b",), way="recorded")
+    assert judge(case) == ""
+
+
+def test_a_mean_of_infinities_is_an_infinity_or_nan() -> None:
+    lines = ("z = torch.full((2, 3), -inf)", "a, b = torch.std_mean(x + z, 1)", "c = F.gelu(F.celu(b))")
+    inputs = (Input("x", 'tensor((2, 3), torch.float32, "normal", 1)'),)
+    case = replace(FLIP, inputs=inputs, lines=lines, results=("c",), way="recorded")
+    assert judge(case) == ""
