@@ -226,7 +226,7 @@ def _checks(name: str, at_once: int) -> Callable[[int, int], Iterator[Found | No
         module, kind = name.split(":")
         some = getattr(importlib.import_module(module), kind)(seed).some
         for _ in range(0, count, at_once):
-            wrong = [(f.step, f"{f.kind}: {f.message}") for f in some(at_once)]
+            wrong: list[Found | None] = [(f.step, f"{f.kind}: {f.message}") for f in some(at_once)]
             yield from wrong[:1] or [None] * at_once
 
     return checked

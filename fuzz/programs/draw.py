@@ -44,8 +44,9 @@ NOT_RECORDED = re.compile(r"\b(cond|while_loop|batch_norm|equal|cov|corrcoef|one
 makes Python's numbers of elements."""
 COSTLY = 0.3
 """How often branches and loops are drawn, beside other themes: Dynamo takes half a second to trace one."""
-LEARNED_EVERY = 3
-"""How many programs there are for one of learned operators, where these are wanted: calls of the table among them."""
+LEARNED_EVERY, LEARNED = 3, 8
+"""How many programs there are for one of learned operators, where these are wanted: so many calls of them at most, as
+one that cannot be traced takes the others with it, and calls of the table among them."""
 MOST = 5_000  # elements of a tensor in the first calls
 RANK = 5
 SIZES = (1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33)
@@ -96,7 +97,7 @@ class _Draw:
         wanted = random.randint(2, LINES.get(self.way, 9))
         refused = False
         if are_wanted() and self.seed % LEARNED_EVERY == LEARNED_EVERY - 1:
-            self._learned_lines(wanted)
+            self._learned_lines(min(wanted, LEARNED))
         in_turn = IN_TURN.get(self.way, 3)
         for k in range(in_turn):  # every call in its turn, so that few programs see them all
             for _ in range(TRIES):

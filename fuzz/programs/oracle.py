@@ -28,8 +28,8 @@ repeat tril triu constant_pad_nd reflection_pad1d reflection_pad2d replication_p
 put_ index_put index_put_ _index_put_impl_ repeat_interleave diag_embed slice_scatter select_scatter
 diagonal_scatter as_strided_scatter embedding channel_shuffle pixel_shuffle pixel_unshuffle block_diag im2col
 unfold_copy unsafe_split unsafe_split_with_sizes lift_fresh lift_fresh_copy detach split_with_sizes
-_local_scalar_dense upsample_nearest1d upsample_nearest2d scalar_tensor fill fill_ zero_ zeros ones full empty arange eye zeros_like ones_like
-full_like empty_like new_zeros new_ones new_full new_empty new_empty_strided
+_local_scalar_dense upsample_nearest1d upsample_nearest2d scalar_tensor fill fill_ zero_ zeros ones
+full empty arange eye zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_empty_strided
 """
 _COMPARISONS = """
 neg neg_ abs abs_ sign sign_ sgn minimum maximum fmin fmax clamp clamp_ clamp_min clamp_max clamp_min_

@@ -52,7 +52,7 @@ class _Recording(TorchDispatchMode):
         self._decompositions = compile_decompositions()
         self._fake = FakeTensorMode()
         self._constants = nn.Module()
-        self._graph = fx.Graph(self._constants)
+        self._graph = fx.Graph()
         self._known: dict[int, tuple[Tensor, fx.Node]] = {}
         self._seen: dict[fx.Node, Any] = {}  # how what a node gives lies in memory
         for number, tensor in enumerate(given):

@@ -14,7 +14,6 @@ from effcc.fuzz import campaign
 from effcc.fuzz import changed_passes as passes
 from effcc.fuzz.campaign import Pace
 from effcc.fuzz.changed_passes import draw_passes, steps_of
-from effcc.fuzz.thresholds import THRESHOLDS, draw_thresholds, thresholds
 from effcc.fuzz.generate import Case, case_of, generate
 from effcc.fuzz.journal import read_journal
 from effcc.fuzz.mutated.corpus import Corpus, features
@@ -23,11 +22,12 @@ from effcc.fuzz.mutated.graphs import CHANGES, NO_CASE, mutant
 from effcc.fuzz.oracles import Failure, examine
 from effcc.fuzz.reduce import reduce
 from effcc.fuzz.repro import write_failure
+from effcc.fuzz.thresholds import THRESHOLDS, draw_thresholds, thresholds
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser import parse_graph
 from effcc.ir.printer import print_graph
-from effcc.ir.verifier import verify_graph
 from effcc.ir.table import movement
+from effcc.ir.verifier import verify_graph
 from effcc.steps import STEPS, passes_of
 from effcc.target import Target
 
