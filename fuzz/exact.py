@@ -15,6 +15,7 @@ import numpy as np
 from effcc.ir.dtypes import DTYPES, DType, boolean, f32, f64, i32, i64
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import TABLE
+from effcc.ir.scalars import SAME_BITS
 from effcc.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -40,13 +41,14 @@ _SHAPES = ((5,), (17,), (64,), (3, 33), (9, 8), (2, 3, 5), (4, 65), (130,), (2, 
 
 def exactness(graph: Graph) -> str:
     """Whether results are equal in every `bits`, or as `numbers`, the two zeros being one; "" where neither holds."""
-    if not graph.nodes or not all(map(_is_exact, graph.nodes)):
+    read = [n.operands[0] for n in graph.nodes if n.op == "bits"]
+    if not graph.nodes or not all(map(_is_exact, graph.nodes)) or not all(v in graph.params for v in read):
         return ""
     return "numbers" if any(n.op in _EXTREMES for n in graph.nodes) else "bits"
 
 
 def _is_exact(node: Node) -> bool:
-    if TABLE[node.op].kind in ("view", "gather") or node.op in ("where", "full", "constant", "iota"):
+    if TABLE[node.op].kind in ("view", "gather") or node.op in ("where", "full", "constant", "iota", "bits"):
         return True
     types = [v.type.dtype for v in node.operands]
     if node.op == "cast":
@@ -124,6 +126,8 @@ def _each(s: Sketch, x: Value) -> None:
     dtype = x.type.dtype
     known = _OF_FLOATS if dtype.is_float else _OF_BOOLS if dtype == boolean else _OF_INTEGERS
     y = _given(s, dtype, _shape(x))
+    if dtype in SAME_BITS:
+        s.emit("bits", x)
     for op in dict.fromkeys(known):
         if op in ("cast", "linear", "cumsum", *_REDUCTIONS):
             continue

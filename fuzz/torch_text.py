@@ -104,7 +104,7 @@ def _call(node: Node, names: Mapping[Value, str]) -> str:
 
 
 _SAME = {
-    **{name: name for name in FUNCTIONS if name not in ("cast", "floordiv")},
+    **{name: name for name in FUNCTIONS if name not in ("bits", "cast", "floordiv")},
     "relu": "relu", "reciprocal": "reciprocal",
     "matmul": "matmul",
     "not": "bitwise_not", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "mod": "remainder",
@@ -340,6 +340,7 @@ def _template(text: str) -> Spell:
 _SPELLINGS: dict[str, Spell] = {
     "floordiv": _template('torch.div({0}, {1}, rounding_mode="floor")'),
     "cast": _template("{0}.to({dtype})"),
+    "bits": lambda node, operands, attrs: f"{operands[0]}.view({dtype_text(node.result.type.dtype)})",
     "silu": _template("F.silu({0})"),
     "gelu": _template("F.gelu({0}, approximate={approximate})"),
     "sum": _reduction("sum"), "mean": _reduction("mean"), "max": _reduction("amax"), "min": _reduction("amin"),

@@ -4,68 +4,84 @@ python -m benchmarks.op_database                                   # every opera
 python -m benchmarks.op_database --dtype int64 --dtype bool -n 2   # other dtypes, two samples each
 python -m benchmarks.op_database --kind inplace --kind gradient    # other ways to call
 python -m benchmarks.op_database add nn.functional.pad:reflect     # some operators, every call shown
+python -m benchmarks.op_database --everything --json all.jsonl --shard 0/8   # all samples, dtypes and ways to call
+python -m benchmarks.op_database --read all.jsonl --table table.md # no run: the counts, and a table of operators
+
+`--json` keeps what is done: the same command again does the rest.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
-import dataclasses
-import json
 import sys
 from pathlib import Path
 
 from rich.progress import track
 
+from benchmarks.op_database import report
 from benchmarks.op_database.calls import DTYPES, KINDS, operators
-from benchmarks.op_database.outcome import FAILED, RIGHT, STATUSES, Outcome
+from benchmarks.op_database.outcome import RIGHT, Outcome
 from benchmarks.op_database.workers import Task, run
+
+SHARES = 8
+"""Calls of an operator that are compiled as one graph, which takes little longer than one of them."""
 
 
 def main() -> None:
     """Run what was asked for and print the counts, and each call that is not right."""
+    options = _options()
+    found: dict[Task, list[Outcome]] = {}
+    for path in options.read:
+        found |= report.read(path)
+    if not options.read:
+        found = _run(options)
+    print(report.counts(found))
+    print(report.reasons(found))
+    if options.table:
+        options.table.write_text(report.table(found))
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("operators", nargs="*", help="names in the database; all when left out")
     parser.add_argument("--dtype", action="append", choices=list(DTYPES), help="default: float32")
     parser.add_argument("--kind", action="append", choices=KINDS, help="how they are called; default: plain")
-    parser.add_argument("-n", "--samples", type=int, default=4, help="samples of each operator and dtype")
+    parser.add_argument("-n", "--samples", type=int, default=4, help="samples of each operator and dtype; 0: all")
+    parser.add_argument("--everything", action="store_true", help="all samples, dtypes and ways to call")
+    parser.add_argument("--together", type=int, default=SHARES, help="calls that are compiled as one graph")
+    parser.add_argument("--shard", default="0/1", help="which part of the tasks, of how many: 0/8, ..., 7/8")
     parser.add_argument("--timeout", type=float, default=120, help="seconds a call may take")
-    parser.add_argument("--json", type=Path, help="write every outcome there, a line each")
+    parser.add_argument("--json", type=Path, help="write every task's outcomes there, a line each")
+    parser.add_argument("--read", type=Path, action="append", default=[], help="run nothing: what was written")
+    parser.add_argument("--table", type=Path, help="write a table there: operators by dtypes and ways to call")
     options = parser.parse_args()
+    if options.everything:
+        options.dtype, options.kind, options.samples = list(DTYPES), list(KINDS), 0
+    return options
+
+
+def _run(options: argparse.Namespace) -> dict[Task, list[Outcome]]:
+    """Do the shard's tasks that are not done yet; the outcomes of all."""
     tasks = [
-        Task(name, kind, dtype, options.samples)
+        Task(name, kind, dtype, options.samples, options.together)
         for kind in options.kind or ["plain"]
         for dtype in options.dtype or ["float32"]
         for name in options.operators or operators()
     ]
-    found: dict[Task, list[Outcome]] = {}
-    with open(options.json or "/dev/null", "w") as file:
-        for task, outcomes in run(track(tasks, "compiling"), options.timeout):
+    part, parts = map(int, options.shard.split("/"))
+    tasks = tasks[part::parts]
+    done = report.read(options.json) if options.json and options.json.exists() else {}
+    found = {task.whole: done[task.whole] for task in tasks if task.whole in done}
+    left = [task for task in tasks if task.whole not in found]
+    with open(options.json or "/dev/null", "a") as file:
+        for task, outcomes in run(track(left, "compiling"), options.timeout):
             found[task] = outcomes
+            file.write(report.line(task, outcomes))
+            file.flush()
             for one in outcomes:
-                file.write(json.dumps({**dataclasses.asdict(task), **dataclasses.asdict(one)}) + "\n")
                 if options.operators or one.status not in (*RIGHT, "skipped"):
                     print(f"{one.status}: {one.call} {one.detail} {' '.join(one.externs)}", file=sys.stderr)
-            file.flush()
-    print_counts(found)
-
-
-def worst(outcomes: list[Outcome]) -> str:
-    """An operator is what its worst call is."""
-    order = [*FAILED, "refused", "capture", "extern", "native", "skipped"]
-    return min((o.status for o in outcomes), key=order.index, default="skipped")
-
-
-def print_counts(found: dict[Task, list[Outcome]]) -> None:
-    """Operators by what their worst call came to, a row for each kind and dtype."""
-    rows = collections.defaultdict(collections.Counter)  # type: ignore[var-annotated]
-    for task, outcomes in found.items():
-        rows[task.kind, task.dtype][worst(outcomes)] += 1
-        rows[task.kind, task.dtype]["calls"] += len(outcomes)
-    columns = [*STATUSES, "calls"]
-    print(f"{'operators':20}" + "".join(f"{c:>10}" for c in columns))
-    for (kind, dtype), counts in rows.items():
-        print(f"{kind + ' ' + dtype:20}" + "".join(f"{counts[c]:>10}" for c in columns))
+    return found
 
 
 if __name__ == "__main__":

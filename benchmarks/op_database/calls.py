@@ -7,8 +7,9 @@ Samples are chosen, not drawn: the first, then those whose shapes or options are
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,12 +18,13 @@ from torch.testing._internal import common_methods_invocations as database
 from torch.testing._internal.common_utils import freeze_rng_state
 from torch.utils import _pytree as pytree
 
-KINDS = ("plain", "inplace", "out", "error", "gradient")
-"""How an operator is called: on samples; in place; with `out=`; on arguments it must refuse; with its gradient."""
+KINDS = ("plain", "inference", "dynamic", "inplace", "out", "error", "gradient")
+"""How an operator is called: on samples; in inference mode; with sizes told at run time; in place; with `out=`; on
+arguments it must refuse; with its gradient."""
 
 DTYPES = {str(d).removeprefix("torch."): d for d in (
-    torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool,
-    torch.complex64,
+    torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8, torch.bool, torch.complex64,
 )}  # fmt: skip
 
 # The database seeds random operators inside the call, which torch.compile cannot trace; here the caller seeds.
@@ -48,6 +50,17 @@ class Call:
         return f"{self.name} {self.kind} {self.dtype} #{self.index}({', '.join(arguments)})"
 
 
+def together(given: Sequence[Call]) -> Call:
+    """Several calls of one kind as one, which gives their results in turn: one graph to capture and compile."""
+
+    def function(*arguments: Any) -> list[Any]:
+        return [call.function(*args, **kwargs) for call, (args, kwargs) in zip(given, arguments, strict=True)]
+
+    return dataclasses.replace(
+        given[0], function=function, args=tuple((call.args, dict(call.kwargs)) for call in given), kwargs={}
+    )
+
+
 def show(argument: Any) -> str:
     """An argument in a line: a tensor as its dtype, shape and, where they are not row-major, strides."""
     if isinstance(argument, Tensor):
@@ -70,7 +83,8 @@ def name_of(op: Any) -> str:
 
 
 def calls(op: Any, kind: str, dtype: str, limit: int) -> list[Call]:
-    """Up to `limit` calls of an operator; none where it takes no such dtype, or cannot be called that way."""
+    """Up to `limit` calls of an operator, all where that is 0; none where it takes no such dtype, or cannot be called
+    that way."""
     torch_dtype = DTYPES[dtype]
     if kind != "error" and torch_dtype not in op.supported_dtypes("cpu"):
         return []
@@ -89,7 +103,7 @@ def _samples(op: Any, kind: str, dtype: torch.dtype, limit: int) -> Iterator[_Sa
     if kind == "error":
         if op.error_inputs_func is None:
             return
-        for error in list(op.error_inputs("cpu"))[:limit]:
+        for error in list(op.error_inputs("cpu"))[: limit or None]:
             sample = error.sample_input
             yield op.get_op(), (sample.input, *sample.args), sample.kwargs
         return
@@ -111,12 +125,16 @@ def _samples(op: Any, kind: str, dtype: torch.dtype, limit: int) -> Iterator[_Sa
 
 
 def _chosen(op: Any, dtype: torch.dtype, limit: int, requires_grad: bool) -> list[Any]:
-    """The first sample, those least like the ones before, and the first with several elements, non-contiguous."""
-    found = []
-    for sample in op.sample_inputs(torch.device("cpu"), dtype, requires_grad=requires_grad):
-        found.append(sample)
-        if len(found) >= _LOOKED_AT:
-            break
+    """Samples unlike each other, or all, and the first with several elements, non-contiguous."""
+    given = op.sample_inputs(torch.device("cpu"), dtype, requires_grad=requires_grad)
+    found = list(itertools.islice(given, _LOOKED_AT if limit else None))
+    apart = next((s for s in found if isinstance(s.input, Tensor) and s.input.dim() and s.input.numel() > 1), None)
+    others = [] if apart is None or limit == 1 else [apart.noncontiguous()]
+    return [*_unlike(found, limit - len(others)), *others] if limit else [*found, *others]
+
+
+def _unlike(found: list[Any], limit: int) -> list[Any]:
+    """Up to `limit` samples, those least like the ones before."""
     chosen: list[Any] = []
     seen: set[str] = set()
     for wanted in (_features, _shapes):
@@ -125,9 +143,6 @@ def _chosen(op: Any, dtype: torch.dtype, limit: int, requires_grad: bool) -> lis
             if len(chosen) < limit and mark not in seen:
                 seen.update((_features(sample), _shapes(sample)))
                 chosen.append(sample)
-    apart = next((s for s in found if isinstance(s.input, Tensor) and s.input.dim() and s.input.numel() > 1), None)
-    if limit > 1 and apart is not None:
-        chosen = [*chosen[: limit - 1], apart.noncontiguous()]
     return chosen
 
 

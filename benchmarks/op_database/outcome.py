@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import Unsupported
 from torch.utils import _pytree as pytree
 
-from benchmarks.op_database.calls import Call
+from benchmarks.op_database.calls import Call, together
 from effcc.accuracy import check_output
 from effcc.backend import programs_of
 from effcc.errors import EffccError
 from effcc.frontend.widened import reference
 
 # What a call can come to. Right: `native`, or `extern` where PyTorch runs part of it. Refused: effcc says that it
-# cannot. `capture`: whatever the backend, torch.compile cannot trace the call as one graph, or traces it to
-# something else than eager. `skipped`: eager refuses it.
-STATUSES = ("native", "extern", "refused", "values", "layout", "error", "crash", "capture", "skipped")
-RIGHT = ("native", "extern")
+# cannot. `broken`: right, but in several graphs, since torch.compile cannot trace the call as one. `capture`: whatever
+# the backend, torch.compile does something else than eager. `skipped`: eager refuses it.
+STATUSES = ("native", "extern", "broken", "refused", "values", "layout", "error", "crash", "capture", "skipped")
+RIGHT = ("native", "extern", "broken")
 FAILED = ("values", "layout", "error", "crash")
 
 _CHECKOUT = str(Path(__file__).parents[2])
@@ -61,6 +62,31 @@ class _Wrong(Exception):
         self.status = status
 
 
+def outcomes(given: Sequence[Call]) -> Iterator[Outcome]:
+    """What each of several calls of one kind came to.
+
+    They are compiled as one graph. Where that is right they all are, and count as `extern` where PyTorch runs part of
+    it; where it is not, each is compiled by itself.
+    """
+    refused = [isinstance(_attempt(call, call.function), Exception) for call in given]
+    fine = [call for call, no in zip(given, refused, strict=True) if not no]
+    found = _right(together(fine)) if len(fine) > 1 and given[0].kind != "error" else None
+    for call, no in zip(given, refused, strict=True):
+        if found is not None and not no:
+            yield Outcome(str(call), "extern" if found else "native", "", found)
+        else:
+            yield outcome(call)
+
+
+def _right(call: Call) -> tuple[str, ...] | None:
+    """The ops that PyTorch runs for a call; None where it is not as in eager."""
+    eager, compiled = _attempt(call, call.function), _compiled(call, "effcc")
+    got = _attempt(call, compiled)
+    if isinstance(eager, Exception) or isinstance(got, Exception) or _difference(call, eager, got) is not None:
+        return None
+    return tuple(sorted(effcc_externs(compiled)))
+
+
 def outcome(call: Call) -> Outcome:
     """Compile a call and compare it with eager: values by `effcc.accuracy`, dtypes, shapes, strides and aliases."""
     eager = _attempt(call, call.function)
@@ -68,6 +94,11 @@ def outcome(call: Call) -> Outcome:
         return Outcome(str(call), "skipped", _line(eager))
     compiled = _compiled(call, "effcc")
     got = _attempt(call, compiled)
+    reason = ""
+    if isinstance(got, Unsupported) and not isinstance(eager, Exception):
+        reason = _line(got)  # data decides what Python does next: in several graphs
+        compiled = _compiled(call, "effcc", fullgraph=False)
+        got = _attempt(call, compiled)
     if isinstance(got, Exception):
         if isinstance(eager, Exception):
             return Outcome(str(call), "native")
@@ -80,7 +111,7 @@ def outcome(call: Call) -> Outcome:
     else:
         wrong = _difference(call, eager, got)
     if wrong is None:
-        return Outcome(str(call), "extern" if externs else "native", "", externs)
+        return Outcome(str(call), "broken" if reason else "extern" if externs else "native", reason, externs)
     return Outcome(str(call), "capture" if _torchs_own(call, eager) else wrong.status, str(wrong), externs)
 
 
@@ -101,13 +132,14 @@ def effcc_externs(compiled: Callable[..., Any]) -> set[str]:
     }
 
 
-def _compiled(call: Call, backend: str) -> Callable[..., Any]:
+def _compiled(call: Call, backend: str, fullgraph: bool = True) -> Callable[..., Any]:
     torch._dynamo.reset()
 
     def function(*args: Any, **kwargs: Any) -> Any:
         return call.function(*args, **kwargs)
 
-    compiled: Callable[..., Any] = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
+    dynamic = call.kind == "dynamic"
+    compiled: Callable[..., Any] = torch.compile(function, backend=backend, fullgraph=fullgraph, dynamic=dynamic)
     return compiled
 
 
@@ -124,7 +156,7 @@ def _run(call: Call, function: Callable[..., Any]) -> _Run:
     """Call `function` on copies of the arguments."""
     args, kwargs = _copied((call.args, dict(call.kwargs)))
     if call.kind != "gradient":
-        with torch.no_grad():
+        with torch.inference_mode() if call.kind == "inference" else torch.no_grad():
             results = function(*args, **kwargs)
         return _Run(results, (args, kwargs))
     leaves = [t for t in _tensors((args, kwargs)) if t.requires_grad]
@@ -177,7 +209,8 @@ def _compare(call: Call, eager: _Run, got: _Run) -> None:
     if structure != got_structure:
         raise _Wrong("layout", f"expected {structure}, got {got_structure}")
     views = not call.name.startswith(_NO_VIEWS)
-    _same_layouts(expected, candidates, _tensors(eager.arguments) if views else [], _tensors(got.arguments))
+    laid_out = len(pytree.tree_leaves(eager.results))
+    _same_layouts(expected, candidates, laid_out, _tensors(eager.arguments) if views else [], _tensors(got.arguments))
     if call.name.startswith(_UNDEFINED):
         return
     expected += _tensors(eager.arguments)
@@ -192,7 +225,11 @@ def _compare(call: Call, eager: _Run, got: _Run) -> None:
             raise _Wrong("values", str(report))
 
 
-def _same_layouts(expected: list[Any], got: list[Any], arguments: list[Tensor], got_arguments: list[Tensor]) -> None:
+def _same_layouts(
+    expected: list[Any], got: list[Any], laid_out: int, arguments: list[Tensor], got_arguments: list[Tensor]
+) -> None:
+    """Strides and aliases are those of the first `laid_out`, the results. Gradients may lie in memory as they like: who
+    accumulates them gives them the strides of their leaf, and capture changes them already."""
     for position, (a, b) in enumerate(zip(expected, got, strict=True)):
         if not isinstance(a, Tensor) or not isinstance(b, Tensor):
             if type(a) is not type(b):
@@ -200,7 +237,7 @@ def _same_layouts(expected: list[Any], got: list[Any], arguments: list[Tensor], 
             continue
         if (a.dtype, a.shape, a.layout) != (b.dtype, b.shape, b.layout):
             raise _Wrong("layout", f"result {position}: expected {_describe(a)}, got {_describe(b)}")
-        if a.layout != torch.strided:
+        if a.layout != torch.strided or position >= laid_out:
             continue
         if _strides(a) != _strides(b):
             raise _Wrong(

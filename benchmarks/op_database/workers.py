@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Iterator
 
@@ -11,20 +12,45 @@ from benchmarks.op_database.outcome import Outcome
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """All calls of one operator of a kind, in one dtype."""
+    """All calls of one operator of a kind, in one dtype, but the first `done`; `together` of them make one program."""
 
     name: str
     kind: str
     dtype: str
     limit: int
+    together: int = 1
+    done: int = 0
+
+    @property
+    def whole(self) -> Task:
+        """The task that this is the rest of."""
+        return dataclasses.replace(self, together=1, done=0)
 
 
 def run(tasks: Iterable[Task], timeout: float) -> Iterator[tuple[Task, list[Outcome]]]:
-    """Every task's outcomes; a call that takes longer than `timeout` seconds, or ends the process, is a crash."""
-    given = map(dataclasses.asdict, tasks)
-    for fields, answers, failed in workers.run("benchmarks.op_database.work", given, timeout):
-        task = Task(**fields)
-        outcomes = [Outcome(**{**answer, "externs": tuple(answer["externs"])}) for answer in answers]
-        if failed:
-            outcomes.append(Outcome(f"{task.name} {task.kind} {task.dtype} #{len(outcomes)}", "crash", failed))
-        yield task, outcomes
+    """Every task's outcomes, as they are done.
+
+    A call that takes longer than `timeout` seconds, or ends the process, is a crash, and costs only itself: calls that
+    were compiled with it go on one by one, in a new process, and so do those after it.
+    """
+    begun: dict[Task, list[Outcome]] = collections.defaultdict(list)
+    waiting = tasks
+    while True:
+        rest: list[Task] = []
+        for fields, answers, failed in workers.run("benchmarks.op_database.work", _asked(waiting), timeout):
+            task = Task(**fields)
+            outcomes = begun[task.whole]
+            outcomes += [Outcome(**{**answer, "externs": tuple(answer["externs"])}) for answer in answers]
+            if failed and task.together == 1:
+                outcomes.append(Outcome(f"{task.name} {task.kind} {task.dtype} #{len(outcomes)}", "crash", failed))
+            if failed:
+                rest.append(dataclasses.replace(task, together=1, done=len(outcomes)))
+            else:
+                yield task.whole, begun.pop(task.whole)
+        if not rest:
+            return
+        waiting = rest
+
+
+def _asked(tasks: Iterable[Task]) -> Iterator[dict[str, object]]:
+    return map(dataclasses.asdict, tasks)

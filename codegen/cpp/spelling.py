@@ -49,6 +49,7 @@ SPELLINGS: dict[str, Spelling] = {
     "not": Spelling("", "~{0}", "mask_not({0})"),
     "isnan": Spelling("is_nan({0})"),
     "isinf": Spelling("is_inf({0})"),
+    "bits": Spelling("bits({0})", "float_of_bits({0})"),
     "add": Spelling("{0} + {1}", "{0} + {1}", "{0} | {1}", operator=True),
     "sub": Spelling("{0} - {1}", "{0} - {1}", "{0} ^ {1}", operator=True),
     "mul": Spelling("{0} * {1}", "{0} * {1}", "{0} & {1}", operator=True),

@@ -187,13 +187,11 @@ class _Region:
     def operate(self, function: str, dtype: DType, operands: Sequence[str]) -> str:
         """A scalar function on named values."""
         names: list[str] = []
+        known = {"t": TYPES[dtype.name], "bits": dtype.bits, "inf": BITS.get(dtype.name, ("",))[0]}
         for template in spelling(function, dtype):
             name = self.emitter._fresh()
             fresh = {f"n{i}": n for i, n in enumerate(names)}
-            self.lines.append(
-                f"{name} = "
-                + template.format(*operands, t=TYPES[dtype.name], inf=BITS.get(dtype.name, ("",))[0], **fresh)
-            )
+            self.lines.append(f"{name} = " + template.format(*operands, **known, **fresh))
             names.append(name)
         return names[-1]
 

@@ -91,6 +91,20 @@ def is_negative(x):
 
 
 @triton.jit
+def bits(x):
+    """A float's bits as an integer, or an integer's as a float."""
+    if x.dtype == tl.float32:
+        read = x.to(tl.int32, bitcast=True)
+    elif x.dtype == tl.float64:
+        read = x.to(tl.int64, bitcast=True)
+    elif x.dtype == tl.int32:
+        read = x.to(tl.float32, bitcast=True)
+    else:
+        read = x.to(tl.float64, bitcast=True)
+    return read
+
+
+@triton.jit
 def copysign(x, y):
     size = tl.abs(x)
     return tl.where(is_negative(y), -size, size)

@@ -55,6 +55,7 @@ SPELLINGS: dict[str, Spelling] = {
     "not": Spelling("", "invert({0})", "{0} == 0"),
     "isnan": Spelling("{0} != {0}"),
     "isinf": Spelling('tl.abs({0}) == float("inf")'),
+    "bits": Spelling("bits({0})", "bits({0})"),
     "add": Spelling("{0} + {1}", "{0} + {1}", "{0} | {1}"),
     "sub": Spelling("{0} - {1}", "{0} - {1}", "{0} ^ {1}"),
     "mul": Spelling("{0} * {1}", "{0} * {1}", "{0} & {1}"),

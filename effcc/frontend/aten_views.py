@@ -8,15 +8,70 @@ from typing import Any
 import sympy
 import torch
 
-from effcc.frontend.importer import Importer, NotNative, Operand, aten, imports, resolve_shape, result_dtype
+from effcc.frontend.importer import (
+    HALVES,
+    Importer,
+    NotNative,
+    Operand,
+    aten,
+    dtype_of,
+    imports,
+    resolve_shape,
+    result_dtype,
+)
 from effcc.ir.dims import Dim, ceil_div, contiguous_strides, dim, product, same, same_shape
+from effcc.ir.dtypes import DType, boolean
 from effcc.ir.graph import Value
 from effcc.ir.op import normalize_axis
+from effcc.ir.scalars import SAME_BITS
 
 
 @imports(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 def view(m: Importer, x: Value, sizes: Any) -> Value:
     return m.reshape(x, resolve_shape(x, sizes))
+
+
+@imports(aten.view.dtype)
+def view_dtype(m: Importer, x: Value, dtype: Any) -> Value:
+    """The bytes of `x` read as another dtype; where that is smaller or larger, the last axis is longer or shorter.
+
+    The first of several elements has the lowest bits (little endian). Kernels hold half types as f32, where a signaling
+    NaN becomes a quiet one, and of a bool that no comparison made only 0 and 1: those views are PyTorch's.
+    """
+    to = dtype_of(dtype)
+    if to == x.type.dtype:
+        return x
+    if to in HALVES or x.type.dtype in HALVES:
+        raise NotNative("a signaling NaN of a half type would become a quiet one")
+    if to == boolean:
+        raise NotNative("a truth value of a byte that is neither 0 nor 1")
+    bits = m.emit("bits", x) if x.type.dtype.is_float else x
+    stored = SAME_BITS.get(to, to) if to.is_float else to
+    found = _resized(m, bits, stored)
+    return m.emit("bits", found) if to.is_float else found
+
+
+def _resized(m: Importer, x: Value, to: DType) -> Value:
+    """Integers as integers of another size, of the same bytes."""
+    few, many = sorted((x.type.dtype.bytes, to.bytes))
+    times, step = many // few, 8 * few
+    if times == 1:
+        return m.cast(x, to)
+    if to.bytes == few:
+        wide = x.type.dtype
+        shifts = m.emit("constant", value=tuple(range(0, step * times, step)), dtype=wide, shape=(times,))
+        parts = m.emit("shr", m.reshape(x, (*x.type.shape, 1)), shifts)
+        return m.reshape(m.cast(parts, to), (*x.type.shape[:-1], dim(x.type.shape[-1] * times)))
+    last = x.type.rank - 1
+    count = m.result_size(last)
+    low = m.constant((1 << step) - 1, to)
+    found: Value | None = None
+    for k in range(times):
+        part = m.emit("and", m.cast(m.slice(x, last, k, _end(k, count, times), times), to), low)
+        part = m.emit("shl", part, m.constant(step * k, to)) if k else part
+        found = part if found is None else m.emit("or", found, part)
+    assert found is not None
+    return found
 
 
 @imports(

@@ -29,7 +29,8 @@ class Op:
     number). `attrs`: name to default (`REQUIRED` for none). `infer(operand types, attrs)` gives the result type or
     types and raises IRTypeError. `reference(*arrays, **attrs)` computes them with NumPy. `form` states the index
     form; ops without one are run by PyTorch (`extern`) or have regions. `strided`: its result is its operand, seen with
-    other sizes and strides, so that nothing need be computed.
+    other sizes and strides, so that nothing need be computed. `of_bits`: it depends on how its operands are stored, so
+    that one that is interpreted in a wider dtype is rounded to its own first.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Op:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     form: Form | None = None
     strided: bool = False
+    of_bits: bool = False
 
     def complete_attrs(self, given: Mapping[str, Attribute]) -> dict[str, Any]:
         """`given` with defaults filled in; raises on unknown or missing attributes."""

@@ -3,6 +3,8 @@
 A backend spells each of them (`effcc.codegen.*.spelling`); a test fails when one has no spelling there.
 `mod` and `floordiv` round towards minus infinity, as torch.remainder does; `maximum` and `minimum` propagate NaN.
 
+`bits` reads a number's bits as one of the other kind: of f32 an i32, of f64 an i64, and back.
+
 Three of them are run-time checks, and their last operand is the check's number: `in_range(i, n, k)` is whether
 0 <= i < n, `divisor(d, k)` is d, or 1 in place of 0, and `holds(c, k)` is c. Where the index is outside, d is 0 or c is
 false, check k has failed: the kernel goes on safely, and the call raises when it has run.
@@ -17,8 +19,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from effcc.errors import OutOfRangeError, RefusedValueError, UnknownNameError, ZeroDivisorError
-from effcc.ir.dtypes import DType, boolean
+from effcc.errors import IRTypeError, OutOfRangeError, RefusedValueError, UnknownNameError, ZeroDivisorError
+from effcc.ir.dtypes import DType, boolean, f32, f64, i32, i64
 
 T = TypeVar("T")
 
@@ -26,9 +28,14 @@ CHECKED = 4.0
 """Vector instructions of a run-time check: two comparisons, their conjunction, a test."""
 
 
+SAME_BITS: dict[DType, DType] = {f32: i32, i32: f32, f64: i64, i64: f64}
+"""What the bits of a number are read as by `bits`."""
+
+
 @dataclass(frozen=True)
 class ScalarFunction:
-    """A scalar function. `result`: 'same' (the operands' dtype) or 'bool'. `domain`: 'any', 'float' or 'int'.
+    """A scalar function. `result`: 'same' (the operands' dtype), 'bool' or 'bits' (`SAME_BITS`). `domain`: 'any',
+    'float' or 'int'.
 
     `instructions`: of vectors, roughly, for one evaluation; of a root or a transcendental function, between a division
     and a polynomial exp.
@@ -44,7 +51,13 @@ class ScalarFunction:
     instructions: float = 12.0
 
     def result_dtype(self, operand: DType) -> DType:
-        return boolean if self.result == "bool" else operand
+        """The dtype of the result; raises IRTypeError where bits are not read as a number of another kind."""
+        if self.result != "bits":
+            return boolean if self.result == "bool" else operand
+        if operand not in SAME_BITS:
+            known = ", ".join(d.name for d in SAME_BITS)
+            raise IRTypeError(f"{self.name!r} reads bits of {known}, got {operand.name}")
+        return SAME_BITS[operand]
 
 
 def _vectorized(f: Callable[[float], float]) -> Callable[[Any], Any]:
@@ -95,6 +108,12 @@ def _power(a: Any, b: Any) -> Any:
     return np.where((b < 0) & (np.abs(a) != 1), np.zeros_like(whole), whole)
 
 
+def _bits(x: Any) -> Any:
+    """The bits of floats as integers of their size, or of integers as floats."""
+    given = np.asarray(x)
+    return given.view(f"{'i' if given.dtype.kind == 'f' else 'f'}{given.dtype.itemsize}")
+
+
 FUNCTIONS: dict[str, ScalarFunction] = {
     f.name: f
     for f in [
@@ -106,6 +125,7 @@ FUNCTIONS: dict[str, ScalarFunction] = {
                        instructions=1.0),
         ScalarFunction("isnan", 1, np.isnan, result="bool", domain="float", instructions=1.0),
         ScalarFunction("isinf", 1, np.isinf, result="bool", domain="float", instructions=1.0),
+        ScalarFunction("bits", 1, _bits, result="bits", instructions=0.0),
         ScalarFunction("add", 2, np.add, associative=True, commutative=True, instructions=1.0),
         ScalarFunction("sub", 2, np.subtract, instructions=1.0),
         ScalarFunction("mul", 2, np.multiply, associative=True, commutative=True, instructions=1.0),

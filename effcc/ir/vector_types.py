@@ -70,6 +70,8 @@ def call_type(name: str, operands: Sequence[Type]) -> Type:
         require(first.dtype.is_float, f"{name} takes floats, got {first}")
     if found.domain == "int":
         require(not first.dtype.is_float, f"{name} takes integers or truth values, got {first}")
+    if found.result == "bits":
+        return value_type(found.result_dtype(first.dtype), first.lanes)
     if found.result != "bool" or first.dtype == boolean:
         return first
     return truth_of(first)

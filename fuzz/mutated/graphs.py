@@ -20,7 +20,7 @@ from dataclasses import replace
 from random import Random
 
 from effcc.errors import EffccError
-from effcc.fuzz.generate import SIZES, Case
+from effcc.fuzz.generate import OF_INPUTS, SIZES, Case
 from effcc.fuzz.mutated.draft import Draft, Item, readers, renamed
 from effcc.fuzz.operands import propose
 from effcc.fuzz.reduce import is_shape
@@ -216,8 +216,8 @@ def renew(draft: Draft, random: Random, other: Callable[[], Case]) -> None:
 
 
 def _insertable() -> list[Op]:
-    kinds = ("control", "opaque", "create")
-    return [op for op in TABLE.values() if op.reference is not None and op.kind not in kinds and op.name != "decode"]
+    kinds, names = ("control", "opaque", "create"), ("decode", *OF_INPUTS)
+    return [op for op in TABLE.values() if op.reference is not None and op.kind not in kinds and op.name not in names]
 
 
 CHANGES: dict[str, Change] = {

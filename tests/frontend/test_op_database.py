@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.op_database.__main__ import worst
+from benchmarks.op_database import report
 from benchmarks.op_database.calls import Call, calls, operators
-from benchmarks.op_database.outcome import RIGHT, Outcome, outcome
+from benchmarks.op_database.outcome import RIGHT, Outcome, outcome, outcomes
+from benchmarks.op_database.report import worst
 from benchmarks.op_database.workers import Task, run
 
 
@@ -40,6 +42,8 @@ OTHERS = (
     ("softmax", "plain", "bfloat16"), ("nn.functional.gelu", "plain", "bfloat16"), ("var", "plain", "float64"),
     ("addcmul", "inplace", "float32"), ("masked_fill", "inplace", "float32"), ("cumprod", "inplace", "float32"),
     ("add", "out", "float32"), ("mm", "out", "float32"), ("gather", "error", "float32"), ("cat", "error", "float32"),
+    ("sub", "dynamic", "float32"), ("nn.functional.conv2d", "dynamic", "float32"), ("mul", "inference", "float32"),
+    ("fmax", "plain", "int16"), ("add", "plain", "complex64"),
     ("softmax", "gradient", "float32"), ("nn.functional.conv1d", "gradient", "float32"),
 )  # fmt: skip
 
@@ -119,6 +123,53 @@ def test_planted_differences_are_found(function: Callable[[Tensor], Tensor], mon
 def test_what_capture_alone_gets_wrong_is_told_apart() -> None:
     found = outcome(Call("wrong_values", "plain", "float32", 0, wrong_values, (torch.ones(3),), {}))
     assert found.status == "capture", found
+
+
+def test_calls_compiled_together_are_judged_one_by_one_where_one_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.op_database.outcome._torchs_own", lambda *_: False)
+    x = torch.arange(6.0).view(2, 3)
+    made = [Call(f.__name__, "plain", "float32", 0, f, (x,), {}) for f in (torch.neg, wrong_values, torch.abs)]
+    assert [o.status for o in outcomes(made)] == ["native", "values", "native"]
+    assert [o.status for o in outcomes(made[::2])] == ["native", "native"]
+
+
+def test_calls_that_eager_refuses_are_skipped_among_others() -> None:
+    x = torch.ones(2, 3)
+    made = [Call("op", "plain", "float32", 0, f, (x,), {}) for f in (torch.neg, torch.inverse, torch.abs)]
+    assert [o.status for o in outcomes(made)] == ["native", "skipped", "native"]
+
+
+def test_a_call_in_several_graphs_is_told_apart() -> None:
+    x = torch.ones(2, 3)
+    (found,) = outcomes([Call("equal", "plain", "float32", 0, torch.equal, (x, x), {})])
+    assert (found.status, "data-dependent" in found.detail or "Data dependent" in found.detail) == ("broken", True)
+
+
+def test_all_samples_are_more_than_those_chosen() -> None:
+    assert len(calls(operators()["sum"], "plain", "float32", limit=0)) > 4
+
+
+def test_what_was_done_is_read_again_but_for_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "done.jsonl"
+    first, second = Task("neg", "plain", "float32", 2), Task("abs", "plain", "float32", 2)
+    found = [Outcome("neg #0", "native"), Outcome("neg #1", "extern", "", ("aten::neg.default",))]
+    path.write_text(report.line(first, found) + report.line(second, found)[:-9])
+    assert report.read(path) == {first: found}
+
+
+def test_the_table_has_a_row_for_each_operator() -> None:
+    found = {
+        Task("neg", "plain", "float32", 2): [Outcome("neg #0", "native")],
+        Task("neg", "gradient", "float32", 2): [Outcome("neg #0", "values"), Outcome("neg #1", "native")],
+        Task("sort", "plain", "float32", 2): [Outcome("sort #0", "extern", "", ("aten::sort.default",))],
+    }
+    assert report.table(found).splitlines() == [
+        "| operator | plain float32 | gradient float32 |",
+        "|---|---|---|",
+        "| neg | n | VALUES |",
+        "| sort | e |   |",
+    ]
+    assert report.reasons(found) == "    1 aten::sort.default"
 
 
 def test_an_operator_is_what_its_worst_call_is() -> None:

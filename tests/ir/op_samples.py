@@ -13,7 +13,7 @@ import numpy as np
 
 from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, f64, i8, i32, i64, u8
 from effcc.ir.ops import TABLE
-from effcc.ir.scalars import FUNCTIONS
+from effcc.ir.scalars import FUNCTIONS, SAME_BITS
 from effcc.ir.types import TensorType, tensor
 
 
@@ -67,6 +67,8 @@ def _pointwise(name: str) -> list[Sample]:
         dtypes = (*FLOATS, *INTEGERS) if name not in ("eq", "ne", "not") else (*FLOATS, *INTEGERS, boolean)
     elif f.domain == "int":
         dtypes = (*INTEGERS, boolean) if name not in ("shl", "shr") else INTEGERS
+    if name == "bits":
+        dtypes = tuple(SAME_BITS)
     if name == "not":
         dtypes = (*INTEGERS, boolean)
     bounds = {1: (1, 3)} if name in ("floordiv", "mod", "fmod", "shl", "shr", "pow") else {}

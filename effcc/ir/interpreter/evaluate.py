@@ -79,6 +79,9 @@ class Evaluator:
                 return self._where(e, dims, mask)
             case Call(function="cast", operands=(operand,)):
                 return self.cast(self(operand, dims, mask), e.dtype)
+            case Call(function="bits", operands=(operand,)):  # of the numbers as they are, however wide they are here
+                given = self(operand, dims, mask).astype(operand.dtype.numpy)
+                return self.cast(function("bits").reference(given), e.dtype)
             case Call(function=name) if name in CHECKS:
                 return self._check(e, dims, mask)
         return self.cast(function(e.function).reference(*(self(o, dims, mask) for o in e.operands)), e.dtype)

@@ -72,11 +72,18 @@ class _Run:
             attrs = {name: self.attribute(value) for name, value in spec.complete_attrs(node.attrs).items()}
             if node.regions:
                 attrs["regions"] = tuple(self.region(r) for r in node.regions)
+            if spec.of_bits:
+                operands = [a.astype(o.type.dtype.numpy) for o, a in zip(node.operands, operands, strict=True)]
+                return [self.widened(v, spec.reference(*operands, **attrs)) for v in node.results]
             found = spec.reference(*operands, **attrs)
         results = list(found) if isinstance(found, tuple | list) else [found]
         if len(results) != len(node.results):
             raise IRTypeError(f"op {node.op!r} computed {len(results)} results, its node names {len(node.results)}")
         return [self.checked(node, v, np.asarray(a)) for v, a in zip(node.results, results, strict=True)]
+
+    def widened(self, value: Value, array: Array) -> Array:
+        """What `value` is, in the dtype that it is interpreted in."""
+        return array.astype(self.wide.numpy) if self.wide is not None and value.type.dtype.is_float else array
 
     def region(self, graph: Graph) -> Callable[..., tuple[Array, ...]]:
         return lambda *inputs: tuple(self.graph(graph, inputs))

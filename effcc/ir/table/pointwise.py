@@ -16,7 +16,7 @@ from effcc.ir.scalars import FUNCTIONS, ScalarFunction, require_divisor
 from effcc.ir.types import TensorType
 
 
-def _infer(result: str, domain: str) -> Callable[[Types, Mapping[str, Any]], TensorType]:
+def _infer(result_of: Callable[[DType], DType], domain: str) -> Callable[[Types, Mapping[str, Any]], TensorType]:
     def infer(operands: Types, attrs: Mapping[str, Any]) -> TensorType:
         element = operands[0].dtype
         for operand in operands:
@@ -24,7 +24,7 @@ def _infer(result: str, domain: str) -> Callable[[Types, Mapping[str, Any]], Ten
             require(got == element, f"operands must have one dtype, got {element.name} and {got.name}")
         require(domain != "float" or element.is_float, f"needs a floating dtype, got {element.name}")
         require(domain != "int" or not element.is_float, f"needs an integer or bool dtype, got {element.name}")
-        return TensorType(boolean if result == "bool" else element, broadcast_shapes([o.shape for o in operands]))
+        return TensorType(result_of(element), broadcast_shapes([o.shape for o in operands]))
 
     return infer
 
@@ -69,11 +69,16 @@ def _primitive(f: ScalarFunction) -> Op:
         name=f.name,
         kind="pointwise",
         arity=(f.arity, f.arity),
-        infer=_infer(f.result, f.domain),
+        infer=_infer(f.result_dtype, f.domain),
         reference=_division_reference(f) if divides else f.reference,
         summary=f"{f.name}({', '.join('xyz'[: f.arity])}), elementwise",
         form=_division(f.name) if divides else elementwise(lambda *operands: call(f.name, *operands)),
+        of_bits=f.result == "bits",
     )
+
+
+def _same(dtype: DType) -> DType:
+    return dtype
 
 
 def _composite(
@@ -84,7 +89,7 @@ def _composite(
     domain: str = "float",
     **attrs: Any,
 ) -> Op:
-    return Op(name, "pointwise", (1, 1), _infer("same", domain), reference, summary, attrs, elementwise(scalar))
+    return Op(name, "pointwise", (1, 1), _infer(_same, domain), reference, summary, attrs, elementwise(scalar))
 
 
 def _gelu(x: Expr, approximate: str) -> Expr:

@@ -216,6 +216,15 @@ EFFCC_INLINE V from_bits(int_of<V> b) {
     return __builtin_bit_cast(V, b);
 }
 
+// Integers' bits as floats of as many bytes.
+template <class I>
+EFFCC_INLINE auto float_of_bits(I b) {
+    if constexpr (sizeof(element<I>) == 4)
+        return __builtin_bit_cast(with_element<I, f32>, b);
+    else
+        return __builtin_bit_cast(with_element<I, f64>, b);
+}
+
 namespace detail {
 
 template <int Bytes>

@@ -12,7 +12,7 @@ from effcc.errors import UnsupportedError
 from effcc.ir.dtypes import DTYPES, DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8
 from effcc.ir.expr import Call, cast
 from effcc.ir.loops import LoopNest, Tile
-from effcc.ir.scalars import FUNCTIONS
+from effcc.ir.scalars import FUNCTIONS, SAME_BITS
 from effcc.runtime.cache import CompileCache
 from effcc.target import Target
 from tests.codegen.cpp.running import at, axes, constant, loop, names, param, run_nest
@@ -61,7 +61,7 @@ def operands(name: str, dtype: DType) -> list[np.ndarray]:  # type: ignore[type-
         first = np.tanh(first)
     if name == "acosh":
         first = np.abs(first) + 1
-    if name in ("isnan", "isinf", "sign", "maximum", "minimum"):
+    if name in ("isnan", "isinf", "sign", "maximum", "minimum", "bits"):
         first[3], first[5], first[7] = np.nan, np.inf, -np.inf
     return [first.astype(dtype.numpy), second.astype(dtype.numpy)]
 
@@ -69,6 +69,8 @@ def operands(name: str, dtype: DType) -> list[np.ndarray]:  # type: ignore[type-
 def kinds(name: str) -> list[DType]:
     if name in ("where", "cast"):
         return []
+    if name == "bits":
+        return list(SAME_BITS)
     entry = SPELLINGS[name]
     floats, integers = ([f32, f64] if entry.floats else []), ([i8, i32, i64, u8] if entry.integers else [])
     return floats + integers + ([boolean] if entry.booleans and name in ("and", "or", "xor", "not", "eq", "lt") else [])
