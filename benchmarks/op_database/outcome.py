@@ -277,12 +277,11 @@ def _has_memory(tensor: Tensor) -> bool:
 def _identical(a: Any, b: Any) -> bool:
     if not isinstance(a, Tensor):
         return bool(a == b) or (a != a and b != b)
+    a, b = (t if t.layout == torch.strided else t.to_dense() for t in (a, b))
     if a.dtype == b.dtype == torch.complex32:  # PyTorch compares none
         a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
     return (
-        a.layout == b.layout == torch.strided
-        and torch.equal(a.isnan(), b.isnan())
-        and torch.equal(a.detach().nan_to_num(), b.detach().nan_to_num())
+        torch.equal(a.isnan(), b.isnan()) and torch.equal(a.detach().nan_to_num(), b.detach().nan_to_num())
         if a.is_floating_point()
         else torch.equal(a.detach(), b.detach())
     )

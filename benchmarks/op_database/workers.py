@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 from benchmarks import workers
 from benchmarks.op_database.outcome import Outcome
 
+_CRASHES = 3
+"""So many calls crash one after the other before a task is given up."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -31,9 +34,11 @@ def run(tasks: Iterable[Task], timeout: float) -> Iterator[tuple[Task, list[Outc
     """Every task's outcomes, as they are done.
 
     A call that takes longer than `timeout` seconds, or ends the process, is a crash, and costs only itself: calls that
-    were compiled with it go on one by one, in a new process, and so do those after it.
+    were compiled with it go on one by one, in a new process, and so do those after it. After several crashes in turn
+    the rest of the task is left.
     """
     begun: dict[Task, list[Outcome]] = collections.defaultdict(list)
+    crashes: collections.Counter[Task] = collections.Counter()
     waiting = tasks
     while True:
         rest: list[Task] = []
@@ -43,7 +48,8 @@ def run(tasks: Iterable[Task], timeout: float) -> Iterator[tuple[Task, list[Outc
             outcomes += [Outcome(**{**answer, "externs": tuple(answer["externs"])}) for answer in answers]
             if failed and task.together == 1:
                 outcomes.append(Outcome(f"{task.name} {task.kind} {task.dtype} #{len(outcomes)}", "crash", failed))
-            if failed:
+            crashes[task.whole] = crashes[task.whole] + 1 if failed and task.together == 1 and not answers else 0
+            if failed and crashes[task.whole] < _CRASHES:
                 rest.append(dataclasses.replace(task, together=1, done=len(outcomes)))
             else:
                 yield task.whole, begun.pop(task.whole)

@@ -334,7 +334,7 @@ class _Walk:
             return tree_unflatten(drawn, structure)
         random = is_random(target)
         why = _IN_ORDER if random else EXTERN.get(target, "effcc has no form for it")
-        if target is aten.as_strided.default and not carries(node):
+        if target in (aten.as_strided.default, aten.as_strided_copy.default) and not carries(node):
             args = self._on_memory(node, args)
         if target is aten.as_strided_scatter.default and not carries(node):
             return self._scatter(node, *args)

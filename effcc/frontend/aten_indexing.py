@@ -7,9 +7,10 @@ from typing import Any
 
 from effcc.frontend.importer import HALVES, Importer, NotNative, Operand, aten, imports
 from effcc.ir.dims import product, same_shape
-from effcc.ir.dtypes import boolean, i32, i64
+from effcc.ir.dtypes import DType, boolean, i32, i64
 from effcc.ir.graph import Value
 from effcc.ir.op import broadcast_shapes, normalize_axis
+from effcc.ir.scalars import highest, lowest
 
 
 @imports(aten.embedding.default)
@@ -21,6 +22,8 @@ def embedding(
 
 @imports(aten.index_select.default)
 def index_select(m: Importer, x: Value, dim: int, index: Value) -> Value:
+    if x.type.rank == 0 and index.type.shape == (1,):
+        return m.reshape(index_select(m, m.reshape(x, (1,)), 0, index), ())
     if x.type.rank == 0 or index.type.rank != 1:
         raise NotNative("index_select on or with a 0-d tensor")
     return m.emit("index_select", x, index, axis=normalize_axis(dim, x.type.rank))
@@ -28,9 +31,19 @@ def index_select(m: Importer, x: Value, dim: int, index: Value) -> Value:
 
 @imports(aten.gather.default)
 def gather(m: Importer, x: Value, dim: int, index: Value, sparse_grad: bool = False) -> Value:
+    if 0 in index.type.shape:  # of any rank and integer dtype
+        return m.emit("full", shape=index.type.shape, value=0, dtype=x.type.dtype)
     if x.type.rank == 0 or index.type.rank == 0:
-        raise NotNative("gather on or with a 0-d tensor")
+        found = m.emit("gather", _in_a_row(m, x), _in_a_row(m, index), axis=0)
+        return m.reshape(found, index.type.shape)
     return m.emit("gather", x, index, axis=normalize_axis(dim, x.type.rank))
+
+
+def _in_a_row(m: Importer, x: Value) -> Value:
+    """A number as a tensor of one element; its index then is one as well."""
+    if x.type.rank > 1:
+        raise NotNative("a 0-d tensor beside one of several axes")
+    return m.reshape(x, (1,)) if x.type.rank == 0 else x
 
 
 def _index_tensors(m: Importer, indices: Sequence[Value | None]) -> tuple[tuple[int, ...], list[Value]]:
@@ -95,7 +108,9 @@ def _cut_to(m: Importer, source: Value, index: Value) -> Value:
 
 def _scatter(m: Importer, x: Value, dim: int, index: Value, source: Operand, combine: str) -> Value:
     if x.type.rank == 0 or index.type.rank == 0:
-        raise NotNative("scatter on or with a 0-d tensor")
+        base, places = _in_a_row(m, x), _in_a_row(m, index)
+        values = _in_a_row(m, source) if isinstance(source, Value) else source
+        return m.reshape(_scatter(m, base, 0, places, values, combine), x.type.shape)
     if combine != "set" and x.type.dtype == boolean:
         raise NotNative("accumulation into a bool tensor")
     if not isinstance(source, Value):
@@ -135,13 +150,22 @@ def _accumulated(m: Importer, x: Value, scatter: Callable[[Value, Value], Value]
 _REDUCTIONS = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
 
 
+def _identity(combine: str, dtype: DType) -> bool | int | float:
+    """What changes nothing that it is combined with."""
+    if combine in ("max", "min"):
+        return lowest(dtype) if combine == "max" else highest(dtype)
+    return 0 if combine == "add" else 1
+
+
 @imports(aten.scatter_reduce.two)
 def scatter_reduce(
     m: Importer, x: Value, dim: int, index: Value, source: Value, reduction: str, include_self: bool = True
 ) -> Value:
-    if reduction not in _REDUCTIONS or not include_self:
-        raise NotNative(f"scatter_reduce with {reduction}, include_self={include_self}")
+    if reduction not in _REDUCTIONS:
+        raise NotNative(f"scatter_reduce with {reduction}")
     combine = _REDUCTIONS[reduction]
+    if not include_self:
+        x = _scatter(m, x, dim, index, _identity(combine, x.type.dtype), "set")
     return _accumulated(m, x, lambda base, added: _scatter(m, base, dim, index, added, combine), source)
 
 

@@ -240,6 +240,12 @@ def pow_tensor(m: Importer, x: Operand, exponent: Operand) -> Value:
     return m.elementwise("pow", x, exponent)
 
 
+@imports(aten.ldexp.Tensor)
+def ldexp(m: Importer, x: Value, exponent: Value) -> Value:
+    """x * 2^exponent, in two steps as eager's: the power may overflow where the product would not."""
+    return mul(m, x, m.emit("exp2", m.cast(exponent, result_dtype((exponent, 2.0)))))
+
+
 @imports(aten.square.default)
 def square(m: Importer, x: Value) -> Value:
     return m.emit("mul", x, x)

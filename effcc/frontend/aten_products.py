@@ -51,6 +51,19 @@ def baddbmm(m: Importer, bias: Value, a: Value, b: Value, beta: Any = 1, alpha: 
     return _blend(m, bias, a, b, beta, alpha, lambda m, a, b: m.emit("matmul", a, b))
 
 
+@imports(aten.addmv.default)
+def addmv(m: Importer, bias: Value, a: Value, x: Value, beta: Any = 1, alpha: Any = 1) -> Value:
+    """beta * bias + alpha * (a @ x)."""
+    found = _blend(m, bias, a, x, beta, alpha, mv)
+    return m.broadcast(found, (a.type.shape[0],))
+
+
+@imports(aten.addbmm.default)
+def addbmm(m: Importer, bias: Value, a: Value, b: Value, beta: Any = 1, alpha: Any = 1) -> Value:
+    """beta * bias + alpha * the sum over the batch of a @ b."""
+    return _blend(m, bias, a, b, beta, alpha, lambda m, a, b: m.emit("einsum", a, b, spec="bmk,bkn->mn"))
+
+
 def _blend(m: Importer, bias: Value, a: Value, b: Value, beta: Any, alpha: Any, product: Import) -> Value:
     """beta * bias + alpha * product(a, b), rounded once; a bias that beta = 0 leaves out is not read."""
     dtype = a.type.dtype

@@ -26,7 +26,7 @@ from effcc.ir.op import normalize_axis
 from effcc.ir.scalars import SAME_BITS
 
 
-@imports(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+@imports(aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.view_copy.default)
 def view(m: Importer, x: Value, sizes: Any) -> Value:
     return m.reshape(x, resolve_shape(x, sizes))
 
@@ -76,23 +76,23 @@ def _resized(m: Importer, x: Value, to: DType) -> Value:
 
 @imports(
     aten.clone.default, aten.alias.default, aten.detach.default, aten.detach_copy.default, aten.contiguous.default,
-    aten.lift_fresh_copy.default,
+    aten.lift_fresh_copy.default, aten.alias_copy.default,
 )  # fmt: skip
 def identity(m: Importer, x: Value, memory_format: Any = None) -> Value:
     return x
 
 
-@imports(aten.permute.default)
+@imports(aten.permute.default, aten.permute_copy.default)
 def permute(m: Importer, x: Value, dims: Any) -> Value:
     return m.transpose(x, [normalize_axis(d, x.type.rank) for d in dims])
 
 
-@imports(aten.t.default)
+@imports(aten.t.default, aten.t_copy.default)
 def t(m: Importer, x: Value) -> Value:
     return m.transpose(x, range(x.type.rank)[::-1])
 
 
-@imports(aten.transpose.int)
+@imports(aten.transpose.int, aten.transpose_copy.int)
 def transpose(m: Importer, x: Value, first: int, second: int) -> Value:
     perm = list(range(x.type.rank))
     if perm:
@@ -101,7 +101,7 @@ def transpose(m: Importer, x: Value, first: int, second: int) -> Value:
     return m.transpose(x, perm)
 
 
-@imports(aten.expand.default)
+@imports(aten.expand.default, aten.expand_copy.default)
 def expand(m: Importer, x: Value, sizes: Any, implicit: bool = False) -> Value:
     own = (1,) * (len(sizes) - x.type.rank) + x.type.shape
     return m.broadcast(x, tuple(o if s == -1 else dim(s) for s, o in zip(sizes, own, strict=True)))
@@ -116,24 +116,24 @@ def broadcast_in_dim(m: Importer, x: Value, sizes: Any, axes: Sequence[int]) -> 
     return m.broadcast(m.reshape(x, own), tuple(dim(s) for s in sizes))
 
 
-@imports(aten.unsqueeze.default)
+@imports(aten.unsqueeze.default, aten.unsqueeze_copy.default)
 def unsqueeze(m: Importer, x: Value, axis: int) -> Value:
     return m.unit(x, axis % (x.type.rank + 1))
 
 
-@imports(aten.squeeze.dim, aten.squeeze.dims)
+@imports(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze_copy.dim, aten.squeeze_copy.dims)
 def squeeze(m: Importer, x: Value, dims: Any) -> Value:
     listed = (dims,) if isinstance(dims, int) else dims
     axes = {normalize_axis(d, x.type.rank) for d in listed}
     return m.reshape(x, [n for i, n in enumerate(x.type.shape) if not (i in axes and n == 1)])
 
 
-@imports(aten.squeeze.default)
+@imports(aten.squeeze.default, aten.squeeze_copy.default)
 def squeeze_all(m: Importer, x: Value) -> Value:
     return m.reshape(x, [n for n in x.type.shape if n != 1])
 
 
-@imports(aten.slice.Tensor)
+@imports(aten.slice.Tensor, aten.slice_copy.Tensor)
 def slice_axis(m: Importer, x: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
     """The size of the result is as capture has found it, so that equal sizes look alike; if it holds for all sizes."""
     axis = normalize_axis(axis, x.type.rank)
@@ -155,7 +155,14 @@ def _end(start: Dim, count: Dim, step: int) -> Dim:
     return start if count == 0 else dim(start + (count - 1) * step + 1)
 
 
-@imports(aten.select.int)
+@imports(aten.narrow_copy.default)
+def narrow_copy(m: Importer, x: Value, axis: int, start: Any, length: Any) -> Value:
+    axis = normalize_axis(axis, x.type.rank)
+    first = m.inside(dim(start), x.type.shape[axis])
+    return m.slice(x, axis, first, dim(first + length))
+
+
+@imports(aten.select.int, aten.select_copy.int)
 def select(m: Importer, x: Value, axis: int, index: Any) -> Value:
     axis = normalize_axis(axis, x.type.rank)
     shape = x.type.shape
@@ -164,7 +171,7 @@ def select(m: Importer, x: Value, axis: int, index: Any) -> Value:
     return m.reshape(piece, (*shape[:axis], *shape[axis + 1 :]))
 
 
-@imports(aten.split_with_sizes.default)
+@imports(aten.split_with_sizes.default, aten.split_with_sizes_copy.default)
 def split_with_sizes(m: Importer, x: Value, sizes: Any, axis: int = 0) -> tuple[Value, ...]:
     axis = normalize_axis(axis, x.type.rank)
     pieces, start = [], dim(0)
@@ -174,7 +181,7 @@ def split_with_sizes(m: Importer, x: Value, sizes: Any, axis: int = 0) -> tuple[
     return tuple(pieces)
 
 
-@imports(aten.split.Tensor)
+@imports(aten.split.Tensor, aten.split_copy.Tensor)
 def split(m: Importer, x: Value, size: Any, axis: int = 0) -> tuple[Value, ...]:
     total = x.type.shape[normalize_axis(axis, x.type.rank)]
     if not isinstance(size, int) or not isinstance(total, int):
@@ -182,7 +189,7 @@ def split(m: Importer, x: Value, size: Any, axis: int = 0) -> tuple[Value, ...]:
     return split_with_sizes(m, x, [min(size, total - s) for s in range(0, max(total, 1), max(size, 1))], axis)
 
 
-@imports(aten.unbind.int)
+@imports(aten.unbind.int, aten.unbind_copy.int)
 def unbind(m: Importer, x: Value, axis: int = 0) -> tuple[Value, ...]:
     count = x.type.shape[normalize_axis(axis, x.type.rank)]
     if not isinstance(count, int):
@@ -234,13 +241,32 @@ def repeat(m: Importer, x: Value, repeats: Any) -> Value:
     return m.emit("repeat", x, repeats=tuple(dim(n) for n in repeats))
 
 
-@imports(aten.diagonal.default)
+@imports(aten.diagonal_scatter.default)
+def diagonal_scatter(m: Importer, x: Value, source: Value, offset: int = 0, first: int = 0, second: int = 1) -> Value:
+    """`x` with its diagonal replaced: `y[.., i, j] = source[.., k]` where i = k + max(-offset, 0), j = i + offset."""
+    rank = x.type.rank
+    rows, columns = normalize_axis(first, rank), normalize_axis(second, rank)
+    order = [a for a in range(rank) if a not in (rows, columns)] + [rows, columns]
+    matrix = m.transpose(x, order)
+    *_, height, width = matrix.type.shape
+    inside = m.emit("eq", m.emit("iota", size=width), m.unit(m.emit("iota", size=height, start=offset), 1))
+    before = max(-offset, 0)
+    after = dim(height - source.type.shape[-1] - before)
+    low, high = [dim(0)] * (rank - 1), [dim(0)] * (rank - 1)
+    low[-1], high[-1] = dim(before), after
+    zero: Operand = False if x.type.dtype == boolean else 0
+    spread = m.emit("pad", source, low=tuple(low), high=tuple(high), value=zero) if before or after != 0 else source
+    found = m.emit("where", inside, m.unit(m.cast(spread, x.type.dtype), rank - 1), matrix)
+    return m.transpose(found, [order.index(a) for a in range(rank)])
+
+
+@imports(aten.diagonal.default, aten.diagonal_copy.default)
 def diagonal(m: Importer, x: Value, offset: int = 0, first: int = 0, second: int = 1) -> Value:
     rank = x.type.rank
     return m.emit("diagonal", x, offset=offset, axis1=normalize_axis(first, rank), axis2=normalize_axis(second, rank))
 
 
-@imports(aten.as_strided.default)
+@imports(aten.as_strided.default, aten.as_strided_copy.default)
 def as_strided(m: Importer, x: Value, sizes: Any, strides: Any, offset: Any = None) -> Value:
     """Of a row-major tensor: `effcc.frontend.storage_order` has found the one that eager's memory holds."""
     if not x.type.is_contiguous:

@@ -182,6 +182,7 @@ def _binary() -> list[Call]:
         Call(aten.pow.Tensor_Scalar, (integers(3, low=1), 0.5)),
         Call(aten.pow.Tensor_Scalar, (h, 2)),
     ]
+    calls += [Call(aten.ldexp.Tensor, (a, e)) for e in (integers(2, 3), integers(3), floats(2, 3))]
     calls += [Call(aten.pow.Tensor_Tensor, (positive(2, 3), b)), Call(aten.pow.Scalar, (2.0, a))]
     calls += [
         Call(aten.where.self, (c, a, b)),
@@ -285,6 +286,10 @@ def _products() -> list[Call]:
         Call(aten.linear.default, (a, floats(5, 4))),
     ]
     calls += [Call(aten.mv.default, (a, floats(4))), Call(aten.dot.default, (floats(4), floats(4, seed=1)))]
+    scales = ({}, {"beta": 0.5, "alpha": 2}, {"beta": 0, "alpha": 1})
+    batches = floats(2, 3, 4), floats(2, 4, 5)
+    calls += [Call(aten.addmv.default, (bias, a, floats(4)), s) for bias in (floats(3), floats(1)) for s in scales]
+    calls += [Call(aten.addbmm.default, (bias, *batches), s) for bias in (floats(3, 5), floats(5)) for s in scales]
     image, kernel = floats(2, 4, 7, 6), floats(6, 2, 3, 3)
     calls += [
         Call(aten.convolution.default, (image, kernel, floats(6), [2, 1], [1, 1], [1, 2], False, [0, 0], 2)),
@@ -377,7 +382,52 @@ def _views() -> list[Call]:
         for k in (0, 1, -1)
     ]
     calls += [Call(aten.unfold.default, (x, k, 2, 3)) for k in (1, -1)]
-    return calls
+    return calls + _copies(x)
+
+
+def _copies(x: Tensor) -> list[Call]:
+    """Views that give new memory; bytes read as other numbers; parts replaced."""
+    one = floats(2, 1, 3)
+    calls = [
+        Call(aten.view_copy.default, (x, [12, -1])),
+        Call(aten.alias_copy.default, (x,)),
+        Call(aten.permute_copy.default, (x, [0, -1, 1])),
+        Call(aten.t_copy.default, (floats(2, 3),)),
+        Call(aten.transpose_copy.int, (x, 0, -1)),
+        Call(aten.expand_copy.default, (one, [4, 2, 5, 3])),
+        Call(aten.unsqueeze_copy.default, (x, -1)),
+        Call(aten.squeeze_copy.default, (one,)),
+        Call(aten.squeeze_copy.dim, (one, 1)),
+        Call(aten.squeeze_copy.dims, (one, [0, 1])),
+        Call(aten.slice_copy.Tensor, (x, 1, 1, 6, 2)),
+        Call(aten.narrow_copy.default, (x, -2, 2, 3)),
+        Call(aten.narrow_copy.default, (x, 1, -3, 2)),
+        Call(aten.select_copy.int, (x, 1, -1)),
+        Call(aten.split_copy.Tensor, (x, 4, 1)),
+        Call(aten.split_with_sizes_copy.default, (x, [1, 5], 1)),
+        Call(aten.unbind_copy.int, (x, 1)),
+        Call(aten.diagonal_copy.default, (x, 1, 1, 2)),
+        Call(aten.as_strided_copy.default, (x, [3, 2], [1, 8], 2)),
+    ]
+    calls += [
+        Call(aten.diagonal_scatter.default, (floats(*shape), floats(*part), k, a, z))
+        for shape, part, k, a, z in (
+            ((4, 4), (4,), 0, 0, 1),
+            ((3, 5), (3,), 1, 0, 1),
+            ((5, 3), (2,), 1, 0, 1),
+            ((5, 3), (3,), -1, 0, 1),
+            ((5, 3), (1,), -4, 0, 1),
+            ((2, 6, 4), (6, 2), -1, 2, 0),
+        )
+    ]
+    bytes_ = integers(2, 16, low=0, high=256, dtype=torch.uint8)
+    sources = [x, x.double(), bytes_, bytes_.view(torch.int8), bytes_.view(torch.int16), integers(2, 8), bools(2, 8)]
+    targets = (torch.float32, torch.float64, torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+    finite = [
+        (source, to) for source in sources for to in targets if to.is_floating_point <= source.is_floating_point()
+    ]
+    calls += [Call(aten.view.dtype, (source, to)) for source, to in finite]
+    return [*calls, Call(aten.view.dtype, (integers(2, 8).double().view(torch.int64), torch.float64))]
 
 
 def _indexing() -> list[Call]:
@@ -416,7 +466,18 @@ def _indexing() -> list[Call]:
     calls += [Call(aten.scatter_reduce.two, (y, 0, index, source, r)) for r in ("sum", "prod", "amax", "amin")]
     calls += [
         Call(aten.scatter_reduce.two, (y, 0, index, source, "mean")),
-        Call(aten.scatter_reduce.two, (y, 0, index, source, "amax"), {"include_self": False}),
+        *(
+            Call(aten.scatter_reduce.two, (t, 0, index, s, r), {"include_self": False})
+            for t, s in ((y, source), (y.long(), source.long()))
+            for r in ("sum", "prod", "amax", "amin")
+        ),
+        Call(aten.scatter_reduce.two, (floats(), 0, torch.tensor(0), floats(), "sum")),
+        Call(aten.scatter.src, (floats(), 0, torch.tensor(0), floats(1)[0])),
+        Call(aten.scatter.value, (floats(3), 0, torch.tensor(2), 2.5)),
+        Call(aten.gather.default, (floats(), 0, torch.tensor([0]))),
+        Call(aten.gather.default, (floats(5), 0, torch.tensor(3))),
+        Call(aten.gather.default, (floats(5), 0, torch.zeros(0, dtype=torch.uint8))),
+        Call(aten.index_select.default, (floats(), 0, torch.tensor([0]))),
     ]
     for combine in ("add", "multiply"):
         calls.append(Call(aten.scatter.reduce, (y, 0, index, source), {"reduce": combine}))
