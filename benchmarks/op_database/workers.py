@@ -13,6 +13,10 @@ _CRASHES = 3
 """So many calls crash one after the other before a task is given up."""
 
 
+_START = 300.0
+"""Seconds that a new process for what is left of a task may take to begin."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """All calls of one operator of a kind, in one dtype, but the first `done`; `together` of them make one program."""
@@ -55,7 +59,7 @@ def run(tasks: Iterable[Task], timeout: float) -> Iterator[tuple[Task, list[Outc
                 yield task.whole, begun.pop(task.whole)
         if not rest:
             return
-        waiting = rest
+        waiting, timeout = rest, max(timeout, _START)
 
 
 def _asked(tasks: Iterable[Task]) -> Iterator[dict[str, object]]:

@@ -423,10 +423,12 @@ def _copies(x: Tensor) -> list[Call]:
     bytes_ = integers(2, 16, low=0, high=256, dtype=torch.uint8)
     sources = [x, x.double(), bytes_, bytes_.view(torch.int8), bytes_.view(torch.int16), integers(2, 8), bools(2, 8)]
     targets = (torch.float32, torch.float64, torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
-    finite = [
-        (source, to) for source in sources for to in targets if to.is_floating_point <= source.is_floating_point()
+    calls += [  # to floats only of floats: others may be no numbers
+        Call(aten.view.dtype, (source, to))
+        for source in sources
+        for to in targets
+        if source.is_floating_point() or not to.is_floating_point
     ]
-    calls += [Call(aten.view.dtype, (source, to)) for source, to in finite]
     return [*calls, Call(aten.view.dtype, (integers(2, 8).double().view(torch.int64), torch.float64))]
 
 
