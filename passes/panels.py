@@ -81,7 +81,9 @@ def _decoded_factor(kernel: Kernel, product: Contraction, copied: bool) -> Opera
     for operand, own in ((product.left, product.rows), (product.right, product.columns)):
         stored = isinstance(operand.unwidened, Load) and not (copied and isinstance(operand.value, Load))
         computed = operand.constant and not stored and operand.value.dtype.is_float
-        known = all(isinstance(kernel.extents[a], int) for a in free_axes(operand.value))
+        # A panel is as long as the depth, and as wide as a register tile of an axis that tasks share.
+        unknown = {a for a in free_axes(operand.value) if not isinstance(kernel.extents[a], int)}
+        known = unknown <= {*own, *product.batch} & {*shared}
         activation = innermost in own and not product.left.constant and not product.right.constant
         activation = activation and isinstance(operand.value, Load) and operand.value.dtype.is_float
         if (computed or activation) and known and (activation or any(a in shared for a in own)):

@@ -86,3 +86,15 @@ def test_gradients_of_weights_copy_the_factor_whose_rows_share_their_sets_of_the
     made = chosen(gradient, machine, once=False)
     assert made.statements[0].reads[0].buffer == "Y"
     assert len(made.statements) == 2
+
+
+def test_keys_of_a_run_time_number_are_copied_where_their_length_is_known() -> None:
+    machine = generic("avx2").one_core()
+    scores = "kernel @k(X: f32[b,m,{k}], Y: f32[b,n,{k}]) -> (O: f32[b,m,n]) over b=b, m=m, n=n, k={k} {{ {body} }}"
+    product = "O[b,m,n] = sum(k: X[b,m,k] * Y[b,n,k])"
+    made = chosen(parse_kernel(scores.format(k=64, body=product)), machine)
+    assert len(made.statements) == 2 and made.statements[0].reads[0].buffer == "Y"
+    kernel, schedule = choose(made, machine)
+    verify_schedule(kernel, schedule, bounds(machine))
+    unknown = parse_kernel(scores.format(k="s", body=product))
+    assert with_panels(unknown) is unknown
