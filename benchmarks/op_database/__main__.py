@@ -24,7 +24,7 @@ from benchmarks.op_database.outcome import RIGHT, Outcome
 from benchmarks.op_database.workers import Task, run
 
 SHARES = 8
-"""Calls of an operator that are compiled as one graph, which takes little longer than one of them."""
+"""Calls that are compiled as one graph, which takes little longer than one of them."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def _options() -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> dict[Task, list[Outcome]]:
     """Do the shard's tasks that are not done yet; the outcomes of all."""
     tasks = [
-        Task(name, kind, dtype, options.samples, options.together)
+        Task(name, kind, dtype, options.samples)
         for kind in options.kind or ["plain"]
         for dtype in options.dtype or ["float32"]
         for name in options.operators or operators()
@@ -71,10 +71,10 @@ def _run(options: argparse.Namespace) -> dict[Task, list[Outcome]]:
     part, parts = map(int, options.shard.split("/"))
     tasks = tasks[part::parts]
     done = report.read(options.json) if options.json and options.json.exists() else {}
-    found = {task.whole: done[task.whole] for task in tasks if task.whole in done}
-    left = [task for task in tasks if task.whole not in found]
+    found = {task: done[task] for task in tasks if task in done}
+    left = [task for task in tasks if task not in found]
     with open(options.json or "/dev/null", "a") as file:
-        for task, outcomes in run(track(left, "compiling"), options.timeout):
+        for task, outcomes in run(track(left, "compiling"), options.timeout, options.together):
             found[task] = outcomes
             file.write(report.line(task, outcomes))
             file.flush()

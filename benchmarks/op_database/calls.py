@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import linecache
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -50,15 +51,19 @@ class Call:
         return f"{self.name} {self.kind} {self.dtype} #{self.index}({', '.join(arguments)})"
 
 
+TOGETHER = "together.py"
+"""The file that calls compiled together stand in, one a line from the second on: the k-th call is line k + 2."""
+
+
 def together(given: Sequence[Call]) -> Call:
     """Several calls of one kind as one, which gives their results in turn: one graph to capture and compile."""
-
-    def function(*arguments: Any) -> list[Any]:
-        return [call.function(*args, **kwargs) for call, (args, kwargs) in zip(given, arguments, strict=True)]
-
-    return dataclasses.replace(
-        given[0], function=function, args=tuple((call.args, dict(call.kwargs)) for call in given), kwargs={}
-    )
+    lines = [f"    f{k}(*given[{k}][0], **given[{k}][1])," for k in range(len(given))]
+    text = "\n".join(["def function(*given): return [", *lines, "]"])
+    linecache.cache[TOGETHER] = (len(text), None, text.splitlines(keepends=True), TOGETHER)
+    names: dict[str, Any] = {f"f{k}": call.function for k, call in enumerate(given)}
+    exec(compile(text, TOGETHER, "exec"), names)
+    arguments = tuple((call.args, dict(call.kwargs)) for call in given)
+    return dataclasses.replace(given[0], function=names["function"], args=arguments, kwargs={})
 
 
 def show(argument: Any) -> str:

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch._dynamo.exc import Unsupported
 from torch.utils import _pytree as pytree
 
-from benchmarks.op_database.calls import Call, together
+from benchmarks.op_database.calls import TOGETHER, Call, together
 from effcc.accuracy import check_output
 from effcc.backend import programs_of
 from effcc.errors import EffccError
 from effcc.frontend.widened import reference
+from effcc.ir.program import Extern
 
 # What a call can come to. Right: `native`, or `extern` where PyTorch runs part of it. Refused: effcc says that it
 # cannot. `broken`: right, but in several graphs, since torch.compile cannot trace the call as one. `capture`: whatever
@@ -65,26 +66,34 @@ class _Wrong(Exception):
 def outcomes(given: Sequence[Call]) -> Iterator[Outcome]:
     """What each of several calls of one kind came to.
 
-    They are compiled as one graph. Where that is right they all are, and count as `extern` where PyTorch runs part of
-    it; where it is not, each is compiled by itself.
+    They are compiled as one graph. Where that is right they all are; where it is not, each is compiled by itself.
     """
     refused = [isinstance(_attempt(call, call.function), Exception) for call in given]
     fine = [call for call, no in zip(given, refused, strict=True) if not no]
-    found = _right(together(fine)) if len(fine) > 1 and given[0].kind != "error" else None
+    found = _right(fine) if len(fine) > 1 and given[0].kind != "error" else None
+    left = iter(found or ())
     for call, no in zip(given, refused, strict=True):
         if found is not None and not no:
-            yield Outcome(str(call), "extern" if found else "native", "", found)
+            externs = next(left)
+            yield Outcome(str(call), "extern" if externs else "native", "", externs)
         else:
             yield outcome(call)
 
 
-def _right(call: Call) -> tuple[str, ...] | None:
-    """The ops that PyTorch runs for a call; None where it is not as in eager."""
+def _right(given: Sequence[Call]) -> list[tuple[str, ...]] | None:
+    """The ops that PyTorch runs for each of several calls; None where one is not as in eager, or that is not known."""
+    call = together(given)
     eager, compiled = _attempt(call, call.function), _compiled(call, "effcc")
     got = _attempt(call, compiled)
     if isinstance(eager, Exception) or isinstance(got, Exception) or _difference(call, eager, got) is not None:
         return None
-    return tuple(sorted(effcc_externs(compiled)))
+    found: list[set[str]] = [set() for _ in given]
+    for extern in _externs(compiled):
+        file, _, rest = extern.location.partition(":")
+        if file != TOGETHER:
+            return None
+        found[int(rest.partition(":")[0]) - 2].add(_name(extern))
+    return [tuple(sorted(names)) for names in found]
 
 
 def outcome(call: Call) -> Outcome:
@@ -125,11 +134,15 @@ def _torchs_own(call: Call, eager: _Run | Exception) -> bool:
 
 def effcc_externs(compiled: Callable[..., Any]) -> set[str]:
     """The operators that PyTorch runs for a compiled callable."""
-    return {
-        str(call.attrs.get("target", call.op))
-        for one in programs_of(compiled)
-        for call in (*one.executable.program.externs, *one.between)
-    }
+    return set(map(_name, _externs(compiled)))
+
+
+def _externs(compiled: Callable[..., Any]) -> list[Extern]:
+    return [call for one in programs_of(compiled) for call in (*one.executable.program.externs, *one.between)]
+
+
+def _name(extern: Extern) -> str:
+    return str(extern.attrs.get("target", extern.op))
 
 
 def _compiled(call: Call, backend: str, fullgraph: bool = True) -> Callable[..., Any]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch._dynamo.guards
 
-from benchmarks.op_database.calls import calls, operators
+from benchmarks.op_database.calls import Call, calls, operators
 from benchmarks.op_database.outcome import Outcome, outcome, outcomes
-from benchmarks.op_database.workers import Task
+from benchmarks.op_database.workers import Group
 from benchmarks.workers import serve
 from effcc.errors import FaultWarning
 
@@ -25,19 +25,25 @@ def main() -> None:
     # Dynamo times guards for its log, and flushes all caches first.
     setattr(torch._dynamo.guards, "profile_guard_manager", lambda *_: 0.0)  # noqa: B010
     known = operators()
-    serve(lambda task: map(dataclasses.asdict, all_outcomes(Task(**task), known)))
+    serve(lambda group: answers(Group.of(group), known))
 
 
-def all_outcomes(task: Task, known: dict[str, Any]) -> Iterator[Outcome]:
-    """What each call of a task came to."""
-    try:
-        made = calls(known[task.name], task.kind, task.dtype, task.limit)[task.done :]
-    except Exception as error:  # the database's own samples need what is not here
-        yield Outcome(f"{task.name} {task.kind} {task.dtype}", "skipped", f"no samples: {error}")
-        return
-    for begin in range(0, len(made), task.together):
-        some = made[begin : begin + task.together]
-        yield from [outcome(some[0])] if len(some) == 1 else outcomes(some)
+def answers(group: Group, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What each call of a group came to, with the position of its task."""
+    made: list[tuple[int, Call]] = []
+    for position, task in enumerate(group.tasks):
+        try:
+            found = calls(known[task.name], task.kind, task.dtype, task.limit)[group.done :]
+            made += [(position, call) for call in found]
+        except Exception as error:  # the database's own samples need what is not here
+            nothing = Outcome(f"{task.name} {task.kind} {task.dtype}", "skipped", f"no samples: {error}")
+            yield {"position": position, **dataclasses.asdict(nothing)}
+    for begin in range(0, len(made), group.together):
+        some = made[begin : begin + group.together]
+        only = [call for _, call in some]
+        done = iter([outcome(only[0])]) if len(only) == 1 else outcomes(only)
+        for (position, _), one in zip(some, done, strict=True):
+            yield {"position": position, **dataclasses.asdict(one)}
 
 
 if __name__ == "__main__":

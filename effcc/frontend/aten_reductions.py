@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import sympy
 import torch
 
 from effcc.frontend.aten_pointwise import as_bool
 from effcc.frontend.importer import Import, Importer, NotNative, aten, dtype_of, imports
-from effcc.ir.dims import Dim, dim
+from effcc.ir.dims import Dim, dim, show
 from effcc.ir.dtypes import f64, i64
 from effcc.ir.graph import Value
 from effcc.ir.op import normalize_axis
@@ -160,6 +161,8 @@ def vector_norm(
     m: Importer, x: Value, order: Any = 2, dims: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> Value:
     """(sum |x|^p)^(1/p); the largest |x| for p = inf, the smallest for -inf, the count of nonzeros for 0."""
+    if isinstance(order, sympy.Expr):
+        raise NotNative(f"the norm's order is a run-time number, {show(order)}")
     x = _widened(m, x, dtype)
     return m.cast(_accurate_norm(m, m.accurate(x, x.type.dtype), order, _axes(x, dims), keepdim), x.type.dtype)
 

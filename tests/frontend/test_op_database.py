@@ -43,7 +43,7 @@ OTHERS = (
     ("addcmul", "inplace", "float32"), ("masked_fill", "inplace", "float32"), ("cumprod", "inplace", "float32"),
     ("add", "out", "float32"), ("mm", "out", "float32"), ("gather", "error", "float32"), ("cat", "error", "float32"),
     ("sub", "dynamic", "float32"), ("nn.functional.conv2d", "dynamic", "float32"), ("mul", "inference", "float32"),
-    ("fmax", "plain", "int16"), ("add", "plain", "complex64"),
+    ("dist", "dynamic", "float32"), ("fmax", "plain", "int16"), ("add", "plain", "complex64"),
     ("softmax", "gradient", "float32"), ("nn.functional.conv1d", "gradient", "float32"),
 )  # fmt: skip
 
@@ -133,6 +133,18 @@ def test_calls_compiled_together_are_judged_one_by_one_where_one_is_wrong(monkey
     assert [o.status for o in outcomes(made[::2])] == ["native", "native"]
 
 
+@pytest.mark.parametrize("kind", ["plain", "gradient"])
+def test_of_calls_compiled_together_each_has_its_own_externs(kind: str) -> None:
+    x = torch.arange(6.0).view(2, 3).requires_grad_(kind == "gradient")
+    made = [
+        Call(f.__name__, kind, "float32", 0, f, (x,), {}) for f in (torch.neg, torch.sort, torch.digamma, torch.abs)
+    ]
+    found = list(outcomes(made))
+    assert [o.status for o in found] == ["native", "extern", "extern", "native"]
+    assert "aten::sort.default" in found[1].externs and "aten::digamma.default" in found[2].externs
+    assert not set(found[1].externs) & set(found[2].externs)
+
+
 def test_calls_that_eager_refuses_are_skipped_among_others() -> None:
     x = torch.ones(2, 3)
     made = [Call("op", "plain", "float32", 0, f, (x,), {}) for f in (torch.neg, torch.inverse, torch.abs)]
@@ -185,3 +197,15 @@ def test_a_call_that_takes_too_long_is_a_crash_and_the_next_goes_on() -> None:
     assert [o.status for o in found["svd_lowrank"]] == ["crash"]
     found = {task.name: outcomes for task, outcomes in run(tasks[1:], timeout=300)}
     assert [o.status for o in found["neg"]] == ["native"]
+
+
+@pytest.mark.slow
+def test_tasks_share_programs_and_keep_their_outcomes() -> None:
+    tasks = [Task(name, "plain", "float32", 2) for name in ("neg", "sort", "no such operator", "abs")]
+    found = {task.name: [o.status for o in outcomes] for task, outcomes in run(tasks, timeout=300, together=8)}
+    assert found == {
+        "neg": ["native"] * 2,
+        "sort": ["extern"] * 2,
+        "no such operator": ["skipped"],
+        "abs": ["native"] * 2,
+    }
