@@ -53,8 +53,8 @@ def _line(line: Line) -> Line:
 
 def _one(outer: Loop, inner: Loop) -> Loop | None:
     """Both as one loop with the inner one's name; None where something walks them apart."""
-    turns, length = _turns(outer), _turns(inner)
-    if turns is None or length is None:
+    often, length = turns(outer), turns(inner)
+    if often is None or length is None:
         return None
     for place in _walked(inner.body):
         if isinstance(place, Var):
@@ -65,10 +65,10 @@ def _one(outer: Loop, inner: Loop) -> Loop | None:
         if steps.get(outer.name, 0) != length * steps.get(inner.name, 0):
             return None
     body = _without(inner.body, outer.name)
-    return replace(inner, stop=Affine((), turns * length), body=body)
+    return replace(inner, stop=Affine((), often * length), body=body)
 
 
-def _turns(loop: Loop) -> int | None:
+def turns(loop: Loop) -> int | None:
     """How often a loop from 0 on runs, step by step."""
     match loop:
         case Loop(start=Affine((), 0), stop=Affine((), int() as stop), step=1) if stop > 0:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from effcc.codegen.cpp.barriers import Pending
 from effcc.codegen.cpp.calls_together import bring_together
 from effcc.codegen.cpp.checks import CheckTable
+from effcc.codegen.cpp.clamped_ahead import clamp_ahead
 from effcc.codegen.cpp.joined_loops import join_loops
 from effcc.codegen.cpp.joins import join_calls
 from effcc.codegen.cpp.lifted import lift_numbers, lift_sizes
@@ -125,7 +126,8 @@ def vectorize_program(
         if key not in same:
             kernel = program.kernels.get(name)
             with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
-                made = bring_together(outline(join_loops(round_once(vectorize(nest, target, RUN, alone)))))
+                joined = join_loops(round_once(vectorize(nest, target, RUN, alone)))
+                made = bring_together(outline(clamp_ahead(joined, target.vector_bytes)))
                 same[key] = lift_sizes(made) if name in often else lift_numbers(made)
             if done is not None:
                 done(name, same[key])
