@@ -16,7 +16,7 @@ from torch import Tensor
 
 from effcc.compression.install import Stored
 from effcc.errors import CheckpointError, EncodingError
-from effcc.frontend.decode import to_tensor
+from effcc.frontend.decode import to_tensors
 from effcc.ir.dtypes import DType, f32
 from effcc.ir.encodings import storage
 from effcc.ir.encodings.values import Factors, Parts
@@ -46,4 +46,4 @@ def assemble(
 
 def tensors_of(stored: Stored) -> dict[str, Tensor]:
     """The components as tensors, by name."""
-    return {c.name: to_tensor(a) for c, a in zip(stored.storage.components, stored.arrays, strict=True)}
+    return {c.name: t for c, t in zip(stored.storage.components, to_tensors(stored.arrays), strict=True)}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from effcc.compression.inputs import UNCHANGED, InputChange
 from effcc.compression.modules import ENCODED, EncodedLinear, EncodedModule, encoded_class, form_of
 from effcc.errors import EncodingError, InputError
-from effcc.frontend.decode import storage_of, to_numpy, to_tensor
+from effcc.frontend.decode import storage_of, to_numpy, to_tensors
 from effcc.frontend.importer import TORCH_DTYPES
 from effcc.ir.encodings import Storage
 
@@ -161,8 +161,8 @@ def all_or_nothing(modules: Sequence[nn.Module]) -> Iterator[None]:
 def tensors_of(stored: Stored, source: Tensor) -> dict[str, Tensor]:
     """Components by name; a parameter where the source was one and gradients pass."""
     found: dict[str, Tensor] = {}
-    for component, array in zip(stored.storage.components, stored.arrays, strict=True):
-        tensor = to_tensor(array).to(source.device)
+    for component, made in zip(stored.storage.components, to_tensors(stored.arrays), strict=True):
+        tensor = made.to(source.device)
         trained = component.name in stored.storage.trainable and isinstance(source, nn.Parameter)
         found[component.name] = nn.Parameter(tensor, source.requires_grad) if trained else tensor
     return found

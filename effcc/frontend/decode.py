@@ -10,6 +10,7 @@ Gradients pass to components in a floating dtype (scales, minimums, tables): dec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import ml_dtypes
@@ -52,6 +53,27 @@ def to_tensor(array: Any) -> Tensor:
     if held.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(held.view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(held.copy() if held.base is not None or held is array else held)
+
+
+_APART = 64
+"""Bytes of a cache line: arrays that lie side by side begin with one."""
+
+
+def to_tensors(arrays: Sequence[Any]) -> list[Tensor]:
+    """Arrays as tensors of their own that lie side by side in memory: a weight's components, of which a program asks
+    at each call whether any was written (`effcc.runtime.watch`), which is one question then, and not one for each."""
+    held = [np.ascontiguousarray(a) for a in arrays]
+    begins = list(accumulate((-(-a.nbytes // _APART) * _APART for a in held), initial=0))
+    memory = np.empty(begins[-1] + _APART, np.uint8)
+    first = -memory.ctypes.data % _APART
+    made = []
+    for array, begin in zip(held, begins, strict=False):
+        half = array.dtype == ml_dtypes.bfloat16
+        place = memory[first + begin : first + begin + array.nbytes].view(np.int16 if half else array.dtype)
+        place = place.reshape(array.shape)
+        place[...] = array.view(np.int16) if half else array
+        made.append(torch.from_numpy(place).view(torch.bfloat16) if half else torch.from_numpy(place))
+    return made
 
 
 @torch.library.custom_op(
