@@ -8,12 +8,13 @@ become one kernel that holds E and D in the cache for a tile of rows and columns
 (FlashAttention-2's backward pass, arXiv:2307.08691; nothing here knows attention). For 12 heads of 2048 tokens, E and D
 are 400 MB. Where conditions of positions make tiles zero, as causal masks do, they are passed over.
 
-Tasks are along the axes that all of it shares (batch and heads), so there have to be enough of them.
+Tasks are along the axes that all of it shares (batch and heads), so there have to be enough of them; fewer where a
+mask leaves out more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from effcc.ir.contraction import contractions
@@ -21,31 +22,38 @@ from effcc.ir.dependences import both_ways, shared_axes
 from effcc.ir.dims import Dim, elements, same
 from effcc.ir.expr import Axis, Load
 from effcc.ir.kernel import Kernel, Param, Statement
-from effcc.ir.program import Launch, Program, Step, fresh_name
+from effcc.ir.masks import mask_of, mean_seen
+from effcc.ir.program import Buffer, Launch, Program, Step, changed, fresh_name
+from effcc.ir.types import TensorType
 from effcc.passes.fusion.kernels import rename
 from effcc.passes.fusion.polyhedra import check_dependences
 from effcc.target import Target
 
 LEAST_POINTS = 64 * 64
 """Points of a matrix that is worth it: a smaller one does not leave the cache."""
+MOST_KERNELS = 8
+"""Kernels that are joined, at most."""
 IDLE = 1.25
-"""By how much the threads' longest share of the tasks may exceed the mean."""
+"""By how much the threads' longest share of the tasks may exceed the mean, where no point is left out."""
 
 
 def sum_both_ways(program: Program, target: Target) -> Program:
     """The program with the kernels joined that share such matrices."""
     for matrix in [n for n in _between(program) if _is_of_products(program, n)]:
-        joined = _grown(program, matrix) if any(b.name == matrix for b in program.buffers) else None
-        if joined is not None and _worth(joined.kernel, target):
-            program = _with_one(program, joined)
+        if any(b.name == matrix for b in program.buffers):  # else it is in a kernel already
+            joined = _grown(program, matrix)
+            if joined is not None and _worth(joined.kernel, target):
+                program = _with_one(joined)
     used = {s.kernel for s in (*program.prepare, *program.launches) if isinstance(s, Launch)}
     return replace(program, kernels={n: k for n, k in program.kernels.items() if n in used})
 
 
 @dataclass(frozen=True)
 class _Joined:
-    """The kernel that does what `launches` do, without a name, and the statements that compute what they wrote."""
+    """The kernel that does what `launches` of a program do, without a name, and the statements that compute what they
+    wrote."""
 
+    program: Program
     launches: Sequence[Launch]
     kernel: Kernel
     arguments: tuple[str, ...]
@@ -58,8 +66,9 @@ def _grown(program: Program, matrix: str) -> _Joined | None:
     between = _between(program)
     touched = {matrix}
     while True:
+        program = _without_tails(program, touched)
         launches = [s for s in program.steps if isinstance(s, Launch) and touched & set(s.touched)]
-        joined = _joined(program, launches)
+        joined = _joined(program, launches) if len(launches) <= MOST_KERNELS else None
         if joined is None:
             return None
         points = set(joined.places[matrix].axes[-2:])
@@ -92,7 +101,8 @@ def _is_of_products(program: Program, buffer: str) -> bool:
     kernel = program.kernels[maker.kernel]
     output = kernel.outputs[maker.results.index(buffer)].name
     own = {frozenset(s.axes) for s in kernel.statements if s.target == output}
-    return any(c.is_outer and frozenset((*c.batch, *c.rows, *c.columns)) in own for c in contractions(kernel).values())
+    products = [c for c in contractions(kernel).values() if c.is_outer and c.batch]  # there are tasks along the batch
+    return any(frozenset((*c.batch, *c.rows, *c.columns)) in own for c in products)
 
 
 def _worth(kernel: Kernel, target: Target) -> bool:
@@ -106,7 +116,10 @@ def _worth(kernel: Kernel, target: Target) -> bool:
     held = sum(elements(tuple(kernel.extents[a] for a in s.axes if a not in shared)) * s.dtype.bytes for s in sums)
     if held > (target.l2_bytes + target.l3_bytes // target.cores) // 2:
         return False
-    return tasks > 1 and -(-tasks // target.cores) * target.cores <= IDLE * tasks
+    mask, columns = mask_of(kernel), elements((kernel.extents[crossing.columns],))
+    seen = mean_seen(kernel, mask, crossing.rows[-1]) if mask is not None else None
+    longest = -(-tasks // target.cores) * (columns if seen is None else seen)
+    return tasks > 1 and longest * target.cores <= IDLE * tasks * columns
 
 
 # One kernel of several -----------------------------------------------------------------------------------------------
@@ -162,7 +175,7 @@ def _joined(program: Program, launches: Sequence[Launch]) -> _Joined | None:
         "", tuple(replace(p, name=name) for (_, p), name in params.items()), tuple(outputs.values()),
         tuple(axes.items()), tuple(statements), location=location, weights=frozenset(weights),
     )  # fmt: skip
-    return _Joined(launches, kernel, tuple(argument for argument, _ in params), tuple(outputs), places)
+    return _Joined(program, launches, kernel, tuple(argument for argument, _ in params), tuple(outputs), places)
 
 
 def _named(kernel: Kernel, given: Mapping[str, str], places: Mapping[str, Statement]) -> dict[str, str] | None:
@@ -186,12 +199,101 @@ def _alike(load: Load, made: Statement) -> bool:
     return len(plain) == len(load.index) == len(made.axes) == len(set(plain))
 
 
+# What follows sums in their kernels -----------------------------------------------------------------------------------
+
+
+def _without_tails(program: Program, matrices: Collection[str]) -> Program:
+    """The program in which kernels that touch matrices end with their sums: what puts these together with others (the
+    three gradients of attention, side by side) has a kernel of its own."""
+    group = [s for s in program.steps if isinstance(s, Launch) and set(matrices) & set(s.touched)]
+    results = {n for s in group for n in s.results} - set(matrices)
+    for launch in group:
+        kernel = program.kernels[launch.kernel]
+        given = dict(zip((p.name for p in kernel.signature), launch.touched, strict=True))
+        points = _axes_of(kernel, {p for p, n in given.items() if n in matrices})
+        tail = _tail(kernel, points, {p for p, n in given.items() if n in results})
+        if points and tail and not kernel.scans and not kernel.spans and not launch.checks:
+            program = _cut(program, launch, tail)
+    return program
+
+
+def _axes_of(kernel: Kernel, matrices: Collection[str]) -> frozenset[str]:
+    """The last two axes that a kernel walks matrices along, where it walks all of them alike."""
+    written = [tuple(map(Axis, s.axes)) for s in kernel.statements if s.target in matrices]
+    places = [*written, *(x.index for s in kernel.statements for x in s.reads if x.buffer in matrices)]
+    found = {frozenset(i.name for i in place[-2:] if isinstance(i, Axis)) for place in places}
+    (one,) = found if len(found) == 1 else (frozenset(),)
+    return one if len(one) == 2 else frozenset()
+
+
+def _tail(kernel: Kernel, points: frozenset[str], others: Collection[str]) -> list[Statement]:
+    """The statements after sums over the axes of points that do not follow one of them at its own points alone."""
+    params = {p.name for p in kernel.params} & set(others)
+    sums: set[str] = set()
+    tail: dict[str, Statement] = {}
+    for s in kernel.statements:
+        read = {x.buffer for x in s.reads}
+        if read & (sums | tail.keys()) or (read & params and not points <= set(s.axes)):
+            own = tuple(map(Axis, s.axes))
+            alone = s.reduction is None and not read & (tail.keys() | params)
+            if alone and all(x.index == own for x in s.reads if x.buffer in sums):
+                sums.add(s.target)
+            else:
+                tail[s.target] = s
+        elif s.reduction is not None and points & set(s.reduction.axes):
+            sums.add(s.target)
+    return list(tail.values())
+
+
+def _cut(program: Program, launch: Launch, tail: Sequence[Statement]) -> Program:
+    """The program with a kernel's last statements in a kernel of their own, launched after it."""
+    kernel = program.kernels[launch.kernel]
+    head = [s for s in kernel.statements if s not in tail]
+    given = dict(zip((p.name for p in kernel.signature), launch.touched, strict=True))
+    types = {p.name: p for p in kernel.signature}
+    read = {x.buffer for s in tail for x in s.reads}
+    buffers = dict(program.by_name)
+    for s in head:
+        if s.target in read and s.target not in given:
+            shape = tuple(kernel.extents[a] for a in s.axes)
+            types[s.target] = Param(s.target, TensorType(s.dtype, shape))
+            given[s.target] = fresh_name(f"{launch.results[0]}.{s.target}", buffers)
+            buffers[given[s.target]] = Buffer(given[s.target], types[s.target].type, "arena")
+    kernels = dict(program.kernels)
+    steps: list[Step] = []
+    for statements in (head, tail):
+        written = [t for t in dict.fromkeys(s.target for s in statements) if t in given]
+        used = [t for t in types if t not in written and any(x.buffer == t for s in statements for x in s.reads)]
+        axes = {a for s in statements for a in s.all_axes}
+        part = replace(
+            kernel,
+            params=tuple(types[t] for t in used),
+            outputs=tuple(types[t] for t in written),
+            axes=tuple((a, n) for a, n in kernel.axes if a in axes),
+            statements=tuple(statements),
+            weights=kernel.weights & frozenset(used),
+        )
+        name = _name(kernels, part, statements[0].target)
+        kernels[name] = kernels.get(name, replace(part, name=name))
+        steps.append(Launch(name, tuple(given[t] for t in used), tuple(given[t] for t in written)))
+    whole = changed(program.steps, lambda s: steps if s is launch else [s])
+    return replace(program, kernels=kernels, steps=whole, buffers=tuple(buffers.values()))
+
+
+def _name(kernels: Mapping[str, Kernel], kernel: Kernel, base: str) -> str:
+    """What an equal kernel is called, or a fresh name."""
+    plain = replace(kernel, name="", location="")
+    known = (n for n, k in kernels.items() if replace(k, name="", location="") == plain)
+    return next(known, None) or fresh_name(base, kernels)
+
+
 # Its place in the program ---------------------------------------------------------------------------------------------
 
 
-def _with_one(program: Program, joined: _Joined) -> Program:
+def _with_one(joined: _Joined) -> Program:
     """The program with one launch in place of several, or as it is where what they read comes of what they write."""
-    launches, kernel, arguments, results = joined.launches, joined.kernel, joined.arguments, joined.results
+    program, launches, kernel = joined.program, joined.launches, joined.kernel
+    arguments, results = joined.arguments, joined.results
     first, last = program.steps.index(launches[0]), program.steps.index(launches[-1])
     before: list[Step] = []
     after: list[Step] = []
@@ -209,8 +311,7 @@ def _with_one(program: Program, joined: _Joined) -> Program:
     if {n for s in after for n in s.results} & set(arguments):
         return program
     check_dependences(kernel, shared_axes(kernel))
-    alike = (n for n, k in program.kernels.items() if replace(k, name="", location="") == replace(kernel, location=""))
-    name = next(alike, None) or fresh_name(f"{kernel.statements[0].target}_both_ways", program.kernels)
+    name = _name(program.kernels, kernel, f"{kernel.statements[0].target}_both_ways")
     kernels = {**program.kernels, name: program.kernels.get(name, replace(kernel, name=name))}
     steps = (
         *program.steps[:first], *before, Launch(name, arguments, results), *after, *program.steps[last + 1 :],

@@ -113,6 +113,32 @@ def test_otherwise_it_stays(old: str, new: str) -> None:
     assert len(launched(joined(text))) >= 4
 
 
+def test_what_puts_sums_together_comes_after_in_a_kernel_of_its_own() -> None:
+    """As gradients of queries, keys and values that come of one product are put side by side."""
+    beside = GRADIENTS
+    for old, new in (
+        ("-> (x, y, z)", "-> (x, y)"),
+        ("z: f32[4,80,8] in output", "z: f32[4,80,8] in arena"),
+        ("y: f32[4,80,8] in output", "y: f32[4,80,16] in output"),
+        (
+            "@columns(x0: f32[4,64,80], x1: f32[4,64,8]) -> (dot: f32[4,80,8]) over b=4, m=80, n=8, k=64",
+            "@columns(x0: f32[4,64,80], x1: f32[4,64,8], x2: f32[4,80,8]) -> (cat: f32[4,80,16])"
+            " over b=4, m=80, n=8, k=64, c=16",
+        ),
+        (
+            "dot[b,m,n] = sum(k: x0[b,k,m] * x1[b,k,n])",
+            "dot[b,m,n] = sum(k: x0[b,k,m] * x1[b,k,n])\n"
+            "    cat[b,m,c] = where(c < 8, dot[b,m,c] * 0.5, x2[b,m,sub(c, 8)])",
+        ),
+        ("@columns(d, q)", "@columns(d, q, z)"),
+    ):
+        assert old in beside
+        beside = beside.replace(old, new)
+    after = joined(beside)
+    _, whole, last = launched(after)
+    assert both_ways(after.kernels[whole]) is not None and len(after.kernels[last].statements) == 1
+
+
 def test_threads_have_enough_tasks() -> None:
     assert len(launched(joined(GRADIENTS, cores=3))) == 4
     assert len(launched(joined(GRADIENTS, cores=4))) == 2
