@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from effcc.fuzz.programs.table import VALUES
 from effcc.fuzz.programs.values import LAYOUTS
 
 if TYPE_CHECKING:
@@ -19,14 +20,6 @@ INTEGERS = ("int64", "int64", "int64", "int32", "int32", "uint8", "uint8", "int8
 DTYPES = (*FLOATS[6:], "float32", *INTEGERS[2:], "bool")
 CALM = ("normal", "normal", "normal", "positive", "whole", "halves", "flat")
 WILD = ("large", "near", "vast", "special", "zeros", "special", "normal")
-_OPTIONS: dict[str, Sequence[str]] = {
-    "corr": ("0", "1", "2", "0.5"), "kern": ("1", "2", "3", "(2, 3)", "(3, 1)"), "step": ("1", "2", "3", "(1, 2)"),
-    "pad": ("0", "0", "1", "(0, 1)"), "dil": ("1", "1", "2", "(2, 1)"), "k1": ("1", "2", "2", "3"),
-    "s1": ("1", "2", "3"), "p1": ("0", "0", "1"), "q": ("0", "1", "1", "2", "3", "-1"), "g": ("1", "2", "3"),
-    "eps": ("1e-5", "1e-5", "1e-3", "0.5", "1e-12"), "ord": ("1", "2", "3", "0", "inf", "-inf", "0.5"),
-    "red": ('"mean"', '"sum"', '"none"'), "bag": ('"mean"', '"sum"', '"max"'), "mom": ("0.1", "0.5", "1.0", "0.0"),
-    "ls": ("0.0", "0.1"),
-}  # fmt: skip
 _TENSOR = re.compile(r"(m?)([tfibn]?)(\d?)(\+?)$")
 _EXPRESSIONS = (
     *("n", "m", "n + 1", "n - 1", "m + 1", "m - 1", "2 * n", "2 * m", "n * m", "n + m", "n // 2", "m // 2", "4 * n"),
@@ -62,8 +55,8 @@ class Places:
         if special is not None:
             found: str = special()
             return found
-        if token in _OPTIONS:
-            return self._random.choice(_OPTIONS[token])
+        if token in VALUES:
+            return self._random.choice(VALUES[token])
         if token.startswith("w:"):
             return self._weight([int(k) for k in token[2:].split(",")])
         if token[0] in "&=":

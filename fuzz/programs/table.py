@@ -21,6 +21,8 @@ A statement, which gives no value, begins with `!`. What does not fit is found o
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from random import Random
 
 POINTWISE = """
@@ -284,6 +286,26 @@ THEMES: dict[str, tuple[str, ...]] = {
     )
 }  # fmt: skip
 
-_ALL = [call for calls in THEMES.values() for call in calls]
+VALUES: Mapping[str, Sequence[str]] = {
+    "corr": ("0", "1", "2", "0.5"), "kern": ("1", "2", "3", "(2, 3)", "(3, 1)"), "step": ("1", "2", "3", "(1, 2)"),
+    "pad": ("0", "0", "1", "(0, 1)"), "dil": ("1", "1", "2", "(2, 1)"), "k1": ("1", "2", "2", "3"),
+    "s1": ("1", "2", "3"), "p1": ("0", "0", "1"), "q": ("0", "1", "1", "2", "3", "-1"), "g": ("1", "2", "3"),
+    "eps": ("1e-5", "1e-5", "1e-3", "0.5", "1e-12"), "ord": ("1", "2", "3", "0", "inf", "-inf", "0.5"),
+    "red": ('"mean"', '"sum"', '"none"'), "bag": ('"mean"', '"sum"', '"max"'), "mom": ("0.1", "0.5", "1.0", "0.0"),
+    "ls": ("0.0", "0.1"),
+}  # fmt: skip
+"""What options may be, over their whole range."""
+
+
+def _with_each_value(call: str) -> list[str]:
+    """The call with each value of the option that has most: those that change what is computed come in their turn."""
+    options = [name for name in re.findall(r"\{(\w+)\}", call) if name in VALUES]
+    if not options:
+        return [call]
+    name = max(options, key=lambda n: len(set(VALUES[n])))
+    return [call.replace(f"{{{name}}}", value, 1) for value in dict.fromkeys(VALUES[name])]
+
+
+_ALL = [each for calls in THEMES.values() for call in calls for each in _with_each_value(call)]
 CALLS: tuple[str, ...] = tuple(Random(0).sample(_ALL, len(_ALL)))
-"""All calls, those of all themes among each other."""
+"""All calls, those of all themes among each other, with every value of their options."""
