@@ -21,6 +21,8 @@ NEAR = 0.7
 """How often each condition of such a draft proposes nothing."""
 ALIKE, ALIKE_DRAWS = 10, 60
 """Instances, and drafts at most, whose axes are all as long as each other."""
+OF_DTYPES, OF_DTYPES_DRAWS = 40, 240
+"""The same of rules that say something of dtypes, of which there are a hundred pairs."""
 
 
 class RuleChecks:
@@ -45,7 +47,8 @@ class RuleChecks:
                     verdict = try_rule(rule, BEYOND, seed + 2_000_003, BEYOND, 1.0, strays=True)
             if verdict.witness is None:
                 near = NEAR if seed % 2 else 0.0
-                verdict = try_rule(rule, ALIKE, seed + 3_000_003, ALIKE_DRAWS, near, size=2 + seed // 2 % 2)
+                count, draws = (OF_DTYPES, OF_DTYPES_DRAWS) if "dtype" in str(rule) else (ALIKE, ALIKE_DRAWS)
+                verdict = try_rule(rule, count, seed + 3_000_003, draws, near, size=2 + seed // 2 % 2)
             self._done += 1
             if verdict.witness is not None:
                 graph, inputs = verdict.witness
