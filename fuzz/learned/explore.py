@@ -72,9 +72,7 @@ _OTHERWISE = {
     name: why
     for why, names in {
         "contents undefined": "as_strided as_strided_ as_strided_copy",
-        "compared more strictly than it is right": (
-            "index_put_ baddbmm_ unsafe_split unsafe_split_with_sizes native_batch_norm _native_batch_norm_legit"
-        ),
+        "compared more strictly than it is right": "native_batch_norm _native_batch_norm_legit",
         "changes what a tensor is": "detach_ squeeze_ unsqueeze_ t_ transpose_ swapaxes_ swapdims_",
         "made for one kind of memory": "pin_memory record_stream to_mkldnn to_sparse to_dense",
     }.items()

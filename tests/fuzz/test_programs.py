@@ -182,6 +182,8 @@ def test_writing_sums_is_bounded_by_their_terms() -> None:
     )  # fmt: skip
     case = replace(FLIP, inputs=inputs, lines=lines, results=("b",), way="recorded")
     assert judge(case) == ""
+    products = tuple(Input(n, f'tensor((2, 40, 40), torch.float32, "large", {k})') for k, n in enumerate("xyz"))
+    assert judge(replace(case, inputs=products, lines=("x.baddbmm_(y, z)",), results=("x",))) == ""
 
 
 def test_a_mean_of_infinities_is_an_infinity_or_nan() -> None:

@@ -62,6 +62,8 @@ def scan(output: str = "Y") -> Kernel:
 
 REGISTERS = "schedule @k { parallel i by 4 { for i by 2 unroll { hold S in registers { for t by 1 { do S do Y } } } } }"
 CACHE = "schedule @k { parallel i by 4 { hold S in local { for t by 1, i by 8 lanes { do S do Y } } } }"
+LATER = "schedule @k { parallel i by 4 { hold S in local { for t by 1, i by 1 { do S } for t by 1, i by 1 { do Y } } } }"
+LATER_OF_ONE = "schedule @k { for i by 1 { hold S in registers { for t by 1 { do S } for t by 1 { do Y } } } }"
 INSIDE = "schedule @k { parallel i by 4 { for t by 1 { hold S in local { for i by 8 lanes { do S do Y } } } } }"
 
 
@@ -78,6 +80,13 @@ def test_a_hold_keeps_one_step_and_stores_outputs_as_they_come(text: str, output
 def test_a_hold_inside_of_the_loop_is_refused() -> None:
     with pytest.raises(ScheduleError, match="the next step of t reads S: hold it around `for t by 1`"):
         verify_schedule(scan(), parse_schedule(INSIDE).schedule)
+
+
+@pytest.mark.parametrize(("text", "output"), [(LATER, "Y"), (LATER_OF_ONE, "Y"), (LATER_OF_ONE, "S")])
+def test_steps_that_are_no_longer_kept_are_not_read(text: str, output: str) -> None:
+    """Each row was what its last step gave."""
+    with pytest.raises(ScheduleError, match="of which one step is kept: put both inside of one `for t by 1`"):
+        verify_schedule(scan(output), parse_schedule(text).schedule)
 
 
 def test_rows_are_scanned_a_few_at_once_and_columns_in_lanes() -> None:

@@ -497,6 +497,7 @@ class _Verifier:
             return
         at, other = self.done[before[-1]]
         self._whole(s, source, load, path, around, other)
+        self._there_yet(s, source, path, around, other)
         common = [n for p, n in around.loops if (p, n) in other.nodes]
         online = online_axis(self.kernel)
         for loop in common:
@@ -530,6 +531,15 @@ class _Verifier:
         if inside:
             raise Misfit(f"{s.target} reads {source.target} inside of its hold in registers, before it is whole: "
                          "put it after that", path)  # fmt: skip
+
+
+    def _there_yet(self, s: Statement, source: Statement, path: Path, around: _Around, other: _Around) -> None:
+        """Of what keeps one step of a scan, that step is read inside of the scan's loop."""
+        held = any(n.space == "registers" for _, n in around.holds(source.target))
+        step = carries(self.kernel, source) if held else keeps_step(self.kernel, source)
+        if step is not None and not any(n.axis == step and (p, n) in other.nodes for p, n in around.loops):
+            raise Misfit(f"{s.target} reads {source.target} after the loop over {step}, of which one step is kept: put "
+                         f"both inside of one `for {step} by 1`", path)  # fmt: skip
 
 
 def _turns(target: str, s: Statement, around: _Around) -> list[Path]:
