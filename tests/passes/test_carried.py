@@ -62,7 +62,7 @@ def scan(output: str = "Y") -> Kernel:
 
 REGISTERS = "schedule @k { parallel i by 4 { for i by 2 unroll { hold S in registers { for t by 1 { do S do Y } } } } }"
 CACHE = "schedule @k { parallel i by 4 { hold S in local { for t by 1, i by 8 lanes { do S do Y } } } }"
-LATER = "schedule @k { parallel i by 4 { hold S in local { for t by 1, i by 1 { do S } for t by 1, i by 1 { do Y } } } }"
+LATER = "schedule @k { hold S in local { for t by 1, i by 1 { do S } for t by 1, i by 1 { do Y } } }"
 LATER_OF_ONE = "schedule @k { for i by 1 { hold S in registers { for t by 1 { do S } for t by 1 { do Y } } } }"
 INSIDE = "schedule @k { parallel i by 4 { for t by 1 { hold S in local { for i by 8 lanes { do S do Y } } } } }"
 
