@@ -532,7 +532,6 @@ class _Verifier:
             raise Misfit(f"{s.target} reads {source.target} inside of its hold in registers, before it is whole: "
                          "put it after that", path)  # fmt: skip
 
-
     def _there_yet(self, s: Statement, source: Statement, path: Path, around: _Around, other: _Around) -> None:
         """Of what keeps one step of a scan, that step is read inside of the scan's loop."""
         held = any(n.space == "registers" for _, n in around.holds(source.target))
