@@ -35,7 +35,7 @@ def neighbours(points: Points, combine: Combine, target: Storage) -> TileAxis | 
     unrolled = points.unrolled()
     for axis in unrolled:
         pair = target.dtype == bf16 and axis.extent == PAIR
-        many = pair or (target.dtype == f32 and axis.extent % WIDTH == 0)
+        many = pair or (target.dtype == f32 and axis.extent >= WIDTH)
         if many and axis.limit is None and axis.name in points.kept:
             points.at.point.update({a.name: 0 for a in (*unrolled, points.axes[points.lanes_axis])})
             here = _place(points, target)
@@ -63,16 +63,20 @@ def store_rows(points: Points, combine: Combine, target: Memory, along: TileAxis
 
     def at_point() -> None:
         writer, at = points.writer, points.at
-        for first in range(0, extent, width):
+        count = at.guard.count
+        for first in range(0, extent // width * width, width):
             rows = []
             for position in range(first, first + width):
                 move_to(position)
                 rows.append(values.in_lanes(writer, combine.value()))
             move_to(first)
             place = _place(points, target)
-            count = None if at.guard.count is None else values.number(at.guard.count)
             where = loads.place(target, place)
-            writer.add(StoreRows(where, tuple(rows), place.lane, count))
+            writer.add(StoreRows(where, tuple(rows), place.lane, None if count is None else values.number(count)))
+        for position in range(extent // width * width, extent):  # what is left of a tile of 13, say
+            move_to(position)
+            index = [at.linear(i) for i in points.tile.index]
+            loads.store_memory(writer, target, index, combine.value(), count)
         at.epoch += 1
 
     points.each(others, at_point, chunks)

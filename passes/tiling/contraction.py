@@ -95,7 +95,9 @@ MODEL = """
     all_left_step = (min(all_left, 1) * max((all_left * dot_slots + decode_slots) * vectors,
                                             (all_left * row_slots + vectors) * neighbours * load_eighths / 8,
                                             latency_slots))
+    # Of results that lie apart along the lanes, four rows are stored together; of those left, each lane on its own.
     call = (blocks * call_slots + (blocks * store_slots + reloads * reload_slots) * vectors * mr
+            + spread_slots * vectors * (mr % 4)
             + k_all * turn_slots / 8 + k_all / k_run * exit_slots)
     lines = min(1, lhs_bytes * k_all / 1024) * lhs_bytes * k_all * line_slots   # of a row of A, in 64ths
     # Bytes between L2 and L1: A once a panel, B once a tile unless panel and tile of A fit in L1, C once a block. Rows
@@ -160,6 +162,10 @@ class Joins:
     loads: int
 
 
+SPREAD_SLOTS = 2
+"""Slots to store one lane of a vector: it is taken out, and there is one store port."""
+
+
 @dataclass(frozen=True)
 class ContractionNest:
     """A contraction to be scheduled.
@@ -195,6 +201,7 @@ class ContractionNest:
             they are known, and far from each other or in few sets of L1.
         masks: vector registers that say which lanes of B lie inside what it is read from, and that hold zeros for what
             does not.
+        spread: whether results lie apart along the lanes, and side by side along A's rows.
     """
 
     axes: tuple[Axis, ...]
@@ -218,6 +225,7 @@ class ContractionNest:
     joins: Joins | None = None
     rhs_row_stride: int | None = None
     masks: int = 0
+    spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -331,6 +339,7 @@ def contraction_problem(nest: ContractionNest, target: Target) -> Problem:
         "line_slots": LINE_SLOTS if nest.rhs == "packed" or nest.made is not None else 0,
         "pack_time": 2 * rhs_total * machine["l2_byte"] if nest.rhs == "columns" else 0,
         "masks": nest.masks,
+        "spread_slots": SPREAD_SLOTS * lanes if nest.spread else 0,
         # As many rows as the tile's width: where they are closer than its lines, they are one stream.
         "rhs_held": depth if nest.rhs_row_stride is None else aliased_rows(nest.rhs_row_stride, target.l1_bytes),
         "apart_slots": _apart_slots(nest.rhs_row_stride),

@@ -19,7 +19,7 @@ from effcc.ir.contraction import Operand as Factor
 from effcc.ir.dependences import is_copy, is_made_anew, walked_axis
 from effcc.ir.dims import Shape, elements
 from effcc.ir.dots import TILE_ROW_BYTES
-from effcc.ir.dtypes import boolean
+from effcc.ir.dtypes import boolean, f32
 from effcc.ir.expr import Axis as AxisExpr
 from effcc.ir.expr import Call, Expr, Load, Reduce, free_axes, loads, walk
 from effcc.ir.kernel import Kernel, Statement
@@ -115,8 +115,25 @@ def contraction_of(
         if packed or _is_copied(kernel, columns_of)
         else _apart(kernel, columns_of, reduced[-1], max(counts[reduced[-1]], 1), target),
         masks=masking.registers + _is_padded(rows_of),
+        spread=_is_spread(kernel, product, lane_axis, row_axis),
     )
     return _contraction(nest, target, rank)
+
+
+def _is_spread(kernel: Kernel, product: Contraction, lane_axis: str, row_axis: str) -> bool:
+    """Whether what is made of a product, point by point, is stored in f32 apart along the lanes, and side by side along
+    the rows."""
+    layout = layouts(kernel)
+    made = {product.target}
+    for s in kernel.statements:
+        if s.reduction is None and any(x.buffer in made for x in s.reads):
+            made.add(s.target)
+    for output in (p for p in kernel.outputs if p.name in made and p.type.dtype == f32):
+        last = next(s for s in kernel.statements if s.target == output.name)
+        place = Load(output.name, tuple(map(AxisExpr, last.axes)), f32)
+        if stride(place, row_axis, layout[output.name]) == 1:
+            return stride(place, lane_axis, layout[output.name]) not in (0, 1)
+    return False
 
 
 @dataclass(frozen=True)

@@ -158,23 +158,23 @@ def test_a_row_times_a_matrix_asks_for_what_its_vectors_will_read() -> None:
     assert "__builtin_prefetch(X" not in source
 
 
-@pytest.mark.parametrize("rows", [48, 37])
+@pytest.mark.parametrize(("rows", "columns"), [(48, 4), (37, 4), (37, 6)])
 def test_neighbouring_columns_of_rows_in_lanes_are_stored_together(
-    target: Target, cache: CompileCache, rows: int
+    target: Target, cache: CompileCache, rows: int, columns: int
 ) -> None:
-    """O[m,n] with lanes along m: four columns are four vectors, and each row of them is one store."""
-    tile = (TileAxis("m", 16, "lanes"), TileAxis("n", 4, "unroll"))
-    tail = (TileAxis("m", rows % 16 or 16, "lanes"), TileAxis("n", 4, "unroll"))
+    """O[m,n] with lanes along m: four columns are four vectors, and each row of them is one store; two are left."""
+    tile = (TileAxis("m", 16, "lanes"), TileAxis("n", columns, "unroll"))
+    tail = (TileAxis("m", rows % 16 or 16, "lanes"), TileAxis("n", columns, "unroll"))
     whole = rows - rows % 16
     value = apply("mul", at("A", n, add(m0, m)), number(2.0))
     body = [loop("m0", whole, 16, (Tile(tile, "O", (add(m0, m), n), "set", value),))]
     if rows % 16:
         rest = apply("mul", at("A", n, add(index(whole), m)), number(2.0))
         body.append(Tile(tail, "O", (add(index(whole), m), n), "set", rest))
-    nest = LoopNest("rows", (param("A", f32, 4, rows),), (param("O", f32, rows, 4),), tuple(body))
+    nest = LoopNest("rows", (param("A", f32, columns, rows),), (param("O", f32, rows, columns),), tuple(body))
     assert "store_rows(" in source_of(nest, generic("avx512"))
-    a = np.random.default_rng(0).standard_normal((4, rows), np.float32)
-    o = np.full((rows, 4), np.nan, np.float32)
+    a = np.random.default_rng(0).standard_normal((columns, rows), np.float32)
+    o = np.full((rows, columns), np.nan, np.float32)
     run_nest(nest, {"A": a, "O": o}, target, cache)
     np.testing.assert_array_equal(o, 2 * a.T)
 

@@ -159,3 +159,14 @@ def test_a_constant_factor_whose_rows_lie_apart_is_packed_for_them() -> None:
     assert [(p.buffer, p.axis, p.width, p.order) for p in spread.packs] == [("W", "o", rows, ("c", "k"))]
     assert not schedule(text.format(taps=2, at="k"), frozenset({"W"})).packs
     assert not schedule(text.format(taps=16, at="k * 8")).packs
+
+
+def test_rows_of_a_tile_are_stored_four_at_a_time_where_results_lie_apart_along_the_lanes() -> None:
+    text = """
+        kernel @k(X: f32[4096,64], W: f32[64,64]) -> (Y: f32[4096,64]{layout}) over m=4096, n=64, k=64 {{
+          S[m,n] = sum(k: X[m,k] * W[n,k])
+          Y[m,n] = exp(S[m,n])
+        }}"""
+    (turned,) = (n for a, n in loops(schedule(text.format(layout="{1,4096}"), frozenset({"W"})), "unroll") if a == "m")
+    (straight,) = (n for a, n in loops(schedule(text.format(layout=""), frozenset({"W"})), "unroll") if a == "m")
+    assert turned % 4 == 0 and straight % 4
