@@ -54,6 +54,9 @@ torch.rsub({n}, {&n}) | torch.heaviside({f}, {=}) | torch.xlogy({f}, {&f}) | tor
 torch.gcd({i}, {=}) | torch.ldexp({f}, {&i}) | torch.where({b}, {k}, {s}) | torch.dist({f}, {=})
 torch.isclose({f}, {&f}) | torch.isin({i}, {&i}) | torch.equal({t}, {=}) * {&n} | torch.add({f}, {&b})
 torch.mul({b}, {s}) | torch.float_power({f}, 2) | torch.true_divide({i}, {&i})
+torch.div({i}, {=i}.remainder(4) * 5 - 7, rounding_mode="trunc") | {i} // ({=i}.remainder(4) * 5 - 7)
+torch.div({i}, {=i}.remainder(4) * 5 - 7, rounding_mode="floor") | {i} % ({=i}.remainder(4) * 5 - 7)
+torch.fmod({i}, {=i}.remainder(4) * 5 - 7) | torch.remainder({k}, {i}.remainder(4) * 5 - 7)
 """
 
 CASTS = """

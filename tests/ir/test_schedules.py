@@ -438,3 +438,21 @@ def test_a_recurrence_stands_in_one_loop() -> None:
     verify_schedule(kernel, one, AVX2)
     with pytest.raises(ScheduleError, match="inside of one loop over t"):
         verify_schedule(kernel, two, AVX2)
+
+
+def test_what_rests_in_a_buffer_is_read_inside_of_its_hold() -> None:
+    """Registers of a sum are read behind their hold, in its block; a buffer is not there any more."""
+    kernel = parse_kernel("""
+        kernel @s(X: f32[4,8]) -> (Y: f32[4,8]) over i=4, n=8 {
+          S[i] = sum(n: X[i,n])
+          Y[i,n] = X[i,n] / S[i]
+        }""")
+    sums = "for n by 4 { hold S in registers { for n by 1 { do S } } }"
+    inside, outside = (
+        parse_schedule(f"schedule @s {{ for i by 1 {{ hold S in local {{ {sums} {end} }} }}").schedule
+        for end in ("for n by 1 { do Y } }", "} for n by 1 { do Y }")
+    )
+    verify_schedule(kernel, inside, AVX2)
+    computes(kernel, inside)
+    with pytest.raises(ScheduleError, match="Y reads S, which is not there any more"):
+        verify_schedule(kernel, outside, AVX2)

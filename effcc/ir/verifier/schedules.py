@@ -511,7 +511,8 @@ class _Verifier:
         holds = other.holds(target)
         block = (holds[0][0] if holds else at)[:-1]
         own = load.index == tuple(Axis(a) for a in source.axes)
-        if path[: len(block)] != block or not own:
+        over = bool(holds) and holds[0][1].space == "local"  # a buffer goes with its hold, a register with its block
+        if path[: len(block)] != block or not own or over:
             raise Misfit(f"{s.target} reads {target}, which is not there any more: hold {target} around both", path)
         parallel = next((n for p, n in around.loops if n.kind == PARALLEL and len(p) > len(block)), None)
         if parallel is not None:
