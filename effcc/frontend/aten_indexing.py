@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from effcc.frontend.importer import HALVES, Importer, NotNative, Operand, aten, imports
-from effcc.ir.dims import product, same_shape
+from effcc.ir.dims import product, same, same_shape
 from effcc.ir.dtypes import DType, boolean, i32, i64
 from effcc.ir.graph import Value
 from effcc.ir.op import broadcast_shapes, normalize_axis
@@ -107,6 +107,8 @@ def _cut_to(m: Importer, source: Value, index: Value) -> Value:
 
 
 def _scatter(m: Importer, x: Value, dim: int, index: Value, source: Operand, combine: str) -> Value:
+    if 0 in index.type.shape:  # of any rank and integer dtype
+        return x
     if x.type.rank == 0 or index.type.rank == 0:
         base, places = _in_a_row(m, x), _in_a_row(m, index)
         values = _in_a_row(m, source) if isinstance(source, Value) else source
@@ -161,12 +163,25 @@ def _identity(combine: str, dtype: DType) -> bool | int | float:
 def scatter_reduce(
     m: Importer, x: Value, dim: int, index: Value, source: Value, reduction: str, include_self: bool = True
 ) -> Value:
-    if reduction not in _REDUCTIONS:
-        raise NotNative(f"scatter_reduce with {reduction}")
+    if reduction == "mean":
+        return _scattered_mean(m, x, dim, index, source, include_self)
     combine = _REDUCTIONS[reduction]
     if not include_self:
         x = _scatter(m, x, dim, index, _identity(combine, x.type.dtype), "set")
     return _accumulated(m, x, lambda base, added: _scatter(m, base, dim, index, added, combine), source)
+
+
+def _scattered_mean(m: Importer, x: Value, dim: int, index: Value, source: Value, include_self: bool) -> Value:
+    """The mean of what meets in one place: the sum divided by how many they are."""
+    dtype = x.type.dtype
+    if not dtype.is_float or dtype in HALVES:
+        raise NotNative(f"scatter_reduce with mean, of {dtype.name}")
+    begin = x if include_self else _scatter(m, x, dim, index, 0, "set")
+    total = _scatter(m, begin, dim, index, source, "add")
+    none = m.broadcast(m.constant(1 if include_self else 0, dtype), x.type.shape)
+    ones = m.broadcast(m.constant(1, dtype), index.type.shape)
+    count = _scatter(m, none, dim, index, ones, "add")
+    return m.emit("div", total, count if include_self else m.emit("maximum", count, m.constant(1, dtype)))
 
 
 @imports(aten.scatter.reduce, aten.scatter.value_reduce)
@@ -196,6 +211,36 @@ def _put(
 ) -> Value:
     """Slices of `source`, or its only element, written along one axis of `x`."""
     return m.emit("index_put", x, source, index, axes=(axis,), combine=combine, wraps=wraps)
+
+
+@imports(aten.index_reduce.default)
+def index_reduce(
+    m: Importer, x: Value, dim: int, index: Value, source: Value, reduce: str, include_self: bool = True
+) -> Value:
+    """Slices of `source` combined with those of `x`; not products of half types, which eager rounds step by step."""
+    combine, dtype = _REDUCTIONS.get(reduce), x.type.dtype
+    if combine is None or x.type.rank == 0 or index.type.rank != 1 or (combine == "mul" and dtype in HALVES):
+        raise NotNative(f"index_reduce with {reduce} of this form")
+    axis = normalize_axis(dim, x.type.rank)
+    wanted = (*x.type.shape[:axis], index.type.shape[0], *x.type.shape[axis + 1 :])
+    if dtype == boolean or source.type.dtype != dtype or not same_shape(source.type.shape, wanted):
+        raise NotNative("index_reduce of a source that does not surely fit, which eager refuses")
+    if not include_self:
+        x = _put(m, x, axis, index, m.constant(_identity(combine, dtype), dtype))
+    return _put(m, x, axis, index, source, combine)
+
+
+@imports(aten.put.default)
+def put(m: Importer, x: Value, index: Value, source: Value, accumulate: bool = False) -> Value:
+    """Elements written where an index of all elements, row by row, says; negative ones count from the end."""
+    if source.type.dtype != x.type.dtype or not same(product(source.type.shape), product(index.type.shape)):
+        raise NotNative("put of a source that does not surely fit, which eager refuses")
+    if accumulate and (x.type.dtype == boolean or x.type.dtype in HALVES):
+        raise NotNative(f"accumulation into {x.type.dtype.name}")
+    places, values = (m.reshape(v, (product(v.type.shape),)) for v in (index, source))
+    flat = m.reshape(x, (product(x.type.shape),))
+    written = _put(m, flat, 0, places, values, "add" if accumulate else "set", wraps=True)
+    return m.reshape(written, x.type.shape)
 
 
 @imports(aten.index_copy.default)

@@ -82,6 +82,11 @@ def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return decomposition_table[aten.channel_shuffle.default](x, groups).clone()
 
 
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """Y[i] = X[index[i]], X row by row; PyTorch's rule asks an index without axes for its number, which is data."""
+    return x.reshape(-1)[index.reshape(-1)].reshape(index.shape)
+
+
 def _detach(x: Tensor) -> Any:
     """Nothing but in a body of control flow: what it saves for its gradient must not be one of its results.
 
@@ -103,6 +108,7 @@ def _table(known: int) -> Table:
     table[aten.native_dropout.default] = _dropout
     table[aten.channel_shuffle.default] = _channel_shuffle
     table[aten.detach.default] = _detach
+    table[aten.take.default] = _take
     table[aten._embedding_bag.default] = embedding_bag
     table[aten.one_hot.default] = one_hot
     table[aten._transformer_encoder_layer_fwd.default] = encoder_layer

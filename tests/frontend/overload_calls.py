@@ -468,6 +468,8 @@ def _indexing() -> list[Call]:
     calls += [Call(aten.scatter_reduce.two, (y, 0, index, source, r)) for r in ("sum", "prod", "amax", "amin")]
     calls += [
         Call(aten.scatter_reduce.two, (y, 0, index, source, "mean")),
+        Call(aten.scatter_reduce.two, (y, 0, index, source, "mean"), {"include_self": False}),
+        Call(aten.scatter_reduce.two, (y.long(), 0, index, source.long(), "mean")),
         *(
             Call(aten.scatter_reduce.two, (t, 0, index, s, r), {"include_self": False})
             for t, s in ((y, source), (y.long(), source.long()))
@@ -485,6 +487,17 @@ def _indexing() -> list[Call]:
         calls.append(Call(aten.scatter.reduce, (y, 0, index, source), {"reduce": combine}))
         calls.append(Call(aten.scatter.value_reduce, (y, 0, index, 2.5), {"reduce": combine}))
     calls += [Call(aten.index_add.default, (x, 1, torch.tensor([0, 2, 2]), floats(5, 3, 3)), {"alpha": 0.5})]
+    rows_, added = torch.tensor([0, 2, 2, 4]), floats(4, 4, 3)
+    calls += [
+        Call(aten.index_reduce.default, (t, 0, rows_, s, r), {"include_self": k})
+        for t, s in ((x, added), (x.long(), added.long()))
+        for r in ("prod", "amax", "amin")
+        for k in (True, False)
+    ]
+    calls += [
+        Call(aten.put.default, (x, torch.tensor([[0, -1], [7, 30]]), floats(2, 2))),
+        Call(aten.put.default, (x, torch.tensor([0, 0, -1]), floats(3), True)),
+    ]
     calls += [Call(aten.index_copy.default, (x, 1, torch.tensor([0, 2]), floats(5, 2, 3)))]
     calls += [Call(aten.index_fill.int_Scalar, (x, 1, torch.tensor([0, -1]), 2.5))]
     calls += [Call(aten.index_fill.int_Tensor, (x, 1, torch.tensor([0, -1]), torch.tensor(2.5)))]

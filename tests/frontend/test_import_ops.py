@@ -22,7 +22,7 @@ from tests.frontend.overload_calls import Call, all_calls
 CALLS = all_calls()
 
 # Calls that have no native form, though their overload does.
-EXTERN = ("scatter_reduce.two(float32[5,4],0,int64[2,3],float32[3,4],mean", "_embedding_bag")
+EXTERN = ("scatter_reduce.two(int64[5,4],0,int64[2,3],int64[3,4],mean", "_embedding_bag")
 
 
 def traced(call: Call) -> Trace:

@@ -74,3 +74,21 @@ def test_one_value_under_a_mask_is_no_scatter(accumulate: bool) -> None:
     value = torch.tensor([120], dtype=torch.int8)  # sums wrap around
     assert torch.equal(compiled(x, mask, value), model(x, mask, value))
     assert not effcc_externs(compiled)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+def test_an_empty_index_may_be_of_bytes(shape: tuple[int, ...]) -> None:
+    x, index = torch.ones(5, requires_grad=True), torch.zeros(shape, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FaultWarning)
+        got = torch.compile(lambda x, i: x.gather(0, i), backend="effcc", fullgraph=True)(x, index)
+        assert got.shape == shape
+        got.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad, torch.zeros(5))
+
+
+def test_an_element_is_taken_by_an_index_without_axes() -> None:
+    """PyTorch's own rule would ask for the index's number while it traces."""
+    x, index = torch.arange(6.0).view(2, 3), torch.tensor(4)
+    got = torch.compile(torch.take, backend="effcc", fullgraph=True)(x, index)
+    assert torch.equal(got, torch.tensor(4.0))
