@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     with open(options.resume, "a") as file:
                         file.write(json.dumps(dataclasses.asdict(found)) + "\n")
             results += [found] if found is not None else []
-    print_table(results, options.minutes)
+    print_table(results, options.minutes, plants)
 
 
 def chosen(plants: Sequence[Plant], names: Sequence[str]) -> list[Plant]:
@@ -93,15 +93,17 @@ def _key(result: Result) -> tuple[str, str, int, float, str]:
     return result.plant, result.digest, result.seed, result.minutes, result.doors
 
 
-def print_table(results: Sequence[Result], minutes: float) -> None:
-    """By room: how many were found and by which doors; then those that were not, and what cannot be counted."""
+def print_table(results: Sequence[Result], minutes: float, plants: Sequence[Plant]) -> None:
+    """By room: how many plants there are, were tried, were found, and by which doors; then those that were not, and what
+    cannot be counted."""
     tried = [r for r in results if r.plant != UNTOUCHED and r.outcome not in ("stale", "import")]
-    rooms = sorted({r.room for r in tried})
-    rows = [_row(room, [r for r in tried if r.room == room]) for room in rooms]
-    rows.append(_row("all", tried))
+    rooms = sorted({p.room for p in plants})
+    held = [p.room for p in plants]
+    rows = [_row(room, held.count(room), [r for r in tried if r.room == room]) for room in rooms]
+    rows.append(_row("all", len(held), tried))
     load = os.getloadavg()[0]
     title = f"planted bugs found within {minutes:g} minutes each; load {load:.1f} on {os.cpu_count()} cores"
-    show(title, ("room", "plants", "found", "median s", "by"), rows)
+    show(title, ("room", "plants", "tried", "found", "median s", "by"), rows)
     missed = [r.plant for r in tried if not r.is_found]
     print(f"not found: {', '.join(missed) or 'none'}")
     for outcome, what in (("stale", "no longer fit the sources"), ("import", "cannot even be imported")):
@@ -113,12 +115,12 @@ def print_table(results: Sequence[Result], minutes: float) -> None:
     print(f"false alarms in {len(alarms)} trials of the untouched package: {'; '.join(false) or 'none'}")
 
 
-def _row(room: str, results: Sequence[Result]) -> tuple[str, ...]:
+def _row(room: str, plants: int, results: Sequence[Result]) -> tuple[str, ...]:
     found = sorted((r for r in results if r.is_found), key=lambda r: r.seconds)
     median = f"{found[len(found) // 2].seconds:.0f}" if found else ""
     doors = [f"{r.door} {r.step}".strip() for r in found]
     by = ", ".join(f"{d} {doors.count(d)}" for d in sorted(set(doors), key=lambda d: (-doors.count(d), d)))
-    return room, str(len(results)), str(len(found)), median, by
+    return room, str(plants), str(len(results)), str(len(found)), median, by
 
 
 if __name__ == "__main__":

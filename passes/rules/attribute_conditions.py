@@ -174,9 +174,10 @@ def _power_of_two(draft: Draft, random: Random, args: tuple[Expression, ...]) ->
 @CONDITIONS.enter(_power_of_two)
 def inverse_is_exact(facts: Facts, c: float, x: Value) -> bool:
     """c and 1/c are both powers of two that the dtype of x holds."""
-    if not x.type.dtype.is_float or not math.isfinite(c) or abs(math.frexp(c)[0]) != 0.5:
+    dtype = x.type.dtype
+    if not dtype.is_float or not math.isfinite(c) or abs(math.frexp(c)[0]) != 0.5:
         return False
-    return as_held(1 / c, x.type.dtype) == 1 / c
+    return as_held(c, dtype) == c and as_held(1 / c, dtype) == 1 / c
 
 
 @CONDITIONS.enter(nothing)

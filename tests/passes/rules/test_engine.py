@@ -199,3 +199,16 @@ def test_five_hundred_nodes_take_a_fraction_of_a_second():
     began = time.process_time()
     rewrite(graph, load_all())
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(("number", "left"), [("4.0", "mul"), ("8388608.0", "div")])
+def test_a_quotient_by_what_the_dtype_does_not_hold_stays_one(number: str, left: str) -> None:
+    """2^23 is an infinity in f16, and 2^-23 is a number."""
+    found = body(f"""
+        graph @main(%x: f16[4]) {{
+          %c = constant {{value={number}, dtype=f16, shape=[]}} : f16[]
+          %y = div %x, %c : f16[4]
+          return %y
+        }}
+    """)
+    assert any(f"= {left} " in line for line in found)
