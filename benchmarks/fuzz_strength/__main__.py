@@ -94,8 +94,8 @@ def _key(result: Result) -> tuple[str, str, int, float, str]:
 
 
 def print_table(results: Sequence[Result], minutes: float, plants: Sequence[Plant]) -> None:
-    """By room: how many plants there are, were tried, were found, and by which doors; then those that were not, and what
-    cannot be counted."""
+    """By room: how many plants there are, were tried and were found, and by which doors; then those that were not, and
+    what cannot be counted."""
     tried = [r for r in results if r.plant != UNTOUCHED and r.outcome not in ("stale", "import")]
     rooms = sorted({p.room for p in plants})
     held = [p.room for p in plants]

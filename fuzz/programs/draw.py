@@ -39,9 +39,9 @@ the other ways five and twenty times as long."""
 LINES = {"recorded": 24, "traced": 12}  # at most; 9 in other ways
 IN_TURN = {"recorded": 12, "traced": 6}  # of the table's calls; 3 in other ways
 TRIES = 6
-NOT_RECORDED = re.compile(r"\b(cond|while_loop|batch_norm|equal|cov|corrcoef|one_hot)\(")
-"""What is not the same when it is recorded as it runs: PyTorch's branches and loops, state written under cover, what
-makes Python's numbers of elements."""
+NOT_RECORDED = re.compile(r"\b(cond|while_loop|equal|cov|corrcoef|one_hot)\(")
+"""What is not the same when it is recorded as it runs: PyTorch's branches and loops, and what makes Python's numbers of
+elements."""
 COSTLY = 0.3
 """How often branches and loops are drawn, beside other themes: Dynamo takes half a second to trace one."""
 LEARNED_EVERY, LEARNED = 3, 8

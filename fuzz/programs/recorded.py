@@ -19,7 +19,9 @@ from torch.utils._pytree import tree_map_only
 
 from effcc.frontend.decompositions import compile_decompositions
 
-_TO_NUMBERS = (torch.ops.aten._local_scalar_dense, torch.ops.aten.equal, torch.ops.aten.is_nonzero)
+aten = torch.ops.aten
+_TO_NUMBERS = (aten._local_scalar_dense, aten.equal, aten.is_nonzero)
+_BATCH_NORM = 8  # operands of a batch norm
 
 
 class Unrecorded(Exception):
@@ -70,6 +72,9 @@ class _Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is aten.native_batch_norm.default and len(args) == _BATCH_NORM:
+            with self:
+                return _batch_norm(*args)
         if func in self._decompositions:
             with self:
                 found = self._decompositions[func](*args, **kwargs)
@@ -109,6 +114,13 @@ class _Recording(TorchDispatchMode):
     def _fake_of(self, lies: _Lies) -> Tensor:
         empty = torch.empty_strided(lies.shape, lies.strides, dtype=lies.dtype, device="meta")
         return FakeTensor(self._fake, empty, torch.device("cpu"))
+
+
+def _batch_norm(x: Any, w: Any, b: Any, mean: Any, variance: Any, training: bool, momentum: float, eps: float) -> Any:
+    """A batch norm by the operator whose schema says that it writes the running statistics."""
+    if mean is None or variance is None:
+        return aten._native_batch_norm_legit.no_stats(x, w, b, training, momentum, eps)
+    return aten._native_batch_norm_legit.default(x, w, b, mean, variance, training, momentum, eps)
 
 
 class _Lies:

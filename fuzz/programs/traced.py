@@ -196,7 +196,8 @@ def can_be_traced(case: Case, loaded: Any) -> bool:
     """Whether tracing shows what a case is about: no package, no inputs that share memory and of which any is written,
     and no state that an operator writes which is taken apart before that is seen."""
     tensors: Sequence[Any] = [t for t in loaded.inputs(**dict(case.calls[0])) if t.numel()]
-    if case.export or any("batch_norm(" in line for line in case.lines):
+    written = case.way != "recorded" and any("batch_norm(" in line for line in case.lines)
+    if case.export or written:
         return False
     shared = len({t.untyped_storage().data_ptr() for t in tensors}) < len(tensors)
     return not (shared and any(_IN_PLACE.search(line) for line in case.lines))

@@ -57,6 +57,17 @@ def test_gradients_are_recorded_and_numbers_of_elements_are_not() -> None:
         record(lambda x: [x * x[0].item()], [torch.ones(2)])
 
 
+def test_running_statistics_are_recorded() -> None:
+    def run(x: Tensor, mean: Tensor, variance: Tensor) -> Sequence[Tensor]:
+        mean, variance = mean.clone(), variance.clone()
+        return [torch.nn.functional.batch_norm(x, mean, variance, training=True, momentum=0.3), mean, variance]
+
+    given = [torch.tensor([[1.0], [3.0]]), torch.zeros(1), torch.ones(1)]
+    normed, mean, variance = record(run, given)(*given)
+    assert torch.allclose(mean, torch.tensor([0.6])) and torch.allclose(variance, torch.tensor([0.7 + 0.3 * 2]))
+    assert torch.allclose(normed, torch.tensor([[-1.0], [1.0]]), atol=1e-4) and given[1].item() == 0
+
+
 def test_a_wrong_importer_shows_beside_what_is_excused(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's own trace gives other bits of one result; that excuses no other result."""
     inputs = (Input("x", 'tensor((3, 4), torch.float32, "normal", 1)'),)
