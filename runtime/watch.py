@@ -197,12 +197,20 @@ def _pieces(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 def _worth_tracking(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The pieces of whole pages that are large, and those whose pages lie side by side with such: asking for both
     costs no more."""
-    found = []
-    for begin, end in joined(map(_pages_of, pieces)):
-        together = [p for p in pieces if begin <= p[0] < end]
-        if any(size >= FEWEST_PAGES * mmap.PAGESIZE and _is_paged((a, size)) for a, size in together):
-            found += together
-    return found
+    runs: list[list[tuple[int, int]]] = []
+    end = 0
+    for piece in pieces:  # in the order of addresses
+        begin, size = _pages_of(piece)
+        if not runs or begin > end:
+            runs.append([])
+        runs[-1].append(piece)
+        end = max(end, begin + size)
+    return [p for run in runs if any(map(_is_large, run)) for p in run]
+
+
+def _is_large(piece: tuple[int, int]) -> bool:
+    """Whether the piece is whole pages, so many that asking for them costs less than their digest."""
+    return _is_paged(piece) and piece[1] >= FEWEST_PAGES * mmap.PAGESIZE
 
 
 def _pages_of(piece: tuple[int, int]) -> tuple[int, int]:
@@ -212,5 +220,5 @@ def _pages_of(piece: tuple[int, int]) -> tuple[int, int]:
 
 
 def _is_paged(piece: tuple[int, int]) -> bool:
-    """Whether the piece is whole pages, and more than its digest is worth."""
+    """Whether the piece is whole pages."""
     return piece[0] % mmap.PAGESIZE == 0 and piece[1] % mmap.PAGESIZE == 0

@@ -42,15 +42,19 @@ from effcc.ir.vectors import (
 
 FEWEST, MOST = 16, 1024
 """Steps of a loop that is worth it, and whose numbers stay in L1."""
+FEWEST_LANES = 4
 BESIDE = 12
 """Of a loop that does more for each column the columns are a small part."""
 
 
 def clamp_ahead(function: Function, vector_bytes: int) -> Function:
     """The function with columns that loops read of buffers which nothing writes brought inside their rows ahead."""
+    lanes = vector_bytes // i32.bytes
+    if lanes < FEWEST_LANES:
+        return function
     read_only = {p.name for p in function.buffers if p.read_only}
     taken = {line.name for line in function.lines if isinstance(line, Let | Loop | Array)}
-    return replace(function, body=_changed(function.body, read_only, vector_bytes // i32.bytes, taken))
+    return replace(function, body=_changed(function.body, read_only, lanes, taken))
 
 
 @dataclass(frozen=True)
