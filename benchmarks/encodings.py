@@ -12,7 +12,8 @@ as a part of the largest result.
 
 The compact table has a line for each scheme and a column for each share of zeros, of one layer: megabytes stored, best
 microseconds and speed beside dense, as above; `d` where the weight was decoded once, since reading it as stored was
-predicted to take longer. Below, what was slower than dense, and the largest difference of all.
+predicted to take longer, `c` where it was copied to other codes for that. Below, what was slower than dense, and the
+largest difference of all.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ def compact(options: argparse.Namespace, target: Target) -> None:
                 made = Compiled(model, x, target)
                 timing = race({"dense": dense, "made": made}, (x,), "dense", 0.1, rest_s=0.001, clock=clock)["made"]
                 decoded = "d" if any(c.decision == "decoded" for c in made.choices) else ""
+                decoded = decoded or ("c" if any("copied to" in c.reason for c in made.choices) else "")
                 cells.append(f"{bytes_of(model) / 1e6:.2f} {timing.best * 1e6:.0f} {timing.speed:.2f}{decoded}")
                 worst = max(worst, difference(made, model, x))
                 if timing.speed < 1:
