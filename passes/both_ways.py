@@ -114,7 +114,7 @@ def _worth(kernel: Kernel, target: Target) -> bool:
     tasks = elements(tuple(kernel.extents[a] for a in shared))
     sums = [s for s in kernel.statements if s.reduction is not None and set(s.reduction.axes) == set(crossing.rows)]
     held = sum(elements(tuple(kernel.extents[a] for a in s.axes if a not in shared)) * s.dtype.bytes for s in sums)
-    if held > (target.l2_bytes + target.l3_bytes // target.cores) // 2:
+    if held > max(target.l3_bytes // target.cores, target.l2_bytes // 2):
         return False
     mask, columns = mask_of(kernel), elements((kernel.extents[crossing.columns],))
     seen = mean_seen(kernel, mask, crossing.rows[-1]) if mask is not None else None
