@@ -155,6 +155,26 @@ def attention(s: Sketch) -> None:
     if s.random.random() < 0.5:
         out = s.emit("linear", merged, floats(s, heads * d, heads * d, dtype=dtype, weight=True))
         s.emit("add", out, x)
+    if not shared and s.random.random() < 0.5:
+        _gradients(s, taken, keys, values, scores, dtype)
+
+
+def _gradients(s: Sketch, q: Value, keys: Value, values: Value, scores: Value, dtype: DType) -> None:
+    """What attention's gradients do: points of a matrix summed along its rows and along its columns; now and then a
+    result needs the points as well, or a sum joins another."""
+    batch, heads, m, d = (int(n) for n in q.type.shape)
+    grad, turned = floats(s, batch, heads, m, d, dtype=dtype), (0, 1, 3, 2)
+    points = s.emit("exp", s.emit("sub", scores, number(s, s.random.choice((4.0, 16.0)), dtype)))
+    s.emit("matmul", s.emit("transpose", points, perm=turned), grad)
+    weighed = s.emit("matmul", grad, s.emit("transpose", values, perm=turned))
+    inner = s.emit("mul", points, s.emit("sub", weighed, floats(s, batch, heads, m, 1, dtype=dtype)))
+    rows = s.emit("matmul", inner, keys)
+    columns = s.emit("matmul", s.emit("transpose", inner, perm=turned), q)
+    way = s.random.random()
+    if way < 0.15:
+        s.emit("neg", inner)
+    elif way < 0.5:
+        s.emit("concat", rows, columns, axis=2)
 
 
 @structure
