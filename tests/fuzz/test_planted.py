@@ -239,7 +239,7 @@ def packing_shifts_the_columns(patch: Patch) -> None:
     patch.setattr(tile, "pack", wrong)
 
 
-@planted(11)
+@planted(12)
 def memory_forgets_later_readers(patch: Patch) -> None:
     def wrong(program: Program) -> dict[str, tuple[int, int]]:
         return {name: (first, first) for name, (first, _) in original(program).items()}
