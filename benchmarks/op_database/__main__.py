@@ -23,7 +23,7 @@ from benchmarks.op_database.calls import DTYPES, KINDS, operators
 from benchmarks.op_database.outcome import RIGHT, Outcome
 from benchmarks.op_database.workers import Task, run
 
-SHARES = 8
+TOGETHER = 8
 """Calls that are compiled as one graph, which takes little longer than one of them."""
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     print(report.counts(found))
     print(report.reasons(found))
     if options.table:
-        options.table.write_text(report.table(found))
+        options.table.write_text(f"{report.LEGEND}\n{report.table(found)}")
 
 
 def _options() -> argparse.Namespace:
@@ -48,8 +48,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kind", action="append", choices=KINDS, help="how they are called; default: plain")
     parser.add_argument("-n", "--samples", type=int, default=4, help="samples of each operator and dtype; 0: all")
     parser.add_argument("--everything", action="store_true", help="all samples, dtypes and ways to call")
-    parser.add_argument("--together", type=int, default=SHARES, help="calls that are compiled as one graph")
-    parser.add_argument("--shard", default="0/1", help="which part of the tasks, of how many: 0/8, ..., 7/8")
+    parser.add_argument("--together", type=int, default=TOGETHER, help="calls that are compiled as one graph")
+    parser.add_argument(
+        "--shard", type=_shard, default=(0, 1), help="which part of the tasks, of how many: 0/8, ..., 7/8"
+    )
     parser.add_argument("--timeout", type=float, default=120, help="seconds a call may take")
     parser.add_argument("--json", type=Path, help="write every task's outcomes there, a line each")
     parser.add_argument("--read", type=Path, action="append", default=[], help="run nothing: what was written")
@@ -60,6 +62,14 @@ def _options() -> argparse.Namespace:
     return options
 
 
+def _shard(text: str) -> tuple[int, int]:
+    """Which part, of how many: `0/8`."""
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+        raise argparse.ArgumentTypeError(f"expected a part of several, 0/8 to 7/8 of eight, got {text!r}")
+    return int(part), int(parts)
+
+
 def _run(options: argparse.Namespace) -> dict[Task, list[Outcome]]:
     """Do the shard's tasks that are not done yet; the outcomes of all."""
     tasks = [
@@ -68,7 +78,7 @@ def _run(options: argparse.Namespace) -> dict[Task, list[Outcome]]:
         for dtype in options.dtype or ["float32"]
         for name in options.operators or operators()
     ]
-    part, parts = map(int, options.shard.split("/"))
+    part, parts = options.shard
     tasks = tasks[part::parts]
     done = report.read(options.json) if options.json and options.json.exists() else {}
     found = {task: done[task] for task in tasks if task in done}

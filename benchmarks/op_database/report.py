@@ -20,6 +20,13 @@ _MARKS = {
     "values": "VALUES", "layout": "LAYOUT", "error": "ERROR", "crash": "CRASH",
 }  # fmt: skip
 
+LEGEND = """# PyTorch's operator database, compiled
+
+Each operator is what its worst call came to: `n` native; `e` right, PyTorch runs part of it; `b` right, in several
+graphs, since torch.compile traces none as one; `r` refused by a typed error; `c` capture alone differs from eager,
+whatever the backend; `.` no call, or eager refuses it; a word in capitals is a failure; nothing: not run.
+"""
+
 
 def line(task: Task, outcomes: Sequence[Outcome]) -> str:
     """A task and its outcomes as a line of JSON."""
