@@ -198,7 +198,10 @@ class Disturbed(TorchDispatchMode):
     def _move(self, out: Tensor, size: Any, terms: int, as_stored: bool, means: bool = False) -> None:
         eps = torch.finfo(out.dtype).eps
         noise = self._noise(out)
-        change = out.double() * noise * eps * _UNITS.get(out.dtype, 4.0)
+        units = _UNITS.get(out.dtype, 4.0)
+        if means and out.dtype == torch.float64:  # others are added up in wider numbers
+            units += math.sqrt(terms)
+        change = out.double() * noise * eps * units
         if size is not None:
             inner = max(eps if out.dtype == torch.float64 or as_stored else 2.0**-23, 1e-16)
             change = change + size.double() * noise * inner * (4 + math.sqrt(terms))

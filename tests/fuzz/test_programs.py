@@ -191,3 +191,19 @@ def test_a_mean_of_infinities_is_an_infinity_or_nan() -> None:
     inputs = (Input("x", 'tensor((2, 3), torch.float32, "normal", 1)'),)
     case = replace(FLIP, inputs=inputs, lines=lines, results=("c",), way="recorded")
     assert judge(case) == ""
+
+
+def test_a_variance_of_doubles_is_a_sum_of_many_terms() -> None:
+    inputs = (Input("z", 'tensor((2, 5, 5, 5), torch.float64, "flat", 878)'),)
+    case = replace(FLIP, inputs=inputs, state=(), lines=("g = z.var(correction=0)",), results=("g",), way="recorded")
+    assert judge(case) == ""
+
+
+def test_places_of_no_elements_may_be_anywhere() -> None:
+    """Eager reads nothing there, and refuses nothing."""
+    inputs = (
+        Input("x", 'tensor((2, 3, 0), torch.float32, "normal", 1)'), Input("y", 'indices((1,), 33, "any", 566)'),
+        Input("z", 'indices((2,), 2, "any", 504)'),
+    )  # fmt: skip
+    case = replace(FLIP, inputs=inputs, state=(), lines=("b = x[z, y]",), results=("b",), way="recorded")
+    assert judge(case) == "" and judge(replace(case, way="compiled")) == ""

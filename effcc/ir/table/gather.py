@@ -194,6 +194,9 @@ def _index(b: FormBuilder) -> None:
 
 
 def _index_reference(x: Any, *indices: Any, axes: Any, wraps: bool, checked: bool) -> Any:
+    kept = [n for axis, n in enumerate(x.shape) if axis not in axes]
+    if 0 in kept and all(x.shape[axis] for axis in axes):  # of no elements none is read: eager asks for no position
+        indices = tuple(np.zeros_like(i) for i in indices)
     return x[_index_key(x, indices, axes, wraps)]
 
 
