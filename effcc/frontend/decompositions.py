@@ -82,6 +82,13 @@ def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return decomposition_table[aten.channel_shuffle.default](x, groups).clone()
 
 
+def _var_mean(x: Tensor, dims: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+    """Of complex numbers, which PyTorch computes on, as a whole: taken apart, their sums round more often."""
+    if x.is_complex():
+        return NotImplemented
+    return decomposition_table[aten.var_mean.correction](x, dims, correction=correction, keepdim=keepdim)
+
+
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """Y[i] = X[index[i]], X row by row; PyTorch's rule asks an index without axes for its number, which is data."""
     return x.reshape(-1)[index.reshape(-1)].reshape(index.shape)
@@ -109,6 +116,7 @@ def _table(known: int) -> Table:
     table[aten.channel_shuffle.default] = _channel_shuffle
     table[aten.detach.default] = _detach
     table[aten.take.default] = _take
+    table[aten.var_mean.correction] = _var_mean
     table[aten._embedding_bag.default] = embedding_bag
     table[aten.one_hot.default] = one_hot
     table[aten._transformer_encoder_layer_fwd.default] = encoder_layer

@@ -44,6 +44,7 @@ OTHERS = (
     ("add", "out", "float32"), ("mm", "out", "float32"), ("gather", "error", "float32"), ("cat", "error", "float32"),
     ("sub", "dynamic", "float32"), ("nn.functional.conv2d", "dynamic", "float32"), ("mul", "inference", "float32"),
     ("dist", "dynamic", "float32"), ("fmax", "plain", "int16"), ("add", "plain", "complex64"),
+    ("var_mean", "plain", "complex64"),
     ("softmax", "gradient", "float32"), ("nn.functional.conv1d", "gradient", "float32"),
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from effcc.ir.dtypes import DType, boolean, f16, f32, f64, i32, i64
 from effcc.ir.expr import Axis, Call, Expr, Load
 from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.parser import parse_kernel
-from effcc.ir.scalars import FUNCTIONS, REDUCTIONS
+from effcc.ir.scalars import FUNCTIONS, REDUCTIONS, SAME_BITS
 from effcc.ir.types import TensorType
 from effcc.runtime.triton_run import TritonInterpreter, run_triton
 from tests.codegen.triton.running import emitted, program_of
@@ -100,6 +100,8 @@ def reference(name: str, inputs: list[np.ndarray], dtype: DType) -> np.ndarray |
     """What NumPy computes, floats in float64; None where the function is not defined for the dtype."""
     if name in STRUCTURAL or not _defined(name, dtype):
         return None
+    if name == "bits":  # of the numbers as they are
+        return np.asarray(FUNCTIONS[name].reference(*inputs))
     try:
         with np.errstate(all="ignore"):
             return np.asarray(
@@ -111,6 +113,8 @@ def reference(name: str, inputs: list[np.ndarray], dtype: DType) -> np.ndarray |
 
 
 def _defined(name: str, dtype: DType) -> bool:
+    if name == "bits" and dtype not in SAME_BITS:
+        return False
     spelling = SPELLINGS[name]
     return bool(spelling.floats if dtype.is_float else spelling.booleans if dtype == boolean else spelling.integers)
 
