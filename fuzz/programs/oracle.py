@@ -176,6 +176,10 @@ class Disturbed(TorchDispatchMode):
                 self._move(out, size, largest, packet in SUMS_AS_STORED, packet in MEANS_WITHIN)
         for held in _statistics(func, args):
             self._move(held, None, largest, False)
+        if self._wider and func.overloadpacket in MEANS_WITHIN and any(map(_is_vast, given)):
+            for out in (*tree_leaves(results), *_statistics(func, args)):  # squares may be infinities, or not
+                if isinstance(out, Tensor) and out.dtype == torch.float32 and not _overlaps(out):
+                    out.fill_(math.nan)
         return results
 
     def _widen(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor], results: Any) -> None:
@@ -234,6 +238,11 @@ def _statistics(func: Any, args: Any) -> list[Tensor]:
     if "batch_norm" not in name or "backward" in name or not (len(args) > 5 and (args[5] is True or "update" in name)):
         return []
     return [t for t in args[3:5] if isinstance(t, Tensor) and t.is_floating_point() and not _overlaps(t)]
+
+
+def _is_vast(t: Tensor) -> bool:
+    """Whether squares of its numbers overflow in f32."""
+    return t.dtype == torch.float32 and t.numel() > 0 and bool((t.abs() > 1e18).any())
 
 
 def _in_f64(t: Tensor) -> Tensor:
