@@ -30,7 +30,7 @@ from effcc.passes.fusion.polyhedra import check_dependences
 from effcc.target import Target
 
 LEAST_POINTS = 32 * 32
-"""Points of a matrix that is worth it: a smaller one does not leave L1 (of 32 x 32 points both ways take 0.9 ms)."""
+"""Points of a matrix that is worth it: a smaller one does not leave L1 (96 heads of 32 tokens: 0.9 ms either way)."""
 MOST_KERNELS = 8
 """Kernels that are joined, at most."""
 IDLE = 1.25
@@ -39,11 +39,13 @@ IDLE = 1.25
 
 def sum_both_ways(program: Program, target: Target) -> Program:
     """The program with the kernels joined that share such matrices."""
-    for matrix in [n for n in _between(program) if _is_of_products(program, n)]:
-        if any(b.name == matrix for b in program.buffers):  # else it is in a kernel already
-            joined = _grown(program, matrix)
+    between = _between(program)
+    for matrix in [n for n, maker in between.items() if _is_of_products(program.kernels[maker.kernel], maker, n)]:
+        if matrix in between:  # else it is in a kernel already
+            joined = _grown(program, matrix, between)
             if joined is not None and _worth(joined.kernel, target):
                 program = _with_one(joined)
+                between = _between(program)
     used = {s.kernel for s in (*program.prepare, *program.launches) if isinstance(s, Launch)}
     return replace(program, kernels={n: k for n, k in program.kernels.items() if n in used})
 
@@ -61,9 +63,8 @@ class _Joined:
     places: Mapping[str, Statement]
 
 
-def _grown(program: Program, matrix: str) -> _Joined | None:
+def _grown(program: Program, matrix: str, between: Mapping[str, Launch]) -> _Joined | None:
     """What computes and reads a matrix, together with what reads others of the same points, as one kernel."""
-    between = _between(program)
     touched = {matrix}
     while True:
         program = _without_tails(program, touched)
@@ -78,27 +79,28 @@ def _grown(program: Program, matrix: str) -> _Joined | None:
         touched |= more
 
 
-def _between(program: Program) -> dict[str, None]:
+def _between(program: Program) -> dict[str, Launch]:
     """The buffers that one launch of a call writes and others read, and nothing else touches, in order."""
+    touching: dict[str, list[Step]] = {}
+    for step in program.steps:
+        for name in dict.fromkeys((*step.arguments, *step.results)):
+            touching.setdefault(name, []).append(step)
     aliased = {b.alias for b in program.buffers if b.alias}
     kept = {*program.outputs, *aliased, *(n for pair in program.updates for n in pair)}
-    found: dict[str, None] = {}
+    found: dict[str, Launch] = {}
     for b in program.buffers:
         if b.space != "arena" or b.alias or b.name in kept or b.type.rank < 2:
             continue
-        touching = [s for s in program.steps if b.name in (*s.arguments, *s.results)]
-        launches = [s for s in touching if isinstance(s, Launch)]
+        launches = [s for s in touching.get(b.name, ()) if isinstance(s, Launch)]
         makers = [s for s in launches if b.name in s.results]
         known = all(isinstance(n, int) for n in b.type.shape) and elements(b.type.shape[-2:]) >= LEAST_POINTS
-        if known and len(makers) == 1 and 1 < len(launches) == len(touching):
-            found[b.name] = None
+        if known and len(makers) == 1 and 1 < len(launches) == len(touching[b.name]):
+            found[b.name] = makers[0]
     return found
 
 
-def _is_of_products(program: Program, buffer: str) -> bool:
+def _is_of_products(kernel: Kernel, maker: Launch, buffer: str) -> bool:
     """Whether a buffer has the axes of a product of rows and columns in the kernel that computes it."""
-    maker = next(s for s in program.steps if isinstance(s, Launch) and buffer in s.results)
-    kernel = program.kernels[maker.kernel]
     output = kernel.outputs[maker.results.index(buffer)].name
     own = {frozenset(s.axes) for s in kernel.statements if s.target == output}
     products = [c for c in contractions(kernel).values() if c.is_outer and c.batch]  # there are tasks along the batch

@@ -28,7 +28,7 @@ def compile_model(
         typer.Option(
             help="Print what comes out of a step, and stop there without --output; may be repeated. The steps: "
             "simplify, hoist, encode, cascade, read_encoded, inline, group, cluster, split, codes, online, fuse, "
-            "in_place, arrange, control, settle, tile, place, lower, vectorize, emit."
+            "both_ways, in_place, arrange, control, settle, tile, place, lower, vectorize, emit."
         ),
     ] = None,
     from_step: Annotated[

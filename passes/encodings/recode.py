@@ -20,7 +20,6 @@ from effcc.ir.dtypes import f32
 from effcc.ir.encoding import Argument, Encoding, Scheme
 from effcc.ir.encodings import Storage, stored_as
 from effcc.ir.encodings.elements import ELEMENTS, INTEGERS, SCALES, element_parts
-from effcc.ir.encodings.values import Coded, Exponents, Halves, SmallFloats
 from effcc.ir.graph import Node, Value
 from effcc.passes.writer import Writer
 
@@ -46,16 +45,14 @@ def recodings(stored: Storage) -> Iterator[Storage]:
 def _wider(stored: Storage, parts: tuple[str, ...]) -> Scheme | None:
     """The values whose codes are bytes or halves; None where they would not be the same numbers, or scales be of groups
     of what is stored, and not of a dense row's elements."""
-    values = stored.values
-    if isinstance(values, Halves):
+    quicker = stored.values.quicker
+    if quicker == "own":
         return stored.encoding.terms[0][-1]
-    if isinstance(values, Coded) and isinstance(values.scale, Exponents) and INTEGERS in parts:
-        return Scheme("bf16")  # integers of 8 bits times powers of two
+    if quicker == "bf16" and INTEGERS in parts:
+        return Scheme("bf16")
     if SCALES in parts:
         return Scheme("int8", options=_sharing(stored))
-    if isinstance(values, Coded) and isinstance(values.code, SmallFloats) and not values.shares_groups:
-        return Scheme("f16", options=_sharing(stored)) if _scale(stored) is not None else None
-    return None
+    return Scheme("f16", options=_sharing(stored)) if quicker == "f16" and _scale(stored) is not None else None
 
 
 def _sharing(stored: Storage) -> tuple[tuple[str, Argument], ...]:
@@ -89,7 +86,7 @@ def store_recoded(writer: Writer, node: Node, stored: Storage, wanted: Storage) 
     scales: tuple[Value, ...] = ()
     if wanted.values.integers is not None:
         numbers, scales = part(INTEGERS, *node.operands), (part(SCALES, *node.operands),)
-    elif isinstance(wanted.values, Coded):
+    elif _scale(wanted) is not None:
         at = _scale(stored)
         assert at is not None
         scales = (node.operands[at],)

@@ -178,6 +178,13 @@ def _linear_recurrence(a: Tensor, b: Tensor, *start: Tensor, axis: int) -> Tenso
     return torch.stack(states, axis)
 
 
+OTHER_KIND = {
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+    torch.int32: torch.float32,
+    torch.int64: torch.float64,
+}
+"""By dtype, the one of as many bytes whose numbers bits are read as."""
 EAGER: dict[str, Eager] = {
     **{name: getattr(torch, name) for name in _SAME},
     "not": torch.bitwise_not,
@@ -189,6 +196,7 @@ EAGER: dict[str, Eager] = {
     "shl": torch.bitwise_left_shift,
     "shr": torch.bitwise_right_shift,
     "cast": lambda x, dtype: x.to(TORCH_DTYPES[dtype]),
+    "bits": lambda x: x.view(OTHER_KIND[x.dtype]),
     "silu": F.silu,
     "gelu": F.gelu,
     "sum": _reduction(torch.sum),

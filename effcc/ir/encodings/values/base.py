@@ -97,6 +97,12 @@ class Values(ABC):
         return None
 
     @property
+    def quicker(self) -> str:
+        """What holds the same numbers, bit for bit, and is read by widening it: "own", as they are stored; "bf16";
+        "f16", before scales of channels; "" where there is none."""
+        return ""
+
+    @property
     def is_light(self) -> bool:
         """Whether elements are light bytes times scales (`effcc.ir.light`)."""
         return False

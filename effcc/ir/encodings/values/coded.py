@@ -23,7 +23,8 @@ from effcc.ir.encodings.packing import Packed
 from effcc.ir.encodings.values.base import Array, IntegerForm, LoadComponent, NamedArray, Nearest, Values
 from effcc.ir.encodings.values.codes import Code, Integers
 from effcc.ir.encodings.values.grid import Grid
-from effcc.ir.encodings.values.parameters import Floats, Stored
+from effcc.ir.encodings.values.listed import SmallFloats
+from effcc.ir.encodings.values.parameters import Exponents, Floats, Stored
 from effcc.ir.encodings.values.parts import Parts, pack_integers
 from effcc.ir.expr import Expr, cast
 from effcc.ir.form import call
@@ -48,6 +49,12 @@ class Coded(Values):
         if not isinstance(self.code, Integers) or not isinstance(self.scale, Floats):
             return None
         return IntegerForm(self.code, self.scale.dtype, self.zero)
+
+    @property
+    def quicker(self) -> str:
+        if isinstance(self.code, Integers) and isinstance(self.scale, Exponents):
+            return "bf16"  # integers of 8 bits times powers of two
+        return "f16" if isinstance(self.code, SmallFloats) and not self.shares_groups else ""
 
     def components(self, levels: Levels, dtype: DType) -> tuple[NamedArray, ...]:
         shape = self._grid_shape(levels)

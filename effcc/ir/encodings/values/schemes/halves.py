@@ -33,6 +33,10 @@ class Halves(Plain):
 
     half: DType
 
+    @property
+    def quicker(self) -> str:
+        return "own"
+
     def components(self, levels: Levels, dtype: DType) -> tuple[NamedArray, ...]:
         return (("values", self.half, levels.stored),)
 
