@@ -18,7 +18,7 @@ from effcc.frontend.importer import (
     is_number,
     result_dtype,
 )
-from effcc.ir.dtypes import boolean, f16
+from effcc.ir.dtypes import boolean, f16, f64, i64
 from effcc.ir.graph import Value
 from effcc.ir.op import broadcast_shapes
 
@@ -242,8 +242,20 @@ def pow_tensor(m: Importer, x: Operand, exponent: Operand) -> Value:
 
 @imports(aten.ldexp.Tensor)
 def ldexp(m: Importer, x: Value, exponent: Value) -> Value:
-    """x * 2^exponent, in two steps as eager's: the power may overflow where the product would not."""
-    return mul(m, x, m.emit("exp2", m.cast(exponent, result_dtype((exponent, 2.0)))))
+    """x * 2^exponent. For integers it is rounded once: in f64, where powers that reach any number of f32 are exact;
+    for floats in two steps as eager's: the power may overflow where the product would not."""
+    if exponent.type.dtype.is_float:
+        return mul(m, x, m.emit("exp2", m.cast(exponent, result_dtype((exponent, 2.0)))))
+    dtype = result_dtype((x, 2.0))
+    if dtype == f64:
+        raise NotNative("powers of two beyond what f64 holds")
+    low, high = (m.constant(n, i64) for n in (-_FARTHEST, _FARTHEST))
+    near = m.elementwise("minimum", m.elementwise("maximum", m.cast(exponent, i64), low), high)
+    return m.cast(m.elementwise("mul", m.cast(x, f64), m.emit("exp2", m.cast(near, f64))), dtype)
+
+
+_FARTHEST = 300
+"""From the least number of f32, 2^-149, to its greatest, and back, are fewer powers of two."""
 
 
 @imports(aten.square.default)

@@ -75,6 +75,10 @@ maximum minimum fmax fmin clamp clamp_ clamp_min clamp_max clamp_min_ clamp_max_
 max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d adaptive_max_pool3d
 """)
 """Operators that choose one of their operands' elements, and of zeros of both signs either."""
+ORDERING = _packets("sort argsort topk argmax argmin max min kthvalue median cummax cummin")
+"""Operators whose results say which of their operand's elements are the larger ones: near ones may change places."""
+_NEAR = 64
+"""Units in the last place of a whole number within which a cast may find the next one."""
 TRIALS = 5
 _UNITS = {torch.float16: 2.0, torch.bfloat16: 2.0}
 
@@ -89,7 +93,7 @@ class Disturbed(TorchDispatchMode):
     def __init__(self, seed: int, strict: bool = True, noisy: bool = True) -> None:
         super().__init__()
         self._generator = torch.Generator().manual_seed(seed)
-        self._strict, self._noisy, self._wider = strict, noisy, seed % 2 == 1
+        self._strict, self._noisy, self._wider, self._widest = strict, noisy, seed % 2 == 1, seed % 4 == 3
         self._tainted: dict[int, Any] = {}
 
     def tainted(self, value: Tensor) -> bool:
@@ -101,7 +105,9 @@ class Disturbed(TorchDispatchMode):
         given = [a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
         tainted = any(self.tainted(t) for t in given)
         if _exact(func, args, kwargs, given, self._strict):
-            results = func(*args, **kwargs)
+            shaken = self._noisy and func.overloadpacket in ORDERING and any(self.tainted(t) for t in given)
+            changed = tree_map_only(Tensor, self._shaken, (args, kwargs)) if shaken else (args, kwargs)
+            results = func(*changed[0], **changed[1])
             tainted |= self._leave_open(func, args, results) or self._leave_zeros_open(func, given, results)
         else:
             results = self._disturb(func, args, kwargs, given)
@@ -127,6 +133,11 @@ class Disturbed(TorchDispatchMode):
         info = torch.iinfo(results.dtype)
         wide = source.double()
         open_ = ~((wide > info.min - 1.0) & (wide < info.max + 1.0)).expand(results.shape)
+        if self._noisy and self.tainted(source) and not _overlaps(results):
+            whole = wide.round()
+            near = (wide - whole).abs() <= _NEAR * torch.finfo(source.dtype).eps * whole.abs()
+            below = whole - whole.sign() * torch.randint(0, 2, wide.shape, generator=self._generator)
+            results.copy_(torch.where((near & (whole != 0)).expand(results.shape) & ~open_, below, results.double()))
         if not bool(open_.any()):
             return False
         if self._noisy and not _overlaps(results):
@@ -176,9 +187,12 @@ class Disturbed(TorchDispatchMode):
                 self._move(out, size, largest, packet in SUMS_AS_STORED, packet in MEANS_WITHIN)
         for held in _statistics(func, args):
             self._move(held, None, largest, False)
-        if self._wider and func.overloadpacket in MEANS_WITHIN and any(map(_is_vast, given)):
-            for out in (*tree_leaves(results), *_statistics(func, args)):  # squares may be infinities, or not
-                if isinstance(out, Tensor) and out.dtype == torch.float32 and not _overlaps(out):
+        vast = func.overloadpacket in MEANS_WITHIN and any(map(_is_vast, given))  # squares may be infinities, or not
+        # Eager's attention skips NaN in its maxima, and gives numbers for rows that have some.
+        lost = "scaled_dot_product" in func._schema.name and not all(_is_finite(t) for t in given)
+        if self._wider and not (vast and self._widest) and (vast or lost):
+            for out in (*tree_leaves(results), *_statistics(func, args)):
+                if isinstance(out, Tensor) and out.dtype in (torch.float32, *_UNITS) and not _overlaps(out):
                     out.fill_(math.nan)
         return results
 
@@ -189,6 +203,7 @@ class Disturbed(TorchDispatchMode):
         squares do not overflow."""
         halves = any(t.dtype in _UNITS for t in given)
         floats = self._wider and any(t.dtype == torch.float32 for t in given)
+        floats |= self._widest and any(map(_is_vast, given))
         random = func._schema.name.startswith("aten::rand")
         if func.overloadpacket in SUMS or random or not (halves or floats):
             return
@@ -242,7 +257,11 @@ def _statistics(func: Any, args: Any) -> list[Tensor]:
 
 def _is_vast(t: Tensor) -> bool:
     """Whether squares of its numbers overflow in f32."""
-    return t.dtype == torch.float32 and t.numel() > 0 and bool((t.abs() > 1e18).any())
+    return t.dtype in (torch.float32, torch.bfloat16) and t.numel() > 0 and bool((t.abs() > 1e18).any())
+
+
+def _is_finite(t: Tensor) -> bool:
+    return not t.is_floating_point() or bool(t.isfinite().all())
 
 
 def _in_f64(t: Tensor) -> Tensor:

@@ -237,3 +237,11 @@ def test_no_call_computes_with_an_earlier_calls_numbers(name: str) -> None:
     x = numbers(4, 8)
     for value in values:
         torch.testing.assert_close(compiled(x, value), function(x, value))
+
+
+def test_powers_of_two_beyond_floats_do_not_meet_zeros() -> None:
+    """`ldexp` by integers is one rounding: 0 * 2^255 is 0, where 2^255 is no number of f32."""
+    x = torch.tensor([0.0, -0.0, 1e-30, 3e-44, 1.5, torch.inf, 1e30], dtype=torch.float32)
+    exponent = torch.tensor([255, 200, 200, 250, -149, 3, -320])
+    got = torch.compile(torch.ldexp, backend="effcc", dynamic=False)(x, exponent)
+    torch.testing.assert_close(got, torch.ldexp(x, exponent), rtol=0, atol=0)
