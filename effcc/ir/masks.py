@@ -125,11 +125,8 @@ def _zero_unless(e: Expr, definitions: Mapping[str, Statement]) -> Iterator[Expr
         case Call("where", (condition, a, Const(value=0))):
             yield from _parts(condition)
             yield from _zero_unless(a, definitions)
-        case Load() if e.buffer in definitions and definitions[e.buffer].scatter is None:
-            made = definitions[e.buffer]
-            if made.reduction is None:
-                value = substitute_axes(made.value, dict(zip(made.axes, e.index, strict=True)))
-                yield from _zero_unless(value, definitions)
+        case Load() if (value := _read_through(e, definitions)) is not None:
+            yield from _zero_unless(value, definitions)
 
 
 def _lowest_unless(e: Expr, definitions: Mapping[str, Statement]) -> Iterator[Expr]:
@@ -147,11 +144,16 @@ def _lowest_unless(e: Expr, definitions: Mapping[str, Statement]) -> Iterator[Ex
             yield from _lowest_unless(b, definitions)
         case Call("cast", (a,)):
             yield from _lowest_unless(a, definitions)
-        case Load() if e.buffer in definitions and definitions[e.buffer].scatter is None:
-            made = definitions[e.buffer]
-            if made.reduction is None:
-                value = substitute_axes(made.value, dict(zip(made.axes, e.index, strict=True)))
-                yield from _lowest_unless(value, definitions)
+        case Load() if (value := _read_through(e, definitions)) is not None:
+            yield from _lowest_unless(value, definitions)
+
+
+def _read_through(load: Load, definitions: Mapping[str, Statement]) -> Expr | None:
+    """What a kernel computes point by point and reads, at the place where it is read; None for anything else."""
+    made = definitions.get(load.buffer)
+    if made is None or made.scatter is not None or made.reduction is not None:
+        return None
+    return substitute_axes(made.value, dict(zip(made.axes, load.index, strict=True)))
 
 
 def _parts(condition: Expr) -> Iterator[Expr]:

@@ -27,6 +27,21 @@ def gradients(run: Callable[..., Tensor], leaves: list[Tensor], upstream: Tensor
     return [found.detach(), *torch.autograd.grad(found, leaves, upstream)]
 
 
+def trained(run: Callable[..., Tensor], leaves: list[Tensor], upstream: Tensor) -> tuple[Program, Program]:
+    """The programs of the forward and backward half, which compute a function and its gradients as eager does."""
+    torch.compiler.reset()
+    compiled = torch.compile(run, backend="effcc")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = gradients(compiled, leaves, upstream)
+    wide = [x.detach().double().requires_grad_() for x in leaves]
+    exact = gradients(run, wide, upstream.double())
+    check(exact, gradients(run, copy.deepcopy(leaves), upstream), found).require("attention")
+    forward, backward = (p.state.program for p in programs_of(compiled))
+    assert forward is not None and backward is not None
+    return forward, backward
+
+
 def test_attention_takes_one_pass_for_both_of_its_results() -> None:
     torch.manual_seed(0)
     hidden = torch.ones(64, 64, dtype=torch.bool)
@@ -37,16 +52,7 @@ def test_attention_takes_one_pass_for_both_of_its_results() -> None:
 
     leaves = [torch.randn(1, 4, 64, 32, requires_grad=True) for _ in range(3)]
     upstream = torch.randn(1, 4, 64, 32)
-    torch.compiler.reset()
-    compiled = torch.compile(attend, backend="effcc")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = gradients(compiled, leaves, upstream)
-    wide = [x.detach().double().requires_grad_() for x in leaves]
-    exact = gradients(attend, wide, upstream.double())
-    check(exact, gradients(attend, copy.deepcopy(leaves), upstream), found).require("attention")
-    forward = programs_of(compiled)[0].state.program
-    assert forward is not None
+    forward, _ = trained(attend, leaves, upstream)
     assert sum(online_axis(k) is not None for k in forward.kernels.values()) == 1
     assert sum(any(s.reduction is not None for s in k.statements) for k in forward.kernels.values()) == 1
 
@@ -62,16 +68,8 @@ def test_gradients_of_attention_take_one_pass(heads: int) -> None:
 
     leaves = [torch.randn(2, 70, n, 16, requires_grad=True) for n in (4, heads, heads)]
     upstream = torch.randn(2, 4, 70, 16)
-    torch.compiler.reset()
-    compiled = torch.compile(attend, backend="effcc")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = gradients(compiled, leaves, upstream)
-    wide = [x.detach().double().requires_grad_() for x in leaves]
-    exact = gradients(attend, wide, upstream.double())
-    check(exact, gradients(attend, copy.deepcopy(leaves), upstream), found).require("attention")
-    backward = programs_of(compiled)[1].state.program
-    assert backward is not None and not backward.externs
+    _, backward = trained(attend, leaves, upstream)
+    assert not backward.externs
     assert sum(both_ways(k) is not None for k in backward.kernels.values()) == 1
     largest = max(b.type.size for b in backward.buffers if b.space == "arena")  # type: ignore[type-var]
     assert largest < 70 * 70
