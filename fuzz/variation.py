@@ -23,6 +23,7 @@ import sympy
 from effcc.errors import EffccError
 from effcc.ir.dims import Dim, Shape, contiguous_strides, dim, evaluate, symbol
 from effcc.ir.graph import Attribute, Graph, GraphBuilder, Node, Value
+from effcc.ir.op import normalize_axis
 from effcc.ir.size_functions import FUNCTIONS
 from effcc.ir.types import TensorType
 
@@ -123,12 +124,15 @@ def with_symbols(graph: Graph, numbers: Sequence[int]) -> Graph | None:
 
 
 def _least(nodes: Sequence[Node], size: Dim) -> int:
-    """The least value for which all accesses stay inside: scatter and gather index as much of x as the index covers."""
+    """The least value for which all accesses stay inside: scatter and gather index as much of x as the index covers,
+    along all axes but their own."""
     least = 2
     for node in nodes:
         if node.op in ("gather", "scatter"):
-            pairs = zip(node.operands[0].type.shape, node.operands[1].type.shape, strict=True)
-            least = max([least, *(d for x, d in pairs if x == size and isinstance(d, int))])
+            x, index = (o.type for o in node.operands[:2])
+            own = normalize_axis(int(node.attrs["axis"]), x.rank)  # type: ignore[arg-type]
+            pairs = [p for k, p in enumerate(zip(x.shape, index.shape, strict=True)) if k != own]
+            least = max([least, *(d for n, d in pairs if n == size and isinstance(d, int))])
     return least
 
 
