@@ -89,6 +89,32 @@ def _var_mean(x: Tensor, dims: Any = None, *, correction: Any = None, keepdim: b
     return decomposition_table[aten.var_mean.correction](x, dims, correction=correction, keepdim=keepdim)
 
 
+def _mixed(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether a norm is of a half type with parameters in float32."""
+    return x.dtype in (torch.bfloat16, torch.float16) and torch.float32 in {
+        t.dtype for t in (weight, bias) if t is not None
+    }
+
+
+def _layer_norm(x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
+    """Of half types with parameters in float32 eager gives moments in float32, where its metadata says the half type:
+    a graph that goes by the metadata would round them, and gradients read them."""
+    if not _mixed(x, weight, bias):
+        return NotImplemented
+    y, mean, deviation = aten.native_layer_norm(x.float(), shape, weight, bias, eps)
+    return y.to(x.dtype), mean, deviation
+
+
+def _group_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, n: Any, c: Any, area: Any, groups: int, eps: float
+) -> Any:
+    """As `_layer_norm`."""
+    if not _mixed(x, weight, bias):
+        return NotImplemented
+    y, mean, deviation = aten.native_group_norm(x.float(), weight, bias, n, c, area, groups, eps)
+    return y.to(x.dtype), mean, deviation
+
+
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """Y[i] = X[index[i]], X row by row; PyTorch's rule asks an index without axes for its number, which is data."""
     return x.reshape(-1)[index.reshape(-1)].reshape(index.shape)
@@ -116,6 +142,8 @@ def _table(known: int) -> Table:
     table[aten.channel_shuffle.default] = _channel_shuffle
     table[aten.detach.default] = _detach
     table[aten.take.default] = _take
+    table[aten.native_layer_norm.default] = _layer_norm
+    table[aten.native_group_norm.default] = _group_norm
     table[aten.var_mean.correction] = _var_mean
     table[aten._embedding_bag.default] = embedding_bag
     table[aten.one_hot.default] = one_hot
