@@ -2,6 +2,10 @@
 
 The hardware looks ahead within a page of memory, which lasts only 32 turns of a 32-column panel; one row times a matrix
 takes 60 ns for a page, less than memory takes to answer.
+
+What is read a line or more in a turn is asked for in L2, from where the hardware goes on. Of codes a turn reads less,
+and computes the longer: then L2's latency is what is left, and L1 has room. One Zen 4 core, 30 layers of 1536x1536:
+int4(group=32) takes 0.89 of the time from L1, nf4 0.96, int2 0.95; but int8 1.2 and f16 1.24.
 """
 
 from __future__ import annotations
@@ -64,7 +68,8 @@ def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear], moved_by:
         far = Linear(tuple((n, c * rows if n in inner else c) for n, c in at.terms), at.constant)
         if at.constant < turn or rows == 1:  # else the first row's vectors have asked
             for line in range(0, turn * size * rows if rows > 1 else 1, _LINE):
-                writer.add(Prefetch(place(storage, shifted(far, (_AHEAD + line) // size))))
+                at_line = place(storage, shifted(far, (_AHEAD + line) // size))
+                writer.add(Prefetch(at_line, near=turn * size < _LINE))
     if outside:
         writer.asked.setdefault(stream, []).append(list(outside))
 

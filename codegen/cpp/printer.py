@@ -169,8 +169,8 @@ class _Lines:
                     yield f"{indent}{texts.set_lane(line)};"
                 case StoreRows():
                     yield f"{indent}{texts.store_rows(line)};"
-                case Prefetch(place):
-                    yield f"{indent}__builtin_prefetch({texts.place(place)}, 0, 2);"
+                case Prefetch(place, near):
+                    yield f"{indent}__builtin_prefetch({texts.place(place)}, 0, {3 if near else 2});"
                 case Barrier():
                     yield f"{indent}{self.meet}"
                 case Check():

@@ -491,9 +491,10 @@ class TileStore:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """`do prefetch(B[k])`: ask for a cache line, which need not be there."""
+    """`do prefetch(B[k])`: ask for a cache line, which need not be there, in L2; `prefetch<1>`: in L1, for `near`."""
 
     place: Place
+    near: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,7 @@ def body(text: str) -> str:
         ("do store(O[0], 1.0)", "a number says its type"),
         ("do store(O[0], i32(1.5))", "expected a number of i32, got 1.5"),
         ("do move(O[0], f32(1.0))", "expected one of store"),
+        ("do prefetch<3>(O[0])", "expected one of store"),
     ],
 )
 def test_text_without_a_meaning_is_refused_where_it_stands(text: str, message: str) -> None:

@@ -208,8 +208,8 @@ class _Reader:
                     register = self.value(plain[1])
                     if isinstance(register, Var):
                         return TileStore(self.place(plain[0]), register, self._how(named).stride)
-                case "prefetch", 1:
-                    return Prefetch(self.place(plain[0]))
+                case "prefetch", 1 if angle in ("", "1"):
+                    return Prefetch(self.place(plain[0]), near=angle == "1")
                 case "put", 2:
                     register = self.value(plain[0])
                     if isinstance(register, Var):
@@ -218,7 +218,7 @@ class _Reader:
                     return Check(_natural(angle), *(self.value(t) for t in plain))
             raise IRTypeError(
                 f"expected one of store(place, value), store_rows(place, a, b, c, d), store_tile(place, name), "
-                f"prefetch(place), put<lane>(name, value) and check<number>(fails, value, size), "
+                f"prefetch(place), prefetch<1>(place), put<lane>(name, value) and check<number>(fails, value, size), "
                 f"got {name} of {len(plain)}"
             )
 

@@ -134,8 +134,8 @@ def show_line(line: Line) -> str:
             given = "".join(f", {show_value(v)}" for v in rows)
             some = "" if count is None else f", count={show_value(count)}"
             return f"do store_rows({show_place(place)}{given}, stride={show_value(Affine(constant=stride))}{some})"
-        case Prefetch(place):
-            return f"do prefetch({show_place(place)})"
+        case Prefetch(place, near):
+            return f"do prefetch{'<1>' if near else ''}({show_place(place)})"
         case Check(number, fails, value, size):
             return f"do check<{number}>({', '.join(map(show_value, (fails, value, size)))})"
         case Barrier():

@@ -102,6 +102,7 @@ def test_rows_side_by_side_are_one_stream() -> None:
     made = sum_codes(split_axes(parse_kernel(f"{head} {{ O[n] = sum(k: x[k] * {text}) }}")))
     source = source_of(lower(*choose(made, generic("avx512"))), generic("avx512"))
     assert source.count("__builtin_prefetch(Q") >= 4, "each row asks for its line of those two pages on"
+    assert ", 0, 3);" not in source, "whole lines are asked for in L2"
 
 
 def test_rows_that_end_within_a_line_ask_for_the_lines_of_all_of_them_in_their_order() -> None:
@@ -116,6 +117,7 @@ def test_rows_that_end_within_a_line_ask_for_the_lines_of_all_of_them_in_their_o
     assert rows > 1 and len(asked) == -(-16 * rows // 64)
     for n, line in enumerate(asked):
         assert f"+ {16 * rows} * g_1 + {8192 + 64 * n}," in line, "a turn reads 16 bytes of each row"
+        assert line.endswith(", 0, 3);"), "less than a line a turn is waited for in L2, so it is asked for in L1"
 
 
 def test_codes_of_four_vectors_are_looked_up_together(target: Target, cache: CompileCache) -> None:

@@ -59,7 +59,8 @@ def function(lanes: int) -> Function:
         f"let y: f32x{n} = load<f32x{n}>(X[{n}])",
         "let n: i64 = convert<i64>(load<i32>(I[0]))",
     ]
-    lines += [f"do prefetch(X[{n}])", f"if any(lt(x, y)) {{ do store(O[{SIZE - 1}], reduce<add>(x)) }}"]
+    lines += [f"do prefetch(X[{n}])", f"do prefetch<1>(X[{n}])"]
+    lines += [f"if any(lt(x, y)) {{ do store(O[{SIZE - 1}], reduce<add>(x)) }}"]
     lines += [f"do store(O[{k * n}], {value})" for k, value in enumerate(stored)]
     lines += [f"do store_rows(O[{len(stored) * n}], x, y, x, y, stride=[4])"]
     lines += [f"do store(D[{k * n}], {value})" for k, value in enumerate(dots)]
