@@ -58,7 +58,10 @@ def gather(ranges: Iterable[tuple[int, int]]) -> None:
     if madvise is None or _forbidden():
         return
     for start, end in _blocks(ranges):
-        madvise(start, end - start, _COLLAPSE)  # an advice: where it fails, nothing has changed
+        if madvise(start, end - start, _COLLAPSE) != 0:
+            # The first page that cannot be moved ends the call: one at an end of the block may be another mapping's.
+            for page in range(start, end, PAGE):
+                madvise(page, PAGE, _COLLAPSE)  # an advice: where it fails, nothing has changed
 
 
 def _blocks(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

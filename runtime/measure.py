@@ -20,7 +20,7 @@ from effcc.runtime.cache import CompileCache
 from effcc.runtime.files import aside
 from effcc.target import GIB, MIB, Rates, Target, cpu_model, detect
 
-_FORMAT = 3
+_FORMAT = 4
 _PROBE = Path(__file__).absolute().parent / "probe.cpp"
 
 

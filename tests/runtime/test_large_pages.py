@@ -76,6 +76,19 @@ def test_what_cannot_move_is_left_alone() -> None:
 
 
 @needs_large_pages
+def test_a_page_that_cannot_move_does_not_keep_those_after_it() -> None:
+    pages = mmap.mmap(-1, 6 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = np.frombuffer(pages, np.uint8)
+    start = -memory.ctypes.data % PAGE
+    memory[:] = 1  # in small pages
+    pages.madvise(mmap.MADV_NOHUGEPAGE, start, PAGE)
+    address, size = memory.ctypes.data + start, 4 * PAGE
+    large_pages.gather([(address, size)])
+    assert in_large_pages(address, size) >= 2 * PAGE
+    assert int(memory.min()) == 1
+
+
+@needs_large_pages
 def test_weights_that_are_read_where_they_are_come_to_lie_in_large_pages_and_may_still_change() -> None:
     torch.compiler.reset()  # a program that another test's model left has settled weights at that one's addresses
     model = torch.nn.Linear(4096, 4096).eval()  # 64 MB are a mapping of their own, and no piece of the heap
