@@ -29,7 +29,7 @@ from effcc.fuzz.damaged import DAMAGED, DamageReport
 from effcc.fuzz.deployed import KINDS, Deployed, scratch_grows
 from effcc.fuzz.encoders import EncoderChecks
 from effcc.fuzz.faults import judge_fault, native_with_fault
-from effcc.fuzz.generate import Case, generate
+from effcc.fuzz.generate import Case, asks_all, generate
 from effcc.fuzz.journal import Before, Find, Journal, counted, paths
 from effcc.fuzz.modules.campaign import MODULES, ModuleReport
 from effcc.fuzz.mutated.corpus import FOLDER, Corpus, Exchange
@@ -49,8 +49,8 @@ from effcc.steps import STEPS
 from effcc.target import Target
 
 ALONE = ("rules", "encoders", "sizes")  # what is checked without a graph
-MLIR_EVERY = 7  # MLIR's engine takes longer than everything else
-TRITON_EVERY = 5  # nor is its interpreter fast
+MLIR_EVERY = 9  # MLIR's engine takes longer than everything else
+TRITON_EVERY = 7  # nor is its interpreter fast
 TRITON_WORK = 20_000  # points of all loops: more would take Triton's interpreter too long
 SANITIZE_EVERY = 6  # batches: compiling for the sanitizers takes five times as long
 MOST_SANITIZED = 40_000  # letters of source: a fourth of the programs is longer, and takes three fourths of the time
@@ -360,8 +360,9 @@ class _Campaign:
             self.nodes += len(case.graph.nodes)
             self.ops.update(n.op for n in case.graph.nodes)
             self._pair(case.graph)
-            found = examine(case, target, self.mlir and seed % MLIR_EVERY == 0)
-            if self.triton is not None and seed % TRITON_EVERY == 0 and case.work <= TRITON_WORK:
+            every = asks_all(seed) and not mutated
+            found = examine(case, target, self.mlir and (every or seed % MLIR_EVERY == 0))
+            if self.triton is not None and (every or seed % TRITON_EVERY == 0) and case.work <= TRITON_WORK:
                 found = replace(found, failure=found.failure or self.triton.judge(found))
             if mutated and self.corpus is not None:
                 self.corpus.see(found)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from effcc.fuzz.functions import draw_functions
 from effcc.ir.dtypes import DTYPES, DType, boolean, f32, f64, i32, i64
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.ops import TABLE
@@ -26,7 +27,7 @@ _EXTREMES = ("maximum", "minimum", "max", "min", "relu")
 """Which of two zeros they give is the implementation's choice."""
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _OF_FLOATS = (*_EXTREMES, *_COMPARISONS, "floor", "ceil", "trunc", "round", "sign", "neg", "abs", "isnan", "isinf",
-              "argmax", "argmin", "cast", "copysign")  # fmt: skip
+              "argmax", "argmin", "cast", "copysign", "fmod", "mod")  # fmt: skip
 _OF_INTEGERS = (*_EXTREMES[:4], *_COMPARISONS, "add", "sub", "mul", "neg", "abs", "sign", "and", "or", "xor", "not",
                 "shl", "shr", "floordiv", "mod", "fmod", "pow", "sum", "prod", "cumsum", "any", "all", "argmax",
                 "argmin", "linear", "cast")  # fmt: skip
@@ -80,21 +81,36 @@ def draw_exact(s: Sketch) -> None:
             x = _step(s, x)
 
 
-_SWEPT = ("f32", "i64", "f64", "bf16", "i32", "u8", "f32", "f16", "i64", "bool", "i8", "f32", "i16", "i32")
+_PAIRS = (("f32", "i64"), ("u8", "f64"), ("i32", "bf16"), ("i8", "f16"), ("bool", "i16"))
+PERIOD = 20
+
+
+def of_single_steps(turn: int) -> bool:
+    """Whether a sweep is of single steps and casts, of which every language's spelling is asked."""
+    return bool((turn + turn // PERIOD) % 2)
 
 
 def draw_sweep(s: Sketch, turn: int) -> None:
-    """Append everything of one kind for one dtype, all kinds and dtypes in turn: so minutes are enough to see them."""
-    turn, kind = divmod(turn, 4)
-    dtype = DTYPES[_SWEPT[turn % len(_SWEPT)]]
-    if kind % 2 == 0:  # at odd seeds, which have drawn schedules: the solver's seldom fold a tail in lanes
-        _reductions(s, DTYPES[_SWEPT[(2 * turn + kind // 2) % len(_SWEPT)]])
-    elif kind == 1:
-        for each in (dtype, DTYPES[_SWEPT[(turn + len(_SWEPT) // 2) % len(_SWEPT)]]):
+    """Append everything of one kind for two dtypes, all kinds and dtypes within `PERIOD` turns: so two minutes are
+    enough to see them.
+
+    Even turns are reductions and functions (`effcc.fuzz.functions`), odd ones single steps and casts; in every second
+    period it is the other way round, as schedules are drawn at odd seeds alone.
+    """
+    place = turn % PERIOD // 2
+    kind = (("each", "casts") if of_single_steps(turn) else ("reductions", "functions"))[place % 2]
+    pair = [DTYPES[name] for name in _PAIRS[place // 2 % len(_PAIRS)]]
+    if kind == "functions":
+        draw_functions(s, place // 2)
+        return
+    for dtype in pair:
+        if kind == "reductions":
+            _reductions(s, dtype)
+        elif kind == "each":
+            _each(s, _given(s, dtype, s.random.choice(_SHAPES)))
+        else:
             shape = s.random.choice(((130,), (3, 65), (2, 200)))
-            _casts(s, s.given(telling(TensorType(each, shape), s.data, all_edges=True)))
-    else:
-        _each(s, _given(s, dtype, s.random.choice(_SHAPES)))
+            _casts(s, s.given(telling(TensorType(dtype, shape), s.data, all_edges=True)))
 
 
 def _reductions(s: Sketch, dtype: DType) -> None:
@@ -128,8 +144,13 @@ def _each(s: Sketch, x: Value) -> None:
     y = _given(s, dtype, _shape(x))
     if dtype in SAME_BITS:
         s.emit("bits", x)
+    if dtype.is_float:  # of few turns: eager's own vectors have NaN where the quotient is vast
+        a, b = (s.data.standard_normal(_shape(x)) for _ in range(2))
+        a, b = np.where(s.data.random(a.shape) < 0.2, np.rint(a), 8 * a), np.where(np.abs(b) < 0.1, -1.0, b)
+        for op in ("fmod", "mod"):
+            s.emit(op, s.given(a.astype(dtype.numpy)), s.given(b.astype(dtype.numpy)))
     for op in dict.fromkeys(known):
-        if op in ("cast", "linear", "cumsum", *_REDUCTIONS):
+        if op in ("cast", "linear", "cumsum", *_REDUCTIONS) or (dtype.is_float and op in ("fmod", "mod")):
             continue
         second = [] if op in _UNARY else [y if op in _ANY_SECOND else _second(s, op, x)]
         s.attempt(lambda s, op=op, second=second: s.emit(op, x, *second))  # type: ignore[misc]
@@ -154,6 +175,8 @@ def _step(s: Sketch, x: Value) -> Value:
     op = random.choice(ops)
     if op == "cast":
         return _cast(s, x)
+    if dtype.is_float and op in ("fmod", "mod"):
+        return x
     if op in _UNARY:
         return s.emit(op, x)
     if op in _REDUCTIONS:
@@ -170,18 +193,22 @@ def _step(s: Sketch, x: Value) -> Value:
 
 
 def _second(s: Sketch, op: str, x: Value) -> Value:
-    """The other operand: shifts below the width, divisors that are not 0, small exponents, else whatever there is."""
+    """The other operand: shifts, some by the width and more, divisors of integers that are not 0, small exponents, else
+    whatever there is."""
     dtype, shape = x.type.dtype, _shape(x)
     if s.random.random() < 0.4 and shape:
         shape = shape[1:] if s.random.random() < 0.5 else (*shape[:-1], 1)
     if op in ("shl", "shr"):
-        return s.given(s.data.integers(0, dtype.bits, shape).astype(dtype.numpy))
-    if op in ("floordiv", "mod", "fmod"):
+        return s.given(s.data.integers(0, dtype.bits + 3, shape).astype(dtype.numpy))
+    if op in ("floordiv", "mod", "fmod") and dtype.is_integer:
         sizes = s.data.integers(2, 120, shape)
         signs = s.data.choice([1, -1], shape) if dtype.kind == "int" else 1
         return s.given(np.asarray(sizes * signs).astype(dtype.numpy))
     if op == "pow":
-        return s.given(s.data.integers(0, 5, shape).astype(dtype.numpy))
+        few = s.data.integers(0 if dtype.kind == "uint" else -3, 5, shape)
+        return s.given(
+            np.where(s.data.random(shape) < 0.1, s.data.choice([31, 64, 65, 99], shape), few).astype(dtype.numpy)
+        )
     if s.random.random() < 0.2:
         return x
     return _given(s, dtype, shape)

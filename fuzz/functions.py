@@ -1,17 +1,19 @@
-"""Functions of f32 over all magnitudes, each element within some units in the last place.
+"""Functions of floats over all magnitudes, each element within some units in the last place.
 
 Elsewhere an error counts beside the largest element of a result, so that a function may be wrong where it is small: an
 exponential that is 0 too early, a logarithm of denormals, a cancellation near 0. Bounds are the worst errors over all
-floats (`benchmarks/ulp.md`) and a half more.
+floats (`benchmarks/ulp.md`) and a half more; of half types, which are computed in f32 and rounded once, hardly more
+than a half.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 
-from effcc.ir.dtypes import f32
+from effcc.ir.dtypes import DType, bf16, f16, f32
 from effcc.ir.graph import Graph
 from effcc.ir.ops import TABLE
 
@@ -24,7 +26,8 @@ ULPS = {
     "sqrt": 0.5, "rsqrt": 1.5, "sinh": 1.5, "cosh": 1.5, "asinh": 1.5, "acosh": 1.5, "atanh": 1.5,
 }  # fmt: skip
 SLACK = 0.5
-TOGETHER = 8
+OF_HALVES = 0.6
+TOGETHER = 9
 """Functions in one graph: a campaign of minutes is to see all of them."""
 _WHERE_IT_TURNS = {
     "exp": (-110.0, 92.0), "exp2": (-152.0, 130.0), "expm1": (-30.0, 90.0), "erfc": (-4.0, 10.5), "erf": (-4.5, 4.5),
@@ -39,18 +42,23 @@ def functions_of(graph: Graph) -> tuple[str, ...]:
     producers = graph.producers()
     computed = [n for n in graph.nodes if TABLE[n.op].kind != "view"]
     values = [*graph.params, *(r for n in graph.nodes for r in n.results)]
-    known = all(v.type.dtype == f32 for v in values) and all(n.op in ULPS for n in computed)
+    known = all(v.type.dtype in (f32, f16, bf16) for v in values) and all(n.op in ULPS for n in computed)
     between = {o for n in graph.nodes for o in n.operands} & {r for n in computed for r in n.results}
     if not known or not computed or between:
         return ()
     return tuple(n.op if (n := producers.get(v)) in computed and n is not None else "" for v in graph.results)
 
 
-def draw_functions(s: Sketch) -> None:
-    """Append several functions, each of a tensor of its own."""
+def draw_functions(s: Sketch, turn: int | None = None) -> None:
+    """Append several functions, each of a tensor of its own: those whose turn it is, or any."""
     shape = s.random.choice(((64,), (200,), (17, 33), (300,), (3, 5, 7)))
-    for op in s.random.sample(list(ULPS), TOGETHER):
-        x = s.given(_arguments(op, shape, s.data))
+    names = sorted(ULPS)
+    chosen = s.random.sample(names, TOGETHER)
+    if turn is not None:
+        chosen = [names[k % len(names)] for k in range(turn * TOGETHER, (turn + 1) * TOGETHER)]
+    for op in chosen:
+        dtype = s.random.choice((f32, f32, f16, bf16)) if s.random.random() < 0.3 else f32
+        x = s.given(_arguments(op, shape, s.data).astype(dtype.numpy))
         if s.random.random() < 0.2:
             x = s.emit("flip", x, axes=(0,))
         s.emit(op, x)
@@ -67,13 +75,15 @@ def _arguments(op: str, shape: tuple[int, ...], data: np.random.Generator) -> An
         return values.astype(np.float32)
 
 
-def ulp_errors(op: str, true: Any, got: Any) -> Any:
-    """By how many units in the last place elements are beyond the bound; at most 0 where they are within it."""
+def ulp_errors(op: str, true: Any, got: Any, dtype: DType = f32) -> Any:
+    """By how many units in the last place of a dtype elements are beyond the bound; at most 0 where they are within."""
+    info = ml_dtypes.finfo(dtype.numpy)
+    end = 2.0 ** int(info.maxexp)
     with np.errstate(all="ignore"):
-        rounded = true.astype(np.float32)
-        unit = np.spacing(np.abs(np.where(np.isfinite(rounded), rounded, np.float32(3e38)))).astype(np.float64)
         wide = got.astype(np.float64)
-        held = np.clip(wide, -(2.0**128), 2.0**128)
-        wanted = np.clip(true, -(2.0**128), 2.0**128)
-        error = np.abs(held - wanted) / unit - (ULPS[op] + SLACK)
+        held, wanted = np.clip(wide, -end, end), np.clip(true, -end, end)
+        _, exponent = np.frexp(np.where(np.abs(wanted) < end, wanted, end / 2))
+        unit = np.exp2(np.maximum(exponent - 1, int(info.minexp)) - int(info.nmant))
+        bound = ULPS[op] + SLACK if dtype == f32 else OF_HALVES
+        error = np.abs(held - wanted) / unit - bound
         return np.where(np.isnan(true) | np.isnan(wide), np.where(np.isnan(true) & np.isnan(wide), 0.0, np.inf), error)

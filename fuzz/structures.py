@@ -213,7 +213,7 @@ def state(s: Sketch) -> None:
     shape = (size(s), size(s, 1, 3, 8))
     weight = s.random.random() < 0.4
     x, y = floats(s, *shape, dtype=dtype, weight=weight), floats(s, *shape, dtype=dtype)
-    kind = s.random.choice(("average", "swap", "swap", "add", "shift", "shift", "read"))
+    kind = s.random.choice(("average", "swap", "swap", "add", "shift", "shift", "read", "turned", "turned"))
     if kind == "average":
         kept = s.emit("mul", x, number(s, 0.9, dtype))
         s.update(x, s.emit("add", kept, s.emit("mul", y, number(s, 0.1, dtype))))
@@ -224,6 +224,15 @@ def state(s: Sketch) -> None:
         z = floats(s, *shape, dtype=dtype)
         s.update(x, y)
         s.update(y, s.emit("tanh", z))
+    elif kind == "turned":  # each element from another's place, which holds what was there before
+        axis = s.random.randint(0, 1)
+        n = int(shape[axis])
+        moved = s.emit("flip", x, axes=(axis,))
+        if s.random.random() < 0.5:
+            at = s.random.randint(0, n - 1)
+            parts = [s.emit("slice", x, axis=axis, start=a, end=b, step=1) for a, b in ((at, n), (0, at))]
+            moved = s.emit("concat", *parts, axis=axis)
+        s.update(x, s.emit(s.random.choice(("add", "mul")), s.emit("tanh", moved), s.random.choice((x, y))))
     else:
         s.update(x, s.emit("add", x, number(s, 1.0, dtype)))
     if kind in ("read", "average", "swap"):

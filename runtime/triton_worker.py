@@ -50,10 +50,10 @@ def _answer(folder: Path) -> None:
 def _repair_interpreter() -> None:
     """Correct what the interpreter (Triton 3.6, 3.7) gets wrong and the compiler right.
 
-    It multiplies bf16 blocks as the integers they are stored in, makes bf16 by cutting off, and of integers not at all;
-    it repeats a scalar comparison as a float; with NumPy 2.4, that of 3.6 cannot take the end of a range from an
-    argument. Folds by the library's functions, which it would call for one element after the other, become NumPy's,
-    which treat NaN alike.
+    It multiplies bf16 blocks as the integers they are stored in, reads subnormal ones as 0, makes bf16 by cutting off,
+    and of integers not at all; it repeats a scalar comparison as a float; with NumPy 2.4, that of 3.6 cannot take the
+    end of a range from an argument. Folds by the library's functions, which it would call for one element after the
+    other, become NumPy's, which treat NaN alike.
     """
     import numpy as np
     import triton.language as tl
@@ -75,7 +75,7 @@ def _repair_interpreter() -> None:
 
     def cast_impl(self: Any, block: Any, type: Any) -> Any:
         if type.scalar != tl.bfloat16 or block.dtype.scalar == tl.bfloat16:
-            return cast(self, block, type)
+            return cast(self, widened(block) if type.scalar != tl.bfloat16 else block, type)
         bits = block.data.astype(np.float32).view(np.uint32)
         rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
         return interpreter.TensorHandle(np.where(np.isnan(block.data), np.uint16(0x7FC0), rounded), tl.bfloat16)

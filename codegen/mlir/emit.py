@@ -187,7 +187,12 @@ class _Region:
     def operate(self, function: str, dtype: DType, operands: Sequence[str]) -> str:
         """A scalar function on named values."""
         names: list[str] = []
-        known = {"t": TYPES[dtype.name], "bits": dtype.bits, "inf": BITS.get(dtype.name, ("",))[0]}
+        known = {
+            "t": TYPES[dtype.name],
+            "bits": dtype.bits,
+            "most": dtype.bits - 1,
+            "inf": BITS.get(dtype.name, ("",))[0],
+        }
         for template in spelling(function, dtype):
             name = self.emitter._fresh()
             fresh = {f"n{i}": n for i, n in enumerate(names)}
@@ -232,7 +237,7 @@ class _Region:
         raise UnsupportedError("MLIR: a reduction inside an expression")
 
     def _cast(self, value: str, source: DType, to: DType) -> str:
-        if source == to:
+        if TYPES[source.name] == TYPES[to.name]:  # MLIR's integers have no sign
             return value
         if to == boolean:
             zero = self._line(_constant(0, source))

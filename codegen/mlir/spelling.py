@@ -76,6 +76,10 @@ FLOAT: dict[str, tuple[str, ...]] = {
     "ge": ("arith.cmpf oge, {0}, {1} : {t}",),
 }  # fmt: skip
 
+# Counts at or beyond the width, or below 0, shift everything out; MLIR gives them no meaning.
+_SHIFTS = ("arith.constant {bits} : {t}", "arith.cmpi ult, {1}, {n0} : {t}", "arith.constant 0 : {t}",
+           "arith.select {n1}, {1}, {n2} : {t}")  # fmt: skip
+
 INTEGER: dict[str, tuple[str, ...]] = {
     "neg": ("arith.constant 0 : {t}", "arith.subi {n0}, {0} : {t}"),
     "abs": ("math.absi {0} : {t}",),
@@ -100,15 +104,17 @@ INTEGER: dict[str, tuple[str, ...]] = {
     "and": ("arith.andi {0}, {1} : {t}",),
     "or": ("arith.ori {0}, {1} : {t}",),
     "xor": ("arith.xori {0}, {1} : {t}",),
-    "shl": ("arith.shli {0}, {1} : {t}",),
-    "shr": ("arith.shrsi {0}, {1} : {t}",),
+    "shl": (*_SHIFTS, "arith.shli {0}, {n3} : {t}", "arith.select {n1}, {n4}, {n2} : {t}"),
+    "shr": (*_SHIFTS[:2], "arith.constant {most} : {t}", "arith.select {n1}, {1}, {n2} : {t}",
+            "arith.shrsi {0}, {n3} : {t}"),
     **{n: (f"arith.cmpi {p}, {{0}}, {{1}} : {{t}}",) for n, p in
        {"eq": "eq", "ne": "ne", "lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge"}.items()},
 }  # fmt: skip
 
 UNSIGNED = {"maximum": ("arith.maxui {0}, {1} : {t}",), "minimum": ("arith.minui {0}, {1} : {t}",),
             "floordiv": ("arith.divui {0}, {1} : {t}",), "mod": ("arith.remui {0}, {1} : {t}",),
-            "fmod": ("arith.remui {0}, {1} : {t}",), "shr": ("arith.shrui {0}, {1} : {t}",),
+            "fmod": ("arith.remui {0}, {1} : {t}",), "sign": ("arith.constant 1 : {t}", "arith.minui {0}, {n0} : {t}"),
+            "shr": (*_SHIFTS, "arith.shrui {0}, {n3} : {t}", "arith.select {n1}, {n4}, {n2} : {t}"),
             "abs": ("arith.constant 0 : {t}", "arith.addi {0}, {n0} : {t}"),
             **{n: (f"arith.cmpi {p}, {{0}}, {{1}} : {{t}}",) for n, p in
                {"lt": "ult", "le": "ule", "gt": "ugt", "ge": "uge"}.items()}}  # fmt: skip

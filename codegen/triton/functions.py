@@ -371,12 +371,12 @@ def power(x, y):
 
 @triton.jit
 def power_integer(x, y):
-    """x^y for y >= 0 by squaring."""
+    """x^y by squaring; for y < 0 what is left of 1 / x^-y: 0 but for x = 1 and x = -1."""
     result = x * 0 + 1
     factor = x
-    left = y
-    for _ in range(6):
+    left = tl.where(y < 0, y & 1, y)
+    for _ in range(y.dtype.primitive_bitwidth):
         result = tl.where(left % 2 == 1, result * factor, result)
         factor = factor * factor
         left = left // 2
-    return result
+    return tl.where((y < 0) & (x != 1) & (x + 1 != 0), 0, result).to(x.dtype)

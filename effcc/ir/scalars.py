@@ -108,6 +108,14 @@ def _power(a: Any, b: Any) -> Any:
     return np.where((b < 0) & (np.abs(a) != 1), np.zeros_like(whole), whole)
 
 
+def _remainder(a: Any, b: Any) -> Any:
+    """a - b floor(a / b); a zero has the sign of a, as eager's has: NumPy's has that of b."""
+    if np.result_type(a, b).kind in "iu":
+        return np.mod(a, b)
+    left = np.fmod(a, b)
+    return np.where((left != 0) & ((left < 0) != (np.asarray(b) < 0)), left + b, left)
+
+
 def _bits(x: Any) -> Any:
     """The bits of floats as integers of their size, or of integers as floats."""
     given = np.asarray(x)
@@ -131,7 +139,7 @@ FUNCTIONS: dict[str, ScalarFunction] = {
         ScalarFunction("mul", 2, np.multiply, associative=True, commutative=True, instructions=1.0),
         ScalarFunction("div", 2, np.divide, domain="float"),
         ScalarFunction("floordiv", 2, np.floor_divide),
-        ScalarFunction("mod", 2, np.mod),
+        ScalarFunction("mod", 2, _remainder),
         ScalarFunction("fmod", 2, np.fmod),
         ScalarFunction("pow", 2, _power),
         ScalarFunction("atan2", 2, np.arctan2, domain="float"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from random import Random
 
@@ -12,7 +13,8 @@ from effcc.fuzz.exact import exactness
 from effcc.fuzz.expected import difference, expect
 from effcc.fuzz.functions import ULPS, functions_of, ulp_errors
 from effcc.fuzz.generate import OF_THEIR_OWN, SWEPT, Case, generate
-from effcc.fuzz.oracles import eager_results
+from effcc.fuzz.oracles import _mlir, eager_results
+from effcc.ir.dtypes import bf16
 from effcc.ir.parser import parse_graph
 from effcc.steps import State, run_steps
 from effcc.target import Target
@@ -26,7 +28,7 @@ def _seeds(kind: str, count: int) -> list[int]:
     return [seed for seed in found if seed % 10 not in SWEPT][:count]
 
 
-@pytest.mark.parametrize("seed", [*_seeds("exact", 8), 5, 6, 15, 16])  # and sweeps
+@pytest.mark.parametrize("seed", [*_seeds("exact", 8), 5, 6, 16, 25, 26])  # and sweeps
 def test_exact_graphs_are_exact_in_eager_too(seed: int) -> None:
     case = generate(seed)
     expected = expect(case, trials=0)
@@ -56,6 +58,41 @@ def test_a_function_is_held_to_its_ulps_where_it_is_small() -> None:
     assert (ulp_errors("exp", true, flushed) > 0).any()
     found = functions_of(generate(_seeds("functions", 1)[0]).graph)
     assert len(found) >= 8 and set(found) - {""} <= ULPS.keys()
+
+
+def test_a_function_of_halves_is_rounded_once() -> None:
+    graph = parse_graph("graph @g(%x: bf16[3]) {\n  %y = exp %x : bf16[3]\n  return %y\n}")
+    expected = expect(Case(graph, (np.array([0.5, -80.0, 3.0]).astype(bf16.numpy),)))
+    right = expected.results[0].wide.astype(bf16.numpy)
+    off = right.copy()
+    off[1] = right[1] * 1.02  # the next one but one
+    assert difference(right, None, expected, 0, by_elements=True) == ""
+    assert "beyond its ulps" in difference(off, None, expected, 0, by_elements=True)
+
+
+def test_a_hundred_graphs_have_every_function_and_every_step_of_every_dtype() -> None:
+    graphs = [generate(seed).graph for seed in range(100) if seed % 10 in SWEPT]
+    seen = {(n.op, n.operands[0].type.dtype.name) for g in graphs for n in g.nodes}
+    assert {op for op, _ in seen} >= {*ULPS}
+    integers = ("i64", "i32", "i16", "i8", "u8")
+    for name in (*integers, "f32", "f64", "bf16", "f16"):
+        assert seen >= {(op, name) for op in ("cast", "eq", "max", "min")}, name
+    assert seen >= {(op, n) for op in ("shl", "shr", "pow", "floordiv", "sum") for n in integers}
+
+
+def test_what_mlir_spells_of_a_graph_is_judged_without_the_rest() -> None:
+    graph = parse_graph("""graph @g(%x: i64[3], %y: i64[3]) {
+      %p = pow %x, %y : i64[3]
+      %l = shl %x, %y : i64[3]
+      return %p, %l
+    }""")
+    case = Case(graph, (np.array([1, 2, 3]), np.array([1, 64, 2])))
+    expected = expect(case)
+    assert _mlir(case, expected, None) is None
+    wrong = replace(expected.results[1], own=expected.results[1].own + 1)
+    found = _mlir(case, replace(expected, results=(expected.results[0], wrong)), None)
+    assert found is None or "3 of 3 elements differ" in found.message
+    assert found is not None or importlib.util.find_spec("torch_mlir") is None
 
 
 def test_what_sums_segments_to_one_element_is_clustered() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from effcc.frontend.importer import TORCH_DTYPES
 from effcc.frontend.recurrent import recurrent
 from effcc.frontend.requirements import require
+from effcc.fuzz.steps import same_bits
 from effcc.ir.dtypes import boolean
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.ops import lookup
@@ -304,3 +305,15 @@ def test_the_last_nan_of_a_window_is_its_maximum() -> None:
     assert state.program is not None
     for (found,) in (run_graph(graph, [x]), run_program(state.program, [x], nests=state.nests)):
         np.testing.assert_array_equal(found, expected.numpy())
+
+
+def test_a_remainder_of_zero_has_the_sign_of_what_is_divided() -> None:
+    x = np.array([0.0, -0.0, 3.0, -3.0, 2.0, -2.0, np.nan, 1.0], np.float32)
+    for by in (1.5, -1.5):
+        graph = parse_graph(f"""graph @g(%x: f32[8]) {{
+          %c = full {{shape=[], value={by}, dtype=f32}} : f32[]
+          %y = mod %x, %c : f32[8]
+          return %y
+        }}""")
+        (found,) = run_graph(graph, [x])
+        assert same_bits(found, torch.remainder(torch.from_numpy(x), by).numpy()).all()

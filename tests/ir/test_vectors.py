@@ -283,6 +283,14 @@ def test_dots_sum_packed_neighbours() -> None:
     np.testing.assert_array_equal(computed(text, np.int32), (b * b).sum(1) + 1)
 
 
+def test_sums_of_numbers_wrap_around() -> None:
+    text = "let a: i64 = load<i64>(L[0]) do store(O[0], [a + a + 1])"
+    function = parse_vectors(f"vectors @f(L: i64 read, O: i64;) {{ {text} }}")
+    o = np.zeros(1, np.int64)
+    run_vectors(function, {"L": np.array([2**62], np.int64), "O": o})
+    assert o[0] == -(2**63) + 1
+
+
 def test_what_lies_outside_a_buffer_is_an_error() -> None:
     with pytest.raises(InputError, match=r"X\[9\]: the buffer has 8 elements"):
         computed("do store(O[0], load<f32x4>(X[6]))")

@@ -182,7 +182,7 @@ class _Thread:
                 return self.names[name]
             case v.Affine(terms, constant):
                 total = sum(int(self.names[name]) * self._size(c) for name, c in terms) + self._size(constant)
-                return np.int64(total)
+                return np.int64((total + 2**63) % 2**64 - 2**63)  # numbers of the user's, too, which wrap around
             case v.Literal(number, type) if type.rows > 1:
                 return np.full((type.rows, type.lanes), number, type.dtype.numpy)
             case v.TileLoad(place, type, stride, rows, lanes):

@@ -57,6 +57,24 @@ def test_an_op_computes_its_reference(name: str) -> None:
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6)
 
 
+def test_integers_that_mlir_knows_no_sign_of_keep_theirs() -> None:
+    graph = parse_graph("""graph @g(%x: u8[4], %n: u8[4], %y: i8[4], %k: i8[4]) {
+      %s = sign %x : u8[4]
+      %i = cast %x {dtype=i8} : i8[4]
+      %u = cast %y {dtype=u8} : u8[4]
+      %a = shl %x, %n : u8[4]
+      %b = shr %x, %n : u8[4]
+      %c = shl %y, %k : i8[4]
+      %d = shr %y, %k : i8[4]
+      return %s, %i, %u, %a, %b, %c, %d
+    }""")
+    x, y, n = np.array([0, 1, 200, 255], np.uint8), np.array([-128, -1, 0, 9], np.int8), np.array([0, 7, 8, 100])
+    arrays = [x, n.astype(np.uint8), y, n.astype(np.int8)]
+    found = execute.run_module(emit_graph(graph), graph, arrays)
+    for got, expected in zip(found, run_graph(graph, arrays), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
 def test_every_scalar_function_is_spelled_or_refused_with_a_reason() -> None:
     for name, function in FUNCTIONS.items():
         if name in ("where", "cast") or name in NO_SPELLING:

@@ -12,7 +12,7 @@ import effcc.codegen.triton as package
 from effcc.codegen.triton.spelling import FOLDS, SPELLINGS, STRUCTURAL, fold, library, library_names, spell
 from effcc.errors import UnsupportedError
 from effcc.ir.dims import Shape
-from effcc.ir.dtypes import DType, boolean, f16, f32, f64, i32, i64
+from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, f64, i32, i64
 from effcc.ir.expr import Axis, Call, Expr, Load
 from effcc.ir.kernel import Kernel, Param, Statement
 from effcc.ir.parser import parse_kernel
@@ -142,6 +142,23 @@ def test_shifts_by_the_width_or_more_shift_everything_out(interpreter: TritonInt
     assert "shift_left(" in module and "shift_right(" in module  # the interpreter's own shifts are defined beyond it
     assert left.tolist() == [10, -(1 << 31), 0, 0, 0, 0]
     assert right.tolist() == [2, -1, 0, -1, 0, -1]
+
+
+def test_powers_of_integers_wrap_around_and_vanish_below_one(interpreter: TritonInterpreter) -> None:
+    x = np.array([-1, -1, 1, 2, 3, 0, 7, -3], np.int64)
+    y = np.array([-3, -2, -5, -1, 99, 0, 65, 64], np.int64)
+    kernel = functions_kernel(["pow"], i64, 2)
+    program, text = emitted(program_of(kernel))
+    (found,) = run_triton(program, text, [np.resize(a, 64) for a in (x, y)], interpreter.run)
+    np.testing.assert_array_equal(found, np.resize(FUNCTIONS["pow"].reference(x, y), 64))
+
+
+def test_a_subnormal_bf16_is_no_zero(interpreter: TritonInterpreter) -> None:
+    kernel = functions_kernel(["abs"], bf16, 1)
+    program, text = emitted(program_of(kernel))
+    x = np.resize(np.array([-(2.0**-130), 2.0**-133, 1.5, 0.0]), 64).astype(bf16.numpy)
+    (found,) = run_triton(program, text, [x], interpreter.run)
+    np.testing.assert_array_equal(found, np.abs(x))
 
 
 def test_a_number_beside_f64_is_not_rounded_to_f32(interpreter: TritonInterpreter) -> None:
