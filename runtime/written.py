@@ -33,7 +33,8 @@ from effcc.runtime.watch_library import NO_RANGES, Ranges, Turn, look, watch_lib
 CHUNK = 8 << 20
 """Bytes of address space that count as written together, where it is not known better."""
 FEWEST_PAGES = 8
-"""Of ranges with fewer pages each page is credited, and not all of their chunk: they often hold other things, too."""
+"""Ranges with fewer whole pages of their own often share the first and the last one with other things: not all of their
+chunk is credited with what is written there, but each page."""
 
 Kind = Literal["private", "file", "other"]
 
@@ -153,7 +154,7 @@ class WrittenPages:
 
     def _credited(self, ranges: Ranges, states: list[int]) -> list[int]:
         for (address, size), state in zip(ranges.pairs, states, strict=False):
-            if state and size < FEWEST_PAGES * mmap.PAGESIZE:
+            if state and size < (FEWEST_PAGES + 2) * mmap.PAGESIZE:
                 self._pages[address // CHUNK].update(range(address, address + size, mmap.PAGESIZE))
             elif state:
                 self._found[address // CHUNK] += 1

@@ -19,7 +19,7 @@ from effcc.errors import ToolchainError, UnknownNameError
 from effcc.runtime import watch as watching
 from effcc.runtime.watch import METHODS, Watch, method
 from effcc.runtime.watch_library import Ranges
-from effcc.runtime.written import WrittenPages, why_not
+from effcc.runtime.written import CHUNK, WrittenPages, why_not
 
 PAGE = mmap.PAGESIZE
 
@@ -138,6 +138,22 @@ def test_pieces_of_pages_where_other_things_are_written_are_compared_in_the_end(
         assert not watch.unchanged()
         data[start + at] ^= 1
         assert watch.unchanged()
+
+
+@needs_pages
+def test_what_is_written_beside_a_piece_of_nine_pages_is_not_taken_for_a_write_to_its_neighbours() -> None:
+    """Seven pages are its own, and it shares the first and the last: once all others in 8 MB counted as written."""
+    data = np.zeros(80 * PAGE, np.uint8)
+    start = -data.ctypes.data % PAGE
+    if (data.ctypes.data + start) % CHUNK > CHUNK - 40 * PAGE:  # all of it in one chunk
+        start += 40 * PAGE
+    large, beside = data[start : start + 16 * PAGE], data[start + 17 * PAGE - 100 : start + 24 * PAGE + 100]
+    watch = over(large, beside)
+    assert (beside.ctypes.data, beside.nbytes) in watch._state.inside.pairs
+    data[start + 16 * PAGE + 10] = 1
+    assert watch.untouched() and watch.unchanged()
+    large[0] = 1
+    assert not watch.untouched() and not watch.unchanged()
 
 
 @needs_pages
