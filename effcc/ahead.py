@@ -19,7 +19,7 @@ from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
 from effcc.driver import Options, build, require_cpu, require_runnable
 from effcc.errors import InputError, UnknownNameError, UnsupportedError
 from effcc.faults import without_pytorch
-from effcc.ir.dims import symbol, symbols
+from effcc.ir.dims import hinted, symbol, symbols
 from effcc.ir.program import Program
 from effcc.runtime.arrays import aligned, allocate, arena_for, enter, flat
 from effcc.runtime.c_header import identifier
@@ -92,7 +92,7 @@ def compile_file(
         early = [step for step in print_after if list(STEPS).index(step) <= list(STEPS).index(source.start)]
         if early:
             raise InputError(f"nothing to print after {early[0]!r}: the file comes from a later step, {source.start!r}")
-    with without_pytorch(target):
+    with without_pytorch(target), hinted(source.hints):
         if output is None:
             last = max(print_after, key=list(STEPS).index, default=None)
             _run(begun, target, source.start, see, last, mode)
@@ -135,7 +135,8 @@ def export(
     with without_pytorch(machine):
         source = from_captured(captured)
         begun = dataclasses.replace(source.state, fast_math=fast_math)
-        written = _compile_package(dataclasses.replace(source, state=begun), machine, Path(path), key, mode=mode)
+        with hinted(source.hints):
+            written = _compile_package(dataclasses.replace(source, state=begun), machine, Path(path), key, mode=mode)
 
     def values() -> list[Any]:
         return [*captured.state.values(), *captured.call(*args, **(kwargs or {}))]

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from effcc.codegen.cpp.program import entry_points, pointer_table, size_table
 from effcc.errors import ToolchainError, UnsupportedError, facts_of, noting
 from effcc.gpu import device_of
+from effcc.ir.dims import hints
 from effcc.ir.graph import Graph
 from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.program import Buffer, Extern, Program
@@ -66,12 +67,14 @@ class Compiled:
     """A program that runs, and everything the steps made on the way to it. Call it as its `executable`.
 
     between: the calls that PyTorch runs after it, for sizes that the next program needs (`effcc.frontend.stages`).
+    hints: what sizes were in the call that it was compiled for.
     """
 
     executable: Executable
     state: State
     target: Target
     between: tuple[Extern, ...] = ()
+    hints: Mapping[str, int] = field(default_factory=hints)
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         return self.executable(*inputs)

@@ -19,7 +19,7 @@ from effcc.deviations import Deviation, deviations
 from effcc.errors import InputError
 from effcc.history import History, history_of
 from effcc.ir.contraction import contractions
-from effcc.ir.dims import evaluate
+from effcc.ir.dims import evaluate, hinted
 from effcc.ir.printer import print_graph, print_kernel, print_loops, print_schedule, show_node
 from effcc.ir.program import Branch, Extern, Launch, Loop, Program, Step, size_hints, within
 from effcc.origins import origins
@@ -217,10 +217,11 @@ def explain(
     layers = layer_reports(model, recalled(detect())) if isinstance(model, torch.nn.Module) else ()
     reports = []
     for one in programs_of(compiled) if layers else require_programs(compiled):
-        history = history_of(one.state, one.target) if details else None
-        made = report(
-            one.state, one.target, {}, measure=measure, source=source, history=history, compare=details, trace=trace
-        )
+        with hinted(one.hints):
+            history = history_of(one.state, one.target) if details else None
+            made = report(
+                one.state, one.target, {}, measure=measure, source=source, history=history, compare=details, trace=trace
+            )
         between = tuple(ExternReport(extern_name(c), c.reason, c.location, None) for c in one.between)
         reports.append(dataclasses.replace(made, externs=(*made.externs, *between)))
     breaks = {str(k).split("\n")[0]: v for k, v in counters["graph_break"].items()}
@@ -255,12 +256,15 @@ def explain_source(
 ) -> Explanation:
     """What effcc makes of a model that was read; kernels are measured only where this machine can run the code."""
     history = History()
-    state = run_steps(model.state, target, model.start, history.see)
     known = {
         n: torch.from_numpy(a) for n, a in model.weights.items() if a.dtype.kind in "fiub" and a.dtype != np.uint16
     }
     measure = measure and target.runs_here()
-    made = report(state, target, known, measure=measure, source=source, history=history, compare=details, trace=trace)
+    with hinted(model.hints):
+        state = run_steps(model.state, target, model.start, history.see)
+        made = report(
+            state, target, known, measure=measure, source=source, history=history, compare=details, trace=trace
+        )
     return Explanation((made,), {})
 
 

@@ -41,7 +41,7 @@ class Source:
     weights: values by parameter name; a weight that has none is an input. takes: the model's parameters, and how each
     nests the program's inputs, which are counted without weights; None: one tensor each. returns: how the model nests
     the program's outputs; None: a tuple. numbers: integers among the arguments that a call may change. conditions:
-    functions of the sizes that are 1 at every call that the model was captured for.
+    functions of the sizes that are 1 at every call that the model was captured for. hints: the sizes of its example.
     """
 
     state: State
@@ -51,6 +51,7 @@ class Source:
     returns: Nesting | None = None
     numbers: tuple[NumberArgument, ...] = ()
     conditions: tuple[Dim, ...] = ()
+    hints: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_model(path: Path, from_step: str | None = None) -> Source:
@@ -168,7 +169,7 @@ def from_captured(captured: Any) -> Source:
     return Source(
         State(graph=imported.graph), None, {n: _to_array(t) for n, t in weights.items()},
         _takes(captured, imported), _returns(captured, imported), _numbers(captured, imported),
-        (*captured.conditions(), *_within_64_bits(imported)),
+        (*captured.conditions(), *_within_64_bits(imported)), imported.hints,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from effcc.driver import Compiled
 from effcc.errors import InputError
+from effcc.ir.dims import hinted
 from effcc.ir.program import Extern, size_hints
 
 
@@ -71,7 +72,8 @@ def summarize(programs: Sequence[Compiled]) -> Stats:
     for one in programs:
         plan, program = one.state.plan, one.state.program
         assert plan is not None and program is not None
-        arena = plan.bytes_at(size_hints(program))
+        with hinted(one.hints):
+            arena = plan.bytes_at(size_hints(program))
         arenas.append((arena, arena if plan.lower_bound is None else plan.lower_bound))
         seconds.update(one.state.seconds)
         calls.update(extern_name(s) for s in (*program.externs, *one.between))

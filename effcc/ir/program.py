@@ -39,7 +39,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from effcc.ir.dims import symbols
+from effcc.ir.dims import hints, symbols
 from effcc.ir.graph import Attribute, Graph
 from effcc.ir.kernel import Kernel
 from effcc.ir.types import TensorType
@@ -313,9 +313,10 @@ def fresh_name(base: str, taken: Container[str]) -> str:
 
 
 def size_hints(program: Program) -> dict[str, int]:
-    """A value for every size symbol: `SIZE_HINT`, brought within the symbol's range."""
-    found = {}
+    """A value for every size symbol: what `hinted` says, else `SIZE_HINT`, brought within the symbol's range."""
+    found, known = {}, hints()
     for size in symbols(d for b in program.buffers for d in (*b.type.shape, *b.type.layout)):
         low, high = program.ranges.get(size.name, (0, None))
-        found[size.name] = max(low, SIZE_HINT if high is None else min(high, SIZE_HINT))
+        hint = known.get(size.name, SIZE_HINT)
+        found[size.name] = max(low, hint if high is None else min(high, hint))
     return found

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from effcc.errors import CaptureError
+from effcc.explanation import explain_file
 from effcc.frontend import export
+from effcc.sources import read_model
 
 
 class Everything(nn.Module):
@@ -129,3 +131,11 @@ def test_what_torch_export_cannot_write_down_says_so() -> None:
 
     with pytest.raises(CaptureError, match="could not capture Exclusive"):
         export.capture(Exclusive(), (torch.ones(8, 4),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+
+
+def test_sizes_count_as_those_of_the_example_where_schedules_are_chosen_and_explained(tmp_path: Path) -> None:
+    path, rows = tmp_path / "model.pt2", torch.export.Dim("rows")
+    model, args = nn.Linear(4, 3), (torch.ones(7, 4),)
+    torch.export.save(torch.export.export(model, args, dynamic_shapes=({0: rows},)), path)
+    assert list(read_model(path).hints.values()) == [7]
+    assert " = 7\n" in str(explain_file(path, measure=False))
