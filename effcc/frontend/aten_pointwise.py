@@ -64,11 +64,13 @@ for _name in _SAME:
 for _name in _ROUNDING:
     imports(getattr(aten, _name).default)(_rounding(_name))
 for _name, _op in _BINARY.items():
-    imports(*_overloads(_name, "Tensor", "Scalar"))(_binary(_op))
+    imports(*_overloads(_name, "Tensor", "Scalar", "Scalar_Tensor"))(_binary(_op))
 imports(aten.maximum.default)(_binary("maximum"))
 imports(aten.minimum.default)(_binary("minimum"))
-imports(aten.bitwise_left_shift.Tensor, aten.__lshift__.Scalar, aten.__lshift__.Tensor)(_binary("shl"))
-imports(aten.bitwise_right_shift.Tensor, aten.__rshift__.Scalar, aten.__rshift__.Tensor)(_binary("shr"))
+imports(*_overloads("bitwise_left_shift", "Tensor", "Tensor_Scalar", "Scalar_Tensor"))(_binary("shl"))
+imports(*_overloads("__lshift__", "Tensor", "Scalar"))(_binary("shl"))
+imports(*_overloads("bitwise_right_shift", "Tensor", "Tensor_Scalar", "Scalar_Tensor"))(_binary("shr"))
+imports(*_overloads("__rshift__", "Tensor", "Scalar"))(_binary("shr"))
 for _name in _COMPARISONS:
     imports(*_overloads(_name, "Tensor", "Scalar"))(_binary(_name))
 

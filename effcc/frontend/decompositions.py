@@ -115,6 +115,11 @@ def _group_norm(
     return y.to(x.dtype), mean, deviation
 
 
+def _shrink_backward(grad: Tensor, x: Tensor, lambd: float) -> Tensor:
+    """What was shrunk to 0 has no gradient."""
+    return torch.where((x >= -lambd) & (x <= lambd), torch.zeros_like(grad), grad)
+
+
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """Y[i] = X[index[i]], X row by row; PyTorch's rule asks an index without axes for its number, which is data."""
     return x.reshape(-1)[index.reshape(-1)].reshape(index.shape)
@@ -142,6 +147,7 @@ def _table(known: int) -> Table:
     table[aten.channel_shuffle.default] = _channel_shuffle
     table[aten.detach.default] = _detach
     table[aten.take.default] = _take
+    table[aten.hardshrink_backward.default] = table[aten.softshrink_backward.default] = _shrink_backward
     table[aten.native_layer_norm.default] = _layer_norm
     table[aten.native_group_norm.default] = _group_norm
     table[aten.var_mean.correction] = _var_mean

@@ -167,6 +167,7 @@ def _binary() -> list[Call]:
             Call(packet.Tensor, (i, integers(3, seed=2))),
             Call(packet.Tensor, (c, bools(3, seed=3))),
             Call(packet.Scalar, (i, 3)),
+            Call(packet.Scalar_Tensor, (3, i)),
         ]
         calls += [Call(getattr(aten, f"logical_{name}").default, pair) for pair in ((c, bools(3)), (i, a))]
     shift = integers(3, low=0, high=3)
@@ -175,6 +176,12 @@ def _binary() -> list[Call]:
     calls += [Call(torch.ops.prims.div.default, (a, a + 5)), Call(torch.ops.prims.div.default, (i - 9, i * 0 + 2))]
     calls += [Call(aten.true_divide.Tensor, (a, i)), Call(aten.true_divide.Scalar, (i, 3))]
     calls += [Call(aten.bitwise_left_shift.Tensor, (i, shift)), Call(aten.bitwise_right_shift.Tensor, (i, shift))]
+    for packet in (aten.bitwise_left_shift, aten.bitwise_right_shift):
+        calls += [Call(packet.Tensor_Scalar, (i, 2)), Call(packet.Scalar_Tensor, (9, shift))]
+    calls += [
+        Call(aten.remainder.Scalar_Tensor, (-7, positive(2, 3))),
+        Call(aten.remainder.Scalar_Tensor, (-7, shift + 1)),
+    ]
     for e in (0, 1, 2, 3, 0.5, -0.5, -1, -2, 2.5):
         calls.append(Call(aten.pow.Tensor_Scalar, (positive(2, 3), e)))
     calls += [

@@ -60,6 +60,12 @@ def test_operators_that_kernels_compute(name: str) -> None:
     assert found.status == "native", found
 
 
+@pytest.mark.parametrize("name", ["nn.functional.hardshrink", "nn.functional.softshrink"])
+def test_gradients_that_kernels_compute(name: str) -> None:
+    found = first(name, "gradient")
+    assert found.status == "native", found
+
+
 @pytest.mark.parametrize("name", EXTERN)
 def test_operators_that_pytorch_runs(name: str) -> None:
     found = first(name)
