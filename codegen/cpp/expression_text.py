@@ -7,13 +7,14 @@ A broadcast is left out where the C++ beside it takes a single value for a vecto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from effcc.codegen.cpp.instructions import ROWS, row_of
 from effcc.codegen.cpp.sizes import size_factor, size_headers, size_text
 from effcc.codegen.cpp.spelling import COMPARISONS, FOLDS, element_name, header_of, literal, spell, type_name
 from effcc.ir.dims import Dim
-from effcc.ir.dtypes import DType, b8, bf16, boolean, f16, i7, i16, i32, i64, l8, u7
+from effcc.ir.dtypes import DType, b8, bf16, boolean, f16, f32, f64, i7, i16, i32, i64, l8, u7
 from effcc.ir.vectors import (
     Affine,
     Any,
@@ -31,6 +32,7 @@ from effcc.ir.vectors import (
     Load,
     Lookup,
     LookupCodes,
+    Nearest,
     Permute,
     Place,
     Reduce,
@@ -119,6 +121,8 @@ class Texts:
         name, header = row_of(value).function, row_of(value).header
         self._headers.add(header)
         match value:
+            case Nearest(inner, type):
+                return f"{name}<{type.dtype.name}>({self.whole(inner)})"
             case Round(inner, dtype):
                 return f"{name}<{element_name(dtype)}>({self.whole(inner)})"
             case Iota(start, type):
@@ -156,6 +160,10 @@ class Texts:
 
     def _call(self, value: Call) -> Text:
         name, operands, type = value.function, value.operands, value.type
+        bound = _bound(value)
+        if bound is not None:
+            self._headers.add("arith.h")
+            return f"{'at_most' if name == 'minimum' else 'at_least'}({self.whole(operands[1])}, {bound})", _ATOM
         if self.called and (name, type) in self.called:
             self._functions.add(name)
             return f"{outlined_name(name)}({', '.join(map(self.whole, operands))})", _ATOM
@@ -382,6 +390,14 @@ def _literal(value: Literal) -> Text:
     if type.lanes > 1:
         return f"broadcast<{type_name(type)}>({text})", _ATOM
     return text, _ANY if text.startswith("-") else _ATOM
+
+
+def _bound(value: Call) -> str | None:
+    """The number that vectors of floats are brought down or up to, which comes first in `minimum` or `maximum`."""
+    match value:
+        case Call("minimum" | "maximum", (Broadcast(Literal(value=float(number), type=type) as bound), _)):
+            return _literal(bound)[0] if type.dtype in (f32, f64) and not math.isnan(number) else None
+    return None
 
 
 def _single(value: Value) -> Value:

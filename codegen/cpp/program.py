@@ -16,6 +16,7 @@ from effcc.codegen.cpp.clamped_ahead import clamp_ahead
 from effcc.codegen.cpp.joined_loops import join_loops
 from effcc.codegen.cpp.joins import join_calls
 from effcc.codegen.cpp.lifted import lift_numbers, lift_sizes
+from effcc.codegen.cpp.nearest import convert_nearest
 from effcc.codegen.cpp.outline import outline
 from effcc.codegen.cpp.rounded_once import round_once
 from effcc.codegen.cpp.sizes import size_headers, size_text
@@ -126,7 +127,7 @@ def vectorize_program(
         if key not in same:
             kernel = program.kernels.get(name)
             with noting(location=kernel.location if kernel is not None else "", kernel=kernel):
-                joined = join_loops(round_once(vectorize(nest, target, RUN, alone)))
+                joined = join_loops(convert_nearest(round_once(vectorize(nest, target, RUN, alone))))
                 made = bring_together(outline(clamp_ahead(joined, target.vector_bytes)))
                 same[key] = lift_sizes(made) if name in often else lift_numbers(made)
             if done is not None:

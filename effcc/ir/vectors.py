@@ -232,6 +232,14 @@ class Convert:
 
 
 @dataclass(frozen=True, slots=True)
+class Nearest:
+    """`nearest<i32x16>(v)`: `convert<i32x16>(round(v))` of f32, the nearest integer, the even one of two."""
+
+    value: Value
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """`round<bf16>(v)`: f32 rounded to what a half type can hold."""
 
@@ -386,8 +394,8 @@ class TileLoad:
 
 
 Value = (
-    Literal | Var | Affine | SizeNumber | FirstThread | Call | Fma | Dot | Select | Conjunction | Convert | Round
-    | Broadcast | Iota | FirstLanes | Lane | Permute | Lookup | LookupCodes | Any | Reduce | Load | TileLoad
+    Literal | Var | Affine | SizeNumber | FirstThread | Call | Fma | Dot | Select | Conjunction | Convert | Nearest
+    | Round | Broadcast | Iota | FirstLanes | Lane | Permute | Lookup | LookupCodes | Any | Reduce | Load | TileLoad
 )  # fmt: skip
 
 
@@ -614,6 +622,7 @@ def _flatten(body: tuple[Line, ...], found: list[Line]) -> None:
 
 _PARTS: dict[type, tuple[str, ...]] = {
     Fma: ("a", "b", "c"), Dot: ("a", "b", "c"), Select: ("condition", "a", "b"), Convert: ("value",),
+    Nearest: ("value",),
     Round: ("value",), Broadcast: ("value",), Iota: ("start",), FirstLanes: ("count",), Lane: ("vector",),
     Permute: ("vector",), Lookup: ("table", "index"), Any: ("mask",), Reduce: ("vector",),
     LookupCodes: ("low", "high", "bytes"), Load: ("index", "mask", "count"),

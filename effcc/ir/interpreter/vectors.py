@@ -213,6 +213,8 @@ class _Thread:
                 return all(bool(self(c)) for c in conditions)
             case v.Convert(inner, type):
                 return convert(self(inner), type)
+            case v.Nearest(inner, type):
+                return convert(np.rint(self(inner)), type)
             case v.Round(inner, dtype):
                 return self(inner).astype(dtype.numpy).astype(np.float32)
             case v.Broadcast(inner, type):

@@ -41,6 +41,7 @@ from effcc.ir.vectors import (
     Lookup,
     LookupCodes,
     Loop,
+    Nearest,
     Parameter,
     Permute,
     Place,
@@ -69,6 +70,7 @@ _THREE: dict[str, Callable[[Value, Value, Value], Value]] = {
 }
 _TYPED: dict[str, Callable[[Value, Type], Value]] = {
     "convert": Convert,
+    "nearest": Nearest,
     "broadcast": Broadcast,
     "iota": Iota,
     "lanes": FirstLanes,

@@ -33,6 +33,7 @@ from effcc.ir.vectors import (
     Lookup,
     LookupCodes,
     Loop,
+    Nearest,
     Parameter,
     Permute,
     Place,
@@ -186,6 +187,8 @@ def show_value(value: Value) -> str:
             return f"every({_listed(conditions)})"
         case Convert(inner, type):
             return f"convert<{type}>({show_value(inner)})"
+        case Nearest(inner, type):
+            return f"nearest<{type}>({show_value(inner)})"
         case Round(inner, dtype):
             return f"round<{dtype}>({show_value(inner)})"
         case Broadcast(inner, type):

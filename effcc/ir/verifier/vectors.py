@@ -5,7 +5,7 @@ from __future__ import annotations
 from effcc.errors import IRTypeError, UnknownNameError
 from effcc.ir.dims import symbols
 from effcc.ir.dots import PACKED, TILE_REGISTERS
-from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, i32, i64, u8
+from effcc.ir.dtypes import DType, bf16, boolean, f16, f32, i8, i16, i32, i64, u8
 from effcc.ir.op import require
 from effcc.ir.printer.vectors import show_line
 from effcc.ir.scalars import FUNCTIONS
@@ -37,6 +37,7 @@ from effcc.ir.vectors import (
     Lookup,
     LookupCodes,
     Loop,
+    Nearest,
     Permute,
     Place,
     Prefetch,
@@ -276,6 +277,9 @@ class _Block:
             case Convert(inner, type):
                 require(inner.type.lanes == type.lanes, f"{inner.type} does not convert to {type}")
                 require(not {inner.type.dtype, type.dtype} & {f16, bf16}, "half types are rounded to, not converted to")
+            case Nearest(inner, type):
+                require(inner.type.dtype == f32 and type.dtype in (i8, u8, i16, i32), f"{inner.type} to {type}")
+                require(inner.type.lanes == type.lanes, f"{inner.type} does not convert to {type}")
             case Round(inner, dtype):
                 require(inner.type.dtype == f32 and dtype in (f16, bf16), f"{inner.type} is not rounded to {dtype}")
             case Broadcast(inner, type):

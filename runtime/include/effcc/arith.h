@@ -13,6 +13,7 @@
 //   fmax(a, b), fmin(a, b)                 the other one if one is NaN
 //   clamp(v, lo, hi)                       minimum(maximum(v, lo), hi)
 //   at_least(v, least)                     v < least ? least : v, which keeps NaN and the sign of zero
+//   at_most(v, most)                       most < v ? most : v, likewise
 //   sign(v)                -1, 0 or 1; of NaN, 0 (as torch.sign)
 //   is_nan(v), is_inf(v), is_finite(v)     masks
 //
@@ -278,6 +279,19 @@ EFFCC_INLINE V at_least(V v, element<V> least) {
     if constexpr (detail::same<V, f32x<4>>) return __builtin_ia32_maxps(broadcast<V>(least), v);
 #endif
     return v < broadcast<V>(least) ? broadcast<V>(least) : v;
+}
+
+template <class V>
+EFFCC_INLINE V at_most(V v, element<V> most) {
+#if defined(__AVX512F__) && !defined(__clang__)
+    if constexpr (detail::same<V, f32x<16>>)
+        return __builtin_ia32_minps512_mask(broadcast<V>(most), v, v, -1, 4);
+#endif
+#if defined(__AVX2__) && !defined(__clang__)
+    if constexpr (detail::same<V, f32x<8>>) return __builtin_ia32_minps256(broadcast<V>(most), v);
+    if constexpr (detail::same<V, f32x<4>>) return __builtin_ia32_minps(broadcast<V>(most), v);
+#endif
+    return broadcast<V>(most) < v ? broadcast<V>(most) : v;
 }
 
 template <class V>

@@ -3,6 +3,7 @@
 //   convert<T>(v)          v's lanes as T; T is a C++ arithmetic type. As torch's Tensor.to on this machine:
 //                          float to integer cuts towards zero; what does not fit gives the lowest i32 or i64 (x86), of
 //                          which i8, i16 and u8 keep the low bits; integer to integer keeps the low bits
+//   nearest<T>(v)          convert<T>(round(v)) of f32, T an integer of up to 32 bits
 //   to_mask(v)             v != 0 (so NaN is true): a conversion to bool
 //   from_mask<V>(m)        1 where m, else 0
 //   widen_bf16(h), narrow_bf16(v)          u16 lanes holding bfloat16 <-> f32 lanes
@@ -128,6 +129,18 @@ EFFCC_INLINE with_element<V, T> convert(V v) {
     } else {
         return detail::cast<T>(v);
     }
+}
+
+template <class T, class V>
+EFFCC_INLINE with_element<V, T> nearest(V v) {
+#if defined(__AVX512F__) && !defined(__clang__)
+    if constexpr (detail::same<V, f32x<16>>)
+        return convert<T>(i32x<16>(__builtin_ia32_cvtps2dq512_mask(v, i32x<16>{}, -1, 8)));
+#endif
+#if defined(__AVX2__) && !defined(__clang__)
+    if constexpr (detail::same<V, f32x<8>>) return convert<T>(i32x<8>(__builtin_ia32_cvtps2dq256(v)));
+#endif
+    return convert<T>(round(v));
 }
 
 template <class V>

@@ -44,6 +44,7 @@ def function(lanes: int) -> Function:
         f"lookup(x, y, load<u8x{4 * n}>(U[0]), i32({n}), i32(3))",
         f"lookup(x, y, load<u8x{4 * n}>(U[8]), i32(0), i32(0))",
         f"load<f32x{n}>(X[3], mask=lanes<mask32x{n}>([n]))", f"convert<f32x{n}>(iota<i32x{n}>(i32(3)))",
+        f"convert<f32x{n}>(nearest<i32x{n}>(mul(x, f32x{n}(5.5))))",
     ]  # fmt: skip
     dots = [
         f"dot(load<i8x{4 * n}>(A[0]), load<i8x{4 * n}>(A[{4 * n}]), i32x{n}(5))",
