@@ -32,10 +32,12 @@ _POINTS = 1 << 18
 def widen_rows(program: Program, target: Target) -> Program:
     """The program with such operands in f32 buffers of their own, made just before they are read first.
 
-    Where the target sums products of half types as they are, nothing is widened.
+    Where the target sums products of half types as they are, nothing is widened; nor is what is prepared, once.
     """
     kernels = dict(program.kernels)
-    wanted = {name: wide for name, kernel in program.kernels.items() if (wide := _wanted(kernel, target))}
+    prepared = {s.kernel for s in program.prepare if isinstance(s, Launch)}
+    often = {name: kernel for name, kernel in program.kernels.items() if name not in prepared}
+    wanted = {name: wide for name, kernel in often.items() if (wide := _wanted(kernel, target))}
     if not wanted:
         return program
     changed = {name: _reading(program.kernels[name], wide) for name, wide in wanted.items()}

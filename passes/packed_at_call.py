@@ -14,7 +14,7 @@ from math import prod
 
 from effcc.ir.contraction import Contraction, Operand, contractions
 from effcc.ir.kernel import Kernel
-from effcc.ir.program import Program
+from effcc.ir.program import Launch, Program
 from effcc.passes.tiling.dots import packed_product
 from effcc.target import Target
 
@@ -25,8 +25,10 @@ _POINTS = 1 << 18
 
 
 def pack_at_calls(program: Program, target: Target) -> Program:
-    """The program whose kernels may pack such factors, which `effcc.passes.tiling.tile` then does."""
-    kernels = {name: _packing(kernel, target) for name, kernel in program.kernels.items()}
+    """The program whose kernels may pack such factors, which `effcc.passes.tiling.tile` then does at each call: what
+    `prepare` computes, of weights alone, is left as it is."""
+    prepared = {s.kernel for s in program.prepare if isinstance(s, Launch)}
+    kernels = {n: kernel if n in prepared else _packing(kernel, target) for n, kernel in program.kernels.items()}
     return program if kernels == dict(program.kernels) else replace(program, kernels=kernels)
 
 

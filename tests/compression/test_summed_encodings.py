@@ -29,6 +29,19 @@ def test_compiled_models_compute_with_the_decoded_sum(scheme: str) -> None:
     torch.testing.assert_close(got, encoded(x), rtol=1e-4, atol=1e-5)
 
 
+def test_a_low_rank_of_bfloat16_is_decoded_from_its_factors() -> None:
+    """The factors' product is prepared: no step of a call packs or widens for it."""
+    torch.manual_seed(0)
+    encoded = quantize(nn.Linear(512, 512), "low_rank(8) + int4(group=32)").to(torch.bfloat16).eval()
+    x = torch.randn(1, 512).bfloat16()
+    torch._dynamo.reset()
+    with torch.no_grad():
+        for target in ("host", "avx2"):
+            got = torch.compile(encoded, backend="effcc", options={"target": target})(x)
+            expected = copy.deepcopy(encoded).double()(x.double())
+            assert (got.double() - expected).abs().max() < 0.02 * expected.abs().max(), target
+
+
 @pytest.mark.parametrize("scheme", ["low_rank(3)", "csr(share=0.2) + low_rank(2)", "monarch(2) + int4"])
 def test_gradients_pass_to_what_is_stored_in_full(scheme: str) -> None:
     layer = quantize(nn.Linear(24, 8), scheme)

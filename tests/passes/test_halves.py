@@ -76,3 +76,13 @@ def test_a_compiled_product_of_halves_reads_f32_rows(dtype: torch.dtype) -> None
     (program,) = require_programs(compiled)
     assert program.state.program is not None
     assert casts(program.state.program)
+
+
+def test_what_is_prepared_stays_as_it_is() -> None:
+    """A product of weights, decoded before the first call, has no step that would make f32 of them."""
+    before = fused(64)
+    step = before.steps[0]
+    assert isinstance(step, Launch)
+    shared = replace(before, prepare=(step,), steps=before.steps[1:])
+    assert widen_rows(before, generic("avx512")).kernels[step.kernel] != before.kernels[step.kernel]
+    assert widen_rows(shared, generic("avx512")).kernels[step.kernel] == before.kernels[step.kernel]

@@ -10,7 +10,7 @@ from effcc.codegen.lower import lower
 from effcc.ir.dtypes import bf16
 from effcc.ir.interpreter import run_program
 from effcc.ir.parser import parse_program
-from effcc.ir.printer import print_vectors
+from effcc.ir.printer import print_program, print_vectors
 from effcc.ir.program import Launch, Program
 from effcc.ir.verifier import verify_program
 from effcc.passes.packed_at_call import pack_at_calls
@@ -61,3 +61,11 @@ def test_pairs_are_stored_side_by_side() -> None:
     pack = tiled.program.kernels["pack"]
     text = print_vectors(vectorize(lower(pack, tiled.schedules["pack"]), TARGET))
     assert "store_rows(packed[" in text and "stride=[2]" in text and "do store(" not in text
+
+
+def test_what_is_prepared_reads_its_factors_as_they_lie() -> None:
+    """A product of two weights (a low rank, decoded) runs before the first call, and no step packs for it."""
+    text = print_program(program()).replace("main {", "prepare {").replace(" in input", " in weight")
+    text = text.replace("buffer y: f32[8,64,48] in output", "buffer y: f32[8,64,48] in prepared")
+    prepared = parse_program(text.rstrip().removesuffix("}") + "main { } }")
+    assert pack_at_calls(prepared, TARGET) is prepared
