@@ -18,15 +18,17 @@ from effcc.codegen.cpp.linear import LANE, Known, Linear, shifted
 from effcc.codegen.cpp.loads import offset, place
 from effcc.codegen.cpp.scope import Writer
 from effcc.codegen.cpp.storage import Memory
+from effcc.ir.dtypes import f32
 from effcc.ir.vectors import Prefetch
 
 _AHEAD = 8192
 """Bytes between what a product reads and what it asks for: two pages."""
-_STREAM = 256
+_STREAM = 384
 """A loop that reads so many bytes a turn uses them hardly more than once: there are no accumulators for many rows."""
 _STREAM_AHEAD = 2048
-"""Bytes between what such a stream reads and what it asks for. It keeps up with the memory, and hardware has most of it
-under way: at two pages an AMD Zen 4 read 15 to 35 % less, most where two streams take turns."""
+"""Bytes between what such a stream reads, of numbers that need no decoding, and what it asks for. It keeps up with the
+memory, and hardware has most of it under way: at two pages an AMD Zen 4 read 15 to 35 % less, most by two streams in
+turn; codes and halves at 2048 a third less."""
 _AGAIN = 32
 """Reading the same so often, a loop finds it in L2 but for the first time: asking costs more than it saves."""
 _LINE = 64
@@ -53,7 +55,8 @@ def prefetch(writer: Writer, storage: Memory, index: Sequence[Linear], moved_by:
         return
     moved_by = {*moved_by, *(name for name, _ in at.terms)}
     turn, (run, length) = step * known.modulus, _stream(writer, at)
-    ahead = _STREAM_AHEAD if turn * size >= _STREAM else _AHEAD
+    once = turn * size >= _STREAM or any(atom == writer.loops[-1] for atom, _ in index[-1].terms)  # or along a row
+    ahead = _STREAM_AHEAD if once and size >= f32.bytes else _AHEAD
     if length * size < 2 * ahead:
         return
     around = writer.loops[: len(writer.loops) - len(run)]
