@@ -18,6 +18,9 @@ _BESIDE = (15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 97, 127, 128, 129, 255, 256, 
 @structure
 def handed_around(s: Sketch) -> None:
     """Chains of w @ x: each product reads all of the one before, which the threads have written in parts."""
+    if s.random.random() < 0.4:
+        _meetings(s)
+        return
     dtype = wide(s)
     columns = size(s, 1, 3, 8, 17, 24)
     ends = []
@@ -32,6 +35,32 @@ def handed_around(s: Sketch) -> None:
         ends.append(s.emit("sum", x, axes=(0,), keepdim=False))
     if len(ends) > 1:
         s.emit("concat", *ends, axis=0)
+
+
+def _meetings(s: Sketch) -> None:
+    """Steps that know nothing of each other, one with barriers of its own or of a single thread and one of all, before
+    one that reads them both; then again with what that gives."""
+    dtype, n, depth = wide(s), size(s, 8, 17, 33), size(s, 3, 8, 16)
+    row, y = floats(s, n, dtype=dtype), floats(s, depth, n, dtype=dtype)
+    for _ in range(s.random.randint(2, 3)):
+        kind = s.random.choice(("segments", "segments", "scatter", "scan"))
+        if kind == "segments":  # how much each has to do is data, which all threads read
+            ends = np.sort(s.data.integers(0, n + 1, n - 1))
+            offsets = s.given(np.concatenate([[0], ends, [n]]).astype(np.int64))
+            column = s.emit("reshape", row, shape=(n, 1))
+            alone = s.emit("reshape", s.emit("segment_reduce", column, offsets, reduce="sum"), shape=(n,))
+        elif kind == "scatter":  # set to 0 by all threads, then added up
+            zeros = s.emit("full", shape=(n,), value=0.0, dtype=dtype)
+            at = s.fresh(TensorType(i64, (n,)), limits=(0, n - 1))
+            alone = s.emit("index_put", zeros, row, at, axes=(0,), combine="add")
+        else:
+            alone = s.emit("cumsum", row, axis=0)
+        alone = s.emit("tanh", alone)
+        rows = size(s, 8, 20, 33)
+        shared = s.emit("tanh", s.emit("matmul", floats(s, rows, depth, dtype=dtype, weight=True), y))
+        y = s.emit("matmul", floats(s, depth, rows, dtype=dtype, weight=True), shared)
+        y = s.emit("tanh", s.emit("mul", y, alone))
+        row = s.emit("sum", y, axes=(0,), keepdim=False)
 
 
 @structure

@@ -27,9 +27,10 @@ from effcc.fuzz.isolation import forked
 from effcc.fuzz.native import Native, Outcome
 from effcc.fuzz.schedules import draw_schedules, spread_scatters
 from effcc.fuzz.second import second
+from effcc.fuzz.sketch import STRUCTURES
 from effcc.fuzz.thresholds import SET, thresholds
 from effcc.fuzz.torch_text import torch_function
-from effcc.ir.dims import same_shape
+from effcc.ir.dims import evaluate, same_shape
 from effcc.ir.dtypes import DType, f64
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.interpreter import run_graph, run_program
@@ -50,6 +51,7 @@ AGAIN_EVERY = 3  # a second call of what keeps nothing from the first seldom sho
 INTERPRET_EVERY = 7  # so does interpreting the loops, which finds little that running the compiled code does not
 MOST_INTERPRETED = 100_000  # points of all index spaces, beyond which interpreting loops takes seconds
 VECTORS_EVERY = 3
+LINE = 64  # bytes of a cache line, and of the widest vector
 MOST_IN_VECTORS = 1_500  # points: vectors are interpreted one by one
 
 
@@ -123,7 +125,7 @@ def examine(case: Case, target: Target, mlir: bool = False) -> Examined:
                     _check_text(value)
         except Exception as error:  # a compiler must not raise on a graph that verifies, whatever it raises
             return replace(found, failure=Failure(case, name, "error", told(error)))
-        problem = _misplaced(case, after)
+        problem = _misplaced(case, after) or _unaligned(after)
         if problem:
             return replace(found, failure=Failure(case, name, "wrong layout", problem))
         state = after
@@ -216,6 +218,11 @@ def _judge_again(examined: Examined, outcome: Outcome) -> Failure | None:
     return Failure(case, "build", "a second call is wrong", problem) if problem else None
 
 
+def team_of(seed: int) -> int:
+    """How many threads run the case of a seed, below 0 in the opposite order: another each time a structure comes."""
+    return (1, 3, -3, 4, -2)[(seed + seed // (2 * len(STRUCTURES))) % 5]
+
+
 def native(examined: Examined) -> Native | None:
     """The compiled program to run; None where there is none, or PyTorch would have to take part."""
     state = examined.state
@@ -224,7 +231,7 @@ def native(examined: Examined) -> Native | None:
     if not state.source.entry or not state.program.steps:
         return None
     case = examined.case
-    threads = (1, 3, -3, 4, -2)[case.seed % 5]
+    threads = team_of(case.seed)
     shapes = {p.name: (p.type.shape, a.shape) for p, a in zip(case.compiled.params, case.inputs, strict=True)}
     updated = tuple(p.name for p, _ in case.graph.updates)
     again, again_sizes = examined.second or (None, {})
@@ -301,6 +308,16 @@ def _misplaced(case: Case, state: State) -> str:
             lies, [s for n, s in zip(wanted.shape, wanted.layout, strict=True) if n != 1]
         ):
             return f"%{value.name} is stored as {type}, expected {wanted}"
+    return ""
+
+
+def _unaligned(state: State) -> str:
+    """A buffer in scratch memory that begins within a cache line, which another's end would share."""
+    offsets = state.plan.offsets if state.plan is not None else {}
+    for name, offset in offsets.items():
+        symbols = getattr(offset, "free_symbols", ())
+        if evaluate(offset, {str(symbol): 3 + 2 * k for k, symbol in enumerate(symbols)}) % LINE:
+            return f"%{name} begins at byte {offset} of the scratch memory, expected a multiple of {LINE}"
     return ""
 
 

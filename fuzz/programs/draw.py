@@ -38,6 +38,8 @@ WAYS = (
 the other ways five and twenty times as long."""
 LINES = {"recorded": 24, "traced": 12}  # at most; 9 in other ways
 IN_TURN = {"recorded": 12, "traced": 6}  # of the table's calls; 3 in other ways
+REFUSED = {"recorded": 0.0, "traced": 0.0}
+"""How many of the lines that eager refuses are kept, where they can be seen: tracing them is refused, too."""
 TRIES = 6
 NOT_RECORDED = re.compile(r"\b(cond|while_loop|equal|cov|corrcoef|one_hot)\(")
 """What is not the same when it is recorded as it runs: PyTorch's branches and loops, and what makes Python's numbers of
@@ -83,6 +85,8 @@ class _Draw:
         self.way = WAYS[self.seed % len(WAYS)]
         self.export = self.mode == "no_grad" and random.random() < 0.12 and self.way != "recorded"
         self.way = "compiled" if self.export else self.way
+        if self.way in LINES and self.mode == "inference":  # of which neither sees anything
+            self.mode = "training"
         dynamic = random.choice((False, False, False, True, True, None))
         dynamic = False if self.export or self.way == "recorded" else dynamic
         count = 1 if dynamic is False else 2
@@ -109,7 +113,7 @@ class _Draw:
             if len(self.lines) >= wanted or refused:
                 break
             theme = random.choices(themes, weights)[0]
-            refused = self._line(random.choice(THEMES[theme])) and random.random() < 0.01
+            refused = self._line(random.choice(THEMES[theme])) and random.random() < REFUSED.get(self.way, 0.03)
             if not refused:
                 continue
             refused = self._kept_though_refused()

@@ -19,7 +19,7 @@ from effcc.fuzz.programs.calling import Raised, Seen, Through, compiled, eager, 
 from effcc.fuzz.programs.case import Case
 from effcc.fuzz.programs.known import known
 from effcc.fuzz.programs.oracle import TRIALS, Disturbed, same_bits, within
-from effcc.fuzz.programs.traced import Traced, Untraceable, can_be_traced, has_control_flow
+from effcc.fuzz.programs.traced import Traced, Untraceable, beyond, can_be_traced, has_control_flow
 
 INVALID = "invalid"
 REFUSED = "refused"
@@ -65,12 +65,12 @@ def judge(case: Case) -> Failure | str:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FaultWarning)
             got = observe(case, loaded, through)
-        if difference(expected, got, []) is None:
-            return ""  # bit by bit as eager: how far off it may be does not matter
+        if difference(expected, got, []) is None:  # bit by bit as eager: how far off it may be does not matter
+            return _judge_beyond(case, loaded, through)
         trials = _disturbed(case, loaded) if isinstance(expected[0], Seen) else ()
         found, seen = lasting(expected, got, trials, case.way == "interpreted" and _only_finite(case, loaded))
         if found is None:
-            return ""
+            return _judge_beyond(case, loaded, through)
         if case.export and _is_refusal(got):
             return REFUSED
         failure = Failure(case, *found)
@@ -84,6 +84,24 @@ def judge(case: Case) -> Failure | str:
             case.way == "interpreted" and _only_finite(case, loaded),
         )  # fmt: skip
         return PYTORCH if found is None else Failure(case, *found)
+
+
+def _judge_beyond(case: Case, loaded: Any, through: Through) -> Failure | str:
+    """Once more with an index outside of what it indexes: what eager refuses must be refused, unless PyTorch leaves
+    it out as nothing reads what it gives."""
+    if all("indices(" not in i.text for i in case.inputs):
+        return ""
+    ways: list[Through] = [eager, through, compiled(case, "aot_eager")]
+    seen: list[list[Seen | Raised]] = []
+    with beyond(loaded):
+        for way in ways:
+            torch._dynamo.reset()
+            seen.append(observe(case, loaded, way))
+            if not seen[-1] or isinstance(seen[-1][-1], Raised) is (len(seen) == 2):
+                return ""
+    raised = seen[0][-1]
+    assert isinstance(raised, Raised)
+    return Failure(case, "accepts", f"with an index outside: nothing is raised, eager raises {_told(raised.error)}")
 
 
 def _judge_traced(case: Case, loaded: Any) -> Failure | str:
@@ -101,7 +119,7 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
     except Untraceable:
         return INVALID
     if difference(expected, got, []) is None:
-        return ""
+        return _judge_misplaced(case, traced)
     if has_control_flow(case):
         expected = traced.in_eager(plain=False)
         if any(isinstance(e, Raised) for e in expected):
@@ -109,13 +127,25 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
     trials = (_sound(traced.in_eager(Disturbed(seed, strict=not case.trains))) for seed in range(TRIALS))
     found, seen = lasting(expected, got, trials, _only_finite(case, loaded))
     if found is None:
-        return ""
+        return _judge_misplaced(case, traced)
     if not isinstance(got[-1], Raised):
         found = not_excused(expected, got, seen, traced.traced_in_eager(), _only_finite(case, loaded))
         if found is None:
             return PYTORCH
     failure = Failure(case, *found)
     return KNOWN if known(failure) else failure
+
+
+def _judge_misplaced(case: Case, traced: Traced) -> Failure | str:
+    """Once more with an index outside of what it indexes: what eager refuses must be refused."""
+    found = traced.misplaced()
+    if found is None:
+        return ""
+    eager, mine, pytorch = found
+    if isinstance(pytorch[-1], Seen):
+        return ""  # what refuses it is no part of the trace
+    wrong = difference(eager, mine, [])
+    return Failure(case, wrong[0], f"with an index outside: {wrong[1]}") if wrong is not None else ""
 
 
 def _judge_at_sizes(case: Case, loaded: Any) -> Failure | str:

@@ -57,8 +57,8 @@ class Places:
             return found
         if token in VALUES:
             return self._random.choice(VALUES[token])
-        if token.startswith("w:"):
-            return self._weight([int(k) for k in token[2:].split(",")])
+        if token.startswith(("w:", "v:")):
+            return self._weight([int(k) for k in token[2:].split(",")], token[0] == "v")
         if token[0] in "&=":
             return self._operand(token[0], token[1:])
         writes, kind, rank, more = _TENSOR.match(token).groups()  # type: ignore[union-attr]
@@ -154,7 +154,7 @@ class Places:
         learned = draw.mode.endswith("training") and "float" in dtype and random.random() < 0.6
         return self._reads(draw.add_input(text, learned))
 
-    def _weight(self, sizes: Sequence[int]) -> str:
+    def _weight(self, sizes: Sequence[int], statistics: bool = False) -> str:
         draw, random = self._draw, self._random
         subject = draw.value(self._subject) if self._subject else None
         shape, dtype = [], "float32"
@@ -169,11 +169,11 @@ class Places:
             shape.append(size)
         if subject is not None and subject.is_floating_point():
             dtype = str(subject.dtype)[6:]
-        kind = "normal" if draw.calm else random.choice(CALM)
+        kind = "positive" if statistics else "normal" if draw.calm else random.choice(CALM)
         text = f'tensor({tuple(shape)}, torch.{dtype}, "{kind}", {random.randrange(1000)})'
         if random.random() < 0.15:
             text = f'laid({text}, "transposed")'
-        wrapped = random.choice(("nn.Parameter", "nn.Parameter", "nn.Buffer"))
+        wrapped = "nn.Buffer" if statistics else random.choice(("nn.Parameter", "nn.Parameter", "nn.Buffer"))
         return draw.add_state(f"{wrapped}({text})")
 
     # Sizes and axes ---------------------------------------------------------------------------------------------------

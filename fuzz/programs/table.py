@@ -14,7 +14,8 @@
                             sizes, steps, paddings and dilations of windows; norms; how losses and bags are reduced
     {keep} {bool} {dtype}   True or False, a dtype;  {sub}: a subscript of the subject
     {new}                   a fresh name, where a call has several results; else the call's value gets one
-    {w:a,b}                 a parameter of these sizes: the subject's axes counted from the end as `-1`, or numbers
+    {w:a,b} {v:a,b}         a parameter of these sizes: the subject's axes counted from the end as `-1`, or numbers; a
+                            buffer of positive numbers, such as running statistics
 
 A statement, which gives no value, begins with `!`. What does not fit is found out by running it.
 """
@@ -162,6 +163,9 @@ F.layer_norm({f1+}, {f1+}.shape[-1:], {w:-1}, {w:-1}, eps={eps})
 F.rms_norm({f1+}, {f1+}.shape[-1:], {w:-1}, eps={eps})
 F.batch_norm({f3}, {w:-2}, {w:-2}.abs(), {w:-2}, {w:-2}, training={bool}, momentum={mom}, eps={eps})
 F.batch_norm({f2}, {w:-1}, {w:-1}.abs(), training={bool}, momentum={mom}, eps={eps})
+F.batch_norm({f3}, {v:-2}, {v:-2}, {w:-2}, {w:-2}, training=True, momentum={mom}, eps={eps})
+F.batch_norm({f2}, {v:-1}, {v:-1}, training={bool}, momentum={mom}, eps={eps})
+F.instance_norm({f3}, {v:-2}, {v:-2}, momentum={mom}, eps={eps})
 F.instance_norm({f3}, eps={eps})
 F.cross_entropy({f2}, {f2}.argmax(1), {w:-1}.abs(), ignore_index={k}, reduction={red}, label_smoothing={ls})
 F.nll_loss({f2}, {f2}.argmin(1), {w:-1}, reduction={red}, ignore_index={k}) | F.mse_loss({f}, {=}, reduction={red})
@@ -174,6 +178,7 @@ F.hinge_embedding_loss({f}, {=}, margin={p}, reduction={red})
 F.binary_cross_entropy_with_logits({f}, {=}, reduction={red}, pos_weight={w:1})
 F.cosine_embedding_loss({f2}, {=}, {f1}, {s}) | F.triplet_margin_loss({f2}, {=}, {=}, margin={p}, p={k1})
 F.gaussian_nll_loss({f}, {=}, {=}.abs(), full={bool}) | F.embedding({ix=}, {w:5,3}, padding_idx={k1})
+F.embedding({ix=}, {w:5,3}, padding_idx=0) | F.embedding({ix}, {w:5,3}, padding_idx=-1)
 F.embedding_bag({ix2}, {f2}, mode={bag}) | F.one_hot({ix}, {k1}0) | F.elu({f}, {p}) | F.celu({f}, {p})
 F.softplus({f}, {p}, {p}) | F.leaky_relu({f}, {s}) | F.hardtanh({f}, {s}, {p}) | F.threshold({f}, {s}, {s})
 F.softshrink({f}, {p}) | F.hardshrink({f}, {p}) | {f}.logit({eps}) | F.glu({f1+}, {d})
@@ -182,6 +187,7 @@ torch.baddbmm({f3}, {=}, {w:-3,-1,-1}, beta={k}, alpha={s}) | torch.addr({f2}, {
 torch.addbmm({w:-2,-2}, {f3}, {=}.mT, beta={s}, alpha={s}) | torch.addcmul({f}, {=}, {=}, value={k})
 torch.addcdiv({f}, {=}, {=}, value={s}) | F.scaled_dot_product_attention({f3+}, {=}, {=}, scale={s}, is_causal={bool})
 F.scaled_dot_product_attention({f4}, {=}, {=})
+F.scaled_dot_product_attention({f4}.tile(4, 1, 1), {=}.tile(2, 1, 1), {=}.tile(2, 1, 1).cumsum(1), enable_gqa=True)
 F.scaled_dot_product_attention({f3}, {=}, {=}, attn_mask={f3} @ {=}.mT)
 torch.bilinear({f2}, {f2}, {w:3,-1,-1}, {w:3}) | torch.clamp({n}, {k}, {k}) | torch.clamp({f}, {&f}, {&f})
 {f}.nan_to_num({s}, {s}, {s}) | {f}.round(decimals={k}) | torch.div({n}, {&n}, rounding_mode="trunc")
@@ -207,6 +213,10 @@ INDEXING = """
 {t}.masked_select({=b}) | {t1+}.scatter({d}, {ix=}, {=}) | {t1+}.scatter({d}, {ix=}, {k})
 {n1+}.scatter_add({d}, {ix=}, {=}) | {f1+}.scatter_reduce({d}, {ix=}, {=}, "amax")
 {f1+}.scatter_reduce({d}, {ix=}, {=}, "mean", include_self={bool}) | {f1+}.scatter_reduce({d}, {ix=}, {=}, "prod")
+{f1+}.scatter_reduce({d}, {ix=}, {=}, "sum", include_self=False)
+{f1+}.scatter_reduce({d}, {ix=}, {=}, "prod", include_self=False)
+{n1+}.scatter_reduce({d}, {ix=}, {=}, "amax", include_self=False)
+{n1+}.scatter_reduce({d}, {ix=}, {=}, "amin", include_self={bool})
 {n1+}.scatter_reduce({d}, {ix=}, {=}, "sum") | {t1+}.index_fill({d}, {ix}, {k})
 {n1+}.index_add({d}, {ix}, {n1+}.index_select({d}, {ix}))
 {f1+}.index_add({d}, {ix}, {f1+}.index_select({d}, {ix}), alpha={s})

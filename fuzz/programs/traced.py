@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,7 +26,19 @@ from effcc.fuzz.programs.interpreted import interpret_captured
 from effcc.fuzz.programs.oracle import Disturbed
 from effcc.fuzz.programs.plainly import plain_control_flow
 from effcc.fuzz.programs.recorded import Unrecorded, record
-from effcc.fuzz.programs.values import tensor
+from effcc.fuzz.programs.values import indices_beyond, tensor
+
+
+@contextlib.contextmanager
+def beyond(loaded: Any) -> Iterator[None]:
+    """Inputs of a loaded program that are indices have one outside of what they index."""
+    names = loaded.inputs.__globals__
+    before = names["indices"]
+    names["indices"] = indices_beyond
+    try:
+        yield
+    finally:
+        names["indices"] = before
 
 
 class Untraceable(Exception):
@@ -38,7 +50,7 @@ class Traced:
     gives the results, the gradients if the program trains, and what it left in its arguments."""
 
     def __init__(self, case: Case, loaded: Any, number: int = 0) -> None:
-        self._case = case
+        self._case, self._loaded, self._number = case, loaded, number
         self._program: nn.Module = loaded.Program()
         self._names = list(self._program.state_dict())
         held = self._program.state_dict(keep_vars=True)
@@ -69,6 +81,34 @@ class Traced:
         self._traced = graph_module
         try:
             found = interpret_captured(graph_module)(list(given))
+        except Exception as error:  # whatever is raised is what is seen
+            return [Raised("the call", error)]
+        return [Seen(n, t) for n, t in zip(self._told, found, strict=True)]
+
+    def misplaced(self) -> tuple[list[Seen | Raised], list[Seen | Raised], list[Seen | Raised]] | None:
+        """What eager, the imported graph and its trace in eager give once more for indices of which one is outside.
+
+        None where there are none that eager refuses.
+        """
+        assert self._traced is not None
+        if all("indices(" not in i.text for i in self._case.inputs):
+            return None
+        with beyond(self._loaded):
+            inputs = self._loaded.inputs(**dict(self._case.calls[self._number]))
+        held = self._given[: len(self._given) - len(inputs)]
+        right, self._given = self._given, [*held, *(t.detach() for t in inputs)]
+        try:
+            eager = self.in_eager()
+            if not isinstance(eager[0], Raised):
+                return None
+            traces = (interpret_captured(self._traced), lambda given: self._traced(*given))
+            return eager, *(self._run_on(run, self._given) for run in traces)  # type: ignore[return-value]
+        finally:
+            self._given = right
+
+    def _run_on(self, run: Callable[[list[Tensor]], Sequence[Tensor]], given: Sequence[Tensor]) -> list[Seen | Raised]:
+        try:
+            found = run([*(t.clone() for t in given), *self._weights])
         except Exception as error:  # whatever is raised is what is seen
             return [Raised("the call", error)]
         return [Seen(n, t) for n, t in zip(self._told, found, strict=True)]

@@ -43,6 +43,13 @@ def indices(shape: Sequence[int], below: int, kind: str = "any", seed: int = 0) 
     return found.reshape(tuple(shape))
 
 
+def indices_beyond(shape: Sequence[int], below: int, kind: str = "any", seed: int = 0) -> Tensor:
+    """`indices` of which the last is the first beyond the axis, at one end or the other: eager refuses most."""
+    found = indices(shape, below, kind, seed).contiguous()
+    found.view(-1)[-1:] = -below - 1 if seed % 3 == 0 else below
+    return found
+
+
 def laid(given: Tensor, how: str) -> Tensor:
     """The same numbers in other memory: `transposed`, at an `offset`, each second element (`stepped`), every element
     of an axis the same one (`expanded`: numbers change), `channels_last`, or the `tail` of longer rows."""

@@ -13,9 +13,11 @@ from effcc.fuzz.exact import exactness
 from effcc.fuzz.expected import difference, expect
 from effcc.fuzz.functions import ULPS, functions_of, ulp_errors
 from effcc.fuzz.generate import OF_THEIR_OWN, SWEPT, Case, generate
-from effcc.fuzz.oracles import _mlir, eager_results
+from effcc.fuzz.oracles import _mlir, eager_results, examine, team_of
+from effcc.fuzz.sketch import STRUCTURES
 from effcc.ir.dtypes import bf16
 from effcc.ir.parser import parse_graph
+from effcc.passes import memory
 from effcc.steps import State, run_steps
 from effcc.target import Target
 
@@ -78,6 +80,20 @@ def test_a_hundred_graphs_have_every_function_and_every_step_of_every_dtype() ->
     for name in (*integers, "f32", "f64", "bf16", "f16"):
         assert seen >= {(op, name) for op in ("cast", "eq", "max", "min")}, name
     assert seen >= {(op, n) for op in ("shl", "shr", "pow", "floordiv", "sum") for n in integers}
+
+
+def test_a_structure_is_run_by_other_teams_each_time_it_comes() -> None:
+    cycle = 2 * len(STRUCTURES)
+    for seed in range(cycle):
+        assert len({team_of(seed + cycle * n) for n in range(4)}) >= 3
+
+
+def test_scratch_memory_that_begins_within_a_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = generate(0)
+    assert examine(case, Target.parse("avx2")).failure is None
+    monkeypatch.setattr(memory, "ALIGNMENT", 1)
+    found = examine(case, Target.parse("avx2")).failure
+    assert found is not None and found.kind == "wrong layout" and "expected a multiple of 64" in found.message
 
 
 def test_what_mlir_spells_of_a_graph_is_judged_without_the_rest() -> None:

@@ -16,6 +16,7 @@ from effcc.fuzz.programs.case import Case, Input
 from effcc.fuzz.programs.judge import PYTORCH, Failure, judge
 from effcc.fuzz.programs.recorded import Unrecorded, record
 from effcc.fuzz.programs.traced import Traced
+from effcc.ir.dtypes import i64
 from effcc.ir.graph import Value
 
 
@@ -90,3 +91,21 @@ def test_a_wrong_importer_shows_beside_what_is_excused(monkeypatch: pytest.Monke
     found = judge(case)
     assert isinstance(found, Failure) and "result 1" in found.message
     assert judge(replace(case, lines=lines[1:], results=("b",))) == PYTORCH
+
+
+@pytest.mark.parametrize("way", ["recorded", "compiled"])
+def test_what_eager_refuses_of_an_index_must_be_refused(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = (Input("x", 'indices((3,), 5, "any", 1)'), Input("y", 'tensor((5,), torch.float32, "normal", 1)'))
+    case = Case(0, inputs, (), ("a = y[x]",), ("a",), ((),), False, "no_grad", way=way)
+    assert judge(case) == ""
+    emit = Importer.emit
+
+    def inside(self: Importer, op: str, *operands: Value, **attrs: Any) -> Value:
+        if len(operands) == 2 and operands[1].type.dtype == i64:
+            most = emit(self, "full", shape=(), value=4, dtype=i64)
+            operands = operands[0], emit(self, "minimum", operands[1], most)
+        return emit(self, op, *operands, **attrs)
+
+    monkeypatch.setattr(Importer, "emit", inside)
+    found = judge(case)
+    assert isinstance(found, Failure) and found.kind == "accepts" and "with an index outside" in found.message
