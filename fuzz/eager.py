@@ -22,6 +22,7 @@ _REFUSALS = (
     "can't be cast to the desired output type", "Kernel size can't be greater than actual input size",
     "zero batch or zero channel inputs", "optional 0 dim batch size", "out of range for tensor of size [0]",
     "Expected more than 1 value per channel", "expected m1 and m2 to have the same dtype",
+    "Expected sequence length to be larger than 0",
 )  # fmt: skip
 
 

@@ -180,6 +180,9 @@ def generate(seed: int, size: Size = Size()) -> Case:
 TAKE_OFFSETS = ("segment_reduce", "grouped_matmul")
 """Ops whose offsets come in order, which no draw of numbers does: a structure gives them."""
 
+RECURRENT = ("lstm", "gru", "rnn")
+"""Layers that eager refuses to run over no steps."""
+
 OF_INPUTS = ("bits",)
 """Ops of which one rounding of what they read changes all that they give: `effcc.fuzz.exact` has them, of inputs."""
 
@@ -393,6 +396,8 @@ class _Generator:
         fixed = [v.type if v is not None else t for v, t in zip(known, wanted, strict=True)]
         types, attrs = propose(op, fixed, self.random, given.attrs)
         if len(types) != count or not is_deterministic(op, types, attrs):
+            return False
+        if op.name in RECURRENT and 0 in types[0].shape[:1]:
             return False
         if "value" in attrs:
             attrs["value"] = draw_number(attrs["dtype"] if "dtype" in attrs else types[0].dtype, self.random)

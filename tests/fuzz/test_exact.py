@@ -12,7 +12,7 @@ import pytest
 from effcc.fuzz.exact import exactness
 from effcc.fuzz.expected import difference, expect
 from effcc.fuzz.functions import ULPS, functions_of, ulp_errors
-from effcc.fuzz.generate import OF_THEIR_OWN, SWEPT, Case, generate
+from effcc.fuzz.generate import OF_THEIR_OWN, SWEPT, Case, case_of, generate
 from effcc.fuzz.oracles import _mlir, eager_results, examine, team_of
 from effcc.fuzz.sketch import STRUCTURES
 from effcc.ir.dtypes import bf16
@@ -94,6 +94,15 @@ def test_scratch_memory_that_begins_within_a_line_is_told(monkeypatch: pytest.Mo
     monkeypatch.setattr(memory, "ALIGNMENT", 1)
     found = examine(case, Target.parse("avx2")).failure
     assert found is not None and found.kind == "wrong layout" and "expected a multiple of 64" in found.message
+
+
+def test_a_layer_over_no_steps_is_one_that_eager_refuses() -> None:
+    graph = parse_graph("""graph @g(%x: f32[0,2,3], %h: f32[2,4], %w: f32[4,3], %v: f32[4,4], %b: f32[4], %c: f32[4]) {
+      %y, %n = rnn %x, %h, %w, %v, %b, %c {reverse=false} : f32[0,2,4], f32[2,4]
+      return %y, %n
+    }""")
+    case = case_of(graph)
+    assert eager_results(case, expect(case)) is None
 
 
 def test_what_mlir_spells_of_a_graph_is_judged_without_the_rest() -> None:
