@@ -30,6 +30,7 @@ from effcc.ir.contraction import PackedDot
 from effcc.ir.dots import DOTS
 from effcc.ir.dtypes import DType, b8, f32, i7, i8, i16, i32, i64, l8, u7, u8
 from effcc.ir.graph import Graph, Node, Value
+from effcc.passes.dead_code import remove_dead_code
 from effcc.passes.hoist import movable
 from effcc.passes.integer_convolutions import (
     Factors,
@@ -76,7 +77,26 @@ def sum_by_dots(graph: Graph, target: Target) -> Graph:
             _write_convolution(writer, product, target, producers)
         else:
             _write(writer, product, target)
-    return graph.with_nodes(tuple(writer.nodes))
+    return _as_summed(graph.with_nodes(tuple(writer.nodes)), products)
+
+
+def _as_summed(graph: Graph, products: Collection[Node]) -> Graph:
+    """The graph, with integers that were summed in floats, and are made floats again, read as they were summed: they
+    are exact, and no sum that begins with 0 is -0."""
+    integers, outputs = {n.result for n in products}, {*graph.results}
+    sums = {n.result: n.operands[0] for n in graph.nodes if n.op == "cast" and n.operands[0].type.dtype == f32}
+    summed: dict[Value, Value] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if any(o in summed for o in node.operands):
+            node = replace(node, operands=tuple(summed.get(o, o) for o in node.operands))
+        if node.op == "cast" and node.result.type.dtype == f32 and node.result not in outputs:
+            (whole,) = node.operands
+            if whole in integers and whole in sums:
+                summed[node.result] = sums[whole]
+                continue
+        nodes.append(node)
+    return remove_dead_code(graph.with_nodes(tuple(nodes))) if summed else graph
 
 
 @dataclass(frozen=True)

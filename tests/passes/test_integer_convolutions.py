@@ -103,6 +103,21 @@ def test_sums_of_few_channels_are_those_of_f32(c: int, g: int, o: int, groups: i
     assert {n.result.type.dtype.name for n in changed.nodes if n.op == "convolution"} == {"f32"}
 
 
+@pytest.mark.parametrize("reader", ["f32", "bf16"])
+def test_sums_of_floats_that_are_made_floats_are_read_as_they_are(reader: str) -> None:
+    """A depthwise convolution's sums go to their scale without becoming integers; else they stay."""
+    text = signed(x="u8", c=6, g=1, o=6, groups=6, zero=5)
+    scaled = f"%f = cast %y {{dtype={reader}}} : {reader}[2,6,9,9] %r = mul %f, %f : {reader}[2,6,9,9] return %r"
+    changed, _ = made(text.replace("return %y", scaled), "avx512_vnni")
+    back = [
+        n for n in changed.nodes if n.op == "cast" and n.result.type.dtype.name == "i32" and n.result.type.rank == 4
+    ]
+    integers = [n for n in back if n.operands[0].type.dtype.name == "f32"]
+    assert bool(integers) == (reader == "bf16")
+    both, _ = made(text.replace("return %y", scaled.replace("return %r", "return %y, %f")), "avx512_vnni")
+    assert {o.type.dtype.name for o in both.outputs} == {"i32", reader}
+
+
 @pytest.mark.parametrize(("machine", "form"), [("avx512_vnni", "i32"), ("avx2", "f32")])
 @pytest.mark.parametrize(("c", "zero", "stride"), [(3, 7, 1), (3, 0, 2), (2, 5, 1)])
 def test_windows_of_few_channels_are_lines_where_dot_products_are_quick(
