@@ -282,13 +282,29 @@ def unfold(m: Importer, x: Value, axis: int, size: int, step: int) -> Value:
     """Windows of one axis, as a last axis: `y[.., i, .., k] = x[.., i * step + k, ..]`."""
     shape = x.type.shape
     if not all(isinstance(n, int) for n in shape):
-        raise NotNative("windows over a tensor of unknown size")
+        return _windows(m, x, normalize_axis(axis, x.type.rank), size, step)
     if x.type.rank == 0:
         return m.reshape(x, (size,))
     axis, strides = normalize_axis(axis, x.type.rank), list(contiguous_strides(shape))
     windows = [n if i != axis else (n - size) // step + 1 for i, n in enumerate(shape)]
     steps = [s if i != axis else s * step for i, s in enumerate(strides)]
     return m.emit("as_strided", x, shape=(*windows, size), strides=(*steps, strides[axis]), offset=0)
+
+
+def _windows(m: Importer, x: Value, axis: int, size: int, step: int) -> Value:
+    """`unfold` of a tensor of run-time sizes: the axis cut into windows where these lie side by side, else a gather."""
+    if not isinstance(size, int) or not isinstance(step, int):
+        raise NotNative("windows of unknown size")
+    count, shape = m.result_size(axis), x.type.shape
+    if size == step:
+        whole = m.slice(x, axis, 0, dim(count * size))
+        found = m.reshape(whole, (*shape[:axis], count, size, *shape[axis + 1 :]))
+    else:
+        first = m.unit(m.emit("iota", size=count, step=step), 1)
+        places = m.emit("add", first, m.emit("iota", size=size))
+        found = m.emit("index", x, places, axes=(axis,), wraps=False, checked=False)
+    others = [a for a in range(x.type.rank + 1) if a != axis + 1]
+    return m.transpose(found, (*others, axis + 1))
 
 
 @imports(aten.slice_scatter.default)

@@ -91,3 +91,16 @@ def test_a_row_that_depends_on_data_is_written_and_read_backwards() -> None:
         compiled = torch.compile(function, backend="effcc", fullgraph=True)
         for n in (3, -2):
             torch.testing.assert_close(compiled(x, torch.tensor(n), row), function(x, torch.tensor(n), row))
+
+
+@pytest.mark.parametrize(("size", "step"), [(4, 4), (4, 2), (2, 3), (5, 1)])
+def test_windows_of_a_run_time_axis_are_kernels(size: int, step: int) -> None:
+    def windows(x: Tensor) -> Tensor:
+        return x.unfold(1, size, step) * 2
+
+    torch.compiler.reset()
+    compiled = torch.compile(windows, backend="effcc", dynamic=True, fullgraph=True)
+    for rows, length in ((3, 13), (2, 21), (4, 8)):
+        x = torch.arange(float(rows * length * 2)).view(rows, length, 2)
+        assert torch.equal(compiled(x), windows(x))
+    assert not stats(compiled).externs
