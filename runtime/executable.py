@@ -422,17 +422,14 @@ def _shape(buffer: Buffer, sizes: Mapping[str, int]) -> _Shape:
 
 
 def _streamed(program: Program, inputs: Sequence[Buffer]) -> list[int]:
-    """The weights of at least half a large page that steps read from end to end: no data say which elements."""
+    """The weights that steps read from end to end: no data say which elements."""
     read: set[str] = set()
     for step in program.launches:
         kernel = program.kernels[step.kernel]
         given = dict(zip((p.name for p in kernel.params), step.arguments, strict=True))
         loads = (x for s in kernel.statements for x in s.reads if x.buffer in given)
         read |= {given[x.buffer] for x in loads if not any(isinstance(e, Load) for i in x.index for e in walk(i))}
-    weights = [(i, b) for i, b in enumerate(inputs) if b.space == "weight" and b.name in read]
-    return [
-        i for i, b in weights if isinstance(n := b.type.size, int) and 2 * n * b.type.dtype.bytes >= large_pages.PAGE
-    ]
+    return [i for i, b in enumerate(inputs) if b.space == "weight" and b.name in read]
 
 
 def _describe(tensor: torch.Tensor) -> str:

@@ -51,9 +51,11 @@ def test_parts_of_a_block_are_aligned_and_apart() -> None:
     assert large_pages.places([]) == ([], 0)
 
 
-def test_ranges_become_whole_pages_and_those_that_adjoin_one() -> None:
-    ranges = [(5 * PAGE + 1, PAGE), (100, 10), (PAGE - 1, 2), (9 * PAGE, 0)]
-    assert large_pages._blocks(ranges) == [(0, 2 * PAGE), (5 * PAGE, 7 * PAGE)]
+def test_pages_that_ranges_fill_by_half_count_however_small_these_are_and_those_that_adjoin_are_one() -> None:
+    eighths = [(7 * PAGE + i * PAGE // 8, PAGE // 8) for i in range(4)]
+    ranges = [(PAGE // 2, PAGE), (3 * PAGE - 1, 2), (5 * PAGE, PAGE // 2 - 1), (9 * PAGE, 0), (12 * PAGE, 2 * PAGE)]
+    assert large_pages._blocks(ranges + eighths) == [(0, 2 * PAGE), (7 * PAGE, 8 * PAGE), (12 * PAGE, 14 * PAGE)]
+    assert large_pages._blocks(eighths[:3] * 2) == []
 
 
 @needs_large_pages
