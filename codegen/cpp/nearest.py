@@ -10,8 +10,8 @@
     let c: u8x16 = convert<u8x16>(a)
 
 Whole bounds of what is rounded are those of the rounded; what is below all integers, or none, is the least i32, as
-without this. Zen 4 compares, rounds and converts floats on two of four ports: of quantized MobileNetV2's 1x1
-convolutions, whose results take longer than their sums, 11 instructions of them become 8.
+without this. Zen 4 compares, rounds, adds and converts floats on two of four ports: of eight such instructions for a
+vector of results of quantized MobileNetV2, which takes longer than its sums, two go.
 """
 
 from __future__ import annotations
