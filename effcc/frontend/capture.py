@@ -23,6 +23,7 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from effcc.frontend import recurrent
 from effcc.frontend.decompositions import compile_decompositions
 from effcc.frontend.draws import return_unread_draws
+from effcc.frontend.equal_lengths import ask_attention_lengths
 from effcc.frontend.inlined import inline_regions
 from effcc.frontend.overlaps import (
     addressed_writes,
@@ -109,6 +110,7 @@ def aot_backend(
     backward half is compiled when it is first needed.
     """
     graph_module = keep_checks(recurrent.keep_recurrent_layers(inline_regions(graph_module)))
+    ask_attention_lengths(graph_module)
     addressed = addressed_writes(graph_module)
     in_eager = run_overlapping_in_eager(graph_module) or run_addressed_writes_in_eager(graph_module, addressed)
     if in_eager is not None:

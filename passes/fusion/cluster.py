@@ -57,9 +57,15 @@ class Cluster:
         return {i.target for i in self.items}
 
 
-def cluster(cascade: Cascade, target: Target, weights: frozenset[str]) -> list[Cluster]:
-    """The cascade cut into clusters, in an order in which they can run."""
-    return _Clustering(cascade, target, weights).run()
+def cluster(
+    cascade: Cascade, target: Target, weights: frozenset[str], walked: frozenset[str] = frozenset()
+) -> list[Cluster]:
+    """The cascade cut into clusters, in an order in which they can run.
+
+    walked: targets of statements that may join one another though they read something of run-time size twice, since
+    one pass makes it tile by tile (`effcc.passes.fusion.one_pass`).
+    """
+    return _Clustering(cascade, target, weights, walked).run()
 
 
 def alone(cascade: Cascade) -> list[Cluster]:
@@ -192,9 +198,9 @@ class _Alone:
 class _Clustering(_Alone):
     """Statements join what they read where that pays on `target`."""
 
-    def __init__(self, cascade: Cascade, target: Target, weights: frozenset[str]) -> None:
+    def __init__(self, cascade: Cascade, target: Target, weights: frozenset[str], walked: frozenset[str]) -> None:
         super().__init__(cascade)
-        self.target, self.weights = target, weights
+        self.target, self.weights, self.walked = target, weights, walked
 
     def _candidates(self, item: Defined) -> list[Cluster]:
         """What it reads; where it adds up a product's sums group by group, that product alone."""
@@ -296,7 +302,8 @@ class _Clustering(_Alone):
 
     def _pays(self, item: Defined, into: Cluster, shared: tuple[str, ...]) -> bool:
         extents = self.cascade.extents
-        if self._read_twice(item, into, shared) or self._leaves_cores_idle(item, shared):
+        read_twice = not self._walks(item, into) and self._read_twice(item, into, shared)
+        if read_twice or self._leaves_cores_idle(item, shared):
             return False
         if self._follows_few(item, into, shared) or _sums_interleaved(item, into):
             return False
@@ -414,6 +421,10 @@ class _Clustering(_Alone):
             return True
         return item.statement.reduction is not None and any(behind[t] & long & reduced for t in reads & long)
 
+    def _walks(self, item: Defined, into: Cluster) -> bool:
+        """Whether no statement keeps more than a tile of what has a run-time size."""
+        return item.target in self.walked and into.targets <= self.walked
+
     def _points(self, members: Iterable[Defined]) -> int:
         """The points of the largest box among statements, what they reduce over included."""
         extents = self.cascade.extents
@@ -432,7 +443,7 @@ class _Clustering(_Alone):
         extents = self.cascade.extents
         total = 0
         read = {load.buffer for member in (*into.items, item) for load in member.statement.reads}
-        for member in into.items:
+        for member in () if self._walks(item, into) else into.items:
             inner = [a for a in member.statement.axes if into.same.get(a, a) not in shared]
             if member.target in read and not all(isinstance(extents[a], int) for a in inner):
                 return False

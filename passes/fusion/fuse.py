@@ -25,10 +25,10 @@ from effcc.ir.graph import Graph
 from effcc.ir.kernel import Kernel
 from effcc.ir.program import Program
 from effcc.passes.fusion.cascade import is_opaque, squeeze, to_cascade
-from effcc.passes.fusion.cluster import cluster
 from effcc.passes.fusion.codes import sum_codes
 from effcc.passes.fusion.encoded import read_encoded
 from effcc.passes.fusion.inline import inline, inline_views
+from effcc.passes.fusion.one_pass import clusters
 from effcc.passes.fusion.online import make_online
 from effcc.passes.fusion.polyhedra import check_dependences, guard_accesses
 from effcc.passes.fusion.program import Cascades, Part, program_of
@@ -106,7 +106,7 @@ CASCADE_STEPS: dict[str, Callable[[Cascades], Cascades]] = {
 
 def to_clusters(cascades: Cascades, target: Target) -> Program:
     """The program of the statements cut into kernels."""
-    return program_of(cascades, lambda part: cluster(part.cascade, target, part.weights))
+    return program_of(cascades, lambda part: clusters(part, target))
 
 
 def _each_kernel(change: Callable[[Kernel], Kernel], program: Program) -> Program:

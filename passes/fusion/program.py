@@ -84,19 +84,32 @@ def program_of(cascades: Cascades, clusters: Callable[[Part], Sequence[Cluster]]
 
 def _append(part: Part, clusters: Sequence[Cluster], builder: _ProgramBuilder) -> None:
     """The steps of one graph, in order."""
-    types = {**_stored_types(part.graph, part.cascade), **dict(part.stored.values())}
     builder.storage.update({name: output for output, (name, _) in part.stored.items()})
-    readers = _readers(clusters)
-    builder.types.update(types)
-    whole = {name: (types[name], places) for name, places in part.cuts.items()}
-    types.update({name: split_type(type, places) for name, (type, places) in whole.items()})
+    builder.types.update(_types(part))
+    cut_out = cutter(part, clusters)
     for one in clusters:
         if one.opaque is not None:
             builder.call(one.opaque)
         elif one.items:
             with noting(location="; ".join(i.node.location for i in one.items)):
-                escapes = _escapes(one, readers, part.results)
-                builder.launch(cut(one, part.cascade, escapes, types, part.weights, whole))
+                builder.launch(cut_out(one))
+
+
+def cutter(part: Part, clusters: Sequence[Cluster]) -> Callable[[Cluster], Cut]:
+    """What makes the kernel of each of a part's clusters."""
+    types, readers = _types(part), _readers(clusters)
+    whole = {name: (types[name], places) for name, places in part.cuts.items()}
+    types.update({name: split_type(type, places) for name, (type, places) in whole.items()})
+
+    def made(one: Cluster) -> Cut:
+        return cut(one, part.cascade, _escapes(one, readers, part.results), types, part.weights, whole)
+
+    return made
+
+
+def _types(part: Part) -> dict[str, TensorType]:
+    """Types of buffers as they are stored, behind views too."""
+    return {**_stored_types(part.graph, part.cascade), **dict(part.stored.values())}
 
 
 def _stored_types(graph: Graph, cascade: Cascade) -> dict[str, TensorType]:

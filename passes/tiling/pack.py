@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from effcc.ir.dims import Dim, ceil_div
+from effcc.ir.dims import Dim, ceil_div, symbols
 from effcc.ir.dtypes import i64
 from effcc.ir.expr import (
     Axis,
@@ -78,9 +78,13 @@ def pack(kernel: Kernel, wanted: Pack) -> tuple[Kernel, Kernel]:
 
 
 def packable(kernel: Kernel, load: Load, axis: str) -> bool:
-    """Whether the buffer can be stored anew: read at one index only, which depends on no data and known sizes."""
+    """Whether the buffer can be stored anew: read at one index only, which depends on no data, nor on sizes that only
+    calls know where it has none of these itself, so that it is packed once for all calls.
+    """
     if any(other.buffer == load.buffer and other != load for s in kernel.statements for other in s.reads):
         return False
-    return not any(isinstance(e, Load) for i in load.index for e in walk(i)) and all(
-        isinstance(kernel.extents[e.name], int) for i in load.index for e in walk(i) if isinstance(e, Axis)
-    )
+    if any(isinstance(e, Load) for i in load.index for e in walk(i)):
+        return False
+    axes = (e.name for i in load.index for e in walk(i) if isinstance(e, Axis))
+    of_calls = any(p.name == load.buffer and symbols(p.type.shape) for p in kernel.params)
+    return of_calls or all(isinstance(kernel.extents[a], int) for a in axes)

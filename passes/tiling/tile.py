@@ -8,6 +8,7 @@ from functools import cache
 from types import MappingProxyType
 
 from effcc.errors import noting
+from effcc.ir.dims import symbols
 from effcc.ir.kernel import Kernel
 from effcc.ir.parser.schedules import WrittenSchedule
 from effcc.ir.program import Buffer, Launch, Program, Step, changed, fresh_name
@@ -75,7 +76,8 @@ def tile(
             source = launch.arguments[position]
             packer = packer_of(launch.kernel, wanted)
             key = (source, packer)
-            at_call = program.by_name[program.memory_of(source)].space not in CONSTANT
+            once = program.by_name[program.memory_of(source)].space in CONSTANT
+            at_call = not once or bool(symbols(packer.outputs[0].type.shape))
             if key not in packed or at_call:
                 if (packer, at_call) not in packers:
                     label = fresh_name("pack", {**program.kernels, **kernels})

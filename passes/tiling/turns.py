@@ -31,7 +31,7 @@ WHOLE_LANES = (8, 16)
 
 def turns(choice: Choice, plan: NestPlan, along: str, crossing: str, layout: Mapping[str, Shape]) -> bool:
     """Whether a nest's one statement reads along `crossing` all that it does not read alike there, and writes along
-    `along`; both axes long enough, known, and open to tasks."""
+    `along`; both axes long enough (at the hints of what only calls know), and open to tasks."""
     kernel, lanes = choice.kernel, choice.target.vector_lanes
     if len(plan.body) != 1 or plan.epilogue or choice.rank or choice.once or lanes not in WHOLE_LANES:
         return False
@@ -40,8 +40,7 @@ def turns(choice: Choice, plan: NestPlan, along: str, crossing: str, layout: Map
         return False
     if any(a not in choice.shared or choice.tiles[a] != 1 for a in (along, crossing)):
         return False
-    rows, columns = kernel.extents[along], kernel.extents[crossing]
-    if not isinstance(rows, int) or not isinstance(columns, int) or min(rows, columns) < lanes:
+    if min(choice.count(along), choice.count(crossing)) < lanes:
         return False
     steps = {stride(load, crossing, layout[load.buffer]) for load in s.reads}
     apart = stride(_written(s), crossing, layout[s.target])

@@ -69,3 +69,34 @@ def test_what_is_prepared_reads_its_factors_as_they_lie() -> None:
     text = text.replace("buffer y: f32[8,64,48] in output", "buffer y: f32[8,64,48] in prepared")
     prepared = parse_program(text.rstrip().removesuffix("}") + "main { } }")
     assert pack_at_calls(prepared, TARGET) is prepared
+
+
+def of_unknown_depth(rows: str = "s1") -> Program:
+    return parse_program(f"""
+        program @main(a, b) -> (y) where s0 in 2.., s1 in 2.. {{
+          buffer a: f32[{rows},s0] in input
+          buffer b: f32[48,s0] in input
+          buffer y: f32[{rows},48] in output
+          kernel @product(A: f32[{rows},s0], B: f32[48,s0]) -> (Y: f32[{rows},48]) over m={rows}, n=48, k=s0 {{
+            Y[m,n] = sum(k: A[m,k] * B[n,k])
+          }}
+          main {{ launch @product(a, b) -> (y) }}
+        }}""")
+
+
+@pytest.mark.parametrize("depth", [3, 100])
+def test_a_factor_that_lies_along_a_depth_of_unknown_length_is_packed_along_its_own_axis(depth: int) -> None:
+    target, given = Target.parse("avx512"), of_unknown_depth()
+    tiled = tile(pack_at_calls(given, target), target, prepare_once=True)
+    verify_program(tiled.program)
+    assert steps(tiled.program) == [("pack", "b"), ("product", "a", "b.packed")] and not tiled.program.prepare
+    assert "turned at once" in str(tiled.schedules["pack"])
+    random = np.random.default_rng(0)
+    x = [random.standard_normal(shape).astype(np.float32) for shape in ((21, depth), (48, depth))]
+    nests = {n: lower(k, tiled.schedules[n]) for n, k in tiled.program.kernels.items()}
+    np.testing.assert_allclose(run_program(tiled.program, x, nests=nests)[0], x[0] @ x[1].T, rtol=1e-4, atol=1e-5)
+
+
+def test_few_rows_of_unknown_depth_multiply_what_is_stored() -> None:
+    few = of_unknown_depth(rows="3")
+    assert pack_at_calls(few, Target.parse("avx512")) is few

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effcc.ir.dependences import online_axis
 from effcc.ir.interpreter import run_graph, run_program
 from effcc.ir.parser import parse_any, parse_graph
 from effcc.ir.printer import print_any
@@ -81,3 +82,31 @@ def test_what_divides_by_a_size_for_each_element_is_no_epilogue_of_a_product() -
     }""")
     program = run_steps(State(graph=graph), Target.parse("avx2"), until="cluster").program
     assert program is not None and len(program.steps) == 2
+
+
+ATTENTION = """graph @attention(%q: f32[2,s0,8], %k: f32[2,s1,8], %v: f32[2,s1,4]) where s0 in 2.., s1 in 2.. {
+  %s = einsum %q, %k {spec="bmd,bnd->bmn"} : f32[2,s0,s1]
+  %p = softmax %s {axis=-1, safe=false} : f32[2,s0,s1]
+  %y = matmul %p, %v : f32[2,s0,4]
+  return %y
+}"""
+
+
+@pytest.mark.parametrize("keys", [5, 130])
+def test_attention_over_a_run_time_number_of_keys_takes_one_pass(keys: int) -> None:
+    graph = parse_graph(ATTENTION)
+    state = run_steps(State(graph=graph), Target.parse("avx2"))
+    assert state.program is not None
+    (kernel,) = state.program.kernels.values()
+    assert online_axis(kernel) is not None
+    random = np.random.default_rng(0)
+    q, k, v = (random.standard_normal(s).astype(np.float32) for s in ((2, 9, 8), (2, keys, 8), (2, keys, 4)))
+    (found,) = run_program(state.program, [q, k, v], nests=state.nests)
+    np.testing.assert_allclose(found, run_graph(graph, [q, k, v])[0], rtol=1e-5, atol=1e-6)
+
+
+def test_rows_of_run_time_length_that_one_pass_does_not_finish_are_kernels_of_their_own() -> None:
+    weights_too = ATTENTION.replace("return %y", "return %y, %p")
+    program = run_steps(State(graph=parse_graph(weights_too)), Target.parse("avx2")).program
+    assert program is not None and len(program.kernels) > 1
+    assert all(online_axis(kernel) is None for kernel in program.kernels.values())
