@@ -23,6 +23,7 @@ from typing import Any
 
 from effcc.ir.dtypes import f32, i8, i16, i32, u8
 from effcc.ir.vectors import (
+    Assign,
     Broadcast,
     Call,
     Convert,
@@ -32,6 +33,7 @@ from effcc.ir.vectors import (
     Literal,
     Nearest,
     Select,
+    SetLane,
     Type,
     Value,
     Var,
@@ -62,6 +64,9 @@ def convert_nearest(function: Function) -> Function:
     if not any(isinstance(x, Let) and _rounded(x.value) is not None for x in lines):
         return function
     read = Counter(name for line in lines for value in parts(line) for name in set(_names(value)))
+    for line in lines:
+        if isinstance(line, Assign | SetLane):  # what it holds where it is rounded need not be what it holds later
+            read[line.name if isinstance(line, Assign) else line.register.name] = 0
     return replace(function, body=_changed(function.body, read))
 
 
@@ -108,6 +113,8 @@ def _chain(
     bounds: list[_Bound] = []
     while read[given] == 1 and given in made:
         rounded = _rounded(made[given])
+        if rounded is not None and read[rounded.name] == 0:
+            return None
         if rounded is not None:
             return rounded, bounds[::-1], [given, *(b.name for b in bounds)]
         found = _bounded(given, made[given])
@@ -118,7 +125,7 @@ def _chain(
     return None
 
 
-def _rounded(value: Value) -> Value | None:
+def _rounded(value: Value) -> Var | None:
     match value:
         case Call("round", (Var() as inner,)) if inner.type.dtype == f32 and inner.type.lanes > 1:
             return inner

@@ -88,6 +88,12 @@ def test_what_others_read_stays_rounded() -> None:
     assert convert_nearest(made) == made
 
 
+def test_what_changes_meanwhile_is_rounded_where_it_was() -> None:
+    lines = "registers f32x8 a = f32x8(2.5) let r: f32x8 = round(a) set a = f32x8(7.0) let c: u8x8 = convert<u8x8>(r)"
+    made = parse_vectors(f"vectors @f(U: u8;) {{ {lines} do store(U[0], c) }}")
+    assert convert_nearest(made) == made
+
+
 def test_compiled_code_computes_what_the_interpreter_says(target: Target, cache: CompileCache) -> None:
     name = "u8, from 0 to 254"
     made = chain(name, 16 if target.isa == "avx512" else 8)
