@@ -104,3 +104,18 @@ def test_windows_of_a_run_time_axis_are_kernels(size: int, step: int) -> None:
         x = torch.arange(float(rows * length * 2)).view(rows, length, 2)
         assert torch.equal(compiled(x), windows(x))
     assert not stats(compiled).externs
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 0), (2, 3, 1)])
+def test_pools_that_round_their_number_of_windows_up_are_kernels(kernel: int, stride: int, padding: int) -> None:
+    def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
+        window = (kernel, stride, padding)
+        return F.max_pool1d(x, *window, ceil_mode=True), F.avg_pool1d(x, *window, ceil_mode=True)
+
+    torch.compiler.reset()
+    compiled = torch.compile(pooled, backend="effcc", dynamic=True, fullgraph=True)
+    for rows, length in ((3, 13), (2, 21), (4, 8), (2, 9)):
+        x = torch.randn(rows, 2, length)
+        for got, expected in zip(compiled(x), pooled(x), strict=True):
+            torch.testing.assert_close(got, expected)
+    assert not stats(compiled).externs

@@ -38,11 +38,9 @@ def _pooled(size: Dim, d: int, attrs: Mapping[str, Any]) -> Dim:
     reach = (attrs.get("dilation") or (1,) * len(attrs["kernel"]))[d] * (kernel - 1) + 1
     if not attrs["ceil"]:
         return ceil_div(dim(size + 2 * pad - reach + 1), stride)
-    count = dim(ceil_div(dim(size + 2 * pad - reach), stride) + 1)
-    if isinstance(count, int) and isinstance(size, int):
-        return count - 1 if (count - 1) * stride >= size + pad else count
-    require(False, f"rounding up needs a known size, got {show(size)}")
-    return count
+    if pad + stride > reach:  # of ceil((size + 2 pad - reach) / stride) + 1 windows the last may begin behind the end
+        return ceil_div(dim(size + pad), stride)
+    return dim(ceil_div(dim(size + 2 * pad - reach), stride) + 1)
 
 
 def _infer_pool(result: Callable[[TensorType], TensorType]) -> Callable[[Types, Mapping[str, Any]], TensorType]:
