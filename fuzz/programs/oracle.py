@@ -185,6 +185,7 @@ class Disturbed(TorchDispatchMode):
             if isinstance(out, Tensor) and out.is_floating_point() and out.numel() and not _overlaps(out):
                 packet = func.overloadpacket
                 self._move(out, size, largest, packet in SUMS_AS_STORED, packet in MEANS_WITHIN)
+                self._add_bias_late(func, args, out)
         for held in _statistics(func, args):
             self._move(held, None, largest, False)
         vast = func.overloadpacket in MEANS_WITHIN and any(map(_is_vast, given))  # squares may be infinities, or not
@@ -213,6 +214,15 @@ class Disturbed(TorchDispatchMode):
             both = isinstance(out, Tensor) and isinstance(other, Tensor) and other.shape == out.shape
             if both and (out.dtype in _UNITS or out.dtype == torch.float32) and not _overlaps(out):
                 out.copy_(other)
+
+    def _add_bias_late(self, func: Any, args: Any, out: Tensor) -> None:
+        """Move what a convolution of 16 bits gives by a rounding of the sum without the bias, which PyTorch adds to
+        what it has stored: the two may cancel out."""
+        if func.overloadpacket is not aten.convolution or args[2] is None or out.dtype not in _UNITS:
+            return
+        bias = args[2].double().reshape(-1, *(1 for _ in args[3]))
+        change = (out.double() - bias) * self._noise(out) * torch.finfo(out.dtype).eps
+        out.copy_(torch.where(change.isfinite(), out.double() + change, out.double()))
 
     def _move(self, out: Tensor, size: Any, terms: int, as_stored: bool, means: bool = False) -> None:
         eps = torch.finfo(out.dtype).eps

@@ -199,6 +199,17 @@ def test_a_variance_of_doubles_is_a_sum_of_many_terms() -> None:
     assert judge(case) == ""
 
 
+def test_a_bias_may_be_added_to_a_convolution_that_is_rounded() -> None:
+    inputs = (Input("z", 'tensor((16, 2, 16), torch.float16, "halves", 998)'),)
+    weights = (
+        ("p0", 'nn.Parameter(tensor((2, 2, 3), torch.float16, "normal", 689))'),
+        ("p1", 'nn.Parameter(tensor((2,), torch.float16, "normal", 596))'),
+    )
+    lines = ("a = F.conv_transpose1d(z, self.p0, self.p1, stride=3)",)
+    case = replace(FLIP, inputs=inputs, state=weights, lines=lines, results=("a",), way="recorded")
+    assert judge(case) == ""
+
+
 def test_places_of_no_elements_may_be_anywhere() -> None:
     """Eager reads nothing there, and refuses nothing."""
     inputs = (
