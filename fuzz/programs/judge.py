@@ -19,7 +19,7 @@ from effcc.fuzz.programs.calling import Raised, Seen, Through, compiled, eager, 
 from effcc.fuzz.programs.case import Case
 from effcc.fuzz.programs.known import known
 from effcc.fuzz.programs.oracle import TRIALS, Disturbed, same_bits, within
-from effcc.fuzz.programs.traced import Traced, Untraceable, beyond, can_be_traced, has_control_flow
+from effcc.fuzz.programs.traced import Traced, Untraceable, beyond, can_be_beyond, can_be_traced, has_control_flow
 
 INVALID = "invalid"
 REFUSED = "refused"
@@ -89,7 +89,7 @@ def judge(case: Case) -> Failure | str:
 def _judge_beyond(case: Case, loaded: Any, through: Through) -> Failure | str:
     """Once more with an index outside of what it indexes: what eager refuses must be refused, unless PyTorch leaves
     it out as nothing reads what it gives."""
-    if all("indices(" not in i.text for i in case.inputs):
+    if not can_be_beyond(case):
         return ""
     ways: list[Through] = [eager, through, compiled(case, "aot_eager")]
     seen: list[list[Seen | Raised]] = []

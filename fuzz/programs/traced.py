@@ -7,6 +7,7 @@ caller sees beside numbers (memory, strides, refusals, other sizes) is seen thro
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -27,6 +28,14 @@ from effcc.fuzz.programs.oracle import Disturbed
 from effcc.fuzz.programs.plainly import plain_control_flow
 from effcc.fuzz.programs.recorded import Unrecorded, record
 from effcc.fuzz.programs.values import indices_beyond, tensor
+
+_FORGETS = re.compile(r"\b(fill|zero|copy|exponential|uniform|normal)_\(|_like\(|\.new_|expand_as|view_as|reshape_as")
+"""What reads no more than the shape of a tensor, which then need not be computed, whatever that would refuse."""
+
+
+def can_be_beyond(case: Case) -> bool:
+    """Whether a program has indices, and all that it computes is read."""
+    return any("indices(" in i.text for i in case.inputs) and not any(map(_FORGETS.search, case.lines))
 
 
 @contextlib.contextmanager
@@ -91,7 +100,7 @@ class Traced:
         None where there are none that eager refuses.
         """
         assert self._traced is not None
-        if all("indices(" not in i.text for i in self._case.inputs):
+        if not can_be_beyond(self._case):
             return None
         with beyond(self._loaded):
             inputs = self._loaded.inputs(**dict(self._case.calls[self._number]))
@@ -101,7 +110,10 @@ class Traced:
             eager = self.in_eager()
             if not isinstance(eager[0], Raised):
                 return None
-            traces = (interpret_captured(self._traced), lambda given: self._traced(*given))
+            read = copy.deepcopy(self._traced)  # what gives nothing that is read may be left out, with what it refuses
+            read.graph.eliminate_dead_code()
+            read.recompile()
+            traces = (interpret_captured(self._traced), lambda given: read(*given))
             return eager, *(self._run_on(run, self._given) for run in traces)  # type: ignore[return-value]
         finally:
             self._given = right

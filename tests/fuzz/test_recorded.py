@@ -106,6 +106,8 @@ def test_what_eager_refuses_of_an_index_must_be_refused(way: str, monkeypatch: p
             operands = operands[0], emit(self, "minimum", operands[1], most)
         return emit(self, op, *operands, **attrs)
 
+    unread = replace(case, lines=('a = F.embedding_bag(x.view(1, 3), y.view(5, 1), mode="max")', "a.fill_(0)"))
+    assert judge(unread) == ""
     monkeypatch.setattr(Importer, "emit", inside)
     found = judge(case)
     assert isinstance(found, Failure) and found.kind == "accepts" and "with an index outside" in found.message
