@@ -44,6 +44,8 @@ TRIES = 6
 NOT_RECORDED = re.compile(r"\b(cond|while_loop|equal|cov|corrcoef|one_hot)\(")
 """What is not the same when it is recorded as it runs: PyTorch's branches and loops, and what makes Python's numbers of
 elements."""
+UNWRITTEN = re.compile(r"F\.pad\(.*-\d.*circular")
+"""What eager reads from memory that nobody wrote: turns of which one side is cut off."""
 COSTLY = 0.3
 """How often branches and loops are drawn, beside other themes: Dynamo takes half a second to trace one."""
 LEARNED_EVERY, LEARNED = 3, 8
@@ -173,6 +175,9 @@ class _Draw:
         try:
             text = _PLACE.sub(lambda found: places.fill(found[1]), template)
         except (Unfit, IndexError, RuntimeError):  # a view of another input, that this one has in one call only
+            self._undo(before)
+            return False
+        if UNWRITTEN.search(text):
             self._undo(before)
             return False
         if text.startswith("!"):

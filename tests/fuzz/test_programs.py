@@ -18,7 +18,7 @@ from effcc.fuzz.programs import traced
 from effcc.fuzz.programs.calling import Seen, compiled, eager, observe
 from effcc.fuzz.programs.campaign import PROGRAMS
 from effcc.fuzz.programs.case import Case, Input
-from effcc.fuzz.programs.draw import draw
+from effcc.fuzz.programs.draw import UNWRITTEN, draw
 from effcc.fuzz.programs.judge import Failure, difference, judge
 from effcc.fuzz.programs.oracle import Disturbed
 from effcc.fuzz.programs.plainly import plain_control_flow
@@ -197,6 +197,11 @@ def test_a_variance_of_doubles_is_a_sum_of_many_terms() -> None:
     inputs = (Input("z", 'tensor((2, 5, 5, 5), torch.float64, "flat", 878)'),)
     case = replace(FLIP, inputs=inputs, state=(), lines=("g = z.var(correction=0)",), results=("g",), way="recorded")
     assert judge(case) == ""
+
+
+def test_what_eager_reads_unwritten_is_not_drawn() -> None:
+    assert UNWRITTEN.search('F.pad(z, (-1, 2, 2, -1), mode="circular")')
+    assert not UNWRITTEN.search('F.pad(z, (1, 2, 2, 0), mode="circular")')
 
 
 def test_a_bias_may_be_added_to_a_convolution_that_is_rounded() -> None:
