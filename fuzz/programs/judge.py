@@ -66,11 +66,11 @@ def judge(case: Case) -> Failure | str:
             warnings.simplefilter("error", FaultWarning)
             got = observe(case, loaded, through)
         if difference(expected, got, []) is None:  # bit by bit as eager: how far off it may be does not matter
-            return _judge_beyond(case, loaded, through)
+            return _judge_beyond(case, loaded, through, expected)
         trials = _disturbed(case, loaded) if isinstance(expected[0], Seen) else ()
         found, seen = lasting(expected, got, trials, case.way == "interpreted" and _only_finite(case, loaded))
         if found is None:
-            return _judge_beyond(case, loaded, through)
+            return _judge_beyond(case, loaded, through, expected)
         if case.export and _is_refusal(got):
             return REFUSED
         failure = Failure(case, *found)
@@ -86,10 +86,10 @@ def judge(case: Case) -> Failure | str:
         return PYTORCH if found is None else Failure(case, *found)
 
 
-def _judge_beyond(case: Case, loaded: Any, through: Through) -> Failure | str:
+def _judge_beyond(case: Case, loaded: Any, through: Through, expected: Sequence[Seen | Raised]) -> Failure | str:
     """Once more with an index outside of what it indexes: what eager refuses must be refused, unless PyTorch leaves
-    it out as nothing reads what it gives."""
-    if not can_be_beyond(case):
+    it out as nothing reads what it gives, or what is `expected` has no elements, which nothing is read for."""
+    if not can_be_beyond(case) or _some_are_empty(expected):
         return ""
     ways: list[Through] = [eager, through, compiled(case, "aot_eager")]
     seen: list[list[Seen | Raised]] = []
@@ -119,7 +119,7 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
     except Untraceable:
         return INVALID
     if difference(expected, got, []) is None:
-        return _judge_misplaced(case, traced)
+        return _judge_misplaced(case, traced, expected)
     if has_control_flow(case):
         expected = traced.in_eager(plain=False)
         if any(isinstance(e, Raised) for e in expected):
@@ -127,7 +127,7 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
     trials = (_sound(traced.in_eager(Disturbed(seed, strict=not case.trains))) for seed in range(TRIALS))
     found, seen = lasting(expected, got, trials, _only_finite(case, loaded))
     if found is None:
-        return _judge_misplaced(case, traced)
+        return _judge_misplaced(case, traced, expected)
     if not isinstance(got[-1], Raised):
         found = not_excused(expected, got, seen, traced.traced_in_eager(), _only_finite(case, loaded))
         if found is None:
@@ -136,9 +136,10 @@ def _judge_traced(case: Case, loaded: Any) -> Failure | str:
     return KNOWN if known(failure) else failure
 
 
-def _judge_misplaced(case: Case, traced: Traced) -> Failure | str:
-    """Once more with an index outside of what it indexes: what eager refuses must be refused."""
-    found = traced.misplaced()
+def _judge_misplaced(case: Case, traced: Traced, expected: Sequence[Seen | Raised]) -> Failure | str:
+    """Once more with an index outside of what it indexes: what eager refuses must be refused, unless what is `expected`
+    has no elements."""
+    found = None if _some_are_empty(expected) else traced.misplaced()
     if found is None:
         return ""
     eager, mine, pytorch = found
@@ -146,6 +147,10 @@ def _judge_misplaced(case: Case, traced: Traced) -> Failure | str:
         return ""  # what refuses it is no part of the trace
     wrong = difference(eager, mine, [])
     return Failure(case, wrong[0], f"with an index outside: {wrong[1]}") if wrong is not None else ""
+
+
+def _some_are_empty(seen: Sequence[Seen | Raised]) -> bool:
+    return any(isinstance(s, Seen) and isinstance(s.value, Tensor) and not s.value.numel() for s in seen)
 
 
 def _judge_at_sizes(case: Case, loaded: Any) -> Failure | str:

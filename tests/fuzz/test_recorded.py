@@ -108,6 +108,8 @@ def test_what_eager_refuses_of_an_index_must_be_refused(way: str, monkeypatch: p
 
     unread = replace(case, lines=('a = F.embedding_bag(x.view(1, 3), y.view(5, 1), mode="max")', "a.fill_(0)"))
     assert judge(unread) == ""
+    empty = replace(case, lines=("a = y[x][3:]",))  # nothing is read for what has no elements
+    assert judge(empty) == ""
     monkeypatch.setattr(Importer, "emit", inside)
     found = judge(case)
     assert isinstance(found, Failure) and found.kind == "accepts" and "with an index outside" in found.message
