@@ -40,10 +40,10 @@ def rounds(
     run: Callable[[], Any], flops: float, moved: float, target: Target, count: int, seconds: float
 ) -> list[tuple[float, float, Target]]:
     """Of rounds the best and the median seconds of a call, and the machine as it was before and after them: `count`
-    rounds, or fewer of three times as many where the machine was not the same so often; the last, if it never was."""
+    rounds, or fewer of three times as many where the machine was not the same so often."""
     found: list[tuple[float, float, Target]] = []
     after = measured(target, again=True)
-    for tried in range(1, 3 * count + 1):
+    for _ in range(3 * count):
         machine = after
         taken: list[float] = []
         started = time.perf_counter()
@@ -53,7 +53,7 @@ def rounds(
             taken.append(time.perf_counter() - before)
         after = measured(target, again=True)
         limits = [limit(flops, moved, m) for m in (machine, after)]
-        if max(limits) <= _SAME * min(limits) or (tried == 3 * count and not found):
+        if max(limits) <= _SAME * min(limits):
             found.append((min(taken), statistics.median(taken), machine))
         if len(found) == count:
             break
@@ -83,6 +83,10 @@ def main() -> None:
             flops, moved = sum(k.flops for k in kernels), sum(k.bytes for k in kernels)
             here = Target.detect().with_isa(Target.parse(options.target).isa)
             found = rounds(partial(compiled, *args), flops, moved, here, options.rounds, options.seconds)
+        torch.compiler.reset()
+        if not found:
+            print(f"{name} is left out: in none of {3 * options.rounds} rounds did the machine stay the same; try again")
+            continue
         best, median = (statistics.median(limit(flops, moved, machine) / r[i] for *r, machine in found) for i in (0, 1))
         peak, bandwidth = (
             statistics.median(getattr(machine, rate) for *_, machine in found)
@@ -92,10 +96,10 @@ def main() -> None:
         times = [f"{1e3 * min(r[0] for r in found):.2f}", f"{1e3 * statistics.median(r[1] for r in found):.2f}"]
         rates = [f"{peak / 1e9:.0f}", f"{bandwidth / 1e9:.1f}"]
         work = [f"{flops / 1e9:.2f}", f"{moved / 1e6:.0f}"]
-        rows.append([name, *work, *rates, bound, *times, f"{best:.0%}", f"{median:.0%}"])
-        torch.compiler.reset()
+        shares = [f"{best:.0%}", f"{median:.0%}", str(len(found))]
+        rows.append([name, *work, *rates, bound, *times, *shares])
     columns = ["model", "GFLOP", "MB", "GFLOP/s", "GB/s", "bound by", "best ms", "median ms", "best of limit", "median"]
-    table.show(f"fp32, target {options.target}, {options.threads} threads", columns, rows)
+    table.show(f"fp32, target {options.target}, {options.threads} threads", [*columns, "rounds"], rows)
 
 
 if __name__ == "__main__":
