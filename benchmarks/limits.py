@@ -85,7 +85,7 @@ def main() -> None:
             found = rounds(partial(compiled, *args), flops, moved, here, options.rounds, options.seconds)
         torch.compiler.reset()
         if not found:
-            print(f"{name} is left out: in none of {3 * options.rounds} rounds did the machine stay the same; try again")
+            print(f"{name} is left out: in none of {3 * options.rounds} rounds was the machine the same")
             continue
         best, median = (statistics.median(limit(flops, moved, machine) / r[i] for *r, machine in found) for i in (0, 1))
         peak, bandwidth = (

@@ -35,8 +35,8 @@ def widen_rows(program: Program, target: Target) -> Program:
     Where the target sums products of half types as they are, nothing is widened; nor is what is prepared, once.
     """
     kernels = dict(program.kernels)
-    prepared = {s.kernel for s in program.prepare if isinstance(s, Launch)}
-    often = {name: kernel for name, kernel in program.kernels.items() if name not in prepared}
+    once = program.prepared_by
+    often = {name: kernel for name, kernel in program.kernels.items() if name not in once}
     wanted = {name: wide for name, kernel in often.items() if (wide := _wanted(kernel, target))}
     if not wanted:
         return program

@@ -20,7 +20,7 @@ from effcc.ir.dependences import walked_axis
 from effcc.ir.dims import elements
 from effcc.ir.expr import Load
 from effcc.ir.kernel import Kernel
-from effcc.ir.program import Launch, Program
+from effcc.ir.program import Program
 from effcc.passes.tiling.access import layouts, stride
 from effcc.passes.tiling.dots import packed_product
 from effcc.passes.tiling.pack import packable
@@ -35,8 +35,8 @@ _POINTS = 1 << 18
 def pack_at_calls(program: Program, target: Target) -> Program:
     """The program whose kernels may pack such factors, which `effcc.passes.tiling.tile` then does at each call: what
     `prepare` computes, of weights alone, is left as it is."""
-    prepared = {s.kernel for s in program.prepare if isinstance(s, Launch)}
-    kernels = {n: kernel if n in prepared else _packing(kernel, target) for n, kernel in program.kernels.items()}
+    once = program.prepared_by
+    kernels = {n: kernel if n in once else _packing(kernel, target) for n, kernel in program.kernels.items()}
     return program if kernels == dict(program.kernels) else replace(program, kernels=kernels)
 
 

@@ -40,7 +40,7 @@ struct Job {
   const vector *data;
   int64_t vectors;
   int64_t repeats;
-  double seconds;     // of the processor: cores are a thread's own, and what others take of them does not count
+  double seconds;       // of the processor: cores are a thread's own, and what others take of them does not count
   double began, ended;  // on the wall's clock: caches and memory are shared, and reads count only where they overlap
   vector result;
   pthread_barrier_t *barrier;

@@ -314,8 +314,8 @@ def _agrees(exact: Any, eager: Any) -> bool:
 
 
 def _rounded_apart(a: Any, b: Any) -> bool:
-    """Whether float64 results differ by a few roundings, of the largest where they are sums: the reference, in float64
-    itself, has no more digits."""
+    """Whether float64 results differ by a few roundings, of the elements or (as sums do) of the largest: the reference,
+    in float64 itself, has no more digits."""
     if not isinstance(a, Tensor) or a.dtype != torch.float64:
         return False
     eps, finite = torch.finfo(a.dtype).eps, a[torch.isfinite(a)].abs()

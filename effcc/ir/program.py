@@ -279,6 +279,11 @@ class Program:
         return [s for s in within(self.steps) if isinstance(s, Launch)]
 
     @property
+    def prepared_by(self) -> frozenset[str]:
+        """The kernels that `prepare` launches, once for all calls."""
+        return frozenset(s.kernel for s in self.prepare if isinstance(s, Launch))
+
+    @property
     def externs(self) -> list[Extern]:
         """The calls to PyTorch, in order; those of `prepare` first."""
         return [s for s in (*self.prepare, *self.steps) if isinstance(s, Extern)]
