@@ -40,6 +40,7 @@ from effcc.ir.vectors import (
     bodies,
     parts,
     value_type,
+    variables,
 )
 
 _LARGEST = float(2**24)
@@ -63,7 +64,7 @@ def convert_nearest(function: Function) -> Function:
     lines = tuple(function.lines)
     if not any(isinstance(x, Let) and _rounded(x.value) is not None for x in lines):
         return function
-    read = Counter(name for line in lines for value in parts(line) for name in set(_names(value)))
+    read = Counter(name for line in lines for value in parts(line) for name in set(variables(value)))
     for line in lines:
         if isinstance(line, Assign | SetLane):  # what it holds where it is rounded need not be what it holds later
             read[line.name if isinstance(line, Assign) else line.register.name] = 0
@@ -172,10 +173,3 @@ def _converted(name: str, value: Value, bounds: Sequence[_Bound], type: Type) ->
 def _all_above(bounds: Sequence[_Bound]) -> bool:
     """Whether the other bounds keep what is at least 0 there, and are none from below."""
     return all(b.number >= 0 if b.upper else b.number == 0 for b in bounds)
-
-
-def _names(value: Value) -> Iterator[str]:
-    if isinstance(value, Var):
-        yield value.name
-    for part in parts(value):
-        yield from _names(part)

@@ -10,12 +10,11 @@ A bfloat16 takes six instructions to round and, as a value, one to widen again; 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
 from effcc.ir.dtypes import DType
-from effcc.ir.vectors import Function, Let, Line, Round, Store, Value, Var, bodies, parts
+from effcc.ir.vectors import Function, Let, Line, Round, Store, Var, bodies, parts, variables
 
 
 def round_once(function: Function) -> Function:
@@ -36,7 +35,7 @@ def round_once(function: Function) -> Function:
     rounded = {x.name: x.value.dtype for x in function.lines if isinstance(x, Let) and isinstance(x.value, Round)}
     if not rounded:
         return function
-    read = Counter(name for line in function.lines for value in parts(line) for name in _names(value))
+    read = Counter(name for line in function.lines for value in parts(line) for name in variables(value))
     stored = Counter(name for line in function.lines if (name := _stored(line, rounded)) is not None)
     plain = {name for name, times in stored.items() if times == read[name]}
     return replace(function, body=_changed(function.body, plain)) if plain else function
@@ -48,13 +47,6 @@ def _stored(line: Line, rounded: dict[str, DType]) -> str | None:
         case Store(place, Var(name), fold="") if rounded.get(name) == place.dtype:
             return name
     return None
-
-
-def _names(value: Value) -> Iterator[str]:
-    if isinstance(value, Var):
-        yield value.name
-    for part in parts(value):
-        yield from _names(part)
 
 
 def _changed(body: tuple[Line, ...], plain: set[str]) -> tuple[Line, ...]:

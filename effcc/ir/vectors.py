@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from effcc.ir.dims import Dim
@@ -638,6 +639,14 @@ def parts(node: Value | Line) -> list[Value]:
     kind = type(node)
     found = [v for name in _PARTS.get(kind, ()) if (v := getattr(node, name)) is not None]
     return [*found, *getattr(node, _MANY[kind])] if kind in _MANY else found
+
+
+def variables(value: Value) -> Iterator[str]:
+    """The names that a value reads, each as often as it does."""
+    if isinstance(value, Var):
+        yield value.name
+    for part in parts(value):
+        yield from variables(part)
 
 
 def bodies(line: Line) -> tuple[tuple[Line, ...], ...]:
